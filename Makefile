@@ -1,0 +1,32 @@
+SHELL := /bin/sh
+PYTHON311 ?= python3.11
+PY := .venv/bin/python
+STAMP := .venv/.stamp
+# The tests split over two processes; more threads in each would only fight for the same cores.
+WORKERS ?= 2
+
+.PHONY: venv test lint demo ablation
+
+venv: $(STAMP)
+
+$(STAMP): constraints.txt setup.cfg pyproject.toml
+	@command -v $(PYTHON311) >/dev/null || { \
+	  echo "$(PYTHON311) not found: install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
+	  exit 1; }
+	@test -x $(PY) || $(PYTHON311) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mmcv-lite,blip,dev]'
+	@touch $@
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: lint
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+
+demo: $(STAMP)
+	$(PY) tools/toyworld/demo.py
+
+ablation: $(STAMP)
+	$(PY) tools/toyworld/ablation.py
