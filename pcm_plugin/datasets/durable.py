@@ -1,0 +1,77 @@
+"""Files that are there whole or not at all, whatever kills the writer."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside ``path`` and put it in its place once it is written and synced.
+
+    Left by an exception, nothing changes at ``path``. What a killed process left beside it is
+    overwritten by the next writer of the same path.
+
+    Args:
+        path: The file to make or replace; its folder must exist.
+
+    Yields:
+        A binary file to write to; it can be read and sought too.
+
+    Raises:
+        BlockingIOError: If another process is writing the same path at this moment.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    with open(beside, "ab") as claim:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BlockingIOError(f"another process is writing {path}: let it end first") from None
+        try:
+            with open(beside, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file through :func:`replacing`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys and a final newline, so that equal values are equal bytes."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """A short name for a JSON value: equal values and only they share it."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is only safe from a power cut once the folder itself is on disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

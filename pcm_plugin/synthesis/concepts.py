@@ -1,0 +1,152 @@
+"""Concept files: a list of words and their CLIP text embeddings."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pcm_plugin.datasets.durable import write_bytes
+
+TEMPLATES = ("A photo of {}",)
+"""The paper's prompt."""
+
+
+class ConceptSet(NamedTuple):
+    """The concepts PCM may find in an image.
+
+    Attributes:
+        words: C words.
+        embeddings: (C, Dc) float32, each row of length 1.
+        model: Name of the CLIP model that made the embeddings.
+        pretrained: Name of its weights, None if the model's name says it all.
+        templates: The prompts over which each embedding is the mean.
+    """
+
+    words: list[str]
+    embeddings: Tensor
+    model: str | None = None
+    pretrained: str | None = None
+    templates: tuple[str, ...] = ()
+
+
+def save_concepts(
+    path: str | os.PathLike,
+    words: Sequence[str],
+    embeddings: Tensor,
+    model: str | None = None,
+    pretrained: str | None = None,
+    templates: Sequence[str] = (),
+) -> None:
+    """Write a concept file (safetensors); rows are normalised on the way.
+
+    Args:
+        path: File to write; an old one is replaced whole or not at all.
+        words: C words.
+        embeddings: (C, Dc), one row a word, of any length but 0.
+        model: Name of the CLIP model, kept as a remark.
+        pretrained: Name of its weights, kept as a remark.
+        templates: The prompts, kept as a remark.
+
+    Raises:
+        ValueError: If there are no words, a word comes twice, or the sizes do not agree.
+    """
+    words = list(words)
+    if not words:
+        raise ValueError("no words: a concept file needs at least one")
+    twice = sorted(word for word, count in Counter(words).items() if count > 1)
+    if twice:
+        raise ValueError(f"concepts given more than once: {twice}")
+    if embeddings.dim() != 2 or len(embeddings) != len(words):
+        raise ValueError(
+            f"{len(words)} words need embeddings ({len(words)}, Dc), got {tuple(embeddings.shape)}"
+        )
+    rows = embeddings.detach().float().cpu()
+    if not bool((rows.isfinite().all(1) & (rows.norm(dim=1) > 0)).all()):
+        raise ValueError("an embedding is zero or not finite: the CLIP model gave no direction")
+    metadata = {
+        "words": json.dumps(words, ensure_ascii=False),
+        "templates": json.dumps([*templates]),
+    }
+    metadata |= {"model": model or "", "pretrained": pretrained or ""}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, save({"embeddings": F.normalize(rows, dim=1).contiguous()}, metadata))
+
+
+def load_concepts(path: str | os.PathLike) -> ConceptSet:
+    """Read a concept file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a concept file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no concept file at {path}; make one with: "
+            f"python tools/build_concepts.py WORDS --model MODEL --out {path}"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            embeddings = file.get_tensor("embeddings").float()
+        words = json.loads(metadata["words"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a concept file: {error}") from error
+    if embeddings.dim() != 2 or len(words) != len(embeddings):
+        raise ValueError(
+            f"{path} is not a concept file: "
+            f"{len(words)} words, embeddings {tuple(embeddings.shape)}"
+        )
+    return ConceptSet(
+        words,
+        embeddings,
+        metadata.get("model") or None,
+        metadata.get("pretrained") or None,
+        tuple(json.loads(metadata.get("templates") or "[]")),
+    )
+
+
+@torch.no_grad()
+def embed_words(
+    words: Sequence[str],
+    model: torch.nn.Module,
+    tokenizer: Callable[[list[str]], Tensor],
+    templates: Sequence[str] = TEMPLATES,
+    batch_size: int = 256,
+) -> Tensor:
+    """Embed words as CLIP texts: the mean over a prompt ensemble (paper, Sec. 3.1).
+
+    Args:
+        words: C words or short phrases.
+        model: An open_clip model; only ``encode_text`` is used.
+        tokenizer: Texts to token ids, as ``open_clip.get_tokenizer`` gives it.
+        templates: Prompts with one ``{}`` each. Defaults to the paper's ``'A photo of {}'``.
+        batch_size: Prompts encoded at a time. Defaults to 256.
+
+    Returns:
+        (C, Dc) float32 on the CPU, each row of length 1.
+
+    Raises:
+        ValueError: If there is no template, or one has no ``{}``.
+    """
+    if not templates or any("{}" not in template for template in templates):
+        raise ValueError(
+            f"templates={list(templates)}: give at least one, each with a '{{}}' in it"
+        )
+    device = next(model.parameters()).device
+    prompts = [template.replace("{}", word) for word in words for template in templates]
+    parts = []
+    for start in range(0, len(prompts), batch_size):
+        tokens = tokenizer(prompts[start : start + batch_size]).to(device)
+        parts.append(F.normalize(model.encode_text(tokens).float(), dim=-1).cpu())
+    each = torch.cat(parts).view(len(words), len(templates), -1)
+    return F.normalize(each.mean(1), dim=-1)

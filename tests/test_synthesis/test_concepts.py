@@ -1,0 +1,77 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pcm_plugin.synthesis.concepts import embed_words, load_concepts, save_concepts
+
+
+def test_round_trip_normalises_and_keeps_the_remarks(tmp_path):
+    path = tmp_path / "new" / "concepts.safetensors"
+    rows = torch.randn(2, 8)
+    save_concepts(path, ["dog", "caf\u00e9"], rows, "ViT-B-32", "openai", ["A photo of {}"])
+    loaded = load_concepts(path)
+    assert loaded.words == ["dog", "caf\u00e9"]
+    torch.testing.assert_close(loaded.embeddings, torch.nn.functional.normalize(rows, dim=1))
+    assert loaded[2:] == ("ViT-B-32", "openai", ("A photo of {}",))
+    assert [p.name for p in path.parent.iterdir()] == ["concepts.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "message"),
+    [
+        ([], torch.ones(0, 4), "no words"),
+        (["a", "b", "a"], torch.ones(3, 4), r"more than once: \['a'\]"),
+        (["a"], torch.ones(2, 4), r"1 words need embeddings \(1, Dc\), got \(2, 4\)"),
+        (["a"], torch.zeros(1, 4), "zero or not finite"),
+    ],
+)
+def test_save_refuses(tmp_path, words, rows, message):
+    with pytest.raises(ValueError, match=message):
+        save_concepts(tmp_path / "c.safetensors", words, rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_load_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"tools/build_concepts.py"):
+        load_concepts(tmp_path / "none.safetensors")
+    (tmp_path / "text").write_text("dog")
+    with pytest.raises(ValueError, match="text is not a concept file"):
+        load_concepts(tmp_path / "text")
+    save_file({"embeddings": torch.ones(3, 4)}, tmp_path / "short", {"words": json.dumps(["dog"])})
+    with pytest.raises(ValueError, match="1 words, embeddings"):
+        load_concepts(tmp_path / "short")
+
+
+class _Lengths(torch.nn.Module):
+    """Embeds a text by its length and its first letter, at an arbitrary scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(3.0))
+
+    def encode_text(self, tokens):
+        return self.scale * tokens.float()
+
+
+def _tokenizer(texts):
+    return torch.tensor([[len(text), ord(text[0])] for text in texts])
+
+
+def test_embedding_is_the_mean_over_the_prompts():
+    templates = ["a {}", "the {} here"]
+    rows = embed_words(["dog", "horse"], _Lengths(), _tokenizer, templates, batch_size=3)
+    expected = []
+    for word in ("dog", "horse"):
+        each = [_tokenizer([t.replace("{}", word)])[0].float() for t in templates]
+        mean = sum(v / v.norm() for v in each) / 2
+        expected.append(mean / mean.norm())
+    torch.testing.assert_close(rows, torch.stack(expected))
+    assert not rows.requires_grad
+    assert not rows.is_inference()
+
+
+def test_templates_need_a_place_for_the_word():
+    with pytest.raises(ValueError, match="a dog"):
+        embed_words(["dog"], _Lengths(), _tokenizer, ["a dog"])
