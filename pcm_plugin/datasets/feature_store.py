@@ -1,0 +1,250 @@
+"""The feature store: CLIP features and captions of many images in a few memory-mapped files.
+
+A store is a folder:
+
+- ``manifest.json``: see :class:`~pcm_plugin.datasets.shards.ShardFolder`; its ``info`` holds
+  ``num_patches`` N, ``patch_dim`` Dv, ``clip_dim`` Dc and ``dtype``;
+- ``shard-00000.safetensors`` with, for the n images and m captions of the shard,
+  ``patch_feats`` (n, N, Dv), before ``ln_post``; ``global_feats`` (n, Dc) and ``caption_feats``
+  (m, Dc), each row of length 1, all three of ``dtype``; ``clip_scores`` (m,) float32,
+  2.5 * cosine; ``caption_offsets`` (n + 1,) int64: image i has the captions
+  ``offsets[i]:offsets[i + 1]``;
+- ``shard-00000.jsonl``: a line an image, ``{"image_id": str, "captions": [str, ...]}``, and
+  ``"file_name"`` where the images came as files;
+- ``clip_head.safetensors``: ``ln_post.weight``, ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.shards import ShardFolder
+
+FORMAT = "pcm-features"
+CLIP_HEAD = "clip_head.safetensors"
+
+_DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "I64": torch.int64,
+}
+
+
+def write_shard(
+    folder: ShardFolder,
+    name: str,
+    images: Sequence[dict[str, Any]],
+    patch_feats: Tensor,
+    global_feats: Tensor,
+    caption_feats: Tensor,
+    clip_scores: Tensor,
+    **record: Any,
+) -> None:
+    """Write one shard of a store and list it.
+
+    Args:
+        folder: The store, opened with ``ShardFolder.resume(path, FORMAT, ...)``.
+        name: Name of the shard, e.g. ``'shard-00000'``.
+        images: n dicts with ``image_id``, ``captions`` and, optionally, ``file_name``.
+        patch_feats: (n, N, Dv), in the dtype to be stored.
+        global_feats: (n, Dc), L2-normalised.
+        caption_feats: (m, Dc), L2-normalised, in the order of the images and their captions.
+        clip_scores: (m,) 2.5 * cosine.
+        **record: Further values for the shard's record in the manifest.
+
+    Raises:
+        ValueError: If the sizes do not agree.
+    """
+    counts = [len(image["captions"]) for image in images]
+    if not len(images) == len(patch_feats) == len(global_feats):
+        raise ValueError(
+            f"{len(images)} images, {len(patch_feats)} patch_feats, {len(global_feats)} "
+            "global_feats: give one row an image"
+        )
+    if not sum(counts) == len(caption_feats) == len(clip_scores):
+        raise ValueError(
+            f"{sum(counts)} captions, {len(caption_feats)} caption_feats, {len(clip_scores)} "
+            "clip_scores: give one row a caption"
+        )
+    dtype = patch_feats.dtype
+    tensors = {
+        "patch_feats": patch_feats,
+        "global_feats": global_feats.to(dtype),
+        "caption_feats": caption_feats.to(dtype),
+        "clip_scores": clip_scores.float(),
+        "caption_offsets": torch.tensor([0, *counts]).cumsum(0),
+    }
+    lines = (json.dumps(image, ensure_ascii=False) + "\n" for image in images)
+    write_bytes(folder.path / f"{name}.jsonl", "".join(lines).encode())
+    write_bytes(
+        folder.path / f"{name}.safetensors",
+        save({key: value.cpu().contiguous() for key, value in tensors.items()}),
+    )
+    info = {
+        "num_patches": patch_feats.shape[1],
+        "patch_dim": patch_feats.shape[2],
+        "clip_dim": global_feats.shape[1],
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    files = [f"{name}.safetensors", f"{name}.jsonl"]
+    folder.add(name, files, len(images), info, captions=sum(counts), **record)
+
+
+class FeatureStore:
+    """Random access to a feature store.
+
+    Images are numbered 0 to ``len(store) - 1`` over all shards, captions 0 to
+    ``store.num_captions - 1``; the captions of image i are
+    ``store.caption_offsets[i]:store.caption_offsets[i + 1]``. Files are mapped, not read, and
+    only when first used, so a store may be sent to worker processes, which share one copy in
+    the page cache.
+
+    Args:
+        path: The store's folder.
+
+    Raises:
+        FileNotFoundError: If there is no store at ``path``.
+        ValueError: If it is unfinished, damaged or of another format.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        try:
+            folder = ShardFolder(self.path, FORMAT)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"no feature store at {self.path}; make one with: "
+                f"python tools/extract.py IMAGES --model MODEL --out {self.path}"
+            ) from None
+        if not folder.shards or not folder.complete:
+            raise ValueError(
+                f"{self.path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
+                "run the same tools/extract.py command again to finish it"
+            )
+        damaged = folder.damaged(checksums=False)
+        if damaged:
+            raise ValueError(
+                f"files of {self.path} are missing or cut: {', '.join(damaged)}; make the "
+                "store anew with tools/extract.py"
+            )
+        info = folder.manifest["info"]
+        self.num_patches: int = info["num_patches"]
+        self.patch_dim: int = info["patch_dim"]
+        self.clip_dim: int = info["clip_dim"]
+        self.settings: dict[str, Any] = folder.manifest["settings"]
+        self._names = list(folder.shards)
+        counts = [record["count"] for record in folder.shards.values()]
+        captions = [record["captions"] for record in folder.shards.values()]
+        self._first_image = np.cumsum([0, *counts])
+        self._first_caption = np.cumsum([0, *captions])
+        self._shards: dict[int, _Shard] = {}
+        self.caption_offsets = np.concatenate(
+            [[0], *(self._offsets(s)[1:] + self._first_caption[s] for s in range(len(counts)))]
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return int(self._first_image[-1])
+
+    @property
+    def num_captions(self) -> int:
+        """Number of captions of all images."""
+        return int(self._first_caption[-1])
+
+    @property
+    def clip_head(self) -> Path:
+        """File with CLIP's frozen ``ln_post`` and ``proj``."""
+        return self.path / CLIP_HEAD
+
+    @property
+    def image_ids(self) -> list[str]:
+        """Ids of all images."""
+        return [self.image(i)["image_id"] for i in range(len(self))]
+
+    @property
+    def clip_scores(self) -> np.ndarray:
+        """(num_captions,) float32: 2.5 * cosine of each caption and its image."""
+        parts = (self._shard(s)["clip_scores"].numpy() for s in range(len(self._names)))
+        return np.concatenate([*parts])
+
+    def image(self, i: int) -> dict[str, Any]:
+        """``image_id``, ``captions`` and, where known, ``file_name`` of image i."""
+        shard, row = self._find(self._first_image, i)
+        return json.loads(shard.line(row))
+
+    def captions(self, i: int) -> list[str]:
+        """The captions of image i."""
+        return self.image(i)["captions"]
+
+    def patch_feats(self, i: int) -> Tensor:
+        """(N, Dv) float32: patch features of image i, before ``ln_post``."""
+        return self._row("patch_feats", self._first_image, i)
+
+    def global_feats(self, i: int) -> Tensor:
+        """(Dc,) float32: CLIP embedding of image i, of length 1."""
+        return self._row("global_feats", self._first_image, i)
+
+    def caption_feats(self, j: int) -> Tensor:
+        """(Dc,) float32: CLIP embedding of caption j, of length 1."""
+        return self._row("caption_feats", self._first_caption, j)
+
+    def _row(self, key: str, first: np.ndarray, i: int) -> Tensor:
+        shard, row = self._find(first, i)
+        # A copy: what leaves the store is never a window on its file.
+        return shard[key][row].to(torch.float32, copy=True)
+
+    def _find(self, first: np.ndarray, i: int) -> tuple["_Shard", int]:
+        if not 0 <= i < first[-1]:
+            raise IndexError(f"index {i} is outside of 0 to {first[-1] - 1} of {self.path}")
+        s = int(np.searchsorted(first, i, "right")) - 1
+        return self._shard(s), int(i - first[s])
+
+    def _offsets(self, s: int) -> np.ndarray:
+        return self._shard(s)["caption_offsets"].numpy()
+
+    def _shard(self, s: int) -> "_Shard":
+        if s not in self._shards:
+            self._shards[s] = _Shard(self.path / self._names[s])
+        return self._shards[s]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": {}}
+
+
+class _Shard:
+    """One shard, mapped: tensors by name, and the lines of its ``.jsonl``."""
+
+    def __init__(self, stem: Path) -> None:
+        data = _mapped(stem.with_suffix(".safetensors"))
+        start = 8 + int.from_bytes(bytes(data[:8].tolist()), "little")
+        header = json.loads(data[8:start].numpy().tobytes())
+        header.pop("__metadata__", None)
+        self._tensors = {}
+        for key, entry in header.items():
+            first, last = (start + offset for offset in entry["data_offsets"])
+            values = data[first:last].view(_DTYPES[entry["dtype"]])
+            self._tensors[key] = values.view(entry["shape"])
+        self._text = _mapped(stem.with_suffix(".jsonl")).numpy()
+        self._line_ends = np.flatnonzero(self._text == ord("\n"))
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._tensors[key]
+
+    def line(self, row: int) -> bytes:
+        start = self._line_ends[row - 1] + 1 if row else 0
+        return self._text[start : self._line_ends[row]].tobytes()
+
+
+def _mapped(path: Path) -> Tensor:
+    # Unlike np.memmap and safe_open this keeps no file descriptor, of which a process may have
+    # fewer than a large store has shards; and rows need no detour through a type NumPy lacks.
+    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)

@@ -1,0 +1,163 @@
+"""A folder of shards with a manifest: the form of generated images and of feature stores."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
+
+VERSION = 1
+
+
+class ShardFolder:
+    """The shards that are finished, and the settings that made them.
+
+    ``manifest.json`` holds ``format``, ``version``, ``settings`` and their ``fingerprint``,
+    ``info`` (facts found on the way, such as feature sizes), ``expected`` (how many shards
+    whoever wrote last set out to make) and ``shards``: a record for each finished shard with at
+    least ``count`` and ``files`` (name -> ``sha256``, ``bytes``). A shard is listed after its
+    files are whole and synced, so what is listed can be read, and what is not listed does not
+    count, whatever lies in the folder. Several processes may list shards of one folder; the
+    manifest is changed under a lock.
+
+    Args:
+        path: The folder.
+        format: What its shards hold, e.g. ``'pcm-features'``.
+    """
+
+    def __init__(self, path: str | os.PathLike, format: str) -> None:
+        self.path = Path(path)
+        self.format = format
+        self.manifest: dict[str, Any] = self._load()
+
+    @property
+    def shards(self) -> dict[str, dict[str, Any]]:
+        """Record of each finished shard by name, in the order of the names."""
+        return dict(sorted(self.manifest["shards"].items()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all expected shards are finished."""
+        return len(self.manifest["shards"]) >= self.manifest["expected"]
+
+    @classmethod
+    def resume(
+        cls, path: str | os.PathLike, format: str, settings: dict[str, Any], expected: int
+    ) -> "ShardFolder":
+        """Open a folder for writing; make it if it is new.
+
+        Args:
+            path: The folder.
+            format: What its shards hold.
+            settings: JSON values on which the content of the shards depends.
+            expected: How many shards the work at hand needs.
+
+        Raises:
+            ValueError: If the folder was made with other settings; the difference is named.
+        """
+        path = Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        settings = json.loads(json.dumps(settings))
+        with _locked(path):
+            if not (path / "manifest.json").exists():
+                manifest = {"format": format, "version": VERSION, "info": {}, "shards": {}}
+                manifest |= {"settings": settings, "fingerprint": fingerprint(settings)}
+                write_json(path / "manifest.json", manifest)
+            folder = cls(path, format)
+            _refuse_changes(path, folder.manifest["settings"], settings)
+            if folder.manifest.get("expected") != expected:
+                folder.manifest["expected"] = expected
+                write_json(path / "manifest.json", folder.manifest)
+        return folder
+
+    def add(
+        self,
+        name: str,
+        files: list[str],
+        count: int,
+        info: dict[str, Any] | None = None,
+        **record: Any,
+    ) -> None:
+        """List a finished shard.
+
+        Args:
+            name: Name of the shard; an old record of that name is replaced.
+            files: Names of its files, already whole.
+            count: Number of samples.
+            info: Facts that must be the same for all shards.
+            **record: Further JSON values to keep with the shard.
+
+        Raises:
+            ValueError: If ``info`` differs from that of the shards listed before.
+        """
+        record["count"] = count
+        record["files"] = {
+            file: {"sha256": sha256(self.path / file), "bytes": (self.path / file).stat().st_size}
+            for file in files
+        }
+        with _locked(self.path):
+            self.manifest = self._load()
+            if self.manifest["info"]:
+                _refuse_changes(self.path, self.manifest["info"], info or {})
+            self.manifest["info"] = info or {}
+            self.manifest["shards"][name] = record
+            write_json(self.path / "manifest.json", self.manifest)
+
+    def damaged(self, checksums: bool = True) -> list[str]:
+        """Names of listed files that are missing or not as they were written.
+
+        Args:
+            checksums: Whether to read every file and compare its SHA-256; otherwise only sizes
+                are compared. Defaults to True.
+        """
+        found = []
+        for record in self.shards.values():
+            for file, facts in record["files"].items():
+                path = self.path / file
+                if (
+                    not path.is_file()
+                    or path.stat().st_size != facts["bytes"]
+                    or (checksums and sha256(path) != facts["sha256"])
+                ):
+                    found.append(file)
+        return found
+
+    def _load(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"no manifest.json in {self.path}")
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            found, version = manifest["format"], manifest["version"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not a manifest: {error}") from error
+        if found != self.format:
+            raise ValueError(f"{self.path} holds {found!r}, expected {self.format!r}")
+        if version != VERSION:
+            raise ValueError(f"{path} has version {version}; this release reads {VERSION}")
+        return manifest
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    # A file of its own: network file systems lock no folders, and the manifest is replaced.
+    with open(folder / ".lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    changes = [
+        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changes:
+        raise ValueError(
+            f"{path} was made with other settings ({'; '.join(changes)}): "
+            "give the old ones, or another folder"
+        )

@@ -1,0 +1,116 @@
+import json
+import multiprocessing
+import pickle
+
+import pytest
+import torch
+
+from pcm_plugin.datasets.feature_store import FORMAT, FeatureStore, write_shard
+from pcm_plugin.datasets.shards import ShardFolder
+from tests.builders import build_store
+
+CAPTIONS = [["a dog", "the dog"], ["a cat"], ["one", "two", "three"], [], ["caf\u00e9 \u732b"]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_row_comes_back(tmp_path, dtype):
+    truth = build_store(tmp_path / "store", CAPTIONS, dtype=dtype)
+    store = FeatureStore(tmp_path / "store")
+    assert (len(store), store.num_captions) == (5, 7)
+    assert (store.num_patches, store.patch_dim, store.clip_dim) == (4, 6, 5)
+    assert store.image_ids == [f"image{i}" for i in range(5)]
+    assert store.caption_offsets.tolist() == [0, 2, 3, 6, 6, 7]
+    for i in (4, 0, 3, 1, 2):
+        assert store.captions(i) == CAPTIONS[i]
+        assert torch.equal(store.patch_feats(i), truth["patch_feats"][i])
+        assert torch.equal(store.global_feats(i), truth["global_feats"][i])
+    for j in range(7):
+        assert torch.equal(store.caption_feats(j), truth["caption_feats"][j])
+    assert torch.equal(torch.from_numpy(store.clip_scores), truth["clip_scores"])
+
+
+def test_a_row_is_a_copy(tmp_path):
+    truth = build_store(tmp_path / "store", CAPTIONS, dtype=torch.float32)
+    store = FeatureStore(tmp_path / "store")
+    store.patch_feats(0).zero_()
+    assert torch.equal(store.patch_feats(0), truth["patch_feats"][0])
+
+
+def test_outside_is_an_index_error(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    store = FeatureStore(tmp_path / "store")
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match=f"index {index} is outside of 0 to 4"):
+            store.global_feats(index)
+
+
+def test_a_used_store_can_be_sent_to_a_process(tmp_path):
+    truth = build_store(tmp_path / "store", CAPTIONS)
+    store = FeatureStore(tmp_path / "store")
+    store.patch_feats(2)
+    sent = pickle.dumps(store)
+    assert len(sent) < 3000
+    assert torch.equal(pickle.loads(sent).patch_feats(2), truth["patch_feats"][2])
+
+
+def test_missing_unfinished_and_cut_stores_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere; make one with: python tools/extract.py"):
+        FeatureStore(tmp_path / "nowhere")
+    build_store(tmp_path / "store", CAPTIONS)
+    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, expected=4)
+    with pytest.raises(ValueError, match="has 3 of 4 shards"):
+        FeatureStore(tmp_path / "store")
+    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, expected=3)
+    shard = tmp_path / "store" / "shard-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"missing or cut: shard-00001.safetensors"):
+        FeatureStore(tmp_path / "store")
+
+
+def test_checksums_find_a_changed_byte(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    folder = ShardFolder(tmp_path / "store", FORMAT)
+    assert folder.damaged() == []
+    shard = tmp_path / "store" / "shard-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert folder.damaged(checksums=False) == []
+    assert folder.damaged() == ["shard-00001.safetensors"]
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, 1)
+    with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
+        ShardFolder.resume(tmp_path, "x", {"steps": 30, "size": (64, 64)}, 1)
+    with pytest.raises(ValueError, match="holds 'x', expected 'y'"):
+        ShardFolder.resume(tmp_path, "y", {}, 1)
+
+
+def test_a_shard_of_other_sizes_is_refused(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    folder = ShardFolder(tmp_path / "store", FORMAT)
+    one = {"image_id": "x", "captions": ["a"]}
+    feats = (torch.ones(1, 4, 7).half(), torch.ones(1, 5), torch.ones(1, 5), torch.ones(1))
+    with pytest.raises(ValueError, match="patch_dim: 6 there, 7 now"):
+        write_shard(folder, "shard-00009", [one], *feats)
+    with pytest.raises(ValueError, match="1 captions, 1 caption_feats, 2 clip_scores"):
+        write_shard(folder, "shard-00009", [one], *feats[:3], torch.ones(2))
+    assert "shard-00009" not in json.loads((tmp_path / "store/manifest.json").read_text())["shards"]
+
+
+def _add(path, name):
+    (path / name).write_text(name)
+    ShardFolder(path, "x").add(name, [name], 1)
+
+
+def test_processes_may_list_shards_at_once(tmp_path):
+    ShardFolder.resume(tmp_path, "x", {}, 8)
+    context = multiprocessing.get_context("fork")
+    names = [f"shard-{i}" for i in range(8)]
+    processes = [context.Process(target=_add, args=(tmp_path, name)) for name in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert list(ShardFolder(tmp_path, "x").shards) == names

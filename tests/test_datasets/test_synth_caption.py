@@ -1,0 +1,94 @@
+import pytest
+import torch
+from mmengine.dataset import default_collate
+from torch.utils.data import DataLoader
+
+from pcm_plugin.registry import DATASETS
+from tests.builders import build_store
+
+CAPTIONS = [["a dog", "the dog"], ["a cat"], ["one", "two", "three"], [], ["last"]]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "store"
+    return path, build_store(path, CAPTIONS)
+
+
+def build(store, **kwargs):
+    return DATASETS.build(
+        {"type": "pcm_plugin.SynthCaptionDataset", "store": str(store[0]), **kwargs}
+    )
+
+
+def test_training_gives_every_pair_once(store):
+    truth = store[1]
+    dataset = build(store)
+    pairs = [(i, c) for i, captions in enumerate(CAPTIONS) for c in captions]
+    assert len(dataset) == len(pairs) == 7
+    for j, (i, caption) in enumerate(pairs):
+        item = dataset[j]
+        sample = item["data_samples"]
+        assert (sample.image_id, sample.gt_caption) == (f"image{i}", caption)
+        assert sample.clip_score == pytest.approx(float(truth["clip_scores"][j]))
+        assert torch.equal(item["patch_feats"], truth["patch_feats"][i])
+        assert torch.equal(item["global_feats"], truth["global_feats"][i])
+
+
+def test_test_mode_gives_every_image_with_its_references(store):
+    dataset = build(store, test_mode=True, image_root="/images")
+    assert [item["data_samples"].gt_caption for item in dataset] == CAPTIONS
+    assert dataset[1]["data_samples"].img_path == "/images/1.png"
+    assert "clip_score" not in dataset[0]["data_samples"]
+
+
+def test_text_only_training_sees_captions_and_tests_on_images(store):
+    truth = store[1]
+    dataset = build(store, features="caption")
+    assert all("patch_feats" not in item for item in dataset)
+    assert torch.equal(dataset[4]["global_feats"], truth["caption_feats"][4])
+    tested = build(store, features="caption", test_mode=True)[2]
+    assert "patch_feats" not in tested
+    assert torch.equal(tested["global_feats"], truth["global_feats"][2])
+
+
+def test_poor_pairs_are_left_out(store):
+    scores = store[1]["clip_scores"]
+    threshold = float(scores.median())
+    dataset = build(store, min_clip_score=threshold)
+    kept = sorted(item["data_samples"].clip_score for item in dataset)
+    assert kept == pytest.approx(sorted(scores[scores >= threshold].tolist()))
+    with pytest.raises(ValueError, match=r"min_clip_score=9; the best has"):
+        build(store, min_clip_score=9)
+
+
+def test_a_choice_of_pairs_is_fixed_and_nested(store):
+    def chosen(**kwargs):
+        return [item["data_samples"].gt_caption for item in build(store, **kwargs)]
+
+    assert chosen(max_pairs=3) == chosen(max_pairs=3)
+    assert set(chosen(max_pairs=3)) < set(chosen(max_pairs=5))
+    assert len({tuple(chosen(max_pairs=3, seed=seed)) for seed in range(5)}) > 1
+    assert chosen(max_pairs=99) == chosen()
+    assert len(chosen(max_pairs=2, test_mode=True)) == 2
+    with pytest.raises(ValueError, match="max_pairs=0"):
+        build(store, max_pairs=0)
+    with pytest.raises(ValueError, match="features='text'"):
+        build(store, features="text")
+
+
+def test_workers_give_the_same_batches(store):
+    dataset = build(store)
+    dataset[0]
+
+    def captions(num_workers):
+        loader = DataLoader(dataset, 3, num_workers=num_workers, collate_fn=default_collate)
+        batches = list(loader)
+        assert batches[0]["patch_feats"].shape == (3, 4, 6)
+        return [
+            (sample.gt_caption, float(row.sum()))
+            for batch in batches
+            for sample, row in zip(batch["data_samples"], batch["patch_feats"], strict=True)
+        ]
+
+    assert captions(2) == captions(0)
