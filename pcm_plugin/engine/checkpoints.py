@@ -1,0 +1,127 @@
+"""Reading checkpoints without running what is in them."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import load_file
+
+try:
+    from numpy._core.multiarray import _reconstruct, scalar
+except ImportError:  # NumPy 1
+    from numpy.core.multiarray import _reconstruct, scalar
+
+# What MMEngine's message hub puts into a checkpoint: histories of floats and of integer counts,
+# and the best score, which a metric may give as a NumPy scalar. NumPy 1 and 2 name the module of
+# the first two differently, and either may have written the file.
+_ALLOWED: list[Any] = [
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+    *(
+        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        for core in ("core", "_core")
+        for function in (_reconstruct, scalar)
+    ),
+]
+
+
+def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
+    """Read a checkpoint from a local file.
+
+    Args:
+        filename: A ``.safetensors`` file of weights, or one that ``torch.save`` wrote.
+        map_location: See :func:`torch.load`.
+
+    Returns:
+        What the file holds; for safetensors ``{"state_dict": tensors}``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        pickle.UnpicklingError: If the file asks for a class that is neither torch's nor
+            MMEngine's own; nothing of it has been run then.
+        RuntimeError: If this torch is too old to read MMEngine's checkpoints safely.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {filename} does not exist")
+    if path.suffix == ".safetensors":
+        device = "cpu" if map_location is None else str(map_location)
+        return {"state_dict": load_file(path, device=device)}
+    if not hasattr(torch.serialization, "safe_globals"):
+        raise RuntimeError(
+            f"{filename}: torch {torch.__version__} cannot read checkpoints without running them: "
+            "use torch 2.5 or later, or a .safetensors file of the weights"
+        )
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise pickle.UnpicklingError(
+            f"{filename} is refused: it holds more than tensors and MMEngine's own records, and "
+            f"reading it could run foreign code ({_first_sentence(error)}). If it is a released "
+            "PCM-Net checkpoint, convert it with tools/convert_pcmnet_checkpoint.py"
+        ) from None
+
+
+def use_safe_loading() -> None:
+    """Make :func:`load_local_checkpoint` the reader of MMEngine's runner, for local files.
+
+    Tools call this; importing the package does not, since the reader is MMEngine-wide.
+    """
+    CheckpointLoader.register_scheme(prefixes="", loader=load_local_checkpoint, force=True)
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """The checkpoint to go on from.
+
+    Args:
+        work_dir: The work folder of a run; it may have been moved since.
+
+    Returns:
+        The file that the run names as its last, else the newest ``epoch_*`` or ``iter_*`` one,
+        else None.
+    """
+    work_dir = Path(work_dir)
+    record = work_dir / "last_checkpoint"
+    name = Path(record.read_text().strip()).name if record.is_file() else ""
+    if name and (work_dir / name).is_file():
+        return work_dir / name
+    found = [*work_dir.glob("epoch_*.pth"), *work_dir.glob("iter_*.pth")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def load_weights(model: torch.nn.Module, filename: str) -> None:
+    """Load weights that must fit.
+
+    Args:
+        model: The model; one with a frozen ``backbone`` takes checkpoints trained on stored
+            features, which have no weights for it.
+        filename: See :func:`load_local_checkpoint`.
+
+    Raises:
+        ValueError: If the file holds other keys or shapes than the model.
+    """
+    checkpoint = load_local_checkpoint(filename, "cpu")
+    try:
+        keys = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{filename} does not fit the model: {error}") from None
+    missing = [key for key in keys.missing_keys if not key.startswith("backbone.")]
+    if missing or keys.unexpected_keys:
+        raise ValueError(
+            f"{filename} does not fit the model: "
+            f"missing {missing or 'nothing'}, unexpected {keys.unexpected_keys or 'nothing'}"
+        )
+
+
+def _first_sentence(error: Exception) -> str:
+    for line in str(error).splitlines():
+        if "GLOBAL" in line or "Unsupported" in line:
+            return line.split(". ")[0].strip()
+    return str(error).splitlines()[0].strip()

@@ -1,0 +1,80 @@
+"""What the commands that run a config have in common."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.device import is_cuda_available
+
+from .checkpoints import use_safe_loading
+from .distributed import start_cpu_group
+from .inputs import MissingInputError, check_inputs
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``config`` and the options that training and testing share."""
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--work-dir", help="folder for logs and checkpoints; default: work_dirs/CONFIG's name"
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override settings of the config, e.g. train_dataloader.batch_size=16",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        default="none",
+        help="how several processes were started; set by the .sh scripts",
+    )
+    # torch.distributed.launch passes it, torchrun does not.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
+    """The final config of a command, its inputs checked.
+
+    Args:
+        args: What :func:`add_run_arguments` parsed.
+        loops: Which of ``train``, ``val`` and ``test`` will run.
+
+    Returns:
+        The config with the command line's settings in it.
+
+    Raises:
+        SystemExit: With code 1 and a message if the config or one of its inputs is missing.
+    """
+    if not Path(args.config).is_file():
+        sys.exit(f"config {args.config} does not exist")
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    try:
+        check_inputs(cfg, loops)
+    except MissingInputError as error:
+        sys.exit(str(error))
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
+    """Set up this process for the runner: distributed group, determinism, safe loading."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if is_cuda_available():
+        # cuBLAS is only deterministic with a workspace of fixed size, and reads this once.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        start_cpu_group(args.launcher, cfg)
+    except RuntimeError as error:
+        sys.exit(str(error))
+    use_safe_loading()

@@ -1,0 +1,72 @@
+"""An epoch loop that goes on where a checkpoint was written, wherever that was."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.runner import EpochBasedTrainLoop
+
+from pcm_plugin.registry import LOOPS
+
+
+@LOOPS.register_module()
+class ResumableTrainLoop(EpochBasedTrainLoop):
+    """MMEngine's epoch loop, resumable after any checkpoint.
+
+    Two things are added, and a run that is never resumed notices neither:
+
+    - A checkpoint taken in the middle of an epoch (``by_epoch=False``) resumes behind its last
+      batch; the base class would start the epoch anew.
+    - A checkpoint taken at the end of an epoch is written before that epoch is validated. A
+      resumed run validates it first, so that the best checkpoint is the best of all epochs.
+
+    Takes the arguments of :class:`mmengine.runner.EpochBasedTrainLoop`.
+    """
+
+    # Kept in MMEngine's message hub, which every checkpoint holds.
+    _DONE = "batches_done_in_epoch"
+
+    def run(self) -> torch.nn.Module:
+        """Launch training.
+
+        Returns:
+            The trained model.
+        """
+        self.runner.call_hook("before_train")
+        if self._epoch > 0 and self._batches_done == 0:
+            self._validate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Train on what is left of the current epoch."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._batches_done
+        for index, data_batch in enumerate(self.dataloader):
+            if index >= done:
+                self.run_iter(index, data_batch)
+        self._batches_done = 0
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
+        """Train on one batch, the ``idx``-th of its epoch."""
+        self._batches_done = idx + 1
+        super().run_iter(idx, data_batch)
+
+    @property
+    def _batches_done(self) -> int:
+        return self.runner.message_hub.get_info(self._DONE, 0)
+
+    @_batches_done.setter
+    def _batches_done(self, value: int) -> None:
+        self.runner.message_hub.update_info(self._DONE, value)
+
+    def _validate_if_due(self) -> None:
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
+            self.runner.val_loop.run()

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Test with N processes on this machine, one a GPU, or N on the CPU where there is none:
+#   tools/dist_test.sh CONFIG CHECKPOINT N [options of tools/test.py]
+set -eu
+if [ $# -lt 3 ]; then
+    echo "usage: $0 CONFIG CHECKPOINT N [options of tools/test.py]" >&2
+    exit 2
+fi
+tools=$(cd "$(dirname "$0")" && pwd)
+config=$1
+checkpoint=$2
+processes=$3
+shift 3
+source "$tools/launch.sh"
+launch "$processes" "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Train with N processes on this machine, one a GPU, or N on the CPU where there is none:
+#   tools/dist_train.sh CONFIG N [options of tools/train.py]
+# Several machines: set NNODES, NODE_RANK and MASTER_ADDR (and MASTER_PORT) on each.
+set -eu
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG N [options of tools/train.py]" >&2
+    exit 2
+fi
+tools=$(cd "$(dirname "$0")" && pwd)
+config=$1
+processes=$2
+shift 2
+source "$tools/launch.sh"
+launch "$processes" "$tools/train.py" "$config" --launcher pytorch "$@"

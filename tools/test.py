@@ -1,0 +1,52 @@
+"""Caption the test split of a config with a checkpoint, and score the captions.
+
+python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth [--cfg-options KEY=VALUE ...]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from pcm_plugin.datasets.durable import write_json
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Score a checkpoint on a config's test split.")
+    add_run_arguments(parser)
+    parser.add_argument("checkpoint", help=".pth of a run, or .safetensors of weights")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    cfg = load_config(args, loops=("test",))
+    if not Path(args.checkpoint).is_file():
+        sys.exit(f"checkpoint {args.checkpoint} does not exist")
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    prepare_process(args, cfg)
+    runner = Runner.from_cfg(cfg)
+    try:
+        model = getattr(runner.model, "module", runner.model)
+        load_weights(model, args.checkpoint)
+    except ValueError as error:
+        sys.exit(str(error))
+    metrics = {name: float(value) for name, value in runner.test().items()}
+    if is_main_process():
+        result = {"config": args.config, "checkpoint": args.checkpoint, "metrics": metrics}
+        path = Path(cfg.work_dir) / "metrics.json"
+        write_json(path, result)
+        print(json.dumps(metrics, indent=1))
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
