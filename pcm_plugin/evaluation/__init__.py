@@ -1,0 +1,3 @@
+from pcm_plugin.evaluation.caption_metric import CaptionMetric
+
+__all__ = ["CaptionMetric"]
