@@ -1,0 +1,5 @@
+"""Captioners: one file a system."""
+
+from .pcm_net import PCMNet
+
+__all__ = ["PCMNet"]

@@ -1,0 +1,211 @@
+"""PCM-Net: the captioner of the paper, and its base model."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.necks import MixupOutput
+from pcm_plugin.registry import MODELS
+
+
+@MODELS.register_module()
+class PCMNet(BaseModel):
+    """Captioner: [CLIP backbone] -> neck -> encoder -> sentence decoder.
+
+    It takes features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``;
+    nothing else differs between training on a feature store and captioning images.
+
+    The arguments ``neck``, ``encoder``, ``decoder``, ``loss`` and ``backbone`` are configs of
+    registered types, or modules.
+
+    Args:
+        neck: Makes tokens from features, such as PCMMixup.
+        encoder: Encodes the tokens, such as VisualSemanticEncoder.
+        decoder: Writes sentences, such as SentenceDecoder. Its config may leave out
+            ``vocab_size``, which then is the vocabulary's.
+        vocabulary: A vocabulary, or the path of its ``vocabulary.txt``.
+        loss: Compares logits and words, such as CLIPWeightedCELoss. Defaults to None, which is
+            enough for inference.
+        backbone: Makes features from images, such as OpenCLIPBackbone. Defaults to None.
+        beam_size: Beams of the search; 1 is greedy. Defaults to 3, as released.
+        max_len: Most words of a caption, the stop token included, in training and inference.
+            Defaults to 20, as released.
+        data_preprocessor: MMEngine's; None moves batches to the model's device.
+        init_cfg: MMEngine's initialisation config. Defaults to None.
+
+    Raises:
+        ValueError: If the decoder's ``vocab_size`` is not the vocabulary's.
+    """
+
+    def __init__(
+        self,
+        neck: dict | nn.Module,
+        encoder: dict | nn.Module,
+        decoder: dict | nn.Module,
+        vocabulary: str | os.PathLike | Vocabulary,
+        loss: dict | nn.Module | None = None,
+        backbone: dict | nn.Module | None = None,
+        beam_size: int = 3,
+        max_len: int = 20,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        if not isinstance(vocabulary, Vocabulary):
+            vocabulary = Vocabulary.from_file(vocabulary)
+        self.vocabulary = vocabulary
+        if isinstance(decoder, dict):
+            decoder = {"vocab_size": len(vocabulary), **decoder}
+        self.neck = _build(neck)
+        self.encoder = _build(encoder)
+        self.decoder = _build(decoder)
+        self.loss_module = None if loss is None else _build(loss)
+        self.backbone = None if backbone is None else _build(backbone)
+        self.beam_size = beam_size
+        self.max_len = max_len
+        if self.decoder.vocab_size != len(vocabulary):
+            raise ValueError(
+                f"the decoder has vocab_size={self.decoder.vocab_size} but the vocabulary has "
+                f"{len(vocabulary)} indices (its words and the stop token): leave vocab_size out"
+            )
+        if self.backbone is not None and getattr(self.neck, "needs_clip_head", False):
+            self.neck.set_clip_head(self.backbone.clip_head())
+
+    def forward(
+        self,
+        images: Tensor | None = None,
+        patch_feats: Tensor | None = None,
+        global_feats: Tensor | None = None,
+        data_samples: list[DataSample] | None = None,
+        mode: str = "tensor",
+    ) -> Tensor | dict[str, Tensor] | list[DataSample]:
+        """Run the captioner.
+
+        Args:
+            images: (B, 3, H, W), preprocessed for the backbone. Given instead of features.
+            patch_feats: (B, N, Dv), CLIP's last hidden states before ``ln_post``.
+            global_feats: (B, Dc), CLIP's image embedding.
+            data_samples: One an image. Modes ``'loss'`` and ``'tensor'`` read ``gt_caption`` (str),
+                ``'loss'`` also ``clip_score`` (float) if the loss weights pairs.
+            mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
+
+        Returns:
+            - ``'tensor'``: logits (B, T, V) of the given captions (teacher forcing);
+            - ``'loss'``: ``{'loss': scalar}``;
+            - ``'predict'``: the data samples, or new ones, with the fields of :meth:`predict`.
+
+        Raises:
+            ValueError: If the mode is unknown, or an input that it needs is missing.
+        """
+        memory, mixed = self.encode(images, patch_feats, global_feats)
+        if mode == "predict":
+            return self.predict(memory, mixed, data_samples)
+        if mode not in ("tensor", "loss"):
+            raise ValueError(f"mode={mode!r}: choose 'tensor', 'loss' or 'predict'")
+        if data_samples is None:
+            raise ValueError(f"mode={mode!r} needs data_samples with a gt_caption each")
+        input_ids, target_ids = self._words(data_samples)
+        logits = self.decoder(input_ids.to(memory.device), memory, mixed.mask)
+        if mode == "tensor":
+            return logits
+        if self.loss_module is None:
+            raise ValueError("mode='loss' but the model was built without a loss: give it one")
+        scores = [sample.get("clip_score") for sample in data_samples]
+        clip_scores = None if None in scores else memory.new_tensor(scores, dtype=torch.float32)
+        return {"loss": self.loss_module(logits, target_ids.to(memory.device), clip_scores)}
+
+    def encode(
+        self,
+        images: Tensor | None = None,
+        patch_feats: Tensor | None = None,
+        global_feats: Tensor | None = None,
+    ) -> tuple[Tensor, MixupOutput]:
+        """Encode images or their features.
+
+        Args:
+            images: (B, 3, H, W), or None.
+            patch_feats: (B, N, Dv), or None.
+            global_feats: (B, Dc), or None.
+
+        Returns:
+            Encoded tokens (B, L, D), and what the neck found; its ``mask`` tells the valid tokens.
+
+        Raises:
+            ValueError: If neither images nor features came, or images without a backbone.
+        """
+        if images is not None:
+            if self.backbone is None:
+                raise ValueError(
+                    "images were given but the model has no backbone: set backbone=dict("
+                    "type='pcm_plugin.OpenCLIPBackbone', ...), or give features"
+                )
+            patch_feats, global_feats = self.backbone(images)
+        if global_feats is None:
+            raise ValueError("no input: give images, or global_feats and patch_feats")
+        mixed = self.neck(patch_feats, global_feats)
+        return self.encoder(mixed.tokens, mixed.mask), mixed
+
+    @torch.no_grad()
+    def predict(
+        self,
+        memory: Tensor,
+        mixed: MixupOutput,
+        data_samples: Sequence[DataSample] | None = None,
+    ) -> list[DataSample]:
+        """Caption encoded images by beam search.
+
+        Args:
+            memory: (B, L, D), of :meth:`encode`.
+            mixed: Of :meth:`encode`.
+            data_samples: Where the captions are put. Defaults to None: into new ones.
+
+        Returns:
+            Data samples with ``pred_caption`` (str) and ``pred_score`` (float, its
+            log-probability); if the neck mixed, also ``pred_concept_ids`` (K,) int64,
+            ``pred_concept_probs`` (K,) float32 and ``pred_selected_patches`` int64, on the CPU.
+        """
+        cache = self.decoder.start(memory, mixed.mask)
+
+        def step(words: Tensor, parents: Tensor | None) -> Tensor:
+            if parents is not None:
+                cache.reorder(parents)
+            return self.decoder.step(words, cache)
+
+        found = beam_search(step, len(memory), self.beam_size, self.max_len, device=memory.device)
+        samples = [DataSample() for _ in memory] if data_samples is None else list(data_samples)
+        best = zip(samples, found.ids[:, 0].tolist(), found.scores[:, 0].tolist(), strict=True)
+        for sample, ids, score in best:
+            sample.pred_caption = self.vocabulary.decode(ids)
+            sample.pred_score = score
+        if (
+            mixed.concept_ids is not None
+            and mixed.concept_probs is not None
+            and mixed.selected is not None
+        ):
+            columns = (mixed.concept_ids.cpu(), mixed.concept_probs.cpu(), mixed.selected.cpu())
+            for sample, concepts, probs, selected in zip(samples, *columns, strict=True):
+                sample.pred_concept_ids = concepts
+                sample.pred_concept_probs = probs
+                sample.pred_selected_patches = selected.nonzero().flatten()
+        return samples
+
+    def _words(self, data_samples: Sequence[DataSample]) -> tuple[Tensor, Tensor]:
+        captions = [sample.get("gt_caption") for sample in data_samples]
+        for caption in captions:
+            if not isinstance(caption, str):
+                raise ValueError(
+                    f"gt_caption={caption!r}: training needs one sentence (str) a sample; "
+                    "the dataset gives that with test_mode=False"
+                )
+        return self.vocabulary.encode_batch(captions, self.max_len)
+
+
+def _build(module: dict | nn.Module) -> Any:
+    return module if isinstance(module, nn.Module) else MODELS.build(module)

@@ -1,0 +1,5 @@
+"""Encoders of visual tokens."""
+
+from .visual_semantic_encoder import VisualSemanticEncoder
+
+__all__ = ["VisualSemanticEncoder"]

@@ -1,0 +1,62 @@
+"""Salient concepts of an image (paper, Eq. 1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcm_plugin.models.functional.precision import full_precision
+
+
+@full_precision
+def retrieve_concepts(
+    global_feats: Tensor,
+    concepts: Tensor,
+    top_concepts: int,
+    threshold: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the concepts whose texts are nearest to an image.
+
+    Args:
+        global_feats: (B, Dc), CLIP image embeddings of any length.
+        concepts: (C, Dc), CLIP text embeddings of any length.
+        top_concepts: K, at most C.
+        threshold: A concept whose probability is not above it is masked: its vector is zero and so
+            is its affinity with every patch (released code).
+        temperature: Of the softmax over the C concepts.
+
+    Returns:
+        Concept indices (B, K) int64 by falling probability; probabilities (B, K) float32, not
+        masked; concept vectors (B, K, Dc) float32, of length 1, or 0 where masked.
+
+    Raises:
+        ValueError: If K is larger than C.
+    """
+    if top_concepts > len(concepts):
+        raise ValueError(
+            f"top_concepts={top_concepts} but there are {len(concepts)} concepts: "
+            "lower it or give more concepts"
+        )
+    directions = F.normalize(concepts, dim=-1)
+    similarity = F.normalize(global_feats, dim=-1) @ directions.t()
+    # The k best of the probabilities, not of the similarities: at this temperature some underflow
+    # to equal zeros, and which of those is taken shows in the released captions.
+    probs, ids = (similarity / temperature).softmax(-1).topk(top_concepts, dim=-1)
+    kept = directions[ids] * (probs > threshold).unsqueeze(-1)
+    return ids, probs, kept
+
+
+def inject_noise(feats: Tensor, variance: float) -> Tensor:
+    """Perturb a direction: normalise, add Gaussian noise, normalise (CapDec; released code).
+
+    Args:
+        feats: (..., Dc).
+        variance: Of the noise in each component; 0 only normalises.
+
+    Returns:
+        Same shape, each vector of length 1.
+    """
+    feats = F.normalize(feats, dim=-1)
+    if variance == 0:
+        return feats
+    return F.normalize(feats + torch.randn_like(feats) * variance**0.5, dim=-1)

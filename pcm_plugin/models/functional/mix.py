@@ -1,0 +1,95 @@
+"""Which patches are mixed with text, and where the text goes (paper, Sec. 3.2)."""
+
+import torch
+from torch import Tensor
+
+from pcm_plugin.models.functional.precision import full_precision
+
+
+def num_top_pairs(top_patches: float, num_patches: int, num_concepts: int) -> int:
+    """How many patch-concept pairs are taken.
+
+    Args:
+        top_patches: A number of pairs from 1 on, or below 1 their share of all N * K.
+        num_patches: N.
+        num_concepts: K.
+
+    Returns:
+        A number from 1 to N * K.
+
+    Raises:
+        ValueError: If that comes to none, or to more than there are.
+    """
+    total = num_patches * num_concepts
+    count = int(top_patches * total) if top_patches < 1 else int(top_patches)
+    if not 1 <= count <= total:
+        raise ValueError(
+            f"top_patches={top_patches} takes {count} of {num_patches} patches x {num_concepts} "
+            f"concepts: give a number from 1 to {total}, or a share from {1 / total:.2g} to 1"
+        )
+    return count
+
+
+@full_precision
+def select_top_patches(affinity: Tensor, num_pairs: int, temperature: float) -> Tensor:
+    """Select the patches that own one of the best patch-concept pairs (released code).
+
+    Args:
+        affinity: (B, N, K); 0 for masked concepts, which compete like any other: where all else
+            is negative, they win.
+        num_pairs: M. Pairs may share a patch, so that fewer than M patches are selected.
+        temperature: Of the softmax over the N * K pairs.
+
+    Returns:
+        (B, N) bool.
+    """
+    # The softmax changes no order, but it makes ties by rounding; the released captions show how
+    # those are broken.
+    scores = (affinity.flatten(1) / temperature).softmax(-1)
+    best = scores.topk(num_pairs, dim=-1).indices
+    owners = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+    return owners.view_as(affinity).any(-1)
+
+
+def pack_slots(selected: Tensor, num_slots: int) -> Tensor:
+    """List the selected patches of each image.
+
+    Args:
+        selected: (B, N) bool, at most ``num_slots`` of them true in a row.
+        num_slots: M.
+
+    Returns:
+        (B, M) int64: patch indices, ascending, then -1.
+    """
+    order = selected.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :num_slots]
+    return torch.where(selected.gather(1, order), order, -1)
+
+
+def gather_slots(values: Tensor, slots: Tensor) -> Tensor:
+    """Take each slot's row; an unused slot gets row 0, to be masked by the caller.
+
+    Args:
+        values: (B, N, X).
+        slots: (B, M), as :func:`pack_slots` gives them.
+
+    Returns:
+        (B, M, X).
+    """
+    index = slots.clamp(min=0).unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    return values.gather(1, index)
+
+
+def replace_selected(values: Tensor, slot_values: Tensor, selected: Tensor) -> Tensor:
+    """Put the slots' vectors in the place of the selected patches.
+
+    Args:
+        values: (B, N, D).
+        slot_values: (B, M, D), in the order of :func:`pack_slots`.
+        selected: (B, N) bool.
+
+    Returns:
+        (B, N, D), a new tensor.
+    """
+    slot_of_patch = (selected.cumsum(1) - 1).clamp(min=0).unsqueeze(-1)
+    spread = slot_values.gather(1, slot_of_patch.expand(-1, -1, slot_values.shape[-1]))
+    return torch.where(selected.unsqueeze(-1), spread.to(values.dtype), values)

@@ -1,0 +1,5 @@
+"""Losses over words."""
+
+from .clip_weighted_ce import CLIPWeightedCELoss
+
+__all__ = ["CLIPWeightedCELoss"]
