@@ -15,11 +15,20 @@ try:
 except ImportError:  # NumPy 1
     from numpy.core.multiarray import _reconstruct, scalar
 
+
+def _history_method(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, by which a history's pickle names its own four statistics."""
+    if owner is HistoryBuffer and name in ("min", "max", "current", "mean"):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f"Unsupported attribute {name!r} of {owner!r}")
+
+
 # What MMEngine's message hub puts into a checkpoint: histories of floats and of integer counts,
 # and the best score, which a metric may give as a NumPy scalar. NumPy 1 and 2 name the module of
 # the first two differently, and either may have written the file.
 _ALLOWED: list[Any] = [
     HistoryBuffer,
+    (_history_method, "builtins.getattr"),
     np.ndarray,
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
@@ -122,6 +131,6 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
 
 def _first_sentence(error: Exception) -> str:
     for line in str(error).splitlines():
-        if "GLOBAL" in line or "Unsupported" in line:
+        if "Unsupported" in line or "unsupported" in line:
             return line.split(". ")[0].strip()
     return str(error).splitlines()[0].strip()

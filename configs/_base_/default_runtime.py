@@ -1,0 +1,23 @@
+# Checkpoints are chosen by CIDEr on validation. The released recipe has no validation set: it
+# looked at the test split after each epoch.
+default_hooks = dict(
+    logger=dict(type="LoggerHook", interval=100),
+    checkpoint=dict(
+        type="pcm_plugin.DurableCheckpointHook",
+        interval=1,
+        max_keep_ckpts=2,
+        save_best="caption/CIDEr",
+        rule="greater",
+    ),
+)
+custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook")]
+
+randomness = dict(seed=1234)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+log_level = "INFO"
+load_from = None
+resume = False

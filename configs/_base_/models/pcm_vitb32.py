@@ -1,0 +1,51 @@
+# PCM-Net with the released hyper-parameters for CLIP ViT-B/32.
+# The paper's loss has no confidence factor: loss=dict(gamma_type='none').
+
+# The CLIP that makes features and concepts, as the commands under `prerequisites` name it.
+clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
+
+model = dict(
+    type="pcm_plugin.PCMNet",
+    neck=dict(
+        type="pcm_plugin.PCMMixup",
+        patch_dim=768,
+        clip_dim=512,
+        embed_dims=512,
+        num_patches=49,
+        top_concepts=5,
+        top_patches=5,
+        concept_threshold=0.0,
+        temperature=0.01,
+        noise_var=0.016,
+        dropout=0.5,
+    ),
+    encoder=dict(
+        type="pcm_plugin.VisualSemanticEncoder",
+        embed_dims=512,
+        num_layers=3,
+        num_heads=8,
+        ffn_dims=2048,
+        attn_dropout=0.3,
+        dropout=0.2,
+    ),
+    decoder=dict(
+        type="pcm_plugin.SentenceDecoder",
+        embed_dims=512,
+        num_layers=3,
+        num_heads=8,
+        ffn_dims=2048,
+        attn_dropout=0.3,
+        dropout=0.2,
+        embed_dropout=0.1,
+        output_dropout=0.5,
+    ),
+    loss=dict(
+        type="pcm_plugin.CLIPWeightedCELoss",
+        label_smoothing=0.1,
+        clip_weight=2.5,
+        gamma=2,
+        gamma_type="batch",
+    ),
+    beam_size=3,
+    max_len=20,
+)

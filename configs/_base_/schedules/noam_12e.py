@@ -1,0 +1,14 @@
+# The released schedule: 12 epochs, Adam under Noam's rate, gradients clipped by value.
+
+train_cfg = dict(type="pcm_plugin.ResumableTrainLoop", max_epochs=12, val_interval=1)
+
+# lr multiplies the schedule's own rate.
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="Adam", lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0),
+    clip_grad=dict(type="value", clip_value=0.1),
+)
+param_scheduler = dict(type="pcm_plugin.NoamLR", embed_dims=512, warmup=10_000, by_epoch=False)
+
+# 32 pairs on one GPU, as released; tools/train.py --auto-scale-lr scales from there.
+auto_scale_lr = dict(base_batch_size=32, enable=False)

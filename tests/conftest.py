@@ -1,0 +1,71 @@
+"""A captioning task small enough to train on in a second, as the configs want it."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pcm_plugin.datasets.feature_store import CLIP_HEAD
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.synthesis.concepts import save_concepts
+from tests.builders import build_store
+
+CAPTIONS = [
+    ["a dog runs", "a brown dog runs over the grass near a man"],
+    ["two men sit on a bench", "men"],
+    ["a cat sleeps on a red sofa", "a cat on a sofa"],
+    ["a boat on the sea", "a small boat sails far out on the sea"],
+    ["a woman rides a horse", "a horse carries a woman over the grass"],
+    ["a red car", "a car stands near the sea"],
+]
+
+# Sizes at which a training step takes milliseconds.
+TINY = {
+    "model.neck.patch_dim": 12,
+    "model.neck.clip_dim": 8,
+    "model.neck.num_patches": 4,
+    "param_scheduler.embed_dims": 16,
+    "param_scheduler.warmup": 4,
+    "train_dataloader.batch_size": 4,
+    **{f"model.{part}.embed_dims": 16 for part in ("neck", "encoder", "decoder")},
+    **{f"model.{part}.num_layers": 1 for part in ("encoder", "decoder")},
+    **{f"model.{part}.num_heads": 2 for part in ("encoder", "decoder")},
+    **{f"model.{part}.ffn_dims": 32 for part in ("encoder", "decoder")},
+    **{f"{loop}_dataloader.num_workers": 0 for loop in ("train", "val", "test")},
+    **{f"{loop}_dataloader.persistent_workers": False for loop in ("train", "val", "test")},
+}
+
+
+@pytest.fixture
+def write_inputs(tmp_path):
+    """A function that writes the inputs of a config and returns the settings that name them."""
+
+    def write(cfg: Config) -> dict[str, str]:
+        neck = cfg.model.neck
+        sizes = dict(num_patches=neck.num_patches, patch_dim=neck.patch_dim, clip_dim=neck.clip_dim)
+        build_store(tmp_path / "train", CAPTIONS, **sizes)
+        build_store(tmp_path / "real", CAPTIONS[:3], seed=1, **sizes)
+        vocabulary = tmp_path / "vocabulary.txt"
+        texts = [text for captions in CAPTIONS for text in captions]
+        Vocabulary.build(texts, min_count=1).to_file(vocabulary)
+        concepts = tmp_path / "concepts.safetensors"
+        words = ["dog", "man", "cat", "boat", "horse", "car", "sea"]
+        generator = torch.Generator().manual_seed(2)
+        save_concepts(concepts, words, torch.randn(7, neck.clip_dim, generator=generator))
+        return {
+            "model.vocabulary": str(vocabulary),
+            "model.neck.concepts": str(concepts),
+            "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD),
+            "train_dataloader.dataset.store": str(tmp_path / "train"),
+            "val_dataloader.dataset.store": str(tmp_path / "real"),
+            "test_dataloader.dataset.store": str(tmp_path / "real"),
+        }
+
+    return write
+
+
+@pytest.fixture
+def tiny_settings(write_inputs):
+    """Settings that turn ``configs/pcm_coco.py`` into a task of a second."""
+    cfg = Config.fromfile("configs/pcm_coco.py")
+    cfg.merge_from_dict(TINY)
+    return {**TINY, **write_inputs(cfg)}

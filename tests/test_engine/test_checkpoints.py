@@ -1,0 +1,135 @@
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from safetensors.torch import save_file
+
+from pcm_plugin.engine.checkpoints import (
+    latest_checkpoint,
+    load_local_checkpoint,
+    load_weights,
+    use_safe_loading,
+)
+
+
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def history():
+    buffer = HistoryBuffer()
+    buffer.update(1.5, 2)
+    buffer.update(3)
+    return buffer
+
+
+def test_reads_what_mmengine_writes(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    hub = {"log_scalars": {"loss": history()}, "best": np.float64(7.5), "best32": np.float32(2)}
+    torch.save({"state_dict": {"w": torch.arange(3.0)}, "message_hub": hub}, path)
+    loaded = load_local_checkpoint(str(path))
+    assert loaded["state_dict"]["w"].tolist() == [0, 1, 2]
+    assert loaded["message_hub"]["best"] == 7.5
+    assert loaded["message_hub"]["best32"] == 2
+    buffer = loaded["message_hub"]["log_scalars"]["loss"]
+    assert buffer.mean() == pytest.approx(1.5)
+    assert [column.tolist() for column in buffer.data] == [[1.5, 3.0], [2, 1]]
+
+
+def test_reads_safetensors(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"w": torch.ones(2)}, path)
+    assert load_local_checkpoint(str(path))["state_dict"]["w"].tolist() == [1, 1]
+
+
+def test_refuses_a_foreign_pickle_without_running_it(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    torch.save({"state_dict": {}, "message_hub": Trap(tmp_path / "sprung")}, path)
+    with pytest.raises(pickle.UnpicklingError, match=r"epoch_1.pth is refused.*mkdir"):
+        load_local_checkpoint(str(path))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_refuses_attributes_of_a_history_that_lead_elsewhere(tmp_path):
+    class Ladder:
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, "__init__")
+
+    path = tmp_path / "epoch_1.pth"
+    torch.save({"step": Ladder()}, path)
+    with pytest.raises(pickle.UnpicklingError, match="refused.*__init__"):
+        load_local_checkpoint(str(path))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
+        load_local_checkpoint(str(tmp_path / "none.pth"))
+
+
+def test_importing_the_package_leaves_mmengine_as_it_is():
+    code = (
+        "from mmengine.runner.checkpoint import CheckpointLoader as C\n"
+        "import pcm_plugin.engine, pcm_plugin.engine.command_line\n"
+        "print(C._get_checkpoint_loader('x.pth').__module__)\n"
+        "pcm_plugin.engine.command_line.use_safe_loading()\n"
+        "print(C._get_checkpoint_loader('x.pth').__module__)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert out.split() == ["mmengine.runner.checkpoint", "pcm_plugin.engine.checkpoints"]
+
+
+def test_mmengine_reads_through_it_once_asked(tmp_path, monkeypatch):
+    from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+
+    monkeypatch.setattr(CheckpointLoader, "_schemes", dict(CheckpointLoader._schemes))
+    use_safe_loading()
+    path = tmp_path / "weights.safetensors"
+    model = torch.nn.Linear(2, 1)
+    save_file({"weight": torch.full((1, 2), 3.0), "bias": torch.zeros(1)}, path)
+    load_checkpoint(model, str(path))
+    assert model.weight.tolist() == [[3, 3]]
+
+
+def test_latest_checkpoint(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for name, age in (("epoch_1.pth", 30), ("epoch_2.pth", 20), ("best_CIDEr_epoch_1.pth", 10)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
+    # The run's own record wins, also when the folder has been moved since.
+    (tmp_path / "last_checkpoint").write_text("/where/it/was/epoch_1.pth")
+    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_1.pth"
+    # Killed while it wrote that record.
+    (tmp_path / "last_checkpoint").write_text("")
+    assert latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.zeros(1, 2), "other": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"missing \['bias'\], unexpected \['other'\]"):
+        load_weights(torch.nn.Linear(2, 1), str(path))
+    save_file({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="size mismatch for weight"):
+        load_weights(torch.nn.Linear(2, 1), str(path))
+
+
+def test_weights_of_a_run_on_stored_features_fit_a_model_with_a_backbone(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file({"head.weight": torch.ones(1, 2), "head.bias": torch.zeros(1)}, path)
+    model = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 1), "backbone": torch.nn.Linear(2, 2)})
+    load_weights(model, str(path))
+    assert model["head"].weight.tolist() == [[1, 1]]

@@ -1,0 +1,62 @@
+import pytest
+from mmengine.config import Config
+
+from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+
+
+def config(tmp_path, **paths):
+    settings = {name: str(tmp_path / name) for name in ("words", "concepts", "train", "val")}
+    settings.update(paths)
+    return Config(
+        dict(
+            clip=dict(model="ViT-B-32"),
+            model=dict(vocabulary=settings["words"], concepts=settings["concepts"]),
+            train_dataloader=dict(store=settings["train"]),
+            test_dataloader=dict(store=settings["val"]),
+            prerequisites=[
+                dict(key="model.vocabulary", command="make words"),
+                dict(key="model.concepts", command="embed --model {clip[model]} {path}"),
+                dict(key="train_dataloader.store", command="make words"),
+                dict(key="test_dataloader.store", command="extract {path}"),
+            ],
+        )
+    )
+
+
+def test_names_every_missing_file_and_the_command_that_makes_it(tmp_path):
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(config(tmp_path), loops=("train", "val"))
+    message = str(caught.value)
+    assert "3 files that do not exist" in message
+    for name in ("words", "concepts", "train"):
+        assert str(tmp_path / name) in message
+    assert f"made by: embed --model ViT-B-32 {tmp_path / 'concepts'}" in message
+    assert message.count("made by: make words") == 1
+    assert "extract" not in message
+
+
+def test_each_command_checks_what_it_reads(tmp_path):
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(config(tmp_path), loops=("test",))
+    assert f"extract {tmp_path / 'val'}" in str(caught.value)
+    assert str(tmp_path / "train") not in str(caught.value)
+
+
+def test_silent_when_all_is_there_or_not_wanted(tmp_path):
+    for name in ("words", "train"):
+        (tmp_path / name).touch()
+    check_inputs(config(tmp_path, concepts=None), loops=("train",))
+
+
+def test_looks_where_the_final_config_says(tmp_path):
+    cfg = config(tmp_path)
+    cfg.merge_from_dict({f"model.{name}": str(tmp_path) for name in ("vocabulary", "concepts")})
+    cfg.merge_from_dict({"train_dataloader.store": str(tmp_path)})
+    check_inputs(cfg, loops=("train",))
+
+
+def test_a_prerequisite_that_is_no_setting_is_an_error(tmp_path):
+    cfg = config(tmp_path)
+    cfg.prerequisites[0].key = "model.vocabularies"
+    with pytest.raises(KeyError, match=r"model\.vocabularies"):
+        check_inputs(cfg, loops=("train",))

@@ -1,0 +1,67 @@
+import configparser
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+
+
+def requirements(extra=None):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    section = setup["options.extras_require"] if extra else setup["options"]
+    lines = section[extra or "install_requires"].strip().splitlines()
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {requirement.name: requirement.specifier for requirement in parsed}
+
+
+def test_neither_mmcv_is_pulled_in():
+    assert not {"mmcv", "mmcv-lite", "mmcv-full"} & set(requirements())
+    assert "mmcv-lite" in requirements("mmcv-lite")
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchvision"),
+    [("2.1.2+cu121", "0.16.2+cu121"), ("2.4.1", "0.19.1"), ("2.12.0+cpu", "0.27.0+cpu")],
+)
+def test_an_existing_torch_pair_satisfies_the_requirements(torch, torchvision):
+    assert torch in requirements()["torch"]
+    assert torchvision in requirements()["torchvision"]
+
+
+def test_only_the_blip_extra_bounds_transformers():
+    assert "4.60.0" in requirements()["transformers"]
+    assert "4.51.3" in requirements("blip")["transformers"]
+    assert "4.52.0" not in requirements("blip")["transformers"]
+
+
+def test_constraints_are_exact_and_within_the_ranges():
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, version = line.split("==")
+            pins[name.lower().replace("_", "-")] = version
+    wanted = dict(requirements())
+    for extra in ("mmcv-lite", "blip", "test"):
+        wanted.update(requirements(extra))
+    for name, specifier in wanted.items():
+        assert pins[name.lower().replace("_", "-")] in specifier, name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mmcv") is None, reason="needs an mmcv to hide")
+def test_without_any_mmcv_the_error_says_which_to_install():
+    code = (
+        "import sys\n"
+        "sys.modules['mmcv'] = None\n"
+        "from mmengine.registry import DATASETS\n"
+        "DATASETS.build(dict(type='pcm_plugin.SynthCaptionDataset', store='nowhere'))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode != 0
+    last = run.stderr.strip().splitlines()[-1]
+    assert "pip install mmcv-lite" in last
+    assert last.startswith("ImportError"), last

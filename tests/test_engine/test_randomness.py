@@ -1,0 +1,26 @@
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from pcm_plugin.engine.randomness import SeedEveryIterationHook
+
+
+def draw(seed, iteration, before=0):
+    torch.rand(before)
+    runner = SimpleNamespace(seed=seed, iter=iteration)
+    SeedEveryIterationHook().before_train_iter(runner, batch_idx=0)
+    return torch.rand(4).tolist(), np.random.rand(), random.random()
+
+
+def test_draws_depend_on_seed_and_iteration_alone():
+    assert draw(1, 5) == draw(1, 5, before=100)
+    # (1, 6) and (2, 5) have the same sum.
+    assert len({str(draw(*key)) for key in ((1, 5), (1, 6), (2, 5), (5, 1))}) == 4
+
+
+def test_ranks_draw_differently(monkeypatch):
+    first = draw(1, 5)
+    monkeypatch.setattr("pcm_plugin.engine.randomness.get_rank", lambda: 1)
+    assert draw(1, 5) != first
