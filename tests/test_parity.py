@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmpretrain.structures import DataSample
 from safetensors.torch import load_file
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models import CLIPWeightedCELoss, PCMNet
 from pcm_plugin.models.conversion import convert_official, official_names
 from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.structures import DataSample
 
 _DEFAULT = Path(__file__).parent / "data" / "parity"
 

@@ -1,5 +1,6 @@
 """Models of the plugin; importing this registers all of them."""
 
+from .backbones import OpenCLIPBackbone
 from .captioners import PCMNet
 from .decoders import SentenceDecoder
 from .encoders import VisualSemanticEncoder
@@ -10,6 +11,7 @@ __all__ = [
     "CLIPWeightedCELoss",
     "GlobalPrefix",
     "MixupOutput",
+    "OpenCLIPBackbone",
     "PCMMixup",
     "PCMNet",
     "SentenceDecoder",

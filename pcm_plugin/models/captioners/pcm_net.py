@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModel
-from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
+from pcm_plugin.structures import DataSample
 
 
 @MODELS.register_module()

@@ -1,0 +1,155 @@
+"""CLIP through open_clip: images to patch features and a global feature."""
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
+from pcm_plugin.registry import MODELS
+
+
+@MODELS.register_module()
+class OpenCLIPBackbone(BaseModule):
+    """A frozen CLIP with a Vision Transformer as its image tower.
+
+    Its weights belong to open_clip, not to a captioner: they are neither trained nor in any
+    checkpoint, and it stays in evaluation mode.
+
+    Args:
+        model_name: A name of open_clip's, such as ``'ViT-B-32-quickgelu'``, ``'hf-hub:ORG/REPO'``,
+            or ``'local-dir:FOLDER'`` for a folder with open_clip's ``open_clip_config.json``, its
+            weights and its tokenizer.
+        pretrained: open_clip's tag of the weights, such as ``'openai'``, or a file. Not used where
+            the name brings its own. Defaults to None.
+        pool: Average patches over windows of this many by as many: 1 for ViT-B/32, 2 for ViT-L/14
+            as the released features have it (16 x 16 patches to 64). Defaults to 1.
+        init_cfg: Not used; MMEngine gives it to every module.
+
+    Attributes:
+        patch_dim (int): Width Dv of the patch features.
+        clip_dim (int): Width Dc of the joint space.
+        num_patches (int): N, after pooling.
+        preprocess: PIL image to (3, H, W) tensor, as this CLIP wants it.
+
+    Raises:
+        FileNotFoundError: If a local folder is missing.
+        RuntimeError: If open_clip knows no such model, or finds no weights.
+        ValueError: If name and weights disagree about QuickGELU, the image tower is no plain
+            Vision Transformer, or ``pool`` does not divide its grid.
+    """
+
+    preprocess: Callable[[Any], Tensor]
+
+    def __init__(
+        self,
+        model_name: str,
+        pretrained: str | None = None,
+        pool: int = 1,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        folder = model_name.removeprefix("local-dir:")
+        if folder != model_name and not Path(folder).is_dir():
+            raise FileNotFoundError(f"model_name={model_name!r}: there is no folder {folder}")
+        with warnings.catch_warnings():
+            # With the other activation the features are wrong, and nothing else would say so.
+            warnings.filterwarnings("error", "QuickGELU mismatch")
+            try:
+                clip, _, self.preprocess = open_clip.create_model_and_transforms(
+                    model_name, pretrained, require_pretrained=True
+                )
+            except UserWarning as error:
+                raise ValueError(
+                    f"model_name={model_name!r} with pretrained={pretrained!r}: {error} "
+                    "Add or drop '-quickgelu' at the end of the name"
+                ) from error
+        visual = clip.visual
+        if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool:
+            raise ValueError(
+                f"model_name={model_name!r} has a {type(visual).__name__} with its own pooling as "
+                "image tower: choose a plain Vision Transformer, such as 'ViT-B-32-quickgelu'"
+            )
+        rows, columns = visual.grid_size
+        if rows % pool or columns % pool:
+            raise ValueError(
+                f"pool={pool} does not divide the {rows} x {columns} patches of {model_name}"
+            )
+        self.model_name = model_name
+        self.pool = pool
+        self.num_patches = (rows // pool) * (columns // pool)
+        self.patch_dim, self.clip_dim = visual.proj.shape
+        # In a tuple it is no submodule: no parameters to train, broadcast or save.
+        self._frozen = (clip.eval().requires_grad_(False),)
+
+    @property
+    def clip(self) -> Any:
+        """The open_clip model."""
+        return self._frozen[0]
+
+    @functools.cached_property
+    def tokenizer(self) -> Callable[[list[str]], Tensor]:
+        """open_clip's tokenizer of this model."""
+        return open_clip.get_tokenizer(self.model_name)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute an image's features.
+
+        Args:
+            images: (B, 3, H, W), preprocessed.
+
+        Returns:
+            Patch features (B, N, Dv), the last hidden states before ``ln_post``, pooled; global
+            features (B, Dc) of length 1, from all patches or the class token as this CLIP does.
+
+        Raises:
+            ValueError: If the images have another size than this CLIP was built for.
+        """
+        if images.shape[-2:] != self.clip.visual.image_size:
+            raise ValueError(
+                f"images are {tuple(images.shape)} but {self.model_name} needs (B, 3, "
+                f"{self.clip.visual.image_size}): preprocess them with the backbone's preprocess"
+            )
+        out = self.clip.visual.forward_intermediates(images, indices=1)
+        patches = F.avg_pool2d(out["image_intermediates"][-1], self.pool)
+        return patches.flatten(2).transpose(1, 2), F.normalize(out["image_features"], dim=-1)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts.
+
+        Args:
+            texts: n texts; longer ones than CLIP's context are cut by its tokenizer.
+
+        Returns:
+            (n, Dc) of length 1, on the model's device.
+        """
+        tokens = self.tokenizer(list(texts)).to(next(self.clip.parameters()).device)
+        return self.clip.encode_text(tokens, normalize=True)
+
+    def clip_head(self) -> dict[str, Tensor]:
+        """The image head that PCMMixup needs.
+
+        Returns:
+            ``ln_post.weight`` (Dv,), ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc), float32 copies
+            on the CPU.
+        """
+        visual = self.clip.visual
+        head = (visual.ln_post.weight, visual.ln_post.bias, visual.proj)
+        return {
+            key: tensor.detach().to("cpu", torch.float32, copy=True)
+            for key, tensor in zip(CLIP_HEAD_KEYS, head, strict=True)
+        }
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "OpenCLIPBackbone":
+        super()._apply(fn, recurse)
+        self.clip._apply(fn, recurse)
+        return self

@@ -1,0 +1,109 @@
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from pcm_plugin.models import OpenCLIPBackbone
+from pcm_plugin.registry import MODELS
+
+IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def names(make_clip):
+    return {
+        "token": make_clip(),
+        "average": make_clip(pool_type="avg"),
+        "norm_after_pool": make_clip(pool_type="avg", final_ln_after_pool=True),
+        "attention": make_clip(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=2),
+    }
+
+
+def last_hidden_states(backbone, images):
+    """What reaches ln_post's place, seen from outside the backbone."""
+    seen = []
+    block = backbone.clip.visual.transformer.resblocks[-1]
+    handle = block.register_forward_hook(lambda *call: seen.append(call[2]))
+    backbone.clip.encode_image(images)
+    handle.remove()
+    return seen[0][:, 1:]
+
+
+@pytest.mark.parametrize("kind", ["token", "average", "norm_after_pool"])
+def test_features_are_open_clips(names, kind):
+    backbone = OpenCLIPBackbone(names[kind])
+    patches, features = backbone(IMAGES)
+    assert patches.shape == (3, backbone.num_patches, backbone.patch_dim) == (3, 16, 32)
+    assert features.shape == (3, backbone.clip_dim) == (3, 24)
+    torch.testing.assert_close(patches, last_hidden_states(backbone, IMAGES))
+    torch.testing.assert_close(features, backbone.clip.encode_image(IMAGES, normalize=True))
+
+
+def test_pooling_averages_two_by_two_patches(names):
+    fine, _ = OpenCLIPBackbone(names["token"])(IMAGES)
+    backbone = OpenCLIPBackbone(names["token"], pool=2)
+    coarse, _ = backbone(IMAGES)
+    assert coarse.shape == (3, backbone.num_patches, 32) == (3, 4, 32)
+    torch.testing.assert_close(coarse[:, 1], fine[:, [2, 3, 6, 7]].mean(1))
+    torch.testing.assert_close(coarse[:, 2], fine[:, [8, 9, 12, 13]].mean(1))
+
+
+def test_average_pooled_global_feature_comes_from_the_patches_and_the_head(names):
+    backbone = OpenCLIPBackbone(names["average"])
+    patches, features = backbone(IMAGES)
+    head = backbone.clip_head()
+    local = F.layer_norm(patches, (32,), head["ln_post.weight"], head["ln_post.bias"])
+    torch.testing.assert_close(F.normalize(local.mean(1) @ head["proj"], dim=-1), features)
+
+
+def test_texts(names):
+    backbone = OpenCLIPBackbone(names["token"])
+    texts = ["a dog", "two cats on a sofa"]
+    tokens = open_clip.tokenize(texts, context_length=16)
+    expected = backbone.clip.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(backbone.encode_text(texts), expected)
+
+
+def test_preprocess(names):
+    image = OpenCLIPBackbone(names["token"]).preprocess(Image.new("RGB", (90, 70), "red"))
+    assert image.shape == (3, 64, 64)
+    assert image[0].min() > 1 > image[1].max()
+
+
+def test_it_is_frozen_and_saved_nowhere(names):
+    model = torch.nn.ModuleDict(
+        {"clip": MODELS.build({"type": "OpenCLIPBackbone", "model_name": names["token"]})}
+    )
+    model.train()
+    assert not model.state_dict()
+    assert not list(model.parameters())
+    assert not model["clip"].clip.training
+    assert not model["clip"](IMAGES)[0].requires_grad
+    # Moving the model moves it along.
+    model.double()
+    assert model["clip"](IMAGES.double())[1].dtype == torch.float64
+
+
+def test_errors_name_the_value_and_the_fix(names, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        OpenCLIPBackbone("local-dir:nowhere")
+    with pytest.raises(RuntimeError, match="could not be loaded"):
+        OpenCLIPBackbone("ViT-S-32-alt")
+    with pytest.raises(ValueError, match="pool=3 does not divide the 4 x 4"):
+        OpenCLIPBackbone(names["token"], pool=3)
+    with pytest.raises(ValueError, match="plain Vision Transformer"):
+        OpenCLIPBackbone(names["attention"])
+    with pytest.raises(ValueError, match=r"\(1, 3, 32, 32\).*preprocess"):
+        OpenCLIPBackbone(names["token"])(torch.zeros(1, 3, 32, 32))
+
+
+def test_weights_trained_with_the_other_activation_are_refused(monkeypatch):
+    def warn(*args, **kwargs):
+        import warnings
+
+        warnings.warn("QuickGELU mismatch between final model config and tag", stacklevel=1)
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", warn)
+    with pytest.raises(ValueError, match="-quickgelu"):
+        OpenCLIPBackbone("ViT-B-32", "openai")
