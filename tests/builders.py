@@ -1,6 +1,9 @@
 """Small real things that tests of several rooms need: stores, CLIP models, pipelines."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,3 +70,138 @@ def build_store(
         "caption_feats": caption_feats.float(),
         "clip_scores": clip_scores,
     }
+
+
+WORDS = [
+    *("a", "photo", "of", "the", "in", "on", "under", "next", "to", "runs", "stands"),
+    *("dog", "cat", "car", "tree", "house", "red", "green", "blue"),
+]
+    "a photo of the dog cat car tree house red green blue on under next to runs stands in".split()
+)
+
+
+def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:
+    """A fast word-level tokenizer that marks beginning and end; the end has the highest id."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.normalizers import Lowercase
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {w: i for i, w in enumerate(["<pad>", "<unk>", "<start>", *words, "<end>"])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
+    tokenizer.normalizer = Lowercase()
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<start> $A <end>",
+        special_tokens=[(token, vocabulary[token]) for token in ("<start>", "<end>")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_len,
+        bos_token="<start>",
+        eos_token="<end>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
+
+
+def build_clip(path: Path, image_size: int = 16, seed: int = 0, **vision: Any) -> str:
+    """Save a random CLIP of a few thousand weights in open_clip's folder form.
+
+    Args:
+        path: Folder to make.
+        image_size: Side of the images; patches are of 4 pixels, so 4 x 4 by default.
+        **vision: Further entries of ``vision_cfg``, e.g. ``pool_type="avg"``.
+
+    Returns:
+        The name by which open_clip loads it: ``local-dir:`` and the folder.
+    """
+    import open_clip
+    from safetensors.torch import save_file
+
+    path.mkdir(parents=True)
+    tokenizer = build_tokenizer()
+    model_cfg = {
+        "embed_dim": 8,
+        "vision_cfg": {
+            "image_size": image_size,
+            "patch_size": 4,
+            "width": 16,
+            "head_width": 8,
+            "layers": 2,
+            **vision,
+        },
+        "text_cfg": {
+            "context_length": tokenizer.model_max_length,
+            "vocab_size": len(tokenizer),
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+            "hf_tokenizer_name": "local",
+            "tokenizer_kwargs": {"local_files_only": True},
+        },
+    }
+    torch.manual_seed(seed)
+    save_file(open_clip.CLIP(**model_cfg).state_dict(), path / "open_clip_model.safetensors")
+    preprocess = {"size": image_size, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(path)
+    return f"local-dir:{path}"
+
+
+def build_pipeline(path: Path, seed: int = 0) -> Path:
+    """Save a random Stable Diffusion pipeline that draws 16 x 16 pixels, in diffusers' form."""
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(path, safe_serialization=True)
+    return path

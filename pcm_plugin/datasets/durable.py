@@ -62,6 +62,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def folder_sha256(path: Path) -> str:
+    """The SHA-256 of a folder's files and their names, hidden ones left out."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        inside = file.relative_to(path)
+        if file.is_file() and not any(part.startswith(".") for part in inside.parts):
+            digest.update(f"{inside.as_posix()} {sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def fingerprint(value: Any) -> str:
     """A short name for a JSON value: equal values and only they share it."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,167 @@
+import hashlib
+import io
+import json
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pcm_plugin.synthesis.generate import GenerateSettings, generate, image_seed
+from pcm_plugin.synthesis.ranks import Rank
+from tests.builders import build_pipeline
+from tools.generate import main
+
+CAPTIONS = ["a red dog", "a blue car", "the cat on a house", "a tree", "the green car"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = build_pipeline(tmp_path_factory.mktemp("models") / "tiny")
+    return GenerateSettings(str(folder), steps=2, guidance=3.0, shard_size=2, format="png")
+
+
+@pytest.fixture
+def captions(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_text("\n".join(CAPTIONS))
+    return path
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != ".lock"}
+
+
+def samples(folder):
+    found = {}
+    for path in sorted(Path(folder).glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                found[member.name] = tar.extractfile(member).read()
+    return found
+
+
+def test_shards_hold_an_image_and_its_facts_for_each_caption(tmp_path, captions, settings):
+    folder = generate(captions, settings, tmp_path / "out")
+    found = samples(tmp_path / "out")
+    assert [f"{i:08d}.{kind}" for i in range(5) for kind in ("png", "json")] == list(found)
+    images = [Image.open(io.BytesIO(found[f"{i:08d}.png"])) for i in range(5)]
+    assert all(image.size == (16, 16) and image.mode == "RGB" for image in images)
+    assert len({image.tobytes() for image in images}) == 5
+    assert json.loads(found["00000003.json"]) == {
+        "caption_id": "4",
+        "image_id": "4",
+        "caption": "a tree",
+        "seed": image_seed(0, "4"),
+    }
+    assert [record["count"] for record in folder.shards.values()] == [2, 2, 1]
+    assert folder.complete
+    for name, record in folder.shards.items():
+        data = (folder.path / f"{name}.tar").read_bytes()
+        facts = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        assert record["files"] == {f"{name}.tar": facts}
+
+
+def test_ranks_and_a_killed_run_make_the_same_bytes(tmp_path, captions, settings, monkeypatch):
+    generate(captions, settings, tmp_path / "whole")
+    for index in (1, 0, 2):
+        generate(captions, settings, tmp_path / "ranks", rank=Rank(index, 3))
+    assert contents(tmp_path / "ranks") == contents(tmp_path / "whole")
+
+    drawn = []
+
+    def dies(pipeline, batch, settings):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(batch)
+        return draw(pipeline, batch, settings)
+
+    from pcm_plugin.synthesis.generate import draw
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pcm_plugin.synthesis.generate.draw", dies)
+        with pytest.raises(KeyboardInterrupt):
+            generate(captions, settings, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "shard-00002.tar").exists()
+    (tmp_path / "killed" / ".shard-00002.tar.part").write_text("left by a process that was killed")
+    generate(captions, settings, tmp_path / "killed")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_a_second_run_loads_no_pipeline(tmp_path, captions, settings, monkeypatch):
+    generate(captions, settings, tmp_path / "out")
+    monkeypatch.setattr("pcm_plugin.synthesis.generate.load_pipeline", None)
+    generate(captions, settings, tmp_path / "out")
+    # A folder's place is no setting, its content is.
+    moved = Path(settings.pipeline).rename(Path(settings.pipeline).parent.parent / "tiny")
+    generate(captions, replace(settings, pipeline=str(moved)), tmp_path / "out")
+    moved.rename(settings.pipeline)
+
+
+def test_an_image_depends_on_its_captions_id_and_the_seed_alone(tmp_path, captions, settings):
+    generate(captions, settings, tmp_path / "all", batch_size=1)
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"caption": CAPTIONS[3], "id": 4}))
+    generate(other, settings, tmp_path / "one")
+    generate(other, replace(settings, seed=1), tmp_path / "seeded")
+    images = [samples(tmp_path / "all")["00000003.png"]]
+    images += [samples(tmp_path / name)["00000000.png"] for name in ("one", "seeded")]
+    assert images[0] == images[1] != images[2]
+
+
+def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):
+    changed = replace(settings, size=32, scheduler="EulerAncestralDiscreteScheduler", format="jpg")
+    generate(captions, changed, tmp_path / "out", limit=1)
+    plain = replace(changed, scheduler=None)
+    generate(captions, plain, tmp_path / "plain", limit=1)
+    (name, data), _ = samples(tmp_path / "out").items()
+    assert name == "00000000.jpg"
+    assert Image.open(io.BytesIO(data)).size == (32, 32)
+    assert data != samples(tmp_path / "plain")[name]
+    with pytest.raises(ValueError, match=r"scheduler='UNet2DModel': this pipeline takes \['DDIM"):
+        generate(captions, replace(plain, scheduler="UNet2DModel"), tmp_path / "bad")
+
+
+def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions, settings):
+    generate(captions, settings, tmp_path / "grown", limit=3)
+    generate(captions, settings, tmp_path / "grown")
+    generate(captions, settings, tmp_path / "whole")
+    assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
+    captions.write_text("\n".join(reversed(CAPTIONS)))
+    with pytest.raises(ValueError, match="made of other captions"):
+        generate(captions, settings, tmp_path / "whole")
+
+
+def test_other_settings_are_refused(tmp_path, captions, settings):
+    generate(captions, settings, tmp_path / "out", limit=1)
+    with pytest.raises(ValueError, match=r"settings \(guidance: 3.0 there, 7.5 now\)"):
+        generate(captions, replace(settings, guidance=7.5), tmp_path / "out", limit=1)
+    weights = next(Path(settings.pipeline).glob("unet/*.safetensors"))
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"settings \(pipeline: 'tiny \(sha256"):
+        generate(captions, settings, tmp_path / "out", limit=1)
+    weights.write_bytes(data)
+
+
+def test_bad_input_is_named(tmp_path, captions, settings):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"no captions in .*empty.txt"):
+        generate(tmp_path / "empty.txt", settings, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"no model_index.json"):
+        generate(captions, replace(settings, pipeline=str(tmp_path)), tmp_path / "out")
+    for wrong in ({"format": "gif"}, {"dtype": "int8"}, {"steps": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+            replace(settings, **wrong)
+
+
+def test_command_line(tmp_path, captions, settings, monkeypatch, capsys):
+    command = f"generate {captions} --pipeline {settings.pipeline} --out {tmp_path / 'out'}"
+    command += " --steps 2 --guidance 3 --shard-size 2 --format png --device cpu"
+    monkeypatch.setattr(sys, "argv", command.split())
+    main()
+    assert "5 images in 3 shards" in capsys.readouterr().out
+    generate(captions, settings, tmp_path / "api")
+    assert contents(tmp_path / "out") == contents(tmp_path / "api")
