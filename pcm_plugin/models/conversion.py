@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -156,59 +157,58 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     Raises:
         ValueError: With every unknown, missing and mis-shaped key in one message.
     """
-    layers = [_count_layers(official, name) for name in ("encoder.layers", "decoder.g_layers")]
-    names = official_names(*layers)
-    problems = [
-        f"unknown key {key}" for key in sorted(set(official) - set(names) - {POSITION_TABLE})
-    ]
-    problems += [f"missing key {key}" for key in sorted(set(names) - set(official))]
-    sizes = _infer_sizes(official, *layers)
-    if sizes is not None:
-        expected = _expected_shapes(sizes)
-        for key, ours in names.items():
-            if key in official and official[key].shape != expected[ours]:
-                problems.append(
-                    f"mis-shaped key {key}: {tuple(official[key].shape)} instead of "
-                    f"{tuple(expected[ours])}"
-                )
-        problems += _check_positions(official.get(POSITION_TABLE), sizes.embed_dims)
-    if problems or sizes is None:
-        raise ValueError(
-            "not a released PCM-Net checkpoint:\n  " + "\n  ".join(problems or ["no layers"])
-        )
-    state = {ours: official[key].float().contiguous() for key, ours in names.items()}
-    return state, sizes
+    encoder_layers = _count_layers(official, "encoder.layers")
+    decoder_layers = _count_layers(official, "decoder.g_layers")
+    names = official_names(encoder_layers, decoder_layers)
+    sizes = _infer_sizes(official, names, encoder_layers, decoder_layers)
+    expected = _expected_shapes(sizes)
+    unknown = sorted(set(official) - set(names) - {POSITION_TABLE})
+    problems = [f"unknown key {key}" for key in unknown]
+    for key, ours in names.items():
+        if key not in official:
+            problems.append(f"missing key {key}")
+        elif official[key].shape != expected[ours]:
+            problems.append(
+                f"mis-shaped key {key}: {tuple(official[key].shape)} instead of "
+                f"{tuple(expected[ours])}"
+            )
+    problems += _check_positions(official.get(POSITION_TABLE), sizes.embed_dims)
+    if problems:
+        raise ValueError("not a released PCM-Net checkpoint:\n  " + "\n  ".join(problems))
+    return {ours: official[key].float().contiguous() for key, ours in names.items()}, sizes
 
 
 def _count_layers(official: Mapping[str, Tensor], prefix: str) -> int:
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    found = {int(match[1]) for match in map(pattern.match, official) if match}
     # Counting, not the highest index: a gap then shows as unknown and missing keys, and an absurd
     # index cannot make an absurd number of names.
-    return len(found)
+    return max(1, len({match[1] for match in map(pattern.match, official) if match}))
 
 
 def _infer_sizes(
-    official: Mapping[str, Tensor], encoder_layers: int, decoder_layers: int
-) -> ModelSizes | None:
-    # Each size from one tensor; the others are then checked against it.
-    try:
-        patch_dim, clip_dim = official["visual_embed.proj"].shape
-        vocab_size, embed_dims = official["predictor.logits.weight"].shape
-        _, num_tokens, _ = official["visual_embed.embeddings_pos"].shape
-        ffn_dims, _ = official["encoder.layers.0.intermediate.dense.weight"].shape
-    except (KeyError, ValueError):
-        return None
-    return ModelSizes(
-        patch_dim,
-        clip_dim,
-        embed_dims,
-        num_tokens - 1,
-        vocab_size,
-        ffn_dims,
-        encoder_layers,
-        decoder_layers,
-    )
+    official: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    encoder_layers: int,
+    decoder_layers: int,
+) -> ModelSizes:
+    """The sizes that most keys agree on, so that one wrong tensor shows as the wrong one."""
+    # Numbers that cannot be mistaken for each other mark where each size stands in a shape.
+    marks = ModelSizes(10007, 10009, 10014, 10036, 10039, 10061, encoder_layers, decoder_layers)
+    field_of = {mark: field for field, mark in marks._asdict().items()}
+    field_of[marks.num_patches + 1] = "num_patches"
+    votes: dict[str, Counter[int]] = {field: Counter() for field in marks._fields}
+    expected = _expected_shapes(marks)
+    for key, ours in names.items():
+        shape, theirs = expected[ours], official.get(key)
+        if theirs is not None and theirs.dim() == len(shape):
+            for mark, size in zip(shape, theirs.shape, strict=True):
+                if mark in field_of:
+                    votes[field_of[mark]][size] += 1
+    found = {field: count.most_common(1)[0][0] for field, count in votes.items() if count}
+    found["num_patches"] = max(1, found.get("num_patches", 0) - 1)
+    rest = dict.fromkeys(marks._fields, 1)
+    layers = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
+    return ModelSizes(**{**rest, **found, **layers})
 
 
 def _expected_shapes(sizes: ModelSizes) -> dict[str, torch.Size]:

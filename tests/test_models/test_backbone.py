@@ -6,18 +6,21 @@ from PIL import Image
 
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import MODELS
+from tests.builders import build_clip
 
-IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
-def names(make_clip):
-    return {
-        "token": make_clip(),
-        "average": make_clip(pool_type="avg"),
-        "norm_after_pool": make_clip(pool_type="avg", final_ln_after_pool=True),
-        "attention": make_clip(attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=2),
+def names(tmp_path_factory):
+    kinds = {
+        "token": {},
+        "average": {"pool_type": "avg"},
+        "norm_after_pool": {"pool_type": "avg", "final_ln_after_pool": True},
+        "attention": {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},
     }
+    folder = tmp_path_factory.mktemp("clips")
+    return {kind: build_clip(folder / kind, **vision) for kind, vision in kinds.items()}
 
 
 def last_hidden_states(backbone, images):
@@ -34,8 +37,8 @@ def last_hidden_states(backbone, images):
 def test_features_are_open_clips(names, kind):
     backbone = OpenCLIPBackbone(names[kind])
     patches, features = backbone(IMAGES)
-    assert patches.shape == (3, backbone.num_patches, backbone.patch_dim) == (3, 16, 32)
-    assert features.shape == (3, backbone.clip_dim) == (3, 24)
+    assert patches.shape == (3, backbone.num_patches, backbone.patch_dim) == (3, 16, 16)
+    assert features.shape == (3, backbone.clip_dim) == (3, 8)
     torch.testing.assert_close(patches, last_hidden_states(backbone, IMAGES))
     torch.testing.assert_close(features, backbone.clip.encode_image(IMAGES, normalize=True))
 
@@ -44,7 +47,7 @@ def test_pooling_averages_two_by_two_patches(names):
     fine, _ = OpenCLIPBackbone(names["token"])(IMAGES)
     backbone = OpenCLIPBackbone(names["token"], pool=2)
     coarse, _ = backbone(IMAGES)
-    assert coarse.shape == (3, backbone.num_patches, 32) == (3, 4, 32)
+    assert coarse.shape == (3, backbone.num_patches, 16) == (3, 4, 16)
     torch.testing.assert_close(coarse[:, 1], fine[:, [2, 3, 6, 7]].mean(1))
     torch.testing.assert_close(coarse[:, 2], fine[:, [8, 9, 12, 13]].mean(1))
 
@@ -53,21 +56,21 @@ def test_average_pooled_global_feature_comes_from_the_patches_and_the_head(names
     backbone = OpenCLIPBackbone(names["average"])
     patches, features = backbone(IMAGES)
     head = backbone.clip_head()
-    local = F.layer_norm(patches, (32,), head["ln_post.weight"], head["ln_post.bias"])
+    local = F.layer_norm(patches, (16,), head["ln_post.weight"], head["ln_post.bias"])
     torch.testing.assert_close(F.normalize(local.mean(1) @ head["proj"], dim=-1), features)
 
 
 def test_texts(names):
     backbone = OpenCLIPBackbone(names["token"])
     texts = ["a dog", "two cats on a sofa"]
-    tokens = open_clip.tokenize(texts, context_length=16)
+    tokens = open_clip.get_tokenizer(names["token"])(texts)
     expected = backbone.clip.encode_text(tokens, normalize=True)
     torch.testing.assert_close(backbone.encode_text(texts), expected)
 
 
 def test_preprocess(names):
     image = OpenCLIPBackbone(names["token"]).preprocess(Image.new("RGB", (90, 70), "red"))
-    assert image.shape == (3, 64, 64)
+    assert image.shape == (3, 16, 16)
     assert image[0].min() > 1 > image[1].max()
 
 
@@ -94,8 +97,8 @@ def test_errors_name_the_value_and_the_fix(names, tmp_path):
         OpenCLIPBackbone(names["token"], pool=3)
     with pytest.raises(ValueError, match="plain Vision Transformer"):
         OpenCLIPBackbone(names["attention"])
-    with pytest.raises(ValueError, match=r"\(1, 3, 32, 32\).*preprocess"):
-        OpenCLIPBackbone(names["token"])(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\).*preprocess"):
+        OpenCLIPBackbone(names["token"])(torch.zeros(1, 3, 8, 8))
 
 
 def test_weights_trained_with_the_other_activation_are_refused(monkeypatch):

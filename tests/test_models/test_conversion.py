@@ -1,0 +1,135 @@
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from pcm_plugin.models.conversion import convert_official, official_names, read_official
+from pcm_plugin.synthesis.concepts import load_concepts
+from tests.test_tools.commands import run
+
+FOLDER = "tests/data/parity/b32_small"
+TABLE = "token_embed.embeddings_pos.pe"
+
+
+@pytest.fixture
+def official():
+    return load_file(f"{FOLDER}/official_state_dict.safetensors")
+
+
+class Harmful:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+@pytest.mark.parametrize("wrap", ["plain", "trainer", "distributed", "safetensors"])
+def test_every_form_of_a_released_checkpoint_is_read(official, tmp_path, wrap):
+    path = tmp_path / "model.pth"
+    if wrap == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file(official, path)
+    elif wrap == "trainer":
+        torch.save({"model": official, "trainer": {"iteration": 7}, "iteration": 7}, path)
+    elif wrap == "distributed":
+        torch.save({"model": {f"module.{k}": v for k, v in official.items()}}, path)
+    else:
+        torch.save(official, path)
+    read = read_official(path)
+    assert set(read) == set(official)
+    assert all(torch.equal(read[key], official[key]) for key in official)
+
+
+def test_what_is_pickled_is_not_executed(official, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": official, "trainer": Harmful()}, "harmful.pth")
+    with pytest.raises(ValueError, match=r"harmful\.pth holds more than tensors"):
+        read_official("harmful.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    torch.save({"model": {"epoch": 3}}, tmp_path / "numbers.pth")
+    with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
+        read_official(tmp_path / "nothing.pth")
+    with pytest.raises(ValueError, match=r"text\.pth"):
+        read_official(tmp_path / "text.pth")
+    with pytest.raises(ValueError, match="not tensors: epoch"):
+        read_official(tmp_path / "numbers.pth")
+
+
+def test_names_are_a_bijection(official):
+    names = official_names(3, 3)
+    assert set(names) == set(official) - {TABLE}
+    assert len(set(names.values())) == len(names)
+
+
+def test_the_position_table_may_be_missing(official):
+    with_table, _ = convert_official(official)
+    del official[TABLE]
+    without, _ = convert_official(official)
+    assert set(without) == set(with_table)
+
+
+def test_all_problems_come_in_one_message(official):
+    official["visual_embed.mystery"] = torch.zeros(1)
+    del official["decoder.g_layers.1.x_att.self.key.bias"]
+    official["predictor.logits.weight"] = official["predictor.logits.weight"][:, :-1]
+    official["visual_embed.embeddings_pos"] = official["visual_embed.embeddings_pos"][0]
+    official[TABLE] = official[TABLE].flip(1)
+    with pytest.raises(ValueError, match="not a released") as error:
+        convert_official(official)
+    assert sorted(line.strip() for line in str(error.value).splitlines()[1:]) == [
+        "mis-shaped key predictor.logits.weight: (200, 63) instead of (200, 64)",
+        "mis-shaped key visual_embed.embeddings_pos: (50, 64) instead of (1, 2, 64)",
+        "missing key decoder.g_layers.1.x_att.self.key.bias",
+        "token_embed.embeddings_pos.pe holds other sinusoids than the decoder's",
+        "unknown key visual_embed.mystery",
+    ]
+
+
+def test_a_gap_in_the_layers_is_named(official):
+    moved = {k.replace("encoder.layers.2.", "encoder.layers.9."): v for k, v in official.items()}
+    with pytest.raises(ValueError, match="unknown key") as error:
+        convert_official(moved)
+    assert "unknown key encoder.layers.9.output.dense.weight" in str(error.value)
+    assert "missing key encoder.layers.2.output.dense.weight" in str(error.value)
+
+
+def test_the_tool_converts_and_checks_the_vocabulary(official, tmp_path):
+    src, dst = tmp_path / "released.pth", tmp_path / "ours.safetensors"
+    torch.save({"model": official}, src)
+    tool = "convert_pcmnet_checkpoint.py"
+    result = run(tool, src, dst, "--vocabulary", f"{FOLDER}/vocabulary.txt", log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert "vocab_size = 200" in result.output
+    with safe_open(dst, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["source"] == "released.pth"
+    assert json.loads(metadata["sizes"])["num_patches"] == 49
+    expected, _ = convert_official(official)
+    converted = load_file(dst)
+    assert all(torch.equal(converted[key], expected[key]) for key in expected)
+
+    (tmp_path / "short.txt").write_text("one\ntwo\n")
+    result = run(tool, src, dst, "--vocabulary", tmp_path / "short.txt", log=tmp_path / "log")
+    assert result.code == 1
+    assert "has 200 words" in result.output
+    assert "short.txt has 3" in result.output
+
+
+def test_the_concept_tool(tmp_path):
+    embeddings = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).half()
+    (tmp_path / "c.pickle").write_bytes(pickle.dumps((["dog", "cat", "ball"], embeddings)))
+    dst = tmp_path / "c.safetensors"
+    result = run(
+        "import_concepts.py", tmp_path / "c.pickle", dst, "--model", "M", log=tmp_path / "log"
+    )
+    assert result.code == 0, result.output
+    concepts = load_concepts(dst)
+    assert concepts.words == ["dog", "cat", "ball"]
+    assert concepts.model == "M"
+    direction = torch.nn.functional.normalize(embeddings.float(), dim=1)
+    torch.testing.assert_close(concepts.embeddings, direction)
