@@ -76,8 +76,6 @@ WORDS = [
     *("a", "photo", "of", "the", "in", "on", "under", "next", "to", "runs", "stands"),
     *("dog", "cat", "car", "tree", "house", "red", "green", "blue"),
 ]
-    "a photo of the dog cat car tree house red green blue on under next to runs stands in".split()
-)
 
 
 def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:

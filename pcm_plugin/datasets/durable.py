@@ -72,6 +72,11 @@ def folder_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def name_by_content(folder: Path) -> str:
+    """A name for a local model that holds wherever it lies, and changes with its content."""
+    return f"{folder.resolve().name} (sha256 {folder_sha256(folder)[:16]})"
+
+
 def fingerprint(value: Any) -> str:
     """A short name for a JSON value: equal values and only they share it."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -18,6 +18,8 @@ from pcm_plugin.datasets.durable import write_bytes
 TEMPLATES = ("A photo of {}",)
 """The paper's prompt."""
 
+_LONGEST_CONCEPT = 3
+
 
 class ConceptSet(NamedTuple):
     """The concepts PCM may find in an image.
@@ -113,6 +115,34 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
         metadata.get("pretrained") or None,
         tuple(json.loads(metadata.get("templates") or "[]")),
     )
+
+
+def read_words(path: str | os.PathLike) -> list[str]:
+    """Read a list of concepts: a word or a short phrase a line.
+
+    Args:
+        path: A UTF-8 text file.
+
+    Returns:
+        The words in the order of the file, each once.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no words, or looks like captions or JSON.
+    """
+    words: dict[str, None] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        word = " ".join(line.split())
+        if len(word.split()) > _LONGEST_CONCEPT or word.startswith(("{", "[")):
+            raise ValueError(
+                f"{path}:{number}: {word[:60]!r} is no word: give a list with a word, or a phrase "
+                f"of at most {_LONGEST_CONCEPT}, a line"
+            )
+        if word:
+            words[word] = None
+    if not words:
+        raise ValueError(f"no words in {path}")
+    return list(words)
 
 
 @torch.no_grad()

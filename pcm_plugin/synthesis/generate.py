@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import fingerprint, folder_sha256, replacing
+from pcm_plugin.datasets.durable import fingerprint, name_by_content, replacing
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.synthesis.captions import Caption, read_captions
 from pcm_plugin.synthesis.ranks import Rank
@@ -70,8 +70,7 @@ class GenerateSettings:
         """The settings as JSON; a local pipeline is known by its content, not by its place."""
         record = dict(self.__dict__)
         if Path(self.pipeline).is_dir():
-            folder = Path(self.pipeline).resolve()
-            record["pipeline"] = f"{folder.name} (sha256 {folder_sha256(folder)[:16]})"
+            record["pipeline"] = name_by_content(Path(self.pipeline))
         return record
 
 

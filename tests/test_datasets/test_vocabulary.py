@@ -1,8 +1,11 @@
+import sys
+
 import pytest
 import torch
 
 from pcm_plugin.datasets.text import tokenize
 from pcm_plugin.datasets.vocabulary import Vocabulary
+from tools.build_vocabulary import main
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,13 @@ def test_file_errors_name_the_file_and_the_remedy(tmp_path):
     (tmp_path / "twice.txt").write_text("a\nb\na\n")
     with pytest.raises(ValueError, match=r"twice.txt: word 'a' has two indices, 1 and 3"):
         Vocabulary.from_file(tmp_path / "twice.txt")
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    captions, out = tmp_path / "captions.txt", tmp_path / "vocabulary.txt"
+    captions.write_text("A dog.\nA cat.\nThe cat!\n")
+    command = f"build_vocabulary {captions} --min-count 2 --out {out}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    main()
+    assert Vocabulary.from_file(out).words == ["a", "cat"]
+    assert "2 words" in capsys.readouterr().out

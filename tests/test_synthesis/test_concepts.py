@@ -1,10 +1,14 @@
 import json
+import sys
 
+import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pcm_plugin.synthesis.concepts import embed_words, load_concepts, save_concepts
+from pcm_plugin.synthesis.concepts import embed_words, load_concepts, read_words, save_concepts
+from tests.builders import build_clip
+from tools.build_concepts import main
 
 
 def test_round_trip_normalises_and_keeps_the_remarks(tmp_path):
@@ -75,3 +79,32 @@ def test_embedding_is_the_mean_over_the_prompts():
 def test_templates_need_a_place_for_the_word():
     with pytest.raises(ValueError, match="a dog"):
         embed_words(["dog"], _Lengths(), _tokenizer, ["a dog"])
+
+
+def test_word_lists_are_read_and_captions_refused(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("dog\n\n traffic  light \ncat\ndog\n")
+    assert read_words(path) == ["dog", "traffic light", "cat"]
+    path.write_text("dog\na dog runs on grass\n")
+    with pytest.raises(ValueError, match=r"words.txt:2: 'a dog runs on grass' is no word"):
+        read_words(path)
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="no words in"):
+        read_words(path)
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    clip = build_clip(tmp_path / "clip")
+    words, out = tmp_path / "words.txt", tmp_path / "concepts.safetensors"
+    words.write_text("dog\nred car")
+    command = f"build_concepts {words} --model {clip} --out {out} --templates"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "a photo of {}", "the {}"])
+    main()
+    assert "2 concepts" in capsys.readouterr().out
+    concepts = load_concepts(out)
+    assert concepts.words == ["dog", "red car"]
+    assert concepts.templates == ("a photo of {}", "the {}")
+    assert concepts.model.startswith("clip (sha256 ")
+    model = open_clip.create_model(clip).eval()
+    expected = embed_words(concepts.words, model, open_clip.get_tokenizer(clip), concepts.templates)
+    torch.testing.assert_close(concepts.embeddings, expected)

@@ -1,0 +1,210 @@
+"""Images and captions to a feature store, through any CLIP of open_clip."""
+
+import itertools
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from pcm_plugin.datasets.durable import name_by_content, write_bytes
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
+from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.sources import CaptionedImage, Source, SourceShard
+
+CLIP_SCORE_SCALE = 2.5
+"""CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
+
+_TEXT_BATCH = 256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What the features depend on, beside images and captions.
+
+    Attributes:
+        model: Name of an open_clip model, or ``'local-dir:FOLDER'``.
+        pretrained: open_clip's tag of its weights; None where the name brings its own.
+        pool: Average patches over windows of this many by as many; the released L/14 features
+            have 2. Defaults to 1.
+        dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
+        caption_template: What CLIP reads for a caption, with one ``{}``. Defaults to ``'{}'``,
+            the caption alone. CLIPScore's authors put ``'A photo depicts {}'`` there.
+    """
+
+    model: str
+    pretrained: str | None = None
+    pool: int = 1
+    dtype: str = "float16"
+    caption_template: str = "{}"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float16", "bfloat16", "float32"):
+            raise ValueError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
+        if self.caption_template.count("{}") != 1:
+            raise ValueError(f"caption_template={self.caption_template!r}: give it one '{{}}'")
+
+    def as_record(self) -> dict[str, Any]:
+        """The settings as JSON; a local model is known by its content, not by its place."""
+        return {**self.__dict__, "model": model_identity(self.model)}
+
+
+def model_identity(model: str) -> str:
+    """Name a CLIP model in files that are passed on: a local folder by its content."""
+    folder = Path(model.removeprefix("local-dir:"))
+    return name_by_content(folder) if model.startswith("local-dir:") else model
+
+
+def extract(
+    source: Source,
+    settings: ExtractSettings,
+    out: str | os.PathLike,
+    batch_size: int = 32,
+    device: str | None = None,
+    workers: int = 4,
+    rank: Rank | None = None,
+) -> ShardFolder:
+    """Compute the features of all images and captions of a source.
+
+    A run over a store that has shards already makes those that are missing. An image that cannot
+    be read is logged, listed under ``left_out`` in its shard's record, and left out.
+
+    Args:
+        source: What :func:`~pcm_plugin.synthesis.sources.open_source` gives.
+        settings: What the features depend on.
+        out: Folder of the store, see :mod:`pcm_plugin.datasets.feature_store`.
+        batch_size: Images encoded at a time. Defaults to 32.
+        device: Where to work. Defaults to a GPU if there is one.
+        workers: Threads that read and resize images. Defaults to 4.
+        rank: Which part of the shards to make. Defaults to what torchrun says.
+
+    Returns:
+        The store's folder, with this rank's shards finished.
+
+    Raises:
+        FileNotFoundError: If the model's folder is missing.
+        ValueError: If the store was made with other settings, or of other images, or if not one
+            image of a shard can be read.
+    """
+    rank = rank or Rank.from_environment()
+    record = settings.as_record() | {"source": source.settings}
+    folder = ShardFolder.resume(out, FORMAT, record, len(source.shards))
+    mine = [
+        shard
+        for index, shard in enumerate(source.shards)
+        if rank.owns(index)
+        and folder.shards.get(shard.name, {}).get("source_digest") != shard.digest
+    ]
+    head = folder.path / CLIP_HEAD
+    needs_head = rank.index == 0 and not head.exists()
+    if not mine and not needs_head:
+        return folder
+    clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+    if needs_head:
+        write_bytes(head, save(clip.clip_head()))
+    clip = clip.to(device or rank.device())
+    total = sum(shard.count for shard in mine)
+    with (
+        tqdm(total=total, unit="img", desc=f"extract{rank.label()}") as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for shard in mine:
+            _extract_shard(folder, source, shard, settings, clip, batch_size, pool, progress)
+    return folder
+
+
+@torch.inference_mode()
+def _extract_shard(
+    folder: ShardFolder,
+    source: Source,
+    shard: SourceShard,
+    settings: ExtractSettings,
+    clip: OpenCLIPBackbone,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+    progress: tqdm,
+) -> None:
+    def load(image: CaptionedImage) -> tuple[CaptionedImage, Tensor | str]:
+        try:
+            return image, clip.preprocess(image.decode())
+        except Exception as error:  # decoders of broken files raise whatever they meet
+            return image, f"{type(error).__name__}: {error}"
+
+    dtype = getattr(torch, settings.dtype)
+    device = next(clip.clip.parameters()).device
+    images: list[CaptionedImage] = []
+    left_out: dict[str, str] = {}
+    parts: list[tuple[Tensor, ...]] = []
+    loaded = _ahead(pool, load, source.read(shard), 2 * batch_size)
+    while batch := list(itertools.islice(loaded, batch_size)):
+        kept = [(image, pixels) for image, pixels in batch if isinstance(pixels, Tensor)]
+        for image, reason in batch:
+            if isinstance(reason, str):
+                left_out[image.name] = reason
+                logger.warning("left out %s: %s", image.name, reason)
+        if kept:
+            images += [image for image, _ in kept]
+            pixels = torch.stack([pixels for _, pixels in kept]).to(device)
+            parts.append(_features(clip, pixels, [image.captions for image, _ in kept], settings))
+        progress.update(len(batch))
+    if not images:
+        name, reason = next(iter(left_out.items()))
+        raise ValueError(f"not one image of {shard.name} can be read; {name}: {reason}")
+    patch_feats, global_feats, caption_feats, clip_scores = map(torch.cat, zip(*parts, strict=True))
+    write_shard(
+        folder,
+        shard.name,
+        [image.as_record() for image in images],
+        patch_feats.to(dtype),
+        global_feats.to(dtype),
+        caption_feats.to(dtype),
+        clip_scores,
+        source_digest=shard.digest,
+        left_out=left_out,
+    )
+
+
+def _features(
+    clip: OpenCLIPBackbone, pixels: Tensor, captions: list[list[str]], settings: ExtractSettings
+) -> tuple[Tensor, ...]:
+    """Features of a batch, on the CPU; patches in the store's dtype, as they are many."""
+    patch_feats, global_feats = clip(pixels)
+    texts = [settings.caption_template.replace("{}", text) for own in captions for text in own]
+    encoded = [
+        clip.encode_text(texts[start : start + _TEXT_BATCH])
+        for start in range(0, len(texts), _TEXT_BATCH)
+    ]
+    caption_feats = torch.cat(encoded) if encoded else global_feats[:0]
+    owners = torch.tensor([len(own) for own in captions], device=pixels.device)
+    cosine = (caption_feats * global_feats.repeat_interleave(owners, dim=0)).sum(-1)
+    return (
+        patch_feats.to(getattr(torch, settings.dtype)).cpu(),
+        global_feats.cpu(),
+        caption_feats.cpu(),
+        CLIP_SCORE_SCALE * cosine.cpu(),
+    )
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable, items: Iterable, depth: int
+) -> Iterator[Any]:
+    """Like ``pool.map``, but never more than ``depth`` items ahead of the consumer."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,218 @@
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.synthesis.captions import write_coco_captions
+from pcm_plugin.synthesis.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.generate import FORMAT
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.sources import open_source
+from tests.builders import build_clip
+from tools.extract import main
+
+CAPTIONS = [["a red dog", "the dog"], [], ["a car"], ["the cat", "a cat on a tree", "the tree"]]
+SETTINGS = {"dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return build_clip(tmp_path_factory.mktemp("models") / "clip")
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Four noise images with a COCO captions file beside them."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    entries = [(10 + i, f"{i}.png", captions) for i, captions in enumerate(CAPTIONS)]
+    write_coco_captions(tmp_path / "captions.json", entries)
+    return folder
+
+
+def run(images, clip, out, shard_size=3, rank=None, batch_size=2, **settings):
+    source = open_source(images, images.parent / "captions.json", shard_size)
+    settings = ExtractSettings(clip, **{**SETTINGS, **settings})
+    return extract(source, settings, out, batch_size, "cpu", rank=rank)
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != ".lock"}
+
+
+@pytest.mark.parametrize("template", ["{}", "a photo of {}"])
+def test_store_holds_what_open_clip_computes(tmp_path, images, clip, template):
+    run(images, clip, tmp_path / "store", caption_template=template)
+    store = FeatureStore(tmp_path / "store")
+    assert store.image_ids == ["10", "11", "12", "13"]
+    assert [store.captions(i) for i in range(4)] == CAPTIONS
+    assert store.image(2)["file_name"] == "2.png"
+    assert (store.num_patches, store.patch_dim, store.clip_dim) == (16, 16, 8)
+
+    model, _, preprocess = open_clip.create_model_and_transforms(clip)
+    model.eval()
+    tokenizer = open_clip.get_tokenizer(clip)
+    j = 0
+    for i, captions in enumerate(CAPTIONS):
+        pixels = preprocess(Image.open(images / f"{i}.png"))[None]
+        with torch.no_grad():
+            image = F.normalize(model.encode_image(pixels), dim=-1)[0]
+        torch.testing.assert_close(store.global_feats(i), image)
+        for caption in captions:
+            with torch.no_grad():
+                text = model.encode_text(tokenizer([template.replace("{}", caption)]))
+            text = F.normalize(text, dim=-1)[0]
+            torch.testing.assert_close(store.caption_feats(j), text)
+            expected = pytest.approx(float(2.5 * text @ image), abs=1e-5)
+            assert store.clip_scores[j] == expected
+            j += 1
+
+
+def test_patches_and_head_lead_to_the_global_feature(tmp_path, images, tmp_path_factory):
+    """With average pooling the global feature is the mean patch, seen through the head."""
+    clip = build_clip(tmp_path_factory.mktemp("models") / "avg", pool_type="avg")
+    run(images, clip, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    head = load_file(store.clip_head)
+    for i in range(4):
+        patches = store.patch_feats(i)
+        seen = F.layer_norm(patches, (16,), head["ln_post.weight"], head["ln_post.bias"])
+        torch.testing.assert_close(
+            F.normalize(seen.mean(0) @ head["proj"], dim=0), store.global_feats(i)
+        )
+
+
+def test_pool_averages_neighbours_and_half_precision_rounds(tmp_path, images, clip):
+    run(images, clip, tmp_path / "full")
+    run(images, clip, tmp_path / "pooled", pool=2, dtype="float16")
+    full, pooled = FeatureStore(tmp_path / "full"), FeatureStore(tmp_path / "pooled")
+    grid = full.patch_feats(0).view(2, 2, 2, 2, 16).mean((1, 3)).view(4, 16)
+    torch.testing.assert_close(pooled.patch_feats(0), grid, atol=2e-3, rtol=2e-3)
+    assert torch.equal(pooled.patch_feats(0), pooled.patch_feats(0).half().float())
+
+
+def test_ranks_and_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
+    run(images, clip, tmp_path / "whole", shard_size=1)
+    for index in (1, 0):
+        run(images, clip, tmp_path / "ranks", shard_size=1, rank=Rank(index, 2))
+    assert contents(tmp_path / "ranks") == contents(tmp_path / "whole")
+
+    written = []
+
+    def dies(*args, **kwargs):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(args[1])
+        write_shard(*args, **kwargs)
+
+    from pcm_plugin.synthesis.extract import write_shard
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pcm_plugin.synthesis.extract.write_shard", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(images, clip, tmp_path / "killed", shard_size=1)
+    with pytest.raises(ValueError, match="has 2 of 4 shards"):
+        FeatureStore(tmp_path / "killed")
+    run(images, clip, tmp_path / "killed", shard_size=1)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+    monkeypatch.setattr("pcm_plugin.synthesis.extract.OpenCLIPBackbone", None)
+    run(images, clip, tmp_path / "whole", shard_size=1)
+
+
+def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
+    (images / "2.png").write_bytes((images / "2.png").read_bytes()[:300])
+    (images / "0.png").unlink()
+    folder = run(images, clip, tmp_path / "store", shard_size=4)
+    store = FeatureStore(tmp_path / "store")
+    assert store.image_ids == ["11", "13"]
+    assert [store.captions(i) for i in range(2)] == [CAPTIONS[1], CAPTIONS[3]]
+    left_out = folder.shards["shard-00000"]["left_out"]
+    assert list(left_out) == ["0.png", "2.png"]
+    assert left_out["0.png"].startswith("FileNotFoundError")
+    assert "left out 2.png: " in caplog.text
+    for file in images.iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"not one image of shard-00000 can be read; 0.png"):
+        run(images, clip, tmp_path / "none")
+
+
+def test_other_settings_captions_or_weights_are_refused(tmp_path, images, clip):
+    run(images, clip, tmp_path / "store")
+    with pytest.raises(ValueError, match=r"settings \(pool: 1 there, 2 now\)"):
+        run(images, clip, tmp_path / "store", pool=2)
+    other = build_clip(tmp_path / "clip", seed=1)
+    with pytest.raises(ValueError, match=r"settings \(model: 'clip \(sha256"):
+        run(images, other, tmp_path / "store")
+    write_coco_captions(images.parent / "captions.json", [(1, "1.png", ["a tree"])])
+    with pytest.raises(ValueError, match=r"settings \(source: .*captions"):
+        run(images, clip, tmp_path / "store")
+
+
+def write_image_shards(folder, count, shard_size=2):
+    """Shards as generate writes them, of flat colours."""
+    shards = ShardFolder.resume(folder, FORMAT, {"made": "by hand"}, -(-count // shard_size))
+    for s in range(-(-count // shard_size)):
+        indices = range(s * shard_size, min(count, (s + 1) * shard_size))
+        with tarfile.open(folder / f"shard-{s:05d}.tar", "w") as tar:
+            for i in indices:
+                png = io.BytesIO()
+                Image.new("RGB", (16, 16), (i * 40, 0, 255 - i * 40)).save(png, "PNG")
+                facts = {"caption_id": f"c{i}", "caption": f"a dog {i}", "image_id": "x", "seed": 1}
+                for kind, data in (("png", png.getvalue()), ("json", json.dumps(facts).encode())):
+                    entry = tarfile.TarInfo(f"{i:08d}.{kind}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+        shards.add(f"shard-{s:05d}", [f"shard-{s:05d}.tar"], len(indices))
+
+
+def test_generated_shards_become_a_store(tmp_path, clip, monkeypatch, capsys):
+    write_image_shards(tmp_path / "images", 3)
+    command = f"extract {tmp_path / 'images'} --model {clip} --out {tmp_path / 'store'}"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--device", "cpu", "--batch-size", "1"])
+    main()
+    assert "3 images with 3 captions in 2 shards" in capsys.readouterr().out
+    store = FeatureStore(tmp_path / "store")
+    assert store.image_ids == ["c0", "c1", "c2"]
+    assert store.captions(2) == ["a dog 2"]
+    assert not torch.equal(store.patch_feats(0), store.patch_feats(1))
+    first = (tmp_path / "store" / "shard-00000.safetensors").stat().st_mtime_ns
+
+    write_image_shards(tmp_path / "images", 4)
+    main()
+    assert FeatureStore(tmp_path / "store").image_ids == ["c0", "c1", "c2", "c3"]
+    assert (tmp_path / "store" / "shard-00000.safetensors").stat().st_mtime_ns == first
+
+
+def test_wrong_sources_are_named(tmp_path, images, clip):
+    with pytest.raises(FileNotFoundError, match="no folder of images at"):
+        open_source(tmp_path / "none", None, 10)
+    with pytest.raises(ValueError, match="give their COCO captions JSON with --captions"):
+        open_source(images, None, 10)
+    write_image_shards(tmp_path / "shards", 3)
+    with pytest.raises(ValueError, match="drop --captions"):
+        open_source(tmp_path / "shards", "captions.json", 10)
+    tar = tmp_path / "shards" / "shard-00001.tar"
+    tar.write_bytes(tar.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"missing or cut: shard-00001.tar"):
+        open_source(tmp_path / "shards", None, 10)
+    ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, 5)
+    with pytest.raises(ValueError, match=r"has 2 of 5 shards: run the same tools/generate.py"):
+        open_source(tmp_path / "shards", None, 10)
+    for wrong in ({"dtype": "int8"}, {"caption_template": "a photo"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+            ExtractSettings(clip, **wrong)

@@ -1,0 +1,55 @@
+"""Compute CLIP features of images and captions into a feature store.
+
+    python tools/extract.py IMAGE_SHARDS --model ViT-B-32-quickgelu --pretrained openai --out STORE
+    python tools/extract.py IMAGE_FOLDER --captions captions.json --model ... --out STORE
+    torchrun --nproc_per_node 8 tools/extract.py ...
+
+Run again after an interruption, it makes the shards that are missing.
+"""
+
+import argparse
+
+from pcm_plugin.synthesis.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.sources import open_source
+
+
+def main() -> None:
+    """Read the command line and extract."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="folder of tools/generate.py, or of image files")
+    parser.add_argument("--captions", help="COCO captions JSON, for image files")
+    parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
+    parser.add_argument("--pretrained", help="open_clip's tag of the weights")
+    parser.add_argument("--out", required=True, help="folder of the feature store")
+    parser.add_argument(
+        "--pool", type=int, default=1, help="average patches over POOL x POOL; 2 for ViT-L/14"
+    )
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument(
+        "--caption-template",
+        default="{}",
+        help="what CLIP reads for a caption (default: the caption alone; CLIPScore's authors "
+        "write 'A photo depicts {}')",
+    )
+    parser.add_argument("--shard-size", type=int, default=1000, help="for image files")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read images")
+    args = parser.parse_args()
+    source = open_source(args.source, args.captions, args.shard_size)
+    settings = ExtractSettings(
+        args.model, args.pretrained, args.pool, args.dtype, args.caption_template
+    )
+    folder = extract(source, settings, args.out, args.batch_size, args.device, args.workers)
+    records = folder.shards.values()
+    images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
+    print(f"{folder.path}: {images} images with {captions} captions in {len(records)} shards")
+    left_out = [name for record in records for name in record["left_out"]]
+    if left_out:
+        print(f"left out, as they cannot be read: {', '.join(left_out)}")
+
+
+if __name__ == "__main__":
+    main()
