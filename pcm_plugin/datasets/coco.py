@@ -58,7 +58,8 @@ def write_coco_captions(
     Raises:
         ValueError: If two images have one id.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     ids: set[int | str] = set()
     for image_id, file_name, captions in entries:
         if image_id in ids:

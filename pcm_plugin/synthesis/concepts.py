@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -148,7 +148,7 @@ def read_words(path: str | os.PathLike) -> list[str]:
 @torch.no_grad()
 def embed_words(
     words: Sequence[str],
-    model: torch.nn.Module,
+    model: Any,
     tokenizer: Callable[[list[str]], Tensor],
     templates: Sequence[str] = TEMPLATES,
     batch_size: int = 256,

@@ -1,12 +1,13 @@
 """Which part of the work this process does."""
 
 import os
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
 
-class Rank(NamedTuple):
+@dataclass(frozen=True)
+class Rank:
     """One of several processes that share the shards of a stage, whole shards each.
 
     Attributes:

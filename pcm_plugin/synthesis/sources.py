@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -45,7 +46,8 @@ class CaptionedImage(NamedTuple):
         return record | ({"file_name": self.name} if self.is_file else {})
 
 
-class SourceShard(NamedTuple):
+@dataclass(frozen=True)
+class SourceShard:
     """A part of a source.
 
     Attributes:
