@@ -34,7 +34,8 @@ def main() -> None:
     work = {key: args.pop(key) for key in ("captions", "out", "batch_size", "device", "limit")}
     folder = generate(settings=GenerateSettings(**args), **work)
     images = sum(record["count"] for record in folder.shards.values())
-    print(f"{folder.path}: {images} images in {len(folder.shards)} shards")
+    expected = folder.manifest["expected"]
+    print(f"{folder.path}: {images} images in {len(folder.shards)} of {expected} shards")
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def test_generated_shards_become_a_store(tmp_path, clip, monkeypatch, capsys):
     command = f"extract {tmp_path / 'images'} --model {clip} --out {tmp_path / 'store'}"
     monkeypatch.setattr(sys, "argv", [*command.split(), "--device", "cpu", "--batch-size", "1"])
     main()
-    assert "3 images with 3 captions in 2 shards" in capsys.readouterr().out
+    assert "3 images with 3 captions in 2 of 2 shards" in capsys.readouterr().out
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["c0", "c1", "c2"]
     assert store.captions(2) == ["a dog 2"]

@@ -162,6 +162,6 @@ def test_command_line(tmp_path, captions, settings, monkeypatch, capsys):
     command += " --steps 2 --guidance 3 --shard-size 2 --format png --device cpu"
     monkeypatch.setattr(sys, "argv", command.split())
     main()
-    assert "5 images in 3 shards" in capsys.readouterr().out
+    assert "5 images in 3 of 3 shards" in capsys.readouterr().out
     generate(captions, settings, tmp_path / "api")
     assert contents(tmp_path / "out") == contents(tmp_path / "api")
