@@ -1,6 +1,6 @@
 # python tools/train.py configs/pcm_coco.py
 #
-# PCM-Net on COCO, CLIP ViT-B/32: the released code's hyper-parameters, in-domain CIDEr 103.8 in the
+# PCM-Net on COCO, CLIP ViT-B/32: the released hyper-parameters, in-domain CIDEr 103.8 in the
 # paper. Without the data it says which file is missing and which command makes it.
 _base_ = [
     "./_base_/models/pcm_vitb32.py",

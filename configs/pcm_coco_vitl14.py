@@ -1,6 +1,6 @@
 # python tools/train.py configs/pcm_coco_vitl14.py
 #
-# PCM-Net on COCO, CLIP ViT-L/14: the released code's hyper-parameters, in-domain CIDEr 113.6 in the
+# PCM-Net on COCO, CLIP ViT-L/14: the released hyper-parameters, in-domain CIDEr 113.6 in the
 # paper.
 _base_ = [
     "./_base_/models/pcm_vitl14.py",

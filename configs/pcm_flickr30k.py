@@ -1,6 +1,6 @@
 # python tools/train.py configs/pcm_flickr30k.py
 #
-# PCM-Net on Flickr30k, CLIP ViT-B/32: the released code's hyper-parameters, in-domain CIDEr 61.3 in the
+# PCM-Net on Flickr30k, CLIP ViT-B/32: the released hyper-parameters, in-domain CIDEr 61.3 in the
 # paper. Without the data it says which file is missing and which command makes it.
 _base_ = [
     "./_base_/models/pcm_vitb32.py",

@@ -1,6 +1,6 @@
 # python tools/train.py configs/pcm_flickr30k_vitl14.py
 #
-# PCM-Net on Flickr30k, CLIP ViT-L/14: the released code's hyper-parameters, in-domain CIDEr 69.5 in the
+# PCM-Net on Flickr30k, CLIP ViT-L/14: the released hyper-parameters, in-domain CIDEr 69.5 in the
 # paper.
 _base_ = [
     "./_base_/models/pcm_vitl14.py",

@@ -35,11 +35,12 @@ TINY = {
 }
 
 
-@pytest.fixture
-def write_inputs(tmp_path):
+@pytest.fixture(scope="session")
+def write_inputs(tmp_path_factory):
     """A function that writes the inputs of a config and returns the settings that name them."""
 
     def write(cfg: Config) -> dict[str, str]:
+        tmp_path = tmp_path_factory.mktemp("inputs")
         neck = cfg.model.neck
         sizes = dict(num_patches=neck.num_patches, patch_dim=neck.patch_dim, clip_dim=neck.clip_dim)
         build_store(tmp_path / "train", CAPTIONS, **sizes)
@@ -63,7 +64,7 @@ def write_inputs(tmp_path):
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_settings(write_inputs):
     """Settings that turn ``configs/pcm_coco.py`` into a task of a second."""
     cfg = Config.fromfile("configs/pcm_coco.py")

@@ -24,6 +24,8 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         loops: Which of ``train``, ``val`` and ``test`` will run: keys that start with the name of
             another are not checked.
 
+    A path that is None, or inside of a part that is None, is not wanted and not checked.
+
     Raises:
         MissingInputError: If a file is missing; names every one and the commands that make them.
         KeyError: If an entry's ``key`` is not in the config.
@@ -52,6 +54,8 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
 def _paths(cfg: Config, key: str) -> list[str]:
     value: Any = cfg
     for part in key.split("."):
+        if value is None:
+            return []
         if part not in value:
             raise KeyError(f"prerequisites name {key!r}, but the config has no {part!r} there")
         value = value[part]

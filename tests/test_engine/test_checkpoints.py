@@ -68,7 +68,7 @@ def test_refuses_attributes_of_a_history_that_lead_elsewhere(tmp_path):
 
     path = tmp_path / "epoch_1.pth"
     torch.save({"step": Ladder()}, path)
-    with pytest.raises(pickle.UnpicklingError, match="refused.*__init__"):
+    with pytest.raises(pickle.UnpicklingError, match=r"refused.*__init__"):
         load_local_checkpoint(str(path))
 
 

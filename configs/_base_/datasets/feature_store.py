@@ -1,5 +1,8 @@
 # Training on the stored features of synthetic images, evaluation on those of real ones. Datasets
-# build on this and say where their stores are.
+# build on this and say where their files are:
+#   {root}/captions_{train,val,test}.json  captions in COCO's form
+#   {root}/images                          the real images of val and test
+#   {root}/concepts.txt                    nouns to look for, a word a line
 
 train_dataloader = dict(
     batch_size=32,
@@ -24,3 +27,29 @@ test_evaluator = val_evaluator
 
 val_cfg = dict()
 test_cfg = dict()
+
+# What tools/train.py and tools/test.py look for before they build anything: where the final config
+# has its path, and what makes it.
+_features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
+_train_store = (
+    "python tools/generate.py {root}/captions_train.json --pipeline {pipeline}"
+    " --out {root}/synthetic && python tools/extract.py {root}/synthetic"
+    + _features
+    + "{train_dataloader[dataset][store]}"
+)
+_real_store = "python tools/extract.py {root}/images --captions {root}/captions_%s.json"
+prerequisites = [
+    dict(
+        key="model.vocabulary",
+        command="python tools/build_vocabulary.py {root}/captions_train.json --out {path}",
+    ),
+    dict(
+        key="model.neck.concepts",
+        command="python tools/build_concepts.py {root}/concepts.txt"
+        " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}",
+    ),
+    dict(key="model.neck.clip_head", command=_train_store),
+    dict(key="train_dataloader.dataset.store", command=_train_store),
+    dict(key="val_dataloader.dataset.store", command=_real_store % "val" + _features + "{path}"),
+    dict(key="test_dataloader.dataset.store", command=_real_store % "test" + _features + "{path}"),
+]

@@ -1,0 +1,82 @@
+"""Run a tool as a command, without paying for its imports each time."""
+
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    [
+        "matplotlib.pyplot",
+        "mmengine.runner",
+        "pcm_plugin.engine",
+        "pcm_plugin.evaluation",
+        "pcm_plugin.models",
+        "torch.distributed.nn",
+        "yapf",
+    ]
+)
+
+
+@dataclass
+class Result:
+    code: int
+    output: str
+
+
+def run(tool: str, *args: object, log: Path, processes: int = 1, timeout: float = 100) -> Result:
+    """Run ``tools/<tool>`` to its end, in a group of processes as torchrun would start them.
+
+    Args:
+        tool: File in ``tools/``.
+        *args: Its arguments; the launcher is added.
+        log: File for what it prints; that of the first process, where there are several.
+        processes: Size of the group.
+        timeout: Seconds after which it is killed.
+
+    Returns:
+        The first exit code that is not 0, and the output.
+    """
+    words = [str(arg) for arg in args]
+    environments: list[dict[str, str]] = [{}]
+    if processes > 1:
+        words += ["--launcher", "pytorch"]
+        group = dict(WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
+        environments = [
+            dict(group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)
+        ]
+    logs = [log if rank == 0 else f"{log}.{rank}" for rank in range(processes)]
+    children = [
+        _SERVER.Process(target=_run, args=(tool, words, str(path), env))
+        for path, env in zip(logs, environments, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout)
+    stuck = [child for child in children if child.exitcode is None]
+    for child in stuck:
+        child.kill()
+    if stuck:
+        raise TimeoutError(log.read_text())
+    codes = [child.exitcode for child in children if child.exitcode]
+    return Result(codes[0] if codes else 0, log.read_text())
+
+
+def _free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def _run(tool: str, words: list[str], log: str, env: dict[str, str]) -> None:
+    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.update(env)
+    sys.argv = [tool, *words]
+    runpy.run_path(f"tools/{tool}", run_name="__main__")

@@ -1,0 +1,209 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcm_plugin.engine.checkpoints import load_local_checkpoint
+from tests.test_tools.commands import run
+
+BASE = Path("configs/pcm_coco.py").resolve()
+
+# The killer is found by custom_imports, everything of the package by its prefix.
+KILLED = f"""
+_base_ = "{BASE}"
+custom_imports = dict(imports=["tests.test_tools.killer"])
+custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook"), dict(type="KillHook", at=%d)]
+"""
+
+# Plain SGD without clipping: what a step changes is the gradient itself.
+PLAIN = f"""
+_base_ = "{BASE}"
+optim_wrapper = dict(_delete_=True, optimizer=dict(type="SGD", lr=1.0))
+param_scheduler = None
+val_dataloader = val_evaluator = val_cfg = None
+default_hooks = dict(checkpoint=dict(save_best=None))
+"""
+
+UNUSED = ("val_", "param_scheduler")
+
+
+def options(settings):
+    return ["--cfg-options", *(f"{key}={value}" for key, value in settings.items())]
+
+
+def weights(path):
+    return load_local_checkpoint(str(path))["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory, tiny_settings):
+    """A function that trains for three epochs of three iterations, killed before one of them."""
+    folder = tmp_path_factory.mktemp("train")
+
+    def train(work_dir, *args, kill_at=-1, processes=1, **settings):
+        config = folder / f"killed_at_{kill_at}.py"
+        config.write_text(KILLED % kill_at)
+        args = [config, *args, "--work-dir", work_dir]
+        args += options({**tiny_settings, "train_cfg.max_epochs": 3, **settings})
+        return run("train.py", *args, log=folder / "log", processes=processes)
+
+    return train
+
+
+def assert_same_run(one, other):
+    """Weights, optimiser and schedule are bit for bit the same."""
+    one, other = load_local_checkpoint(str(one)), load_local_checkpoint(str(other))
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    for key, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][key]), key
+    assert str(one["optimizer"]) == str(other["optimizer"])
+    assert one["param_schedulers"] == other["param_schedulers"]
+    assert one["meta"]["iter"] == other["meta"]["iter"] == 9
+    for key in ("best_score", "best_ckpt"):
+        values = [Path(str(run["message_hub"]["runtime_info"][key])).name for run in (one, other)]
+        assert values[0] == values[1]
+
+
+@pytest.fixture(scope="module")
+def survivor(train, tmp_path_factory):
+    """The last checkpoint of a run that nothing killed."""
+    folder = tmp_path_factory.mktemp("survivor")
+    assert train(folder).code == 0
+    return folder / "epoch_3.pth"
+
+
+def test_a_killed_run_resumes_to_the_same_weights(train, tmp_path, survivor):
+    # With data loader workers, killed in the second epoch: the first one's checkpoint is there.
+    workers = {"train_dataloader.num_workers": 2, "train_dataloader.persistent_workers": True}
+    assert train(tmp_path / "workers", kill_at=4, **workers).code == -9
+    assert not (tmp_path / "workers" / "epoch_2.pth").exists()
+    assert train(tmp_path / "workers", "--resume", **workers).code == 0
+    assert_same_run(tmp_path / "workers" / "epoch_3.pth", survivor)
+
+    # In the middle of an epoch, from a checkpoint in the middle of it, named by its path.
+    by_iteration = {
+        "default_hooks.checkpoint.by_epoch": False,
+        "default_hooks.checkpoint.interval": 4,
+        "default_hooks.checkpoint.max_keep_ckpts": -1,
+    }
+    assert train(tmp_path / "iterations", kill_at=5, **by_iteration).code == -9
+    checkpoint = tmp_path / "iterations" / "iter_4.pth"
+    assert train(tmp_path / "iterations", "--resume", checkpoint, **by_iteration).code == 0
+    trained = weights(tmp_path / "iterations" / "iter_9.pth")
+    for key, value in weights(survivor).items():
+        assert torch.equal(value, trained[key]), key
+
+
+def test_an_epoch_whose_validation_was_killed_is_validated(train, tmp_path, survivor):
+    # What a kill between the checkpoint and its validation leaves behind.
+    checkpoint = load_local_checkpoint(str(survivor.parent / "epoch_2.pth"))
+    for key in ("best_score", "best_ckpt"):
+        del checkpoint["message_hub"]["runtime_info"][key]
+    (tmp_path / "again").mkdir()
+    torch.save(checkpoint, tmp_path / "again" / "epoch_2.pth")
+    assert train(tmp_path / "again", "--resume").code == 0
+    trained = load_local_checkpoint(str(tmp_path / "again" / "epoch_3.pth"))
+    best = Path(trained["message_hub"]["runtime_info"]["best_ckpt"]).name
+    assert best == "best_caption_CIDEr_epoch_2.pth"
+
+
+def test_two_processes_resume_to_the_same_weights(train, tmp_path):
+    half = {"train_dataloader.batch_size": 2}
+    assert train(tmp_path / "whole", processes=2, **half).code == 0
+    assert train(tmp_path / "killed", processes=2, kill_at=4, **half).code == -9
+    assert train(tmp_path / "killed", "--resume", processes=2, **half).code == 0
+    assert_same_run(tmp_path / "killed" / "epoch_3.pth", tmp_path / "whole" / "epoch_3.pth")
+
+
+@pytest.mark.parametrize("gamma_type", ["batch", "none"])
+def test_a_step_of_two_processes_is_that_of_one(tmp_path, tiny_settings, gamma_type):
+    config = tmp_path / "plain.py"
+    config.write_text(PLAIN)
+    settings = {
+        **{key: value for key, value in tiny_settings.items() if not key.startswith(UNUSED)},
+        "model.loss.gamma_type": gamma_type,
+        "model.neck.noise_var": 0.0,
+        "model.decoder.embed_dropout": 0.0,
+        "model.decoder.output_dropout": 0.0,
+        **{f"model.{part}.dropout": 0.0 for part in ("neck", "encoder", "decoder")},
+        **{f"model.{part}.attn_dropout": 0.0 for part in ("encoder", "decoder")},
+        "train_cfg.max_epochs": 1,
+        "train_dataloader.dataset.max_pairs": 8,
+    }
+
+    def trained(name, size):
+        args = ["--work-dir", tmp_path / name]
+        args += options({**settings, "train_dataloader.batch_size": 8 // size})
+        result = run("train.py", config, *args, log=tmp_path / "log", processes=size)
+        assert result.code == 0, result.output
+        checkpoint = load_local_checkpoint(str(tmp_path / name / "epoch_1.pth"))
+        assert checkpoint["meta"]["iter"] == 1
+        return checkpoint["state_dict"]
+
+    one, two = trained("one", 1), trained("two", 2)
+    torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
+
+
+def test_mixed_precision_trains_without_a_gpu(train, tmp_path):
+    result = train(tmp_path / "mixed", "--amp", **{"train_cfg.max_epochs": 1})
+    assert result.code == 0, result.output
+    assert train(tmp_path / "plain", **{"train_cfg.max_epochs": 1}).code == 0
+    mixed = weights(tmp_path / "mixed" / "epoch_1.pth")
+    plain = weights(tmp_path / "plain" / "epoch_1.pth")
+    assert all(
+        value.dtype == torch.float32 for value in mixed.values() if value.is_floating_point()
+    )
+    different = [key for key in plain if not torch.equal(plain[key], mixed[key])]
+    assert different
+
+
+def test_learning_rate_scales_with_the_batch(train, tmp_path):
+    result = train(tmp_path / "scaled", "--auto-scale-lr", **{"train_cfg.max_epochs": 1})
+    assert result.code == 0, result.output
+    groups = load_local_checkpoint(str(tmp_path / "scaled" / "epoch_1.pth"))["optimizer"]
+    # Batches of 4 against the base of 32.
+    assert groups["param_groups"][0]["initial_lr"] == pytest.approx(1 / 8)
+
+
+def test_missing_data_is_said_at_once(tmp_path):
+    result = run("train.py", BASE, "--work-dir", tmp_path / "run", log=tmp_path / "log")
+    assert result.code == 1
+    assert "Traceback" not in result.output
+    for name in ("vocabulary.txt", "vit_b32/concepts.safetensors"):
+        assert f"missing: data/coco/{name}" in result.output
+    for name in ("train_store", "val_store"):
+        assert f"missing: data/coco/vit_b32/{name}" in result.output
+    assert "made by: python tools/" in result.output
+    assert "test_store" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["configs/none.py"], "config configs/none.py does not exist"),
+        (["--resume", "none.pth"], "--resume: checkpoint none.pth does not exist"),
+        (["--launcher", "pytorch"], "RANK"),
+    ],
+)
+def test_plain_words_for_wrong_arguments(train, tmp_path, args, message):
+    if args[0].endswith(".py"):
+        result = run("train.py", *args, log=tmp_path / "log")
+    else:
+        result = train(tmp_path / "wrong", *args)
+    assert result.code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_refuses_to_resume_from_a_foreign_pickle(train, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    torch.save({"state_dict": {}, "meta": Trap()}, tmp_path / "foreign.pth")
+    result = train(tmp_path / "foreign", "--resume", tmp_path / "foreign.pth")
+    assert result.code == 1
+    assert "foreign.pth is refused" in result.output
+    assert not (tmp_path / "sprung").exists()
