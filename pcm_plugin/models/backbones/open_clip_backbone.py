@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -56,6 +55,9 @@ class OpenCLIPBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        # It takes seconds to import, and a captioner on stored features does without it.
+        import open_clip
+
         folder = model_name.removeprefix("local-dir:")
         if folder != model_name and not Path(folder).is_dir():
             raise FileNotFoundError(f"model_name={model_name!r}: there is no folder {folder}")
@@ -97,7 +99,9 @@ class OpenCLIPBackbone(BaseModule):
     @functools.cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
         """open_clip's tokenizer of this model."""
-        return open_clip.get_tokenizer(self.model_name)
+        from open_clip import get_tokenizer
+
+        return get_tokenizer(self.model_name)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The CLIP-weighted cross entropy (paper, Eqs. 9-11) and its released form."""
 
+import torch
 from torch import Tensor, nn
 
 from pcm_plugin.models.functional.losses import (
@@ -93,7 +94,9 @@ class CLIPWeightedCELoss(nn.Module):
             losses = losses * weights[sentences]
         if self.gamma_type == "none":
             return mean_over_ranks(losses)[0]
-        factors = (1 - log_probs.exp()) ** self.gamma
+        # 1 - p, kept above 0, where a power below 1 has no gradient.
+        doubt = -log_probs.expm1()
+        factors = doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** self.gamma
         if self.gamma_type == "batch":
             return batch_confidence(losses, factors)
         if self.gamma_type == "word":

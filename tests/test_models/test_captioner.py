@@ -1,0 +1,291 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import default_collate
+from mmengine.optim import OptimWrapper
+
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.models import PCMNet
+from pcm_plugin.registry import MODELS
+from pcm_plugin.structures import DataSample
+from tests.builders import build_clip
+
+B, N, DV, DC, D = 4, 9, 12, 8, 16
+WORDS = ["a", "the", "dog", "cat", "runs", "sits", "on", "under", "grass", "sofa", "red", "green"]
+CAPTIONS = ["a dog runs", "the cat sits on the red sofa", "a cat", "the dog sits under a sofa"]
+
+
+def make_config(**settings):
+    sizes = {"embed_dims": D, "num_heads": 2, "ffn_dims": 32, "num_layers": 2}
+    sizes |= {"attn_dropout": 0.0, "dropout": 0.0}
+    return {
+        "type": "pcm_plugin.PCMNet",
+        "neck": {
+            "type": "pcm_plugin.PCMMixup",
+            "patch_dim": DV,
+            "clip_dim": DC,
+            "embed_dims": D,
+            "num_patches": N,
+            "noise_var": 0.001,
+            "dropout": 0.0,
+        },
+        "encoder": {"type": "pcm_plugin.VisualSemanticEncoder", **sizes},
+        "decoder": {"type": "pcm_plugin.SentenceDecoder", "output_dropout": 0.0, **sizes},
+        "loss": {"type": "pcm_plugin.CLIPWeightedCELoss"},
+        "vocabulary": Vocabulary(WORDS),
+        "max_len": 10,
+        **settings,
+    }
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    model = MODELS.build(make_config(**settings))
+    if getattr(model.neck, "mix", "none") != "none":
+        model.neck.set_concepts([f"c{i}" for i in range(20)], torch.randn(20, DC))
+        if model.neck.needs_clip_head:
+            model.neck.set_clip_head(
+                {
+                    "ln_post.weight": torch.randn(model.neck.sizes[1]),
+                    "ln_post.bias": torch.randn(model.neck.sizes[1]),
+                    "proj": torch.randn(model.neck.sizes[1], DC),
+                }
+            )
+    return model
+
+
+def make_feats():
+    torch.manual_seed(1)
+    return {"patch_feats": torch.randn(B, N, DV), "global_feats": torch.randn(B, DC)}
+
+
+def make_samples():
+    samples = [DataSample() for _ in CAPTIONS]
+    for i, (sample, caption) in enumerate(zip(samples, CAPTIONS, strict=True)):
+        sample.image_id, sample.gt_caption, sample.clip_score = str(i), caption, 0.4 + 0.1 * i
+    return samples
+
+
+def make_batch():
+    """As the data loader gives it."""
+    feats = make_feats()
+    return default_collate(
+        [
+            {**{key: value[i] for key, value in feats.items()}, "data_samples": sample}
+            for i, sample in enumerate(make_samples())
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model that has learned to tell the images apart; tests leave it as it is."""
+    model = make_model().train()
+    optimizer = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.01))
+    for _ in range(60):
+        model.train_step(make_batch(), optimizer)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_packed_slots_give_what_all_text_slots_would(trained):
+    """The released form: 1 + 2N slots, those not selected masked out."""
+    model, feats = trained, make_feats()
+    memory, mixed = model.encode(**feats)
+    neck = model.neck
+    concepts = F.normalize(neck.concepts, dim=-1)[mixed.concept_ids]
+    texts = (mixed.affinity / neck.temperature).softmax(-1) @ concepts
+    slots = neck.text_proj(texts) + neck.pos_embed[:, 1:] + neck.type_embed.weight[1]
+    full = torch.cat([mixed.tokens[:, : 1 + N], neck.norm(F.relu(slots))], dim=1)
+    full_mask = torch.cat([mixed.mask[:, : 1 + N], mixed.selected], dim=1)
+    assert not full_mask.all()
+    full_memory = model.encoder(full, full_mask)
+    torch.testing.assert_close(memory[:, : 1 + N], full_memory[:, : 1 + N])
+
+    ids = torch.randint(0, len(WORDS) + 1, (B, 6))
+    torch.testing.assert_close(
+        model.decoder(ids, memory, mixed.mask), model.decoder(ids, full_memory, full_mask)
+    )
+
+
+@torch.no_grad()
+def test_decoding_word_by_word_equals_teacher_forcing(trained):
+    model = trained
+    memory, mixed = model.encode(**make_feats())
+    ids = torch.randint(0, len(WORDS) + 1, (B, 7))
+    expected = model.decoder(ids, memory, mixed.mask)
+    cache = model.decoder.start(memory, mixed.mask)
+    for t in range(7):
+        logits = model.decoder.step(ids[:, t : t + 1], cache)
+        torch.testing.assert_close(logits[:, 0], expected[:, t])
+
+
+@torch.no_grad()
+def test_the_cache_follows_the_beams(trained):
+    model = trained
+    memory, mixed = model.encode(**make_feats())
+    histories = torch.zeros(B, 1, 1, dtype=torch.long)
+    cache = model.decoder.start(memory, mixed.mask)
+    logits = model.decoder.step(histories[:, :, -1], cache)
+    for t, width in enumerate([3, 2, 3]):
+        parents = torch.randint(0, histories.shape[1], (B, width))
+        words = torch.randint(0, len(WORDS) + 1, (B, width))
+        past = histories.gather(1, parents.unsqueeze(-1).expand(-1, -1, t + 1))
+        histories = torch.cat([past, words.unsqueeze(-1)], dim=-1)
+        cache.reorder(parents)
+        logits = model.decoder.step(words, cache)
+        for beam in range(width):
+            expected = model.decoder(histories[:, beam], memory, mixed.mask)[:, -1]
+            torch.testing.assert_close(logits[:, beam], expected)
+
+
+@torch.no_grad()
+def test_a_beam_of_one_is_greedy(trained, monkeypatch):
+    monkeypatch.setattr(trained, "beam_size", 1)
+    model, feats = trained, make_feats()
+    samples = model(**feats, mode="predict")
+    memory, mixed = model.encode(**feats)
+    for image, sample in enumerate(samples):
+        ids, score = [0], 0.0
+        while len(ids) <= 10:
+            one = slice(image, image + 1)
+            logits = model.decoder(torch.tensor([ids]), memory[one], mixed.mask[one])[0, -1]
+            word = int(logits.argmax())
+            score += float(logits.log_softmax(-1)[word])
+            ids.append(word)
+            if word == 0:
+                break
+        assert sample.pred_caption == model.vocabulary.decode(ids[1:])
+        assert sample.pred_score == pytest.approx(score, rel=1e-4)
+
+
+def test_captions_do_not_depend_on_the_batch(trained):
+    model, feats = trained, make_feats()
+    together = [sample.pred_caption for sample in model(**feats, mode="predict")]
+    alone = [
+        model(**{key: value[i : i + 1] for key, value in feats.items()}, mode="predict")[0]
+        for i in range(B)
+    ]
+    assert [sample.pred_caption for sample in alone] == together
+    assert len(set(together)) > 1
+
+
+def test_train_and_val_steps_of_mmengine(trained):
+    fresh = make_model().eval()
+    losses = [
+        model(**make_feats(), data_samples=make_samples(), mode="loss")["loss"]
+        for model in (fresh, trained)
+    ]
+    assert losses[1] < losses[0] / 2
+    samples = trained.val_step(make_batch())
+    assert [sample.image_id for sample in samples] == ["0", "1", "2", "3"]
+    for sample, caption in zip(samples, CAPTIONS, strict=True):
+        assert sample.gt_caption == caption
+        assert sample.pred_score < 0
+        assert sample.pred_concept_ids.shape == sample.pred_concept_probs.shape == (5,)
+        assert 1 <= len(sample.pred_selected_patches) <= 5
+    # Inference appends where training replaced, so that not all need be right.
+    right = [sample.pred_caption == sample.gt_caption for sample in samples]
+    assert sum(right) >= 2
+
+
+@pytest.mark.parametrize("mix", ["top", "none"])
+def test_every_parameter_is_used_in_training(mix):
+    config = make_config()
+    config["neck"]["mix"] = mix
+    model = make_model(neck=config["neck"]).train()
+    model(**make_feats(), data_samples=make_samples(), mode="loss")["loss"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_the_loss_under_autocast_is_float32():
+    model, feats = make_model().eval(), make_feats()
+    plain = model(**feats, data_samples=make_samples(), mode="loss")["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(**feats, data_samples=make_samples(), mode="loss")["loss"]
+        samples = model(**feats, mode="predict")
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, plain, rtol=0.05, atol=0)
+    assert all(isinstance(sample.pred_caption, str) for sample in samples)
+
+
+def test_the_clip_weight_comes_from_the_samples():
+    model, feats, samples = make_model().eval(), make_feats(), make_samples()
+    model.loss_module.gamma_type = "none"
+    full = model(**feats, data_samples=samples, mode="loss")["loss"]
+    for sample in samples:
+        sample.clip_score /= 2
+    half = model(**feats, data_samples=samples, mode="loss")["loss"]
+    torch.testing.assert_close(half, full / 2)
+    del samples[0].clip_score
+    with pytest.raises(ValueError, match="use_clip_weight=False"):
+        model(**feats, data_samples=samples, mode="loss")
+
+
+def test_tensor_mode_gives_the_logits_of_the_captions():
+    model, feats = make_model().eval(), make_feats()
+    logits = model(**feats, data_samples=make_samples())
+    assert logits.shape == (B, 8, len(WORDS) + 1)
+    _, targets = model.vocabulary.encode_batch(CAPTIONS, 10)
+    scores = torch.tensor([sample.clip_score for sample in make_samples()])
+    loss = model(**feats, data_samples=make_samples(), mode="loss")["loss"]
+    torch.testing.assert_close(model.loss_module(logits, targets, scores), loss)
+
+
+def test_text_only_training_needs_no_patches():
+    neck = {"type": "pcm_plugin.GlobalPrefix", "clip_dim": DC, "embed_dims": D}
+    model = make_model(neck=neck)
+    feats = {"global_feats": make_feats()["global_feats"]}
+    loss = model(**feats, data_samples=make_samples(), mode="loss")["loss"]
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    samples = model.eval()(**feats, mode="predict")
+    assert "pred_concept_ids" not in samples[0]
+
+
+def test_images_and_their_features_give_the_same_captions(tmp_path):
+    clip = build_clip(tmp_path / "clip")
+    backbone = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": clip}
+    config = make_config(backbone=backbone)
+    config["neck"].update(patch_dim=16, num_patches=16)
+    model = make_model(**config).eval()
+    assert torch.equal(model.neck.clip_proj, model.backbone.clip_head()["proj"])
+    images = torch.randn(B, 3, 16, 16)
+    patches, feats = model.backbone(images)
+    seen = model(images=images, mode="predict")
+    stored = model(patch_feats=patches, global_feats=feats, mode="predict")
+    assert [s.pred_caption for s in seen] == [s.pred_caption for s in stored]
+    # A checkpoint trained on a store fits the model with a backbone, and the other way round.
+    config.pop("backbone")
+    model.load_state_dict(make_model(**config).state_dict())
+
+
+def test_errors_name_the_value_and_the_fix(tmp_path):
+    model, feats, samples = make_model(), make_feats(), make_samples()
+    with pytest.raises(ValueError, match="no backbone: set backbone="):
+        model(images=torch.zeros(1, 3, 16, 16), mode="predict")
+    with pytest.raises(ValueError, match="no input"):
+        model(mode="predict")
+    with pytest.raises(ValueError, match="mode='caption'"):
+        model(**feats, mode="caption")
+    with pytest.raises(ValueError, match="needs data_samples"):
+        model(**feats, mode="loss")
+    samples[1].gt_caption = ["one", "two"]
+    with pytest.raises(ValueError, match=r"gt_caption=\['one', 'two'\].*test_mode=False"):
+        model(**feats, data_samples=samples, mode="loss")
+    with pytest.raises(ValueError, match="without a loss"):
+        make_model(loss=None)(**feats, data_samples=make_samples(), mode="loss")
+    config = make_config()
+    config["decoder"]["vocab_size"] = 7
+    with pytest.raises(ValueError, match="vocab_size=7 but the vocabulary has 13"):
+        MODELS.build(config)
+    config = make_config()
+    config["decoder"]["max_positions"] = 4
+    with pytest.raises(ValueError, match="max_positions=4"):
+        make_model(**config)(**feats, data_samples=make_samples(), mode="loss")
+    config = make_config()
+    config["encoder"]["num_heads"] = 3
+    with pytest.raises(ValueError, match="num_heads=3 does not divide embed_dims=16"):
+        MODELS.build(config)
+    with pytest.raises(FileNotFoundError, match=r"no\.txt"):
+        PCMNet({}, {}, {}, tmp_path / "no.txt")

@@ -1,0 +1,163 @@
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pcm_plugin.models.functional.affinity import patch_concept_affinity, text_map
+from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.functional.concepts import inject_noise, retrieve_concepts
+from pcm_plugin.models.functional.mix import (
+    gather_slots,
+    num_top_pairs,
+    pack_slots,
+    replace_selected,
+    select_top_patches,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def test_concepts_are_the_nearest_texts():
+    concepts = torch.randn(9, 6)
+    feats = torch.stack([concepts[4], -concepts[7]])
+    ids, probs, vectors = retrieve_concepts(3 * feats, 5 * concepts, 3, 0.0, 0.5)
+    cosine = F.cosine_similarity(feats[:, None], concepts[None], dim=-1)
+    assert ids[0, 0] == 4
+    assert torch.equal(ids, cosine.topk(3).indices)
+    torch.testing.assert_close(probs, (cosine / 0.5).softmax(-1).gather(1, ids))
+    torch.testing.assert_close(vectors, F.normalize(concepts, dim=-1)[ids])
+
+
+def test_a_concept_at_or_under_the_threshold_is_masked_but_still_listed():
+    concepts, feats = torch.eye(4), torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    _, probs, _ = retrieve_concepts(feats, concepts, 3, 0.0, 1.0)
+    ids, same, vectors = retrieve_concepts(feats, concepts, 3, float(probs[0, 1]), 1.0)
+    assert ids.tolist() == [[0, 1, 2]]
+    assert torch.equal(same, probs)
+    assert vectors.norm(dim=-1).tolist() == [[1.0, 0.0, 0.0]]
+    # Its zero vector has affinity 0 with everything, and takes its share of the text map.
+    affinity = patch_concept_affinity(torch.randn(1, 5, 4), vectors)
+    assert affinity[0, :, 1:].abs().max() == 0
+    text = text_map(affinity, vectors, 0.5)
+    share = (affinity / 0.5).softmax(-1)[..., 0]
+    torch.testing.assert_close(text[..., 0], share)
+
+
+def test_a_masked_concept_wins_patches_where_all_else_is_negative():
+    affinity = torch.tensor([[[-0.5, 0.0], [-0.1, 0.0], [-0.9, 0.0]]])
+    assert select_top_patches(affinity, 3, 0.01).all()
+    affinity = torch.tensor([[[0.5, 0.0], [0.1, 0.0], [-0.9, 0.0]]])
+    assert select_top_patches(affinity, 2, 0.01).tolist() == [[True, True, False]]
+
+
+def test_pairs_of_one_patch_select_it_once():
+    affinity = torch.zeros(2, 4, 3)
+    affinity[0, 2] = torch.tensor([0.3, 0.2, 0.1])
+    affinity[1, 1, 0], affinity[1, 3, 2], affinity[1, 3, 0] = 0.3, 0.2, 0.1
+    selected = select_top_patches(affinity, 3, 0.01)
+    assert selected.int().tolist() == [[0, 0, 1, 0], [0, 1, 0, 1]]
+    assert pack_slots(selected, 3).tolist() == [[2, -1, -1], [1, 3, -1]]
+
+
+def test_slots_carry_patches_there_and_back():
+    selected = torch.rand(5, 8) < 0.4
+    values, texts = torch.randn(5, 8, 3), torch.randn(5, 8, 3)
+    slots = pack_slots(selected, 8)
+    mixed = replace_selected(values, gather_slots(texts, slots), selected)
+    torch.testing.assert_close(mixed, torch.where(selected.unsqueeze(-1), texts, values))
+
+
+@pytest.mark.parametrize(("top", "expected"), [(5, 5), (5.0, 5), (0.1, 24), (1, 1), (245, 245)])
+def test_top_patches_is_a_number_or_a_share(top, expected):
+    assert num_top_pairs(top, 49, 5) == expected
+
+
+@pytest.mark.parametrize("top", [0, 0.001, 246, -3])
+def test_impossible_top_patches(top):
+    with pytest.raises(ValueError, match=rf"top_patches={top} .* give a number from 1 to 245"):
+        num_top_pairs(top, 49, 5)
+
+
+def test_noise_has_the_asked_variance_and_leaves_the_length():
+    feats = F.normalize(torch.randn(1, 50), dim=-1).expand(4000, 50)
+    assert torch.equal(inject_noise(feats, 0.0), F.normalize(feats, dim=-1))
+    noisy = inject_noise(5 * feats, 0.016)
+    torch.testing.assert_close(noisy.norm(dim=-1), torch.ones(4000))
+    # |x + n| = sqrt(1 + 50 * 0.016) on average, so the cosine is about its inverse.
+    cosine = (noisy * feats).sum(-1).mean()
+    assert float(cosine) == pytest.approx((1 + 50 * 0.016) ** -0.5, abs=0.01)
+
+
+class TableDecoder:
+    """Next-word logits from a table: by image, position and last word."""
+
+    def __init__(self, batch_size=3, max_len=4, vocab_size=4):
+        self.table = torch.randn(batch_size, max_len, vocab_size, vocab_size) * 2
+        self.t = -1
+
+    def __call__(self, words, parents):
+        self.t += 1
+        return self.table[torch.arange(len(words)).unsqueeze(1), self.t, words]
+
+    def score(self, image, sentence):
+        total, last = 0.0, 0
+        for t, word in enumerate(sentence):
+            total += float(self.table[image, t, last].log_softmax(-1)[word])
+            last = word
+        return total
+
+
+def all_sentences(max_len, vocab_size):
+    for length in range(max_len):
+        for words in itertools.product(range(1, vocab_size), repeat=length):
+            yield (*words, 0)
+    yield from itertools.product(range(1, vocab_size), repeat=max_len)
+
+
+def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_sentences_of_all():
+    decoder = TableDecoder(vocab_size=90, max_len=2)
+    found = beam_search(decoder, 3, 90, 2, num_return=5)
+    for image in range(3):
+        ranked = sorted(all_sentences(2, 90), key=lambda words: -decoder.score(image, words))
+        best = [list(words) + [0] * (2 - len(words)) for words in ranked[:5]]
+        assert found.ids[image].tolist() == best
+        scores = torch.tensor([decoder.score(image, words) for words in ranked[:5]])
+        torch.testing.assert_close(found.scores[image], scores)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 3])
+def test_scores_are_the_sums_of_the_words(beam_size):
+    decoder = TableDecoder(max_len=6)
+    found = beam_search(decoder, 3, beam_size, 6)
+    torch.testing.assert_close(found.log_probs.sum(-1), found.scores)
+    for image, ids in enumerate(found.ids[:, 0].tolist()):
+        end = ids.index(0) + 1 if 0 in ids else len(ids)
+        assert float(found.scores[image]) == pytest.approx(decoder.score(image, ids[:end]), 1e-5)
+        assert not any(ids[end:])
+        assert not found.log_probs[image, 0, end:].any()
+
+
+def test_stopping_early_changes_nothing():
+    """Asking for every beam makes the search wait for all of them."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        decoder = TableDecoder(batch_size=1, max_len=7, vocab_size=5)
+        early = beam_search(decoder, 1, 3, 7)
+        steps, decoder.t = decoder.t, -1
+        full = beam_search(decoder, 1, 3, 7, num_return=3)
+        assert torch.equal(early.ids[:, 0], full.ids[:, 0])
+        assert steps <= decoder.t
+        if steps < decoder.t:
+            return
+    raise AssertionError("no search stopped early: the test shows nothing")
+
+
+def test_beam_size_must_fit():
+    with pytest.raises(ValueError, match="beam_size=5 but the vocabulary has 4"):
+        beam_search(TableDecoder(), 3, 5, 4)
+    with pytest.raises(ValueError, match="num_return=2"):
+        beam_search(TableDecoder(), 3, 1, 4, num_return=2)

@@ -1,0 +1,221 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from pcm_plugin.models import GlobalPrefix, PCMMixup
+from pcm_plugin.registry import MODELS
+from pcm_plugin.synthesis.concepts import save_concepts
+
+B, N, DV, DC, D, C = 4, 9, 12, 8, 16, 20
+WORDS = [f"word{i}" for i in range(C)]
+
+
+def make_neck(**settings):
+    torch.manual_seed(0)
+    config = {"patch_dim": DV, "clip_dim": DC, "embed_dims": D, "num_patches": N, "dropout": 0.0}
+    neck = PCMMixup(**{**config, **settings})
+    if neck.mix != "none":
+        neck.set_concepts(WORDS, torch.randn(C, DC))
+        neck.set_clip_head(make_head())
+    return neck
+
+
+def make_head():
+    return {
+        "ln_post.weight": torch.randn(DV),
+        "ln_post.bias": torch.randn(DV),
+        "proj": torch.randn(DV, DC),
+    }
+
+
+def make_feats():
+    torch.manual_seed(1)
+    return torch.randn(B, N, DV), torch.randn(B, DC)
+
+
+@pytest.mark.parametrize("mix", ["top", "random", "none"])
+@pytest.mark.parametrize("training", [True, False])
+def test_inputs_and_concepts_are_not_touched(mix, training):
+    neck = make_neck(mix=mix, top_patches=0.5).train(training)
+    feats = make_feats()
+    before = [part.clone() for part in (*feats, *neck.buffers())]
+    neck(*feats)
+    assert all(torch.equal(a, b) for a, b in zip(before, (*feats, *neck.buffers()), strict=True))
+
+
+def test_the_given_concepts_are_copied():
+    neck, embeddings = make_neck(), torch.randn(C, DC)
+    kept = embeddings.clone()
+    neck.set_concepts(WORDS, embeddings)
+    neck.eval()(*make_feats())
+    assert torch.equal(embeddings, kept)
+    assert neck.concept_words == WORDS
+
+
+def test_training_replaces_and_inference_appends():
+    neck, feats = make_neck(noise_var=0.0), make_feats()
+    trained, applied = neck.train()(*feats), neck.eval()(*feats)
+    assert torch.equal(trained.selected, applied.selected)
+    assert trained.tokens.shape == (B, 1 + N, D)
+    assert trained.mask.all()
+    assert applied.tokens.shape == (B, 1 + N + 5, D)
+    assert torch.equal(applied.mask.sum(1), 1 + N + applied.selected.sum(1))
+    for image in range(B):
+        owners = applied.selected[image].nonzero().flatten()
+        assert 0 < len(owners) < N
+        assert applied.slots[image][: len(owners)].tolist() == owners.tolist()
+        # The text that takes a patch's place in training stands in a slot at inference.
+        torch.testing.assert_close(
+            trained.tokens[image, 1 + owners],
+            applied.tokens[image, 1 + N : 1 + N + len(owners)],
+        )
+        others = (~applied.selected[image]).nonzero().flatten()
+        kept = [0, *(1 + others).tolist()]
+        torch.testing.assert_close(trained.tokens[image, kept], applied.tokens[image, kept])
+
+
+def test_without_mixing_tokens_are_the_features():
+    neck, (patches, feats) = make_neck(mix="none", noise_var=0.0), make_feats()
+    out = neck(patches, feats)
+    visual = torch.cat(
+        [neck.global_proj(F.normalize(feats, dim=-1))[:, None], neck.patch_proj(patches)], dim=1
+    )
+    torch.testing.assert_close(out.tokens, neck.norm(F.relu(visual + neck.pos_embed)))
+    assert out.mask.all()
+    assert out.concept_ids is out.slots is None
+    assert not [name for name, _ in neck.named_parameters() if "text" in name or "type" in name]
+
+
+def test_random_mix_replaces_its_share_and_appends_all():
+    neck = make_neck(mix="random", top_patches=0.3)
+    feats = [part.repeat(500, *[1] * (part.dim() - 1)) for part in make_feats()]
+    share = neck.train()(*feats).selected.float().mean()
+    assert float(share) == pytest.approx(0.3, abs=0.02)
+    out = neck.eval()(*make_feats())
+    assert out.selected.all()
+    assert out.slots.tolist() == [list(range(N))] * B
+    assert out.mask.all()
+
+
+def test_a_share_of_pairs_counts_patches_times_concepts():
+    out = make_neck(top_patches=0.05).eval()(*make_feats())
+    same = make_neck(top_patches=int(0.05 * N * 5)).eval()(*make_feats())
+    assert torch.equal(out.selected, same.selected)
+    everything = make_neck(top_patches=N * 5).eval()(*make_feats())
+    assert everything.selected.all()
+    assert everything.slots.shape == (B, N)
+
+
+def test_a_threshold_masks_concepts_out_of_the_affinity():
+    neck = make_neck(concept_threshold=0.2)
+    out = neck.eval()(*make_feats())
+    masked = out.concept_probs <= 0.2
+    assert masked.any()
+    assert not masked.all()
+    assert out.affinity.transpose(1, 2)[masked].abs().max() == 0
+    assert out.affinity.transpose(1, 2)[~masked].abs().min() > 0
+
+
+def test_noise_is_for_training_only_and_leaves_the_patches():
+    neck, feats = make_neck(noise_var=0.5), make_feats()
+    clean = neck.eval()(*feats).tokens
+    assert torch.equal(neck(*feats).tokens, clean)
+    first, second = neck.train()(*feats), neck(*feats)
+    assert not torch.allclose(first.tokens[:, 0], second.tokens[:, 0])
+    assert torch.equal(first.tokens[:, 1:], second.tokens[:, 1:])
+    # Concepts are found from the clean feature.
+    assert torch.equal(first.concept_probs, second.concept_probs)
+
+
+def test_a_checkpoint_has_the_clip_head_and_not_the_concepts():
+    neck = make_neck()
+    state = neck.state_dict()
+    assert {"clip_ln_weight", "clip_ln_bias", "clip_proj"} < set(state)
+    assert not [key for key in state if "concept" in key]
+    assert not [name for name, _ in neck.named_parameters() if "clip" in name]
+    fresh = PCMMixup(DV, DC, D, N, dropout=0.0)
+    assert fresh.needs_clip_head
+    fresh.load_state_dict(state)
+    assert not fresh.needs_clip_head
+    fresh.set_concepts(WORDS, neck.concepts)
+    feats = make_feats()
+    assert torch.equal(fresh.eval()(*feats).tokens, neck.eval()(*feats).tokens)
+
+
+def test_files_named_in_the_config(tmp_path):
+    torch.manual_seed(2)
+    save_concepts(tmp_path / "c.safetensors", WORDS, torch.randn(C, DC))
+    head = make_head()
+    save_file(head, tmp_path / "clip_head.safetensors")
+    neck = MODELS.build(
+        {
+            "type": "pcm_plugin.PCMMixup",
+            "patch_dim": DV,
+            "clip_dim": DC,
+            "num_patches": N,
+            "concepts": tmp_path / "c.safetensors",
+            "clip_head": tmp_path / "clip_head.safetensors",
+        }
+    )
+    assert neck.concept_words == WORDS
+    assert torch.equal(neck.clip_proj, head["proj"])
+    assert neck.eval()(*make_feats()).tokens.shape[2] == 512
+
+
+@pytest.mark.parametrize("mix", ["top", "random", "none"])
+def test_every_parameter_has_a_gradient(mix):
+    neck = make_neck(mix=mix, top_patches=0.2, dropout=0.5).train()
+    (neck(*make_feats()).tokens ** 2).sum().backward()
+    assert all(parameter.grad is not None for parameter in neck.parameters())
+
+
+def test_what_is_found_does_not_depend_on_autocast():
+    neck, feats = make_neck().eval(), make_feats()
+    plain = neck(*feats)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = neck(*feats)
+    assert torch.equal(half.affinity, plain.affinity)
+    assert torch.equal(half.slots, plain.slots)
+
+
+def test_global_prefix_is_one_token():
+    torch.manual_seed(0)
+    neck = GlobalPrefix(DC, D, noise_var=0.1)
+    _, feats = make_feats()
+    out = neck.eval()(None, 3 * feats)
+    assert out.tokens.shape == (B, 1, D)
+    assert out.mask.all()
+    torch.testing.assert_close(out.tokens, neck(None, feats).tokens)
+    assert not torch.allclose(neck.train()(None, feats).tokens, out.tokens)
+
+
+def test_errors_name_the_value_and_the_fix(tmp_path):
+    feats = make_feats()
+    neck = PCMMixup(DV, DC, D, N)
+    with pytest.raises(RuntimeError, match=r"no concepts.*build_concepts.py"):
+        neck(*feats)
+    neck.set_concepts(WORDS, torch.randn(C, DC))
+    with pytest.raises(RuntimeError, match=r"no CLIP head.*extract.py"):
+        neck(*feats)
+    with pytest.raises(ValueError, match=r"\(4, 9, 12\).*num_patches=7"):
+        make_neck(num_patches=7)(*feats)
+    with pytest.raises(ValueError, match="patch_feats are None"):
+        make_neck()(None, feats[1])
+    with pytest.raises(ValueError, match="clip_dim=6"):
+        make_neck(mix="none", clip_dim=6)(*feats)
+    with pytest.raises(ValueError, match=r"\(20, 5\).*clip_dim=8"):
+        neck.set_concepts(WORDS, torch.randn(C, 5))
+    with pytest.raises(ValueError, match="3 concepts but top_concepts=5"):
+        neck.set_concepts(WORDS[:3], torch.randn(3, DC))
+    with pytest.raises(ValueError, match=r"proj .* \(12, 5\).*\(12, 8\)"):
+        neck.set_clip_head({**make_head(), "proj": torch.zeros(DV, 5)})
+    with pytest.raises(ValueError, match="mix='middle'"):
+        PCMMixup(DV, DC, mix="middle")
+    with pytest.raises(ValueError, match="top_patches=5 with mix='random'"):
+        PCMMixup(DV, DC, mix="random")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        PCMMixup(DV, DC, clip_head="nowhere")
+    save_file({"proj": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other.safetensors holds \['proj'\]"):
+        PCMMixup(DV, DC, clip_head=tmp_path / "other.safetensors")
