@@ -42,7 +42,11 @@ def write_inputs(tmp_path_factory):
     def write(cfg: Config) -> dict[str, str]:
         tmp_path = tmp_path_factory.mktemp("inputs")
         neck = cfg.model.neck
-        sizes = dict(num_patches=neck.num_patches, patch_dim=neck.patch_dim, clip_dim=neck.clip_dim)
+        sizes = dict(
+            num_patches=neck.get("num_patches", 49),
+            patch_dim=neck.get("patch_dim", 6),
+            clip_dim=neck.clip_dim,
+        )
         build_store(tmp_path / "train", CAPTIONS, **sizes)
         build_store(tmp_path / "real", CAPTIONS[:3], seed=1, **sizes)
         vocabulary = tmp_path / "vocabulary.txt"
@@ -52,7 +56,7 @@ def write_inputs(tmp_path_factory):
         words = ["dog", "man", "cat", "boat", "horse", "car", "sea"]
         generator = torch.Generator().manual_seed(2)
         save_concepts(concepts, words, torch.randn(7, neck.clip_dim, generator=generator))
-        return {
+        paths = {
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
             "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD),
@@ -60,6 +64,7 @@ def write_inputs(tmp_path_factory):
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }
+        return {entry["key"]: paths[entry["key"]] for entry in cfg.prerequisites}
 
     return write
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 
@@ -71,8 +72,10 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
     """Set up this process for the runner: distributed group, determinism, safe loading."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if is_cuda_available():
-        # cuBLAS is only deterministic with a workspace of fixed size, and reads this once.
+        # A resumed run repeats the whole one to the bit, as far as CUDA has such kernels; it warns
+        # of others. cuBLAS needs a workspace of fixed size for it, and reads this once.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         start_cpu_group(args.launcher, cfg)
     except RuntimeError as error:

@@ -1,0 +1,26 @@
+# The toy world's town: synthetic images of its captions for training, drawn scenes for evaluation.
+_base_ = "./feature_store.py"
+
+root = "data/toy/town"
+
+train_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/train_store")
+)
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/val_store")
+)
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/test_store")
+)
+
+prerequisites = [
+    dict(key=key, command="make demo")
+    for key in (
+        "model.vocabulary",
+        "model.neck.concepts",
+        "model.neck.clip_head",
+        "train_dataloader.dataset.store",
+        "val_dataloader.dataset.store",
+        "test_dataloader.dataset.store",
+    )
+]

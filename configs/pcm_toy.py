@@ -1,0 +1,34 @@
+# python tools/train.py configs/pcm_toy.py
+#
+# PCM-Net in the toy world, as `make demo` trains it: COCO's configuration but for sizes, paths and
+# schedule. The arms of the ablation:
+#   base            --cfg-options model.neck.mix=none model.loss.use_clip_weight=False
+#   + mix-up        --cfg-options model.loss.use_clip_weight=False
+#   + CLIP weights  --cfg-options model.neck.mix=none
+#   text-only       configs/pcm_toy_text_only.py
+_base_ = [
+    "./_base_/models/pcm_vitb32.py",
+    "./_base_/datasets/toy.py",
+    "./_base_/schedules/noam_12e.py",
+    "./_base_/default_runtime.py",
+]
+
+clip = dict(model="local-dir:pcm_plugin/toyworld/assets/clip", pretrained=None)
+
+model = dict(
+    vocabulary="data/toy/town/vocabulary.txt",
+    neck=dict(
+        patch_dim=160,
+        clip_dim=128,
+        embed_dims=128,
+        concepts="data/toy/town/concepts.safetensors",
+        clip_head="data/toy/town/train_store/clip_head.safetensors",
+    ),
+    encoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
+    decoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
+)
+
+# Some 800 iterations in all: a short warm-up, and a multiplier that keeps its peak near 1e-3.
+optim_wrapper = dict(optimizer=dict(lr=0.2))
+param_scheduler = dict(embed_dims=128, warmup=200)
+default_hooks = dict(logger=dict(interval=20))
