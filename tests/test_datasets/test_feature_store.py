@@ -99,16 +99,17 @@ def test_a_shard_of_other_sizes_is_refused(tmp_path):
     assert "shard-00009" not in json.loads((tmp_path / "store/manifest.json").read_text())["shards"]
 
 
-def _add(path, name):
-    (path / name).write_text(name)
-    ShardFolder(path, "x").add(name, [name], 1)
+def _add(path, names):
+    for name in names:
+        (path / name).write_text(name)
+        ShardFolder(path, "x").add(name, [name], 1)
 
 
 def test_processes_may_list_shards_at_once(tmp_path):
-    ShardFolder.resume(tmp_path, "x", {}, 8)
+    names = [f"shard-{i:05d}" for i in range(60)]
+    ShardFolder.resume(tmp_path, "x", {}, len(names))
     context = multiprocessing.get_context("fork")
-    names = [f"shard-{i}" for i in range(8)]
-    processes = [context.Process(target=_add, args=(tmp_path, name)) for name in names]
+    processes = [context.Process(target=_add, args=(tmp_path, names[i::3])) for i in range(3)]
     for process in processes:
         process.start()
     for process in processes:

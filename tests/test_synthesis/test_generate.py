@@ -66,8 +66,9 @@ def test_shards_hold_an_image_and_its_facts_for_each_caption(tmp_path, captions,
 
 def test_ranks_and_a_killed_run_make_the_same_bytes(tmp_path, captions, settings, monkeypatch):
     generate(captions, settings, tmp_path / "whole")
-    for index in (1, 0, 2):
-        generate(captions, settings, tmp_path / "ranks", rank=Rank(index, 3))
+    for index, shards in ((1, 1), (0, 2), (2, 3)):
+        folder = generate(captions, settings, tmp_path / "ranks", rank=Rank(index, 3))
+        assert len(folder.shards) == shards
     assert contents(tmp_path / "ranks") == contents(tmp_path / "whole")
 
     drawn = []
@@ -84,7 +85,11 @@ def test_ranks_and_a_killed_run_make_the_same_bytes(tmp_path, captions, settings
         patch.setattr("pcm_plugin.synthesis.generate.draw", dies)
         with pytest.raises(KeyboardInterrupt):
             generate(captions, settings, tmp_path / "killed")
-    assert not (tmp_path / "killed" / "shard-00002.tar").exists()
+    assert set(contents(tmp_path / "killed")) == {
+        "manifest.json",
+        "shard-00000.tar",
+        "shard-00001.tar",
+    }
     (tmp_path / "killed" / ".shard-00002.tar.part").write_text("left by a process that was killed")
     generate(captions, settings, tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
@@ -109,6 +114,13 @@ def test_an_image_depends_on_its_captions_id_and_the_seed_alone(tmp_path, captio
     images = [samples(tmp_path / "all")["00000003.png"]]
     images += [samples(tmp_path / name)["00000000.png"] for name in ("one", "seeded")]
     assert images[0] == images[1] != images[2]
+
+
+def test_equal_captions_have_images_of_their_own(tmp_path, captions, settings):
+    captions.write_text("a dog\na dog")
+    generate(captions, settings, tmp_path / "out")
+    found = samples(tmp_path / "out")
+    assert found["00000000.png"] != found["00000001.png"]
 
 
 def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):

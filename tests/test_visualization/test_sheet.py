@@ -43,12 +43,13 @@ def test_mixed_patches_are_outlined_in_their_concepts_colour():
 
 
 def test_adjacent_patches_of_one_concept_share_an_outline():
-    def inner(patches):
-        shown = picture(pixels(SheetEntry(GREY, "x", patches=patches)))
-        return shown[64:78, 58:63]
+    def between(concept):
+        """Where patch 22 (rows 60 to 79, columns 20 to 39) meets patch 29, the one under it."""
+        shown = picture(pixels(SheetEntry(GREY, "x", patches=[(22, "dog"), (29, concept)])))
+        return shown[78:82, 26:34]
 
-    assert (inner([(23, "dog"), (24, "cat")]) != 128).any()
-    assert (inner([(22, "dog"), (23, "dog")])[:, 4] == 128).all()
+    assert (between("dog") == 128).all()
+    assert (between("cat") != 128).any()
 
 
 def test_bars_are_as_long_as_the_probabilities():
