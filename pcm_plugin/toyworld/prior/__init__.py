@@ -1,0 +1,1 @@
+"""How the toy world's CLIP and diffusion model are trained and measured."""

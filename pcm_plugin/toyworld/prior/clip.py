@@ -1,0 +1,198 @@
+"""The toy world's CLIP: an open_clip model from a config of its own, trained on the toy web.
+
+Besides captions the web has tags (what a picture shows: things, coloured things, places). They
+stand for the short texts without which "a photo of a dog" would be unlike all that was learnt, and
+they are matched to the whole picture and to its best patch alike, so that a concept's affinity is
+highest where the thing is. Contrast between picture and caption is CLIP's; the tags' loss is the
+same softmax with several positives; the best patch as a picture's score follows FILIP's idea (Yao
+et al., ICLR 2022).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..scene import PLACES, STUDIO, Scene
+from ..things import KINDS, plural
+from .tokenizer import CONTEXT_LENGTH
+from .training import train
+from .web import Web
+
+_EMBED = 128
+_MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+BATCH = 192
+
+
+def model_config(vocab_size: int) -> dict:
+    """open_clip's own ``open_clip_config.json``.
+
+    Average pooling over ``ln_post`` of each patch: the global feature is the mean of what the
+    patches say in the joint space, which is what ties patches to concepts.
+    """
+    return {
+        "model_cfg": {
+            "embed_dim": _EMBED,
+            "vision_cfg": {
+                "image_size": 112,
+                "layers": 4,
+                "width": 128,
+                "head_width": 32,
+                "patch_size": 16,
+                "pool_type": "avg",
+            },
+            "text_cfg": {
+                "context_length": CONTEXT_LENGTH,
+                "vocab_size": vocab_size,
+                "width": 128,
+                "heads": 4,
+                "layers": 3,
+                "hf_tokenizer_name": "tokenizer",
+                "pool_type": "argmax",
+                "tokenizer_kwargs": {"clean": "whitespace"},
+            },
+        },
+        "preprocess_cfg": {
+            "mean": _MEAN,
+            "std": _STD,
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    }
+
+
+_PROMPTS = ("{}", "a {}", "a photo of a {}", "A photo of {}", "the {}", "photo of {}")
+
+
+def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
+    """Texts of a step's tags, with what each is true of: (kind or place, colour or None)."""
+    texts, keys = [], []
+    for kind in KINDS.values():
+        word = kind.words[0] if rng.random() < 0.6 else rng.choice(kind.words)
+        if word == "person":
+            word = kind.words[0]
+        if rng.random() < 0.15:
+            word = plural(word)
+        texts.append(rng.choice(_PROMPTS).format(word))
+        keys.append((kind.name, None))
+        color = rng.choice(kind.colors)
+        texts.append(rng.choice(_PROMPTS).format(f"{color} {kind.words[0]}"))
+        keys.append((kind.name, color))
+    for place in PLACES:
+        texts.append(rng.choice(_PROMPTS).format(place))
+        keys.append((place, None))
+    return texts, keys
+
+
+def _tag_truth(scenes: list[Scene], keys: list[tuple[str, str | None]]) -> Tensor:
+    """bool (pictures, tags)."""
+    column = {key: i for i, key in enumerate(keys)}
+    truth = torch.zeros(len(scenes), len(keys), dtype=torch.bool)
+    for row, scene in enumerate(scenes):
+        for thing in scene.things:
+            for key in ((thing.kind, None), (thing.kind, thing.color)):
+                if key in column:
+                    truth[row, column[key]] = True
+        if scene.place != STUDIO:
+            truth[row, column[scene.place, None]] = True
+    return truth
+
+
+def multi_positive(logits: Tensor, truth: Tensor) -> Tensor:
+    """Softmax contrast of each positive against the negatives of its row.
+
+    Args:
+        logits (Tensor): (n, m).
+        truth (Tensor): bool (n, m); rows without a positive count for nothing.
+    """
+    negatives = torch.logsumexp(logits.masked_fill(truth, -torch.inf), 1, keepdim=True)
+    each = F.softplus(negatives - logits)
+    per_row = (each * truth).sum(1) / truth.sum(1).clamp(min=1)
+    return per_row[truth.any(1)].mean()
+
+
+class PriorCLIP(nn.Module):
+    """The open_clip model beside the scale of the patches' scores, which only training needs."""
+
+    def __init__(self, clip: nn.Module) -> None:
+        super().__init__()
+        self.clip = clip
+        self.patch_scale = nn.Parameter(torch.tensor(2.3))
+
+    def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised global features (B, D) and patch features (B, N, D) in the joint space."""
+        visual = self.clip.visual
+        x = visual.transformer(visual._embeds(pixels))
+        patches = visual.ln_post(x)[:, 1:] @ visual.proj
+        return F.normalize(patches.mean(1), dim=-1), F.normalize(patches, dim=-1)
+
+    def texts(self, ids: Tensor) -> Tensor:
+        """Normalised text features (B, D) of token ids, cut to the batch's longest text.
+
+        Padding follows the last token and attention is causal, so cutting changes nothing.
+        """
+        clip, length = self.clip, int((ids != 0).sum(1).max())
+        x = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+        x = clip.ln_final(x)[torch.arange(len(ids)), ids.argmax(1)]
+        return F.normalize(x @ clip.text_projection, dim=-1)
+
+
+def _batch(web: Web, step: int) -> tuple[Tensor, list[int]]:
+    """A batch of pictures, each moved by some pixels so that patches see all of a thing."""
+    rng = np.random.default_rng(step)
+    rows = np.sort(rng.choice(len(web.scenes), BATCH, replace=False))
+    pixels = torch.from_numpy(web.images[rows]).permute(0, 3, 1, 2).float().div_(255)
+    shift = rng.integers(-8, 9, 2)
+    padded = F.pad(pixels, (8, 8, 8, 8), mode="replicate")
+    pixels = padded[:, :, 8 + shift[0] : 120 + shift[0], 8 + shift[1] : 120 + shift[1]]
+    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+    return (pixels - mean[:, None, None]) / std[:, None, None], rows.tolist()
+
+
+def train_clip(web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps: int) -> None:
+    """Train on the web and write an open_clip folder (half precision) beside its tokenizer."""
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    config = model_config(vocab_size)
+    torch.manual_seed(0)
+    model = PriorCLIP(open_clip.CLIP(**config["model_cfg"]))
+    tokenizer = HFTokenizer(str(folder), context_length=CONTEXT_LENGTH)
+
+    def loss_at(step: int) -> Tensor:
+        rng = Random(step)
+        pixels, rows = _batch(web, step)
+        texts = [rng.choice(web.captions[i]) for i in rows]
+        tags, keys = _tag_texts(rng)
+        truth = _tag_truth([web.scenes[i] for i in rows], keys)
+        images, patches = model.images(pixels)
+        captions, tag_features = model.texts(tokenizer(texts)), model.texts(tokenizer(tags))
+        scale = model.clip.logit_scale.clamp(max=np.log(100)).exp()
+        logits = scale * images @ captions.T
+        same = torch.tensor([[a == b for b in texts] for a in texts])
+        loss = (multi_positive(logits, same) + multi_positive(logits.T, same)) / 2
+        for_tags = scale * images @ tag_features.T
+        best = torch.einsum("bnd,td->btn", patches, tag_features)
+        for_patches = model.patch_scale.exp() * best.amax(-1)
+        for score in (for_tags, for_patches):
+            loss = loss + (multi_positive(score, truth) + multi_positive(score.T, truth.T)) / 4
+        return loss
+
+    trained = train(model, loss_at, checkpoint, steps, lr=1.5e-3)
+    export(trained, config, folder)
+
+
+def export(model: PriorCLIP, config: dict, folder: Path) -> None:
+    """Write ``open_clip_config.json`` and ``open_clip_model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = {k: v.half().contiguous() for k, v in model.clip.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors", {"format": "pt"})

@@ -1,0 +1,125 @@
+"""A restartable training loop for the prior's small networks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside and rename, so that a killed job leaves the old file or the new one."""
+    part = path.with_name(path.name + ".part")
+    write(part)
+    os.replace(part, path)
+
+
+def _save(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam, step: int):
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter, {})
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            if key in state:
+                tensors[f"{key}.{name}"] = state[key]
+    # safetensors stores no shared memory; clone what modules tie together
+    tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
+    write_atomically(path, lambda p: save_file(tensors, p, {"step": str(step)}))
+
+
+def _load(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam) -> int:
+    tensors = load_file(path)
+    for prefix, module in (("model.", model), ("ema.", ema)):
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+    for name, parameter in model.named_parameters():
+        if f"step.{name}" in tensors:
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")
+            }
+    with safe_open(path, "pt") as file:
+        return int(file.metadata()["step"])
+
+
+def train(
+    model: nn.Module,
+    loss_at: Callable[[int], Tensor],
+    checkpoint: Path,
+    steps: int,
+    lr: float,
+    weight_decay: float = 0.05,
+    warmup: int = 200,
+    save_every: int = 200,
+    ema_decay: float = 0.999,
+) -> nn.Module:
+    """Minimise ``loss_at(step)``, resuming from ``checkpoint`` when it exists.
+
+    AdamW; linear warm-up, then a constant rate, then linear decay to nought over the last quarter,
+    so that a run can be prolonged before its decay begins; gradient norm clipped at 1. Every step
+    seeds the generator with its number, so a resumed run goes on as the first would have.
+
+    Args:
+        model (nn.Module): What is trained, in place.
+        loss_at (Callable): Gives the loss of a step.
+        checkpoint (Path): A safetensors file.
+        steps (int): Steps in all.
+        lr (float): Peak learning rate.
+        weight_decay (float): On matrices alone. Defaults to 0.05.
+        warmup (int): Steps of warm-up. Defaults to 200.
+        save_every (int): Steps between checkpoints. Defaults to 200.
+        ema_decay (float): Of the weights' moving average. Defaults to 0.999.
+
+    Returns:
+        nn.Module: A copy of the model with the averaged weights.
+    """
+    import copy
+
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": weight_decay}, {"params": others}],
+        lr=lr,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+    )
+    start = _load(checkpoint, model, ema, optimizer) if checkpoint.exists() else 0
+    averaged = [*ema.parameters()]
+    mean = None
+    bar = tqdm(range(start, steps), initial=start, total=steps, desc=checkpoint.stem, mininterval=5)
+    model.train()
+    for step in bar:
+        torch.manual_seed(step)
+        rate = lr * min(1.0, (step + 1) / warmup, 4 * (steps - step) / steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_at(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            keep = min(ema_decay, (1 + step) / (10 + step))
+            torch._foreach_lerp_(averaged, [*model.parameters()], 1 - keep)
+            for mine, theirs in zip(ema.buffers(), model.buffers(), strict=True):
+                mine.copy_(theirs)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"loss={value} at step {step} of {checkpoint}")
+        mean = value if mean is None else 0.98 * mean + 0.02 * value
+        bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            _save(checkpoint, model, ema, optimizer, step + 1)
+            logger.info("%s: step %d, loss %.4f", checkpoint.stem, step + 1, mean)
+    return ema
