@@ -122,6 +122,9 @@ def _train_on_share(rank, rendezvous, shares):
     )
     model = DistributedDataParallel(_make_model())
     found = [_backward(model, kind, shares[rank]) for kind in GAMMA_TYPES]
+    # A group that outlives its peer's, or is kept by a DDP module, may wait for ever.
+    del model
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     return [(value, gradient.tolist()) for value, gradient in found]
 
