@@ -6,9 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
+import pcm_plugin.engine  # noqa: F401  registers the backend
 from pcm_plugin.engine.checkpoints import (
     latest_checkpoint,
     load_local_checkpoint,
@@ -133,3 +135,13 @@ def test_weights_of_a_run_on_stored_features_fit_a_model_with_a_backbone(tmp_pat
     model = torch.nn.ModuleDict({"head": torch.nn.Linear(2, 1), "backbone": torch.nn.Linear(2, 2)})
     load_weights(model, str(path))
     assert model["head"].weight.tolist() == [[1, 1]]
+
+
+def test_a_checkpoint_is_whole_whatever_interrupts_its_writer(tmp_path, monkeypatch):
+    path = tmp_path / "epoch_1.pth"
+    backend = get_file_backend(str(path), backend_args=dict(backend="pcm_plugin.durable"))
+    backend.put(b"first", path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        backend.put(b"second", path)
+    assert path.read_bytes() == b"first"
