@@ -18,7 +18,7 @@ clip = dict(model="local-dir:pcm_plugin/toyworld/assets/clip", pretrained=None)
 model = dict(
     vocabulary="data/toy/town/vocabulary.txt",
     neck=dict(
-        patch_dim=160,
+        patch_dim=128,
         clip_dim=128,
         embed_dims=128,
         concepts="data/toy/town/concepts.safetensors",

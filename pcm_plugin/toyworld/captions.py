@@ -156,6 +156,7 @@ def _noun_phrase(thing: Thing, style: Style, rng: Random, bare: bool = False) ->
 def _verb(thing: Thing, scene: Scene, rng: Random, participle: bool) -> str:
     """A finite verb or a participle: 'sits', 'is sitting', 'sitting'."""
     kind = KINDS[thing.kind]
+    verbs: tuple[str, ...]
     if thing.kind in _AIR_VERBS and scene.relation != "on":
         verbs = _AIR_VERBS[thing.kind]
     elif kind.habit == "water" and scene.place in ("lake", "beach"):

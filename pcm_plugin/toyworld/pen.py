@@ -34,19 +34,22 @@ class Pen:
         return [(x * self._n, y * self._n) for x, y in points]
 
     def ellipse(self, cx: float, cy: float, rx: float, ry: float, color: Color) -> None:
+        """Fill an ellipse about (cx, cy)."""
         self._draw.ellipse(self._xy([(cx - rx, cy - ry), (cx + rx, cy + ry)]), fill=color)
 
     def ring(self, cx: float, cy: float, r: float, width: float, color: Color) -> None:
+        """Draw a circle's line, ``width`` wide, inside its radius."""
         box = self._xy([(cx - r, cy - r), (cx + r, cy + r)])
         self._draw.ellipse(box, outline=color, width=max(1, round(width * self._n)))
 
     def pie(self, cx: float, cy: float, r: float, start: float, end: float, color: Color) -> None:
-        """Angles in degrees, clockwise from three o'clock."""
+        """Fill a sector; angles in degrees, clockwise from three o'clock."""
         self._draw.pieslice(self._xy([(cx - r, cy - r), (cx + r, cy + r)]), start, end, fill=color)
 
     def rect(
         self, x0: float, y0: float, x1: float, y1: float, color: Color, round_by: float = 0.0
     ) -> None:
+        """Fill a rectangle, its corners rounded by a radius."""
         box = self._xy([(x0, y0), (x1, y1)])
         if round_by:
             self._draw.rounded_rectangle(box, radius=round_by * self._n, fill=color)
@@ -54,9 +57,11 @@ class Pen:
             self._draw.rectangle(box, fill=color)
 
     def poly(self, points: Sequence[Point], color: Color) -> None:
+        """Fill a polygon."""
         self._draw.polygon(self._xy(points), fill=color)
 
     def line(self, points: Sequence[Point], width: float, color: Color) -> None:
+        """Draw a line with round ends and joints."""
         pixels = max(1, round(width * self._n))
         self._draw.line(self._xy(points), fill=color, width=pixels, joint="curve")
         for x, y in points:
@@ -74,7 +79,7 @@ class Pen:
         width: float,
         color: Color,
     ) -> None:
-        """Angles in degrees, clockwise from three o'clock."""
+        """Draw part of an ellipse; angles in degrees, clockwise from three o'clock."""
         steps = max(3, int(abs(end - start) / 15))
         angles = [math.radians(start + (end - start) * i / steps) for i in range(steps + 1)]
         self.line([(cx + rx * math.cos(a), cy + ry * math.sin(a)) for a in angles], width, color)

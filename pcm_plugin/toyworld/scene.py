@@ -44,6 +44,7 @@ class Scene:
 
     @property
     def content(self) -> str:
+        """Place, kinds and relation: what decides the split."""
         kinds = "+".join(sorted(thing.kind for thing in self.things))
         return f"{self.place}|{kinds}|{self.relation or '-'}"
 
@@ -142,9 +143,9 @@ def sample_scene(domain: Domain, rng: Random) -> Scene:
                 weights.pop(kind.name, None)
     things: list[Thing] = []
     for _ in range(rng.choices((1, 2, 3), (2, 5, 2))[0]):
-        kind = _pick(weights, rng)
-        weights.pop(kind)
-        things.append(_thing(kind, rng))
+        name = _pick(weights, rng)
+        weights.pop(name)
+        things.append(_thing(name, rng))
     relation = None
     if len(things) > 1 and rng.random() < 0.75:
         relation = _relation(things[0], things[1], rng)

@@ -19,6 +19,7 @@ STAGES = ("web", "clip", "autoencoder", "diffusion")
 
 
 def main() -> None:
+    """Read the command line and train."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,8 @@ _PROMPTS = ("{}", "a {}", "a photo of a {}", "A photo of {}", "the {}", "photo o
 
 def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
     """Texts of a step's tags, with what each is true of: (kind or place, colour or None)."""
-    texts, keys = [], []
+    texts: list[str] = []
+    keys: list[tuple[str, str | None]] = []
     for kind in KINDS.values():
         word = kind.words[0] if rng.random() < 0.6 else rng.choice(kind.words)
         if word == "person":
@@ -92,7 +94,7 @@ def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
 
 
 def _tag_truth(scenes: list[Scene], keys: list[tuple[str, str | None]]) -> Tensor:
-    """bool (pictures, tags)."""
+    """Bool (pictures, tags)."""
     column = {key: i for i, key in enumerate(keys)}
     truth = torch.zeros(len(scenes), len(keys), dtype=torch.bool)
     for row, scene in enumerate(scenes):
@@ -123,7 +125,7 @@ class PriorCLIP(nn.Module):
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip: Any = clip
         self.patch_scale = nn.Parameter(torch.tensor(2.3))
 
     def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ et al., ICCV 2023), with the caption left out one time in ten for guidance.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +25,12 @@ LATENTS = 8
 
 
 def _pixels(web: Web, rows: np.ndarray) -> Tensor:
-    """float (B, 3, 112, 112) in [-1, 1]."""
+    """Float (B, 3, 112, 112) in [-1, 1]."""
     return torch.from_numpy(web.images[rows]).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def build_autoencoder() -> nn.Module:
+def build_autoencoder() -> Any:
+    """Three halvings, few channels, no attention."""
     from diffusers import AutoencoderKL
 
     down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
@@ -46,7 +48,7 @@ def build_autoencoder() -> nn.Module:
     )
 
 
-def train_autoencoder(web: Web, checkpoint: Path, steps: int) -> nn.Module:
+def train_autoencoder(web: Web, checkpoint: Path, steps: int) -> Any:
     """L1 on pixels and on their differences, which keeps edges, with a faint KL.
 
     Trained on crops: it has no attention, so a crop teaches what a picture would, at a quarter of
@@ -73,7 +75,7 @@ def train_autoencoder(web: Web, checkpoint: Path, steps: int) -> nn.Module:
 
 
 @torch.inference_mode()
-def encode_web(vae: nn.Module, web: Web, path: Path) -> Tensor:
+def encode_web(vae: Any, web: Web, path: Path) -> Tensor:
     """Latents of the whole web, float16 (n, 8, 14, 14), not scaled; cached at ``path``."""
     from safetensors.torch import load_file, save_file
 
@@ -98,7 +100,7 @@ class TextToLatents(nn.Module):
         from diffusers import UNet2DConditionModel
         from transformers import CLIPTextConfig, CLIPTextModel
 
-        self.text = CLIPTextModel(
+        self.text: Any = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=vocab_size,
                 hidden_size=128,
@@ -112,7 +114,7 @@ class TextToLatents(nn.Module):
                 pad_token_id=0,
             )
         )
-        self.unet = UNet2DConditionModel(
+        self.unet: Any = UNet2DConditionModel(
             sample_size=14,
             in_channels=LATENTS,
             out_channels=LATENTS,
@@ -127,6 +129,7 @@ class TextToLatents(nn.Module):
 
 
 def scheduler_config() -> dict:
+    """The diffusion's noise schedule, in diffusers' words."""
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",
@@ -147,7 +150,8 @@ def train_diffusion(
     model = TextToLatents(vocab_size)
     model.unet.to(memory_format=torch.channels_last)
     scale = 1 / latents[:4096].float().std().item()
-    signal = DDIMScheduler(**scheduler_config()).alphas_cumprod
+    schedule: Any = DDIMScheduler(**scheduler_config())
+    signal = schedule.alphas_cumprod
     captions = [tokenizer(c, padding="max_length", truncation=True).input_ids for c in web.captions]
     ids = torch.tensor(captions)
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids)
@@ -174,7 +178,7 @@ def train_diffusion(
     ), scale
 
 
-def export(vae: nn.Module, model: TextToLatents, scale: float, tokenizer, folder: Path) -> None:
+def export(vae: Any, model: TextToLatents, scale: float, tokenizer, folder: Path) -> None:
     """Write a ``StableDiffusionPipeline`` in half precision, in diffusers' folder format."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
@@ -185,7 +189,7 @@ def export(vae: nn.Module, model: TextToLatents, scale: float, tokenizer, folder
         prediction_type="v_prediction",
         timestep_spacing="trailing",
     )
-    pipeline = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=vae,
         text_encoder=model.text,
         tokenizer=tokenizer,

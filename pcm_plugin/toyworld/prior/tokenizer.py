@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 CONTEXT_LENGTH = 28
 PAD, START, END = "<pad>", "<start>", "<end>"
@@ -35,7 +36,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, vocab_size: int = 640
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=list(ids.items())
     )
-    wrapped = PreTrainedTokenizerFast(
+    wrapped: Any = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=START,
         eos_token=END,

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import safe_open
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+Module = TypeVar("Module", bound=nn.Module)
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +55,7 @@ def _load(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.A
 
 
 def train(
-    model: nn.Module,
+    model: Module,
     loss_at: Callable[[int], Tensor],
     checkpoint: Path,
     steps: int,
@@ -62,7 +64,7 @@ def train(
     warmup: int = 200,
     save_every: int = 200,
     ema_decay: float = 0.999,
-) -> nn.Module:
+) -> Module:
     """Minimise ``loss_at(step)``, resuming from ``checkpoint`` when it exists.
 
     AdamW; linear warm-up, then a constant rate, then linear decay to nought over the last quarter,
@@ -88,14 +90,16 @@ def train(
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
+    groups: list[dict] = [{"params": matrices, "weight_decay": weight_decay}, {"params": others}]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": weight_decay}, {"params": others}],
+        groups,
         lr=lr,
         betas=(0.9, 0.98),
         weight_decay=0.0,
     )
     start = _load(checkpoint, model, ema, optimizer) if checkpoint.exists() else 0
-    averaged = [*ema.parameters()]
+    averaged: list[Tensor] = [*ema.parameters()]
+    current: list[Tensor] = [*model.parameters()]
     mean = None
     bar = tqdm(range(start, steps), initial=start, total=steps, desc=checkpoint.stem, mininterval=5)
     model.train()
@@ -111,7 +115,7 @@ def train(
         optimizer.step()
         with torch.no_grad():
             keep = min(ema_decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(averaged, [*model.parameters()], 1 - keep)
+            torch._foreach_lerp_(averaged, current, 1 - keep)
             for mine, theirs in zip(ema.buffers(), model.buffers(), strict=True):
                 mine.copy_(theirs)
         value = loss.item()

@@ -26,7 +26,7 @@ class Web:
     """The rendered web.
 
     Attributes:
-        images (numpy.ndarray): uint8 (n, 112, 112, 3), memory-mapped.
+        images (numpy.ndarray): uint8 (n, 112, 112, 3), in memory: rows are drawn at random.
         scenes (list[Scene]): What each picture shows.
         captions (list[list[str]]): Five captions a picture.
     """
@@ -74,7 +74,7 @@ def load_web(folder: Path) -> Web:
     """Open what :func:`build_web` made."""
     rows = [json.loads(line) for line in (folder / "scenes.jsonl").open()]
     return Web(
-        np.load(folder / "images.npy", mmap_mode="r"),
+        np.load(folder / "images.npy"),
         [scene_from_dict(row["scene"]) for row in rows],
         [row["captions"] for row in rows],
     )

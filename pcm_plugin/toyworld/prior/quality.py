@@ -1,0 +1,100 @@
+"""What the prior is worth: the bars without which nothing downstream means anything."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.models.functional.affinity import project_patches
+from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
+from pcm_plugin.synthesis.concepts import TEMPLATES
+
+from ..captions import annotate
+from ..render import render
+from ..scene import Scene
+from ..things import KINDS
+from ..world import CONCEPTS, unseen_scenes
+
+GRID = 7
+
+
+def _features(clip: OpenCLIPBackbone, scenes: list[Scene]) -> tuple[Tensor, Tensor, list]:
+    pictures = [render(scene, f"quality/{i}") for i, scene in enumerate(scenes)]
+    patches, globals_ = [], []
+    for start in range(0, len(pictures), 50):
+        batch = torch.stack([clip.preprocess(p.image) for p in pictures[start : start + 50]])
+        patch, whole = clip(batch)
+        patches.append(patch)
+        globals_.append(whole)
+    return torch.cat(patches), torch.cat(globals_), pictures
+
+
+def _embed(clip: OpenCLIPBackbone, words: tuple[str, ...]) -> Tensor:
+    return clip.encode_text([TEMPLATES[0].format(word) for word in words])
+
+
+def retrieval(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
+    """R@1 of a caption's image among ``count`` unseen scenes, in per cent."""
+    scenes = unseen_scenes(count, seed=1)
+    _, images, _ = _features(clip, scenes)
+    texts = clip.encode_text([annotate(s, "rich", f"q/{i}", 1)[0] for i, s in enumerate(scenes)])
+    right = (texts @ images.T).argmax(1) == torch.arange(count)
+    return {"R@1": 100 * right.float().mean().item(), "chance": 100 / count}
+
+
+def concept_recall(clip: OpenCLIPBackbone, count: int = 500, top: int = 5) -> dict[str, float]:
+    """Share of depicted kinds among the ``top`` concepts of the global feature, in per cent."""
+    scenes = unseen_scenes(count, seed=2)
+    concepts = _embed(clip, CONCEPTS)
+    _, images, _ = _features(clip, scenes)
+    best = (images @ concepts.T).topk(top).indices.tolist()
+    hits = [
+        thing.kind in [CONCEPTS[i] for i in row]
+        for scene, row in zip(scenes, best, strict=True)
+        for thing in scene.things
+    ]
+    return {"recall@5": 100 * sum(hits) / len(hits), "chance": 100 * top / len(CONCEPTS)}
+
+
+def _cells(mask: np.ndarray) -> np.ndarray:
+    """Bool (49,): patches on which a thing covers an eighth or more, or else its largest share."""
+    side = len(mask) // GRID
+    share = mask.reshape(GRID, side, GRID, side).mean((1, 3)).ravel()
+    return share >= min(0.125, share.max()) if share.max() else np.zeros_like(share, bool)
+
+
+def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
+    """In scenes of two things: does the patch of highest affinity lie on the thing? Per cent."""
+    scenes = [s for s in unseen_scenes(3 * count, seed=3, minimum=2) if len(s.things) == 2][:count]
+    concepts = _embed(clip, tuple(KINDS))
+    names = list(KINDS)
+    patches, _, pictures = _features(clip, scenes)
+    head = clip.clip_head()
+    joint = F.normalize(project_patches(patches, *(head[key] for key in CLIP_HEAD_KEYS)), dim=-1)
+    hits, chances = [], []
+    for picture, scene, row in zip(pictures, scenes, joint, strict=True):
+        for thing, mask in zip(scene.things, picture.masks, strict=True):
+            cells = _cells(mask)
+            if cells.any():
+                best = int((row @ concepts[names.index(thing.kind)]).argmax())
+                hits.append(bool(cells[best]))
+                chances.append(cells.mean())
+    return {"locality": 100 * np.mean(hits).item(), "chance": 100 * np.mean(chances).item()}
+
+
+def clip_scores(clip: OpenCLIPBackbone, images: Tensor, captions: list[str]) -> Tensor:
+    """2.5 * cosine of pictures' global features (n, Dc) with their captions."""
+    return 2.5 * (images * clip.encode_text(captions)).sum(1)
+
+
+def shuffled(items: list, seed: int = 0) -> list:
+    """A permutation without fixed points: everybody gets the next one's."""
+    order = list(range(len(items)))
+    Random(seed).shuffle(order)
+    follow = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [items[follow[i]] for i in range(len(items))]

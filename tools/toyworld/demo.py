@@ -1,0 +1,183 @@
+"""The whole road in the toy world: sentences, images, features, PCM-Net, captions, scores.
+
+    python tools/toyworld/demo.py        (or: make demo)
+
+Each step is a command that a user would run on data of their own, and is printed before it runs.
+What is there already is not made again.
+"""
+
+import argparse
+import glob
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pcm_plugin.toyworld import ASSETS
+from pcm_plugin.toyworld.world import build_world
+
+DATA = Path("data/toy")
+WORK = Path("work_dirs/pcm_toy")
+CLIP = f"local-dir:{os.path.relpath(ASSETS / 'clip')}"
+DIFFUSION = os.path.relpath(ASSETS / "diffusion")
+SIZES = {
+    "town": {"train": 1000, "val": 150, "test": 500},
+    "country": {"train": 0, "val": 0, "test": 500},
+}
+TARGETS = {"town (in-domain)": "pcm_toy", "country (cross-domain)": "pcm_toy_town2country"}
+SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
+
+
+def run(command: str, done: Path | None = None) -> None:
+    """Print and run a command, unless what it makes is there."""
+    if done is not None and done.exists():
+        return
+    print(f"\n$ {command}", flush=True)
+    # Small tensors come and go; keeping their memory saves the kernel clearing it each time.
+    environment = {
+        "MALLOC_TRIM_THRESHOLD_": "1000000000",
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TOP_PAD_": "100000000",
+        **os.environ,
+    }
+    words = [sys.executable if w == "python" else w for w in shlex.split(command)]
+    result = subprocess.run(words, env=environment)
+    if result.returncode:
+        sys.exit(f"stopped: this command failed with exit code {result.returncode}:\n  {command}")
+
+
+def in_parallel(tool: str, ranks: int) -> str:
+    """A tool's command on several processes of this machine."""
+    if ranks == 1:
+        return f"python {tool}"
+    return f"python -m torch.distributed.run --standalone --nproc_per_node {ranks} {tool}"
+
+
+def make_data(ranks: int) -> None:
+    """Draw the world, paint its captions, extract features."""
+    for domain, sizes in SIZES.items():
+        root = DATA / domain
+        build_world(root, domain, sizes)
+        run(
+            f"python tools/build_concepts.py {root}/concepts.txt --model {CLIP} "
+            f"--out {root}/concepts.safetensors",
+            root / "concepts.safetensors",
+        )
+    town = DATA / "town"
+    run(
+        f"python tools/build_vocabulary.py {town}/captions_train.json --min-count 3 "
+        f"--out {town}/vocabulary.txt",
+        town / "vocabulary.txt",
+    )
+    run(
+        in_parallel("tools/generate.py", ranks)
+        + f" {town}/captions_train.json --pipeline {DIFFUSION} --out {town}/synthetic --steps 12 "
+        "--guidance 3 --format png --batch-size 25 --shard-size 250"
+    )
+    extract = in_parallel("tools/extract.py", ranks)
+    run(f"{extract} {town}/synthetic --model {CLIP} --out {town}/train_store")
+    for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
+        run(
+            f"python tools/extract.py {root}/images --captions {root}/captions_{split}.json "
+            f"--model {CLIP} --out {root}/{split}_store",
+            root / f"{split}_store" / "manifest.json",
+        )
+
+
+def train() -> str:
+    """Train, or go on training; returns the best checkpoint on validation."""
+    run("python tools/train.py configs/pcm_toy.py --resume", WORK / "trained")
+    (WORK / "trained").touch()
+    return sorted(glob.glob(f"{WORK}/best_*.pth"))[-1]
+
+
+def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
+    """Scores on the real test images of both domains."""
+    table = {}
+    for name, config in TARGETS.items():
+        folder = WORK / "test" / config
+        metrics = folder / "metrics.json"
+        run(
+            f"python tools/test.py configs/{config}.py {checkpoint} --work-dir {folder} "
+            f"--cfg-options test_evaluator.outfile={folder}/captions.json",
+            metrics,
+        )
+        table[name] = json.loads(metrics.read_text())["metrics"]
+    return table
+
+
+def show(checkpoint: str, sheet: Path) -> None:
+    """Caption ten images from their pixels: print the captions, draw the contact sheet."""
+    import torch
+    from mmengine.config import Config
+    from PIL import Image
+
+    from pcm_plugin.datasets.coco import read_coco_images
+    from pcm_plugin.engine.checkpoints import load_weights
+    from pcm_plugin.registry import MODELS
+    from pcm_plugin.visualization import SheetEntry, contact_sheet, mixed_patches, save_sheet
+
+    cfg = Config.fromfile("configs/pcm_toy.py")
+    backbone = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": CLIP}
+    model = MODELS.build({**cfg.model, "backbone": backbone}).eval()
+    load_weights(model, checkpoint)
+    entries = []
+    for domain in SIZES:
+        root = DATA / domain
+        chosen = read_coco_images(root / "captions_test.json")[:5]
+        images = [Image.open(root / "images" / image.file_name) for image in chosen]
+        with torch.inference_mode():
+            pixels = torch.stack([model.backbone.preprocess(image) for image in images])
+            memory, mixed = model.encode(images=pixels)
+            found = model.predict(memory, mixed)
+        for i, (truth, sample) in enumerate(zip(chosen, found, strict=True)):
+            concepts, patches = mixed_patches(
+                mixed.concept_ids[i],
+                mixed.concept_probs[i],
+                mixed.affinity[i],
+                mixed.selected[i],
+                model.neck.concept_words,
+            )
+            entries.append(
+                SheetEntry(
+                    images[i],
+                    sample.pred_caption,
+                    truth.captions,
+                    concepts,
+                    patches,
+                    truth.image_id,
+                )
+            )
+            print(f"\n{truth.image_id}: {sample.pred_caption}")
+            for reference in truth.captions[:3]:
+                print(f"    reference: {reference}")
+    save_sheet(contact_sheet(entries, title="PCM-Net in the toy world"), sheet)
+
+
+def main() -> None:
+    """Read the command line and walk the road."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--processes", type=int, default=min(2, os.cpu_count() or 1), help="for images and features"
+    )
+    args = parser.parse_args()
+    start = time.time()
+    make_data(args.processes)
+    checkpoint = train()
+    table = evaluate(checkpoint)
+    sheet = WORK / "contact_sheet.png"
+    show(checkpoint, sheet)
+    print(f"\n{'real test images of':24}" + "".join(f"{s:>10}" for s in SCORES))
+    for name, metrics in table.items():
+        print(f"{name:24}" + "".join(f"{metrics[f'caption/{s}']:10.1f}" for s in SCORES))
+    print(f"\ncontact sheet: {sheet}\ncaptions: {WORK}/test/*/captions.json")
+    print(f"took {(time.time() - start) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
