@@ -22,8 +22,8 @@ class PCMNet(BaseModel):
     It takes features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``;
     nothing else differs between training on a feature store and captioning images.
 
-    Every parameter of ours has a gradient in mode ``'loss'``, and the backbone has none, so that DDP
-    needs no ``find_unused_parameters``; a neck, encoder or decoder that skips some of its own
+    Every parameter of ours has a gradient in mode ``'loss'``, and the backbone has none, so that
+    DDP needs no ``find_unused_parameters``; a neck, encoder or decoder that skips some of its own
     parameters would.
 
     The arguments ``neck``, ``encoder``, ``decoder``, ``loss`` and ``backbone`` are configs of
