@@ -75,7 +75,8 @@ def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
     names = list(KINDS)
     patches, _, pictures = _features(clip, scenes)
     head = clip.clip_head()
-    joint = F.normalize(project_patches(patches, *(head[key] for key in CLIP_HEAD_KEYS)), dim=-1)
+    weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
+    joint = F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
     hits, chances = [], []
     for picture, scene, row in zip(pictures, scenes, joint, strict=True):
         for thing, mask in zip(scene.things, picture.masks, strict=True):

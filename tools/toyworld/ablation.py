@@ -1,0 +1,172 @@
+"""The paper's ablation in the toy world, with its lower and upper bounds, over several seeds.
+
+    python tools/toyworld/ablation.py --seeds 5        (or: make ablation)
+
+Trains every arm with every seed, captions the real test images of both domains, and writes mean
+and standard error into docs/results.md. Runs that are done are kept, so it can be stopped and
+started again.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).parent))
+from demo import CLIP, DATA, TARGETS, make_data, run
+
+WORK = Path("work_dirs/toy_ablation")
+PAGE = Path("docs/results.md")
+START, END = "<!-- ablation table: tools/toyworld/ablation.py -->", "<!-- end of table -->"
+REAL_STORE = DATA / "town" / "real_store"
+NO_MIX, NO_WEIGHT = "model.neck.mix=none", "model.loss.use_clip_weight=False"
+REAL = f"train_dataloader.dataset.store={REAL_STORE}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table: what it is called, its config and what it changes there."""
+
+    title: str
+    options: tuple[str, ...]
+    config: str = "pcm_toy"
+
+
+ARMS = {
+    "text": Arm("text-only (CapDec's noise on the text feature)", (), "pcm_toy_text_only"),
+    "base": Arm("base: synthetic pairs, no mix-up, no weights", (NO_MIX, NO_WEIGHT)),
+    "mix": Arm("base + mix-up", (NO_WEIGHT,)),
+    "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
+    "both": Arm("base + both (PCM-Net)", ()),
+    "oracle": Arm("oracle: the base on real pairs", (NO_MIX, NO_WEIGHT, REAL)),
+}
+
+
+def tool(command: list[str], log: Path) -> None:
+    """Run one of our tools on one thread, its output in a log."""
+    environment = {
+        "MALLOC_TRIM_THRESHOLD_": "1000000000",
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TOP_PAD_": "100000000",
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }
+    with log.open("a") as file:
+        result = subprocess.run(
+            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: see {log}")
+
+
+def run_arm(name: str, seed: int, epochs: int | None) -> None:
+    """Train one arm with one seed and score it on both domains; does what is missing."""
+    arm = ARMS[name]
+    work = WORK / name / f"seed{seed}"
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "log.txt"
+    options = [*arm.options, f"randomness.seed={seed}"]
+    if epochs is not None:
+        options.append(f"train_cfg.max_epochs={epochs}")
+    if not (work / "trained").exists():
+        train = ["tools/train.py", f"configs/{arm.config}.py", "--resume", "--work-dir", str(work)]
+        tool([*train, "--cfg-options", *options], log)
+        (work / "trained").touch()
+    best = sorted(work.glob("best_*.pth"))[-1]
+    for config in TARGETS.values():
+        folder = work / config
+        if (folder / "metrics.json").exists():
+            continue
+        changes = list(arm.options)
+        if config != "pcm_toy":
+            changes.append(f"test_dataloader.dataset.store={DATA}/country/test_store")
+            if arm.config == "pcm_toy":
+                changes.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
+        test = ["tools/test.py", f"configs/{arm.config}.py", str(best), "--work-dir", str(folder)]
+        tool([*test, *(["--cfg-options", *changes] if changes else [])], log)
+
+
+def scores(name: str, config: str, metric: str) -> list[float]:
+    """One score of an arm, over the seeds that are done."""
+    files = sorted((WORK / name).glob(f"seed*/{config}/metrics.json"))
+    return [json.loads(f.read_text())["metrics"][f"caption/{metric}"] for f in files]
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Mean and standard error."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return statistics.mean(values), error
+
+
+def table() -> str:
+    """The table in Markdown, and the share of the gap that the full method closes."""
+    metrics = ("BLEU-4", "ROUGE-L", "CIDEr")
+    heads = [f"{m}, {n.split()[0]}" for n in TARGETS for m in metrics]
+    lines = ["| | seeds | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
+    for name, arm in ARMS.items():
+        cells, count = [], 0
+        for config in TARGETS.values():
+            for metric in metrics:
+                values = scores(name, config, metric)
+                count = len(values)
+                cell = "{:.1f} ± {:.1f}".format(*mean_and_error(values)) if values else "-"
+                cells.append(cell)
+        lines.append(f"| {arm.title} | {count} | " + " | ".join(cells) + " |")
+    lines.append("")
+    for title, config in TARGETS.items():
+        values = {n: scores(n, config, "CIDEr") for n in ("base", "both", "oracle", "text")}
+        if all(len(v) > 1 for v in values.values()):
+            base, both, oracle, text = (mean_and_error(v) for v in values.values())
+            gap, gap_error = oracle[0] - base[0], math.hypot(oracle[1], base[1])
+            gain, gain_error = both[0] - base[0], math.hypot(both[1], base[1])
+            lines.append(
+                f"- CIDEr, {title}: base is at {100 * base[0] / oracle[0]:.0f} % of the oracle, "
+                f"gap {gap:.1f} ± {gap_error:.1f}; the full method gains {gain:+.1f} ± "
+                f"{gain_error:.1f} over the base, {100 * gain / gap:.0f} % of the gap, and "
+                f"{both[0] - text[0]:+.1f} ± {math.hypot(both[1], text[1]):.1f} over text-only."
+            )
+    return "\n".join(lines)
+
+
+def write_page() -> None:
+    """Put the table into docs/results.md, between its markers."""
+    page = PAGE.read_text() if PAGE.exists() else f"# Results\n\n{START}\n{END}\n"
+    head, rest = page.split(START)
+    tail = rest.split(END)[1]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(f"{head}{START}\n\n{table()}\n\n{END}{tail}")
+
+
+def main() -> None:
+    """Read the command line and run what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--epochs", type=int, help="default: the config's")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")
+    args = parser.parse_args()
+    make_data(args.jobs)
+    run(
+        f"python tools/extract.py {DATA}/town/images --captions {DATA}/town/captions_train.json "
+        f"--model {CLIP} --out {REAL_STORE}",
+        REAL_STORE / "manifest.json",
+    )
+    jobs = [(name, seed, args.epochs) for seed in range(args.seeds) for name in args.arms]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):
+            write_page()
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
