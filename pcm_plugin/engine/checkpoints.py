@@ -11,9 +11,9 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors.torch import load_file
 
 try:
-    from numpy._core.multiarray import _reconstruct, scalar
+    from numpy._core import multiarray
 except ImportError:  # NumPy 1
-    from numpy.core.multiarray import _reconstruct, scalar
+    from numpy.core import multiarray  # type: ignore[no-redef]
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -35,7 +35,7 @@ _ALLOWED: list[Any] = [
     *(
         (function, f"numpy.{core}.multiarray.{function.__name__}")
         for core in ("core", "_core")
-        for function in (_reconstruct, scalar)
+        for function in (multiarray._reconstruct, multiarray.scalar)
     ),
 ]
 
