@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 venv: $(STAMP)
 
-$(STAMP): constraints.txt setup.cfg pyproject.toml
+$(STAMP): constraints.txt setup.cfg
 	@command -v $(PYTHON311) >/dev/null || { \
 	  echo "$(PYTHON311) not found: install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
 	  exit 1; }
