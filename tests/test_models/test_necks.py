@@ -50,6 +50,8 @@ def test_the_given_concepts_are_copied():
     neck.set_concepts(WORDS, embeddings)
     neck.eval()(*make_feats())
     assert torch.equal(embeddings, kept)
+    embeddings.zero_()
+    assert torch.equal(neck.concepts, kept)
     assert neck.concept_words == WORDS
 
 
