@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpretrain.structures import DataSample
 from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import transforms
@@ -13,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 
 from pcm_plugin.datasets.coco import read_coco_images
 from pcm_plugin.registry import DATASETS
+from pcm_plugin.structures import DataSample
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

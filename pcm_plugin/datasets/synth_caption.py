@@ -4,11 +4,11 @@ import os
 from typing import Any
 
 import numpy as np
-from mmpretrain.structures import DataSample
 from torch.utils.data import Dataset
 
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.registry import DATASETS
+from pcm_plugin.structures import DataSample
 
 
 @DATASETS.register_module()

@@ -21,7 +21,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from demo import CLIP, DATA, TARGETS, make_data, run
+from demo import CLIP, CONFIGS, DATA, TARGETS, TOOLS, make_data, run
 
 WORK = Path("work_dirs/toy_ablation")
 PAGE = Path("docs/results.md")
@@ -77,7 +77,8 @@ def run_arm(name: str, seed: int, epochs: int | None) -> None:
     if epochs is not None:
         options.append(f"train_cfg.max_epochs={epochs}")
     if not (work / "trained").exists():
-        train = ["tools/train.py", f"configs/{arm.config}.py", "--resume", "--work-dir", str(work)]
+        train = [f"{TOOLS}/train.py", f"{CONFIGS}/{arm.config}.py", "--resume"]
+        train += ["--work-dir", str(work)]
         tool([*train, "--cfg-options", *options], log)
         (work / "trained").touch()
     best = sorted(work.glob("best_*.pth"))[-1]
@@ -90,7 +91,8 @@ def run_arm(name: str, seed: int, epochs: int | None) -> None:
             changes.append(f"test_dataloader.dataset.store={DATA}/country/test_store")
             if arm.config == "pcm_toy":
                 changes.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
-        test = ["tools/test.py", f"configs/{arm.config}.py", str(best), "--work-dir", str(folder)]
+        test = [f"{TOOLS}/test.py", f"{CONFIGS}/{arm.config}.py", str(best)]
+        test += ["--work-dir", str(folder)]
         tool([*test, *(["--cfg-options", *changes] if changes else [])], log)
 
 
@@ -157,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     make_data(args.jobs)
     run(
-        f"python tools/extract.py {DATA}/town/images --captions {DATA}/town/captions_train.json "
+        f"python {TOOLS}/extract.py {DATA}/town/images --captions {DATA}/town/captions_train.json "
         f"--model {CLIP} --out {REAL_STORE}",
         REAL_STORE / "manifest.json",
     )

@@ -19,13 +19,20 @@ from pathlib import Path
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
 
+# Data and runs belong to the current folder, tools and configs to the repository.
 DATA = Path("data/toy")
 WORK = Path("work_dirs/pcm_toy")
+ROOT = Path(os.path.relpath(Path(__file__).parents[2]))
+TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
 CLIP = f"local-dir:{os.path.relpath(ASSETS / 'clip')}"
 DIFFUSION = os.path.relpath(ASSETS / "diffusion")
 SIZES = {
     "town": {"train": 1000, "val": 150, "test": 500},
     "country": {"train": 0, "val": 0, "test": 500},
+}
+QUICK_SIZES = {
+    "town": {"train": 20, "val": 10, "test": 20},
+    "country": {"train": 0, "val": 0, "test": 20},
 }
 TARGETS = {"town (in-domain)": "pcm_toy", "country (cross-domain)": "pcm_toy_town2country"}
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
@@ -52,44 +59,45 @@ def run(command: str, done: Path | None = None) -> None:
 def in_parallel(tool: str, ranks: int) -> str:
     """A tool's command on several processes of this machine."""
     if ranks == 1:
-        return f"python {tool}"
-    return f"python -m torch.distributed.run --standalone --nproc_per_node {ranks} {tool}"
+        return f"python {TOOLS / tool}"
+    launch = f"python -m torch.distributed.run --standalone --nproc_per_node {ranks}"
+    return f"{launch} {TOOLS / tool}"
 
 
-def make_data(ranks: int) -> None:
+def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     """Draw the world, paint its captions, extract features."""
-    for domain, sizes in SIZES.items():
+    for domain, sizes in world.items():
         root = DATA / domain
         build_world(root, domain, sizes)
         run(
-            f"python tools/build_concepts.py {root}/concepts.txt --model {CLIP} "
+            f"python {TOOLS}/build_concepts.py {root}/concepts.txt --model {CLIP} "
             f"--out {root}/concepts.safetensors",
             root / "concepts.safetensors",
         )
     town = DATA / "town"
     run(
-        f"python tools/build_vocabulary.py {town}/captions_train.json --min-count 3 "
+        f"python {TOOLS}/build_vocabulary.py {town}/captions_train.json --min-count 3 "
         f"--out {town}/vocabulary.txt",
         town / "vocabulary.txt",
     )
     run(
-        in_parallel("tools/generate.py", ranks)
+        in_parallel("generate.py", ranks)
         + f" {town}/captions_train.json --pipeline {DIFFUSION} --out {town}/synthetic --steps 12 "
         "--guidance 3 --format png --batch-size 25 --shard-size 250"
     )
-    extract = in_parallel("tools/extract.py", ranks)
+    extract = in_parallel("extract.py", ranks)
     run(f"{extract} {town}/synthetic --model {CLIP} --out {town}/train_store")
     for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
         run(
-            f"python tools/extract.py {root}/images --captions {root}/captions_{split}.json "
+            f"python {TOOLS}/extract.py {root}/images --captions {root}/captions_{split}.json "
             f"--model {CLIP} --out {root}/{split}_store",
             root / f"{split}_store" / "manifest.json",
         )
 
 
-def train() -> str:
+def train(options: str = "") -> str:
     """Train, or go on training; returns the best checkpoint on validation."""
-    run("python tools/train.py configs/pcm_toy.py --resume", WORK / "trained")
+    run(f"python {TOOLS}/train.py {CONFIGS}/pcm_toy.py --resume {options}", WORK / "trained")
     (WORK / "trained").touch()
     return sorted(glob.glob(f"{WORK}/best_*.pth"))[-1]
 
@@ -101,7 +109,7 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
         folder = WORK / "test" / config
         metrics = folder / "metrics.json"
         run(
-            f"python tools/test.py configs/{config}.py {checkpoint} --work-dir {folder} "
+            f"python {TOOLS}/test.py {CONFIGS}/{config}.py {checkpoint} --work-dir {folder} "
             f"--cfg-options test_evaluator.outfile={folder}/captions.json",
             metrics,
         )
@@ -120,7 +128,7 @@ def show(checkpoint: str, sheet: Path) -> None:
     from pcm_plugin.registry import MODELS
     from pcm_plugin.visualization import SheetEntry, contact_sheet, mixed_patches, save_sheet
 
-    cfg = Config.fromfile("configs/pcm_toy.py")
+    cfg = Config.fromfile(CONFIGS / "pcm_toy.py")
     backbone = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": CLIP}
     model = MODELS.build({**cfg.model, "backbone": backbone}).eval()
     load_weights(model, checkpoint)
@@ -165,10 +173,15 @@ def main() -> None:
     parser.add_argument(
         "--processes", type=int, default=min(2, os.cpu_count() or 1), help="for images and features"
     )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
+    )
     args = parser.parse_args()
     start = time.time()
-    make_data(args.processes)
-    checkpoint = train()
+    make_data(args.processes, QUICK_SIZES if args.quick else SIZES)
+    checkpoint = train("--cfg-options train_cfg.max_epochs=1" if args.quick else "")
     table = evaluate(checkpoint)
     sheet = WORK / "contact_sheet.png"
     show(checkpoint, sheet)
