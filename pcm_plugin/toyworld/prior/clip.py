@@ -1,11 +1,11 @@
 """The toy world's CLIP: an open_clip model from a config of its own, trained on the toy web.
 
-Besides captions the web has tags (what a picture shows: things, coloured things, places). They
-stand for the short texts without which "a photo of a dog" would be unlike all that was learnt, and
-they are matched to the whole picture and to its best patch alike, so that a concept's affinity is
-highest where the thing is. Contrast between picture and caption is CLIP's; the tags' loss is the
-same softmax with several positives; the best patch as a picture's score follows FILIP's idea (Yao
-et al., ICLR 2022).
+Besides captions the web has tags (what a picture shows: things, coloured things, places), and of
+things also where they are. Tags stand for the short texts without which "a photo of a dog" would be
+unlike all that was learnt; they are matched to the whole picture and to its best patch (FILIP's
+idea, Yao et al., ICLR 2022). A large CLIP learns where things are from hundreds of millions of
+pictures; this one is told, or its patches would be of no use to a mix-up: among the patches of a
+picture, a tag is to choose those on its thing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..scene import PLACES, STUDIO, Scene
 from ..things import KINDS, plural
 from .tokenizer import CONTEXT_LENGTH
 from .training import train
-from .web import Web
+from .web import CELLS, Web
 
 _EMBED = 128
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
@@ -147,16 +147,40 @@ class PriorCLIP(nn.Module):
         return F.normalize(x @ clip.text_projection, dim=-1)
 
 
-def _batch(web: Web, step: int) -> tuple[Tensor, list[int]]:
-    """A batch of pictures, each moved by some pixels so that patches see all of a thing."""
+def _batch(web: Web, step: int) -> tuple[Tensor, list[int], Tensor]:
+    """A batch of pictures, moved by half a patch at times, and what each thing covers there.
+
+    Returns:
+        Pixels (B, 3, 112, 112), rows of the web, and cover (B, 3, 49) from 0 to 1.
+    """
     rng = np.random.default_rng(step)
     rows = np.sort(rng.choice(len(web.scenes), BATCH, replace=False))
     pixels = torch.from_numpy(web.images[rows]).permute(0, 3, 1, 2).float().div_(255)
-    shift = rng.integers(-8, 9, 2)
-    padded = F.pad(pixels, (8, 8, 8, 8), mode="replicate")
-    pixels = padded[:, :, 8 + shift[0] : 120 + shift[0], 8 + shift[1] : 120 + shift[1]]
+    cover = torch.from_numpy(web.cover[rows]).float().div_(255)
+    down, right = rng.integers(0, 3, 2)
+    pixels = F.pad(pixels, (8, 8, 8, 8), mode="replicate")
+    pixels = pixels[:, :, 8 * down : 8 * down + 112, 8 * right : 8 * right + 112]
+    cover = F.pad(cover, (1, 1, 1, 1))[:, :, down : down + CELLS, right : right + CELLS]
     mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-    return (pixels - mean[:, None, None]) / std[:, None, None], rows.tolist()
+    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+    return pixels, rows.tolist(), F.avg_pool2d(cover, 2).flatten(2)
+
+
+def pointing(logits: Tensor, cover: Tensor) -> Tensor:
+    """How surely the patches on a thing are chosen among all of its picture.
+
+    Args:
+        logits (Tensor): (n, 49), scores of the thing's tag on each patch.
+        cover (Tensor): (n, 49), share of each patch that the thing covers.
+
+    Returns:
+        Tensor: Mean negative log-probability of a patch that it covers by a quarter or, if there
+        is none, by as much as any.
+    """
+    on = cover >= cover.amax(1, keepdim=True).clamp(max=0.25)
+    seen = cover.amax(1) > 0.02
+    chosen = logits.log_softmax(1).masked_fill(~on, -torch.inf).logsumexp(1)
+    return -chosen[seen].mean()
 
 
 def train_clip(web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps: int) -> None:
@@ -171,10 +195,11 @@ def train_clip(web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps:
 
     def loss_at(step: int) -> Tensor:
         rng = Random(step)
-        pixels, rows = _batch(web, step)
+        pixels, rows, cover = _batch(web, step)
         texts = [rng.choice(web.captions[i]) for i in rows]
         tags, keys = _tag_texts(rng)
-        truth = _tag_truth([web.scenes[i] for i in rows], keys)
+        scenes = [web.scenes[i] for i in rows]
+        truth = _tag_truth(scenes, keys)
         images, patches = model.images(pixels)
         captions, tag_features = model.texts(tokenizer(texts)), model.texts(tokenizer(tags))
         scale = model.clip.logit_scale.clamp(max=np.log(100)).exp()
@@ -184,9 +209,17 @@ def train_clip(web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps:
         for_tags = scale * images @ tag_features.T
         best = torch.einsum("bnd,td->btn", patches, tag_features)
         for_patches = model.patch_scale.exp() * best.amax(-1)
-        for score in (for_tags, for_patches):
-            loss = loss + (multi_positive(score, truth) + multi_positive(score.T, truth.T)) / 4
-        return loss
+        for score, weight in ((for_tags, 0.5), (for_patches, 0.25)):
+            both = multi_positive(score, truth) + multi_positive(score.T, truth.T)
+            loss = loss + weight * both
+        where = [
+            (row, j, keys.index((thing.kind, None)))
+            for row, scene in enumerate(scenes)
+            for j, thing in enumerate(scene.things)
+        ]
+        row, thing, tag = torch.tensor(where).T
+        scores = model.patch_scale.exp() * best[row, tag]
+        return loss + 0.5 * pointing(scores, cover[row, thing])
 
     trained = train(model, loss_at, checkpoint, steps, lr=1.5e-3)
     export(trained, config, folder)

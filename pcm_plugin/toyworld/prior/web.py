@@ -19,6 +19,7 @@ from ..render import SIZE, render
 from ..scene import WEB, Scene, Thing, scenes
 
 _CHUNK = 256
+CELLS = 14
 
 
 @dataclass
@@ -29,11 +30,14 @@ class Web:
         images (numpy.ndarray): uint8 (n, 112, 112, 3), in memory: rows are drawn at random.
         scenes (list[Scene]): What each picture shows.
         captions (list[list[str]]): Five captions a picture.
+        cover (numpy.ndarray): uint8 (n, 3, 14, 14), how much of each 8 x 8 pixels a picture's
+            first, second and third thing covers; 255 is all.
     """
 
     images: np.ndarray
     scenes: list[Scene]
     captions: list[list[str]]
+    cover: np.ndarray
 
 
 def scene_from_dict(data: dict) -> Scene:
@@ -41,9 +45,17 @@ def scene_from_dict(data: dict) -> Scene:
     return Scene(**{**data, "things": tuple(Thing(**t) for t in data["things"])})
 
 
-def _render_chunk(job: tuple[list[Scene], int]) -> np.ndarray:
+def _render_chunk(job: tuple[list[Scene], int]) -> tuple[np.ndarray, np.ndarray]:
     chunk, start = job
-    return np.stack([np.asarray(render(s, f"web/{start + i}").image) for i, s in enumerate(chunk)])
+    pixels = np.zeros((len(chunk), SIZE, SIZE, 3), np.uint8)
+    cover = np.zeros((len(chunk), 3, CELLS, CELLS), np.uint8)
+    side = SIZE // CELLS
+    for i, scene in enumerate(chunk):
+        picture = render(scene, f"web/{start + i}")
+        pixels[i] = np.asarray(picture.image)
+        shares = picture.masks.reshape(-1, CELLS, side, CELLS, side).mean((2, 4))
+        cover[i, : len(shares)] = np.round(255 * shares)
+    return pixels, cover
 
 
 def build_web(folder: Path, count: int, seed: int = 0, workers: int = 2) -> None:
@@ -56,12 +68,15 @@ def build_web(folder: Path, count: int, seed: int = 0, workers: int = 2) -> None
     images = np.lib.format.open_memmap(
         folder / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3)
     )
+    covers = np.zeros((count, 3, CELLS, CELLS), np.uint8)
     jobs = [(drawn[i : i + _CHUNK], i) for i in range(0, count, _CHUNK)]
     with ProcessPoolExecutor(workers) as pool, tqdm(total=count, desc="web") as bar:
-        for (chunk, start), pixels in zip(jobs, pool.map(_render_chunk, jobs), strict=True):
-            images[start : start + len(chunk)] = pixels
+        for (chunk, start), done_chunk in zip(jobs, pool.map(_render_chunk, jobs), strict=True):
+            here = slice(start, start + len(chunk))
+            images[here], covers[here] = done_chunk
             bar.update(len(chunk))
     images.flush()
+    np.save(folder / "cover.npy", covers)
     part = done.with_suffix(".part")
     with part.open("w") as file:
         for i, scene in enumerate(drawn):
@@ -77,4 +92,5 @@ def load_web(folder: Path) -> Web:
         np.load(folder / "images.npy"),
         [scene_from_dict(row["scene"]) for row in rows],
         [row["captions"] for row in rows],
+        np.load(folder / "cover.npy"),
     )

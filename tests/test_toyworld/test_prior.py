@@ -1,0 +1,129 @@
+"""The shipped prior, through the libraries' own loaders, and the pieces that trained it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.toyworld import ASSETS
+from pcm_plugin.toyworld.prior import judge, quality
+from pcm_plugin.toyworld.prior.clip import multi_positive
+from pcm_plugin.toyworld.prior.training import train
+
+
+@pytest.fixture(scope="module")
+def clip() -> OpenCLIPBackbone:
+    return OpenCLIPBackbone(f"local-dir:{ASSETS / 'clip'}")
+
+
+def test_the_prior_is_small():
+    assert sum(f.stat().st_size for f in ASSETS.rglob("*") if f.is_file()) <= 15e6
+    for part in ("clip", "diffusion"):
+        assert "## Data" in (ASSETS / part / "README.md").read_text()
+
+
+def test_clip_retrieves_the_picture_of_a_caption(clip):
+    figures = quality.retrieval(clip, 200)
+    assert figures["R@1"] >= 50
+
+
+def test_clip_finds_concepts(clip):
+    figures = quality.concept_recall(clip, 200)
+    assert figures["recall@5"] >= 80
+    assert figures["chance"] < 15
+
+
+def test_clip_finds_concepts_where_they_are(clip):
+    figures = quality.locality(clip, 100)
+    assert figures["locality"] >= 70
+    assert figures["chance"] < 25
+
+
+def test_global_feature_is_the_mean_of_the_patches_in_the_joint_space(clip):
+    from pcm_plugin.models.functional.affinity import project_patches
+
+    patches, whole = clip(torch.randn(2, 3, 112, 112))
+    weight, bias, proj = clip.clip_head().values()
+    mean = project_patches(patches, weight, bias, proj).mean(1)
+    torch.testing.assert_close(nn.functional.normalize(mean, dim=-1), whole, atol=1e-5, rtol=0)
+
+
+def test_diffusion_paints_what_it_is_told(clip):
+    from diffusers import DiffusionPipeline
+
+    pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion")
+    pipeline.set_progress_bar_config(disable=True)
+    captions = ["a red car on a street", "a green tree in the snow", "a blue boat on a lake"]
+    images = pipeline(
+        captions,
+        num_inference_steps=8,
+        guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(0),
+    ).images
+    assert {image.size for image in images} == {(112, 112)}
+    _, features = clip(torch.stack([clip.preprocess(image) for image in images]))
+    scores = features @ clip.encode_text(captions).T
+    assert scores.diag().mean() > scores.mean() + 0.05
+
+
+def test_named_things():
+    caption = "two puppies and a red automobile, beside a parasol on the grass"
+    assert judge.named_things(caption) == ["car", "dog", "umbrella"]
+
+
+def test_shuffled_leaves_nothing_in_place():
+    items = list(range(30))
+    mixed = quality.shuffled(items)
+    assert sorted(mixed) == items
+    assert all(a != b for a, b in zip(items, mixed, strict=True))
+
+
+def test_multi_positive_is_cross_entropy_with_one_positive():
+    logits = torch.randn(5, 5)
+    expected = nn.functional.cross_entropy(logits, torch.arange(5))
+    torch.testing.assert_close(multi_positive(logits, torch.eye(5, dtype=torch.bool)), expected)
+
+
+def test_multi_positive_does_not_set_positives_against_each_other():
+    truth = torch.tensor([[True, True, False]])
+    a = multi_positive(torch.tensor([[1.0, 1.0, 0.0]]), truth)
+    b = multi_positive(torch.tensor([[1.0, 1.0, -9.0]]), truth)
+    assert b < 1e-3 < a
+
+
+def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def losses(net: nn.Module):
+        return lambda step: net(torch.randn(16, 4)).square().mean()
+
+    whole = model()
+    expected = train(whole, losses(whole), tmp_path / "a.safetensors", 12, 0.01, save_every=6)
+
+    class Killed(Exception):
+        pass
+
+    first = model()
+
+    def until_eight(step):
+        if step == 8:
+            raise Killed
+        return losses(first)(step)
+
+    with pytest.raises(Killed):
+        train(first, until_eight, tmp_path / "b.safetensors", 12, 0.01, save_every=6)
+    second = model()
+    found = train(second, losses(second), tmp_path / "b.safetensors", 12, 0.01, save_every=6)
+    for mine, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_quality_figures_are_recorded_beside_the_weights():
+    figures = json.loads((ASSETS / "quality.json").read_text())
+    assert np.isfinite([v for group in figures.values() for v in group.values()]).all()

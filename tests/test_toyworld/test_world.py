@@ -1,0 +1,148 @@
+"""The toy world: what it holds, that its splits share nothing, that pictures show their scenes."""
+
+import json
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from pcm_plugin.datasets.coco import read_coco_images
+from pcm_plugin.toyworld import drawings
+from pcm_plugin.toyworld.captions import annotate
+from pcm_plugin.toyworld.render import SIZE, render
+from pcm_plugin.toyworld.scene import (
+    COUNTRY,
+    DOMAINS,
+    OUTDOORS,
+    PLACES,
+    SPLITS,
+    TOWN,
+    WEB,
+    Scene,
+    Thing,
+    scenes,
+)
+from pcm_plugin.toyworld.things import KINDS, rgb
+from pcm_plugin.toyworld.world import build_world, unseen_scenes
+
+
+def test_the_world_is_as_large_as_promised():
+    assert len(KINDS) >= 30
+    assert len(PLACES) >= 6
+    assert all(hasattr(drawings, kind) for kind in KINDS)
+    words = Counter()
+    for domain in (TOWN, COUNTRY, WEB):
+        for i, scene in enumerate(scenes(domain, "train", 600, 0)):
+            for caption in annotate(scene, domain.style, i):
+                words.update(caption.replace(",", "").split())
+    assert len(words) >= 200
+
+
+def test_every_scene_gets_five_captions_that_differ():
+    for i, scene in enumerate(scenes(TOWN, "test", 200, 0)):
+        captions = annotate(scene, "plain", i)
+        assert len(set(captions)) == 5
+        assert captions == annotate(scene, "plain", i)
+
+
+def test_captions_tell_the_truth_about_the_first_thing():
+    scene = Scene("beach", (Thing("boat", "red"),))
+    for i in range(50):
+        for caption in annotate(scene, "rich", i):
+            words = set(caption.split())
+            assert words & {"boat", "sailboat"}
+            assert not words & (set(KINDS) - {"boat"})
+            assert not words & {"blue", "green", "yellow", "orange", "purple", "pink"}
+
+
+@pytest.mark.parametrize("domain", list(DOMAINS))
+def test_splits_share_no_content_whatever_the_seed(domain):
+    content = {
+        split: {s.content for seed in (0, 1) for s in scenes(DOMAINS[domain], split, 300, seed)}
+        for split in SPLITS
+    }
+    for a, b in combinations(SPLITS, 2):
+        assert not content[a] & content[b]
+
+
+def test_the_web_never_shows_what_the_domains_are_tested_on():
+    web = {s.content for s in scenes(WEB, "train", 3000, 0)}
+    assert not web & {s.content for s in unseen_scenes(400)}
+
+
+def test_domains_differ():
+    seen = {d.name: Counter(s.place for s in scenes(d, "train", 400, 0)) for d in (TOWN, COUNTRY)}
+    assert set(seen["town"]) & set(seen["country"]) == {"park"}
+    words = {
+        d.name: np.mean(
+            [
+                len(annotate(s, d.style, i, 1)[0].split())
+                for i, s in enumerate(scenes(d, "train", 400, 0))
+            ]
+        )
+        for d in (TOWN, COUNTRY)
+    }
+    assert words["country"] > words["town"] + 1
+
+
+def test_unknown_split_is_named():
+    with pytest.raises(ValueError, match="split='dev'"):
+        next(scenes(TOWN, "dev", 1, 0))
+
+
+def test_a_seed_gives_one_picture_and_another_gives_another():
+    scene = Scene("street", (Thing("car", "red"), Thing("dog", "brown")), "left of")
+    a, b, c = (np.asarray(render(scene, seed).image, float) for seed in (1, 1, 2))
+    assert a.shape == (SIZE, SIZE, 3)
+    assert (a == b).all()
+    assert np.abs(a - c).mean() > 5
+
+
+def test_masks_lie_on_the_things():
+    scene = Scene("studio", (Thing("ball", "red", "large"),))
+    red = np.array(rgb("red", KINDS["ball"]))
+    for seed in range(5):
+        picture = render(scene, seed)
+        pixels, mask = np.asarray(picture.image, float), picture.masks[0]
+        assert 0.02 < mask.mean() < 0.9
+        inside = np.abs(pixels[mask] - red).sum(1).mean()
+        assert inside < np.abs(pixels[~mask] - red).sum(1).mean() + 60
+        assert (pixels[mask][:, 0] - pixels[mask][:, 1]).mean() > 40
+
+
+@pytest.mark.parametrize("relation", ["left of", "right of", "above"])
+def test_relations_can_be_seen(relation):
+    first = "kite" if relation == "above" else "ball"
+    scene = Scene("park", (Thing(first, "red"), Thing("car", "blue")), relation)
+    for seed in range(8):
+        rows, columns = zip(*(np.nonzero(m) for m in render(scene, seed).masks), strict=True)
+        if relation == "above":
+            assert rows[0].mean() < rows[1].mean()
+        else:
+            assert (columns[0].mean() < columns[1].mean()) == (relation == "left of")
+
+
+def test_light_changes_the_picture():
+    bright, dark = (
+        np.asarray(render(Scene(OUTDOORS[0], (Thing("dog", "brown"),), light=light), 0).image)
+        for light in ("sun", "dark")
+    )
+    assert bright.mean() > dark.mean() + 30
+
+
+def test_build_world_writes_what_a_user_would_bring(tmp_path):
+    sizes = {"train": 6, "val": 3, "test": 4}
+    build_world(tmp_path, "town", sizes, workers=1)
+    for split, count in sizes.items():
+        images = read_coco_images(tmp_path / f"captions_{split}.json")
+        assert len(images) == count
+        assert {len(i.captions) for i in images} == {2 if split == "train" else 5}
+        assert all((tmp_path / "images" / i.file_name).exists() for i in images)
+        truth = [json.loads(r) for r in (tmp_path / f"scenes_{split}.jsonl").open()]
+        assert [t["image_id"] for t in truth] == [i.image_id for i in images]
+    before = (tmp_path / "captions_test.json").stat().st_mtime_ns
+    build_world(tmp_path, "town", sizes, workers=1)
+    assert (tmp_path / "captions_test.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="remove it first"):
+        build_world(tmp_path, "town", sizes, seed=1, workers=1)
