@@ -8,6 +8,7 @@ WORDS is a text file with a word, or a short phrase, a line.
 import argparse
 
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.concepts import TEMPLATES, embed_words, read_words, save_concepts
 from pcm_plugin.synthesis.extract import model_identity
 
@@ -37,4 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

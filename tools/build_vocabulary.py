@@ -6,6 +6,7 @@ python tools/build_vocabulary.py CAPTIONS --min-count 5 --out vocabulary.txt
 import argparse
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.captions import read_captions
 
 
@@ -25,4 +26,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

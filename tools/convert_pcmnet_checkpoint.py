@@ -7,7 +7,6 @@ python tools/test.py configs/pcm_coco.py pcm_coco.safetensors
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from safetensors.torch import save
@@ -15,6 +14,7 @@ from safetensors.torch import save
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.conversion import convert_official, read_official
+from pcm_plugin.plain_errors import plain_errors
 
 
 def convert(src: str, dst: str, vocabulary: str) -> str:
@@ -31,8 +31,9 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
     if Path(dst).suffix != ".safetensors":
         raise ValueError(f"DST={dst}: name it .safetensors, the format it is written in")
     words = Vocabulary.from_file(vocabulary)
+    official = read_official(src)
     try:
-        state, sizes = convert_official(read_official(src))
+        state, sizes = convert_official(official)
     except ValueError as error:
         raise ValueError(f"{src}: {error}") from error
     if sizes.vocab_size != len(words):
@@ -58,11 +59,9 @@ def main() -> None:
     parser.add_argument("dst", help="the .safetensors file to write")
     parser.add_argument("--vocabulary", required=True, help="the vocabulary.txt of that model")
     args = parser.parse_args()
-    try:
-        print(convert(args.src, args.dst, args.vocabulary))
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
+    print(convert(args.src, args.dst, args.vocabulary))
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -9,6 +9,7 @@ Run again after an interruption, it makes the shards that are missing.
 
 import argparse
 
+from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.sources import open_source
 
@@ -55,4 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -8,6 +8,7 @@ Run again after an interruption, it makes the shards that are missing.
 
 import argparse
 
+from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.generate import GenerateSettings, generate
 
 
@@ -39,4 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

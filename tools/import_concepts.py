@@ -5,8 +5,8 @@ python tools/import_concepts.py coco400_embeddings_ViT-B32_with_ensemble.pickle 
 """
 
 import argparse
-import sys
 
+from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.concepts import save_concepts
 from pcm_plugin.synthesis.released_concepts import read_released_concepts
 
@@ -19,13 +19,11 @@ def main() -> None:
     parser.add_argument("--model", help="open_clip's name of the CLIP, kept as a remark")
     parser.add_argument("--pretrained", default="openai", help="its weights, kept as a remark")
     args = parser.parse_args()
-    try:
-        words, embeddings = read_released_concepts(args.src)
-        save_concepts(args.dst, words, embeddings, args.model, args.pretrained)
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
+    words, embeddings = read_released_concepts(args.src)
+    save_concepts(args.dst, words, embeddings, args.model, args.pretrained)
     print(f"{args.dst}: {len(words)} concepts of width {embeddings.shape[1]}")
 
 
 if __name__ == "__main__":
-    main()
+    with plain_errors():
+        main()

@@ -1,0 +1,23 @@
+"""How a command says what is wrong with its input."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the process with code 1 and the message alone where input or files are at fault.
+
+    What a user can mend is raised as OSError, ValueError or, by open_clip, RuntimeError. Anything
+    else is a fault of the program and keeps its traceback.
+
+    Raises:
+        SystemExit: With the message, in place of such an error.
+    """
+    try:
+        yield
+    except NotImplementedError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(str(error) or type(error).__name__)
