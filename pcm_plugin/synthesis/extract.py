@@ -96,8 +96,11 @@ def extract(
     Raises:
         FileNotFoundError: If the model's folder is missing.
         ValueError: If the store was made with other settings, or of other images, or if not one
-            image of a shard can be read.
+            image of a shard can be read, or a number is out of range.
     """
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
     rank = rank or Rank.from_environment()
     record = settings.as_record() | {"source": source.settings}
     folder = ShardFolder.resume(out, FORMAT, record, len(source.shards))

@@ -107,8 +107,11 @@ def generate(
     Raises:
         FileNotFoundError: If captions or a local pipeline are missing.
         ValueError: If there are no captions, or the folder was made with other settings or
-            captions; the difference is named.
+            captions; the difference is named. If a number is out of range.
     """
+    for name, value in (("batch_size", batch_size), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
     rank = rank or Rank.from_environment()
     count = sum(1 for _ in _first(captions, limit))
     if not count:

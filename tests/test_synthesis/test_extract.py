@@ -213,6 +213,8 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, 5)
     with pytest.raises(ValueError, match=r"has 2 of 5 shards: run the same tools/generate.py"):
         open_source(tmp_path / "shards", None, 10)
+    with pytest.raises(ValueError, match="batch_size=0: give at least 1"):
+        run(images, clip, tmp_path / "store", batch_size=0)
     for wrong in ({"dtype": "int8"}, {"caption_template": "a photo"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
             ExtractSettings(clip, **wrong)
