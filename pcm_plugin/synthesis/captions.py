@@ -50,6 +50,10 @@ def read_captions(path: str | os.PathLike) -> Iterator[Caption]:
     path = Path(path)
     first = next((line for _, line in _lines(path)), "")
     head = _json_or_none(first)
+    if first == "[" or (isinstance(head, list) and any(isinstance(row, dict) for row in head)):
+        raise ValueError(
+            f"{path}: a JSON list: give COCO captions JSON, JSONL (an object a line), or plain text"
+        )
     if isinstance(head, dict) and "annotations" not in head:
         yield from _read_jsonl(path)
     elif first.startswith("{"):
@@ -84,7 +88,9 @@ def _read_coco(path: Path) -> Iterator[Caption]:
             yield Caption(own, str(row.get("image_id", own)), text)
 
 
-def _text(row: dict[str, Any], place: str) -> str:
+def _text(row: Any, place: str) -> str:
+    if not isinstance(row, dict):
+        raise ValueError(f"{place}: not a JSON object: {str(row)[:60]!r}")
     text = row.get("caption")
     if not isinstance(text, str):
         raise ValueError(f'{place}: no "caption", only {sorted(row)}')

@@ -65,6 +65,9 @@ def test_coco_captions_keep_the_annotations_ids(tmp_path, indent):
         ('{\n"annotations": [\n', r"captions:\d: neither JSON nor JSONL"),
         ('{\n"images": []}', r"JSON without \"annotations\""),
         ('{"annotations": [{"id": 1}]}', r"annotations\[0\]: no \"caption\""),
+        ('{"annotations": ["a dog"]}', r"annotations\[0\]: not a JSON object: 'a dog'"),
+        ('[{"caption": "a dog"}]', "captions: a JSON list: give COCO captions JSON, JSONL"),
+        ('[\n{"caption": "a dog"}\n]', "captions: a JSON list"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, content, message):
