@@ -128,10 +128,14 @@ def read_words(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no words, or looks like captions or JSON.
+        ValueError: If it holds no words, is not UTF-8, or looks like captions or JSON.
     """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error.reason}") from None
     words: dict[str, None] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         word = " ".join(line.split())
         if len(word.split()) > _LONGEST_CONCEPT or word.startswith(("{", "[")):
             raise ValueError(

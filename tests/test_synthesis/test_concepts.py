@@ -91,6 +91,11 @@ def test_word_lists_are_read_and_captions_refused(tmp_path):
     path.write_text("\n")
     with pytest.raises(ValueError, match="no words in"):
         read_words(path)
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"words\.txt: not UTF-8"):
+        read_words(path)
+    path.write_bytes(b"\xef\xbb\xbfdog\n")
+    assert read_words(path) == ["dog"]
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
