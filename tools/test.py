@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
@@ -37,7 +38,7 @@ def main() -> None:
     try:
         model = getattr(runner.model, "module", runner.model)
         load_weights(model, args.checkpoint)
-    except ValueError as error:
+    except (ValueError, UnpicklingError) as error:
         sys.exit(str(error))
     metrics = {name: float(value) for name, value in runner.test().items()}
     if is_main_process():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 try:
@@ -54,6 +55,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         FileNotFoundError: If there is no such file.
         pickle.UnpicklingError: If the file asks for a class that is neither torch's nor
             MMEngine's own; nothing of it has been run then.
+        ValueError: If the file is no checkpoint at all, such as an empty one.
         RuntimeError: If this torch is too old to read MMEngine's checkpoints safely.
     """
     path = Path(filename).expanduser()
@@ -61,7 +63,10 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         raise FileNotFoundError(f"checkpoint {filename} does not exist")
     if path.suffix == ".safetensors":
         device = "cpu" if map_location is None else str(map_location)
-        return {"state_dict": load_file(path, device=device)}
+        try:
+            return {"state_dict": load_file(path, device=device)}
+        except SafetensorError as error:
+            raise ValueError(f"{filename} is not a checkpoint: {error}") from error
     if not hasattr(torch.serialization, "safe_globals"):
         raise RuntimeError(
             f"{filename}: torch {torch.__version__} cannot read checkpoints without running them: "
@@ -70,6 +75,11 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location=map_location, weights_only=True)
+    # Bytes that are no pickle at all fail in any way, as KeyError for one.
+    except (EOFError, LookupError) as error:
+        raise ValueError(
+            f"{filename} is not a checkpoint: {type(error).__name__} {error}"
+        ) from error
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(
             f"{filename} is refused: it holds more than tensors and MMEngine's own records, and "
@@ -114,9 +124,15 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
         filename: See :func:`load_local_checkpoint`.
 
     Raises:
-        ValueError: If the file holds other keys or shapes than the model.
+        ValueError: If the file holds other keys or shapes than the model, or is a checkpoint of
+            the released trainer.
     """
     checkpoint = load_local_checkpoint(filename, "cpu")
+    if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):
+        raise ValueError(
+            f"{filename} looks like a checkpoint of the released PCM-Net: convert it with "
+            "tools/convert_pcmnet_checkpoint.py first"
+        )
     try:
         keys = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
     except RuntimeError as error:

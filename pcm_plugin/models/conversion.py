@@ -132,8 +132,9 @@ def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
             f"{path} holds more than tensors and plain values, and is not read for that; save its "
             f"state dict alone, with torch.save or as safetensors: {error}"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    # Bytes that are no pickle at all fail in any way, as KeyError for one.
+    except (SafetensorError, RuntimeError, EOFError, LookupError) as error:
+        raise ValueError(f"{path} is not a checkpoint: {type(error).__name__} {error}") from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -129,6 +129,19 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         load_weights(torch.nn.Linear(2, 1), str(path))
 
 
+def test_what_is_no_checkpoint_of_ours_is_named(tmp_path):
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("hello there")
+        with pytest.raises(ValueError, match=f"{name} is not a checkpoint"):
+            load_local_checkpoint(str(tmp_path / name))
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(ValueError, match=r"empty\.pth is not a checkpoint"):
+        load_local_checkpoint(str(tmp_path / "empty.pth"))
+    torch.save({"model": {"predictor.logits.bias": torch.zeros(1)}}, tmp_path / "released.pth")
+    with pytest.raises(ValueError, match=r"released\.pth .*tools/convert_pcmnet_checkpoint.py"):
+        load_weights(torch.nn.Linear(2, 1), str(tmp_path / "released.pth"))
+
+
 def test_weights_of_a_run_on_stored_features_fit_a_model_with_a_backbone(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"head.weight": torch.ones(1, 2), "head.bias": torch.zeros(1)}, path)
