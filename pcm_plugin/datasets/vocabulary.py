@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.text import tokenize
 
 STOP = 0
@@ -99,10 +100,10 @@ class Vocabulary:
             raise ValueError(f"{path}: {error}") from None
 
     def to_file(self, path: str | os.PathLike) -> None:
-        """Write the words, one a line, in UTF-8."""
+        """Write the words, one a line, in UTF-8; an old file is replaced whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{word}\n" for word in self.words), encoding="utf-8")
+        write_bytes(path, "".join(f"{word}\n" for word in self.words).encode())
 
     def encode(self, caption: str, max_len: int = 20) -> tuple[Tensor, Tensor]:
         """Turn a caption into the decoder's input and its target.
