@@ -31,6 +31,11 @@ def main() -> None:
     parser.add_argument("--autoencoder-steps", type=int, default=6000)
     parser.add_argument("--diffusion-steps", type=int, default=12_000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--from-shipped",
+        action="store_true",
+        help="without a checkpoint in the cache, begin with the weights in --out",
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
@@ -49,14 +54,22 @@ def main() -> None:
     if "clip" in args.stages:
         from pcm_plugin.toyworld.prior.clip import train_clip
 
-        train_clip(web, clip_folder, args.cache / "clip.safetensors", vocab_size, args.clip_steps)
+        train_clip(
+            web,
+            clip_folder,
+            args.cache / "clip.safetensors",
+            vocab_size,
+            args.clip_steps,
+            args.from_shipped,
+        )
     if "autoencoder" in args.stages or "diffusion" in args.stages:
         from transformers import AutoTokenizer
 
         from pcm_plugin.toyworld.prior import diffusion
 
+        shipped = args.out / "diffusion" if args.from_shipped else None
         vae = diffusion.train_autoencoder(
-            web, args.cache / "autoencoder.safetensors", args.autoencoder_steps
+            web, args.cache / "autoencoder.safetensors", args.autoencoder_steps, shipped
         )
         if "diffusion" in args.stages:
             latents = diffusion.encode_web(vae, web, args.cache / "latents.safetensors")
@@ -68,6 +81,7 @@ def main() -> None:
                 args.cache / "diffusion.safetensors",
                 vocab_size,
                 args.diffusion_steps,
+                shipped,
             )
             diffusion.export(vae, model, scale, tokenizer, args.out / "diffusion")
 

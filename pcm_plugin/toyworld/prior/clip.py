@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -183,14 +183,28 @@ def pointing(logits: Tensor, cover: Tensor) -> Tensor:
     return -chosen[seen].mean()
 
 
-def train_clip(web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps: int) -> None:
-    """Train on the web and write an open_clip folder (half precision) beside its tokenizer."""
+def train_clip(
+    web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps: int, start: bool = False
+) -> None:
+    """Train on the web and write an open_clip folder (half precision) beside its tokenizer.
+
+    Args:
+        web (Web): The pictures.
+        folder (Path): Where the tokenizer is and the model goes.
+        checkpoint (Path): Of the training; if there is one, training goes on from it.
+        vocab_size (int): Tokens of the tokenizer.
+        steps (int): Steps in all.
+        start (bool): Without a checkpoint, begin with the weights in ``folder``. Defaults to False.
+    """
     import open_clip
     from open_clip.tokenizer import HFTokenizer
 
     config = model_config(vocab_size)
     torch.manual_seed(0)
     model = PriorCLIP(open_clip.CLIP(**config["model_cfg"]))
+    if start:
+        weights = load_file(folder / "open_clip_model.safetensors")
+        model.clip.load_state_dict({k: v.float() for k, v in weights.items()})
     tokenizer = HFTokenizer(str(folder), context_length=CONTEXT_LENGTH)
 
     def loss_at(step: int) -> Tensor:

@@ -74,16 +74,20 @@ def _carry_colours(vae: Any) -> None:
     out.weight[:, 3:] *= 0.1
 
 
-def train_autoencoder(web: Web, checkpoint: Path, steps: int) -> Any:
+def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None = None) -> Any:
     """Squared and absolute error of pixels, and that of their differences, which keeps edges.
 
     Latents get a little noise, so that what the diffusion leaves does no harm, and are held near
     nought by their square. Trained on crops: it has no attention, so a crop teaches what a picture
-    would, and many small steps teach more than few large ones.
+    would, and many small steps teach more than few large ones. Without a checkpoint it begins with
+    the weights in the pipeline's folder ``start``, if given.
     """
     torch.manual_seed(0)
-    vae = build_autoencoder()
-    _carry_colours(vae)
+    if start:
+        vae = type(build_autoencoder()).from_pretrained(start / "vae", torch_dtype=torch.float32)
+    else:
+        vae = build_autoencoder()
+        _carry_colours(vae)
     vae.to(memory_format=torch.channels_last)
 
     def loss_at(step: int) -> Tensor:
@@ -167,13 +171,36 @@ def scheduler_config() -> dict:
 
 
 def train_diffusion(
-    web: Web, latents: Tensor, tokenizer, checkpoint: Path, vocab_size: int, steps: int
+    web: Web,
+    latents: Tensor,
+    tokenizer: Any,
+    checkpoint: Path,
+    vocab_size: int,
+    steps: int,
+    start: Path | None = None,
 ) -> tuple[TextToLatents, float]:
-    """Returns the averaged networks and the latents' scaling factor."""
+    """Train U-Net and text encoder.
+
+    Args:
+        web (Web): Its captions.
+        latents (Tensor): (n, 8, 14, 14), its pictures encoded.
+        tokenizer: A transformers tokenizer.
+        checkpoint (Path): Of the training; if there is one, training goes on from it.
+        vocab_size (int): Tokens of the tokenizer.
+        steps (int): Steps in all.
+        start (Path | None): A pipeline's folder to begin with, without a checkpoint.
+
+    Returns:
+        The averaged networks and the latents' scaling factor.
+    """
     from diffusers import DDIMScheduler
 
     torch.manual_seed(0)
     model = TextToLatents(vocab_size)
+    if start:
+        for part, folder in ((model.unet, "unet"), (model.text, "text_encoder")):
+            shipped = type(part).from_pretrained(start / folder, torch_dtype=torch.float32)
+            part.load_state_dict(shipped.state_dict())
     model.unet.to(memory_format=torch.channels_last)
     scale = 1 / latents[:4096].float().std().item()
     schedule: Any = DDIMScheduler(**scheduler_config())
