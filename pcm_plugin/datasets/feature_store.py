@@ -133,8 +133,8 @@ class FeatureStore:
         damaged = folder.damaged(checksums=False)
         if damaged:
             raise ValueError(
-                f"files of {self.path} are missing or cut: {', '.join(damaged)}; make the "
-                "store anew with tools/extract.py"
+                f"files of {self.path} are missing or cut: {', '.join(damaged)}; "
+                "run the same tools/extract.py command again to make them anew"
             )
         info = folder.manifest["info"]
         self.num_patches: int = info["num_patches"]

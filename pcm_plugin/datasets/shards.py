@@ -50,6 +50,8 @@ class ShardFolder:
     ) -> "ShardFolder":
         """Open a folder for writing; make it if it is new.
 
+        A shard whose files are missing or cut is no longer listed, so that it is made again.
+
         Args:
             path: The folder.
             format: What its shards hold.
@@ -69,8 +71,10 @@ class ShardFolder:
                 write_json(path / "manifest.json", manifest)
             folder = cls(path, format)
             _refuse_changes(path, folder.manifest["settings"], settings)
-            if folder.manifest.get("expected") != expected:
-                folder.manifest["expected"] = expected
+            lost = set(folder.damaged(checksums=False))
+            whole = {k: v for k, v in folder.shards.items() if lost.isdisjoint(v["files"])}
+            if lost or folder.manifest.get("expected") != expected:
+                folder.manifest |= {"expected": expected, "shards": whole}
                 write_json(path / "manifest.json", folder.manifest)
         return folder
 

@@ -87,7 +87,10 @@ class GeneratedImages:
             )
         damaged = folder.damaged(checksums=False)
         if damaged:
-            raise ValueError(f"files of {path} are missing or cut: {', '.join(damaged)}")
+            raise ValueError(
+                f"files of {path} are missing or cut: {', '.join(damaged)}; "
+                "run the same tools/generate.py command again to make them anew"
+            )
         self._path = path
         self.settings: dict[str, Any] = {"images": folder.manifest["fingerprint"]}
         self.shards = [

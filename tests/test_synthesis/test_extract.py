@@ -130,8 +130,15 @@ def test_ranks_and_restarts_make_the_same_store(tmp_path, images, clip, monkeypa
     run(images, clip, tmp_path / "killed", shard_size=1)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
-    monkeypatch.setattr("pcm_plugin.synthesis.extract.OpenCLIPBackbone", None)
-    run(images, clip, tmp_path / "whole", shard_size=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("pcm_plugin.synthesis.extract.OpenCLIPBackbone", None)
+        run(images, clip, tmp_path / "whole", shard_size=1)
+
+    # Files that were lost or cut since are made again.
+    (tmp_path / "killed" / "shard-00001.jsonl").unlink()
+    (tmp_path / "killed" / "shard-00002.safetensors").write_bytes(b"cut")
+    run(images, clip, tmp_path / "killed", shard_size=1)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
@@ -211,7 +218,7 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     with pytest.raises(ValueError, match=r"missing or cut: shard-00001.tar"):
         open_source(tmp_path / "shards", None, 10)
     ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, 5)
-    with pytest.raises(ValueError, match=r"has 2 of 5 shards: run the same tools/generate.py"):
+    with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the same tools/generate.py"):
         open_source(tmp_path / "shards", None, 10)
     with pytest.raises(ValueError, match="batch_size=0: give at least 1"):
         run(images, clip, tmp_path / "store", batch_size=0)
