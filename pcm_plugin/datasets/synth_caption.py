@@ -66,13 +66,15 @@ class SynthCaptionDataset(Dataset):
         else:
             self._scores = self.store.clip_scores
             self._items = np.arange(self.store.num_captions)
+            if not len(self._scores):
+                raise ValueError(f"the images of {store} have no captions: there are no pairs")
             if min_clip_score is not None:
                 self._items = self._items[self._scores >= min_clip_score]
             if not len(self._items):
                 raise ValueError(
                     f"none of the {len(self._scores)} pairs of {store} has "
                     f"min_clip_score={min_clip_score}; the best has "
-                    f"{self._scores.max(initial=0):.3f}"
+                    f"{self._scores.max():.3f}"
                 )
         if max_pairs is not None and max_pairs < len(self._items):
             chosen = np.random.default_rng(seed).permutation(self._items)[:max_pairs]

@@ -62,6 +62,13 @@ def test_poor_pairs_are_left_out(store):
         build(store, min_clip_score=9)
 
 
+def test_a_store_without_captions_is_for_tests_only(tmp_path):
+    build_store(tmp_path / "store", [[], []])
+    assert len(build([tmp_path / "store"], test_mode=True)) == 2
+    with pytest.raises(ValueError, match="have no captions"):
+        build([tmp_path / "store"])
+
+
 def test_a_choice_of_pairs_is_fixed_and_nested(store):
     def chosen(**kwargs):
         return [item["data_samples"].gt_caption for item in build(store, **kwargs)]
