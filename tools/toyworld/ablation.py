@@ -18,10 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).parent))
 from demo import CLIP, CONFIGS, DATA, TARGETS, TOOLS, make_data, run
+from tqdm import tqdm
 
 WORK = Path("work_dirs/toy_ablation")
 PAGE = Path("docs/results.md")
