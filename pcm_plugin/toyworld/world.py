@@ -19,14 +19,18 @@ from pcm_plugin.datasets.coco import write_coco_captions
 
 from .captions import annotate
 from .render import render
-from .scene import DOMAINS, PLACES, SPLITS, Scene, scenes
+from .scene import DOMAINS, SPLITS, Scene, scenes
 from .things import KINDS
 
 CAPTIONS = {"train": 2, "val": 5, "test": 5}
 """Captions a scene, by split."""
 
-CONCEPTS = (*KINDS, *(place.replace("living room", "room") for place in PLACES))
-"""The nouns to look for: what things and places are called first."""
+CONCEPTS = tuple(KINDS)
+"""The nouns to look for: what things are called first.
+
+Places are not among them. They cover most of a picture, so that their patches would be the ones of
+highest affinity, and the mix would describe skies and floors.
+"""
 
 
 def _draw(job: tuple[Scene, str, Path]) -> None:

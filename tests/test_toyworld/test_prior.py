@@ -33,7 +33,7 @@ def test_clip_retrieves_the_picture_of_a_caption(clip):
 def test_clip_finds_concepts(clip):
     figures = quality.concept_recall(clip, 200)
     assert figures["recall@5"] >= 80
-    assert figures["chance"] < 15
+    assert figures["chance"] < 20
 
 
 def test_clip_finds_concepts_where_they_are(clip):

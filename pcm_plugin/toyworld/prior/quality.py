@@ -17,7 +17,6 @@ from pcm_plugin.synthesis.concepts import TEMPLATES
 from ..captions import annotate
 from ..render import render
 from ..scene import Scene
-from ..things import KINDS
 from ..world import CONCEPTS, unseen_scenes
 
 GRID = 7
@@ -71,8 +70,7 @@ def _cells(mask: np.ndarray) -> np.ndarray:
 def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
     """In scenes of two things: does the patch of highest affinity lie on the thing? Per cent."""
     scenes = [s for s in unseen_scenes(3 * count, seed=3, minimum=2) if len(s.things) == 2][:count]
-    concepts = _embed(clip, tuple(KINDS))
-    names = list(KINDS)
+    concepts = _embed(clip, CONCEPTS)
     patches, _, pictures = _features(clip, scenes)
     head = clip.clip_head()
     weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
@@ -82,7 +80,7 @@ def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
         for thing, mask in zip(scene.things, picture.masks, strict=True):
             cells = _cells(mask)
             if cells.any():
-                best = int((row @ concepts[names.index(thing.kind)]).argmax())
+                best = int((row @ concepts[CONCEPTS.index(thing.kind)]).argmax())
                 hits.append(bool(cells[best]))
                 chances.append(cells.mean())
     return {"locality": 100 * np.mean(hits).item(), "chance": 100 * np.mean(chances).item()}
