@@ -13,6 +13,12 @@ python_of_project() {
 launch() {
     local processes=$1 rendezvous
     shift
+    case $processes in
+        '' | *[!0-9]* | 0)
+            echo "number of processes: '$processes' is no whole number above 0" >&2
+            exit 2
+            ;;
+    esac
     if [ "${NNODES:-1}" = 1 ]; then
         # A free port of its own, so that two runs may share a machine.
         rendezvous=(--standalone)

@@ -56,6 +56,10 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         sys.exit(f"config {args.config} does not exist")
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
+    neck = cfg.get("model", {}).get("neck") or {}
+    if "train" not in loops and "clip_head" in neck:
+        # A checkpoint holds the head; its file is only there to begin a training.
+        neck["clip_head"] = None
     try:
         check_inputs(cfg, loops)
     except MissingInputError as error:

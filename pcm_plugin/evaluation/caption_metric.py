@@ -1,6 +1,7 @@
 """Scores of captions against references, as a metric of MMEngine."""
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmengine.logging import print_log
 
 from pcm_plugin.datasets.durable import write_json
 from pcm_plugin.datasets.text import tokenize
-from pcm_plugin.evaluation.scorers import SCORERS
+from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS
 from pcm_plugin.registry import METRICS
 
 
@@ -81,7 +82,8 @@ class CaptionMetric(BaseMetric):
             results: What :meth:`process` kept.
 
         Returns:
-            Score by name, times 100; those of failed scorers are missing.
+            Score by name, times 100; NaN where the scorer failed, which no hook takes for
+            the best.
         """
         by_image: dict[Any, dict[str, Any]] = {}
         for result in results:
@@ -102,7 +104,8 @@ class CaptionMetric(BaseMetric):
         references = {key: [*map(_words, value["references"])] for key, value in scored.items()}
         metrics: dict[str, float] = {}
         for name in self.scorers:
-            metrics |= _attempt(f"scorer {name}", SCORERS[name], references, captions) or {}
+            found = _attempt(f"scorer {name}", SCORERS[name], references, captions)
+            metrics |= found or dict.fromkeys(SCORE_NAMES.get(name, (name,)), math.nan)
         return metrics
 
     def _write(self, by_image: dict[Any, dict[str, Any]]) -> None:

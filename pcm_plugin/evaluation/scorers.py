@@ -37,6 +37,8 @@ def cider(references: References, captions: Captions) -> dict[str, float]:
 Scorer = Callable[[References, Captions], dict[str, float]]
 SCORERS: dict[str, Scorer] = {"BLEU": bleu, "ROUGE-L": rouge_l, "CIDEr": cider}
 """The scorers that :class:`~pcm_plugin.evaluation.CaptionMetric` knows by name."""
+SCORE_NAMES: dict[str, tuple[str, ...]] = {"BLEU": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")}
+"""What a scorer's scores are called, where not as the scorer itself."""
 
 
 def _as_lists(captions: Captions) -> dict[Hashable, list[str]]:

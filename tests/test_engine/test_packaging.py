@@ -65,3 +65,13 @@ def test_without_any_mmcv_the_error_says_which_to_install():
     last = run.stderr.strip().splitlines()[-1]
     assert "pip install mmcv-lite" in last
     assert last.startswith("ImportError"), last
+
+
+def test_the_toy_weights_are_in_the_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    globs = setup["options.package_data"]["pcm_plugin.toyworld"].split(",")
+    package = ROOT / "pcm_plugin" / "toyworld"
+    shipped = {path for glob in globs for path in package.glob(glob.strip()) if path.is_file()}
+    assert shipped == {path for path in (package / "assets").rglob("*") if path.is_file()}
+    assert package / "assets" / "diffusion" / "unet" / "config.json" in shipped
