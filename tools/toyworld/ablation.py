@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo import CLIP, CONFIGS, DATA, TARGETS, TOOLS, make_data, run
+from demo import CLIP, CONFIGS, DATA, KEEP_MEMORY, TARGETS, TOOLS, make_data, run
 from tqdm import tqdm
 
 WORK = Path("work_dirs/toy_ablation")
@@ -50,13 +50,7 @@ ARMS = {
 
 def tool(command: list[str], log: Path) -> None:
     """Run one of our tools on one thread, its output in a log."""
-    environment = {
-        "MALLOC_TRIM_THRESHOLD_": "1000000000",
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TOP_PAD_": "100000000",
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a") as file:
         result = subprocess.run(
             [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment

@@ -38,18 +38,20 @@ TARGETS = {"town (in-domain)": "pcm_toy", "country (cross-domain)": "pcm_toy_tow
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
 
 
+# Small tensors come and go; keeping their memory saves the kernel clearing it each time.
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+
+
 def run(command: str, done: Path | None = None) -> None:
     """Print and run a command, unless what it makes is there."""
     if done is not None and done.exists():
         return
     print(f"\n$ {command}", flush=True)
-    # Small tensors come and go; keeping their memory saves the kernel clearing it each time.
-    environment = {
-        "MALLOC_TRIM_THRESHOLD_": "1000000000",
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TOP_PAD_": "100000000",
-        **os.environ,
-    }
+    environment = {**KEEP_MEMORY, **os.environ}
     words = [sys.executable if w == "python" else w for w in shlex.split(command)]
     result = subprocess.run(words, env=environment)
     if result.returncode:
