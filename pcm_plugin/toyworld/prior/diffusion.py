@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from pcm_plugin.datasets.durable import write_bytes
+
 from .tokenizer import CONTEXT_LENGTH
 from .training import train
 from .web import Web
@@ -107,9 +109,7 @@ def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None
 @torch.inference_mode()
 def encode_web(vae: Any, web: Web, path: Path) -> Tensor:
     """Latents of the whole web, float16 (n, 8, 14, 14), not scaled; cached at ``path``."""
-    from safetensors.torch import load_file, save_file
-
-    from .training import write_atomically
+    from safetensors.torch import load_file, save
 
     if path.exists():
         return load_file(path)["latents"]
@@ -118,7 +118,7 @@ def encode_web(vae: Any, web: Web, path: Path) -> Tensor:
         rows = np.arange(start, min(start + 64, len(web.scenes)))
         parts.append(vae.encode(_pixels(web, rows)).latents.half())
     latents = torch.cat(parts).contiguous()
-    write_atomically(path, lambda p: save_file({"latents": latents}, p))
+    write_bytes(path, save({"latents": latents}))
     return latents
 
 

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pcm_plugin.datasets.durable import write_bytes
+
 Module = TypeVar("Module", bound=nn.Module)
 logger = logging.getLogger(__name__)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside and rename, so that a killed job leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    write(part)
-    os.replace(part, path)
 
 
 def _save(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam, step: int):
@@ -36,7 +30,7 @@ def _save(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.A
                 tensors[f"{key}.{name}"] = state[key]
     # safetensors stores no shared memory; clone what modules tie together
     tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-    write_atomically(path, lambda p: save_file(tensors, p, {"step": str(step)}))
+    write_bytes(path, save(tensors, {"step": str(step)}))
 
 
 def _load(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam) -> int:
