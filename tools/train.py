@@ -6,12 +6,13 @@ python tools/train.py configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=
 import argparse
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
 
-from pcm_plugin.engine.checkpoints import latest_checkpoint
+from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
 
 
@@ -51,6 +52,10 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     elif not checkpoint.is_file():
         sys.exit(f"--resume: checkpoint {checkpoint} does not exist")
     else:
+        try:
+            check_resumable(checkpoint)
+        except (ValueError, RuntimeError, UnpicklingError) as error:
+            sys.exit(f"--resume: {error}")
         cfg.resume, cfg.load_from = True, str(checkpoint)
 
 

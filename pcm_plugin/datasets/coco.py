@@ -34,6 +34,11 @@ def read_coco_images(path: str | os.PathLike) -> list[CocoImage]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         captions: dict[Any, list[str]] = {image["id"]: [] for image in content["images"]}
         for annotation in content["annotations"]:
+            if annotation["image_id"] not in captions:
+                raise ValueError(
+                    f"{path}: an annotation has image_id={annotation['image_id']!r}, "
+                    'which is none of its "images"'
+                )
             captions[annotation["image_id"]].append(annotation["caption"])
         return [
             CocoImage(str(image["id"]), image["file_name"], captions[image["id"]])

@@ -59,7 +59,8 @@ class ShardFolder:
             expected: How many shards the work at hand needs.
 
         Raises:
-            ValueError: If the folder was made with other settings; the difference is named.
+            ValueError: If the folder was made with other settings, and the difference is named, or
+                of more than is expected now.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -71,6 +72,11 @@ class ShardFolder:
                 write_json(path / "manifest.json", manifest)
             folder = cls(path, format)
             _refuse_changes(path, folder.manifest["settings"], settings)
+            if len(folder.shards) > expected:
+                raise ValueError(
+                    f"{path} holds {len(folder.shards)} shards, more than the {expected} of what "
+                    "is given now: give as much as before, or another folder"
+                )
             lost = set(folder.damaged(checksums=False))
             whole = {k: v for k, v in folder.shards.items() if lost.isdisjoint(v["files"])}
             if lost or folder.manifest.get("expected") != expected:

@@ -93,7 +93,7 @@ class Vocabulary:
                 f"no vocabulary at {path}; make one with: "
                 f"python tools/build_vocabulary.py CAPTIONS --out {path}"
             )
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
         try:
             return cls(line.strip() for line in lines)
         except ValueError as error:

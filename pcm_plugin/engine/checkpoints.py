@@ -115,6 +115,22 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def check_resumable(filename: str | Path) -> None:
+    """Read a checkpoint to see whether a run can go on from it.
+
+    Raises:
+        ValueError: If it is no checkpoint, or holds weights without a run's state.
+        pickle.UnpicklingError: See :func:`load_local_checkpoint`.
+    """
+    checkpoint = load_local_checkpoint(str(filename), "cpu")
+    absent = [key for key in ("meta", "message_hub", "optimizer") if key not in checkpoint]
+    if absent:
+        raise ValueError(
+            f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
+            "run with its weights, give --cfg-options load_from=" + str(filename)
+        )
+
+
 def load_weights(model: torch.nn.Module, filename: str) -> None:
     """Load weights that must fit.
 

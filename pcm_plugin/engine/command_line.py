@@ -12,7 +12,7 @@ from mmengine.device import is_cuda_available
 
 from .checkpoints import use_safe_loading
 from .distributed import start_cpu_group
-from .inputs import MissingInputError, check_inputs
+from .inputs import MissingInputError, check_features, check_inputs
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         The config with the command line's settings in it.
 
     Raises:
-        SystemExit: With code 1 and a message if the config or one of its inputs is missing.
+        SystemExit: With code 1 and a message if the config or one of its inputs is missing,
+            unfinished, or does not go with the others.
     """
     if not Path(args.config).is_file():
         sys.exit(f"config {args.config} does not exist")
@@ -62,7 +63,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         neck["clip_head"] = None
     try:
         check_inputs(cfg, loops)
-    except MissingInputError as error:
+        check_features(cfg, loops)
+    except (MissingInputError, ValueError) as error:
         sys.exit(str(error))
     cfg.launcher = args.launcher
     if args.work_dir is not None:

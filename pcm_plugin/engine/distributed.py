@@ -52,7 +52,10 @@ def start_cpu_group(launcher: str, cfg: Config) -> bool:
 
 
 def _take_environment_from_slurm() -> None:
-    absent = [name for name in ("SLURM_PROCID", "SLURM_NTASKS") if name not in os.environ]
+    names = ["SLURM_PROCID", "SLURM_NTASKS"]
+    if "MASTER_ADDR" not in os.environ:
+        names.append("SLURM_NODELIST")
+    absent = [name for name in names if name not in os.environ]
     if absent:
         raise RuntimeError(
             f"--launcher slurm, but {', '.join(absent)} not in the environment: "

@@ -1,10 +1,13 @@
-"""Say what is missing before anything is built."""
+"""Say what is missing, or does not belong together, before anything is built."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.synthesis.concepts import load_concepts
 
 
 class MissingInputError(FileNotFoundError):
@@ -51,10 +54,42 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         raise MissingInputError("\n".join(lines).rstrip())
 
 
-def _paths(cfg: Config, key: str) -> list[str]:
+def check_features(cfg: Config, loops: Iterable[str]) -> None:
+    """Check that feature stores are whole and that one CLIP made them and the concepts.
+
+    CLIPs of one size have features of one shape, so that a mixture would train, and learn little.
+
+    Args:
+        cfg: The final config, its files there.
+        loops: Which of ``train``, ``val`` and ``test`` will run.
+
+    Raises:
+        ValueError: If a file is not what it should be, or two name different models.
+    """
+    makers: dict[str, str] = {}
+    for loop in loops:
+        for path in _paths(cfg, f"{loop}_dataloader.dataset.store", optional=True):
+            made_by = FeatureStore(path).settings
+            makers[path] = _clip_name(made_by.get("model"), made_by.get("pretrained"))
+    for path in _paths(cfg, "model.neck.concepts", optional=True):
+        concepts = load_concepts(path)
+        # A released concept list may not say where it is from.
+        if concepts.model is not None:
+            makers[path] = _clip_name(concepts.model, concepts.pretrained)
+    if len(set(makers.values())) > 1:
+        lines = ["Features and concepts must come from one CLIP, but here are several:"]
+        lines += [f"  {path}: {maker}" for path, maker in makers.items()]
+        raise ValueError("\n".join([*lines, "Make those that differ again, with one --model."]))
+
+
+def _clip_name(model: str | None, pretrained: str | None) -> str:
+    return f"{model}, pretrained={pretrained}" if pretrained else str(model)
+
+
+def _paths(cfg: Config, key: str, optional: bool = False) -> list[str]:
     value: Any = cfg
     for part in key.split("."):
-        if value is None:
+        if value is None or (optional and part not in value):
             return []
         if part not in value:
             raise KeyError(f"prerequisites name {key!r}, but the config has no {part!r} there")

@@ -75,6 +75,11 @@ def test_file_holds_the_words_from_index_one(tmp_path):
     assert Vocabulary.from_file(path) == Vocabulary(["a", "h\u00fctte"])
 
 
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path):
+    (tmp_path / "vocabulary.txt").write_text("a\ndog\n", encoding="utf-8-sig")
+    assert Vocabulary.from_file(tmp_path / "vocabulary.txt").words == ["a", "dog"]
+
+
 def test_file_errors_name_the_file_and_the_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tools/build_vocabulary.py"):
         Vocabulary.from_file(tmp_path / "none.txt")

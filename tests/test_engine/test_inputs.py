@@ -1,7 +1,11 @@
 import pytest
+import torch
 from mmengine.config import Config
 
-from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.engine.inputs import MissingInputError, check_features, check_inputs
+from pcm_plugin.synthesis.concepts import save_concepts
+from tests.builders import build_store
 
 
 def config(tmp_path, **paths):
@@ -60,3 +64,40 @@ def test_a_prerequisite_that_is_no_setting_is_an_error(tmp_path):
     cfg.prerequisites[0].key = "model.vocabularies"
     with pytest.raises(KeyError, match=r"model\.vocabularies"):
         check_inputs(cfg, loops=("train",))
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A config of a store and a concept file, both of the CLIP called random."""
+    build_store(tmp_path / "store", [["a dog"], ["a cat"]])
+    concepts = tmp_path / "concepts.safetensors"
+    save_concepts(concepts, ["dog", "cat"], torch.eye(2, 5), "random")
+    return Config(
+        dict(
+            model=dict(neck=dict(concepts=str(concepts))),
+            train_dataloader=dict(dataset=dict(store=str(tmp_path / "store"))),
+        )
+    )
+
+
+def test_features_and_concepts_of_one_clip_pass(features):
+    check_features(features, loops=("train",))
+    save_concepts(features.model.neck.concepts, ["dog", "cat"], torch.eye(2, 5))
+    check_features(features, loops=("train",))
+
+
+def test_features_and_concepts_of_two_clips_are_refused(features):
+    path = features.model.neck.concepts
+    save_concepts(path, ["dog", "cat"], torch.eye(2, 5), "random", "openai")
+    with pytest.raises(ValueError, match=r"one CLIP") as caught:
+        check_features(features, loops=("train",))
+    assert f"{path}: random, pretrained=openai" in str(caught.value)
+    assert f"{features.train_dataloader.dataset.store}: random" in str(caught.value)
+
+
+def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):
+    path = features.train_dataloader.dataset.store
+    ShardFolder.resume(path, "pcm-features", {"model": "random", "seed": 0}, 3)
+    check_features(features, loops=("test",))
+    with pytest.raises(ValueError, match="has 1 of 3 shards"):
+        check_features(features, loops=("train",))

@@ -89,3 +89,6 @@ def test_coco_file_round_trip(tmp_path):
     path.write_text('{"annotations": []}')
     with pytest.raises(ValueError, match="not a COCO captions file: no 'images'"):
         read_coco_images(path)
+    path.write_text('{"images": [], "annotations": [{"image_id": 2, "caption": "a"}]}')
+    with pytest.raises(ValueError, match='an annotation has image_id=2, which is none of its "im'):
+        read_coco_images(path)

@@ -141,6 +141,8 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
     generate(captions, settings, tmp_path / "grown")
     generate(captions, settings, tmp_path / "whole")
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
+    with pytest.raises(ValueError, match="more than the 1 of what is given now"):
+        generate(captions, settings, tmp_path / "whole", limit=settings.shard_size)
     captions.write_text("\n".join(reversed(CAPTIONS)))
     with pytest.raises(ValueError, match="made of other captions"):
         generate(captions, settings, tmp_path / "whole")

@@ -184,7 +184,9 @@ def test_missing_data_is_said_at_once(tmp_path):
     [
         (["configs/none.py"], "config configs/none.py does not exist"),
         (["--resume", "none.pth"], "--resume: checkpoint none.pth does not exist"),
+        (["--resume", "configs/pcm_coco.py"], "--resume: configs/pcm_coco.py is"),
         (["--launcher", "pytorch"], "RANK"),
+        (["--launcher", "slurm"], "SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST not in"),
     ],
 )
 def test_plain_words_for_wrong_arguments(train, tmp_path, args, message):
@@ -207,3 +209,11 @@ def test_refuses_to_resume_from_a_foreign_pickle(train, tmp_path):
     assert result.code == 1
     assert "foreign.pth is refused" in result.output
     assert not (tmp_path / "sprung").exists()
+
+
+def test_weights_alone_are_no_run_to_resume(train, survivor, tmp_path):
+    torch.save({"state_dict": weights(survivor)}, tmp_path / "weights.pth")
+    result = train(tmp_path / "run", "--resume", tmp_path / "weights.pth")
+    assert result.code == 1
+    assert "weights.pth has no meta, message_hub, optimizer" in result.output
+    assert "Traceback" not in result.output
