@@ -74,6 +74,17 @@ def test_named_things():
     assert judge.named_things(caption) == ["car", "dog", "umbrella"]
 
 
+def test_a_fair_judge_names_as_many_things_as_there_are():
+    seen, depicted = torch.rand(40, 36), torch.zeros(40, 36)
+    depicted[:, ::9] = 1
+    threshold = judge.fair_threshold(seen, depicted)
+    assert (seen > threshold).sum() == depicted.sum()
+    only_first = torch.zeros(2, 36)
+    only_first[:, 0] = 1
+    first, second = list(judge.KINDS)[:2]
+    assert judge.found_share(only_first, [[first, second], [first]], 0.5) == pytest.approx(2 / 3)
+
+
 def test_shuffled_leaves_nothing_in_place():
     items = list(range(30))
     mixed = quality.shuffled(items)

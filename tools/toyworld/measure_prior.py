@@ -3,8 +3,9 @@
     python tools/toyworld/measure_prior.py --cache data/toy_prior
 
 CLIP: retrieval, concept recall and locality on unseen scenes. Diffusion: how many of the things
-that a caption names a judge finds in the image (the judge is trained on first use, in the cache
-folder), and where its CLIP score lies between that of random pairs and that of real pairs.
+that a caption names a judge finds in the image (it is trained on first use, in the cache folder,
+and names as many things of real pictures as there are), and where its CLIP score lies between that
+of random pairs and that of real pairs.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from pcm_plugin.toyworld.prior import quality
 from pcm_plugin.toyworld.prior.web import load_web
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.scene import TOWN, scenes
+from pcm_plugin.toyworld.world import unseen_scenes
 
 
 def measure_clip(clip: OpenCLIPBackbone) -> dict:
@@ -55,14 +57,21 @@ def measure_diffusion(
             generator=generator,
         ).images
     judge = judging.train_judge(load_web(cache / "web"), cache / "judge.safetensors")
+    unseen = unseen_scenes(500, seed=4)
+    pictures = [np.asarray(render(s, f"judge/{i}").image) for i, s in enumerate(unseen)]
+    seen = judging.see(judge, np.stack(pictures))
+    depicted = judging.truth(unseen)
+    threshold = judging.fair_threshold(seen, depicted)
+    right = (seen > threshold) & depicted.bool()
     named = [judging.named_things(c) for c in captions]
     pixels = {
         "synthetic": np.stack([np.asarray(i) for i in made]),
         "real": np.stack([np.asarray(i) for i in real]),
     }
-    found = {k: judging.found_share(judging.see(judge, v), named) for k, v in pixels.items()}
+    saw = {k: judging.see(judge, v) for k, v in pixels.items()}
+    found = {k: judging.found_share(v, named, threshold) for k, v in saw.items()}
     found["random caption"] = judging.found_share(
-        judging.see(judge, pixels["synthetic"]), quality.shuffled(named)
+        saw["synthetic"], quality.shuffled(named), threshold
     )
     features = {
         k: torch.cat(
@@ -78,6 +87,10 @@ def measure_diffusion(
         clip, features["real"], quality.shuffled(captions)
     )
     return {
+        "judge on unseen real pictures": {
+            "threshold": threshold,
+            "precision and recall": 100 * (right.sum() / depicted.sum()).item(),
+        },
         "named things found by the judge": {k: 100 * v for k, v in found.items()},
         "CLIP score (2.5 cos)": {k: v.mean().item() for k, v in scores.items()},
     }

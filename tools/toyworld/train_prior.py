@@ -74,9 +74,11 @@ def main() -> None:
         if "diffusion" in args.stages:
             latents = diffusion.encode_web(vae, web, args.cache / "latents.safetensors")
             tokenizer = AutoTokenizer.from_pretrained(clip_folder)
+            patches = diffusion.encode_patches(clip_folder, web, args.cache / "patches.safetensors")
             model, scale = diffusion.train_diffusion(
                 web,
                 latents,
+                patches,
                 tokenizer,
                 args.cache / "diffusion.safetensors",
                 vocab_size,

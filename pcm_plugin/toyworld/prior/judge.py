@@ -59,7 +59,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def train_judge(web: Web, checkpoint: Path, steps: int = 1500) -> nn.Module:
+def train_judge(web: Web, checkpoint: Path, steps: int = 4000) -> nn.Module:
     """Binary cross-entropy a kind; a smoothed copy of the weights comes back."""
     torch.manual_seed(1)
     judge = build_judge()
@@ -82,7 +82,21 @@ def see(judge: nn.Module, pixels: np.ndarray, batch: int = 100) -> Tensor:
     return torch.cat(parts).sigmoid()
 
 
-def found_share(seen: Tensor, named: list[list[str]], threshold: float = 0.5) -> float:
+def fair_threshold(seen: Tensor, depicted: Tensor) -> float:
+    """The probability above which the judge names as many things as there are.
+
+    Args:
+        seen (Tensor): (n, kinds), what it says of real pictures.
+        depicted (Tensor): (n, kinds), 1 where a kind is there.
+
+    Returns:
+        float: At this threshold it is as often wrong in what it names as in what it misses.
+    """
+    ordered = seen.flatten().sort(descending=True).values
+    return ordered[int(depicted.sum())].item()
+
+
+def found_share(seen: Tensor, named: list[list[str]], threshold: float) -> float:
     """Share of the named things that the judge finds, over all pictures."""
     names = list(KINDS)
     hits = [
