@@ -69,6 +69,27 @@ def test_diffusion_loads_like_any_other_pipeline_and_listens_to_caption_and_seed
     assert np.abs(first - paint("a white sheep in the snow", 0)).mean() > 1
 
 
+def test_painted_pictures_fit_their_captions(clip):
+    from diffusers import DiffusionPipeline
+
+    captions = [
+        "a green tree in the snow",
+        "a boat on a lake",
+        "a brown horse on a beach",
+        "an elephant in the desert",
+        "a car on a street",
+        "a house in a park",
+    ]
+    pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion")
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    made = pipeline(captions, num_inference_steps=8, guidance_scale=7.5, generator=generator)
+    _, images = clip(torch.stack([clip.preprocess(image) for image in made.images]))
+    scores = 2.5 * images @ clip.encode_text(captions).T
+    own, others = scores.diag().mean(), scores[~torch.eye(6, dtype=torch.bool)].mean()
+    assert own > others + 0.5
+
+
 def test_named_things():
     caption = "two puppies and a red automobile, beside a parasol on the grass"
     assert judge.named_things(caption) == ["car", "dog", "umbrella"]
