@@ -2,8 +2,7 @@
 
 python tools/convert_pcmnet_checkpoint.py released.pth pcm_coco.safetensors \
     --vocabulary data/coco/vocabulary.txt
-python tools/test.py configs/pcm_coco.py pcm_coco.safetensors \
-    --cfg-options model.neck.clip_head=None
+python tools/test.py configs/pcm_coco.py pcm_coco.safetensors
 """
 
 import argparse

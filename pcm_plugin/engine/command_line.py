@@ -10,9 +10,11 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 
+from pcm_plugin.plain_errors import plain_errors
+
 from .checkpoints import use_safe_loading
 from .distributed import start_cpu_group
-from .inputs import MissingInputError, check_features, check_inputs
+from .inputs import check_features, check_inputs
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,11 +63,9 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
     if "train" not in loops and "clip_head" in neck:
         # A checkpoint holds the head; its file is only there to begin a training.
         neck["clip_head"] = None
-    try:
+    with plain_errors():
         check_inputs(cfg, loops)
         check_features(cfg, loops)
-    except (MissingInputError, ValueError) as error:
-        sys.exit(str(error))
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -82,8 +82,6 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
         # of others. cuBLAS needs a workspace of fixed size for it, and reads this once.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
+    with plain_errors():
         start_cpu_group(args.launcher, cfg)
-    except RuntimeError as error:
-        sys.exit(str(error))
     use_safe_loading()

@@ -64,6 +64,7 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
         loops: Which of ``train``, ``val`` and ``test`` will run.
 
     Raises:
+        FileNotFoundError: If a folder holds no store.
         ValueError: If a file is not what it should be, or two name different models.
     """
     makers: dict[str, str] = {}

@@ -217,3 +217,12 @@ def test_weights_alone_are_no_run_to_resume(train, survivor, tmp_path):
     assert result.code == 1
     assert "weights.pth has no meta, message_hub, optimizer" in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = train(tmp_path / "run", **{"train_dataloader.dataset.store": tmp_path / "empty"})
+    assert result.code == 1
+    assert f"no feature store at {tmp_path / 'empty'}" in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()

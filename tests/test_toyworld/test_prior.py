@@ -1,6 +1,7 @@
 """The shipped prior, through the libraries' own loaders, and the pieces that trained it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior import judge, quality
 from pcm_plugin.toyworld.prior.clip import multi_positive
 from pcm_plugin.toyworld.prior.training import train
+from tests.test_tools.commands import run
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +161,28 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
 def test_quality_figures_are_recorded_beside_the_weights():
     figures = json.loads((ASSETS / "quality.json").read_text())
     assert np.isfinite([v for group in figures.values() for v in group.values()]).all()
+
+
+def test_the_prior_is_trained_by_its_command_and_prolonged(tmp_path):
+    from diffusers import DiffusionPipeline
+
+    def train_prior(steps: int) -> Path:
+        counts = [f"--{part}-steps={steps}" for part in ("clip", "autoencoder", "diffusion")]
+        folders = ["--cache", tmp_path / "cache", "--out", tmp_path / "out"]
+        size = ["--pictures", 200, "--threads", 1]
+        log = tmp_path / "log"
+        result = run("toyworld/train_prior.py", *folders, *size, *counts, log=log, timeout=200)
+        assert result.code == 0, result.output
+        return tmp_path / "out"
+
+    unet = "diffusion/unet/diffusion_pytorch_model.safetensors"
+    once = (train_prior(1) / unet).read_bytes()
+    twice = (train_prior(2) / unet).read_bytes()
+    assert len(once) == len(twice)
+    assert once != twice
+    clip = OpenCLIPBackbone(f"local-dir:{tmp_path / 'out' / 'clip'}")
+    assert clip(torch.zeros(1, 3, 112, 112))[0].shape == (1, 49, 128)
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "out" / "diffusion")
+    assert pipeline("a dog", num_inference_steps=1).images[0].size == (112, 112)
+    # the head that aligns with CLIP is a help of the training alone
+    assert not any("align" in name for name in pipeline.unet.state_dict())

@@ -147,6 +147,12 @@ class PriorCLIP(nn.Module):
         return F.normalize(x @ clip.text_projection, dim=-1)
 
 
+def normalise(pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) in [0, 1] to what the model takes."""
+    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+    return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
 def _batch(web: Web, step: int) -> tuple[Tensor, list[int], Tensor]:
     """A batch of pictures, moved by half a patch at times, and what each thing covers there.
 
@@ -161,9 +167,7 @@ def _batch(web: Web, step: int) -> tuple[Tensor, list[int], Tensor]:
     pixels = F.pad(pixels, (8, 8, 8, 8), mode="replicate")
     pixels = pixels[:, :, 8 * down : 8 * down + 112, 8 * right : 8 * right + 112]
     cover = F.pad(cover, (1, 1, 1, 1))[:, :, down : down + CELLS, right : right + CELLS]
-    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
-    pixels = (pixels - mean[:, None, None]) / std[:, None, None]
-    return pixels, rows.tolist(), F.avg_pool2d(cover, 2).flatten(2)
+    return normalise(pixels), rows.tolist(), F.avg_pool2d(cover, 2).flatten(2)
 
 
 def pointing(logits: Tensor, cover: Tensor) -> Tensor:

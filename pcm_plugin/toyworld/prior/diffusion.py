@@ -4,17 +4,19 @@ An autoencoder (112 px -> 14 x 14 latents), then a U-Net and a CLIP text encoder
 to predict the velocity of the diffusion (Salimans and Ho, ICLR 2022), weighted by min-SNR-5 (Hang
 et al., ICCV 2023), with the caption left out one time in ten for guidance. What the U-Net holds at
 its coarsest is drawn towards CLIP's patch features of the clean picture, on the same 7 x 7 grid:
-representation alignment (Yu et al., ICLR 2025), which spares most of the hours in which a
-diffusion model finds out what things there are.
+representation alignment (Yu et al., ICLR 2025), by which a diffusion model learns sooner what
+things there are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -23,18 +25,14 @@ from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.affinity import project_patches
 
+from .clip import normalise
 from .tokenizer import CONTEXT_LENGTH
 from .training import train
-from .web import Web
+from .web import Web, to_tensor
 
 _VAE_BATCH, _VAE_CROP, _BATCH = 16, 40, 64
 _ALIGN = 0.25  # weight of the alignment
 LATENTS = 8
-
-
-def _pixels(web: Web, rows: np.ndarray) -> Tensor:
-    """Float (B, 3, 112, 112) in [-1, 1]."""
-    return torch.from_numpy(web.images[rows]).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def build_autoencoder() -> Any:
@@ -102,7 +100,7 @@ def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None
         rng = np.random.default_rng(step)
         rows = rng.integers(0, len(web.scenes), _VAE_BATCH)
         top, left = rng.integers(0, 112 - _VAE_CROP + 1, 2)
-        x = _pixels(web, rows)[..., top : top + _VAE_CROP, left : left + _VAE_CROP]
+        x = to_tensor(web.images[rows])[..., top : top + _VAE_CROP, left : left + _VAE_CROP]
         x = x.contiguous(memory_format=torch.channels_last)
         z = vae.encode(x).latents
         y = vae.decode(z + 0.05 * torch.randn_like(z)).sample
@@ -113,40 +111,33 @@ def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None
 
 
 @torch.inference_mode()
+def _encoded(encode: Callable[[Tensor], Tensor], web: Web, path: Path) -> Tensor:
+    """What ``encode`` makes of all pictures in [-1, 1], in float16; cached at ``path``."""
+    if path.exists():
+        return load_file(path)[path.stem]
+    parts = []
+    for start in tqdm(range(0, len(web.scenes), 64), desc=path.stem, mininterval=5):
+        parts.append(encode(to_tensor(web.images[start : start + 64])).half())
+    encoded = torch.cat(parts).contiguous()
+    write_bytes(path, save({path.stem: encoded}))
+    return encoded
+
+
 def encode_web(vae: Any, web: Web, path: Path) -> Tensor:
     """Latents of the whole web, float16 (n, 8, 14, 14), not scaled; cached at ``path``."""
-    from safetensors.torch import load_file, save
-
-    if path.exists():
-        return load_file(path)["latents"]
-    parts = []
-    for start in tqdm(range(0, len(web.scenes), 64), desc="latents", mininterval=5):
-        rows = np.arange(start, min(start + 64, len(web.scenes)))
-        parts.append(vae.encode(_pixels(web, rows)).latents.half())
-    latents = torch.cat(parts).contiguous()
-    write_bytes(path, save({"latents": latents}))
-    return latents
+    return _encoded(lambda pixels: vae.encode(pixels).latents, web, path)
 
 
-@torch.inference_mode()
 def encode_patches(clip_folder: Path, web: Web, path: Path) -> Tensor:
     """The web's patches in CLIP's joint space, float16 (n, 49, Dc); cached at ``path``."""
-    from safetensors.torch import load_file, save
-
-    if path.exists():
-        return load_file(path)["patches"]
     clip = OpenCLIPBackbone(f"local-dir:{clip_folder}")
     weight, bias, proj = clip.clip_head().values()
-    parts = []
-    for start in tqdm(range(0, len(web.scenes), 64), desc="patches", mininterval=5):
-        # the toy CLIP's normalisation: mean 0.5, deviation 0.25
-        pixels = 2 * _pixels(web, np.arange(start, min(start + 64, len(web.scenes))))
-        parts.append(
-            F.normalize(project_patches(clip(pixels)[0], weight, bias, proj), dim=-1).half()
-        )
-    patches = torch.cat(parts).contiguous()
-    write_bytes(path, save({"patches": patches}))
-    return patches
+
+    def encode(pixels: Tensor) -> Tensor:
+        patches, _ = clip(normalise(pixels.add(1).div(2)))
+        return F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
+
+    return _encoded(encode, web, path)
 
 
 class TextToLatents(nn.Module):

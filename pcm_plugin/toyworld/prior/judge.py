@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..scene import Scene
 from ..things import KINDS, plural
 from .training import train
-from .web import Web
+from .web import Web, to_tensor
 
 _BATCH = 64
 _WORDS = {
@@ -52,11 +52,6 @@ def build_judge() -> nn.Module:
     return nn.Sequential(
         *layers, nn.Conv2d(160, len(KINDS), 1), nn.AdaptiveMaxPool2d(1), nn.Flatten()
     )
-
-
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 (n, 112, 112, 3) to float (n, 3, 112, 112) in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def train_judge(web: Web, checkpoint: Path, steps: int = 4000) -> nn.Module:

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..captions import annotate
@@ -38,6 +40,11 @@ class Web:
     scenes: list[Scene]
     captions: list[list[str]]
     cover: np.ndarray
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (n, 112, 112, 3) to float32 (n, 3, 112, 112) in [-1, 1]."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 def scene_from_dict(data: dict) -> Scene:
