@@ -10,6 +10,7 @@ from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
@@ -52,10 +53,6 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     elif not checkpoint.is_file():
         sys.exit(f"--resume: checkpoint {checkpoint} does not exist")
     else:
-        try:
-            check_resumable(checkpoint)
-        except (ValueError, RuntimeError, UnpicklingError) as error:
-            sys.exit(f"--resume: {error}")
         cfg.resume, cfg.load_from = True, str(checkpoint)
 
 
@@ -65,7 +62,14 @@ def main() -> None:
     cfg = load_config(args, loops=("train", "val"))
     apply_options(cfg, args)
     prepare_process(args, cfg)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    if cfg.get("resume") and cfg.get("load_from"):
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        try:
+            check_resumable(cfg.load_from, model)
+        except (ValueError, RuntimeError, UnpicklingError) as error:
+            sys.exit(f"--resume: {error}")
+    runner.train()
 
 
 if __name__ == "__main__":

@@ -115,20 +115,27 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def check_resumable(filename: str | Path) -> None:
+def check_resumable(filename: str | Path, model: torch.nn.Module) -> None:
     """Read a checkpoint to see whether a run can go on from it.
 
+    Args:
+        filename: See :func:`load_local_checkpoint`.
+        model: The run's model; gets the weights, as it will again when the run resumes.
+
     Raises:
-        ValueError: If it is no checkpoint, or holds weights without a run's state.
+        ValueError: If it is no checkpoint, holds weights without a run's state, or weights that do
+            not fit the model.
         pickle.UnpicklingError: See :func:`load_local_checkpoint`.
     """
     checkpoint = load_local_checkpoint(str(filename), "cpu")
-    absent = [key for key in ("meta", "message_hub", "optimizer") if key not in checkpoint]
+    needed = ("meta", "message_hub", "optimizer", "state_dict")
+    absent = [key for key in needed if key not in checkpoint]
     if absent:
         raise ValueError(
             f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
             "run with its weights, give --cfg-options load_from=" + str(filename)
         )
+    _fill(model, checkpoint["state_dict"], filename)
 
 
 def load_weights(model: torch.nn.Module, filename: str) -> None:
@@ -149,8 +156,12 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
             f"{filename} looks like a checkpoint of the released PCM-Net: convert it with "
             "tools/convert_pcmnet_checkpoint.py first"
         )
+    _fill(model, checkpoint.get("state_dict", checkpoint), filename)
+
+
+def _fill(model: torch.nn.Module, weights: dict[str, torch.Tensor], filename: str | Path) -> None:
     try:
-        keys = model.load_state_dict(checkpoint.get("state_dict", checkpoint), strict=False)
+        keys = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{filename} does not fit the model: {error}") from None
     missing = [key for key in keys.missing_keys if not key.startswith("backbone.")]

@@ -219,6 +219,14 @@ def test_weights_alone_are_no_run_to_resume(train, survivor, tmp_path):
     assert "Traceback" not in result.output
 
 
+def test_a_run_of_another_model_is_not_resumed(train, survivor, tmp_path):
+    result = train(tmp_path / "run", "--resume", survivor, **{"model.neck.mix": "none"})
+    assert result.code == 1
+    assert "does not fit the model" in result.output
+    assert "neck.text_proj.weight" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):
     (tmp_path / "empty").mkdir()
     result = train(tmp_path / "run", **{"train_dataloader.dataset.store": tmp_path / "empty"})
