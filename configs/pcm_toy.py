@@ -28,8 +28,8 @@ model = dict(
     decoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
 )
 
-# Some 1,500 iterations in all: a short warm-up, and a multiplier that keeps its peak near 1e-3.
-train_cfg = dict(max_epochs=24)
-optim_wrapper = dict(optimizer=dict(lr=0.2))
-param_scheduler = dict(embed_dims=128, warmup=200)
+# Some 1,500 iterations in all: a short warm-up, and a multiplier that keeps its peak near 2.5e-3.
+train_cfg = dict(max_epochs=16)
+optim_wrapper = dict(optimizer=dict(lr=0.5))
+param_scheduler = dict(embed_dims=128, warmup=300)
 default_hooks = dict(logger=dict(interval=20))

@@ -7,9 +7,10 @@ split, so that train, val and test share no content, whatever the seed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from .things import KINDS
 
@@ -55,6 +56,11 @@ class Scene:
             return "train"
         digest = hashlib.sha256(self.content.encode()).digest()
         return {0: "test", 1: "val"}.get(digest[0] % 10, "train")
+
+
+def scene_from_dict(data: Mapping[str, Any]) -> Scene:
+    """The inverse of :func:`dataclasses.asdict` for a scene."""
+    return Scene(**{**data, "things": tuple(Thing(**thing) for thing in data["things"])})
 
 
 @dataclass(frozen=True)

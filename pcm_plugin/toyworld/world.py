@@ -19,10 +19,10 @@ from pcm_plugin.datasets.coco import write_coco_captions
 
 from .captions import annotate
 from .render import render
-from .scene import DOMAINS, SPLITS, Scene, scenes
+from .scene import DOMAINS, SPLITS, Scene, scene_from_dict, scenes
 from .things import KINDS
 
-CAPTIONS = {"train": 2, "val": 5, "test": 5}
+CAPTIONS = {"train": 1, "val": 5, "test": 5}
 """Captions a scene, by split."""
 
 CONCEPTS = tuple(KINDS)
@@ -89,6 +89,12 @@ def build_world(
         )
     (root / "concepts.txt").write_text("\n".join(CONCEPTS) + "\n")
     done.write_text(json.dumps(settings) + "\n")
+
+
+def read_scenes(path: Path) -> dict[str, Scene]:
+    """The scenes of a ``scenes_*.jsonl`` that :func:`build_world` wrote, by image id."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row.pop("image_id"): scene_from_dict(row) for row in rows}
 
 
 def unseen_scenes(count: int, seed: int = 0, minimum: int = 1) -> list[Scene]:

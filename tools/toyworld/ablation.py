@@ -21,6 +21,10 @@ from pathlib import Path
 from demo import CLIP, CONFIGS, DATA, KEEP_MEMORY, TARGETS, TOOLS, make_data, run
 from tqdm import tqdm
 
+from pcm_plugin.toyworld.scene import Scene
+from pcm_plugin.toyworld.truth import agreement
+from pcm_plugin.toyworld.world import read_scenes
+
 WORK = Path("work_dirs/toy_ablation")
 PAGE = Path("docs/results.md")
 START, END = "<!-- ablation table: tools/toyworld/ablation.py -->", "<!-- end of table -->"
@@ -78,20 +82,29 @@ def run_arm(name: str, seed: int, epochs: int | None) -> None:
         folder = work / config
         if (folder / "metrics.json").exists():
             continue
-        changes = list(arm.options)
+        changes = [*arm.options, f"test_evaluator.outfile={folder}/captions.json"]
         if config != "pcm_toy":
             changes.append(f"test_dataloader.dataset.store={DATA}/country/test_store")
             if arm.config == "pcm_toy":
                 changes.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
         test = [f"{TOOLS}/test.py", f"{CONFIGS}/{arm.config}.py", str(best)]
         test += ["--work-dir", str(folder)]
-        tool([*test, *(["--cfg-options", *changes] if changes else [])], log)
+        tool([*test, "--cfg-options", *changes], log)
 
 
 def scores(name: str, config: str, metric: str) -> list[float]:
     """One score of an arm, over the seeds that are done."""
     files = sorted((WORK / name).glob(f"seed*/{config}/metrics.json"))
     return [json.loads(f.read_text())["metrics"][f"caption/{metric}"] for f in files]
+
+
+def readings(name: str, config: str, truth: dict[str, Scene]) -> list[dict[str, float]]:
+    """What an arm's captions say of their scenes, over the seeds that are done."""
+    rows = []
+    for file in sorted((WORK / name).glob(f"seed*/{config}/captions.json")):
+        said = {row["image_id"]: row["caption"] for row in json.loads(file.read_text())}
+        rows.append(agreement([said[image_id] for image_id in truth], list(truth.values())))
+    return rows
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
@@ -114,7 +127,7 @@ def table() -> str:
                 cell = "{:.1f} ± {:.1f}".format(*mean_and_error(values)) if values else "-"
                 cells.append(cell)
         lines.append(f"| {arm.title} | {count} | " + " | ".join(cells) + " |")
-    lines.append("")
+    lines += ["", *truth_table(), ""]
     for title, config in TARGETS.items():
         values = {n: scores(n, config, "CIDEr") for n in ("base", "both", "oracle", "text")}
         if all(len(v) > 1 for v in values.values()):
@@ -128,6 +141,20 @@ def table() -> str:
                 f"{both[0] - text[0]:+.1f} ± {math.hypot(both[1], text[1]):.1f} over text-only."
             )
     return "\n".join(lines)
+
+
+def truth_table() -> list[str]:
+    """The lines of a second table: what the captions of the town say of their scenes."""
+    truth = read_scenes(DATA / "town" / "scenes_test.jsonl")
+    heads = ("named right", "found", "repeated", "colour right")
+    lines = ["| town, % | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    for name, arm in ARMS.items():
+        rows = readings(name, "pcm_toy", truth)
+        cells = [
+            "{:.1f} ± {:.1f}".format(*mean_and_error([r[h] for r in rows])) for h in heads if rows
+        ]
+        lines.append(f"| {arm.title} | " + " | ".join(cells or "-" * len(heads)) + " |")
+    return lines
 
 
 def write_page() -> None:

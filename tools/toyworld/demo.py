@@ -27,7 +27,7 @@ TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
 CLIP = f"local-dir:{os.path.relpath(ASSETS / 'clip')}"
 DIFFUSION = os.path.relpath(ASSETS / "diffusion")
 SIZES = {
-    "town": {"train": 1000, "val": 150, "test": 500},
+    "town": {"train": 3000, "val": 200, "test": 500},
     "country": {"train": 0, "val": 0, "test": 500},
 }
 QUICK_SIZES = {

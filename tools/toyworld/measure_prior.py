@@ -24,6 +24,7 @@ from pcm_plugin.toyworld.prior import quality
 from pcm_plugin.toyworld.prior.web import load_web
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.scene import TOWN, scenes
+from pcm_plugin.toyworld.truth import named_things
 from pcm_plugin.toyworld.world import unseen_scenes
 
 
@@ -63,7 +64,7 @@ def measure_diffusion(
     depicted = judging.truth(unseen)
     threshold = judging.fair_threshold(seen, depicted)
     right = (seen > threshold) & depicted.bool()
-    named = [judging.named_things(c) for c in captions]
+    named = [named_things(c) for c in captions]
     pixels = {
         "synthetic": np.stack([np.asarray(i) for i in made]),
         "real": np.stack([np.asarray(i) for i in real]),

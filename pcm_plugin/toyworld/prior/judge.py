@@ -14,23 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..scene import Scene
-from ..things import KINDS, plural
+from ..things import KINDS
 from .training import train
 from .web import Web, to_tensor
 
 _BATCH = 64
-_WORDS = {
-    form: kind.name
-    for kind in KINDS.values()
-    for word in kind.words
-    if word != "person"
-    for form in (word, plural(word))
-}
-
-
-def named_things(caption: str) -> list[str]:
-    """The kinds that a caption names, by whatever word."""
-    return sorted({_WORDS[word] for word in caption.replace(",", "").split() if word in _WORDS})
 
 
 def truth(scenes: list[Scene]) -> Tensor:

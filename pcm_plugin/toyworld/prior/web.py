@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..captions import annotate
 from ..render import SIZE, render
-from ..scene import WEB, Scene, Thing, scenes
+from ..scene import WEB, Scene, scene_from_dict, scenes
 
 _CHUNK = 256
 CELLS = 14
@@ -45,11 +45,6 @@ class Web:
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 (n, 112, 112, 3) to float32 (n, 3, 112, 112) in [-1, 1]."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-
-
-def scene_from_dict(data: dict) -> Scene:
-    """The inverse of :func:`dataclasses.asdict` for a scene."""
-    return Scene(**{**data, "things": tuple(Thing(**t) for t in data["things"])})
 
 
 def _render_chunk(job: tuple[list[Scene], int]) -> tuple[np.ndarray, np.ndarray]:
