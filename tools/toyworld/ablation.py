@@ -150,9 +150,8 @@ def truth_table() -> list[str]:
     lines = ["| town, % | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name, arm in ARMS.items():
         rows = readings(name, "pcm_toy", truth)
-        cells = [
-            "{:.1f} ± {:.1f}".format(*mean_and_error([r[h] for r in rows])) for h in heads if rows
-        ]
+        columns = [[row[head] for row in rows] for head in heads] if rows else []
+        cells = ["{:.1f} ± {:.1f}".format(*mean_and_error(column)) for column in columns]
         lines.append(f"| {arm.title} | " + " | ".join(cells or "-" * len(heads)) + " |")
     return lines
 
