@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from pcm_plugin.models.backbones import OpenCLIPBackbone
@@ -181,3 +182,13 @@ def test_the_prior_is_trained_by_its_command_and_prolonged(tmp_path):
     assert pipeline("a dog", num_inference_steps=1).images[0].size == (112, 112)
     # the head that aligns with CLIP is a help of the training alone
     assert not any("align" in name for name in pipeline.unet.state_dict())
+
+
+def test_the_toy_configuration_goes_by_the_scales_of_its_clip():
+    config = Config.fromfile("configs/pcm_toy.py").model
+    model = OpenCLIPBackbone(f"local-dir:{ASSETS / 'clip'}")
+    scale = model.clip.logit_scale.exp().item()
+    assert config.neck.temperature == pytest.approx(1 / scale, rel=0.1)
+    # As with ViT-B/32 and 2.5: weights of fitting pairs lie below the ceiling of 1, but not far.
+    score = json.loads((ASSETS / "quality.json").read_text())["CLIP score (2.5 cos)"]
+    assert 0.6 < config.loss.clip_weight * score["synthetic"] / 2.5 < 0.9

@@ -48,6 +48,7 @@ ARMS = {
     "mix": Arm("base + mix-up", (NO_WEIGHT,)),
     "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
     "both": Arm("base + both (PCM-Net)", ()),
+    "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.top_patches=5",)),
     "oracle": Arm("oracle: the base on real pairs", (NO_MIX, NO_WEIGHT, REAL)),
 }
 
