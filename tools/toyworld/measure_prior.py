@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=ASSETS / "clip")
     parser.add_argument("--diffusion", type=Path, default=ASSETS / "diffusion")
     parser.add_argument("--cache", type=Path, default=Path("data/toy_prior"))
-    parser.add_argument("--count", type=int, default=300, help="synthetic images")
+    parser.add_argument("--count", type=int, default=600, help="synthetic images")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
