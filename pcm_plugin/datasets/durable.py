@@ -66,11 +66,12 @@ def sha256(path: Path) -> str:
 
 
 def folder_sha256(path: Path) -> str:
-    """The SHA-256 of a folder's files and their names, hidden ones left out."""
+    """The SHA-256 of a folder's files and their names; hidden ones and cards (.md) left out."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         inside = file.relative_to(path)
-        if file.is_file() and not any(part.startswith(".") for part in inside.parts):
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if file.is_file() and not hidden and file.suffix != ".md":
             digest.update(f"{inside.as_posix()} {sha256(file)}\n".encode())
     return digest.hexdigest()
 
