@@ -10,11 +10,11 @@ from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
+from pcm_plugin.registry import MODELS
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,6 +53,11 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     elif not checkpoint.is_file():
         sys.exit(f"--resume: checkpoint {checkpoint} does not exist")
     else:
+        model = MODELS.build(cfg.model)
+        try:
+            check_resumable(checkpoint, model)
+        except (ValueError, RuntimeError, UnpicklingError) as error:
+            sys.exit(f"--resume: {error}")
         cfg.resume, cfg.load_from = True, str(checkpoint)
 
 
@@ -62,14 +67,7 @@ def main() -> None:
     cfg = load_config(args, loops=("train", "val"))
     apply_options(cfg, args)
     prepare_process(args, cfg)
-    runner = Runner.from_cfg(cfg)
-    if cfg.get("resume") and cfg.get("load_from"):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        try:
-            check_resumable(cfg.load_from, model)
-        except (ValueError, RuntimeError, UnpicklingError) as error:
-            sys.exit(f"--resume: {error}")
-    runner.train()
+    Runner.from_cfg(cfg).train()
 
 
 if __name__ == "__main__":

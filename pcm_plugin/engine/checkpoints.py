@@ -120,7 +120,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> None:
 
     Args:
         filename: See :func:`load_local_checkpoint`.
-        model: The run's model; gets the weights, as it will again when the run resumes.
+        model: One built like the run's; gets the weights.
 
     Raises:
         ValueError: If it is no checkpoint, holds weights without a run's state, or weights that do

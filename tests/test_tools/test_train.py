@@ -225,6 +225,7 @@ def test_a_run_of_another_model_is_not_resumed(train, survivor, tmp_path):
     assert "does not fit the model" in result.output
     assert "neck.text_proj.weight" in result.output
     assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):

@@ -108,6 +108,14 @@ def readings(name: str, config: str, truth: dict[str, Scene]) -> list[dict[str, 
     return rows
 
 
+def cell(values: list[float]) -> str:
+    """Mean and standard error as the tables show them; one seed has no error."""
+    if not values:
+        return "-"
+    mean, error = mean_and_error(values)
+    return f"{mean:.1f}" if math.isnan(error) else f"{mean:.1f} ± {error:.1f}"
+
+
 def mean_and_error(values: list[float]) -> tuple[float, float]:
     """Mean and standard error."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
@@ -125,8 +133,7 @@ def table() -> str:
             for metric in metrics:
                 values = scores(name, config, metric)
                 count = len(values)
-                cell = "{:.1f} ± {:.1f}".format(*mean_and_error(values)) if values else "-"
-                cells.append(cell)
+                cells.append(cell(values))
         lines.append(f"| {arm.title} | {count} | " + " | ".join(cells) + " |")
     lines += ["", *truth_table(), ""]
     for title, config in TARGETS.items():
@@ -151,9 +158,8 @@ def truth_table() -> list[str]:
     lines = ["| town, % | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name, arm in ARMS.items():
         rows = readings(name, "pcm_toy", truth)
-        columns = [[row[head] for row in rows] for head in heads] if rows else []
-        cells = ["{:.1f} ± {:.1f}".format(*mean_and_error(column)) for column in columns]
-        lines.append(f"| {arm.title} | " + " | ".join(cells or "-" * len(heads)) + " |")
+        cells = [cell([row[head] for row in rows]) for head in heads]
+        lines.append(f"| {arm.title} | " + " | ".join(cells) + " |")
     return lines
 
 
