@@ -44,6 +44,10 @@ class GenerateSettings:
         shard_size: Images a shard. Defaults to 1,000.
         format: ``'png'``, ``'jpg'`` (quality 95) or ``'webp'`` (quality 90). Defaults to
             ``'jpg'``.
+
+    Raises:
+        FileNotFoundError: If the pipeline's folder does not exist or holds none.
+        ValueError: If another setting is out of range.
     """
 
     pipeline: str
@@ -61,6 +65,16 @@ class GenerateSettings:
             raise ValueError(f"format={self.format!r}: known are {list(_ENCODERS)}")
         if self.dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype={self.dtype!r}: give float32, float16 or bfloat16")
+        local = Path(self.pipeline)
+        hub_name = len(local.parts) <= 2 and not self.pipeline.startswith((".", "/", "~"))
+        if not local.is_dir() and not hub_name:
+            raise FileNotFoundError(
+                f"no folder {local}: give a local pipeline's folder, or a hub name as OWNER/NAME"
+            )
+        if local.is_dir() and not (local / "model_index.json").is_file():
+            raise FileNotFoundError(
+                f"{local} holds no diffusers pipeline: no model_index.json in it"
+            )
         for name in ("steps", "size", "shard_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -149,14 +163,10 @@ def load_pipeline(settings: GenerateSettings, device: str) -> Any:
     """Load the pipeline from safetensors files, with the scheduler of the settings.
 
     Raises:
-        FileNotFoundError: If a local folder holds no pipeline.
         ValueError: If diffusers knows no such scheduler.
     """
     import diffusers
 
-    local = Path(settings.pipeline)
-    if local.is_dir() and not (local / "model_index.json").is_file():
-        raise FileNotFoundError(f"{local} holds no diffusers pipeline: no model_index.json in it")
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         settings.pipeline, torch_dtype=getattr(torch, settings.dtype), use_safetensors=True
     )

@@ -166,6 +166,9 @@ def test_bad_input_is_named(tmp_path, captions, settings):
         generate(tmp_path / "empty.txt", settings, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"no model_index.json"):
         generate(captions, replace(settings, pipeline=str(tmp_path)), tmp_path / "out")
+    for nowhere in (str(tmp_path / "nowhere"), "./nowhere", "a/folder/nowhere"):
+        with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: give a local"):
+            generate(captions, replace(settings, pipeline=nowhere), tmp_path / "out")
     for wrong in ({"batch_size": 0}, {"limit": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*give at least 1"):
             generate(captions, settings, tmp_path / "out", **wrong)
