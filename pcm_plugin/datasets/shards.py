@@ -50,7 +50,8 @@ class ShardFolder:
     ) -> "ShardFolder":
         """Open a folder for writing; make it if it is new.
 
-        A shard whose files are missing or cut is no longer listed, so that it is made again.
+        A shard whose files are missing or cut is no longer listed, so that it is made again. A
+        folder without a finished shard takes on new settings: nothing was made with the old ones.
 
         Args:
             path: The folder.
@@ -66,7 +67,7 @@ class ShardFolder:
         path.mkdir(parents=True, exist_ok=True)
         settings = json.loads(json.dumps(settings))
         with _locked(path):
-            if not (path / "manifest.json").exists():
+            if not (path / "manifest.json").exists() or not cls(path, format).shards:
                 manifest = {"format": format, "version": VERSION, "info": {}, "shards": {}}
                 manifest |= {"settings": settings, "fingerprint": fingerprint(settings)}
                 write_json(path / "manifest.json", manifest)
@@ -102,7 +103,8 @@ class ShardFolder:
             **record: Further JSON values to keep with the shard.
 
         Raises:
-            ValueError: If ``info`` differs from that of the shards listed before.
+            ValueError: If ``info`` differs from that of the shards listed before, or another
+                process has begun the folder anew with other settings.
         """
         record["count"] = count
         record["files"] = {
@@ -110,7 +112,8 @@ class ShardFolder:
             for file in files
         }
         with _locked(self.path):
-            self.manifest = self._load()
+            mine, self.manifest = self.manifest["settings"], self._load()
+            _refuse_changes(self.path, self.manifest["settings"], mine)
             if self.manifest["info"]:
                 _refuse_changes(self.path, self.manifest["info"], info or {})
             self.manifest["info"] = info or {}

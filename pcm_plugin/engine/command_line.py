@@ -17,6 +17,16 @@ from .distributed import start_cpu_group
 from .inputs import check_features, check_inputs
 
 
+class _CfgOptions(DictAction):
+    """MMEngine's ``KEY=VALUE`` pairs, with a message for what is none."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore
+        for value in values:
+            if "=" not in value:
+                parser.error(f"{option_string} {value}: give KEY=VALUE, without spaces")
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``config`` and the options that training and testing share."""
     parser.add_argument("config", help="config file")
@@ -27,7 +37,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=_CfgOptions,
         metavar="KEY=VALUE",
         help="override settings of the config, e.g. train_dataloader.batch_size=16",
     )

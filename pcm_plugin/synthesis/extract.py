@@ -111,7 +111,8 @@ def extract(
         and folder.shards.get(shard.name, {}).get("source_digest") != shard.digest
     ]
     head = folder.path / CLIP_HEAD
-    needs_head = rank.index == 0 and not head.exists()
+    # A head without shards may be that of a first try with other settings.
+    needs_head = rank.index == 0 and not (head.exists() and folder.shards)
     if not mine and not needs_head:
         return folder
     clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)

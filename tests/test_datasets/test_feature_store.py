@@ -80,11 +80,21 @@ def test_checksums_find_a_changed_byte(tmp_path):
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, 1)
+    folder = ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, 1)
+    folder.add("shard-00000", [], 1)
     with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
         ShardFolder.resume(tmp_path, "x", {"steps": 30, "size": (64, 64)}, 1)
     with pytest.raises(ValueError, match="holds 'x', expected 'y'"):
         ShardFolder.resume(tmp_path, "y", {}, 1)
+
+
+def test_a_folder_without_shards_takes_other_settings(tmp_path):
+    first = ShardFolder.resume(tmp_path, "x", {"steps": 20}, 1)
+    second = ShardFolder.resume(tmp_path, "x", {"steps": 30}, 2)
+    with pytest.raises(ValueError, match="steps: 30 there, 20 now"):
+        first.add("shard-00000", [], 1)
+    second.add("shard-00000", [], 1)
+    assert ShardFolder(tmp_path, "x").manifest["settings"] == {"steps": 30}
 
 
 def test_a_shard_of_other_sizes_is_refused(tmp_path):

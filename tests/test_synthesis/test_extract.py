@@ -170,6 +170,20 @@ def test_other_settings_captions_or_weights_are_refused(tmp_path, images, clip):
         run(images, clip, tmp_path / "store")
 
 
+def test_a_first_try_that_failed_leaves_nothing_in_the_way(tmp_path, images, clip):
+    good = (images / "0.png").read_bytes()
+    for file in images.iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="not one image"):
+        run(images, build_clip(tmp_path / "other", seed=1), tmp_path / "store")
+    for file in images.iterdir():
+        file.write_bytes(good)
+    run(images, clip, tmp_path / "store")
+    run(images, clip, tmp_path / "fresh")
+    for file in ("clip_head.safetensors", "shard-00000.safetensors"):
+        assert (tmp_path / "store" / file).read_bytes() == (tmp_path / "fresh" / file).read_bytes()
+
+
 def write_image_shards(folder, count, shard_size=2):
     """Shards as generate writes them, of flat colours."""
     shards = ShardFolder.resume(folder, FORMAT, {"made": "by hand"}, -(-count // shard_size))

@@ -199,6 +199,12 @@ def test_plain_words_for_wrong_arguments(train, tmp_path, args, message):
     assert "Traceback" not in result.output
 
 
+def test_an_option_without_a_value_is_said(train, tmp_path):
+    result = train(tmp_path / "wrong", "--cfg-options", "train_cfg.max_epochs")
+    assert result.code == 2
+    assert "--cfg-options train_cfg.max_epochs: give KEY=VALUE" in result.output
+
+
 def test_refuses_to_resume_from_a_foreign_pickle(train, tmp_path):
     class Trap:
         def __reduce__(self):
