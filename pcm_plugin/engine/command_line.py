@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -20,7 +21,7 @@ from .inputs import check_features, check_inputs
 class _CfgOptions(DictAction):
     """MMEngine's ``KEY=VALUE`` pairs, with a message for what is none."""
 
-    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         for value in values:
             if "=" not in value:
                 parser.error(f"{option_string} {value}: give KEY=VALUE, without spaces")
