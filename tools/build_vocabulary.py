@@ -7,7 +7,7 @@ import argparse
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.captions import read_captions
+from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
 
 
 def main() -> None:
@@ -15,11 +15,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("captions", help="plain text, COCO captions JSON or JSONL")
+    add_caption_arguments(parser)
     parser.add_argument("--min-count", type=int, default=5, help="how often a word must occur")
     parser.add_argument("--out", required=True, help="vocabulary file to write")
     args = parser.parse_args()
-    texts = (caption.text for caption in read_captions(args.captions))
+    texts = (caption.text for caption in caption_file(args))
     vocabulary = Vocabulary.build(texts, args.min_count)
     vocabulary.to_file(args.out)
     print(f"{args.out}: {len(vocabulary.words)} words")

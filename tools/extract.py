@@ -46,10 +46,7 @@ def main() -> None:
     folder = extract(source, settings, args.out, args.batch_size, args.device, args.workers)
     records = folder.shards.values()
     images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
-    print(
-        f"{folder.path}: {images} images with {captions} captions in {len(records)} of "
-        f"{folder.manifest['expected']} shards"
-    )
+    print(f"{folder.path}: {images:,} images with {captions:,} captions in {len(records)} shards")
     left_out = [name for record in records for name in record["left_out"]]
     if left_out:
         print(f"left out, as they cannot be read: {', '.join(left_out)}")

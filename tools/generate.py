@@ -1,42 +1,73 @@
-"""Make a synthetic image of each caption with a diffusers text-to-image pipeline.
+"""Make synthetic images of each caption with a diffusers text-to-image pipeline.
 
     python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
     torchrun --nproc_per_node 8 tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+    srun python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
 
 Run again after an interruption, it makes the shards that are missing.
 """
 
 import argparse
+from dataclasses import fields
 
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.generate import GenerateSettings, generate
+from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
+from pcm_plugin.synthesis.generate import generate
+from pcm_plugin.synthesis.settings import IMAGE_FORMATS, GenerateSettings
 
 
-def main() -> None:
-    """Read the command line and generate."""
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("captions", help="plain text, COCO captions JSON or JSONL")
+    add_caption_arguments(parser)
     parser.add_argument("--pipeline", required=True, help="name on the hub, or local folder")
     parser.add_argument("--out", required=True, help="folder for the image shards")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the pipeline's)")
     parser.add_argument("--guidance", type=float, help="guidance scale (default: the pipeline's)")
     parser.add_argument("--size", type=int, help="height and width (default: the pipeline's)")
     parser.add_argument("--scheduler", help="diffusers class name (default: the pipeline's)")
+    parser.add_argument("--negative-prompt", help="what the images should not look like")
+    parser.add_argument(
+        "--prompt", default="{}", help="what the pipeline reads, with {} for the caption"
+    )
+    parser.add_argument("--images-per-caption", type=int, default=1)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shard-size", type=int, default=1000, help="images a shard")
-    parser.add_argument("--format", default="jpg", choices=["png", "jpg", "webp"])
+    parser.add_argument("--shard-size", type=int, default=1000, help="captions a shard")
+    parser.add_argument("--format", default="jpg", choices=IMAGE_FORMATS)
+    parser.add_argument("--quality", type=int, default=95, help="of jpg and webp, 1 to 100")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument(
+        "--offload", choices=["model", "sequential"], help="for GPUs that are too small"
+    )
     parser.add_argument("--limit", type=int, help="take only the first captions")
-    args = vars(parser.parse_args())
-    work = {key: args.pop(key) for key in ("captions", "out", "batch_size", "device", "limit")}
-    folder = generate(settings=GenerateSettings(**args), **work)
-    images = sum(record["count"] for record in folder.shards.values())
-    expected = folder.manifest["expected"]
-    print(f"{folder.path}: {images} images in {len(folder.shards)} of {expected} shards")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    settings = GenerateSettings(**{f.name: getattr(args, f.name) for f in fields(GenerateSettings)})
+    folder = generate(
+        caption_file(args),
+        settings,
+        args.out,
+        args.batch_size,
+        args.device,
+        args.limit,
+        offload=args.offload,
+    )
+    records = folder.shards.values()
+    images, retried = (sum(record[key] for record in records) for key in ("count", "retried"))
+    print(f"{folder.path}: {images:,} images in {len(records)} shards")
+    if retried:
+        print(f"{retried:,} were flagged, black or not finite and had a second try")
+    left_out = {key: why for record in records for key, why in record["left_out"].items()}
+    for key, why in left_out.items():
+        print(f"left out {key}: {', then '.join(why)}")
 
 
 if __name__ == "__main__":

@@ -120,6 +120,10 @@ class ShardFolder:
             self.manifest["shards"][name] = record
             write_json(self.path / "manifest.json", self.manifest)
 
+    def reload(self) -> None:
+        """See what other processes have listed since."""
+        self.manifest = self._load()
+
     def damaged(self, checksums: bool = True) -> list[str]:
         """Names of listed files that are missing or not as they were written.
 

@@ -1,14 +1,30 @@
-"""Captions in: text files of several forms, told apart by their content."""
+"""Captions in: files of many forms, told apart by their content."""
 
-import json
+import hashlib
 import os
+import tempfile
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pcm_plugin.datasets.coco import CocoImage, read_coco_images, write_coco_captions
+import numpy as np
 
-__all__ = ["Caption", "CocoImage", "read_captions", "read_coco_images", "write_coco_captions"]
+from pcm_plugin.datasets.coco import CocoImage, read_coco_images, write_coco_captions
+from pcm_plugin.synthesis.caption_forms import READERS, Record, recognise
+
+__all__ = [
+    "Caption",
+    "CaptionFile",
+    "CaptionReport",
+    "CocoImage",
+    "read_coco_images",
+    "write_coco_captions",
+]
+
+_SHOWN = 5
+_TRAINING = ("train", "restval")
 
 
 class Caption(NamedTuple):
@@ -17,99 +33,218 @@ class Caption(NamedTuple):
     Attributes:
         id: The caption's id; the seed of its synthetic image depends on it.
         image_id: Id of the image that was described; the caption's own if the file names none.
-        text: The sentence, its white space single.
+        text: The sentence in Unicode NFC, its white space single.
+        file_name: File of that image, None if the file names none.
     """
 
     id: str
     image_id: str
     text: str
+    file_name: str | None = None
 
 
-def read_captions(path: str | os.PathLike) -> Iterator[Caption]:
-    """Read the captions of a file.
+@dataclass
+class CaptionReport:
+    """What was met while a caption file was read.
 
-    Three forms are recognised by content, whatever the file's name:
+    Attributes:
+        path: The file.
+        form: Its form, e.g. ``'Flickr token file'``.
+        captions: How many were read.
+        blank: How many had no character but white space.
+        duplicates: How many had the text of one before; they are read all the same.
+        repeated_ids: How many had the id of one before.
+        bad: How many could not be read.
+        other_splits: How many belong to splits that were not asked for.
+        examples: The first messages of those that could not be read.
+    """
+
+    path: Path
+    form: str = ""
+    captions: int = 0
+    blank: int = 0
+    duplicates: int = 0
+    repeated_ids: int = 0
+    bad: int = 0
+    other_splits: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """A line of counts, and a line for each message."""
+        counts = [f"{self.captions:,} captions"]
+        remarks = {
+            "of other splits": self.other_splits,
+            "blank": self.blank,
+            "duplicates": self.duplicates,
+            "with an id used before": self.repeated_ids,
+            "bad, passed over": self.bad,
+        }
+        counts += [f"{count:,} {remark}" for remark, count in remarks.items() if count]
+        rest = self.bad - len(self.examples)
+        more = [f"  and {rest:,} more"] if rest else []
+        return "\n".join(
+            [
+                f"{self.path} ({self.form}): {', '.join(counts)}",
+                *(f"  {example}" for example in self.examples),
+                *more,
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class CaptionFile:
+    """A file of captions, read anew each time it is iterated over, one caption at a time.
+
+    Six forms are recognised by content, whatever the file's name:
 
     - COCO captions JSON; ids are those of the annotations;
-    - JSONL: a JSON object a line, with ``caption`` and optionally ``id`` and ``image_id``; an id
-      that is missing is the number of the line;
+    - Karpathy's JSON (``dataset_coco.json`` and those of Flickr8k and Flickr30k);
+    - Flickr token files: ``FILE#NUMBER``, a tab, the caption;
+    - tables (CSV, TSV) whose first line has ``column``;
+    - JSONL: a JSON object a line, with ``column`` and optionally ``id``, ``image_id``,
+      ``file_name``, ``split``; an id that is missing is the number of the line;
     - plain text, a caption a line; ids are the numbers of the lines, from 1.
 
-    Lines with nothing but white space are passed over.
+    Texts are brought to Unicode NFC, control characters and runs of white space become one
+    space. Blank captions are passed over.
 
     Args:
         path: A UTF-8 file.
-
-    Yields:
-        The captions in the order of the file.
+        column: What holds the captions in a table or JSONL. Defaults to ``'caption'``.
+        split: ``'train'``, ``'val'`` or ``'test'``, for files that know splits: by default such a
+            file gives its training split alone (Karpathy's ``restval`` is part of it), and a file
+            that knows none gives all.
+        skip_bad: Whether to pass over what cannot be read, instead of an error. Defaults to False.
+        max_chars: A longer caption counts as bad. Defaults to 1,000.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a line cannot be read; the message starts with file and line number.
     """
-    path = Path(path)
-    first = next((line for _, line in _lines(path)), "")
-    head = _json_or_none(first)
-    if first == "[" or (isinstance(head, list) and any(isinstance(row, dict) for row in head)):
-        raise ValueError(
-            f"{path}: a JSON list: give COCO captions JSON, JSONL (an object a line), or plain text"
-        )
-    if isinstance(head, dict) and "annotations" not in head:
-        yield from _read_jsonl(path)
-    elif first.startswith("{"):
-        yield from _read_coco(path)
-    else:
-        for number, line in _lines(path):
-            yield Caption(str(number), str(number), " ".join(line.split()))
 
+    path: Path
+    column: str = "caption"
+    split: str | None = None
+    skip_bad: bool = False
+    max_chars: int = 1000
 
-def _read_jsonl(path: Path) -> Iterator[Caption]:
-    for number, line in _lines(path):
-        row = _json_or_none(line)
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}:{number}: not a JSON object: {line[:60]!r}")
-        text = _text(row, f"{path}:{number}")
-        own = str(row.get("id", number))
-        if text:
-            yield Caption(own, str(row.get("image_id", own)), text)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+        if not self.path.is_file():
+            raise FileNotFoundError(f"no caption file at {self.path}")
 
+    @classmethod
+    def of(cls, captions: "CaptionFile | str | os.PathLike") -> "CaptionFile":
+        """A file as it is, or one with default settings for a path."""
+        return captions if isinstance(captions, CaptionFile) else cls(Path(captions))
 
-def _read_coco(path: Path) -> Iterator[Caption]:
-    try:
-        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: neither JSON nor JSONL: {error.msg}") from None
-    except KeyError:
-        raise ValueError(f'{path}: JSON without "annotations": not COCO captions') from None
-    for number, row in enumerate(annotations):
-        text = _text(row, f"{path}: annotations[{number}]")
-        own = str(row.get("id", number))
-        if text:
-            yield Caption(own, str(row.get("image_id", own)), text)
+    def __iter__(self) -> Iterator[Caption]:
+        """Read the captions in the order of the file.
 
+        Raises:
+            ValueError: At the first caption that cannot be read, unless ``skip_bad``; the message
+                starts with file and line number. If the file has another form than it should, or
+                no split of that name.
+        """
+        return self._read(CaptionReport(self.path))
 
-def _text(row: Any, place: str) -> str:
-    if not isinstance(row, dict):
-        raise ValueError(f"{place}: not a JSON object: {str(row)[:60]!r}")
-    text = row.get("caption")
-    if not isinstance(text, str):
-        raise ValueError(f'{place}: no "caption", only {sorted(row)}')
-    return " ".join(text.split())
+    def survey(self) -> CaptionReport:
+        """Read the file once from end to end and count.
 
+        Raises:
+            ValueError: As reading does; also if there are no captions.
+        """
+        report = CaptionReport(self.path)
+        with _Repeats() as texts, _Repeats() as ids:
+            for caption in self._read(report):
+                texts.add(caption.text)
+                ids.add(caption.id)
+            report.duplicates, report.repeated_ids = texts.count(), ids.count()
+        if not report.captions:
+            raise ValueError(f"no captions in {report}")
+        return report
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
+    def _read(self, report: CaptionReport) -> Iterator[Caption]:
+        with open(self.path, "rb") as file:
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path}:{number}: not UTF-8: {error.reason}") from None
-            if text:
-                yield number, text
+                report.form = recognise(file, self.column, self.path.name)
+                knows_splits = False
+                for record in READERS[report.form](file, self.column):
+                    knows_splits = knows_splits or record.split is not None
+                    if not self._wants(record):
+                        report.other_splits += 1
+                        continue
+                    caption = self._clean(record, report)
+                    if caption is not None:
+                        report.captions += 1
+                        yield caption
+            except ValueError as error:
+                # What a record says of itself has its place already.
+                known = str(error).startswith(f"{self.path}:")
+                raise error if known else ValueError(f"{self.path}: {error}") from None
+        if self.split is not None and not knows_splits:
+            raise ValueError(
+                f"{self.path}: split={self.split!r}, but this {report.form} knows no splits"
+            )
+        if self.split is not None and not report.captions and report.other_splits:
+            raise ValueError(f"{self.path}: no caption is of split={self.split!r}")
+
+    def _wants(self, record: Record) -> bool:
+        if record.split is None:
+            return True
+        wanted = self.split or "train"
+        return record.split in (_TRAINING if wanted == "train" else (wanted,))
+
+    def _clean(self, record: Record, report: CaptionReport) -> Caption | None:
+        text = unicodedata.normalize("NFC", record.text or "").translate(_CONTROLS)
+        text = " ".join(text.split())
+        problem = record.problem
+        if len(text) > self.max_chars:
+            problem = f"a caption of {len(text):,} characters, more than {self.max_chars:,}"
+        if problem:
+            number = record.place if record.place.isdigit() else f" {record.place}"
+            message = f"{self.path}:{number}: {problem}"
+            if not self.skip_bad:
+                raise ValueError(f"{message} (--skip-bad passes over such captions)")
+            report.bad += 1
+            if len(report.examples) < _SHOWN:
+                report.examples.append(message)
+            return None
+        if not text:
+            report.blank += 1
+            return None
+        image_id = record.id if record.image_id is None else record.image_id
+        return Caption(str(record.id), str(image_id), text, record.file_name)
 
 
-def _json_or_none(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
+class _Repeats:
+    """Counts strings that were met before, in a file: memory does not grow with their number."""
+
+    def __enter__(self) -> "_Repeats":
+        self._file = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+
+    def add(self, value: str) -> None:
+        self._file.write(hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=8).digest())
+
+    def count(self) -> int:
+        if not self._file.tell():
+            return 0
+        self._file.flush()
+        hashes = np.memmap(self._file, dtype=np.uint64, mode="r+")
+        hashes.sort()
+        return int((hashes[1:] == hashes[:-1]).sum())
+
+
+class _Controls(dict):
+    """Translation table for ``str.translate``: control characters become spaces."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = " " if unicodedata.category(char) == "Cc" or char == "\ufeff" else char
+        return self[code]
+
+
+_CONTROLS = _Controls()

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
 from pcm_plugin.datasets.durable import name_by_content, write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.sources import CaptionedImage, Source, SourceShard
+from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.sources import CaptionedImage, Source
 
 CLIP_SCORE_SCALE = 2.5
 """CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
@@ -78,7 +78,8 @@ def extract(
 ) -> ShardFolder:
     """Compute the features of all images and captions of a source.
 
-    A run over a store that has shards already makes those that are missing. An image that cannot
+    A run over a store that has shards already makes those that are missing; several ranks share
+    them, and all return when the store is complete. An image that cannot
     be read is logged, listed under ``left_out`` in its shard's record, and left out.
 
     Args:
@@ -88,10 +89,10 @@ def extract(
         batch_size: Images encoded at a time. Defaults to 32.
         device: Where to work. Defaults to a GPU if there is one.
         workers: Threads that read and resize images. Defaults to 4.
-        rank: Which part of the shards to make. Defaults to what torchrun says.
+        rank: Which of several processes this is. Defaults to what torchrun or srun say.
 
     Returns:
-        The store's folder, with this rank's shards finished.
+        The finished store's folder.
 
     Raises:
         FileNotFoundError: If the model's folder is missing.
@@ -104,28 +105,21 @@ def extract(
     rank = rank or Rank.from_environment()
     record = settings.as_record() | {"source": source.settings}
     folder = ShardFolder.resume(out, FORMAT, record, len(source.shards))
-    mine = [
-        shard
-        for index, shard in enumerate(source.shards)
-        if rank.owns(index)
-        and folder.shards.get(shard.name, {}).get("source_digest") != shard.digest
-    ]
     head = folder.path / CLIP_HEAD
     # A head without shards may be that of a first try with other settings.
     needs_head = rank.index == 0 and not (head.exists() and folder.shards)
-    if not mine and not needs_head:
-        return folder
-    clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+    clip: OpenCLIPBackbone | None = None
     if needs_head:
+        clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
         write_bytes(head, save(clip.clip_head()))
-    clip = clip.to(device or rank.device())
-    total = sum(shard.count for shard in mine)
-    with (
-        tqdm(total=total, unit="img", desc=f"extract{rank.label()}") as progress,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        for shard in mine:
-            _extract_shard(folder, source, shard, settings, clip, batch_size, pool, progress)
+    with ThreadPoolExecutor(workers) as pool:
+        for index, tick in share(folder, source.shards, rank, "extract"):
+            # Only who has something to do waits for a model to be loaded.
+            if clip is None:
+                clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+            clip = clip.to(device or rank.device())
+            shard = source.shards[index]
+            _extract_shard(folder, source, shard, settings, clip, batch_size, pool, tick)
     return folder
 
 
@@ -133,12 +127,12 @@ def extract(
 def _extract_shard(
     folder: ShardFolder,
     source: Source,
-    shard: SourceShard,
+    shard: Shard,
     settings: ExtractSettings,
     clip: OpenCLIPBackbone,
     batch_size: int,
     pool: ThreadPoolExecutor,
-    progress: tqdm,
+    tick: Callable[[int], None],
 ) -> None:
     def load(image: CaptionedImage) -> tuple[CaptionedImage, Tensor | str]:
         try:
@@ -162,7 +156,7 @@ def _extract_shard(
             images += [image for image, _ in kept]
             pixels = torch.stack([pixels for _, pixels in kept]).to(device)
             parts.append(_features(clip, pixels, [image.captions for image, _ in kept], settings))
-        progress.update(len(batch))
+        tick(len(batch))
     if not images:
         name, reason = next(iter(left_out.items()))
         raise ValueError(f"not one image of {shard.name} can be read; {name}: {reason}")
@@ -175,7 +169,7 @@ def _extract_shard(
         global_feats.to(dtype),
         caption_feats.to(dtype),
         clip_scores,
-        source_digest=shard.digest,
+        digest=shard.digest,
         left_out=left_out,
     )
 

@@ -1,4 +1,4 @@
-"""Which part of the work this process does."""
+"""Which of several processes this is."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class Rank:
-    """One of several processes that share the shards of a stage, whole shards each.
+    """One of several processes that share the shards of a stage.
 
     Attributes:
         index: Number of this process, from 0.
@@ -22,20 +22,17 @@ class Rank:
 
     @classmethod
     def from_environment(cls) -> "Rank":
-        """Read what torchrun sets; alone if it set nothing."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        return cls(*(int(os.environ.get(n, d)) for n, d in zip(names, "010", strict=True)))
-
-    def owns(self, shard: int) -> bool:
-        """Whether a shard is this process's; in turn, so that restarts agree."""
-        return shard % self.count == self.index
+        """Read what torchrun or SLURM's srun sets; alone if neither set anything."""
+        for names in (
+            ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+            ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+        ):
+            if all(name in os.environ for name in names):
+                return cls(*(int(os.environ[name]) for name in names))
+        return cls()
 
     def device(self) -> str:
         """This process's GPU, or the CPU where there is none."""
         if torch.cuda.is_available():
             return f"cuda:{self.local % torch.cuda.device_count()}"
         return "cpu"
-
-    def label(self) -> str:
-        """A suffix for progress bars: nothing for a process alone."""
-        return f" [{self.index + 1}/{self.count}]" if self.count > 1 else ""

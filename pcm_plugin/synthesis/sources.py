@@ -6,7 +6,6 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +15,7 @@ from pcm_plugin.datasets.coco import read_coco_images
 from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.synthesis import generate
+from pcm_plugin.synthesis.sharing import Shard
 
 
 class CaptionedImage(NamedTuple):
@@ -46,33 +46,18 @@ class CaptionedImage(NamedTuple):
         return record | ({"file_name": self.name} if self.is_file else {})
 
 
-@dataclass(frozen=True)
-class SourceShard:
-    """A part of a source.
-
-    Attributes:
-        name: Its name, e.g. ``'shard-00000'``.
-        count: Number of images.
-        digest: Changes with its content.
-    """
-
-    name: str
-    count: int
-    digest: str
-
-
 class Source(Protocol):
     """Images with captions, in shards of a fixed order."""
 
     settings: dict[str, Any]
-    shards: list[SourceShard]
+    shards: list[Shard]
 
-    def read(self, shard: SourceShard) -> Iterator[CaptionedImage]:
+    def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read the images of one shard."""
 
 
 class GeneratedImages:
-    """The shards of ``tools/generate.py``; an image's id is its caption's.
+    """The shards of ``tools/generate.py``; an image's id is its caption's, or made from it.
 
     Raises:
         ValueError: If the folder is unfinished, or files are missing or cut.
@@ -94,11 +79,11 @@ class GeneratedImages:
         self._path = path
         self.settings: dict[str, Any] = {"images": folder.manifest["fingerprint"]}
         self.shards = [
-            SourceShard(name, record["count"], record["files"][f"{name}.tar"]["sha256"])
+            Shard(name, record["count"], record["files"][f"{name}.tar"]["sha256"])
             for name, record in folder.shards.items()
         ]
 
-    def read(self, shard: SourceShard) -> Iterator[CaptionedImage]:
+    def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read the images of one archive in its order."""
         with tarfile.open(self._path / f"{shard.name}.tar", "r:") as tar:
             for _, members in itertools.groupby(tar, lambda m: m.name.partition(".")[0]):
@@ -107,7 +92,7 @@ class GeneratedImages:
                 facts = json.loads(text)
                 ((name, data),) = files.items()
                 place = f"{shard.name}.tar/{name}"
-                yield CaptionedImage(facts["caption_id"], [facts["caption"]], place, data, False)
+                yield CaptionedImage(facts["id"], [facts["caption"]], place, data, False)
 
 
 class ImageFolder:
@@ -139,11 +124,11 @@ class ImageFolder:
             "shard_size": shard_size,
         }
         self.shards = [
-            SourceShard(name, len(chunk), fingerprint([list(image) for image in chunk]))
+            Shard(name, len(chunk), fingerprint([list(image) for image in chunk]))
             for name, chunk in self._chunks.items()
         ]
 
-    def read(self, shard: SourceShard) -> Iterator[CaptionedImage]:
+    def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read one part of the list, in its order."""
         for image_id, file_name, captions in self._chunks[shard.name]:
             yield CaptionedImage(image_id, captions, file_name, self._path / file_name, True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pcm_plugin.synthesis.generate import GenerateSettings, generate, image_seed
-from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.generate import generate
+from pcm_plugin.synthesis.painter import Painter, image_seed
+from pcm_plugin.synthesis.settings import GenerateSettings
 from tests.builders import build_pipeline
 from tools.generate import main
 
@@ -31,7 +32,7 @@ def captions(tmp_path):
 
 
 def contents(folder):
-    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != ".lock"}
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name[0] != "."}
 
 
 def samples(folder):
@@ -51,6 +52,7 @@ def test_shards_hold_an_image_and_its_facts_for_each_caption(tmp_path, captions,
     assert all(image.size == (16, 16) and image.mode == "RGB" for image in images)
     assert len({image.tobytes() for image in images}) == 5
     assert json.loads(found["00000003.json"]) == {
+        "id": "4",
         "caption_id": "4",
         "image_id": "4",
         "caption": "a tree",
@@ -64,25 +66,19 @@ def test_shards_hold_an_image_and_its_facts_for_each_caption(tmp_path, captions,
         assert record["files"] == {f"{name}.tar": facts}
 
 
-def test_ranks_and_a_killed_run_make_the_same_bytes(tmp_path, captions, settings, monkeypatch):
+def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, captions, settings, monkeypatch):
     generate(captions, settings, tmp_path / "whole")
-    for index, shards in ((1, 1), (0, 2), (2, 3)):
-        folder = generate(captions, settings, tmp_path / "ranks", rank=Rank(index, 3))
-        assert len(folder.shards) == shards
-    assert contents(tmp_path / "ranks") == contents(tmp_path / "whole")
-
     drawn = []
 
-    def dies(pipeline, batch, settings):
+    def dies(painter, batch):
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(batch)
-        return draw(pipeline, batch, settings)
+        return paint(painter, batch)
 
-    from pcm_plugin.synthesis.generate import draw
-
+    paint = Painter.paint
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.generate.draw", dies)
+        patch.setattr(Painter, "paint", dies)
         with pytest.raises(KeyboardInterrupt):
             generate(captions, settings, tmp_path / "killed")
     assert set(contents(tmp_path / "killed")) == {
@@ -97,7 +93,7 @@ def test_ranks_and_a_killed_run_make_the_same_bytes(tmp_path, captions, settings
 
 def test_a_second_run_loads_no_pipeline(tmp_path, captions, settings, monkeypatch):
     generate(captions, settings, tmp_path / "out")
-    monkeypatch.setattr("pcm_plugin.synthesis.generate.load_pipeline", None)
+    monkeypatch.setattr("pcm_plugin.synthesis.painter.load_pipeline", None)
     generate(captions, settings, tmp_path / "out")
     # A folder's place is no setting, its content is.
     moved = Path(settings.pipeline).rename(Path(settings.pipeline).parent.parent / "tiny")
@@ -182,6 +178,6 @@ def test_command_line(tmp_path, captions, settings, monkeypatch, capsys):
     command += " --steps 2 --guidance 3 --shard-size 2 --format png --device cpu"
     monkeypatch.setattr(sys, "argv", command.split())
     main()
-    assert "5 images in 3 of 3 shards" in capsys.readouterr().out
+    assert "5 images in 3 shards" in capsys.readouterr().out
     generate(captions, settings, tmp_path / "api")
     assert contents(tmp_path / "out") == contents(tmp_path / "api")
