@@ -6,6 +6,7 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -130,6 +131,73 @@ def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):
     assert data != samples(tmp_path / "plain")[name]
     with pytest.raises(ValueError, match=r"scheduler='UNet2DModel': this pipeline takes \['DDIM"):
         generate(captions, replace(plain, scheduler="UNet2DModel"), tmp_path / "bad")
+
+
+def test_prompts_and_several_images_a_caption(tmp_path, captions, settings):
+    several = replace(settings, images_per_caption=2)
+    folder = generate(captions, several, tmp_path / "several", limit=3)
+    found = samples(tmp_path / "several")
+    names = [f"{i:08d}-{j}" for i in range(3) for j in range(2)]
+    assert [f"{name}.{kind}" for name in names for kind in ("png", "json")] == list(found)
+    assert len({found[f"{name}.png"] for name in names}) == 6
+    assert json.loads(found["00000001-1.json"])["id"] == "2-1"
+    assert [record["count"] for record in folder.shards.values()] == [4, 2]
+    generate(captions, settings, tmp_path / "one", limit=3)
+    first = samples(tmp_path / "one")
+    assert found["00000002-0.png"] == first["00000002.png"]
+    for change in ({"prompt": "a photo of {}"}, {"negative_prompt": "the house"}):
+        generate(captions, replace(settings, **change), tmp_path / next(iter(change)), limit=3)
+        other = samples(tmp_path / next(iter(change)))
+        assert other["00000000.png"] != first["00000000.png"]
+        assert other["00000000.json"] == first["00000000.json"]
+
+
+def broken(monkeypatch, *problems):
+    """Break the images of "a blue car": the first try by problems[0], the second by problems[1]."""
+    draw = Painter._draw
+
+    def breaks(painter, orders, attempt):
+        results = draw(painter, orders, attempt)
+        for i, (order, (pixels, seed, _)) in enumerate(zip(orders, results, strict=True)):
+            if order.text == "a blue car" and attempt < len(problems):
+                value = {"black": 0.0, "not finite": float("nan")}.get(problems[attempt], 0.5)
+                pixels = np.full_like(pixels, value)
+                results[i] = (pixels, seed, problems[attempt] == "safety checker")
+        return results
+
+    monkeypatch.setattr(Painter, "_draw", breaks)
+
+
+@pytest.mark.parametrize("problem", ["black", "not finite", "safety checker"])
+def test_an_image_that_is_none_gets_a_second_try(
+    tmp_path, captions, settings, monkeypatch, problem
+):
+    generate(captions, settings, tmp_path / "good")
+    broken(monkeypatch, problem)
+    folder = generate(captions, settings, tmp_path / "out")
+    good, found = samples(tmp_path / "good"), samples(tmp_path / "out")
+    assert list(found) == list(good)
+    assert found["00000001.png"] != good["00000001.png"]
+    facts = json.loads(found["00000001.json"])
+    assert facts["problems"] == [problem]
+    assert facts["seed"] == image_seed(0, "2", attempt=1) != image_seed(0, "2")
+    assert [record["retried"] for record in folder.shards.values()] == [1, 0, 0]
+    for name in set(good) - {"00000001.png", "00000001.json"}:
+        assert found[name] == good[name]
+
+
+def test_an_image_that_fails_twice_is_left_out_and_listed(
+    tmp_path, captions, settings, monkeypatch
+):
+    broken(monkeypatch, "black", "safety checker")
+    folder = generate(captions, settings, tmp_path / "out")
+    record = folder.shards["shard-00000"]
+    assert record["count"] == 1
+    assert record["left_out"] == {"00000001": ["black", "safety checker"]}
+    assert "00000001.png" not in samples(tmp_path / "out")
+    captions.write_text("a blue car\na blue car")
+    with pytest.raises(ValueError, match="not one image of shard-00000 is usable; 00000000: black"):
+        generate(captions, settings, tmp_path / "none")
 
 
 def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions, settings):

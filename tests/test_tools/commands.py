@@ -28,15 +28,23 @@ class Result:
     output: str
 
 
-def run(tool: str, *args: object, log: Path, processes: int = 1, timeout: float = 100) -> Result:
+def run(
+    tool: str,
+    *args: object,
+    log: Path,
+    processes: int = 1,
+    timeout: float = 100,
+    launcher: bool = True,
+) -> Result:
     """Run ``tools/<tool>`` to its end, in a group of processes as torchrun would start them.
 
     Args:
         tool: File in ``tools/``.
-        *args: Its arguments; the launcher is added.
+        *args: Its arguments.
         log: File for what it prints; that of the first process, where there are several.
         processes: Size of the group.
         timeout: Seconds after which it is killed.
+        launcher: Whether a group is told so by ``--launcher`` too.
 
     Returns:
         The first exit code that is not 0, and the output.
@@ -44,7 +52,7 @@ def run(tool: str, *args: object, log: Path, processes: int = 1, timeout: float 
     words = [str(arg) for arg in args]
     environments: list[dict[str, str]] = [{}]
     if processes > 1:
-        words += ["--launcher", "pytorch"]
+        words += ["--launcher", "pytorch"] if launcher else []
         group = dict(WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
         environments = [
             dict(group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)

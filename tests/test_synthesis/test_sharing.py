@@ -1,0 +1,89 @@
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.sharing import Shard, share
+
+WANTED = [Shard(f"shard-{i:05d}", 10, "d") for i in range(12)]
+
+
+def work(path, rank, dies_in=None):
+    """Make shards slowly, each signed by its maker; die in the middle of one."""
+    folder = ShardFolder(path, "x")
+    for i, tick in share(folder, WANTED, rank, "work"):
+        if i == dies_in:
+            (path / "dead").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        with open(path / f"made-by-{rank.index}", "a") as file:
+            file.write(f"{i}\n")
+        folder.add(WANTED[i].name, [], 10, digest="d")
+        tick(10)
+
+
+def start(path, *args, **kwargs):
+    process = multiprocessing.get_context("fork").Process(
+        target=work, args=(path, *args), kwargs=kwargs
+    )
+    process.start()
+    return process
+
+
+def made(path):
+    return sorted(int(line) for file in path.glob("made-by-*") for line in file.read_text().split())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_shard_is_made_once(tmp_path, count):
+    ShardFolder.resume(tmp_path, "x", {}, len(WANTED))
+    processes = [start(tmp_path, Rank(i, count)) for i in range(count)]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+    assert made(tmp_path) == list(range(len(WANTED)))
+    assert len(list(tmp_path.glob("made-by-*"))) == count
+
+
+def test_others_make_what_a_lost_process_had_begun(tmp_path):
+    ShardFolder.resume(tmp_path, "x", {}, len(WANTED))
+    lost = start(tmp_path, Rank(0, 2), dies_in=4)
+    while not (tmp_path / "dead").exists():
+        time.sleep(0.01)
+    survivor = start(tmp_path, Rank(1, 2))
+    lost.join()
+    survivor.join()
+    assert (lost.exitcode, survivor.exitcode) == (-signal.SIGKILL, 0)
+    assert made(tmp_path) == list(range(len(WANTED)))
+    assert ShardFolder(tmp_path, "x").complete
+
+
+def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
+    folder = ShardFolder.resume(tmp_path, "x", {}, len(WANTED))
+    folder.add(WANTED[0].name, [], 10, digest="d")
+    processes = [start(tmp_path, Rank(i, 2)) for i in range(2)]
+    for process in processes:
+        process.join()
+    shown = capfd.readouterr().err
+    assert "120/120" in shown
+    assert shown.count("work: 100%") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("RANK", "WORLD_SIZE", "LOCAL_RANK"), Rank(3, 8, 1)),
+        (("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"), Rank(3, 8, 1)),
+        ((), Rank(0, 1, 0)),
+    ],
+)
+def test_torchrun_and_slurm_say_which_rank_this_is(monkeypatch, names, expected):
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in zip(names, "381", strict=False):
+        monkeypatch.setenv(name, value)
+    assert Rank.from_environment() == expected
