@@ -10,9 +10,9 @@ CAPTION_FORMS = (
 )
 
 
-def add_caption_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the file of captions and how to read it."""
-    parser.add_argument("captions", help=CAPTION_FORMS)
+def add_caption_arguments(parser: argparse._ActionsContainer, option: bool = False) -> None:
+    """Add the file of captions, as an argument or an option, and how to read it."""
+    parser.add_argument("--captions" if option else "captions", help=CAPTION_FORMS)
     parser.add_argument(
         "--column", default="caption", help="what holds the captions in CSV, TSV and JSONL"
     )

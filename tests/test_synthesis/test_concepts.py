@@ -113,3 +113,39 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     model = open_clip.create_model(clip).eval()
     expected = embed_words(concepts.words, model, open_clip.get_tokenizer(clip), concepts.templates)
     torch.testing.assert_close(concepts.embeddings, expected)
+
+
+def test_concepts_from_a_corpus(tmp_path, monkeypatch, capsys):
+    clip = build_clip(tmp_path / "clip")
+    captions, words = tmp_path / "captions.csv", tmp_path / "new" / "words.txt"
+    captions.write_text("text,id\n" + "".join(f"a dog near the tree,{i}\n" for i in range(5)))
+    (tmp_path / "known.txt").write_text("dog\ncat\n")
+    out = tmp_path / "concepts.safetensors"
+    command = f"build_concepts --captions {captions} --column text --words-out {words} --out {out} "
+    command += f"--model {clip} --templates simple --compare {tmp_path / 'known.txt'}"
+    monkeypatch.setattr(sys, "argv", command.split())
+    main()
+    printed = capsys.readouterr().out
+    assert "2 nouns, from dog (5) to tree (5)" in printed
+    assert "2 words here, 2 in" in printed
+    assert "only here: tree\nonly there: cat" in printed
+    assert words.read_text() == "dog\ntree\n"
+    concepts = load_concepts(out)
+    assert concepts.words == ["dog", "tree"]
+    assert concepts.templates == tuple(t("{}") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "give WORDS, or --captions"),
+        (["words.txt", "--captions", "c.txt"], "give WORDS, or --captions"),
+        (["words.txt"], "give --out, with --model"),
+        (["words.txt", "--out", "c.safetensors"], "--out needs --model"),
+    ],
+)
+def test_arguments_that_do_not_go_together(monkeypatch, capsys, args, message):
+    monkeypatch.setattr(sys, "argv", ["build_concepts", *args])
+    with pytest.raises(SystemExit):
+        main()
+    assert message in capsys.readouterr().err

@@ -2,7 +2,6 @@
 # build on this and say where their files are:
 #   {root}/captions_{train,val,test}.json  captions in COCO's form
 #   {root}/images                          the real images of val and test
-#   {root}/concepts.txt                    nouns to look for, a word a line
 
 train_dataloader = dict(
     batch_size=32,
@@ -45,7 +44,7 @@ prerequisites = [
     ),
     dict(
         key="model.neck.concepts",
-        command="python tools/build_concepts.py {root}/concepts.txt"
+        command="python tools/build_concepts.py --captions {root}/captions_train.json"
         " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}",
     ),
     dict(key="model.neck.clip_head", command=_train_store),
