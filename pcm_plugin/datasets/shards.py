@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
 
 VERSION = 1
@@ -124,15 +126,16 @@ class ShardFolder:
         """See what other processes have listed since."""
         self.manifest = self._load()
 
-    def damaged(self, checksums: bool = True) -> list[str]:
+    def damaged(self, checksums: bool = True, progress: bool = False) -> list[str]:
         """Names of listed files that are missing or not as they were written.
 
         Args:
             checksums: Whether to read every file and compare its SHA-256; otherwise only sizes
                 are compared. Defaults to True.
+            progress: Whether to show a bar. Defaults to False.
         """
         found = []
-        for record in self.shards.values():
+        for record in tqdm(self.shards.values(), desc="verify", unit="shard", disable=not progress):
             for file, facts in record["files"].items():
                 path = self.path / file
                 if (

@@ -1,0 +1,131 @@
+"""Feature stores as a whole: several joined into one, one written in the released code's form."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from pcm_plugin.datasets.coco import write_coco_captions
+from pcm_plugin.datasets.durable import fingerprint, replacing, write_bytes
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
+from pcm_plugin.datasets.shards import ShardFolder
+
+
+def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardFolder:
+    """Join stores that one CLIP made into a new one, their images in the order given.
+
+    Files are linked where the file system can, so that they take no space twice, and copied
+    elsewhere; those of a store are never written to again, only replaced. A run over a folder
+    that has shards already makes those that are missing.
+
+    Args:
+        stores: Folders of finished stores.
+        out: Folder of the new one.
+
+    Returns:
+        The finished folder.
+
+    Raises:
+        FileNotFoundError: If there is no store at one of them.
+        ValueError: If they were made with different settings, or one is ``out`` itself.
+    """
+    folders = [_open(path) for path in stores]
+    first = _settings(folders[0])
+    for folder in folders:
+        if folder.path.resolve() == Path(out).resolve():
+            raise ValueError(f"{out} is one of the stores to merge: give a new folder")
+        changed = sorted(k for k, v in _settings(folder).items() if first.get(k) != v)
+        if changed:
+            values = (
+                f"{key}: {first.get(key)!r} and {_settings(folder)[key]!r}" for key in changed
+            )
+            raise ValueError(
+                f"{folders[0].path} and {folder.path} do not go together ({'; '.join(values)})"
+            )
+    head = (folders[0].path / CLIP_HEAD).read_bytes()
+    if any((folder.path / CLIP_HEAD).read_bytes() != head for folder in folders):
+        raise ValueError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
+    parts = [(folder, name) for folder in folders for name in folder.shards]
+    source = {"merged": [fingerprint(folder.manifest) for folder in folders]}
+    settings = {**folders[0].manifest["settings"], "source": source}
+    merged = ShardFolder.resume(out, FORMAT, settings, len(parts))
+    write_bytes(merged.path / CLIP_HEAD, head)
+    for index, (folder, name) in enumerate(tqdm(parts, desc="merge", unit="shard")):
+        new = f"shard-{index:05d}"
+        if new not in merged.shards:
+            record = dict(folder.shards[name])
+            files = record.pop("files")
+            for file in files:
+                _link(folder.path / file, merged.path / file.replace(name, new))
+            names = [file.replace(name, new) for file in files]
+            count, info = record.pop("count"), folder.manifest["info"]
+            merged.add(new, names, count, info, **record)
+    return merged
+
+
+def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
+    """Write a store as the released code reads features: an ``.npz`` an image.
+
+    ``OUT/features/IMAGE_ID.npz`` holds ``features`` (N, Dv) and ``g_feature`` (1, Dc), both
+    float32; ``OUT/captions.json`` the captions in COCO's form. Files that are there already are
+    kept, so that a run that was killed goes on.
+
+    Args:
+        store: Folder of a finished store.
+        out: Folder to write.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        FileNotFoundError: If there is no store.
+        ValueError: If it is unfinished, or an image's id cannot be a file's name or comes twice.
+    """
+    reader = FeatureStore(store)
+    ids = reader.image_ids
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"images of {store} share an id: an .npz an image would lose some")
+    wrong = [name for name in ids if "/" in name or name.startswith(".")]
+    if wrong:
+        raise ValueError(f"image_id={wrong[0]!r} of {store} cannot be the name of a file")
+    folder = Path(out) / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image_id in enumerate(tqdm(ids, desc="export", unit="img")):
+        path = folder / f"{image_id}.npz"
+        if not path.exists():
+            with replacing(path) as file:
+                np.savez_compressed(
+                    file,
+                    features=reader.patch_feats(i).numpy(),
+                    g_feature=reader.global_feats(i)[None].numpy(),
+                )
+    images = (reader.image(i) for i in range(len(reader)))
+    write_coco_captions(
+        Path(out) / "captions.json",
+        ((x["image_id"], x.get("file_name", ""), x["captions"]) for x in images),
+    )
+    return len(ids)
+
+
+def _open(path: str | os.PathLike) -> ShardFolder:
+    FeatureStore(path)  # says what is missing or unfinished
+    return ShardFolder(path, FORMAT)
+
+
+def _settings(folder: ShardFolder) -> dict:
+    settings = {k: v for k, v in folder.manifest["settings"].items() if k != "source"}
+    return settings | folder.manifest["info"]
+
+
+def _link(old: Path, new: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    try:
+        os.link(old, new)
+    except OSError:
+        with open(old, "rb") as source, replacing(new) as target:
+            shutil.copyfileobj(source, target)

@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pcm_plugin.datasets.coco import read_coco_images
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FeatureStore
+from tests.builders import build_store
+from tests.test_tools.commands import run
+
+CAPTIONS = [["a dog", "the dog"], ["a cat"], [], ["a tree"], ["a car"]]
+
+
+def store(tmp_path, *args):
+    return run("store.py", *args, log=tmp_path / "log")
+
+
+@pytest.fixture
+def two(tmp_path):
+    build_store(tmp_path / "one", CAPTIONS)
+    build_store(tmp_path / "two", [["a house"], ["a red house"]])
+    # Stores of one CLIP.
+    (tmp_path / "two" / CLIP_HEAD).write_bytes((tmp_path / "one" / CLIP_HEAD).read_bytes())
+    return tmp_path / "one", tmp_path / "two"
+
+
+def test_info_says_what_a_store_holds(tmp_path, two):
+    result = store(tmp_path, "info", two[0])
+    assert result.code == 0, result.output
+    assert "5 images, 5 captions" in result.output
+    assert "4 patches of width 6, CLIP width 5" in result.output
+    assert 'model: "random"' in result.output
+
+
+def test_verify_finds_a_changed_byte(tmp_path, two):
+    assert store(tmp_path, "verify", two[0]).code == 0
+    shard = two[0] / "shard-00001.jsonl"
+    shard.write_bytes(shard.read_bytes().replace(b"tree", b"tref"))
+    result = store(tmp_path, "verify", two[0])
+    assert result.code == 1
+    assert f"damaged: {shard}" in result.output
+
+
+def test_merged_stores_read_as_one(tmp_path, two):
+    result = store(tmp_path, "merge", *two, "--out", tmp_path / "both")
+    assert result.code == 0, result.output
+    one, other, both = map(FeatureStore, (*two, tmp_path / "both"))
+    assert both.image_ids == one.image_ids + other.image_ids
+    assert len(both) == 7
+    for i in range(7):
+        part, row = (one, i) if i < 5 else (other, i - 5)
+        assert torch.equal(both.patch_feats(i), part.patch_feats(row))
+        assert both.captions(i) == part.captions(row)
+    assert torch.equal(both.caption_feats(6), other.caption_feats(1))
+    assert store(tmp_path, "verify", tmp_path / "both").code == 0
+    # Run again it makes nothing anew, and other stores are refused.
+    before = (tmp_path / "both" / "manifest.json").read_bytes()
+    assert store(tmp_path, "merge", *two, "--out", tmp_path / "both").code == 0
+    assert (tmp_path / "both" / "manifest.json").read_bytes() == before
+    result = store(tmp_path, "merge", *reversed(two), "--out", tmp_path / "both")
+    assert "was made with other settings (source" in result.output
+
+
+def test_stores_of_different_settings_are_not_merged(tmp_path, two):
+    manifest = two[1] / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["settings"]["model"] = "another"
+    manifest.write_text(json.dumps(content))
+    result = store(tmp_path, "merge", *two, "--out", tmp_path / "both")
+    assert result.code == 1
+    assert "do not go together (model: 'random' and 'another')" in result.output
+    assert not (tmp_path / "both").exists()
+    result = store(tmp_path, "merge", two[0], "--out", two[0])
+    assert "is one of the stores to merge" in result.output
+
+
+def test_export_writes_what_the_released_code_reads(tmp_path, two):
+    assert store(tmp_path, "export", two[0], "--out", tmp_path / "npz").code == 0
+    reader = FeatureStore(two[0])
+    files = sorted((tmp_path / "npz" / "features").iterdir())
+    assert [file.stem for file in files] == sorted(reader.image_ids)
+    for i, image_id in enumerate(reader.image_ids):
+        with np.load(tmp_path / "npz" / "features" / f"{image_id}.npz") as found:
+            assert np.array_equal(found["features"], reader.patch_feats(i).numpy())
+            assert np.array_equal(found["g_feature"], reader.global_feats(i)[None].numpy())
+    images = read_coco_images(tmp_path / "npz" / "captions.json")
+    assert [image.captions for image in images] == CAPTIONS
+
+
+def test_missing_stores_are_said(tmp_path):
+    for args in (["info", "none"], ["export", "none", "--out", "x"], ["verify", "none"]):
+        result = store(tmp_path, *args)
+        assert result.code == 1
+        assert "Traceback" not in result.output
+        assert "none" in result.output

@@ -1,0 +1,87 @@
+"""Look at feature stores, check them, join them, write them in the released code's form.
+
+python tools/store.py info STORE
+python tools/store.py verify FOLDER          # of generated images too
+python tools/store.py merge STORE STORE ... --out NEW
+python tools/store.py export STORE --out FOLDER
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pcm_plugin.datasets.feature_store import FORMAT, FeatureStore
+from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis import generate, stores
+
+
+def info(path: Path) -> None:
+    """Print what a store holds and what made it."""
+    store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
+    size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
+    left_out = sum(len(record.get("left_out", ())) for record in folder.shards.values())
+    print(f"{path}: {len(store):,} images, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
+    print(f"  {len(folder.shards):,} shards; {left_out:,} images left out")
+    print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
+    if store.num_captions:
+        low, middle, high = np.percentile(store.clip_scores, (5, 50, 95))
+        print(f"  CLIP score (2.5 cos): median {middle:.3f}, 5 to 95 %: {low:.3f} to {high:.3f}")
+    for key, value in store.settings.items():
+        print(f"  {key}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def verify(path: Path) -> None:
+    """Read every file of a folder of shards and compare its checksum."""
+    manifest = path / "manifest.json"
+    kind = json.loads(manifest.read_text()).get("format") if manifest.is_file() else FORMAT
+    folder = ShardFolder(path, generate.FORMAT if kind == generate.FORMAT else FORMAT)
+    damaged = folder.damaged(progress=True)
+    for file in damaged:
+        print(f"damaged: {path / file}")
+    if damaged:
+        sys.exit(
+            f"{len(damaged)} files are not as they were written: delete them, and run the command "
+            "that made the folder again"
+        )
+    missing = folder.manifest["expected"] - len(folder.shards)
+    if missing > 0:
+        sys.exit(f"{path} lacks {missing} shards: run the command that made it again")
+    print(f"{path}: all {len(folder.shards)} shards are as they were written")
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("info", "what a store holds and what made it"),
+        ("verify", "compare the checksums of all files"),
+    ):
+        commands.add_parser(name, help=text).add_argument("folder", type=Path)
+    merging = commands.add_parser("merge", help="join stores of one CLIP")
+    merging.add_argument("stores", nargs="+", type=Path)
+    exporting = commands.add_parser("export", help="an .npz an image, as the released code has it")
+    exporting.add_argument("store", type=Path)
+    for command in (merging, exporting):
+        command.add_argument("--out", type=Path, required=True, help="folder to write")
+    args = parser.parse_args()
+    if args.command == "info":
+        info(args.folder)
+    elif args.command == "verify":
+        verify(args.folder)
+    elif args.command == "merge":
+        stores.merge(args.stores, args.out)
+        info(args.out)
+    else:
+        print(f"{args.out}: {stores.export(args.store, args.out):,} images")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()
