@@ -197,6 +197,35 @@ class FeatureStore:
         """(Dc,) float32: CLIP embedding of caption j, of length 1."""
         return self._row("caption_feats", self._first_caption, j)
 
+    def rows(self, key: str, indices: Sequence[int] | np.ndarray) -> Tensor:
+        """Several rows at once.
+
+        Args:
+            key: ``'patch_feats'`` or ``'global_feats'``, whose rows are images', or
+                ``'caption_feats'``, whose rows are captions'.
+            indices: n of them.
+
+        Returns:
+            (n, ...) float32, a copy.
+        """
+        first = self._first_caption if key == "caption_feats" else self._first_image
+        wanted = np.asarray(indices)
+        outside = (wanted < 0) | (wanted >= first[-1])
+        if outside.any():
+            raise IndexError(
+                f"index {wanted[outside][0]} is outside of 0 to {first[-1] - 1} of {self.path}"
+            )
+        shards = np.searchsorted(first, wanted, "right") - 1
+        found = torch.empty(len(wanted), *self._shard(0)[key].shape[1:])
+        for s in np.unique(shards):
+            mine = np.flatnonzero(shards == s)
+            found[mine] = self._shard(int(s))[key][wanted[mine] - first[s]].float()
+        return found
+
+    def owners(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n,) int64: the image of each of n captions."""
+        return np.searchsorted(self.caption_offsets, np.asarray(captions), "right") - 1
+
     def _row(self, key: str, first: np.ndarray, i: int) -> Tensor:
         shard, row = self._find(first, i)
         # A copy: what leaves the store is never a window on its file.

@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.pairs import Pairs
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 
@@ -29,6 +30,8 @@ class SynthCaptionDataset(Dataset):
     Args:
         store: Folder of the feature store that ``tools/extract.py`` wrote.
         test_mode: Whether to give images with references. Defaults to False.
+        pairs: File of pairs that ``tools/refine.py`` wrote. Defaults to each caption with the
+            image that was made from it.
         features: ``'image'``, or ``'caption'`` for text-only training: the global feature of a
             training pair is then its caption's text feature, and there are no patches. In
             ``test_mode`` the global feature is the image's either way.
@@ -47,6 +50,7 @@ class SynthCaptionDataset(Dataset):
         self,
         store: str | os.PathLike,
         test_mode: bool = False,
+        pairs: str | os.PathLike | None = None,
         features: str = "image",
         min_clip_score: float | None = None,
         max_pairs: int | None = None,
@@ -57,28 +61,40 @@ class SynthCaptionDataset(Dataset):
             raise ValueError(f"features={features!r}: give 'image' or 'caption'")
         if max_pairs is not None and max_pairs < 1:
             raise ValueError(f"max_pairs={max_pairs}: give at least 1, or None for all")
+        if pairs is not None and test_mode:
+            raise ValueError("pairs are for training: a test has images with all their captions")
         self.store = FeatureStore(store)
         self.test_mode = test_mode
         self.features = features
         self.image_root = image_root
-        if test_mode:
-            self._items = np.arange(len(self.store))
+        self._pairs = None if test_mode else self._choose(pairs, min_clip_score)
+        count = len(self.store) if self._pairs is None else len(self._pairs.caption)
+        self._items = np.arange(count)
+        if max_pairs is not None and max_pairs < count:
+            self._items = np.sort(np.random.default_rng(seed).permutation(count)[:max_pairs])
+
+    def _choose(self, path: str | os.PathLike | None, min_clip_score: float | None) -> Pairs:
+        """The pairs of ``path``, or each caption with its own image; those that score enough."""
+        if path is None:
+            captions = np.arange(self.store.num_captions)
+            scores = self.store.clip_scores
+            pairs = Pairs(self.store.owners(captions), captions, scores, scores)
         else:
-            self._scores = self.store.clip_scores
-            self._items = np.arange(self.store.num_captions)
-            if not len(self._scores):
-                raise ValueError(f"the images of {store} have no captions: there are no pairs")
-            if min_clip_score is not None:
-                self._items = self._items[self._scores >= min_clip_score]
-            if not len(self._items):
-                raise ValueError(
-                    f"none of the {len(self._scores)} pairs of {store} has "
-                    f"min_clip_score={min_clip_score}; the best has "
-                    f"{self._scores.max():.3f}"
-                )
-        if max_pairs is not None and max_pairs < len(self._items):
-            chosen = np.random.default_rng(seed).permutation(self._items)[:max_pairs]
-            self._items = np.sort(chosen)
+            pairs = Pairs.from_file(path)
+            last = pairs.image.max(initial=-1), pairs.caption.max(initial=-1)
+            if last[0] >= len(self.store) or last[1] >= self.store.num_captions:
+                raise ValueError(f"{path} names images or captions that {self.store.path} lacks")
+        if not len(pairs.caption):
+            raise ValueError(f"the images of {self.store.path} have no captions: no pairs")
+        if min_clip_score is None:
+            return pairs
+        enough = pairs.clip_score >= min_clip_score
+        if not enough.any():
+            raise ValueError(
+                f"none of the {len(enough)} pairs of {self.store.path} has "
+                f"min_clip_score={min_clip_score}; the best has {pairs.clip_score.max():.3f}"
+            )
+        return Pairs(*(values[enough] for values in pairs))
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -91,26 +107,33 @@ class SynthCaptionDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = int(self._items[index])
-        if self.test_mode:
-            i = item
-        else:
-            i = int(np.searchsorted(self.store.caption_offsets, item, "right")) - 1
+        if self._pairs is None:
+            return self._test_item(item)
+        i, j = int(self._pairs.image[item]), int(self._pairs.caption[item])
+        owner = int(self.store.owners([j])[0])
+        sample = self._sample(self.store.image(i))
+        texts = self.store.captions(owner)
+        sample.set_field(texts[j - int(self.store.caption_offsets[owner])], "gt_caption")
+        sample.set_field(float(self._pairs.clip_score[item]), "clip_score")
+        if self.features == "caption":
+            return {"data_samples": sample, "global_feats": self.store.caption_feats(j)}
+        return {"data_samples": sample, **self._features(i)}
+
+    def _test_item(self, i: int) -> dict[str, Any]:
         image = self.store.image(i)
+        sample = self._sample(image)
+        sample.set_field(image["captions"], "gt_caption")
+        if self.features == "caption":
+            return {"data_samples": sample, "global_feats": self.store.global_feats(i)}
+        return {"data_samples": sample, **self._features(i)}
+
+    def _features(self, i: int) -> dict[str, Any]:
+        patch_feats, global_feats = self.store.patch_feats(i), self.store.global_feats(i)
+        return {"patch_feats": patch_feats, "global_feats": global_feats}
+
+    def _sample(self, image: dict[str, Any]) -> DataSample:
         sample = DataSample(metainfo={"image_id": image["image_id"]})
         if self.image_root is not None and "file_name" in image:
             path = os.path.join(self.image_root, image["file_name"])
             sample.set_metainfo({"img_path": path})
-        if self.test_mode:
-            sample.set_field(image["captions"], "gt_caption")
-        else:
-            caption = image["captions"][item - int(self.store.caption_offsets[i])]
-            sample.set_field(caption, "gt_caption")
-            sample.set_field(float(self._scores[item]), "clip_score")
-        data: dict[str, Any] = {"data_samples": sample}
-        if self.features == "image":
-            data["patch_feats"] = self.store.patch_feats(i)
-        if self.features == "caption" and not self.test_mode:
-            data["global_feats"] = self.store.caption_feats(item)
-        else:
-            data["global_feats"] = self.store.global_feats(i)
-        return data
+        return sample

@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.pairs import Pairs
+from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.synthesis.refine import RefineSettings, refine
+from tests.builders import build_store
+from tests.test_tools.commands import run
+
+CAPTIONS = [[f"caption {i} {j}" for j in range(1 + i % 3)] for i in range(11)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS, clip_dim=8, dtype=torch.float32)
+    return tmp_path / "store"
+
+
+def by_definition(path, num_images, num_captions, sentences=None):
+    """SynC written out: (image, score) of each caption."""
+    reader = FeatureStore(path)
+    images = torch.stack([reader.global_feats(i) for i in range(len(reader))])
+    captions = torch.stack([reader.caption_feats(j) for j in range(reader.num_captions)])
+    sentences = captions if sentences is None else F.normalize(sentences, dim=1)
+    chosen = []
+    for j, caption in enumerate(captions):
+        scores = {}
+        for i in (images @ caption).topk(num_images).indices.tolist():
+            own = (captions @ images[i]).topk(num_captions).indices
+            scores[i] = max(float(sentences[k] @ sentences[j]) for k in own)
+        chosen.append(max(scores.items(), key=lambda item: item[1]))
+    return chosen
+
+
+@pytest.mark.parametrize("chunk", [3, 5, 100])
+@pytest.mark.parametrize("own_sentences", [False, True])
+def test_sync_is_what_its_definition_says(tmp_path, store, chunk, own_sentences):
+    sentences = None
+    if own_sentences:
+        sentences = torch.randn(21, 4, generator=torch.Generator().manual_seed(1))
+        save_file({"sentence_feats": sentences}, tmp_path / "s.safetensors")
+    settings = RefineSettings(num_images=4, num_captions=2, keep=1.0)
+    path = tmp_path / "s.safetensors" if own_sentences else None
+    pairs = refine(store, settings, tmp_path / "out", path, chunk, "cpu")
+    expected = by_definition(store, 4, 2, sentences)
+    assert pairs.caption.tolist() == list(range(21))
+    assert pairs.image.tolist() == [image for image, _ in expected]
+    np.testing.assert_allclose(pairs.score, [score for _, score in expected], atol=1e-6)
+    reader = FeatureStore(store)
+    cosines = [
+        float(reader.global_feats(int(i)) @ reader.caption_feats(int(j)))
+        for i, j in zip(pairs.image, pairs.caption, strict=True)
+    ]
+    np.testing.assert_allclose(pairs.clip_score, 2.5 * np.array(cosines), atol=1e-6)
+    for ours, read in zip(pairs, Pairs.from_file(tmp_path / "out/pairs.safetensors"), strict=True):
+        assert np.array_equal(ours, read)
+
+
+def test_the_worst_pairs_are_dropped(tmp_path, store):
+    every = refine(store, RefineSettings(keep=1.0), tmp_path / "all", device="cpu")
+    most = refine(store, RefineSettings(keep=0.8), tmp_path / "most", device="cpu")
+    assert len(most.caption) == round(0.8 * 21)
+    dropped = set(every.caption) - set(most.caption)
+    assert max(every.score[list(dropped)]) <= min(most.score)
+    good = refine(store, RefineSettings(min_clip_score=0.5), tmp_path / "good", device="cpu")
+    assert good.clip_score.min() >= 0.5
+    with pytest.raises(ValueError, match=r"no pair has min_clip_score=9; the best has \d"):
+        refine(store, RefineSettings(min_clip_score=9), tmp_path / "none", device="cpu")
+
+
+def test_the_filter_leaves_captions_with_their_images(tmp_path, store):
+    settings = RefineSettings(method="filter", keep=0.5)
+    pairs = refine(store, settings, tmp_path / "out", device="cpu")
+    reader = FeatureStore(store)
+    assert np.array_equal(pairs.image, reader.owners(pairs.caption))
+    best = np.sort(np.argsort(-reader.clip_scores)[: round(0.5 * 21)])
+    assert np.array_equal(pairs.caption, best)
+    assert np.array_equal(pairs.clip_score, reader.clip_scores[best])
+
+
+def test_a_dataset_gives_the_chosen_pairs(tmp_path, store):
+    refine(store, RefineSettings(keep=0.7), tmp_path / "out", device="cpu")
+    pairs = Pairs.from_file(tmp_path / "out" / "pairs.safetensors")
+    data = SynthCaptionDataset(store, pairs=tmp_path / "out" / "pairs.safetensors")
+    reader = FeatureStore(store)
+    texts = [text for own in CAPTIONS for text in own]
+    assert len(data) == len(pairs.caption)
+    for item, (i, j, score, _) in zip(data, zip(*pairs, strict=True), strict=False):
+        sample = item["data_samples"]
+        assert (sample.image_id, sample.gt_caption) == (f"image{i}", texts[j])
+        assert sample.clip_score == pytest.approx(score)
+        assert torch.equal(item["patch_feats"], reader.patch_feats(int(i)))
+        assert torch.equal(item["global_feats"], reader.global_feats(int(i)))
+    build_store(tmp_path / "small", CAPTIONS[:2])
+    with pytest.raises(ValueError, match=r"names images or captions that .*small lacks"):
+        SynthCaptionDataset(tmp_path / "small", pairs=tmp_path / "out" / "pairs.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"tools/refine.py STORE"):
+        SynthCaptionDataset(store, pairs=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 4], [1] * 7, [2, 0, 5]])
+def test_nearest_does_not_depend_on_the_chunks(sizes):
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = torch.randn(5, 4, generator=generator), torch.randn(7, 4, generator=generator)
+    for k in (1, 3, 9):
+        values, where = nearest(queries, keys.split(sizes), k)
+        expected = (queries @ keys.T).sort(dim=1, descending=True)
+        assert torch.equal(where, expected.indices[:, :k])
+        torch.testing.assert_close(values, expected.values[:, :k])
+    with pytest.raises(ValueError, match="k=0"):
+        nearest(queries, [keys], 0)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_command_line_with_ranks(tmp_path, store, processes):
+    args = [store, "--out", tmp_path / "out", "--chunk", 4, "--device", "cpu"]
+    log = tmp_path / "log"
+    result = run("refine.py", *args, log=log, processes=processes, launcher=False)
+    assert result.code == 0, result.output
+    assert "19 of 21 pairs" in result.output
+    refine(store, RefineSettings(), tmp_path / "api", chunk=4, device="cpu")
+    for file in (tmp_path / "api").glob("[!.]*"):
+        assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_wrong_input_is_said(tmp_path, store):
+    build_store(tmp_path / "mute", [[], []])
+    with pytest.raises(ValueError, match="have no captions: there is nothing to refine"):
+        refine(tmp_path / "mute", RefineSettings(), tmp_path / "out", device="cpu")
+    save_file({"sentence_feats": torch.ones(3, 4)}, tmp_path / "short.safetensors")
+    with pytest.raises(ValueError, match=r"sentence_feats \(3, 4\), but .* has 21 captions"):
+        refine(store, RefineSettings(), tmp_path / "out", tmp_path / "short.safetensors")
+    for wrong in ({"method": "x"}, {"keep": 0}, {"num_images": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+            RefineSettings(**wrong)
+    refine(store, RefineSettings(), tmp_path / "out", device="cpu")
+    with pytest.raises(ValueError, match=r"settings \(keep: 0.9 there, 0.5 now\)"):
+        refine(store, RefineSettings(keep=0.5), tmp_path / "out", device="cpu")
+    manifest = json.loads((store / "manifest.json").read_text())
+    assert "pairs" not in str(manifest)
