@@ -71,8 +71,9 @@ def words_of(args: argparse.Namespace) -> list[str]:
     """The words that were given, or found in the captions."""
     if args.captions is None:
         return read_words(args.words)
+    captions, _ = caption_file(args)
     nouns = find_nouns(
-        (caption.text for caption in caption_file(args)),
+        (caption.text for caption in captions),
         args.min_count,
         max_nouns=args.max_nouns,
         stop_words=read_words(args.stop_list) if args.stop_list else STOP_WORDS,

@@ -8,25 +8,12 @@ whose images have file names, as Karpathy's and Flickr's files and tables with a
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.durable import replacing
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
-from pcm_plugin.synthesis.captions import CaptionFile
-
-
-def write_jsonl(captions: CaptionFile, path: Path) -> None:
-    """Write a JSON object a line, one caption at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        for caption in captions:
-            row = {"id": caption.id, "image_id": caption.image_id, "caption": caption.text}
-            if caption.file_name is not None:
-                row["file_name"] = caption.file_name
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+from pcm_plugin.synthesis.captions import CaptionFile, write_jsonl
 
 
 def write_coco(captions: CaptionFile, path: Path) -> None:
@@ -52,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--out {args.out}: give a name that ends in .json or .jsonl")
-    captions = caption_file(args)
+    captions, _ = caption_file(args)
     write = write_coco if args.out.suffix == ".json" else write_jsonl
     write(captions, args.out)
     print(f"written to {args.out}")

@@ -51,8 +51,9 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     settings = GenerateSettings(**{f.name: getattr(args, f.name) for f in fields(GenerateSettings)})
+    captions, _ = caption_file(args)
     folder = generate(
-        caption_file(args),
+        captions,
         settings,
         args.out,
         args.batch_size,

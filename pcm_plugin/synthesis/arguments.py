@@ -2,7 +2,7 @@
 
 import argparse
 
-from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.captions import CaptionFile, CaptionReport
 
 CAPTION_FORMS = (
     "COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, or plain text with "
@@ -25,13 +25,21 @@ def add_caption_arguments(parser: argparse._ActionsContainer, option: bool = Fal
     )
 
 
-def caption_file(args: argparse.Namespace) -> CaptionFile:
+def caption_file(
+    args: argparse.Namespace, quiet: bool = False
+) -> tuple[CaptionFile, CaptionReport]:
     """What :func:`add_caption_arguments` parsed, read once and counted; says what was met.
+
+    Args:
+        args: The command line.
+        quiet: Whether to say nothing, as all but one of several processes should.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read or holds no captions.
     """
     captions = CaptionFile(args.captions, args.column, args.split, args.skip_bad)
-    print(captions.survey(), flush=True)
-    return captions
+    report = captions.survey()
+    if not quiet:
+        print(report, flush=True)
+    return captions, report

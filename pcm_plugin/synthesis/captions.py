@@ -1,6 +1,8 @@
 """Captions in: files of many forms, told apart by their content."""
 
 import hashlib
+import itertools
+import json
 import os
 import tempfile
 import unicodedata
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcm_plugin.datasets.coco import CocoImage, read_coco_images, write_coco_captions
+from pcm_plugin.datasets.durable import replacing
 from pcm_plugin.synthesis.caption_forms import READERS, Record, recognise
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "CocoImage",
     "read_coco_images",
     "write_coco_captions",
+    "write_jsonl",
 ]
 
 _SHOWN = 5
@@ -214,6 +218,28 @@ class CaptionFile:
             return None
         image_id = record.id if record.image_id is None else record.image_id
         return Caption(str(record.id), str(image_id), text, record.file_name)
+
+
+def write_jsonl(captions: CaptionFile, path: Path, limit: int | None = None) -> int:
+    """Write captions as JSONL, in the form that :class:`CaptionFile` reads, one at a time.
+
+    Args:
+        captions: Where they come from.
+        path: File to write; its folder is made.
+        limit: Write only the first.
+
+    Returns:
+        How many were written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with replacing(path) as file:
+        for count, caption in enumerate(itertools.islice(captions, limit), start=1):  # noqa: B007
+            row = {"id": caption.id, "image_id": caption.image_id, "caption": caption.text}
+            if caption.file_name is not None:
+                row["file_name"] = caption.file_name
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    return count
 
 
 class _Repeats:

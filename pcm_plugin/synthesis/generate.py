@@ -177,6 +177,15 @@ def _digest(chunk: list[Caption]) -> str:
     return fingerprint([[caption.id, caption.image_id, caption.text] for caption in chunk])
 
 
+def encode(image: Image.Image, settings: GenerateSettings) -> bytes:
+    """An image as it is stored."""
+    encoded = io.BytesIO()
+    kind = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[settings.format]
+    quality = {} if settings.format == "png" else {"quality": settings.quality}
+    image.save(encoded, kind, **quality)
+    return encoded.getvalue()
+
+
 def _append(
     tar: tarfile.TarFile,
     key: str,
@@ -185,10 +194,6 @@ def _append(
     result: Painted,
     settings: GenerateSettings,
 ) -> None:
-    encoded = io.BytesIO()
-    kind = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[settings.format]
-    quality = {} if settings.format == "png" else {"quality": settings.quality}
-    image.save(encoded, kind, **quality)
     facts: dict[str, Any] = {
         "id": caption.id + key[8:],
         "caption_id": caption.id,
@@ -199,7 +204,10 @@ def _append(
     if result.problems:
         facts["problems"] = result.problems
     text = json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()
-    for name, data in ((f"{key}.{settings.format}", encoded.getvalue()), (f"{key}.json", text)):
+    for name, data in (
+        (f"{key}.{settings.format}", encode(image, settings)),
+        (f"{key}.json", text),
+    ):
         # TarInfo's defaults (owner 0, time 0) make equal images equal archives.
         entry = tarfile.TarInfo(name)
         entry.size = len(data)

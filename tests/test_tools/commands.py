@@ -6,17 +6,23 @@ import runpy
 import socket
 import sys
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     [
+        "diffusers",
         "matplotlib.pyplot",
         "mmengine.runner",
         "pcm_plugin.engine",
         "pcm_plugin.evaluation",
+        "open_clip",
         "pcm_plugin.models",
+        "pcm_plugin.synthesis.dataset",
+        "textblob.en",
         "torch.distributed.nn",
+        "transformers",
         "yapf",
     ]
 )
@@ -49,6 +55,22 @@ def run(
     Returns:
         The first exit code that is not 0, and the output.
     """
+    children = start(tool, *args, log=log, processes=processes, launcher=launcher)
+    for child in children:
+        child.join(timeout)
+    stuck = [child for child in children if child.exitcode is None]
+    for child in stuck:
+        child.kill()
+    if stuck:
+        raise TimeoutError(log.read_text())
+    codes = [child.exitcode for child in children if child.exitcode]
+    return Result(codes[0] if codes else 0, log.read_text())
+
+
+def start(
+    tool: str, *args: object, log: Path, processes: int = 1, launcher: bool = True
+) -> list[BaseProcess]:
+    """Start what :func:`run` runs, and return at once."""
     words = [str(arg) for arg in args]
     environments: list[dict[str, str]] = [{}]
     if processes > 1:
@@ -64,15 +86,7 @@ def run(
     ]
     for child in children:
         child.start()
-    for child in children:
-        child.join(timeout)
-    stuck = [child for child in children if child.exitcode is None]
-    for child in stuck:
-        child.kill()
-    if stuck:
-        raise TimeoutError(log.read_text())
-    codes = [child.exitcode for child in children if child.exitcode]
-    return Result(codes[0] if codes else 0, log.read_text())
+    return children
 
 
 def _free_port() -> str:

@@ -1,0 +1,72 @@
+# PCM_DATA=data/mine python tools/train.py configs/pcm_custom.py
+#
+# PCM-Net on a folder that tools/make_dataset.py made, by default data/custom: the released
+# hyper-parameters but for what the recipe says and a warm-up that fits the number of pairs.
+_base_ = [
+    "./_base_/models/pcm_vitb32.py",
+    "./_base_/datasets/feature_store.py",
+    "./_base_/schedules/noam_12e.py",
+    "./_base_/default_runtime.py",
+]
+
+import json
+import os
+
+root = os.environ.get("PCM_DATA", "data/custom")
+# Before the folder is made the config can be read all the same, to say what is missing.
+facts = dict(model={}, clip={}, pairs=542_401, refined=False, real=[])
+if os.path.isfile(f"{root}/dataset.json"):
+    with open(f"{root}/dataset.json") as file:
+        facts = json.load(file)
+    del file
+
+clip = facts["clip"]
+model = dict(
+    vocabulary=f"{root}/corpus/vocabulary.txt",
+    **{key: part for key, part in facts["model"].items() if key != "neck"},
+    neck=dict(
+        concepts=f"{root}/corpus/concepts.safetensors",
+        clip_head=f"{root}/train_store/clip_head.safetensors",
+        **facts["model"].get("neck", {}),
+    ),
+)
+train_dataloader = dict(
+    dataset=dict(
+        store=f"{root}/train_store",
+        pairs=f"{root}/pairs/pairs.safetensors" if facts["refined"] else None,
+    )
+)
+# Without real images there is no validation, and the last checkpoint is the one to take.
+if "val" in facts["real"]:
+    val_dataloader = dict(dataset=dict(store=f"{root}/val_store"))
+else:
+    val_dataloader = val_cfg = val_evaluator = None
+if "test" in facts["real"]:
+    test_dataloader = dict(dataset=dict(store=f"{root}/test_store"))
+else:
+    test_dataloader = test_cfg = test_evaluator = None
+
+# As on COCO a twentieth of all iterations, at COCO's peak rate.
+warmup = max(100, min(10_000, facts["pairs"] * 12 // 32 // 20))
+param_scheduler = dict(
+    warmup=warmup, embed_dims=facts["model"].get("neck", {}).get("embed_dims", 512)
+)
+optim_wrapper = dict(optimizer=dict(lr=(warmup / 10_000) ** 0.5))
+
+_command = "python tools/make_dataset.py CAPTIONS --recipe RECIPE --out {root}"
+prerequisites = [
+    dict(key=key, command=_command)
+    for key in (
+        "model.vocabulary",
+        "model.neck.concepts",
+        "model.neck.clip_head",
+        "train_dataloader.dataset.store",
+        "train_dataloader.dataset.pairs",
+    )
+] + [
+    dict(
+        key=f"{split}_dataloader.dataset.store",
+        command=_command + f" --{split} IMAGES CAPTIONS",
+    )
+    for split in ("val", "test")
+]

@@ -1,0 +1,22 @@
+# python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
+#
+# Stable Diffusion 1.5 and OpenAI's CLIP ViT-B/32: the kind of data that PCM-Net was published on.
+# (SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.)
+
+vocabulary = dict(min_count=5)
+# The nouns of the captions; prompts as in the paper.
+concepts = dict(min_count=5, max_nouns=500, phrases=False, templates=["A photo of {}"])
+generate = dict(
+    pipeline="stable-diffusion-v1-5/stable-diffusion-v1-5",
+    scheduler="DPMSolverMultistepScheduler",
+    steps=20,
+    guidance=7.5,
+    size=512,
+    dtype="float16",
+    batch_size=16,
+)
+extract = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1, batch_size=256)
+# SynC: refine = dict(method="sync", keep=0.9)
+refine = None
+# What configs/pcm_custom.py takes over into its model.
+model = dict(neck=dict(patch_dim=768, clip_dim=512, num_patches=49))

@@ -1,0 +1,8 @@
+# python tools/make_dataset.py CAPTIONS --recipe sdxl_turbo_vitl14 --out data/mine
+#
+# SDXL-Turbo: one step and no guidance, as it was distilled for; CLIP ViT-L/14.
+_base_ = "./sd15_vitl14.py"
+
+generate = dict(
+    pipeline="stabilityai/sdxl-turbo", scheduler=None, steps=1, guidance=0.0, batch_size=8
+)

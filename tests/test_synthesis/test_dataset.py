@@ -1,0 +1,186 @@
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.synthesis.concepts import load_concepts
+from pcm_plugin.synthesis.recipes import load_recipe
+from tests.builders import build_clip, build_pipeline
+from tests.test_tools.commands import run, start
+
+THINGS = ["dog", "cat", "car", "tree", "house"]
+CAPTIONS = [f"the {thing} runs next to a {other}" for thing in THINGS for other in THINGS]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Captions, and a recipe of tiny models."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "captions.txt").write_text("\n".join(CAPTIONS))
+    recipe = {
+        "vocabulary": {"min_count": 2},
+        "concepts": {"min_count": 2},
+        "generate": {
+            "pipeline": str(build_pipeline(folder / "pipeline")),
+            "steps": 2,
+            "format": "png",
+            "shard_size": 4,
+            "batch_size": 2,
+        },
+        "extract": {"model": build_clip(folder / "clip"), "batch_size": 4},
+        "refine": {"keep": 0.8},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def arguments(inputs, out):
+    recipe = inputs / "tiny.yaml"
+    return [inputs / "captions.txt", "--recipe", recipe, "--out", out, "--device", "cpu"]
+
+
+def make(inputs, out, *args, processes=1, log=None):
+    log = log or out.with_suffix(".log")
+    args = [*arguments(inputs, out), *args]
+    return run("make_dataset.py", *args, log=log, processes=processes, launcher=False)
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.name[0] != "."
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(inputs, tmp_path_factory):
+    """A data set that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "data"
+    result = make(inputs, out)
+    assert result.code == 0, result.output
+    return out
+
+
+def test_the_folder_has_all_that_a_training_needs(whole):
+    vocabulary = Vocabulary.from_file(whole / "corpus" / "vocabulary.txt")
+    assert set(vocabulary.words) == {*THINGS, "the", "runs", "next", "to", "a"}
+    assert set(load_concepts(whole / "corpus" / "concepts.safetensors").words) >= {"dog", "tree"}
+    store = FeatureStore(whole / "train_store")
+    assert [store.captions(i) for i in range(len(store))] == [[text] for text in CAPTIONS]
+    facts = json.loads((whole / "dataset.json").read_text())
+    assert (facts["pairs"], facts["refined"], facts["real"]) == (25, True, [])
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_ranks_makes_the_same_folder(inputs, whole, tmp_path, processes):
+    result = make(inputs, tmp_path / "data", processes=processes)
+    assert result.code == 0, result.output
+    assert contents(tmp_path / "data") == contents(whole)
+
+
+@pytest.mark.parametrize(("processes", "kills"), [(1, 13), (2, 12)])
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    inputs, whole, tmp_path, processes, kills
+):
+    moments = random.Random(processes)
+    out, expected = tmp_path / "data", contents(whole)
+    killed = 0
+    while killed < kills:
+        log = tmp_path / "log"
+        children = start(
+            "make_dataset.py",
+            *arguments(inputs, out),
+            log=log,
+            processes=processes,
+            launcher=False,
+        )
+        time.sleep(moments.uniform(0.1, 2.0))
+        # Of several processes one is lost; the others make what it had begun, or are lost too.
+        lost = children if moments.random() < 0.5 else children[:1]
+        for child in lost:
+            killed += child.exitcode is None
+            child.kill()
+        for child in children:
+            child.join(100)
+        assert all(child.exitcode in (0, -9) for child in children), log.read_text()
+        if (out / "dataset.json").exists() and contents(out) == expected:
+            shutil.rmtree(out)
+    result = make(inputs, out)
+    assert result.code == 0, result.output
+    assert contents(out) == expected
+
+
+def test_a_second_run_makes_nothing_and_other_settings_are_refused(inputs, whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("shard-*")}
+    assert make(inputs, whole).code == 0
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("shard-*")} == before
+    result = make(inputs, whole, "--set", "generate.steps=3")
+    assert result.code == 1
+    assert "settings (steps: 2 there, 3 now)" in result.output
+    result = make(inputs, whole, "--set", "vocabulary.min_count=1")
+    assert "settings (min_count: 2 there, 1 now)" in result.output
+
+
+def test_a_dry_run_measures_and_writes_nothing(inputs, whole, tmp_path):
+    result = make(inputs, tmp_path / "data", "--dry-run", log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert "25 captions, 25 pairs" in result.output
+    assert "generate           25 images, 0 done;" in result.output
+    assert not (tmp_path / "data").exists()
+    result = make(inputs, whole, "--dry-run", "--limit", "7", log=tmp_path / "log")
+    assert "extract             7 images, 25 done;" in result.output
+
+
+def test_the_custom_configuration_goes_by_the_folder(whole, monkeypatch):
+    monkeypatch.setenv("PCM_DATA", str(whole))
+    cfg = Config.fromfile("configs/pcm_custom.py")
+    assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is None
+    assert cfg.train_dataloader.dataset.pairs == f"{whole}/pairs/pairs.safetensors"
+    model = MODELS.build(cfg.model)
+    store = FeatureStore(whole / "train_store")
+    assert model.neck.patch_proj.in_features == store.patch_dim
+    assert cfg.model.neck.num_patches == store.num_patches
+
+
+def test_it_trains_without_real_images(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("PCM_DATA", str(whole))
+    small = [f"model.{part}.num_layers=1" for part in ("encoder", "decoder")]
+    loader = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
+    args = ["configs/pcm_custom.py", "--work-dir", tmp_path / "run", "--cfg-options"]
+    args += ["train_cfg.max_epochs=1", *small, *loader]
+    result = run("train.py", *args, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in Path("configs/recipes").glob("*.py")))
+def test_every_recipe_is_read(name):
+    recipe = load_recipe(name)
+    assert recipe.model["neck"]["patch_dim"] in (128, 768, 1024)
+    changed = load_recipe(name, {"generate.steps": 99, "refine.method": "filter"})
+    assert (changed.generate.steps, changed.refine.method) == (99, "filter")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generate.step": 3}, "generate has no step, only"),
+        ({"extract.dtype": "int8"}, r"extract: dtype='int8'"),
+        ({"painting.x": 3}, r"unknown parts \['painting'\]"),
+        ({"concepts.max": 3}, "vocabulary or concepts has no max"),
+    ],
+)
+def test_wrong_recipes_are_said(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("toy", changes)
+    with pytest.raises(FileNotFoundError, match=r"no recipe nothing: .*sd15_vitb32"):
+        load_recipe("nothing")

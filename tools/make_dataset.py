@@ -1,0 +1,76 @@
+"""From a file of captions to a training set: vocabulary, concepts, images, features.
+
+    python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine --dry-run
+    python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
+    torchrun --nproc_per_node 8 tools/make_dataset.py ...
+    srun python tools/make_dataset.py ...
+    PCM_DATA=data/mine python tools/train.py configs/pcm_custom.py
+
+Run again after an interruption, it makes what is missing. --set changes settings of the recipe:
+--set generate.steps=30 extract.batch_size=64.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
+from pcm_plugin.synthesis.dataset import STAGES, make_dataset
+from pcm_plugin.synthesis.estimate import estimate
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.recipes import load_recipe
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_caption_arguments(parser)
+    parser.add_argument("--recipe", required=True, help="a name in configs/recipes, or a file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    for split in ("val", "test"):
+        parser.add_argument(
+            f"--{split}",
+            nargs=2,
+            metavar=("IMAGES", "CAPTIONS"),
+            help=f"real images for {split}: a folder and its COCO captions JSON",
+        )
+    parser.add_argument("--limit", type=int, help="take only the first captions")
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--set", nargs="+", action=DictAction, metavar="KEY=VALUE", default={})
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="measure on two batches what it will cost, say what is done already, write nothing",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit {args.limit}: give at least 1")
+    recipe = load_recipe(args.recipe, args.set)
+    rank = Rank.from_environment()
+    captions, report = caption_file(args, quiet=rank.index != 0)
+    if args.dry_run:
+        count = min(report.captions, args.limit or report.captions)
+        print(f"{count:,} captions, {count * recipe.generate.images_per_caption:,} pairs")
+        for stage in estimate(captions, count, recipe, args.out, args.device or rank.device()):
+            print(stage)
+        return
+    real = {split: getattr(args, split) for split in ("val", "test") if getattr(args, split)}
+    make_dataset(captions, recipe, args.out, args.stages, real, args.limit, args.device, rank)
+    if rank.index == 0:
+        print(f"{args.out} is made; train on it with:")
+        print(f"  PCM_DATA={args.out} python tools/train.py configs/pcm_custom.py")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()
