@@ -151,13 +151,12 @@ def test_the_custom_configuration_goes_by_the_folder(whole, monkeypatch):
     assert cfg.model.neck.num_patches == store.num_patches
 
 
-def test_it_trains_without_real_images(whole, tmp_path, monkeypatch):
-    monkeypatch.setenv("PCM_DATA", str(whole))
+def test_it_trains_without_real_images(whole, tmp_path):
     small = [f"model.{part}.num_layers=1" for part in ("encoder", "decoder")]
     loader = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
     args = ["configs/pcm_custom.py", "--work-dir", tmp_path / "run", "--cfg-options"]
     args += ["train_cfg.max_epochs=1", *small, *loader]
-    result = run("train.py", *args, log=tmp_path / "log")
+    result = run("train.py", *args, log=tmp_path / "log", env={"PCM_DATA": str(whole)})
     assert result.code == 0, result.output
     assert (tmp_path / "run" / "epoch_1.pth").is_file()
 

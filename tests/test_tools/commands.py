@@ -41,6 +41,7 @@ def run(
     processes: int = 1,
     timeout: float = 100,
     launcher: bool = True,
+    env: dict[str, str] | None = None,
 ) -> Result:
     """Run ``tools/<tool>`` to its end, in a group of processes as torchrun would start them.
 
@@ -51,11 +52,12 @@ def run(
         processes: Size of the group.
         timeout: Seconds after which it is killed.
         launcher: Whether a group is told so by ``--launcher`` too.
+        env: Environment variables to set.
 
     Returns:
         The first exit code that is not 0, and the output.
     """
-    children = start(tool, *args, log=log, processes=processes, launcher=launcher)
+    children = start(tool, *args, log=log, processes=processes, launcher=launcher, env=env)
     for child in children:
         child.join(timeout)
     stuck = [child for child in children if child.exitcode is None]
@@ -68,16 +70,22 @@ def run(
 
 
 def start(
-    tool: str, *args: object, log: Path, processes: int = 1, launcher: bool = True
+    tool: str,
+    *args: object,
+    log: Path,
+    processes: int = 1,
+    launcher: bool = True,
+    env: dict[str, str] | None = None,
 ) -> list[BaseProcess]:
     """Start what :func:`run` runs, and return at once."""
     words = [str(arg) for arg in args]
-    environments: list[dict[str, str]] = [{}]
+    environments = [env or {}]
     if processes > 1:
         words += ["--launcher", "pytorch"] if launcher else []
         group = dict(WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
         environments = [
-            dict(group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(processes)
+            dict(env or {}, **group, RANK=str(rank), LOCAL_RANK=str(rank))
+            for rank in range(processes)
         ]
     logs = [log if rank == 0 else f"{log}.{rank}" for rank in range(processes)]
     children = [
