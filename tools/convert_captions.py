@@ -13,20 +13,8 @@ from pathlib import Path
 from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
-from pcm_plugin.synthesis.captions import CaptionFile, write_jsonl
-
-
-def write_coco(captions: CaptionFile, path: Path) -> None:
-    """Gather the captions of each image and write a COCO captions file."""
-    images: dict[tuple[str, str], list[str]] = {}
-    for caption in captions:
-        if caption.file_name is None:
-            raise ValueError(
-                f"{captions.path}: caption {caption.id} names no image file, which COCO captions "
-                "JSON needs: give --out with the ending .jsonl"
-            )
-        images.setdefault((caption.image_id, caption.file_name), []).append(caption.text)
-    write_coco_captions(path, ((image_id, name, own) for (image_id, name), own in images.items()))
+from pcm_plugin.synthesis.captions import write_jsonl
+from pcm_plugin.synthesis.sources import captioned_images
 
 
 def main() -> None:
@@ -40,8 +28,10 @@ def main() -> None:
     if args.out.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--out {args.out}: give a name that ends in .json or .jsonl")
     captions, _ = caption_file(args)
-    write = write_coco if args.out.suffix == ".json" else write_jsonl
-    write(captions, args.out)
+    if args.out.suffix == ".jsonl":
+        write_jsonl(captions, args.out)
+    else:
+        write_coco_captions(args.out, captioned_images(captions))
     print(f"written to {args.out}")
 
 

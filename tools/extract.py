@@ -2,6 +2,8 @@
 
     python tools/extract.py IMAGE_SHARDS --model ViT-B-32-quickgelu --pretrained openai --out STORE
     python tools/extract.py IMAGE_FOLDER --captions captions.json --model ... --out STORE
+    python tools/extract.py COCO --captions dataset_coco.json --split val --model ... --out STORE
+    python tools/extract.py SYNTHIMGCAP --captions annotations.pkl --vocabulary vocabulary.txt ...
     torchrun --nproc_per_node 8 tools/extract.py ...
 
 Run again after an interruption, it makes the shards that are missing.
@@ -10,8 +12,16 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 
 from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.sources import open_source
+
+
+def _captions(args: argparse.Namespace) -> CaptionFile | str | None:
+    plain = args.captions in (None, "none") or args.captions.endswith((".pkl", ".pickle"))
+    if plain:
+        return args.captions
+    return CaptionFile(args.captions, args.column, args.split, args.skip_bad)
 
 
 def main() -> None:
@@ -20,7 +30,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="folder of tools/generate.py, or of image files")
-    parser.add_argument("--captions", help="COCO captions JSON, for image files")
+    parser.add_argument(
+        "--captions",
+        help="for image files: COCO captions JSON, Karpathy's JSON, a Flickr token file, a table "
+        "or JSONL with file_name, SynthImgCap's annotation pickle, or none",
+    )
+    parser.add_argument("--split", help="train, val or test of a file that knows splits")
+    parser.add_argument("--column", default="caption", help="what holds the captions of a table")
+    parser.add_argument("--skip-bad", action="store_true", help="pass over captions that are bad")
+    parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
+    parser.add_argument(
+        "--pattern",
+        default="{split_id}/{image_id}.jpg",
+        help="for SynthImgCap: where an image lies (default: %(default)s)",
+    )
     parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
     parser.add_argument("--pretrained", help="open_clip's tag of the weights")
     parser.add_argument("--out", required=True, help="folder of the feature store")
@@ -39,7 +62,9 @@ def main() -> None:
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     args = parser.parse_args()
-    source = open_source(args.source, args.captions, args.shard_size)
+    source = open_source(
+        args.source, _captions(args), args.shard_size, args.vocabulary, args.pattern
+    )
     settings = ExtractSettings(
         args.model, args.pretrained, args.pool, args.dtype, args.caption_template
     )

@@ -151,6 +151,18 @@ class CaptionFile:
         """
         return self._read(CaptionReport(self.path))
 
+    def form(self) -> str:
+        """Which form the file has, e.g. ``'COCO captions JSON'``.
+
+        Raises:
+            ValueError: If it has none of the known ones.
+        """
+        with open(self.path, "rb") as file:
+            try:
+                return recognise(file, self.column, self.path.name)
+            except ValueError as error:
+                raise ValueError(f"{self.path}: {error}") from None
+
     def survey(self) -> CaptionReport:
         """Read the file once from end to end and count.
 

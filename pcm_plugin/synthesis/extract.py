@@ -180,11 +180,7 @@ def _features(
     """Features of a batch, on the CPU; patches in the store's dtype, as they are many."""
     patch_feats, global_feats = clip(pixels)
     texts = [settings.caption_template.replace("{}", text) for own in captions for text in own]
-    encoded = [
-        clip.encode_text(texts[start : start + _TEXT_BATCH])
-        for start in range(0, len(texts), _TEXT_BATCH)
-    ]
-    caption_feats = torch.cat(encoded) if encoded else global_feats[:0]
+    caption_feats = encode_texts(clip, texts)
     owners = torch.tensor([len(own) for own in captions], device=pixels.device)
     cosine = (caption_feats * global_feats.repeat_interleave(owners, dim=0)).sum(-1)
     return (
@@ -193,6 +189,20 @@ def _features(
         caption_feats.cpu(),
         CLIP_SCORE_SCALE * cosine.cpu(),
     )
+
+
+@torch.inference_mode()
+def encode_texts(clip: OpenCLIPBackbone, texts: list[str]) -> Tensor:
+    """CLIP's features of any number of texts, a batch at a time.
+
+    Returns:
+        (n, Dc) float32, each row of length 1.
+    """
+    encoded = [
+        clip.encode_text(texts[start : start + _TEXT_BATCH])
+        for start in range(0, len(texts), _TEXT_BATCH)
+    ]
+    return torch.cat(encoded) if encoded else torch.empty(0, clip.clip_dim)
 
 
 def _ahead(

@@ -1,4 +1,4 @@
-"""Where images with captions come from: shards that ``generate`` wrote, or a folder."""
+"""Where images with captions come from: shards that ``generate`` wrote, or files in folders."""
 
 import io
 import itertools
@@ -11,11 +11,17 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from pcm_plugin.datasets.coco import read_coco_images
+from pcm_plugin.datasets.coco import CocoImage, read_coco_images
 from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
+from pcm_plugin.synthesis.caption_forms import COCO
+from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.released_annotations import read_released_annotations
 from pcm_plugin.synthesis.sharing import Shard
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class CaptionedImage(NamedTuple):
@@ -96,33 +102,31 @@ class GeneratedImages:
 
 
 class ImageFolder:
-    """Image files listed in a COCO captions file.
+    """Image files with captions, or without.
 
     Args:
         path: Folder of the images.
-        captions: COCO captions JSON with ``file_name`` of each image.
+        images: Which files, and their captions.
         shard_size: Images a shard.
+        settings: What tells this list of images from another.
 
     Raises:
-        FileNotFoundError: If folder or file are missing.
-        ValueError: If the file is not a COCO captions file, or lists no images.
+        ValueError: If there are no images, or ``shard_size`` is less than 1.
     """
 
-    def __init__(self, path: Path, captions: str | os.PathLike, shard_size: int) -> None:
+    def __init__(
+        self, path: Path, images: list[CocoImage], shard_size: int, settings: dict[str, Any]
+    ) -> None:
         if shard_size < 1:
             raise ValueError(f"shard_size={shard_size}: give at least 1")
-        images = read_coco_images(captions)
         if not images:
-            raise ValueError(f"no images in {captions}")
+            raise ValueError(f"no images for {path}")
         self._path = path
         self._chunks = {
             f"shard-{number:05d}": images[start : start + shard_size]
             for number, start in enumerate(range(0, len(images), shard_size))
         }
-        self.settings: dict[str, Any] = {
-            "captions": f"sha256 {sha256(Path(captions))[:16]}",
-            "shard_size": shard_size,
-        }
+        self.settings: dict[str, Any] = {**settings, "shard_size": shard_size}
         self.shards = [
             Shard(name, len(chunk), fingerprint([list(image) for image in chunk]))
             for name, chunk in self._chunks.items()
@@ -134,19 +138,80 @@ class ImageFolder:
             yield CaptionedImage(image_id, captions, file_name, self._path / file_name, True)
 
 
+def captioned_images(captions: CaptionFile) -> list[CocoImage]:
+    """The images that a caption file names, with all their captions, in the order of the file.
+
+    Raises:
+        ValueError: If a caption names no image file.
+    """
+    if captions.form() == COCO:
+        return read_coco_images(captions.path)
+    images: dict[tuple[str, str], list[str]] = {}
+    for caption in captions:
+        if caption.file_name is None:
+            raise ValueError(
+                f"{captions.path}: caption {caption.id} names no image file: give COCO captions "
+                "JSON, Karpathy's JSON, a Flickr token file, or a table or JSONL with file_name"
+            )
+        images.setdefault((caption.image_id, caption.file_name), []).append(caption.text)
+    return [CocoImage(image_id, name, own) for (image_id, name), own in images.items()]
+
+
+def all_images(path: Path) -> list[CocoImage]:
+    """All image files below a folder, without captions; the path of each is its id."""
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
+    names = [p.relative_to(path).as_posix() for p in files]
+    return [CocoImage(name.rpartition(".")[0], name, []) for name in names]
+
+
+def released_images(
+    path: Path, annotations: Path, vocabulary: str | os.PathLike, pattern: str
+) -> list[CocoImage]:
+    """The images of SynthImgCap, their captions decoded from the released annotations.
+
+    Args:
+        path: Folder of the images.
+        annotations: The released pickle, read without executing it.
+        vocabulary: The ``vocabulary.txt`` released with it.
+        pattern: Where an image lies, with ``{split_id}`` and ``{image_id}``.
+
+    Raises:
+        FileNotFoundError: If the first image is not where the pattern says.
+        ValueError: If annotations or vocabulary are not what they should be.
+    """
+    pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
+    images = [
+        CocoImage(p.image_id, pattern.format(split_id=p.split_id, image_id=p.image_id), p.captions)
+        for p in pairs
+    ]
+    if not (path / images[0].file_name).is_file():
+        raise FileNotFoundError(
+            f"no {path / images[0].file_name}: give --pattern with {{split_id}} and {{image_id}}"
+        )
+    return images
+
+
 def open_source(
-    path: str | os.PathLike, captions: str | os.PathLike | None, shard_size: int
+    path: str | os.PathLike,
+    captions: CaptionFile | str | os.PathLike | None,
+    shard_size: int,
+    vocabulary: str | os.PathLike | None = None,
+    pattern: str = "{split_id}/{image_id}.jpg",
 ) -> Source:
     """Tell generated shards from a folder of image files.
 
     Args:
         path: The folder.
-        captions: COCO captions JSON; needed for image files, and only for them.
+        captions: For image files, and only for them: a caption file that names images, the
+            released annotation pickle, or ``'none'`` for all images below the folder, without
+            captions.
         shard_size: Images a shard, for image files.
+        vocabulary: For the released pickle.
+        pattern: For the released pickle: where its images lie.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If ``captions`` is missing, or given in vain.
+        FileNotFoundError: If there is no such folder or file.
+        ValueError: If ``captions`` is missing, given in vain, or not what it should be.
     """
     path = Path(path)
     if not path.is_dir():
@@ -161,6 +226,20 @@ def open_source(
     if captions is None:
         raise ValueError(
             f"{path} has no manifest.json of tools/generate.py: if it holds image files, "
-            "give their COCO captions JSON with --captions"
+            "give their captions with --captions, or --captions none"
         )
-    return ImageFolder(path, captions, shard_size)
+    if captions == "none":
+        return ImageFolder(path, all_images(path), shard_size, {"captions": None})
+    if not isinstance(captions, CaptionFile) and Path(captions).suffix in (".pkl", ".pickle"):
+        if vocabulary is None:
+            raise ValueError(f"{captions} holds numbers for words: give its vocabulary.txt too")
+        released = released_images(path, Path(captions), vocabulary, pattern)
+        return ImageFolder(path, released, shard_size, _known(captions, vocabulary=vocabulary))
+    file = CaptionFile.of(captions)
+    options = {} if file.split is None else {"split": file.split}
+    return ImageFolder(path, captioned_images(file), shard_size, _known(file.path) | options)
+
+
+def _known(captions: str | os.PathLike, **others: str | os.PathLike) -> dict[str, str]:
+    files = {"captions": captions, **others}
+    return {name: f"sha256 {sha256(Path(file))[:16]}" for name, file in files.items()}

@@ -217,7 +217,7 @@ def test_generated_shards_become_a_store(tmp_path, clip, monkeypatch, capsys):
 def test_wrong_sources_are_named(tmp_path, images, clip):
     with pytest.raises(FileNotFoundError, match="no folder of images at"):
         open_source(tmp_path / "none", None, 10)
-    with pytest.raises(ValueError, match="give their COCO captions JSON with --captions"):
+    with pytest.raises(ValueError, match="give their captions with --captions"):
         open_source(images, None, 10)
     write_image_shards(tmp_path / "shards", 3)
     with pytest.raises(ValueError, match="drop --captions"):

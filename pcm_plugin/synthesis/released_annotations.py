@@ -1,0 +1,146 @@
+"""The released annotation lists, read without executing what is pickled in them."""
+
+import codecs
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pcm_plugin.datasets.vocabulary import IGNORED, Vocabulary
+
+
+class ReleasedPair(NamedTuple):
+    """An image of SynthImgCap and what was released of it.
+
+    Attributes:
+        image_id: Its id.
+        split_id: The part, of eight, in which its files lie.
+        captions: Its captions, decoded; usually one.
+        clip_scores: 2.5 * cosine of each.
+    """
+
+    image_id: str
+    split_id: str
+    captions: list[str]
+    clip_scores: list[float]
+
+
+class _DType:
+    """Stands in for ``numpy.dtype``: plain numbers only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[<>=|]?[biuf][1248]", str(code)):
+            raise pickle.UnpicklingError(f"it holds an array of type {code!r}")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray``, whose own ``__setstate__`` trusts what it is given."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, by_columns, data = state
+        if not isinstance(dtype, _DType) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("it holds an array that is none of numbers")
+        flat = np.frombuffer(data, dtype.value)
+        self.value = flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _frombuffer(data: bytes, dtype: _DType, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", bytes(data)))
+    return array
+
+
+def _scalar(dtype: _DType, data: bytes) -> Any:
+    return np.frombuffer(data, dtype.value)[0].item()
+
+
+class _AnnotationUnpickler(pickle.Unpickler):
+    """Admits lists, dicts, text and arrays of plain numbers, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            if name == "_reconstruct":
+                return lambda *_: _Array()
+            if name == "scalar":
+                return _scalar
+        # Protocol 5 has its own form.
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return _frombuffer
+        # Protocols up to 2 write bytes as text.
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, _: codecs.encode(text, "latin1")
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return _Array if name == "ndarray" else _DType
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_released_annotations(
+    path: str | os.PathLike, vocabulary: Vocabulary
+) -> list[ReleasedPair]:
+    """Read an annotation pickle of the released code.
+
+    Args:
+        path: A pickle of a list of ``{image_id, split_id, tokens_ids (n, 20), target_ids (n, 20),
+            clipscore}``.
+        vocabulary: The ``vocabulary.txt`` released with it, which gives the words.
+
+    Returns:
+        The images in the order of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds or asks for anything else; nothing of it has been executed.
+            If it does not go with the vocabulary.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation pickle at {path}")
+    try:
+        with open(path, "rb") as file:
+            rows: Any = _AnnotationUnpickler(file).load()
+    # A made-up pickle can fail in any way.
+    except Exception as error:
+        raise ValueError(f"{path} is not a released annotation list: {error}") from error
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path} is not a released annotation list: it holds no list of images")
+    return list(_pairs(rows, vocabulary, path))
+
+
+def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedPair]:
+    for number, row in enumerate(rows):
+        place = f"{path}: entry {number}"
+        try:
+            targets = row["target_ids"].value
+            scores = row["clipscore"]
+            image_id, split_id = row["image_id"], row["split_id"]
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(f"{place}: no image_id, split_id, target_ids and clipscore") from None
+        scores = np.atleast_1d(scores.value if isinstance(scores, _Array) else scores).ravel()
+        if (
+            targets.ndim != 2
+            or targets.dtype.kind not in "iu"
+            or len(scores) not in (1, len(targets))
+        ):
+            raise ValueError(f"{place}: target_ids {targets.shape} with {len(scores)} clipscores")
+        # Released as unsigned in some files, where the padding of -1 is the largest number.
+        targets = targets.astype(np.int64)
+        targets[targets >= 2**31] = IGNORED
+        if targets.max(initial=0) >= len(vocabulary):
+            raise ValueError(
+                f"{place}: word {targets.max()}, but the vocabulary has {len(vocabulary)}: "
+                "give the one that was released with this file"
+            )
+        captions = [vocabulary.decode(ids[ids != IGNORED]) for ids in targets]
+        each = np.broadcast_to(scores, len(targets)).astype(float).tolist()
+        yield ReleasedPair(str(image_id), str(split_id), captions, each)

@@ -1,0 +1,173 @@
+"""The released features, an ``.npz`` an image, gathered into a feature store."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor
+
+from pcm_plugin.datasets.durable import fingerprint, write_bytes
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
+from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.synthesis.extract import encode_texts, model_identity
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.released_annotations import ReleasedPair
+from pcm_plugin.synthesis.sharing import Shard, share
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """How the released features are read and kept.
+
+    Attributes:
+        model: The CLIP that made them, by open_clip's name; it gives the head and the captions'
+            features, which were not released.
+        pretrained: open_clip's tag of its weights.
+        pattern: Where an image's file lies, with ``{split_id}`` and ``{image_id}``.
+        dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
+        shard_size: Images a shard. Defaults to 1,000.
+    """
+
+    model: str
+    pretrained: str | None = None
+    pattern: str = "{split_id}/{image_id}.npz"
+    dtype: str = "float16"
+    shard_size: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float16", "bfloat16", "float32"):
+            raise ValueError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
+        if self.shard_size < 1:
+            raise ValueError(f"shard_size={self.shard_size}: give at least 1")
+
+
+def import_features(
+    root: str | os.PathLike,
+    pairs: Sequence[ReleasedPair],
+    settings: ImportSettings,
+    out: str | os.PathLike,
+    device: str | None = None,
+    workers: int = 4,
+    rank: Rank | None = None,
+) -> ShardFolder:
+    """Write a feature store of the released ``.npz`` files.
+
+    A run over a store that has shards already makes those that are missing; several ranks share
+    them. A file that cannot be read is listed under ``left_out`` in its shard's record.
+
+    Args:
+        root: Folder of the files: ``features`` (N, Dv) and ``g_feature`` (1, Dc) each.
+        pairs: The images and their captions.
+        settings: How to read and keep them.
+        out: Folder of the store.
+        device: Where the captions are encoded. Defaults to a GPU if there is one.
+        workers: Threads that read files. Defaults to 4.
+        rank: Which of several processes this is. Defaults to what torchrun or srun say.
+
+    Returns:
+        The finished store's folder.
+
+    Raises:
+        FileNotFoundError: If the first image's file is not where the pattern says.
+        ValueError: If the features are not of this CLIP's width, the store was made with other
+            settings, or not one file of a shard can be read.
+    """
+    root, rank = Path(root), rank or Rank.from_environment()
+    first = _path(root, pairs[0], settings)
+    if not first.is_file():
+        raise FileNotFoundError(f"no {first}: give --pattern with {{split_id}} and {{image_id}}")
+    size = settings.shard_size
+    chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+    plan = [
+        Shard(f"shard-{index:05d}", len(chunk), fingerprint([list(pair) for pair in chunk]))
+        for index, chunk in enumerate(chunks)
+    ]
+    source = {"released": fingerprint([shard.digest for shard in plan]), "shard_size": size}
+    made_with = {
+        "model": model_identity(settings.model),
+        "pretrained": settings.pretrained,
+        "dtype": settings.dtype,
+        "source": source,
+    }
+    clip = OpenCLIPBackbone(settings.model, settings.pretrained).to(device or rank.device())
+    _check_widths(first, clip)
+    folder = ShardFolder.resume(out, FORMAT, made_with, len(plan))
+    if rank.index == 0:
+        write_bytes(folder.path / CLIP_HEAD, save(clip.clip_head()))
+    with ThreadPoolExecutor(workers) as pool:
+        for index, tick in share(folder, plan, rank, "import"):
+            _import_shard(folder, plan[index], chunks[index], root, settings, clip, pool)
+            tick(plan[index].count)
+    return folder
+
+
+def _import_shard(
+    folder: ShardFolder,
+    shard: Shard,
+    chunk: Sequence[ReleasedPair],
+    root: Path,
+    settings: ImportSettings,
+    clip: OpenCLIPBackbone,
+    pool: ThreadPoolExecutor,
+) -> None:
+    def load(pair: ReleasedPair) -> tuple[Tensor, Tensor] | str:
+        try:
+            return read_npz(_path(root, pair, settings))
+        except Exception as error:  # readers of broken files raise whatever they meet
+            return f"{type(error).__name__}: {error}"
+
+    found = list(zip(chunk, pool.map(load, chunk), strict=True))
+    kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
+    left_out = {pair.image_id: feats for pair, feats in found if isinstance(feats, str)}
+    if not kept:
+        image_id, reason = next(iter(left_out.items()))
+        raise ValueError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
+    texts = [text for pair, _ in kept for text in pair.captions]
+    dtype = getattr(torch, settings.dtype)
+    write_shard(
+        folder,
+        shard.name,
+        [{"image_id": pair.image_id, "captions": pair.captions} for pair, _ in kept],
+        torch.stack([patches for _, (patches, _) in kept]).to(dtype),
+        torch.stack([whole for _, (_, whole) in kept]),
+        encode_texts(clip, texts).cpu(),
+        torch.tensor([score for pair, _ in kept for score in pair.clip_scores]),
+        digest=shard.digest,
+        left_out=left_out,
+    )
+
+
+def read_npz(path: Path) -> tuple[Tensor, Tensor]:
+    """Patch features (N, Dv) and the normalised global feature (Dc,) of a released file.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    with np.load(path, allow_pickle=False) as content:
+        patches, whole = content["features"], content["g_feature"]
+    if patches.ndim != 2 or whole.ndim != 2 or len(whole) != 1:
+        raise ValueError(f"features {patches.shape}, g_feature {whole.shape}: not (N, Dv), (1, Dc)")
+    return torch.from_numpy(patches).float(), F.normalize(torch.from_numpy(whole[0]).float(), dim=0)
+
+
+def _check_widths(path: Path, clip: OpenCLIPBackbone) -> None:
+    patches, whole = read_npz(path)
+    if (patches.shape[1], len(whole)) != (clip.patch_dim, clip.clip_dim):
+        raise ValueError(
+            f"{path} has features of width {patches.shape[1]} and {len(whole)}, but "
+            f"{clip.model_name} has {clip.patch_dim} and {clip.clip_dim}: give the CLIP that made "
+            "them"
+        )
+
+
+def _path(root: Path, pair: ReleasedPair, settings: ImportSettings) -> Path:
+    values: dict[str, Any] = {"split_id": pair.split_id, "image_id": pair.image_id}
+    return root / settings.pattern.format(**values)

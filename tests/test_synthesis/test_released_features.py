@@ -1,0 +1,154 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FeatureStore
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.synthesis.released_annotations import ReleasedPair, read_released_annotations
+from tests.builders import build_clip
+from tests.test_tools.commands import run
+
+VOCABULARY = Vocabulary(["a", "dog", "cat", "runs"])
+PLACES = ("npz", "images", "pairs", "vocabulary")
+WORDS = ["--vocabulary", "vocabulary.txt"]
+FEATURES = ["npz", "pairs.pkl", *WORDS]
+IMAGES = ["images", "--captions", "pairs.pkl"]
+CAPTIONS = ["a dog runs", "a cat", "a dog", "cat runs", "a cat runs"]
+
+
+def entry(i, caption, dtype=np.int32):
+    tokens, targets = (ids.numpy() for ids in VOCABULARY.encode(caption))
+    return {
+        "image_id": f"{100 + i}" if i % 2 else 100 + i,
+        "split_id": i % 2,
+        "tokens_ids": tokens[None].astype(dtype),
+        "target_ids": targets[None].astype(dtype),
+        "clipscore": np.float32(0.5 + 0.1 * i),
+    }
+
+
+ENTRIES = [entry(i, caption) for i, caption in enumerate(CAPTIONS)]
+
+
+class Harmful:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+@pytest.fixture
+def released(tmp_path):
+    """Features, images and annotations as they were released, and the CLIP that made them."""
+    clip = build_clip(tmp_path / "clip")
+    generator = torch.Generator().manual_seed(0)
+    for i in range(len(CAPTIONS)):
+        for kind in ("npz", "images"):
+            (tmp_path / kind / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            tmp_path / "npz" / str(i % 2) / f"{100 + i}.npz",
+            features=torch.randn(16, 16, generator=generator).numpy(),
+            g_feature=torch.randn(1, 8, generator=generator).numpy(),
+        )
+        Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(
+            tmp_path / "images" / str(i % 2) / f"{100 + i}.jpg"
+        )
+    VOCABULARY.to_file(tmp_path / "vocabulary.txt")
+    (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(ENTRIES))
+    return clip
+
+
+def read(content, protocol=4):
+    with open("pairs.pkl", "wb") as file:
+        pickle.dump(content, file, protocol)
+    return read_released_annotations("pairs.pkl", VOCABULARY)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
+def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
+    monkeypatch.chdir(tmp_path)
+    pairs = read([entry(i, caption, dtype) for i, caption in enumerate(CAPTIONS)], protocol)
+    assert [pair.captions for pair in pairs] == [[caption] for caption in CAPTIONS]
+    assert [pair.image_id for pair in pairs] == ["100", "101", "102", "103", "104"]
+    assert [pair.split_id for pair in pairs] == ["0", "1", "0", "1", "0"]
+    assert pairs[2].clip_scores == [pytest.approx(0.7)]
+    several = {**ENTRIES[0], "target_ids": np.concatenate([e["target_ids"] for e in ENTRIES[:2]])}
+    expected = ReleasedPair("100", "0", ["a dog runs", "a cat"], [0.5, 0.5])
+    assert read([{**several, "clipscore": 0.5}]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Harmful(), "it asks for io.open|it asks for _io.open|asks for builtins.open"),
+        ([{**ENTRIES[0], "image_id": Harmful()}], "it asks for"),
+        ([{**ENTRIES[0], "target_ids": np.array([["x"]], dtype=object)}], "an array of type 'O8'"),
+        ({"a": 1}, "holds no list"),
+        ([], "holds no list"),
+        ([{"image_id": 1}], "entry 0: no image_id, split_id, target_ids and clipscore"),
+        ([{**ENTRIES[0], "target_ids": np.zeros((2, 3))}], r"entry 0: target_ids \(2, 3\)"),
+        ([{**ENTRIES[0], "target_ids": np.array([[9, 0]])}], "word 9, but the vocabulary has 5"),
+    ],
+)
+def test_other_pickles_are_refused_and_nothing_is_executed(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        read(content)
+    assert not (tmp_path / "executed").exists()
+
+
+def tool(tmp_path, name, *args, model, processes=1):
+    """Run a tool on what lies in ``tmp_path``."""
+    paths = [tmp_path / arg if str(arg).partition(".")[0] in PLACES else arg for arg in args]
+    paths += ["--model", model, "--out", tmp_path / "store", "--device", "cpu", "--shard-size", 2]
+    log = tmp_path / "log"
+    return run(name, *paths, log=log, processes=processes, launcher=False)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_released_features_become_a_store(released, tmp_path, processes):
+    command = [*FEATURES, "--dtype", "float32"]
+    (tmp_path / "npz/1/103.npz").write_bytes(b"cut")
+    result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
+    assert result.code == 0, result.output
+    assert "4 images in 3 shards" in result.output
+    assert "left out 103: " in result.output
+    store = FeatureStore(tmp_path / "store")
+    assert store.image_ids == ["100", "101", "102", "104"]
+    clip = OpenCLIPBackbone(released)
+    for i, number in enumerate((0, 1, 2, 4)):
+        with np.load(tmp_path / f"npz/{number % 2}/{100 + number}.npz") as found:
+            assert torch.equal(store.patch_feats(i), torch.from_numpy(found["features"]))
+            whole = F.normalize(torch.from_numpy(found["g_feature"][0]), dim=0)
+            torch.testing.assert_close(store.global_feats(i), whole)
+        assert store.captions(i) == [CAPTIONS[number]]
+        torch.testing.assert_close(store.caption_feats(i), clip.encode_text([CAPTIONS[number]])[0])
+        assert store.clip_scores[i] == pytest.approx(0.5 + 0.1 * number)
+    assert store.clip_head.name == CLIP_HEAD
+    assert store.clip_head.is_file()
+
+
+def test_the_released_images_can_be_extracted(released, tmp_path):
+    result = tool(tmp_path, "extract.py", *IMAGES, *WORDS, model=released)
+    assert result.code == 0, result.output
+    store = FeatureStore(tmp_path / "store")
+    assert store.image_ids == ["100", "101", "102", "103", "104"]
+    assert [store.captions(i) for i in range(5)] == [[caption] for caption in CAPTIONS]
+
+
+def test_wrong_input_is_said(released, tmp_path):
+    importing = "import_features.py"
+    result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
+    assert "images/0/100.npz: give --pattern" in result.output
+    result = tool(tmp_path, importing, *FEATURES, "--pattern", "{image_id}", model=released)
+    assert "npz/100: give --pattern" in result.output
+    other = build_clip(tmp_path / "other", width=8)
+    result = tool(tmp_path, importing, *FEATURES, model=other)
+    assert "features of width 16 and 8, but" in result.output
+    result = tool(tmp_path, "extract.py", *IMAGES, model=released)
+    assert "holds numbers for words: give its vocabulary.txt too" in result.output
+    assert not (tmp_path / "store").exists()

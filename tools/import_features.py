@@ -1,0 +1,52 @@
+"""Gather released features (an .npz an image) and annotations (a pickle) into a feature store.
+
+    python tools/import_features.py FEATURES ANNOTATIONS.pkl --vocabulary vocabulary.txt \
+        --model ViT-B-32-quickgelu --pretrained openai --out STORE
+
+Nothing in the pickle is executed. --model is the CLIP that made the features: its head and the
+captions' own features, which were not released, come from it.
+"""
+
+import argparse
+
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.released_annotations import read_released_annotations
+from pcm_plugin.synthesis.released_features import ImportSettings, import_features
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("features", help="folder of the .npz files")
+    parser.add_argument("annotations", help="annotation pickle")
+    parser.add_argument("--vocabulary", required=True, help="vocabulary.txt released with it")
+    parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
+    parser.add_argument("--pretrained", help="open_clip's tag of the weights")
+    parser.add_argument("--out", required=True, help="folder of the feature store")
+    parser.add_argument(
+        "--pattern",
+        default="{split_id}/{image_id}.npz",
+        help="where an image's file lies (default: %(default)s)",
+    )
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument("--shard-size", type=int, default=1000, help="images a shard")
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read files")
+    args = parser.parse_args()
+    pairs = read_released_annotations(args.annotations, Vocabulary.from_file(args.vocabulary))
+    settings = ImportSettings(
+        args.model, args.pretrained, args.pattern, args.dtype, args.shard_size
+    )
+    folder = import_features(args.features, pairs, settings, args.out, args.device, args.workers)
+    records = folder.shards.values()
+    print(f"{folder.path}: {sum(r['count'] for r in records):,} images in {len(records)} shards")
+    for image_id, reason in (item for r in records for item in r["left_out"].items()):
+        print(f"left out {image_id}: {reason}")
+
+
+if __name__ == "__main__":
+    with plain_errors():
+        main()
