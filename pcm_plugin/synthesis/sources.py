@@ -94,8 +94,13 @@ class GeneratedImages:
         with tarfile.open(self._path / f"{shard.name}.tar", "r:") as tar:
             for _, members in itertools.groupby(tar, lambda m: m.name.partition(".")[0]):
                 files = {m.name: tar.extractfile(m).read() for m in members}  # type: ignore
-                text = next(files.pop(name) for name in list(files) if name.endswith(".json"))
-                facts = json.loads(text)
+                facts = [files.pop(name) for name in list(files) if name.endswith(".json")]
+                if len(facts) != 1 or len(files) != 1:
+                    raise ValueError(
+                        f"{self._path / shard.name}.tar holds {sorted(files)}, which is no image "
+                        f"with its .json: tools/store.py verify {self._path} says what was changed"
+                    )
+                facts = json.loads(facts[0])
                 ((name, data),) = files.items()
                 place = f"{shard.name}.tar/{name}"
                 yield CaptionedImage(facts["id"], [facts["caption"]], place, data, False)

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+from PIL import Image
+
+from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.sources import open_source
+
+NAMES = ["val2014/a.jpg", "val2014/b.jpg", "val2014/c.jpg"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in NAMES:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "images" / "val2014" / "notes.txt").write_text("no image")
+    return tmp_path / "images"
+
+
+def read(source):
+    return [
+        (image.image_id, image.name, image.captions)
+        for shard in source.shards
+        for image in source.read(shard)
+    ]
+
+
+def test_a_coco_tree_with_karpathys_splits(tmp_path, images):
+    entries = [
+        {
+            "filepath": "val2014",
+            "filename": name.partition("/")[2],
+            "cocoid": 7 + i,
+            "split": split,
+            "sentences": [{"raw": f"caption {i} {j}", "sentid": 9 * i + j} for j in range(2)],
+        }
+        for i, (name, split) in enumerate(zip(NAMES, ("train", "val", "val"), strict=True))
+    ]
+    path = tmp_path / "dataset_coco.json"
+    path.write_text(json.dumps({"images": entries}))
+    source = open_source(images, CaptionFile(path, split="val"), shard_size=1)
+    assert [shard.count for shard in source.shards] == [1, 1]
+    assert read(source) == [
+        ("8", "val2014/b.jpg", ["caption 1 0", "caption 1 1"]),
+        ("9", "val2014/c.jpg", ["caption 2 0", "caption 2 1"]),
+    ]
+    other = open_source(images, CaptionFile(path), shard_size=1)
+    assert other.settings != source.settings
+
+
+def test_a_flickr_tree_with_a_token_file(tmp_path, images):
+    path = tmp_path / "tokens.txt"
+    path.write_text("a.jpg#0\tone\na.jpg#1\ttwo\nc.jpg#0\tthree\n")
+    assert read(open_source(images / "val2014", path, shard_size=9)) == [
+        ("a", "a.jpg", ["one", "two"]),
+        ("c", "c.jpg", ["three"]),
+    ]
+
+
+def test_a_folder_without_captions(images):
+    assert read(open_source(images, "none", shard_size=2)) == [
+        ("val2014/a", "val2014/a.jpg", []),
+        ("val2014/b", "val2014/b.jpg", []),
+        ("val2014/c", "val2014/c.jpg", []),
+    ]
+
+
+def test_captions_that_name_no_images_are_refused(tmp_path, images):
+    (tmp_path / "captions.txt").write_text("a dog\n")
+    with pytest.raises(ValueError, match="caption 1 names no image file: give COCO captions"):
+        open_source(images, tmp_path / "captions.txt", shard_size=2)
+    with pytest.raises(FileNotFoundError, match="no caption file at"):
+        open_source(images, tmp_path / "nowhere.json", shard_size=2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no images for"):
+        open_source(tmp_path / "empty", "none", shard_size=2)
