@@ -14,7 +14,9 @@ A store is a folder:
 - ``clip_head.safetensors``: ``ln_post.weight``, ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc).
 """
 
+import ctypes
 import json
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,9 @@ _DTYPES = {
     "F32": torch.float32,
     "I64": torch.int64,
 }
+_RAW = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I64": np.int64}
+_MADVISE = ctypes.CDLL(None).madvise
+_MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 def write_shard(
@@ -173,7 +178,7 @@ class FeatureStore:
     @property
     def clip_scores(self) -> np.ndarray:
         """(num_captions,) float32: 2.5 * cosine of each caption and its image."""
-        parts = (self._shard(s)["clip_scores"].numpy() for s in range(len(self._names)))
+        parts = (self._shard(s).arrays["clip_scores"] for s in range(len(self._names)))
         return np.concatenate([*parts])
 
     def image(self, i: int) -> dict[str, Any]:
@@ -197,30 +202,45 @@ class FeatureStore:
         """(Dc,) float32: CLIP embedding of caption j, of length 1."""
         return self._row("caption_feats", self._first_caption, j)
 
-    def rows(self, key: str, indices: Sequence[int] | np.ndarray) -> Tensor:
-        """Several rows at once.
+    def rows(
+        self,
+        key: str,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = torch.float32,
+    ) -> Tensor:
+        """Several rows at once: faster than one by one, above all from a cold disk.
 
         Args:
             key: ``'patch_feats'`` or ``'global_feats'``, whose rows are images', or
                 ``'caption_feats'``, whose rows are captions'.
             indices: n of them.
+            dtype: What to give; None for the dtype of the store. Defaults to float32.
 
         Returns:
-            (n, ...) float32, a copy.
+            (n, ...), a copy.
+
+        Raises:
+            IndexError: If there is no such row.
         """
         first = self._first_caption if key == "caption_feats" else self._first_image
-        wanted = np.asarray(indices)
+        wanted = np.asarray(indices, dtype=np.int64)
         outside = (wanted < 0) | (wanted >= first[-1])
         if outside.any():
             raise IndexError(
                 f"index {wanted[outside][0]} is outside of 0 to {first[-1] - 1} of {self.path}"
             )
         shards = np.searchsorted(first, wanted, "right") - 1
-        found = torch.empty(len(wanted), *self._shard(0)[key].shape[1:])
-        for s in np.unique(shards):
-            mine = np.flatnonzero(shards == s)
-            found[mine] = self._shard(int(s))[key][wanted[mine] - first[s]].float()
-        return found
+        inside = (wanted - first[shards]).tolist()
+        found = [self._shard(s).arrays[key][i] for s, i in zip(shards, inside, strict=True)]
+        # All are asked for before the first is waited for: a disk has a queue.
+        for row in found:
+            _will_need(row)
+        kind = self._shard(0).dtypes[key]
+        out = np.empty((len(found), *self._shard(0).arrays[key].shape[1:]), _RAW[kind])
+        for target, row in zip(out, found, strict=True):
+            target[...] = row
+        values = torch.from_numpy(out).view(_DTYPES[kind])
+        return values if dtype is None else values.to(dtype)
 
     def owners(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n,) int64: the image of each of n captions."""
@@ -228,8 +248,10 @@ class FeatureStore:
 
     def _row(self, key: str, first: np.ndarray, i: int) -> Tensor:
         shard, row = self._find(first, i)
+        raw = shard.arrays[key][row]
+        _will_need(raw)
         # A copy: what leaves the store is never a window on its file.
-        return shard[key][row].to(torch.float32, copy=True)
+        return torch.from_numpy(raw).view(_DTYPES[shard.dtypes[key]]).to(torch.float32, copy=True)
 
     def _find(self, first: np.ndarray, i: int) -> tuple["_Shard", int]:
         if not 0 <= i < first[-1]:
@@ -238,7 +260,7 @@ class FeatureStore:
         return self._shard(s), int(i - first[s])
 
     def _offsets(self, s: int) -> np.ndarray:
-        return self._shard(s)["caption_offsets"].numpy()
+        return self._shard(s).arrays["caption_offsets"]
 
     def _shard(self, s: int) -> "_Shard":
         if s not in self._shards:
@@ -250,30 +272,41 @@ class FeatureStore:
 
 
 class _Shard:
-    """One shard, mapped: tensors by name, and the lines of its ``.jsonl``."""
+    """One shard, mapped: arrays by name, and the lines of its ``.jsonl``.
+
+    NumPy has no bfloat16, so that arrays hold raw bits, and ``dtypes`` says what they are.
+    """
 
     def __init__(self, stem: Path) -> None:
         data = _mapped(stem.with_suffix(".safetensors"))
-        start = 8 + int.from_bytes(bytes(data[:8].tolist()), "little")
-        header = json.loads(data[8:start].numpy().tobytes())
+        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        header = json.loads(data[8:start].tobytes())
         header.pop("__metadata__", None)
-        self._tensors = {}
+        self.arrays: dict[str, np.ndarray] = {}
+        self.dtypes: dict[str, str] = {}
         for key, entry in header.items():
             first, last = (start + offset for offset in entry["data_offsets"])
-            values = data[first:last].view(_DTYPES[entry["dtype"]])
-            self._tensors[key] = values.view(entry["shape"])
-        self._text = _mapped(stem.with_suffix(".jsonl")).numpy()
+            self.dtypes[key] = entry["dtype"]
+            self.arrays[key] = data[first:last].view(_RAW[entry["dtype"]]).reshape(entry["shape"])
+        self._text = _mapped(stem.with_suffix(".jsonl"))
         self._line_ends = np.flatnonzero(self._text == ord("\n"))
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self._tensors[key]
 
     def line(self, row: int) -> bytes:
         start = self._line_ends[row - 1] + 1 if row else 0
         return self._text[start : self._line_ends[row]].tobytes()
 
 
-def _mapped(path: Path) -> Tensor:
+def _will_need(row: np.ndarray) -> None:
+    """Have the kernel fetch the pages of a mapped row in one piece, without waiting for them."""
+    if row.nbytes >= mmap.PAGESIZE:
+        address = row.__array_interface__["data"][0]
+        start = address - address % mmap.PAGESIZE
+        # Advice: what a system without it returns does not matter.
+        _MADVISE(start, address + row.nbytes - start, mmap.MADV_WILLNEED)
+
+
+def _mapped(path: Path) -> np.ndarray:
     # Unlike np.memmap and safe_open this keeps no file descriptor, of which a process may have
-    # fewer than a large store has shards; and rows need no detour through a type NumPy lacks.
-    return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    # fewer than a large store has shards.
+    size = path.stat().st_size
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()

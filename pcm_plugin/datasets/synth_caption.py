@@ -1,6 +1,7 @@
 """Pairs of (synthetic) image features and captions from a feature store."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,34 +107,41 @@ class SynthCaptionDataset(Dataset):
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = int(self._items[index])
-        if self._pairs is None:
-            return self._test_item(item)
-        i, j = int(self._pairs.image[item]), int(self._pairs.caption[item])
-        owner = int(self.store.owners([j])[0])
-        sample = self._sample(self.store.image(i))
-        texts = self.store.captions(owner)
-        sample.set_field(texts[j - int(self.store.caption_offsets[owner])], "gt_caption")
-        sample.set_field(float(self._pairs.clip_score[item]), "clip_score")
-        if self.features == "caption":
-            return {"data_samples": sample, "global_feats": self.store.caption_feats(j)}
-        return {"data_samples": sample, **self._features(i)}
+        return self.__getitems__([index])[0]
 
-    def _test_item(self, i: int) -> dict[str, Any]:
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Several items at once, as PyTorch's loader asks for a batch: the disk sees one request."""
+        chosen = self._items[np.asarray(indices)]
+        images = chosen if self._pairs is None else self._pairs.image[chosen]
+        if self.features == "image":
+            features = {
+                key: self.store.rows(key, images) for key in ("patch_feats", "global_feats")
+            }
+        elif self._pairs is None:
+            features = {"global_feats": self.store.rows("global_feats", images)}
+        else:
+            captions = self._pairs.caption[chosen]
+            features = {"global_feats": self.store.rows("caption_feats", captions)}
+        return [
+            {
+                "data_samples": self._sample(int(item), int(image)),
+                **{key: values[row] for key, values in features.items()},
+            }
+            for row, (item, image) in enumerate(zip(chosen, images, strict=True))
+        ]
+
+    def _sample(self, item: int, i: int) -> DataSample:
         image = self.store.image(i)
-        sample = self._sample(image)
-        sample.set_field(image["captions"], "gt_caption")
-        if self.features == "caption":
-            return {"data_samples": sample, "global_feats": self.store.global_feats(i)}
-        return {"data_samples": sample, **self._features(i)}
-
-    def _features(self, i: int) -> dict[str, Any]:
-        patch_feats, global_feats = self.store.patch_feats(i), self.store.global_feats(i)
-        return {"patch_feats": patch_feats, "global_feats": global_feats}
-
-    def _sample(self, image: dict[str, Any]) -> DataSample:
         sample = DataSample(metainfo={"image_id": image["image_id"]})
         if self.image_root is not None and "file_name" in image:
             path = os.path.join(self.image_root, image["file_name"])
             sample.set_metainfo({"img_path": path})
+        if self._pairs is None:
+            sample.set_field(image["captions"], "gt_caption")
+            return sample
+        j = int(self._pairs.caption[item])
+        owner = int(self.store.owners([j])[0])
+        texts = image["captions"] if owner == i else self.store.captions(owner)
+        sample.set_field(texts[j - int(self.store.caption_offsets[owner])], "gt_caption")
+        sample.set_field(float(self._pairs.clip_score[item]), "clip_score")
         return sample

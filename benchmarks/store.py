@@ -1,0 +1,164 @@
+"""How fast a feature store is read in shuffled order, beside compressed .npz files.
+
+    python benchmarks/store.py --entries 200000 --folder /tmp/bench
+
+Made-up features of the real shape (49 x 768, float16). Cold means that the files were dropped from
+the page cache first, warm that the same entries are read again. Entries a second of one process;
+memory is what that process holds of its own (anonymous) and of mapped files, which the kernel
+shares between workers and takes back when it needs to. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from tqdm import tqdm
+
+from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore, write_shard
+from pcm_plugin.datasets.shards import ShardFolder
+
+PATCHES, WIDTH, JOINT = 49, 768, 512
+SHARD = 1000
+BATCH = 32
+
+
+def features(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.randn(count, PATCHES, WIDTH, generator=generator).half()
+    return patches, torch.nn.functional.normalize(torch.randn(count, JOINT, generator=generator))
+
+
+def write_store(path: Path, entries: int) -> None:
+    shards = -(-entries // SHARD)
+    folder = ShardFolder.resume(path, FORMAT, {"model": "made up", "entries": entries}, shards)
+    patches, whole = features(SHARD, 0)
+    for s in tqdm(range(shards), desc="write store", unit="shard"):
+        name = f"shard-{s:05d}"
+        if name in folder.shards:
+            continue
+        count = min(SHARD, entries - s * SHARD)
+        images = [
+            {"image_id": str(s * SHARD + i), "captions": ["a dog runs on the grass"]}
+            for i in range(count)
+        ]
+        # Drawing 15 GB of random numbers would take longer than all the rest.
+        mine = patches.roll(s, 0)[:count], whole.roll(s, 0)[:count]
+        write_shard(folder, name, images, *mine, mine[1], torch.ones(count))
+    write_bytes(path / CLIP_HEAD, save({"proj": torch.zeros(WIDTH, JOINT)}))
+
+
+def write_npz(path: Path, entries: int) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    patches, whole = features(SHARD, 0)
+    for i in tqdm(range(entries), desc="write npz", unit="file"):
+        if not (path / f"{i}.npz").exists():
+            row = i % SHARD
+            np.savez_compressed(
+                path / f"{i}.npz", features=patches[row].numpy(), g_feature=whole[row, None].numpy()
+            )
+
+
+def drop_from_cache(path: Path) -> None:
+    os.sync()
+    for file in path.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def rate(read: Callable[[np.ndarray], object], order: np.ndarray) -> float:
+    start = time.perf_counter()
+    for i in order:
+        read(i)
+    return len(order) / (time.perf_counter() - start)
+
+
+def memory() -> dict[str, float]:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
+    return {
+        "anonymous_mb": int(sizes["RssAnon"]) / 1000,
+        "mapped_mb": int(sizes["RssFile"]) / 1000,
+    }
+
+
+def read_store(path: Path, reads: int) -> dict[str, float]:
+    store = FeatureStore(path)
+    order = np.random.default_rng(0).permutation(len(store))[: reads // BATCH * BATCH]
+
+    # As a data loader asks for them; in the dtype they are kept in, as np.load gives them.
+    def read(batch: np.ndarray) -> object:
+        patches, whole = (store.rows(key, batch, None) for key in ("patch_feats", "global_feats"))
+        return patches, whole, [store.captions(int(i)) for i in batch]
+
+    batches = order.reshape(-1, BATCH)
+    before = memory()["anonymous_mb"]
+    first = rate(read, batches) * BATCH
+    again = rate(read, batches) * BATCH
+    after = memory()
+    return {
+        "cold_per_second": first,
+        "warm_per_second": again,
+        "anonymous_growth_mb": after["anonymous_mb"] - before,
+        "mapped_mb": after["mapped_mb"],
+    }
+
+
+def read_npz(path: Path, reads: int) -> dict[str, float]:
+    order = np.random.default_rng(0).permutation(len(list(path.iterdir())))[:reads]
+
+    def read(i: np.integer) -> object:
+        with np.load(path / f"{i}.npz") as content:
+            return content["features"], content["g_feature"]
+
+    return {"cold_per_second": rate(read, order), "warm_per_second": rate(read, order)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--entries", type=int, default=200_000, help="of the store")
+    parser.add_argument("--npz", type=int, default=4_000, help=".npz files")
+    parser.add_argument("--reads", type=int, default=20_000, help="entries read from the store")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; kept")
+    parser.add_argument("--only", choices=["store", "npz"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    paths = {"store": args.folder / "store", "npz": args.folder / "npz"}
+    if args.only:
+        reader = read_store if args.only == "store" else read_npz
+        reads = args.reads if args.only == "store" else args.npz
+        print(json.dumps(reader(paths[args.only], reads)))
+        return
+    write_store(paths["store"], args.entries)
+    write_npz(paths["npz"], args.npz)
+    results = {}
+    for kind, path in paths.items():
+        drop_from_cache(path)
+        # A process of its own, so that its memory is that of a fresh worker.
+        command = [sys.executable, __file__, "--only", kind, *sys.argv[1:]]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        results[kind] = json.loads(output.splitlines()[-1])
+    results["times_npz"] = {
+        key: results["store"][key] / results["npz"][key]
+        for key in ("cold_per_second", "warm_per_second")
+    }
+    for kind, values in results.items():
+        print(f"{kind:10}" + "  ".join(f"{key} {value:,.1f}" for key, value in values.items()))
+    settings = {"entries": args.entries, "npz": args.npz, "reads": args.reads}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    print(json.dumps({**results, "settings": settings, "versions": versions}))
+
+
+if __name__ == "__main__":
+    main()
