@@ -110,7 +110,7 @@ class SynthCaptionDataset(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several items at once, as PyTorch's loader asks for a batch: the disk sees one request."""
+        """Several items at once, as PyTorch's loader asks for a batch; they are read together."""
         chosen = self._items[np.asarray(indices)]
         images = chosen if self._pairs is None else self._pairs.image[chosen]
         if self.features == "image":
