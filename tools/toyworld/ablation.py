@@ -1,8 +1,9 @@
 """The paper's ablation in the toy world, with its lower and upper bounds, over several seeds.
 
     python tools/toyworld/ablation.py --seeds 5        (or: make ablation)
+    python tools/toyworld/ablation.py --seeds 5 --arms base sync filter
 
-Trains every arm with every seed, captions the real test images of both domains, and writes mean
+The second command shows what refining the pairs does. Trains every arm with every seed, captions the real test images of both domains, and writes mean
 and standard error into docs/results.md. Runs that are done are kept, so it can be stopped and
 started again.
 """
@@ -30,6 +31,7 @@ PAGE = Path("docs/results.md")
 START, END = "<!-- ablation table: tools/toyworld/ablation.py -->", "<!-- end of table -->"
 REAL_STORE = DATA / "town" / "real_store"
 NO_MIX, NO_WEIGHT = "model.neck.mix=none", "model.loss.use_clip_weight=False"
+PAIRS = "train_dataloader.dataset.pairs"
 REAL = f"train_dataloader.dataset.store={REAL_STORE}"
 
 
@@ -51,6 +53,15 @@ ARMS = {
     "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.top_patches=5",)),
     "oracle": Arm("oracle: the base on real pairs", (NO_MIX, NO_WEIGHT, REAL)),
 }
+# Beside the paper's ablation: pairs that tools/refine.py chose.
+REFINED = {
+    method: Arm(title, (NO_MIX, NO_WEIGHT, f"{PAIRS}={DATA}/town/{method}/pairs.safetensors"))
+    for method, title in (
+        ("sync", "base, pairs refined by SynC"),
+        ("filter", "base, the worst tenth of the pairs by CLIP score left out"),
+    )
+}
+ALL = ARMS | REFINED
 
 
 def tool(command: list[str], log: Path) -> None:
@@ -66,7 +77,7 @@ def tool(command: list[str], log: Path) -> None:
 
 def run_arm(name: str, seed: int, epochs: int | None) -> None:
     """Train one arm with one seed and score it on both domains; does what is missing."""
-    arm = ARMS[name]
+    arm = ALL[name]
     work = WORK / name / f"seed{seed}"
     work.mkdir(parents=True, exist_ok=True)
     log = work / "log.txt"
@@ -108,6 +119,11 @@ def readings(name: str, config: str, truth: dict[str, Scene]) -> list[dict[str, 
     return rows
 
 
+def shown() -> dict[str, Arm]:
+    """The arms of the paper, and of the others those that were run."""
+    return ARMS | {name: arm for name, arm in REFINED.items() if (WORK / name).is_dir()}
+
+
 def cell(values: list[float]) -> str:
     """Mean and standard error as the tables show them; one seed has no error."""
     if not values:
@@ -127,7 +143,7 @@ def table() -> str:
     metrics = ("BLEU-4", "ROUGE-L", "CIDEr")
     heads = [f"{m}, {n.split()[0]}" for n in TARGETS for m in metrics]
     lines = ["| | seeds | " + " | ".join(heads) + " |", "|---|---|" + "---|" * len(heads)]
-    for name, arm in ARMS.items():
+    for name, arm in shown().items():
         cells, count = [], 0
         for config in TARGETS.values():
             for metric in metrics:
@@ -156,7 +172,7 @@ def truth_table() -> list[str]:
     truth = read_scenes(DATA / "town" / "scenes_test.jsonl")
     heads = ("named right", "found", "repeated", "colour right")
     lines = ["| town, % | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
-    for name, arm in ARMS.items():
+    for name, arm in shown().items():
         rows = readings(name, "pcm_toy", truth)
         cells = [cell([row[head] for row in rows]) for head in heads]
         lines.append(f"| {arm.title} | " + " | ".join(cells) + " |")
@@ -178,7 +194,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(ALL), default=list(ARMS))
     parser.add_argument("--epochs", type=int, help="default: the config's")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")
     args = parser.parse_args()
@@ -188,6 +204,12 @@ def main() -> None:
         f"--model {CLIP} --out {REAL_STORE}",
         REAL_STORE / "manifest.json",
     )
+    for method in REFINED.keys() & set(args.arms):
+        run(
+            f"python {TOOLS}/refine.py {DATA}/town/train_store --method {method} "
+            f"--out {DATA}/town/{method}",
+            DATA / "town" / method / "pairs.safetensors",
+        )
     jobs = [(name, seed, args.epochs) for seed in range(args.seeds) for name in args.arms]
     with ThreadPoolExecutor(args.jobs) as pool:
         for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):
