@@ -3,9 +3,9 @@
     python tools/toyworld/ablation.py --seeds 5        (or: make ablation)
     python tools/toyworld/ablation.py --seeds 5 --arms base sync filter
 
-The second command shows what refining the pairs does. Trains every arm with every seed, captions the real test images of both domains, and writes mean
+Trains every arm with every seed, captions the real test images of both domains, and writes mean
 and standard error into docs/results.md. Runs that are done are kept, so it can be stopped and
-started again.
+started again. The second command shows what refining the pairs does.
 """
 
 import argparse
