@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore, write_shard
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 
 PATCHES, WIDTH, JOINT = 49, 768, 512
 SHARD = 1000
@@ -39,21 +39,23 @@ def features(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def write_store(path: Path, entries: int) -> None:
-    shards = -(-entries // SHARD)
-    folder = ShardFolder.resume(path, FORMAT, {"model": "made up", "entries": entries}, shards)
+    plan = [
+        Shard(f"shard-{s:05d}", min(SHARD, entries - s * SHARD), "made up")
+        for s in range(-(-entries // SHARD))
+    ]
+    folder = ShardFolder.resume(path, FORMAT, {"model": "made up", "entries": entries}, plan)
     patches, whole = features(SHARD, 0)
-    for s in tqdm(range(shards), desc="write store", unit="shard"):
-        name = f"shard-{s:05d}"
-        if name in folder.shards:
+    for s, shard in enumerate(tqdm(plan, desc="write store", unit="shard")):
+        if shard.name in folder.shards:
             continue
-        count = min(SHARD, entries - s * SHARD)
+        count = shard.count
         images = [
             {"image_id": str(s * SHARD + i), "captions": ["a dog runs on the grass"]}
             for i in range(count)
         ]
         # Drawing 15 GB of random numbers would take longer than all the rest.
         mine = patches.roll(s, 0)[:count], whole.roll(s, 0)[:count]
-        write_shard(folder, name, images, *mine, mine[1], torch.ones(count))
+        write_shard(folder, shard, images, *mine, mine[1], torch.ones(count))
     write_bytes(path / CLIP_HEAD, save({"proj": torch.zeros(WIDTH, JOINT)}))
 
 

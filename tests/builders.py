@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 
 
 def build_store(
@@ -42,13 +42,17 @@ def build_store(
     caption_feats = F.normalize(torch.randn(m, clip_dim, generator=generator), dim=1).to(dtype)
     clip_scores = 2.5 * (caption_feats.float() * global_feats.float()[owner]).sum(1)
     shards = -(-n // shard_size)
-    folder = ShardFolder.resume(path, FORMAT, {"model": "random", "seed": seed}, shards)
+    plan = [
+        Shard(f"shard-{s:05d}", min(shard_size, n - s * shard_size), f"{seed}")
+        for s in range(shards)
+    ]
+    folder = ShardFolder.resume(path, FORMAT, {"model": "random", "seed": seed}, plan)
     for s in range(shards):
         images = range(s * shard_size, min(n, (s + 1) * shard_size))
         mine = (owner >= images.start) & (owner < images.stop)
         write_shard(
             folder,
-            f"shard-{s:05d}",
+            plan[s],
             [
                 {"image_id": f"image{i}", "captions": captions[i], "file_name": f"{i}.png"}
                 for i in images

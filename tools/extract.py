@@ -35,7 +35,7 @@ def main() -> None:
         help="for image files: COCO captions JSON, Karpathy's JSON, a Flickr token file, a table "
         "or JSONL with file_name, SynthImgCap's annotation pickle, or none",
     )
-    parser.add_argument("--split", help="train, val or test of a file that knows splits")
+    parser.add_argument("--split", help="train (default), val or test of a file that knows splits")
     parser.add_argument("--column", default="caption", help="what holds the captions of a table")
     parser.add_argument("--skip-bad", action="store_true", help="pass over captions that are bad")
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")

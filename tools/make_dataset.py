@@ -7,16 +7,14 @@
     PCM_DATA=data/mine python tools/train.py configs/pcm_custom.py
 
 Run again after an interruption, it makes what is missing. --set changes settings of the recipe:
---set generate.steps=30 extract.batch_size=64.
+--set generate.steps=30 "generate.prompt=a photo of {}".
 """
 
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
+from pcm_plugin.synthesis.arguments import KeyValues, add_caption_arguments, caption_file
 from pcm_plugin.synthesis.dataset import STAGES, make_dataset
 from pcm_plugin.synthesis.estimate import estimate
 from pcm_plugin.synthesis.ranks import Rank
@@ -41,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         )
     parser.add_argument("--limit", type=int, help="take only the first captions")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
-    parser.add_argument("--set", nargs="+", action=DictAction, metavar="KEY=VALUE", default={})
+    parser.add_argument("--set", nargs="+", action=KeyValues, metavar="KEY=VALUE", default={})
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pcm_plugin.datasets.feature_store import FORMAT, FeatureStore
+from pcm_plugin.datasets.durable import sha256
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis import generate, stores
@@ -40,6 +41,9 @@ def verify(path: Path) -> None:
     kind = json.loads(manifest.read_text()).get("format") if manifest.is_file() else FORMAT
     folder = ShardFolder(path, generate.FORMAT if kind == generate.FORMAT else FORMAT)
     damaged = folder.damaged(progress=True)
+    head = folder.manifest["info"].get("clip_head")
+    if head and (not (path / CLIP_HEAD).is_file() or sha256(path / CLIP_HEAD) != head):
+        damaged.append(CLIP_HEAD)
     for file in damaged:
         print(f"damaged: {path / file}")
     if damaged:

@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import write_bytes
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.durable import fingerprint, write_bytes
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 
 FORMAT = "pcm-features"
 CLIP_HEAD = "clip_head.safetensors"
@@ -46,24 +46,26 @@ _MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 def write_shard(
     folder: ShardFolder,
-    name: str,
+    shard: Shard,
     images: Sequence[dict[str, Any]],
     patch_feats: Tensor,
     global_feats: Tensor,
     caption_feats: Tensor,
     clip_scores: Tensor,
+    head: str | None = None,
     **record: Any,
 ) -> None:
     """Write one shard of a store and list it.
 
     Args:
         folder: The store, opened with ``ShardFolder.resume(path, FORMAT, ...)``.
-        name: Name of the shard, e.g. ``'shard-00000'``.
+        shard: Which shard it is.
         images: n dicts with ``image_id``, ``captions`` and, optionally, ``file_name``.
         patch_feats: (n, N, Dv), in the dtype to be stored.
         global_feats: (n, Dc), L2-normalised.
         caption_feats: (m, Dc), L2-normalised, in the order of the images and their captions.
         clip_scores: (m,) 2.5 * cosine.
+        head: SHA-256 of the store's ``clip_head.safetensors``, where known.
         **record: Further values for the shard's record in the manifest.
 
     Raises:
@@ -88,6 +90,7 @@ def write_shard(
         "clip_scores": clip_scores.float(),
         "caption_offsets": torch.tensor([0, *counts]).cumsum(0),
     }
+    name = shard.name
     lines = (json.dumps(image, ensure_ascii=False) + "\n" for image in images)
     write_bytes(folder.path / f"{name}.jsonl", "".join(lines).encode())
     write_bytes(
@@ -99,9 +102,10 @@ def write_shard(
         "patch_dim": patch_feats.shape[2],
         "clip_dim": global_feats.shape[1],
         "dtype": str(dtype).removeprefix("torch."),
+        "clip_head": head,
     }
     files = [f"{name}.safetensors", f"{name}.jsonl"]
-    folder.add(name, files, len(images), info, captions=sum(counts), **record)
+    folder.add(shard, files, len(images), info, captions=sum(counts), **record)
 
 
 class FeatureStore:
@@ -133,19 +137,20 @@ class FeatureStore:
         if not folder.shards or not folder.complete:
             raise ValueError(
                 f"{self.path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
-                "run the same tools/extract.py command again to finish it"
+                "run the same command again to finish it"
             )
         damaged = folder.damaged(checksums=False)
         if damaged:
             raise ValueError(
                 f"files of {self.path} are missing or cut: {', '.join(damaged)}; "
-                "run the same tools/extract.py command again to make them anew"
+                "run the same command again to make them anew"
             )
         info = folder.manifest["info"]
         self.num_patches: int = info["num_patches"]
         self.patch_dim: int = info["patch_dim"]
         self.clip_dim: int = info["clip_dim"]
         self.settings: dict[str, Any] = folder.manifest["settings"]
+        self.identity = fingerprint({name: r["files"] for name, r in folder.shards.items()})
         self._names = list(folder.shards)
         counts = [record["count"] for record in folder.shards.values()]
         captions = [record["captions"] for record in folder.shards.values()]
@@ -309,4 +314,6 @@ def _mapped(path: Path) -> np.ndarray:
     # Unlike np.memmap and safe_open this keeps no file descriptor, of which a process may have
     # fewer than a large store has shards.
     size = path.stat().st_size
+    if not size:
+        return np.empty(0, np.uint8)
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()

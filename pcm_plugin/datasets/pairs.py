@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from pcm_plugin.datasets.durable import write_bytes
 
@@ -26,24 +26,41 @@ class Pairs(NamedTuple):
     clip_score: np.ndarray
     score: np.ndarray
 
-    def to_file(self, path: Path) -> None:
-        """Write a safetensors file; an old one is replaced whole or not at all."""
-        write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in self._asdict().items()}))
+    def to_file(self, path: Path, store: str) -> None:
+        """Write a safetensors file; an old one is replaced whole or not at all.
+
+        Args:
+            path: The file.
+            store: ``identity`` of the store that the numbers belong to.
+        """
+        arrays = {key: np.ascontiguousarray(value) for key, value in self._asdict().items()}
+        write_bytes(path, save(arrays, {"store": store}))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike) -> "Pairs":
+    def from_file(cls, path: str | os.PathLike, store: str) -> "Pairs":
         """Read what :meth:`to_file` wrote.
+
+        Args:
+            path: The file.
+            store: ``identity`` of the store that is to be read.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds no pairs.
+            ValueError: If it holds no pairs, or those of another store.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"no pairs at {path}; make them with: python tools/refine.py STORE --out FOLDER"
             )
         try:
-            tensors = load_file(path)
-            return cls(*(tensors[key] for key in cls._fields))
+            with safe_open(path, "np") as file:
+                of = (file.metadata() or {})["store"]
+                pairs = cls(*(file.get_tensor(key) for key in cls._fields))
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{path} holds no pairs: {error}") from None
+        if of != store:
+            raise ValueError(
+                f"{path} was made from another store, or from this one before it was changed: make "
+                "it again with tools/refine.py"
+            )
+        return pairs

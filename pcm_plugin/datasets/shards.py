@@ -4,7 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,29 @@ from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
 VERSION = 1
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A shard that is wanted.
+
+    Attributes:
+        name: Its name, e.g. ``'shard-00000'``.
+        count: Number of samples that go into it.
+        digest: Changes with what it is made from.
+    """
+
+    name: str
+    count: int
+    digest: str
+
+
 class ShardFolder:
     """The shards that are finished, and the settings that made them.
 
     ``manifest.json`` holds ``format``, ``version``, ``settings`` and their ``fingerprint``,
     ``info`` (facts found on the way, such as feature sizes), ``expected`` (how many shards
     whoever wrote last set out to make) and ``shards``: a record for each finished shard with at
-    least ``count`` and ``files`` (name -> ``sha256``, ``bytes``). A shard is listed after its
+    least ``count`` and ``files`` (name -> ``sha256``, ``bytes``), and ``digest`` and ``made_of`` of
+    the :class:`Shard` that was wanted. A shard is listed after its
     files are whole and synced, so what is listed can be read, and what is not listed does not
     count, whatever lies in the folder. Several processes may list shards of one folder; the
     manifest is changed under a lock.
@@ -35,6 +52,7 @@ class ShardFolder:
         self.path = Path(path)
         self.format = format
         self.manifest: dict[str, Any] = self._load()
+        self._settings = self.manifest["settings"]
 
     @property
     def shards(self) -> dict[str, dict[str, Any]]:
@@ -48,7 +66,11 @@ class ShardFolder:
 
     @classmethod
     def resume(
-        cls, path: str | os.PathLike, format: str, settings: dict[str, Any], expected: int
+        cls,
+        path: str | os.PathLike,
+        format: str,
+        settings: dict[str, Any],
+        wanted: Sequence[Shard],
     ) -> "ShardFolder":
         """Open a folder for writing; make it if it is new.
 
@@ -59,11 +81,12 @@ class ShardFolder:
             path: The folder.
             format: What its shards hold.
             settings: JSON values on which the content of the shards depends.
-            expected: How many shards the work at hand needs.
+            wanted: All shards that the work at hand needs. One that was made of fewer samples is no
+                longer listed, so that it is made again.
 
         Raises:
-            ValueError: If the folder was made with other settings, and the difference is named, or
-                of more than is expected now.
+            ValueError: If the folder was made with other settings, and the difference is named; of
+                other samples; or of more than is wanted now.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -72,24 +95,41 @@ class ShardFolder:
             if not (path / "manifest.json").exists() or not cls(path, format).shards:
                 manifest = {"format": format, "version": VERSION, "info": {}, "shards": {}}
                 manifest |= {"settings": settings, "fingerprint": fingerprint(settings)}
-                write_json(path / "manifest.json", manifest)
+                write_json(path / "manifest.json", manifest | {"expected": len(wanted)})
             folder = cls(path, format)
             _refuse_changes(path, folder.manifest["settings"], settings)
-            if len(folder.shards) > expected:
+            if len(folder.shards) > len(wanted):
                 raise ValueError(
-                    f"{path} holds {len(folder.shards)} shards, more than the {expected} of what "
-                    "is given now: give as much as before, or another folder"
+                    f"{path} holds {len(folder.shards)} shards, more than the {len(wanted)} of "
+                    "what is given now: give as much as before, or another folder"
                 )
             lost = set(folder.damaged(checksums=False))
-            whole = {k: v for k, v in folder.shards.items() if lost.isdisjoint(v["files"])}
-            if lost or folder.manifest.get("expected") != expected:
-                folder.manifest |= {"expected": expected, "shards": whole}
+            kept = {k: v for k, v in folder.shards.items() if lost.isdisjoint(v["files"])}
+            for shard in wanted:
+                if shard.name in kept and not _is_made(kept[shard.name], shard, path):
+                    del kept[shard.name]
+            old = (folder.manifest["expected"], folder.manifest["shards"])
+            if old != (len(wanted), kept):
+                folder.manifest |= {"expected": len(wanted), "shards": kept}
                 write_json(path / "manifest.json", folder.manifest)
         return folder
 
+    @staticmethod
+    def check(path: str | os.PathLike, format: str, settings: dict[str, Any]) -> None:
+        """Refuse settings that are not those of the folder's shards, if it has any.
+
+        Raises:
+            ValueError: If they differ; the difference is named.
+        """
+        if (Path(path) / "manifest.json").is_file():
+            folder = ShardFolder(path, format)
+            if folder.shards:
+                settings = json.loads(json.dumps(settings))
+                _refuse_changes(folder.path, folder.manifest["settings"], settings)
+
     def add(
         self,
-        name: str,
+        shard: Shard,
         files: list[str],
         count: int,
         info: dict[str, Any] | None = None,
@@ -98,9 +138,9 @@ class ShardFolder:
         """List a finished shard.
 
         Args:
-            name: Name of the shard; an old record of that name is replaced.
+            shard: Which; an old record of that name is replaced.
             files: Names of its files, already whole.
-            count: Number of samples.
+            count: Number of samples in it, those that were left out not counted.
             info: Facts that must be the same for all shards.
             **record: Further JSON values to keep with the shard.
 
@@ -108,23 +148,27 @@ class ShardFolder:
             ValueError: If ``info`` differs from that of the shards listed before, or another
                 process has begun the folder anew with other settings.
         """
-        record["count"] = count
+        record |= {"count": count, "digest": shard.digest, "made_of": shard.count}
         record["files"] = {
             file: {"sha256": sha256(self.path / file), "bytes": (self.path / file).stat().st_size}
             for file in files
         }
         with _locked(self.path):
-            mine, self.manifest = self.manifest["settings"], self._load()
-            _refuse_changes(self.path, self.manifest["settings"], mine)
+            self.reload()
             if self.manifest["info"]:
                 _refuse_changes(self.path, self.manifest["info"], info or {})
             self.manifest["info"] = info or {}
-            self.manifest["shards"][name] = record
+            self.manifest["shards"][shard.name] = record
             write_json(self.path / "manifest.json", self.manifest)
 
     def reload(self) -> None:
-        """See what other processes have listed since."""
+        """See what other processes have listed since.
+
+        Raises:
+            ValueError: If one of them has begun the folder anew with other settings.
+        """
         self.manifest = self._load()
+        _refuse_changes(self.path, self.manifest["settings"], self._settings)
 
     def damaged(self, checksums: bool = True, progress: bool = False) -> list[str]:
         """Names of listed files that are missing or not as they were written.
@@ -160,6 +204,17 @@ class ShardFolder:
         if version != VERSION:
             raise ValueError(f"{path} has version {version}; this release reads {VERSION}")
         return manifest
+
+
+def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
+    if record["digest"] == shard.digest:
+        return True
+    if record["made_of"] < shard.count:
+        return False
+    raise ValueError(
+        f"{path} was made of other samples ({shard.name} is of {record['made_of']}, now it would "
+        f"be of {shard.count} that are not the same): give the old ones, or another folder"
+    )
 
 
 @contextlib.contextmanager

@@ -81,10 +81,7 @@ class SynthCaptionDataset(Dataset):
             scores = self.store.clip_scores
             pairs = Pairs(self.store.owners(captions), captions, scores, scores)
         else:
-            pairs = Pairs.from_file(path)
-            last = pairs.image.max(initial=-1), pairs.caption.max(initial=-1)
-            if last[0] >= len(self.store) or last[1] >= self.store.num_captions:
-                raise ValueError(f"{path} names images or captions that {self.store.path} lacks")
+            pairs = Pairs.from_file(path, self.store.identity)
         if not len(pairs.caption):
             raise ValueError(f"the images of {self.store.path} have no captions: no pairs")
         if min_clip_score is None:

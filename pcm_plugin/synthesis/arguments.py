@@ -1,6 +1,8 @@
 """Command-line arguments that several tools share."""
 
 import argparse
+import ast
+from typing import Any
 
 from pcm_plugin.synthesis.captions import CaptionFile, CaptionReport
 
@@ -8,6 +10,31 @@ CAPTION_FORMS = (
     "COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, or plain text with "
     "a caption a line; told apart by content"
 )
+
+
+class KeyValues(argparse.Action):
+    """``KEY=VALUE`` pairs: numbers, None, True and lists as Python writes them, all else text.
+
+    MMEngine's DictAction strips the spaces from its values and parts them at commas, which is no
+    way to treat a prompt.
+    """
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Parse the values of one option."""
+        found: dict[str, Any] = {}
+        for pair in values:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                parser.error(f"{option_string} {pair}: give KEY=VALUE, quoted if it has spaces")
+            try:
+                found[key] = ast.literal_eval(value)
+            except (ValueError, SyntaxError):
+                found[key] = value
+            if found[key] in ({}, set()):
+                found[key] = value
+        setattr(namespace, self.dest, found)
 
 
 def add_caption_arguments(parser: argparse._ActionsContainer, option: bool = False) -> None:

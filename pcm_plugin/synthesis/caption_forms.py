@@ -65,10 +65,10 @@ def recognise(file: BinaryIO, column: str, name: str) -> str:
     """
     start = file.read(_START).decode("utf-8-sig", errors="replace")
     file.seek(0)
-    first = next((line.strip() for line in start.splitlines() if line.strip()), "")
-    if first.startswith("{"):
-        return _recognise_json(file, whole_line=first.endswith("}"))
-    if re.match(r"\[\s*(\{|$)", first):
+    first = next((line.strip("\r") for line in start.split("\n") if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        return _recognise_json(file, whole_line=first.rstrip().endswith("}"))
+    if re.match(r"\s*\[\s*(\{|$)", first):
         raise ValueError(
             "a JSON list: give COCO captions JSON, Karpathy's JSON, JSONL (an object a line), "
             "a table, or plain text"
@@ -141,20 +141,20 @@ def read_table(file: BinaryIO, column: str) -> Iterator[Record]:
     ``file_name``, ``image`` or ``image_name``. The delimiter is a tab, comma, semicolon or bar.
     """
     lines = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    first = next(line for line in lines if line.strip())
-    skipped = 1
-    delimiter, header = _header(first.strip())
+    skipped, first = next((n, line) for n, line in enumerate(lines, start=1) if line.strip())
+    delimiter, header = _header(first.strip("\r\n"))
     where = header.index(column)
-    rows = csv.reader(lines, delimiter=delimiter)
+    # Strict: a stray quote would swallow the rows after it without a word.
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
+        place = str(skipped + rows.line_num + 1)
         try:
             row = next(rows)
         except StopIteration:
             break
         except csv.Error as error:
-            yield Record(str(skipped + rows.line_num), problem=str(error))
+            yield Record(place, problem=str(error))
             continue
-        place = str(skipped + rows.line_num)
         if not row:
             yield Record(place, "")
         elif len(row) != len(header):
@@ -233,7 +233,7 @@ READERS = {
 
 def _from_fields(place: str, text: str, row: dict[str, Any], number: Any) -> Record:
     given = {key: value for key, value in row.items() if value not in (None, "")}
-    name = next((given[key] for key in _FILE_NAMES if key in given), None)
+    name = next((str(given[key]) for key in _FILE_NAMES if key in given), None)
     own = given.get("id", number)
     image_id = given.get("image_id", own if name is None else _stem(name))
     return Record(place, text, "", own, image_id, name, given.get("split"))

@@ -163,6 +163,12 @@ class CaptionFile:
             except ValueError as error:
                 raise ValueError(f"{self.path}: {error}") from None
 
+    def knows_splits(self) -> bool:
+        """Whether the file puts its captions into splits."""
+        with open(self.path, "rb") as file:
+            first = next(READERS[self.form()](file, self.column), None)
+        return first is not None and first.split is not None
+
     def survey(self) -> CaptionReport:
         """Read the file once from end to end and count.
 
@@ -214,6 +220,9 @@ class CaptionFile:
         text = unicodedata.normalize("NFC", record.text or "").translate(_CONTROLS)
         text = " ".join(text.split())
         problem = record.problem
+        named = (record.id, record.image_id, record.file_name, text)
+        if not all(_is_unicode(str(value)) for value in named):
+            problem = "not Unicode: it holds half of a surrogate pair, or bytes of another encoding"
         if len(text) > self.max_chars:
             problem = f"a caption of {len(text):,} characters, more than {self.max_chars:,}"
         if problem:
@@ -254,6 +263,14 @@ def write_jsonl(captions: CaptionFile, path: Path, limit: int | None = None) -> 
     return count
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Repeats:
     """Counts strings that were met before, in a file: memory does not grow with their number."""
 
@@ -265,7 +282,7 @@ class _Repeats:
         self._file.close()
 
     def add(self, value: str) -> None:
-        self._file.write(hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=8).digest())
+        self._file.write(hashlib.blake2b(value.encode(), digest_size=8).digest())
 
     def count(self) -> int:
         if not self._file.tell():

@@ -12,15 +12,16 @@ Every stage can be killed and run again, and be shared by several processes, whi
 other after each stage.
 """
 
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pcm_plugin.datasets.durable import sha256, write_bytes, write_json
 from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.captions import CaptionFile, write_jsonl
@@ -31,7 +32,7 @@ from pcm_plugin.synthesis.nouns import find_nouns
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.recipes import Recipe
 from pcm_plugin.synthesis.refine import PAIRS, refine
-from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.sharing import share
 from pcm_plugin.synthesis.sources import open_source
 
 CORPUS_FORMAT = "pcm-corpus"
@@ -68,11 +69,10 @@ def make_dataset(
     rank = rank or Rank.from_environment()
     # All inputs are looked at before the first stage begins its hours of work.
     sources = {
-        split: open_source(images, file, recipe.generate.shard_size)
+        split: open_source(images, _of_split(file, split), recipe.generate.shard_size)
         for split, (images, file) in (real or {}).items()
     }
-    if "corpus" in stages:
-        make_corpus(captions, recipe, out / "corpus", limit, rank)
+    make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     if "generate" in stages:
         corpus = CaptionFile(out / "corpus" / "captions.jsonl")
         generate(
@@ -85,14 +85,32 @@ def make_dataset(
             extract(source, recipe.extract, store, batch, device, rank=rank)
     if "refine" in stages and recipe.refine is not None:
         refine(out / "train_store", recipe.refine, out / "pairs", device=device, rank=rank)
-    if rank.index == 0 and (out / "train_store" / "manifest.json").is_file():
+    if rank.index == 0 and _is_complete(out / "train_store"):
         write_json(out / "dataset.json", describe(recipe, out))
 
 
 def make_corpus(
-    captions: CaptionFile, recipe: Recipe, out: Path, limit: int | None, rank: Rank
-) -> ShardFolder:
-    """Read the captions once for all; take vocabulary and concepts from them."""
+    captions: CaptionFile,
+    recipe: Recipe,
+    out: Path,
+    limit: int | None,
+    rank: Rank,
+    make: bool = True,
+) -> None:
+    """Read the captions once for all; take vocabulary and concepts from them.
+
+    Args:
+        captions: The corpus.
+        recipe: The settings.
+        out: Folder to write.
+        limit: Take only the first captions.
+        rank: Which of several processes this is.
+        make: Whether to make it, or to see that it is there, of these captions and settings.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it was made of other captions or with other settings.
+    """
     settings: dict[str, Any] = {
         "captions": f"sha256 {sha256(captions.path)[:16]}",
         "limit": limit,
@@ -101,8 +119,17 @@ def make_corpus(
         "model": model_identity(recipe.extract.model),
         "pretrained": recipe.extract.pretrained,
     }
-    folder = ShardFolder.resume(out, CORPUS_FORMAT, settings, 1)
-    for _, tick in share(folder, [Shard("corpus", 1, "corpus")], rank, "corpus", "file"):
+    if not make:
+        if not _is_complete(out):
+            raise FileNotFoundError(f"no finished corpus in {out}: run the stage corpus too")
+        ShardFolder.check(out, CORPUS_FORMAT, settings)
+        return
+    wanted = [Shard("corpus", 1, "corpus")]
+    folder = ShardFolder.resume(out, CORPUS_FORMAT, settings, wanted)
+    for _, tick in share(folder, wanted, rank, "corpus", "file"):
+        # With the settings of the extraction, so that wrong ones are said before the painting.
+        extracting = recipe.extract
+        clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
         count = write_jsonl(captions, out / "captions.jsonl", limit)
         corpus = CaptionFile(out / "captions.jsonl")
         want = recipe.corpus
@@ -114,15 +141,26 @@ def make_corpus(
         )
         words = [noun.word for noun in nouns]
         write_bytes(out / "concepts.txt", "".join(f"{word}\n" for word in words).encode())
-        clip = OpenCLIPBackbone(recipe.extract.model, recipe.extract.pretrained)
         embeddings = embed_words(words, clip.clip, clip.tokenizer, want.templates)
         identity, pretrained = settings["model"], settings["pretrained"]
         concepts = out / "concepts.safetensors"
         save_concepts(concepts, words, embeddings, identity, pretrained, want.templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
-        folder.add("corpus", files, count, digest="corpus")
+        folder.add(wanted[0], files, count)
         tick(1)
-    return folder
+
+
+def _of_split(path: str, split: str) -> CaptionFile:
+    """A caption file's own split of that name, where it knows any."""
+    captions = CaptionFile(Path(path))
+    return replace(captions, split=split) if captions.knows_splits() else captions
+
+
+def _is_complete(path: Path) -> bool:
+    if not (path / "manifest.json").is_file():
+        return False
+    manifest = json.loads((path / "manifest.json").read_text())
+    return ShardFolder(path, manifest["format"]).complete
 
 
 def describe(recipe: Recipe, out: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Images and captions to a feature store, through any CLIP of open_clip."""
 
+import contextlib
+import hashlib
 import itertools
 import logging
 import os
@@ -16,16 +18,18 @@ from torch import Tensor
 
 from pcm_plugin.datasets.durable import name_by_content, write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.sharing import share
 from pcm_plugin.synthesis.sources import CaptionedImage, Source
 
 CLIP_SCORE_SCALE = 2.5
 """CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
 
 _TEXT_BATCH = 256
+# So many images that cannot be read together are no accident.
+MANY = 20
 
 logger = logging.getLogger(__name__)
 
@@ -97,30 +101,37 @@ def extract(
     Raises:
         FileNotFoundError: If the model's folder is missing.
         ValueError: If the store was made with other settings, or of other images, or if not one
-            image of a shard can be read, or a number is out of range.
+            image of the first shard, or of a large one, can be read, or a number is out of range.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
     rank = rank or Rank.from_environment()
     record = settings.as_record() | {"source": source.settings}
-    folder = ShardFolder.resume(out, FORMAT, record, len(source.shards))
-    head = folder.path / CLIP_HEAD
-    # A head without shards may be that of a first try with other settings.
-    needs_head = rank.index == 0 and not (head.exists() and folder.shards)
+    device = device or rank.device()
+    folder = ShardFolder.resume(out, FORMAT, record, source.shards)
     clip: OpenCLIPBackbone | None = None
-    if needs_head:
-        clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
-        write_bytes(head, save(clip.clip_head()))
-    with ThreadPoolExecutor(workers) as pool:
+    head = ""
+    with steady_threads(device), ThreadPoolExecutor(workers) as pool:
         for index, tick in share(folder, source.shards, rank, "extract"):
             # Only who has something to do waits for a model to be loaded.
             if clip is None:
                 clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
-            clip = clip.to(device or rank.device())
+                head = write_head(folder, clip)
+                clip = clip.to(device)
             shard = source.shards[index]
-            _extract_shard(folder, source, shard, settings, clip, batch_size, pool, tick)
+            _extract_shard(folder, source, shard, settings, clip, batch_size, pool, tick, head)
     return folder
+
+
+def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str:
+    """Put CLIP's head into a store, unless it is there, and give its SHA-256."""
+    data, path = save(clip.clip_head()), folder.path / CLIP_HEAD
+    if not path.is_file() or path.read_bytes() != data:
+        # Another process that writes it at this moment writes the same.
+        with contextlib.suppress(BlockingIOError):
+            write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 @torch.inference_mode()
@@ -133,6 +144,7 @@ def _extract_shard(
     batch_size: int,
     pool: ThreadPoolExecutor,
     tick: Callable[[int], None],
+    head: str,
 ) -> None:
     def load(image: CaptionedImage) -> tuple[CaptionedImage, Tensor | str]:
         try:
@@ -157,19 +169,24 @@ def _extract_shard(
             pixels = torch.stack([pixels for _, pixels in kept]).to(device)
             parts.append(_features(clip, pixels, [image.captions for image, _ in kept], settings))
         tick(len(batch))
-    if not images:
+    if not images and (shard.count >= MANY or not folder.shards):
         name, reason = next(iter(left_out.items()))
         raise ValueError(f"not one image of {shard.name} can be read; {name}: {reason}")
+    if not images:
+        nothing = torch.empty(0, clip.clip_dim)
+        parts.append(
+            (torch.empty(0, clip.num_patches, clip.patch_dim), nothing, nothing, torch.empty(0))
+        )
     patch_feats, global_feats, caption_feats, clip_scores = map(torch.cat, zip(*parts, strict=True))
     write_shard(
         folder,
-        shard.name,
+        shard,
         [image.as_record() for image in images],
         patch_feats.to(dtype),
         global_feats.to(dtype),
         caption_feats.to(dtype),
         clip_scores,
-        digest=shard.digest,
+        head,
         left_out=left_out,
     )
 

@@ -12,14 +12,17 @@ from typing import Any
 from PIL import Image
 
 from pcm_plugin.datasets.durable import fingerprint, replacing
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.captions import Caption, CaptionFile
 from pcm_plugin.synthesis.painter import Order, Painted, Painter
-from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.settings import GenerateSettings
-from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.sharing import share
 
 FORMAT = "pcm-images"
+
+# So many images that fail together are no accident.
+_MANY = 20
 
 
 def generate(
@@ -43,7 +46,8 @@ def generate(
     A run over a folder that has shards already makes those that are missing. The seed of an
     image depends on the run's seed and its caption's id alone, and no shard is split between
     ranks, so any number of ranks and restarts makes the same images (at the same batch size, on
-    the same hardware). All ranks return when the folder is complete.
+    the same hardware; on the CPU each process works with one thread for that). All ranks return
+    when the folder is complete.
 
     Args:
         captions: The captions, or a file of them.
@@ -62,20 +66,24 @@ def generate(
         FileNotFoundError: If captions or a local pipeline are missing.
         ValueError: If there are no captions, or the folder was made with other settings or
             captions; the difference is named. If a number is out of range, or not one image of
-            a shard is usable.
+            the first shard, or of a large one, is usable.
     """
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
     rank = rank or Rank.from_environment()
+    device = device or rank.device()
+    # Settings first: with another shard size the captions of a shard would differ too.
+    ShardFolder.check(out, FORMAT, settings.as_record())
     chunks = _Chunks(CaptionFile.of(captions), limit, settings.shard_size)
     plan = _plan(chunks, settings, Path(out))
-    folder = ShardFolder.resume(out, FORMAT, settings.as_record(), len(plan))
+    folder = ShardFolder.resume(out, FORMAT, settings.as_record(), plan)
     painter: Painter | None = None
-    for index, tick in share(folder, plan, rank, "generate"):
-        # Only who has something to do waits for a model to be loaded.
-        painter = painter or Painter(settings, device or rank.device(), offload)
-        _make_shard(folder, plan[index], index, chunks[index], painter, batch_size, tick)
+    with steady_threads(device):
+        for index, tick in share(folder, plan, rank, "generate"):
+            # Only who has something to do waits for a model to be loaded.
+            painter = painter or Painter(settings, device, offload)
+            _make_shard(folder, plan[index], index, chunks[index], painter, batch_size, tick)
     return folder
 
 
@@ -88,10 +96,15 @@ def _plan(chunks: "_Chunks", settings: GenerateSettings, out: Path) -> list[Shar
             f"shard-{index:05d}", len(chunk) * settings.images_per_caption, _digest(chunk)
         )
         record = there.get(shard.name)
+        if record and record["captions"] > len(chunk):
+            raise ValueError(
+                f"{out} was made of more captions ({shard.name} has {record['captions']}, now "
+                f"{len(chunk)}): give as many as before, or another folder"
+            )
         if record and record["digest"] not in (shard.digest, _digest(chunk[: record["captions"]])):
             raise ValueError(
-                f"{out} was made of other captions ({shard.name} has {record['captions']}, now "
-                f"{len(chunk)} that are not the same): give the old ones, or another folder"
+                f"{out} was made of other captions ({shard.name} has {record['captions']} that are "
+                "not those given now): give the old ones, or another folder"
             )
         plan.append(shard)
     if not plan:
@@ -130,17 +143,16 @@ def _make_shard(
                 else:
                     _append(tar, key, caption, result.image, result, settings)
             tick(len(batch))
-        if len(left_out) == len(orders):
+        if len(left_out) == len(orders) and (len(orders) >= _MANY or not folder.shards):
             key, problems = next(iter(left_out.items()))
             raise ValueError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
                 + (" (try --dtype float32)" if settings.dtype == "float16" else "")
             )
     folder.add(
-        shard.name,
+        shard,
         [f"{shard.name}.tar"],
         len(orders) - len(left_out),
-        digest=shard.digest,
         captions=len(chunk),
         retried=retried,
         left_out=left_out,

@@ -1,6 +1,8 @@
 """Which of several processes this is."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,3 +38,19 @@ class Rank:
         if torch.cuda.is_available():
             return f"cuda:{self.local % torch.cuda.device_count()}"
         return "cpu"
+
+
+@contextlib.contextmanager
+def steady_threads(device: str) -> Iterator[None]:
+    """On the CPU, work with one thread: sums of more would not be the same to the last bit.
+
+    torchrun gives each of several processes one thread and a process alone all cores, so that
+    their data would differ otherwise. Several processes use several cores.
+    """
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

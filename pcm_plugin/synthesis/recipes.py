@@ -90,6 +90,8 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     if "min_count" in concepts:
         concepts["min_noun_count"] = concepts.pop("min_count")
     if "templates" in concepts:
+        if isinstance(concepts["templates"], str):
+            raise ValueError(f"recipe {path}: concepts.templates is one text: give a list of them")
         concepts["templates"] = tuple(concepts["templates"])
     generate, extract = dict(content["generate"]), dict(content["extract"])
     batches = {
@@ -97,6 +99,10 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         for stage, settings in (("generate", generate), ("extract", extract))
         if "batch_size" in settings
     }
+    for key, value in batches.items():
+        if not isinstance(value, int) or value < 1:
+            stage = key.removesuffix("_batch")
+            raise ValueError(f"recipe {path}: {stage}.batch_size={value!r}: give at least 1")
     refine = content.get("refine")
     return Recipe(
         _build(CorpusSettings, {**vocabulary, **concepts}, path, "vocabulary or concepts"),

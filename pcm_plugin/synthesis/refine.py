@@ -21,15 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import fingerprint, sha256, write_bytes
-from pcm_plugin.datasets.feature_store import FORMAT as STORE_FORMAT
+from pcm_plugin.datasets.durable import sha256, write_bytes
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.pairs import Pairs
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import nearest
 from pcm_plugin.synthesis.extract import CLIP_SCORE_SCALE
-from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.sharing import share
 
 FORMAT = "pcm-pairs"
 PAIRS = "pairs.safetensors"
@@ -105,23 +104,25 @@ def refine(
     if not features.num_captions:
         raise ValueError(f"the images of {store} have no captions: there is nothing to refine")
     rank = rank or Rank.from_environment()
-    run = _Run(features, settings, chunk, device or rank.device(), _read(sentence_feats, features))
-    made_of: dict[str, Any] = {**settings.__dict__, "chunk": chunk, "store": _identity(store)}
+    device = device or rank.device()
+    run = _Run(features, settings, chunk, device, _read(sentence_feats, features))
+    made_of: dict[str, Any] = {**settings.__dict__, "chunk": chunk, "store": features.identity}
     made_of["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
     images = run.plan("captions-of-images", len(features)) if settings.method == "sync" else []
     captions = run.plan("images-of-captions", features.num_captions)
-    folder = ShardFolder.resume(out, FORMAT, made_of, len(images) + len(captions))
+    folder = ShardFolder.resume(out, FORMAT, made_of, images + captions)
     # Every image's nearest captions must be known before the first caption can be judged.
-    for plan, work in ((images, run.captions_of_images), (captions, run.images_of_captions)):
-        for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
-            name = plan[index].name
-            rows = range(index * chunk, index * chunk + plan[index].count)
-            write_bytes(folder.path / f"{name}.safetensors", save(work(rows, folder)))
-            folder.add(name, [f"{name}.safetensors"], len(rows), digest=plan[index].digest)
-            tick(len(rows))
+    with steady_threads(device):
+        for plan, work in ((images, run.captions_of_images), (captions, run.images_of_captions)):
+            for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
+                name = plan[index].name
+                rows = range(index * chunk, index * chunk + plan[index].count)
+                write_bytes(folder.path / f"{name}.safetensors", save(work(rows, folder)))
+                folder.add(plan[index], [f"{name}.safetensors"], len(rows))
+                tick(len(rows))
     pairs = _choose(folder, captions, settings)
     if rank.index == 0:
-        pairs.to_file(folder.path / PAIRS)
+        pairs.to_file(folder.path / PAIRS, features.identity)
     return pairs
 
 
@@ -231,8 +232,3 @@ def _read(path: str | os.PathLike | None, store: FeatureStore) -> Tensor | None:
             f"{store.num_captions} captions: give a row a caption"
         )
     return rows
-
-
-def _identity(store: str | os.PathLike) -> str:
-    shards = ShardFolder(store, STORE_FORMAT).shards
-    return fingerprint({name: record["files"] for name, record in shards.items()})

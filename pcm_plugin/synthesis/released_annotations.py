@@ -28,6 +28,19 @@ class ReleasedPair(NamedTuple):
     captions: list[str]
     clip_scores: list[float]
 
+    def place(self, pattern: str) -> str:
+        """Where a file of it lies, by a pattern with ``{split_id}`` and ``{image_id}``.
+
+        Raises:
+            ValueError: If the pattern has other fields.
+        """
+        try:
+            return pattern.format(split_id=self.split_id, image_id=self.image_id)
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"pattern={pattern!r}: give one with {{split_id}} and {{image_id}} alone"
+            ) from None
+
 
 class _DType:
     """Stands in for ``numpy.dtype``: plain numbers only."""
@@ -55,33 +68,31 @@ class _Array:
         self.value = flat.reshape(shape, order="F" if by_columns else "C")
 
 
-def _frombuffer(data: bytes, dtype: _DType, shape: tuple, order: str) -> _Array:
+def _array(data: bytes, dtype: _DType, shape: tuple, order: str) -> _Array:
     array = _Array()
     array.__setstate__((1, shape, dtype, order == "F", bytes(data)))
     return array
-
-
-def _scalar(dtype: _DType, data: bytes) -> Any:
-    return np.frombuffer(data, dtype.value)[0].item()
 
 
 class _AnnotationUnpickler(pickle.Unpickler):
     """Admits lists, dicts, text and arrays of plain numbers, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Callable:
+        # Made anew for each file: a pickle can write attributes of what it is given.
         if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             if name == "_reconstruct":
                 return lambda *_: _Array()
             if name == "scalar":
-                return _scalar
+                return lambda dtype, data: np.frombuffer(data, dtype.value)[0].item()
         # Protocol 5 has its own form.
         if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
-            return _frombuffer
+            return lambda *args: _array(*args)
         # Protocols up to 2 write bytes as text.
         if (module, name) == ("_codecs", "encode"):
             return lambda text, _: codecs.encode(text, "latin1")
         if module == "numpy" and name in ("ndarray", "dtype"):
-            return _Array if name == "ndarray" else _DType
+            kind = _Array if name == "ndarray" else _DType
+            return lambda *args: kind(*args)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
@@ -136,9 +147,10 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
         # Released as unsigned in some files, where the padding of -1 is the largest number.
         targets = targets.astype(np.int64)
         targets[targets >= 2**31] = IGNORED
-        if targets.max(initial=0) >= len(vocabulary):
+        known = (targets >= IGNORED) & (targets < len(vocabulary))
+        if not known.all():
             raise ValueError(
-                f"{place}: word {targets.max()}, but the vocabulary has {len(vocabulary)}: "
+                f"{place}: word {targets[~known][0]}, but the vocabulary has {len(vocabulary)}: "
                 "give the one that was released with this file"
             )
         captions = [vocabulary.decode(ids[ids != IGNORED]) for ids in targets]

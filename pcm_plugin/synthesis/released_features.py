@@ -1,26 +1,26 @@
 """The released features, an ``.npz`` an image, gathered into a feature store."""
 
+import functools
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import fingerprint, write_bytes
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.durable import fingerprint
+from pcm_plugin.datasets.feature_store import FORMAT, write_shard
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.extract import encode_texts, model_identity
-from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.extract import MANY, encode_texts, model_identity, write_head
+from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.released_annotations import ReleasedPair
-from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.sharing import share
 
 
 @dataclass(frozen=True)
@@ -91,56 +91,66 @@ def import_features(
         for index, chunk in enumerate(chunks)
     ]
     source = {"released": fingerprint([shard.digest for shard in plan]), "shard_size": size}
+    device = device or rank.device()
+    clip = OpenCLIPBackbone(settings.model, settings.pretrained)
+    shape = _shape_of(first, clip)
     made_with = {
         "model": model_identity(settings.model),
         "pretrained": settings.pretrained,
+        "pool": math.isqrt(clip.num_patches // shape[0]),
         "dtype": settings.dtype,
+        "caption_template": "{}",
         "source": source,
     }
-    clip = OpenCLIPBackbone(settings.model, settings.pretrained).to(device or rank.device())
-    _check_widths(first, clip)
-    folder = ShardFolder.resume(out, FORMAT, made_with, len(plan))
-    if rank.index == 0:
-        write_bytes(folder.path / CLIP_HEAD, save(clip.clip_head()))
-    with ThreadPoolExecutor(workers) as pool:
+    folder = ShardFolder.resume(out, FORMAT, made_with, plan)
+    head = write_head(folder, clip)
+    clip = clip.to(device)
+    with steady_threads(device), ThreadPoolExecutor(workers) as pool:
         for index, tick in share(folder, plan, rank, "import"):
-            _import_shard(folder, plan[index], chunks[index], root, settings, clip, pool)
+            part = functools.partial(_read, root, settings, shape)
+            found = list(zip(chunks[index], pool.map(part, chunks[index]), strict=True))
+            _write(folder, plan[index], found, settings, shape, clip, head)
             tick(plan[index].count)
     return folder
 
 
-def _import_shard(
+def _read(
+    root: Path, settings: ImportSettings, shape: tuple[int, ...], pair: ReleasedPair
+) -> tuple[Tensor, Tensor] | str:
+    try:
+        patches, whole = read_npz(_path(root, pair, settings))
+    except Exception as error:  # readers of broken files raise whatever they meet
+        return f"{type(error).__name__}: {error}"
+    if (*patches.shape, len(whole)) != shape:
+        return f"features {tuple(patches.shape)} and ({len(whole)},), others have {shape}"
+    return patches, whole
+
+
+def _write(
     folder: ShardFolder,
     shard: Shard,
-    chunk: Sequence[ReleasedPair],
-    root: Path,
+    found: list[tuple[ReleasedPair, tuple[Tensor, Tensor] | str]],
     settings: ImportSettings,
+    shape: tuple[int, int, int],
     clip: OpenCLIPBackbone,
-    pool: ThreadPoolExecutor,
+    head: str,
 ) -> None:
-    def load(pair: ReleasedPair) -> tuple[Tensor, Tensor] | str:
-        try:
-            return read_npz(_path(root, pair, settings))
-        except Exception as error:  # readers of broken files raise whatever they meet
-            return f"{type(error).__name__}: {error}"
-
-    found = list(zip(chunk, pool.map(load, chunk), strict=True))
     kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
     left_out = {pair.image_id: feats for pair, feats in found if isinstance(feats, str)}
-    if not kept:
+    if not kept and (shard.count >= MANY or not folder.shards):
         image_id, reason = next(iter(left_out.items()))
         raise ValueError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
     texts = [text for pair, _ in kept for text in pair.captions]
     dtype = getattr(torch, settings.dtype)
     write_shard(
         folder,
-        shard.name,
+        shard,
         [{"image_id": pair.image_id, "captions": pair.captions} for pair, _ in kept],
-        torch.stack([patches for _, (patches, _) in kept]).to(dtype),
-        torch.stack([whole for _, (_, whole) in kept]),
+        torch.stack([torch.empty(shape[:2]), *(feats[0] for _, feats in kept)])[1:].to(dtype),
+        torch.stack([torch.empty(shape[2]), *(feats[1] for _, feats in kept)])[1:],
         encode_texts(clip, texts).cpu(),
         torch.tensor([score for pair, _ in kept for score in pair.clip_scores]),
-        digest=shard.digest,
+        head,
         left_out=left_out,
     )
 
@@ -158,7 +168,8 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(patches).float(), F.normalize(torch.from_numpy(whole[0]).float(), dim=0)
 
 
-def _check_widths(path: Path, clip: OpenCLIPBackbone) -> None:
+def _shape_of(path: Path, clip: OpenCLIPBackbone) -> tuple[int, int, int]:
+    """N, Dv and Dc of the first file, which all others must have."""
     patches, whole = read_npz(path)
     if (patches.shape[1], len(whole)) != (clip.patch_dim, clip.clip_dim):
         raise ValueError(
@@ -166,8 +177,8 @@ def _check_widths(path: Path, clip: OpenCLIPBackbone) -> None:
             f"{clip.model_name} has {clip.patch_dim} and {clip.clip_dim}: give the CLIP that made "
             "them"
         )
+    return (*patches.shape, len(whole))
 
 
 def _path(root: Path, pair: ReleasedPair, settings: ImportSettings) -> Path:
-    values: dict[str, Any] = {"split_id": pair.split_id, "image_id": pair.image_id}
-    return root / settings.pattern.format(**values)
+    return root / pair.place(settings.pattern)

@@ -5,31 +5,15 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from tqdm import tqdm
 
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 
 _POLL_SECONDS = 0.5
 _SLOT = struct.Struct("<q")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A shard that is wanted.
-
-    Attributes:
-        name: Its name, e.g. ``'shard-00000'``.
-        count: Number of samples that go into it.
-        digest: Changes with what it is made from; kept in its record.
-    """
-
-    name: str
-    count: int
-    digest: str
 
 
 def share(

@@ -13,14 +13,14 @@ from PIL import Image
 
 from pcm_plugin.datasets.coco import CocoImage, read_coco_images
 from pcm_plugin.datasets.durable import fingerprint, sha256
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
 from pcm_plugin.synthesis.caption_forms import COCO
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
-from pcm_plugin.synthesis.sharing import Shard
 
+_LOOKED_FOR = 20
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -74,13 +74,13 @@ class GeneratedImages:
         if not folder.complete:
             raise ValueError(
                 f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
-                "run the same tools/generate.py command again to finish it"
+                "run the same command again to finish it"
             )
         damaged = folder.damaged(checksums=False)
         if damaged:
             raise ValueError(
                 f"files of {path} are missing or cut: {', '.join(damaged)}; "
-                "run the same tools/generate.py command again to make them anew"
+                "run the same command again to make them anew"
             )
         self._path = path
         self.settings: dict[str, Any] = {"images": folder.manifest["fingerprint"]}
@@ -116,6 +116,7 @@ class ImageFolder:
         settings: What tells this list of images from another.
 
     Raises:
+        FileNotFoundError: If none of the first images is there.
         ValueError: If there are no images, or ``shard_size`` is less than 1.
     """
 
@@ -126,6 +127,12 @@ class ImageFolder:
             raise ValueError(f"shard_size={shard_size}: give at least 1")
         if not images:
             raise ValueError(f"no images for {path}")
+        first = [path / image.file_name for image in images[:_LOOKED_FOR]]
+        if not any(file.is_file() for file in first):
+            raise FileNotFoundError(
+                f"no {first[0]}, nor the files after it: the captions name other files than "
+                f"{path} holds (--pattern says where SynthImgCap's lie)"
+            )
         self._path = path
         self._chunks = {
             f"shard-{number:05d}": images[start : start + shard_size]
@@ -150,7 +157,13 @@ def captioned_images(captions: CaptionFile) -> list[CocoImage]:
         ValueError: If a caption names no image file.
     """
     if captions.form() == COCO:
-        return read_coco_images(captions.path)
+        # Its captions name images by id alone, and some images may have none.
+        found = {image.image_id: image for image in read_coco_images(captions.path)}
+        for image in found.values():
+            image.captions.clear()
+        for caption in captions:
+            found[caption.image_id].captions.append(caption.text)
+        return list(found.values())
     images: dict[tuple[str, str], list[str]] = {}
     for caption in captions:
         if caption.file_name is None:
@@ -181,18 +194,10 @@ def released_images(
         pattern: Where an image lies, with ``{split_id}`` and ``{image_id}``.
 
     Raises:
-        FileNotFoundError: If the first image is not where the pattern says.
-        ValueError: If annotations or vocabulary are not what they should be.
+        ValueError: If pattern, annotations or vocabulary are not what they should be.
     """
     pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
-    images = [
-        CocoImage(p.image_id, pattern.format(split_id=p.split_id, image_id=p.image_id), p.captions)
-        for p in pairs
-    ]
-    if not (path / images[0].file_name).is_file():
-        raise FileNotFoundError(
-            f"no {path / images[0].file_name}: give --pattern with {{split_id}} and {{image_id}}"
-        )
+    images = [CocoImage(p.image_id, p.place(pattern), p.captions) for p in pairs]
     return images
 
 

@@ -1,6 +1,7 @@
 """Feature stores as a whole: several joined into one, one written in the released code's form."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,9 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.durable import fingerprint, replacing, write_bytes
+from pcm_plugin.datasets.durable import fingerprint, replacing, write_bytes, write_json
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
+
+_OF_ADD = ("count", "digest", "files", "made_of")
+_MARKER = "store.json"
 
 
 def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardFolder:
@@ -38,11 +42,10 @@ def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardF
     for folder in folders:
         if folder.path.resolve() == Path(out).resolve():
             raise ValueError(f"{out} is one of the stores to merge: give a new folder")
-        changed = sorted(k for k, v in _settings(folder).items() if first.get(k) != v)
+        other = _settings(folder)
+        changed = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
         if changed:
-            values = (
-                f"{key}: {first.get(key)!r} and {_settings(folder)[key]!r}" for key in changed
-            )
+            values = (f"{key}: {first.get(key)!r} and {other.get(key)!r}" for key in changed)
             raise ValueError(
                 f"{folders[0].path} and {folder.path} do not go together ({'; '.join(values)})"
             )
@@ -50,20 +53,24 @@ def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardF
     if any((folder.path / CLIP_HEAD).read_bytes() != head for folder in folders):
         raise ValueError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
     parts = [(folder, name) for folder in folders for name in folder.shards]
+    records = [folder.shards[name] for folder, name in parts]
+    plan = [
+        Shard(f"shard-{index:05d}", record["made_of"], record["digest"])
+        for index, record in enumerate(records)
+    ]
     source = {"merged": [fingerprint(folder.manifest) for folder in folders]}
     settings = {**folders[0].manifest["settings"], "source": source}
-    merged = ShardFolder.resume(out, FORMAT, settings, len(parts))
+    merged = ShardFolder.resume(out, FORMAT, settings, plan)
     write_bytes(merged.path / CLIP_HEAD, head)
-    for index, (folder, name) in enumerate(tqdm(parts, desc="merge", unit="shard")):
-        new = f"shard-{index:05d}"
-        if new not in merged.shards:
-            record = dict(folder.shards[name])
-            files = record.pop("files")
-            for file in files:
-                _link(folder.path / file, merged.path / file.replace(name, new))
-            names = [file.replace(name, new) for file in files]
-            count, info = record.pop("count"), folder.manifest["info"]
-            merged.add(new, names, count, info, **record)
+    for shard, (folder, name) in tqdm([*zip(plan, parts, strict=True)], desc="merge", unit="shard"):
+        if shard.name not in merged.shards:
+            record = folder.shards[name]
+            files = {file: file.replace(name, shard.name) for file in record["files"]}
+            for old, new in files.items():
+                _link(folder.path / old, merged.path / new)
+            others = {k: v for k, v in record.items() if k not in _OF_ADD}
+            info = folder.manifest["info"]
+            merged.add(shard, [*files.values()], record["count"], info, **others)
     return merged
 
 
@@ -71,8 +78,8 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
     """Write a store as the released code reads features: an ``.npz`` an image.
 
     ``OUT/features/IMAGE_ID.npz`` holds ``features`` (N, Dv) and ``g_feature`` (1, Dc), both
-    float32; ``OUT/captions.json`` the captions in COCO's form. Files that are there already are
-    kept, so that a run that was killed goes on.
+    float32; ``OUT/captions.json`` the captions in COCO's form; ``OUT/store.json`` says of which
+    store. Files that are there already are kept, so that a run that was killed goes on.
 
     Args:
         store: Folder of a finished store.
@@ -83,7 +90,8 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
 
     Raises:
         FileNotFoundError: If there is no store.
-        ValueError: If it is unfinished, or an image's id cannot be a file's name or comes twice.
+        ValueError: If it is unfinished, an image's id cannot be a file's name or comes twice, or
+            the folder holds another store's export.
     """
     reader = FeatureStore(store)
     ids = reader.image_ids
@@ -92,8 +100,13 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
     wrong = [name for name in ids if "/" in name or name.startswith(".")]
     if wrong:
         raise ValueError(f"image_id={wrong[0]!r} of {store} cannot be the name of a file")
-    folder = Path(out) / "features"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, marker = Path(out) / "features", Path(out) / _MARKER
+    of = {"store": reader.identity}
+    if folder.exists() and (not marker.is_file() or json.loads(marker.read_text()) != of):
+        raise ValueError(f"{out} holds the export of another store: give another folder")
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    write_json(marker, of)
+    folder.mkdir(exist_ok=True)
     for i, image_id in enumerate(tqdm(ids, desc="export", unit="img")):
         path = folder / f"{image_id}.npz"
         if not path.exists():

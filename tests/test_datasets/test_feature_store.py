@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from pcm_plugin.datasets.feature_store import FORMAT, FeatureStore, write_shard
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from tests.builders import build_store
+
+
+def plan(count):
+    return [Shard(f"shard-{i:05d}", 2, "0") for i in range(count)]
+
 
 CAPTIONS = [["a dog", "the dog"], ["a cat"], ["one", "two", "three"], [], ["caf\u00e9 \u732b"]]
 
@@ -57,10 +62,10 @@ def test_missing_unfinished_and_cut_stores_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere; make one with: python tools/extract.py"):
         FeatureStore(tmp_path / "nowhere")
     build_store(tmp_path / "store", CAPTIONS)
-    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, expected=4)
+    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(4))
     with pytest.raises(ValueError, match="has 3 of 4 shards"):
         FeatureStore(tmp_path / "store")
-    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, expected=3)
+    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(3))
     shard = tmp_path / "store" / "shard-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"missing or cut: shard-00001.safetensors"):
@@ -80,20 +85,20 @@ def test_checksums_find_a_changed_byte(tmp_path):
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    folder = ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, 1)
-    folder.add("shard-00000", [], 1)
+    folder = ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, plan(1))
+    folder.add(plan(1)[0], [], 1)
     with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
-        ShardFolder.resume(tmp_path, "x", {"steps": 30, "size": (64, 64)}, 1)
+        ShardFolder.resume(tmp_path, "x", {"steps": 30, "size": (64, 64)}, plan(1))
     with pytest.raises(ValueError, match="holds 'x', expected 'y'"):
-        ShardFolder.resume(tmp_path, "y", {}, 1)
+        ShardFolder.resume(tmp_path, "y", {}, plan(1))
 
 
 def test_a_folder_without_shards_takes_other_settings(tmp_path):
-    first = ShardFolder.resume(tmp_path, "x", {"steps": 20}, 1)
-    second = ShardFolder.resume(tmp_path, "x", {"steps": 30}, 2)
+    first = ShardFolder.resume(tmp_path, "x", {"steps": 20}, plan(1))
+    second = ShardFolder.resume(tmp_path, "x", {"steps": 30}, plan(2))
     with pytest.raises(ValueError, match="steps: 30 there, 20 now"):
-        first.add("shard-00000", [], 1)
-    second.add("shard-00000", [], 1)
+        first.add(plan(1)[0], [], 1)
+    second.add(plan(1)[0], [], 1)
     assert ShardFolder(tmp_path, "x").manifest["settings"] == {"steps": 30}
 
 
@@ -103,21 +108,21 @@ def test_a_shard_of_other_sizes_is_refused(tmp_path):
     one = {"image_id": "x", "captions": ["a"]}
     feats = (torch.ones(1, 4, 7).half(), torch.ones(1, 5), torch.ones(1, 5), torch.ones(1))
     with pytest.raises(ValueError, match="patch_dim: 6 there, 7 now"):
-        write_shard(folder, "shard-00009", [one], *feats)
+        write_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats)
     with pytest.raises(ValueError, match="1 captions, 1 caption_feats, 2 clip_scores"):
-        write_shard(folder, "shard-00009", [one], *feats[:3], torch.ones(2))
+        write_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats[:3], torch.ones(2))
     assert "shard-00009" not in json.loads((tmp_path / "store/manifest.json").read_text())["shards"]
 
 
 def _add(path, names):
     for name in names:
         (path / name).write_text(name)
-        ShardFolder(path, "x").add(name, [name], 1)
+        ShardFolder(path, "x").add(Shard(name, 1, "0"), [name], 1)
 
 
 def test_processes_may_list_shards_at_once(tmp_path):
     names = [f"shard-{i:05d}" for i in range(60)]
-    ShardFolder.resume(tmp_path, "x", {}, len(names))
+    ShardFolder.resume(tmp_path, "x", {}, plan(len(names)))
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_add, args=(tmp_path, names[i::3])) for i in range(3)]
     for process in processes:
@@ -125,3 +130,33 @@ def test_processes_may_list_shards_at_once(tmp_path):
     for process in processes:
         process.join()
     assert list(ShardFolder(tmp_path, "x").shards) == names
+
+
+def test_other_samples_are_refused_and_fewer_are_made_again(tmp_path):
+    folder = ShardFolder.resume(tmp_path, "x", {}, plan(2))
+    for shard in plan(2):
+        folder.add(shard, [], 2)
+    with pytest.raises(ValueError, match=r"made of other samples \(shard-00001 is of 2"):
+        ShardFolder.resume(tmp_path, "x", {}, [plan(1)[0], Shard("shard-00001", 2, "other")])
+    assert ShardFolder(tmp_path, "x").complete
+    # A last shard that has grown is unfinished until it is made again.
+    grown = [plan(1)[0], Shard("shard-00001", 3, "grown")]
+    folder = ShardFolder.resume(tmp_path, "x", {}, grown)
+    assert list(folder.shards) == ["shard-00000"]
+    assert not ShardFolder(tmp_path, "x").complete
+    folder.add(grown[1], [], 3)
+    assert ShardFolder(tmp_path, "x").complete
+
+
+def test_a_shard_may_be_empty(tmp_path):
+    folder = ShardFolder.resume(tmp_path, FORMAT, {}, plan(3))
+    for i, shard in enumerate(plan(3)):
+        count = i % 2
+        images = [{"image_id": "one", "captions": ["a dog"]}][:count]
+        feats = torch.ones(count, 4, 6).half(), torch.ones(count, 5)
+        write_shard(folder, shard, images, *feats, torch.ones(count, 5), torch.ones(count))
+    store = FeatureStore(tmp_path)
+    assert store.image_ids == ["one"]
+    assert store.patch_feats(0).shape == (4, 6)
+    assert store.captions(0) == ["a dog"]
+    assert store.rows("caption_feats", [0]).shape == (1, 5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.engine.inputs import MissingInputError, check_features, check_inputs
 from pcm_plugin.synthesis.concepts import save_concepts
 from tests.builders import build_store
@@ -97,7 +97,8 @@ def test_features_and_concepts_of_two_clips_are_refused(features):
 
 def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):
     path = features.train_dataloader.dataset.store
-    ShardFolder.resume(path, "pcm-features", {"model": "random", "seed": 0}, 3)
+    plan = [Shard(f"shard-{i:05d}", 2, "0") for i in range(3)]
+    ShardFolder.resume(path, "pcm-features", {"model": "random", "seed": 0}, plan)
     check_features(features, loops=("test",))
     with pytest.raises(ValueError, match="has 1 of 3 shards"):
         check_features(features, loops=("train",))

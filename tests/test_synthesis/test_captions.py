@@ -136,9 +136,24 @@ def test_survey_counts_what_is_odd(tmp_path):
         CaptionFile(path).survey()
 
 
+def test_files_as_other_programs_write_them(tmp_path):
+    pandas = "\tcaption\n0\ta dog\n1\ta cat\n"
+    assert [c.text for c in read(tmp_path, pandas)] == ["a dog", "a cat"]
+    assert [c.id for c in read(tmp_path, "\n\ncaption,x\na,1\nb,2\n")] == ["4", "5"]
+    with_line_separator = json.dumps({"caption": "a\u2028dog"}, ensure_ascii=False)
+    assert [c.text for c in read(tmp_path, with_line_separator)] == ["a dog"]
+    assert read(tmp_path, "a.jpg#0\t\na.jpg#1\ta dog")[0].file_name == "a.jpg"
+    numbered = json.dumps({"caption": "a dog", "image": 7, "image_id": 8})
+    assert read(tmp_path, numbered) == [Caption("1", "8", "a dog", "7")]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('caption,id\n"a dog,1\na cat,2\n', r"captions:2: unexpected end of data"),
+        ('caption,id\n"a" dog,1\na cat,2\n', r"captions:2: ',' expected after '\"'"),
+        ('{"caption": "half \\ud800"}', r"captions:1: not Unicode"),
+        (b"caption,image\na dog,caf\xe9.jpg\n", r"captions:2: not Unicode"),
         ('{"caption": "a"}\noops', r"captions:2: not a JSON object: 'oops'"),
         (
             '{"caption": "a"}\n{"text": "b"}',

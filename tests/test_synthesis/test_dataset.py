@@ -8,6 +8,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from PIL import Image
 
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.vocabulary import Vocabulary
@@ -128,6 +129,56 @@ def test_a_second_run_makes_nothing_and_other_settings_are_refused(inputs, whole
     assert "settings (steps: 2 there, 3 now)" in result.output
     result = make(inputs, whole, "--set", "vocabulary.min_count=1")
     assert "settings (min_count: 2 there, 1 now)" in result.output
+
+
+def test_settings_on_the_command_line_are_taken_as_they_are(inputs, tmp_path):
+    args = ["--set", "generate.prompt=a photo of {}, big", "generate.steps=1"]
+    assert make(inputs, tmp_path / "data", *args, "--limit", 5).code == 0
+    manifest = json.loads((tmp_path / "data" / "synthetic" / "manifest.json").read_text())
+    assert manifest["settings"]["prompt"] == "a photo of {}, big"
+    result = make(inputs, tmp_path / "data", "--set", "generate.steps", log=tmp_path / "log")
+    assert "--set generate.steps: give KEY=VALUE" in result.output
+
+
+def test_later_stages_want_the_same_corpus(inputs, whole, tmp_path):
+    result = make(inputs, tmp_path / "new", "--stages", "generate", log=tmp_path / "log")
+    assert "run the stage corpus too" in result.output
+    args = ["--stages", "generate", "--limit", 3]
+    result = make(inputs, whole, *args, log=tmp_path / "log")
+    assert "settings (limit: None there, 3 now)" in result.output
+
+
+def test_wrong_inputs_are_said_before_the_painting(inputs, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "val.csv").write_text("caption,image\na dog,1.jpg\n")
+    real = ["--val", tmp_path / "photos", tmp_path / "val.csv"]
+    for args, message in (
+        (real, "photos/1.jpg, nor the files after it"),
+        (["--set", "extract.pool=3"], "pool=3 does not divide"),
+        (["--set", "extract.batch_size=0"], "extract.batch_size=0: give at least 1"),
+        (["--set", "concepts.templates=a {}"], "concepts.templates is one text"),
+    ):
+        result = make(inputs, tmp_path / "data", *args, log=tmp_path / "log")
+        assert result.code == 1
+        assert message in result.output
+        assert not (tmp_path / "data" / "synthetic").exists()
+
+
+def test_real_images_are_those_of_their_split(inputs, tmp_path):
+    images = []
+    (tmp_path / "photos").mkdir()
+    for i, split in enumerate(("train", "val", "test")):
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / f"{i}.png")
+        sentences = [{"raw": f"a {split} dog", "sentid": i}]
+        images.append({"filename": f"{i}.png", "split": split, "sentences": sentences})
+    (tmp_path / "karpathy.json").write_text(json.dumps({"images": images}))
+    real = [tmp_path / "photos", tmp_path / "karpathy.json"]
+    args = ["--val", *real, "--test", *real, "--limit", 5]
+    result = make(inputs, tmp_path / "data", *args)
+    assert result.code == 0, result.output
+    for split in ("val", "test"):
+        store = FeatureStore(tmp_path / "data" / f"{split}_store")
+        assert [store.captions(i) for i in range(len(store))] == [[f"a {split} dog"]]
 
 
 def test_a_dry_run_measures_and_writes_nothing(inputs, whole, tmp_path):

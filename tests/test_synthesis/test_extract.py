@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.captions import write_coco_captions
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.generate import FORMAT
@@ -147,8 +147,9 @@ def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
     assert list(left_out) == ["0.png", "2.png"]
     assert left_out["0.png"].startswith("FileNotFoundError")
     assert "left out 2.png: " in caplog.text
+    (images / "0.png").touch()
     for file in images.iterdir():
-        file.unlink()
+        file.write_bytes(b"")
     with pytest.raises(ValueError, match=r"not one image of shard-00000 can be read; 0.png"):
         run(images, clip, tmp_path / "none")
 
@@ -181,7 +182,11 @@ def test_a_first_try_that_failed_leaves_nothing_in_the_way(tmp_path, images, cli
 
 def write_image_shards(folder, count, shard_size=2):
     """Shards as generate writes them, of flat colours."""
-    shards = ShardFolder.resume(folder, FORMAT, {"made": "by hand"}, -(-count // shard_size))
+    plan = [
+        Shard(f"shard-{s:05d}", min(shard_size, count - s * shard_size), "x")
+        for s in range(-(-count // shard_size))
+    ]
+    shards = ShardFolder.resume(folder, FORMAT, {"made": "by hand"}, plan)
     for s in range(-(-count // shard_size)):
         indices = range(s * shard_size, min(count, (s + 1) * shard_size))
         with tarfile.open(folder / f"shard-{s:05d}.tar", "w") as tar:
@@ -193,7 +198,7 @@ def write_image_shards(folder, count, shard_size=2):
                     entry = tarfile.TarInfo(f"{i:08d}.{kind}")
                     entry.size = len(data)
                     tar.addfile(entry, io.BytesIO(data))
-        shards.add(f"shard-{s:05d}", [f"shard-{s:05d}.tar"], len(indices), digest="x")
+        shards.add(plan[s], [f"shard-{s:05d}.tar"], len(indices))
 
 
 def test_generated_shards_become_a_store(tmp_path, clip, monkeypatch, capsys):
@@ -226,8 +231,9 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     tar.write_bytes(tar.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"missing or cut: shard-00001.tar"):
         open_source(tmp_path / "shards", None, 10)
-    ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, 5)
-    with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the same tools/generate.py"):
+    more = [Shard(f"shard-{s:05d}", 2, "x") for s in range(5)]
+    ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, more)
+    with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the same command"):
         open_source(tmp_path / "shards", None, 10)
     with pytest.raises(ValueError, match="batch_size=0: give at least 1"):
         run(images, clip, tmp_path / "store", batch_size=0)

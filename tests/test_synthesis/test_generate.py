@@ -13,6 +13,7 @@ from PIL import Image
 from pcm_plugin.synthesis.generate import generate
 from pcm_plugin.synthesis.painter import Painter, image_seed
 from pcm_plugin.synthesis.settings import GenerateSettings
+from pcm_plugin.synthesis.sources import open_source
 from tests.builders import build_pipeline
 from tools.generate import main
 
@@ -195,6 +196,10 @@ def test_an_image_that_fails_twice_is_left_out_and_listed(
     assert record["count"] == 1
     assert record["left_out"] == {"00000001": ["black", "safety checker"]}
     assert "00000001.png" not in samples(tmp_path / "out")
+    # Not one image of a small last shard is no reason to stop for good.
+    captions.write_text("a red dog\na tree\na blue car")
+    folder = generate(captions, settings, tmp_path / "last")
+    assert [record["count"] for record in folder.shards.values()] == [2, 0]
     captions.write_text("a blue car\na blue car")
     with pytest.raises(ValueError, match="not one image of shard-00000 is usable; 00000000: black"):
         generate(captions, settings, tmp_path / "none")
@@ -207,9 +212,29 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
     with pytest.raises(ValueError, match="more than the 1 of what is given now"):
         generate(captions, settings, tmp_path / "whole", limit=settings.shard_size)
+    with pytest.raises(ValueError, match=r"settings \(shard_size: 2 there, 3 now\)"):
+        generate(captions, replace(settings, shard_size=3), tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"more captions \(shard-00001 has 2, now 1\)"):
+        generate(captions, settings, tmp_path / "whole", limit=3)
     captions.write_text("\n".join(reversed(CAPTIONS)))
     with pytest.raises(ValueError, match="made of other captions"):
         generate(captions, settings, tmp_path / "whole")
+
+
+def test_a_folder_that_grows_is_unfinished_until_it_has_grown(
+    tmp_path, captions, settings, monkeypatch
+):
+    generate(captions, settings, tmp_path / "out", limit=3)
+
+    def dies(painter, batch):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Painter, "paint", dies)
+        with pytest.raises(KeyboardInterrupt):
+            generate(captions, settings, tmp_path / "out", limit=4)
+    with pytest.raises(ValueError, match="has 1 of 2 shards: run the same command again"):
+        open_source(tmp_path / "out", None, 1)
 
 
 def test_other_settings_are_refused(tmp_path, captions, settings):

@@ -92,6 +92,7 @@ def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
         ([{"image_id": 1}], "entry 0: no image_id, split_id, target_ids and clipscore"),
         ([{**ENTRIES[0], "target_ids": np.zeros((2, 3))}], r"entry 0: target_ids \(2, 3\)"),
         ([{**ENTRIES[0], "target_ids": np.array([[9, 0]])}], "word 9, but the vocabulary has 5"),
+        ([{**ENTRIES[0], "target_ids": np.array([[-7, 0]])}], "word -7, but the vocabulary has"),
     ],
 )
 def test_other_pickles_are_refused_and_nothing_is_executed(tmp_path, monkeypatch, content, message):
@@ -113,14 +114,17 @@ def tool(tmp_path, name, *args, model, processes=1):
 def test_released_features_become_a_store(released, tmp_path, processes):
     command = [*FEATURES, "--dtype", "float32"]
     (tmp_path / "npz/1/103.npz").write_bytes(b"cut")
+    other = {"features": np.ones((9, 16)), "g_feature": np.ones((1, 8))}
+    np.savez(tmp_path / "npz/0/102.npz", **other)
     result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
     assert result.code == 0, result.output
-    assert "4 images in 3 shards" in result.output
+    assert "3 images in 3 shards" in result.output
     assert "left out 103: " in result.output
+    assert "left out 102: features (9, 16) and (8,), others have (16, 16, 8)" in result.output
     store = FeatureStore(tmp_path / "store")
-    assert store.image_ids == ["100", "101", "102", "104"]
+    assert store.image_ids == ["100", "101", "104"]
     clip = OpenCLIPBackbone(released)
-    for i, number in enumerate((0, 1, 2, 4)):
+    for i, number in enumerate((0, 1, 4)):
         with np.load(tmp_path / f"npz/{number % 2}/{100 + number}.npz") as found:
             assert torch.equal(store.patch_feats(i), torch.from_numpy(found["features"]))
             whole = F.normalize(torch.from_numpy(found["g_feature"][0]), dim=0)
@@ -144,6 +148,8 @@ def test_wrong_input_is_said(released, tmp_path):
     importing = "import_features.py"
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
     assert "images/0/100.npz: give --pattern" in result.output
+    result = tool(tmp_path, importing, *FEATURES, "--pattern", "{split}.npz", model=released)
+    assert "pattern='{split}.npz': give one with {split_id} and {image_id}" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--pattern", "{image_id}", model=released)
     assert "npz/100: give --pattern" in result.output
     other = build_clip(tmp_path / "other", width=8)

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from pcm_plugin.datasets.shards import ShardFolder
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.sharing import Shard, share
+from pcm_plugin.synthesis.sharing import share
 
 WANTED = [Shard(f"shard-{i:05d}", 10, "d") for i in range(12)]
 
@@ -22,7 +22,7 @@ def work(path, rank, dies_in=None):
         time.sleep(0.02)
         with open(path / f"made-by-{rank.index}", "a") as file:
             file.write(f"{i}\n")
-        folder.add(WANTED[i].name, [], 10, digest="d")
+        folder.add(WANTED[i], [], 10)
         tick(10)
 
 
@@ -40,7 +40,7 @@ def made(path):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_shard_is_made_once(tmp_path, count):
-    ShardFolder.resume(tmp_path, "x", {}, len(WANTED))
+    ShardFolder.resume(tmp_path, "x", {}, WANTED)
     processes = [start(tmp_path, Rank(i, count)) for i in range(count)]
     for process in processes:
         process.join()
@@ -50,7 +50,7 @@ def test_each_shard_is_made_once(tmp_path, count):
 
 
 def test_others_make_what_a_lost_process_had_begun(tmp_path):
-    ShardFolder.resume(tmp_path, "x", {}, len(WANTED))
+    ShardFolder.resume(tmp_path, "x", {}, WANTED)
     lost = start(tmp_path, Rank(0, 2), dies_in=4)
     while not (tmp_path / "dead").exists():
         time.sleep(0.01)
@@ -63,8 +63,8 @@ def test_others_make_what_a_lost_process_had_begun(tmp_path):
 
 
 def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
-    folder = ShardFolder.resume(tmp_path, "x", {}, len(WANTED))
-    folder.add(WANTED[0].name, [], 10, digest="d")
+    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    folder.add(WANTED[0], [], 10)
     processes = [start(tmp_path, Rank(i, 2)) for i in range(2)]
     for process in processes:
         process.join()

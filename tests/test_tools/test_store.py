@@ -86,6 +86,9 @@ def test_export_writes_what_the_released_code_reads(tmp_path, two):
             assert np.array_equal(found["g_feature"], reader.global_feats(i)[None].numpy())
     images = read_coco_images(tmp_path / "npz" / "captions.json")
     assert [image.captions for image in images] == CAPTIONS
+    assert store(tmp_path, "export", two[0], "--out", tmp_path / "npz").code == 0
+    result = store(tmp_path, "export", two[1], "--out", tmp_path / "npz")
+    assert "holds the export of another store" in result.output
 
 
 def test_missing_stores_are_said(tmp_path):

@@ -93,7 +93,7 @@ def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     run(f"{extract} {town}/synthetic --model {CLIP} --out {town}/train_store")
     for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
         run(
-            f"python {TOOLS}/extract.py {root}/images --captions {root}/captions_{split}.json "
+            f"{extract} {root}/images --captions {root}/captions_{split}.json "
             f"--model {CLIP} --out {root}/{split}_store",
             root / f"{split}_store" / "manifest.json",
         )
