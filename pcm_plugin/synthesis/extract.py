@@ -28,8 +28,6 @@ CLIP_SCORE_SCALE = 2.5
 """CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
 
 _TEXT_BATCH = 256
-# So many images that cannot be read together are no accident.
-MANY = 20
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +167,7 @@ def _extract_shard(
             pixels = torch.stack([pixels for _, pixels in kept]).to(device)
             parts.append(_features(clip, pixels, [image.captions for image, _ in kept], settings))
         tick(len(batch))
-    if not images and (shard.count >= MANY or not folder.shards):
+    if not images and shard.tells():
         name, reason = next(iter(left_out.items()))
         raise ValueError(f"not one image of {shard.name} can be read; {name}: {reason}")
     if not images:

@@ -21,9 +21,6 @@ from pcm_plugin.synthesis.sharing import share
 
 FORMAT = "pcm-images"
 
-# So many images that fail together are no accident.
-_MANY = 20
-
 
 def generate(
     captions: CaptionFile | str | os.PathLike,
@@ -143,7 +140,7 @@ def _make_shard(
                 else:
                     _append(tar, key, caption, result.image, result, settings)
             tick(len(batch))
-        if len(left_out) == len(orders) and (len(orders) >= _MANY or not folder.shards):
+        if len(left_out) == len(orders) and shard.tells():
             key, problems = next(iter(left_out.items()))
             raise ValueError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"

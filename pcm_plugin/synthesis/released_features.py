@@ -17,7 +17,7 @@ from pcm_plugin.datasets.durable import fingerprint
 from pcm_plugin.datasets.feature_store import FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.extract import MANY, encode_texts, model_identity, write_head
+from pcm_plugin.synthesis.extract import encode_texts, model_identity, write_head
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.released_annotations import ReleasedPair
 from pcm_plugin.synthesis.sharing import share
@@ -137,7 +137,7 @@ def _write(
 ) -> None:
     kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
     left_out = {pair.image_id: feats for pair, feats in found if isinstance(feats, str)}
-    if not kept and (shard.count >= MANY or not folder.shards):
+    if not kept and shard.tells():
         image_id, reason = next(iter(left_out.items()))
         raise ValueError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
     texts = [text for pair, _ in kept for text in pair.captions]
