@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=40_000, help="size of the web")
     parser.add_argument("--clip-steps", type=int, default=2500)
     parser.add_argument("--autoencoder-steps", type=int, default=6000)
-    parser.add_argument("--diffusion-steps", type=int, default=12_000)
+    parser.add_argument("--diffusion-steps", type=int, default=16_500)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--from-shipped",
