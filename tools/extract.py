@@ -14,6 +14,7 @@ import argparse
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sources import open_source
 
 
@@ -69,6 +70,8 @@ def main() -> None:
         args.model, args.pretrained, args.pool, args.dtype, args.caption_template
     )
     folder = extract(source, settings, args.out, args.batch_size, args.device, args.workers)
+    if Rank.from_environment().index != 0:
+        return
     records = folder.shards.values()
     images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
     print(f"{folder.path}: {images:,} images with {captions:,} captions in {len(records)} shards")

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
 from pcm_plugin.synthesis.generate import generate
+from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.settings import IMAGE_FORMATS, GenerateSettings
 
 
@@ -51,7 +52,8 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     settings = GenerateSettings(**{f.name: getattr(args, f.name) for f in fields(GenerateSettings)})
-    captions, _ = caption_file(args)
+    first = Rank.from_environment().index == 0
+    captions, _ = caption_file(args, quiet=not first)
     folder = generate(
         captions,
         settings,
@@ -61,6 +63,8 @@ def main() -> None:
         args.limit,
         offload=args.offload,
     )
+    if not first:
+        return
     records = folder.shards.values()
     images, retried = (sum(record[key] for record in records) for key in ("count", "retried"))
     print(f"{folder.path}: {images:,} images in {len(records)} shards")

@@ -11,6 +11,7 @@ import argparse
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 from pcm_plugin.synthesis.released_features import ImportSettings, import_features
 
@@ -41,6 +42,8 @@ def main() -> None:
         args.model, args.pretrained, args.pattern, args.dtype, args.shard_size
     )
     folder = import_features(args.features, pairs, settings, args.out, args.device, args.workers)
+    if Rank.from_environment().index != 0:
+        return
     records = folder.shards.values()
     print(f"{folder.path}: {sum(r['count'] for r in records):,} images in {len(records)} shards")
     for image_id, reason in (item for r in records for item in r["left_out"].items()):

@@ -11,6 +11,7 @@ import argparse
 
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine import PAIRS, RefineSettings, refine
 
 
@@ -37,6 +38,8 @@ def main() -> None:
         args.method, args.num_images, args.num_captions, args.keep, args.min_clip_score
     )
     pairs = refine(args.store, settings, args.out, args.sentence_feats, args.chunk, args.device)
+    if Rank.from_environment().index != 0:
+        return
     store = FeatureStore(args.store)
     moved = int((store.owners(pairs.caption) != pairs.image).sum())
     before = store.clip_scores
