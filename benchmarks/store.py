@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,22 @@ def read_store(path: Path, reads: int) -> dict[str, float]:
     }
 
 
+def disk_rate(path: Path, reads: int) -> float:
+    """MB a second that sixteen threads read in pieces of a row's size, and do nothing else."""
+    size = PATCHES * WIDTH * 2
+    files = [os.open(file, os.O_RDONLY) for file in sorted(path.glob("shard-*.safetensors"))]
+    random = np.random.default_rng(1)
+    chosen = random.integers(len(files), size=reads), random.integers(SHARD - 1, size=reads)
+
+    def read(place: tuple[np.integer, np.integer]) -> int:
+        return len(os.pread(files[place[0]], size, int(place[1]) * size))
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(16) as pool:
+        total = sum(pool.map(read, zip(*chosen, strict=True)))
+    return total / 1e6 / (time.perf_counter() - start)
+
+
 def read_npz(path: Path, reads: int) -> dict[str, float]:
     order = np.random.default_rng(0).permutation(len(list(path.iterdir())))[:reads]
 
@@ -151,6 +168,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--only", kind, *sys.argv[1:]]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         results[kind] = json.loads(output.splitlines()[-1])
+    drop_from_cache(paths["store"])
+    results["disk"] = {"mb_per_second": disk_rate(paths["store"], args.reads)}
     results["times_npz"] = {
         key: results["store"][key] / results["npz"][key]
         for key in ("cold_per_second", "warm_per_second")

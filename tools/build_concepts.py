@@ -71,7 +71,8 @@ def words_of(args: argparse.Namespace) -> list[str]:
     """The words that were given, or found in the captions."""
     if args.captions is None:
         return read_words(args.words)
-    captions, _ = caption_file(args)
+    captions, report = caption_file(args)
+    print(report, flush=True)
     nouns = find_nouns(
         (caption.text for caption in captions),
         args.min_count,

@@ -27,7 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix not in (".json", ".jsonl"):
         raise ValueError(f"--out {args.out}: give a name that ends in .json or .jsonl")
-    captions, _ = caption_file(args)
+    captions, report = caption_file(args)
+    print(report, flush=True)
     if args.out.suffix == ".jsonl":
         write_jsonl(captions, args.out)
     else:

@@ -53,7 +53,9 @@ def main() -> None:
     args = parse_args()
     settings = GenerateSettings(**{f.name: getattr(args, f.name) for f in fields(GenerateSettings)})
     first = Rank.from_environment().index == 0
-    captions, _ = caption_file(args, quiet=not first)
+    captions, report = caption_file(args)
+    if first:
+        print(report, flush=True)
     folder = generate(
         captions,
         settings,

@@ -55,7 +55,9 @@ def main() -> None:
         raise ValueError(f"--limit {args.limit}: give at least 1")
     recipe = load_recipe(args.recipe, args.set)
     rank = Rank.from_environment()
-    captions, report = caption_file(args, quiet=rank.index != 0)
+    captions, report = caption_file(args)
+    if rank.index == 0:
+        print(report, flush=True)
     if args.dry_run:
         count = min(report.captions, args.limit or report.captions)
         print(f"{count:,} captions, {count * recipe.generate.images_per_caption:,} pairs")

@@ -52,21 +52,12 @@ def add_caption_arguments(parser: argparse._ActionsContainer, option: bool = Fal
     )
 
 
-def caption_file(
-    args: argparse.Namespace, quiet: bool = False
-) -> tuple[CaptionFile, CaptionReport]:
-    """What :func:`add_caption_arguments` parsed, read once and counted; says what was met.
-
-    Args:
-        args: The command line.
-        quiet: Whether to say nothing, as all but one of several processes should.
+def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
+    """What :func:`add_caption_arguments` parsed, and what was met when it was read once.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read or holds no captions.
     """
     captions = CaptionFile(args.captions, args.column, args.split, args.skip_bad)
-    report = captions.survey()
-    if not quiet:
-        print(report, flush=True)
-    return captions, report
+    return captions, captions.survey()

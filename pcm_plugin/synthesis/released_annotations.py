@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcm_plugin.datasets.vocabulary import IGNORED, Vocabulary
+from pcm_plugin.synthesis.restricted_pickle import load_restricted
 
 
 class ReleasedPair(NamedTuple):
@@ -115,14 +116,7 @@ def read_released_annotations(
             If it does not go with the vocabulary.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation pickle at {path}")
-    try:
-        with open(path, "rb") as file:
-            rows: Any = _AnnotationUnpickler(file).load()
-    # A made-up pickle can fail in any way.
-    except Exception as error:
-        raise ValueError(f"{path} is not a released annotation list: {error}") from error
+    rows = load_restricted(path, _AnnotationUnpickler, "annotation")
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} is not a released annotation list: it holds no list of images")
     return list(_pairs(rows, vocabulary, path))

@@ -6,10 +6,11 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from pcm_plugin.synthesis.restricted_pickle import load_restricted
 
 
 class _ConceptUnpickler(pickle.Unpickler):
@@ -47,14 +48,7 @@ def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
         ValueError: If the file holds or asks for anything else; nothing of it has been executed.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no concept pickle at {path}")
-    try:
-        with open(path, "rb") as file:
-            content: Any = _ConceptUnpickler(file).load()
-    # A made-up pickle can fail in any way.
-    except Exception as error:
-        raise ValueError(f"{path} is not a released concept list: {error}") from error
+    content = load_restricted(path, _ConceptUnpickler, "concept")
     if not isinstance(content, tuple) or len(content) != 2:
         raise ValueError(f"{path} is not a released concept list: it holds no pair")
     words, embeddings = content

@@ -2,8 +2,8 @@
 
 import os
 import pickle
-import subprocess
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,23 +123,17 @@ def test_a_store_of_another_clip(tmp_path, models, images):
     assert len(FeatureStore(tmp_path / "store")) == 5
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not os.path.exists("/usr/bin/chattr"), reason="no chattr")
 def test_a_folder_without_write_permission(tmp_path, models):
     (tmp_path / "captions.txt").write_text("\n".join(CAPTIONS))
     locked = tmp_path / "images"
     locked.mkdir()
     locked.chmod(0o500)
-    # Permissions mean nothing to root; an immutable folder does, where the file system has it.
-    if os.geteuid() == 0 and subprocess.run(["chattr", "+i", locked]).returncode:
-        pytest.skip("this file system knows no immutable folders")
-    try:
-        result = generate(tmp_path, models)
-        assert result.code == 1
-        assert "images" in result.output
-        assert "ermi" in result.output
-    finally:
-        if os.geteuid() == 0:
-            subprocess.run(["chattr", "-i", locked], check=True)
+    # Permissions mean nothing to root; the kernel's own file system lets nobody make a folder.
+    out = Path("/sys/images") if os.geteuid() == 0 else locked
+    result = generate(tmp_path, models, "--out", out)
+    assert result.code == 1
+    assert str(out) in result.output
+    assert "ermi" in result.output
 
 
 def test_an_archive_with_something_else_in_it(tmp_path, models, images):
