@@ -154,15 +154,16 @@ def build_clip(path: Path, image_size: int = 16, seed: int = 0, **vision: Any) -
     return f"local-dir:{path}"
 
 
-def build_pipeline(path: Path, seed: int = 0) -> Path:
-    """Save a random Stable Diffusion pipeline that draws 16 x 16 pixels, in diffusers' form."""
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTextConfig, CLIPTextModel
+def build_pipeline(path: Path, seed: int = 0, kind: str = "sd") -> Path:
+    """Save a random text-to-image pipeline that draws 16 x 16 pixels, in diffusers' form.
+
+    Args:
+        path: Folder to make.
+        kind: ``"sd"``, Stable Diffusion 1.x; ``"xl"`` and ``"turbo"``, Stable Diffusion XL and its
+            distilled one; ``"lcm"``, a latent consistency model.
+    """
+    import diffusers
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
@@ -173,37 +174,65 @@ def build_pipeline(path: Path, seed: int = 0) -> Path:
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=8,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    unet = UNet2DConditionModel(
+    large = kind in ("xl", "turbo")
+    conditions: dict[str, Any] = {"cross_attention_dim": 8}
+    if large:  # both texts' tokens, and the pooled second with six sizes of the image
+        conditions = {
+            "cross_attention_dim": 16,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 8 + 6 * 8,
+        }
+    elif kind == "lcm":  # guidance is an input, not a second pass
+        conditions["time_cond_proj_dim"] = 8
+    unet = diffusers.UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
         block_out_channels=(8, 8),
         norm_num_groups=4,
-        cross_attention_dim=8,
         attention_head_dim=4,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        **conditions,
     )
-    vae = AutoencoderKL(
+    vae = diffusers.AutoencoderKL(
         block_out_channels=(8, 8),
         norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
         up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
     )
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts = dict(vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet)
+    unchecked = dict(safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline: Any
+    if large:
+        scheduler = (
+            diffusers.EulerAncestralDiscreteScheduler(timestep_spacing="trailing")
+            if kind == "turbo"
+            else diffusers.EulerDiscreteScheduler()
+        )
+        pipeline = diffusers.StableDiffusionXLPipeline(
+            **parts,
+            text_encoder_2=CLIPTextModelWithProjection(text),
+            tokenizer_2=tokenizer,
+            scheduler=scheduler,
+            add_watermarker=False,
+        )
+    elif kind == "lcm":
+        pipeline = diffusers.LatentConsistencyModelPipeline(
+            **parts, scheduler=diffusers.LCMScheduler(), **unchecked
+        )
+    else:
+        pipeline = diffusers.StableDiffusionPipeline(
+            **parts,
+            scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+            **unchecked,
+        )
     pipeline.save_pretrained(path, safe_serialization=True)
     return path

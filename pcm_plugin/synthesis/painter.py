@@ -1,6 +1,7 @@
 """Images of sentences, through any text-to-image pipeline of diffusers."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -52,8 +53,8 @@ class Painter:
             they work (slower, for small GPUs); None keeps all of it there.
 
     Raises:
-        ValueError: If diffusers knows no such scheduler for it, or ``offload`` is unknown or there
-            is no GPU to offload from.
+        ValueError: If diffusers knows no such scheduler for it, the pipeline does not take one of
+            the settings, or ``offload`` is unknown or there is no GPU to offload from.
     """
 
     def __init__(self, settings: GenerateSettings, device: str, offload: str | None = None) -> None:
@@ -63,6 +64,7 @@ class Painter:
             raise ValueError(f"offload={offload!r} needs a GPU, but device is {device!r}")
         self.settings = settings
         self.pipeline = load_pipeline(settings)
+        self.arguments = call_arguments(self.pipeline, settings)
         if offload == "model":
             self.pipeline.enable_model_cpu_offload(device=device)
         elif offload == "sequential":
@@ -83,15 +85,9 @@ class Painter:
 
     def _draw(self, orders: Sequence[Order], attempt: int) -> list[tuple[np.ndarray, int, bool]]:
         settings = self.settings
-        arguments = {
-            "num_inference_steps": settings.steps,
-            "guidance_scale": settings.guidance,
-            "height": settings.size,
-            "width": settings.size,
-            "negative_prompt": settings.negative_prompt
-            and [settings.negative_prompt] * len(orders),
-        }
-        given = {name: value for name, value in arguments.items() if value is not None}
+        given = dict(self.arguments)
+        if "negative_prompt" in given:
+            given["negative_prompt"] = [given["negative_prompt"]] * len(orders)
         seeds = [image_seed(settings.seed, o.caption_id, o.number, attempt) for o in orders]
         output = self.pipeline(
             prompt=[settings.prompt.replace("{}", order.text) for order in orders],
@@ -147,6 +143,29 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def call_arguments(pipeline: Any, settings: GenerateSettings) -> dict[str, Any]:
+    """The settings that are given, by the names of the pipeline's call.
+
+    Raises:
+        ValueError: If the pipeline does not take one. Some take any name and ignore it, as a latent
+            consistency model does with a negative prompt.
+    """
+    arguments = {
+        "num_inference_steps": ("steps", settings.steps),
+        "guidance_scale": ("guidance", settings.guidance),
+        "height": ("size", settings.size),
+        "width": ("size", settings.size),
+        "negative_prompt": ("negative_prompt", settings.negative_prompt or None),
+    }
+    taken = inspect.signature(pipeline.__call__).parameters
+    for name, (setting, value) in arguments.items():
+        if value is not None and name not in taken:
+            raise ValueError(
+                f"{setting}={value!r}: {type(pipeline).__name__} has no {name}: leave it out"
+            )
+    return {name: value for name, (_, value) in arguments.items() if value is not None}
 
 
 def image_seed(seed: int, caption_id: str, number: int = 0, attempt: int = 0) -> int:

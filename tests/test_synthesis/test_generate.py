@@ -134,6 +134,34 @@ def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):
         generate(captions, replace(plain, scheduler="UNet2DModel"), tmp_path / "bad")
 
 
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("xl", {"steps": 2, "guidance": 5.0, "negative_prompt": "a cat"}),
+        ("turbo", {"steps": 1, "guidance": 0.0}),
+        ("lcm", {"steps": 2, "guidance": 8.0}),
+    ],
+)
+def test_other_kinds_of_pipeline(tmp_path, captions, settings, kind, wanted):
+    pipeline = build_pipeline(tmp_path / kind, kind=kind)
+    settings = replace(settings, pipeline=str(pipeline), **wanted)
+    generate(captions, settings, tmp_path / "out", batch_size=2)
+    generate(captions, replace(settings, steps=3), tmp_path / "steps", batch_size=2)
+    found, others = samples(tmp_path / "out"), samples(tmp_path / "steps")
+    images = [found[f"{i:08d}.png"] for i in range(5)]
+    assert len(set(images)) == 5
+    assert all(found[name] != others[name] for name in found if name.endswith("png"))
+
+
+def test_a_setting_that_a_pipeline_would_ignore_is_refused(tmp_path, captions, settings):
+    pipeline = build_pipeline(tmp_path / "lcm", kind="lcm")
+    settings = replace(settings, pipeline=str(pipeline), negative_prompt="a cat")
+    with pytest.raises(ValueError, match="negative_prompt='a cat': LatentConsistencyModelPipeline"):
+        generate(captions, settings, tmp_path / "out")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.tar"))
+    generate(captions, replace(settings, negative_prompt=None), tmp_path / "out", limit=1)
+
+
 def test_prompts_and_several_images_a_caption(tmp_path, captions, settings):
     several = replace(settings, images_per_caption=2)
     folder = generate(captions, several, tmp_path / "several", limit=3)
