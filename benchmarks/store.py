@@ -1,6 +1,6 @@
 """How fast a feature store is read in shuffled order, beside compressed .npz files.
 
-    python benchmarks/store.py --entries 200000 --folder /tmp/bench
+    python benchmarks/store.py --entries 200000 --folder FOLDER
 
 Made-up features of the real shape (49 x 768, float16). Cold means that the files were dropped from
 the page cache first, warm that the same entries are read again. Entries a second of one process;

@@ -11,6 +11,9 @@ _base_ = [
 
 model = dict(
     vocabulary="data/coco/vocabulary.txt",
+    # On COCO, and not on Flickr30k, the released ViT-L/14 has more dropout than ViT-B/32.
+    encoder=dict(dropout=0.25),
+    decoder=dict(dropout=0.25),
     neck=dict(
         concepts="data/coco/vit_l14/concepts.safetensors",
         clip_head="data/coco/vit_l14/train_store/clip_head.safetensors",

@@ -25,10 +25,7 @@ def _child(name: str, root: str, *rooms: str) -> Registry:
 
 MODELS = _child("model", "MODELS", "models")
 DATASETS = _child("dataset", "DATASETS", "datasets")
-TRANSFORMS = _child("transform", "TRANSFORMS", "datasets")
 METRICS = _child("metric", "METRICS", "evaluation")
-EVALUATORS = _child("evaluator", "EVALUATOR", "evaluation")
-VISUALIZERS = _child("visualizer", "VISUALIZERS", "visualization")
 HOOKS = _child("hook", "HOOKS", "engine")
 LOOPS = _child("loop", "LOOPS", "engine")
 PARAM_SCHEDULERS = _child("parameter scheduler", "PARAM_SCHEDULERS", "engine")

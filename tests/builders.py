@@ -23,12 +23,14 @@ def build_store(
     dtype: torch.dtype = torch.float16,
     shard_size: int = 2,
     seed: int = 0,
+    given: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Write a feature store of random features.
 
     Args:
         path: Folder to make.
         captions: The captions of each image; image i gets the id ``f'image{i}'``.
+        given: ``patch_feats`` and ``global_feats`` to write instead of random ones.
 
     Returns:
         The float32 tensors that the store should give back: ``patch_feats`` (n, N, Dv),
@@ -39,6 +41,9 @@ def build_store(
     owner = torch.tensor([i for i, texts in enumerate(captions) for _ in texts], dtype=torch.int64)
     patch_feats = torch.randn(n, num_patches, patch_dim, generator=generator).to(dtype)
     global_feats = F.normalize(torch.randn(n, clip_dim, generator=generator), dim=1).to(dtype)
+    if given is not None:
+        patch_feats = given["patch_feats"].to(dtype)
+        global_feats = given["global_feats"].to(dtype)
     caption_feats = F.normalize(torch.randn(m, clip_dim, generator=generator), dim=1).to(dtype)
     clip_scores = 2.5 * (caption_feats.float() * global_feats.float()[owner]).sum(1)
     shards = -(-n // shard_size)

@@ -21,14 +21,12 @@ def _folders():
     named = os.environ.get("PCM_PARITY_DIR")
     roots = [Path(root) for root in named.split(":") if root] if named else [_DEFAULT]
     # A root is a reference folder, or holds some.
-    found = [
-        file.parent
-        for root in roots
-        for pattern in ("meta.json", "*/meta.json")
-        for file in sorted(root.glob(pattern))
-    ]
-    if not found:
-        raise FileNotFoundError(f"no meta.json in {[*map(str, roots)]}: set PCM_PARITY_DIR right")
+    found = []
+    for root in roots:
+        files = [*root.glob("meta.json"), *sorted(root.glob("*/meta.json"))]
+        if not files:
+            raise FileNotFoundError(f"no meta.json in {root} or below: set PCM_PARITY_DIR right")
+        found += [file.parent for file in files]
     return found
 
 

@@ -23,6 +23,7 @@ neck = dict(type=%r, patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4)
 cfg = Config(dict(model=dict(type="Captioner", neck=neck)))
 if %r:
     Config.fromfile(%r)
+    assert "pcm_plugin.models.necks" in sys.modules
 model = MODELS.build(cfg.model)
 print(type(model.neck).__module__)
 """

@@ -12,9 +12,10 @@ from pickle import UnpicklingError
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from pcm_plugin.datasets.durable import write_json
+from pcm_plugin.datasets.durable import sha256, write_json
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
+from pcm_plugin.engine.inputs import identify_inputs
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,6 +30,11 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     cfg = load_config(args, loops=("test",))
+    if cfg.get("test_dataloader") is None:
+        sys.exit(
+            f"{args.config} has no test split: there are no real test images. Give some to "
+            "tools/make_dataset.py with --test IMAGES CAPTIONS"
+        )
     if not Path(args.checkpoint).is_file():
         sys.exit(f"checkpoint {args.checkpoint} does not exist")
     if args.amp:
@@ -42,7 +48,13 @@ def main() -> None:
         sys.exit(str(error))
     metrics = {name: float(value) for name, value in runner.test().items()}
     if is_main_process():
-        result = {"config": args.config, "checkpoint": args.checkpoint, "metrics": metrics}
+        result = {
+            "config": args.config,
+            "checkpoint": args.checkpoint,
+            "checkpoint_sha256": sha256(Path(args.checkpoint)),
+            "inputs": identify_inputs(cfg, ("test",)),
+            "metrics": metrics,
+        }
         path = Path(cfg.work_dir) / "metrics.json"
         write_json(path, result)
         print(json.dumps(metrics, indent=1))

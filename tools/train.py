@@ -4,17 +4,24 @@ python tools/train.py configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
+from pcm_plugin.datasets.durable import write_json
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
+from pcm_plugin.engine.inputs import check_same_inputs, identify_inputs
 from pcm_plugin.registry import MODELS
+
+# In the work folder: names of the data that the run was begun with, by their content.
+INPUTS = "inputs.json"
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+def apply_options(cfg: Config, args: argparse.Namespace, inputs: dict[str, str]) -> None:
     """Write the options of this command into the config."""
     if args.amp:
         on_gpu = is_cuda_available()
@@ -56,6 +63,9 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
         model = MODELS.build(cfg.model)
         try:
             check_resumable(checkpoint, model)
+            if (checkpoint.parent / INPUTS).is_file():
+                before = json.loads((checkpoint.parent / INPUTS).read_text())
+                check_same_inputs(before, inputs, cfg)
         except (ValueError, RuntimeError, UnpicklingError) as error:
             sys.exit(f"--resume: {error}")
         cfg.resume, cfg.load_from = True, str(checkpoint)
@@ -65,8 +75,12 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     cfg = load_config(args, loops=("train", "val"))
-    apply_options(cfg, args)
+    inputs = identify_inputs(cfg, ("train", "val"))
+    apply_options(cfg, args, inputs)
     prepare_process(args, cfg)
+    if is_main_process():
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+        write_json(Path(cfg.work_dir) / INPUTS, inputs)
     Runner.from_cfg(cfg).train()
 
 

@@ -26,6 +26,12 @@ class CocoImage(NamedTuple):
 def read_coco_images(path: str | os.PathLike) -> list[CocoImage]:
     """Read images and their captions, in the order of ``images``.
 
+    Args:
+        path: COCO captions JSON, UTF-8.
+
+    Returns:
+        Id, file name and captions of each image; an image without captions has none.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a COCO captions file.

@@ -83,6 +83,12 @@ class Vocabulary:
     def from_file(cls, path: str | os.PathLike) -> "Vocabulary":
         """Read a ``vocabulary.txt``: one word a line, from index 1 on.
 
+        Args:
+            path: The file, UTF-8.
+
+        Returns:
+            The vocabulary, indices as in the file.
+
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If a line is empty, holds several words or repeats one.
@@ -118,6 +124,9 @@ class Vocabulary:
         Returns:
             ``input_ids`` (T,) int64: 0, the words, then zeros; ``target_ids`` (T,) int64: the
             words, 0, then -1.
+
+        Raises:
+            ValueError: If ``max_len`` is below 1.
         """
         if max_len < 1:
             raise ValueError(f"max_len={max_len}: give at least 1, the place of the stop token")

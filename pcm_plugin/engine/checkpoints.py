@@ -67,14 +67,18 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
             return {"state_dict": load_file(path, device=device)}
         except SafetensorError as error:
             raise ValueError(f"{filename} is not a checkpoint: {error}") from error
+    too_old = (
+        f"{filename}: torch {torch.__version__} is too old to read checkpoints without running "
+        "them: use that of constraints.txt, or a .safetensors file of the weights"
+    )
     if not hasattr(torch.serialization, "safe_globals"):
-        raise RuntimeError(
-            f"{filename}: torch {torch.__version__} cannot read checkpoints without running them: "
-            "use torch 2.5 or later, or a .safetensors file of the weights"
-        )
+        raise RuntimeError(too_old)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location=map_location, weights_only=True)
+    except AttributeError as error:
+        # The first that had it took classes, but not the pairs of a function and its name.
+        raise (RuntimeError(too_old) if "'tuple' object" in str(error) else error) from error
     # Bytes that are no pickle at all fail in any way, as KeyError for one.
     except (EOFError, LookupError) as error:
         raise ValueError(

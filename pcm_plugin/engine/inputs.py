@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.synthesis.concepts import load_concepts
 
@@ -33,13 +34,10 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         MissingInputError: If a file is missing; names every one and the commands that make them.
         KeyError: If an entry's ``key`` is not in the config.
     """
-    skipped = tuple(f"{loop}_" for loop in {"train", "val", "test"} - set(loops))
     settings = cfg.to_dict()
     makers: dict[str, list[str]] = {}
     count = 0
-    for entry in cfg.get("prerequisites", []):
-        if entry["key"].startswith(skipped):
-            continue
+    for entry in _prerequisites(cfg, loops):
         for path in _paths(cfg, entry["key"]):
             if not Path(path).exists():
                 command = entry["command"].format(**settings, path=path)
@@ -81,6 +79,55 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]
         raise ValueError("\n".join([*lines, "Make those that differ again, with one --model."]))
+
+
+def identify_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
+    """Names, by content, of what a config reads: equal names, equal data, wherever it lies.
+
+    Args:
+        cfg: The final config, its files there.
+        loops: Which of ``train``, ``val`` and ``test`` will run.
+
+    Returns:
+        By key of the config (see :func:`check_inputs`) the first 16 digits of a SHA-256.
+    """
+    keys = {entry["key"] for entry in _prerequisites(cfg, loops)}
+    if "train" in loops:
+        keys.add("train_dataloader.dataset.pairs")
+    found = {
+        key: [_identity(Path(path)) for path in _paths(cfg, key, optional=True)]
+        for key in sorted(keys)
+    }
+    return {key: " ".join(names) for key, names in found.items() if names}
+
+
+def check_same_inputs(before: dict[str, str], now: dict[str, str], cfg: Config) -> None:
+    """Refuse to go on with a run on other data than it was begun with.
+
+    Args:
+        before: What :func:`identify_inputs` found then.
+        now: What it finds now.
+        cfg: The config of ``now``.
+
+    Raises:
+        ValueError: If they differ; names what does, and where it is now.
+    """
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if changed:
+        there = [f"{key} ({', '.join(_paths(cfg, key, optional=True))})" for key in changed]
+        raise ValueError(
+            f"the run was begun with other data than are there now: {'; '.join(there)}. Bring the "
+            "old ones back, or begin anew in another --work-dir"
+        )
+
+
+def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:
+    skipped = tuple(f"{loop}_" for loop in {"train", "val", "test"} - set(loops))
+    return [e for e in cfg.get("prerequisites", []) if not e["key"].startswith(skipped)]
+
+
+def _identity(path: Path) -> str:
+    return FeatureStore(path).identity if path.is_dir() else sha256(path)[:16]
 
 
 def _clip_name(model: str | None, pretrained: str | None) -> str:

@@ -59,7 +59,15 @@ class CaptionMetric(BaseMetric):
         self.outfile = None if outfile is None else Path(outfile)
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
-        """Keep what is needed of a batch of data samples, given as such or as dicts."""
+        """Keep what is needed of a batch.
+
+        Args:
+            data_batch: Not used.
+            data_samples: Data samples, or dicts of their fields.
+
+        Raises:
+            KeyError: If one lacks ``image_id``, ``pred_caption`` or ``gt_caption``.
+        """
         for sample in data_samples:
             fields = sample if isinstance(sample, dict) else sample.to_dict()
             try:

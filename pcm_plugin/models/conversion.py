@@ -169,9 +169,11 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
         if key not in official:
             problems.append(f"missing key {key}")
         elif official[key].shape != expected[ours]:
+            wanted = str(tuple(expected[ours]))
+            if ours == "neck.pos_embed":  # nothing else tells the number of patches
+                wanted = f"(1, 1 + patches, {sizes.embed_dims})"
             problems.append(
-                f"mis-shaped key {key}: {tuple(official[key].shape)} instead of "
-                f"{tuple(expected[ours])}"
+                f"mis-shaped key {key}: {tuple(official[key].shape)} instead of {wanted}"
             )
     problems += _check_positions(official.get(POSITION_TABLE), sizes.embed_dims)
     if problems:

@@ -86,6 +86,12 @@ def save_concepts(
 def load_concepts(path: str | os.PathLike) -> ConceptSet:
     """Read a concept file.
 
+    Args:
+        path: A ``.safetensors`` that :func:`save_concepts` wrote.
+
+    Returns:
+        C words, their embeddings (C, Dc) float32, and the CLIP and prompts that made them.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not a concept file.

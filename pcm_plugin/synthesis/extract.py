@@ -64,7 +64,14 @@ class ExtractSettings:
 
 
 def model_identity(model: str) -> str:
-    """Name a CLIP model in files that are passed on: a local folder by its content."""
+    """Name a CLIP model in files that are passed on.
+
+    Args:
+        model: A name as :class:`OpenCLIPBackbone` takes it.
+
+    Returns:
+        The name; of ``'local-dir:FOLDER'`` the folder's own name and its content's SHA-256.
+    """
     folder = Path(model.removeprefix("local-dir:"))
     return name_by_content(folder) if model.startswith("local-dir:") else model
 
@@ -209,6 +216,10 @@ def _features(
 @torch.inference_mode()
 def encode_texts(clip: OpenCLIPBackbone, texts: list[str]) -> Tensor:
     """CLIP's features of any number of texts, a batch at a time.
+
+    Args:
+        clip: The model.
+        texts: n texts; longer ones than CLIP's context are cut.
 
     Returns:
         (n, Dc) float32, each row of length 1.

@@ -2,6 +2,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.models import OpenCLIPBackbone
@@ -58,6 +59,25 @@ def test_average_pooled_global_feature_comes_from_the_patches_and_the_head(names
     head = backbone.clip_head()
     local = F.layer_norm(patches, (16,), head["ln_post.weight"], head["ln_post.bias"])
     torch.testing.assert_close(F.normalize(local.mean(1) @ head["proj"], dim=-1), features)
+
+
+@pytest.mark.parametrize("name", ["pcm_coco", "pcm_coco_vitl14"])
+def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
+    create = open_clip.create_model_and_transforms
+
+    def without_weights(model_name, pretrained, require_pretrained):
+        with torch.device("meta"):
+            return create(model_name, device="meta")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", without_weights)
+    cfg = Config.fromfile(f"configs/{name}.py")
+    backbone = OpenCLIPBackbone(cfg.clip.model, cfg.clip.pretrained, cfg.clip.pool)
+    neck = cfg.model.neck
+    found = (backbone.num_patches, backbone.patch_dim, backbone.clip_dim)
+    assert found == (neck.num_patches, neck.patch_dim, neck.clip_dim)
+    patches, features = backbone(torch.empty(2, 3, 224, 224, device="meta"))
+    assert patches.shape == (2, neck.num_patches, neck.patch_dim)
+    assert features.shape == (2, neck.clip_dim)
 
 
 def test_texts(names):

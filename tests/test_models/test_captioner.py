@@ -287,5 +287,16 @@ def test_errors_name_the_value_and_the_fix(tmp_path):
     config["encoder"]["num_heads"] = 3
     with pytest.raises(ValueError, match="num_heads=3 does not divide embed_dims=16"):
         MODELS.build(config)
+    config = make_config()
+    config["encoder"]["embed_dims"] = 32
+    with pytest.raises(ValueError, match="'neck': 16, 'encoder': 32, 'decoder': 16"):
+        MODELS.build(config)
+    config = make_config()
+    config["decoder"]["embed_dims"] = 15
+    with pytest.raises(ValueError, match="embed_dims=15"):
+        MODELS.build(config)
+    neck = {"type": "pcm_plugin.GlobalPrefix", "clip_dim": DC + 1, "embed_dims": D}
+    with pytest.raises(ValueError, match=rf"clip_dim={DC + 1}"):
+        make_model(neck=neck)(**feats, mode="predict")
     with pytest.raises(FileNotFoundError, match=r"no\.txt"):
         PCMNet({}, {}, {}, tmp_path / "no.txt")

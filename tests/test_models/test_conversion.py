@@ -1,5 +1,6 @@
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pcm_plugin.models.conversion import convert_official, official_names, read_official
-from pcm_plugin.synthesis.concepts import load_concepts
+from pcm_plugin.synthesis.concepts import load_concepts, save_concepts
+from tests.builders import build_store
 from tests.test_tools.commands import run
 
 FOLDER = "tests/data/parity/b32_small"
@@ -83,7 +85,7 @@ def test_all_problems_come_in_one_message(official):
         convert_official(official)
     assert sorted(line.strip() for line in str(error.value).splitlines()[1:]) == [
         "mis-shaped key predictor.logits.weight: (200, 63) instead of (200, 64)",
-        "mis-shaped key visual_embed.embeddings_pos: (50, 64) instead of (1, 2, 64)",
+        "mis-shaped key visual_embed.embeddings_pos: (50, 64) instead of (1, 1 + patches, 64)",
         "missing key decoder.g_layers.1.x_att.self.key.bias",
         "token_embed.embeddings_pos.pe holds other sinusoids than the decoder's",
         "unknown key visual_embed.mystery",
@@ -118,6 +120,41 @@ def test_the_tool_converts_and_checks_the_vocabulary(official, tmp_path):
     assert result.code == 1
     assert "has 200 words" in result.output
     assert "short.txt has 3" in result.output
+
+
+def test_a_converted_checkpoint_captions_as_the_released_one(official, tmp_path):
+    """From the released files to captions, by commands alone."""
+    meta = json.loads(Path(FOLDER, "meta.json").read_text())
+    inputs = load_file(f"{FOLDER}/inputs.safetensors")
+    torch.save({"model": official}, tmp_path / "released.pth")
+    embeddings = inputs["concept_embeddings"]
+    words = [f"concept{i}" for i in range(len(embeddings))]
+    save_concepts(tmp_path / "c.safetensors", words, embeddings)
+    sizes = dict(num_patches=49, patch_dim=meta["patch_dim"], clip_dim=meta["clip_dim"])
+    references = [[caption] for caption in meta["beam_captions"]]
+    build_store(tmp_path / "store", references, **sizes, dtype=torch.float32, given=inputs)
+
+    vocabulary, weights = f"{FOLDER}/vocabulary.txt", tmp_path / "ours.safetensors"
+    convert = (tmp_path / "released.pth", weights, "--vocabulary", vocabulary)
+    settings = {
+        "model.vocabulary": vocabulary,
+        "model.neck.concepts": tmp_path / "c.safetensors",
+        **{f"model.neck.{key}": value for key, value in sizes.items()},
+        **{f"model.{part}.embed_dims": meta["hidden"] for part in ("neck", "encoder", "decoder")},
+        **{f"model.{part}.num_heads": meta["heads"] for part in ("encoder", "decoder")},
+        **{f"model.{part}.ffn_dims": meta["ffn"] for part in ("encoder", "decoder")},
+        "test_dataloader.dataset.store": tmp_path / "store",
+        "test_dataloader.num_workers": 0,
+        "test_dataloader.persistent_workers": False,
+        "test_evaluator.outfile": tmp_path / "captions.json",
+    }
+    options = [f"{key}={value}" for key, value in settings.items()]
+    test = ("configs/pcm_coco.py", weights, "--work-dir", tmp_path, "--cfg-options", *options)
+    for tool, args in (("convert_pcmnet_checkpoint.py", convert), ("test.py", test)):
+        result = run(tool, *args, log=tmp_path / "log")
+        assert result.code == 0, result.output
+    said = json.loads((tmp_path / "captions.json").read_text())
+    assert [row["caption"] for row in said] == [c.rstrip(" .") for c in meta["beam_captions"]]
 
 
 def test_the_concept_tool(tmp_path):

@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,24 @@ def test_a_run_of_another_model_is_not_resumed(train, survivor, tmp_path):
     assert "neck.text_proj.weight" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_other_data_is_not_resumed(train, survivor, tmp_path, tiny_settings):
+    other = tiny_settings["val_dataloader.dataset.store"]
+    settings = {"train_dataloader.dataset.store": other, "train_cfg.max_epochs": 4}
+    result = train(tmp_path / "run", "--resume", survivor, **settings)
+    assert result.code == 1
+    assert (
+        f"begun with other data than are there now: train_dataloader.dataset.store ({other})"
+        in (result.output)
+    )
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+    # The same data in another place are the same data.
+    moved = shutil.copytree(tiny_settings["train_dataloader.dataset.store"], tmp_path / "moved")
+    settings["train_dataloader.dataset.store"] = moved
+    assert train(tmp_path / "run", "--resume", survivor, **settings).code == 0
+    assert (tmp_path / "run" / "epoch_4.pth").exists()
 
 
 def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):

@@ -2,34 +2,47 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-DEMO = Path(__file__).parents[2] / "tools" / "toyworld" / "demo.py"
+TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
 
 
-def walk(folder: Path) -> str:
+def walk(folder: Path, tool: str, *args: str, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--quick", "--processes", "1"],
+        [sys.executable, str(TOOLS / tool), "--quick", *args],
         cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=900,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout if code == 0 else done.stderr
 
 
-def test_the_demo_goes_from_sentences_to_scores_and_reuses_what_is_there(tmp_path):
-    said = walk(tmp_path)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The folder of a first walk, on two processes, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, walk(folder, "demo.py", "--processes", "2")
+
+
+def scores_of(said):
+    return said.split("real test images of")[1].split("took")[0]
+
+
+def test_the_demo_goes_from_sentences_to_scores(demo):
+    folder, said = demo
     assert "town (in-domain)" in said
     assert "country (cross-domain)" in said
     assert said.count("reference:") == 30
-    work = tmp_path / "work_dirs" / "pcm_toy"
+    work = folder / "work_dirs" / "pcm_toy"
     with Image.open(work / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 500
     for config in ("pcm_toy", "pcm_toy_town2country"):
@@ -37,12 +50,63 @@ def test_the_demo_goes_from_sentences_to_scores_and_reuses_what_is_there(tmp_pat
         assert len(captions) == 20
         metrics = json.loads((work / "test" / config / "metrics.json").read_text())["metrics"]
         assert {"caption/BLEU-4", "caption/ROUGE-L", "caption/CIDEr"} <= set(metrics)
-    made = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("shard-*")}
+
+
+def test_the_demo_reuses_what_is_there_and_makes_what_is_not(demo):
+    folder, said = demo
+    made = {p: p.stat().st_mtime_ns for p in folder.rglob("shard-*")}
     assert made
-    again = walk(tmp_path)
-    assert (
-        again.split("real test images of")[1].split("took")[0]
-        == (said.split("real test images of")[1].split("took")[0])
-    )
+    # What a kill at the beginning of an extraction leaves behind.
+    store = folder / "data/toy/country/test_store"
+    manifest = json.loads((store / "manifest.json").read_text())
+    (store / "manifest.json").write_text(json.dumps(manifest | {"shards": {}, "info": {}}))
+    again = walk(folder, "demo.py", "--processes", "1")
+    assert scores_of(again) == scores_of(said)
     assert "train.py" not in again
-    assert made == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("shard-*")}
+    assert "test.py" not in again
+    anew = {p for p, time in made.items() if p.stat().st_mtime_ns != time}
+    assert anew == set(store.glob("shard-*"))
+
+
+def test_the_demo_does_not_pass_off_old_results_as_those_of_new_data(demo, tmp_path):
+    folder = shutil.copytree(demo[0], tmp_path / "copy")
+    with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
+        file.write("unheard\n")
+    said = walk(folder, "demo.py", "--processes", "1", code=1)
+    assert "pcm_toy holds a run with other settings or data: remove it first" in said
+
+
+def test_the_ablation_writes_its_page(demo, tmp_path):
+    folder = shutil.copytree(demo[0], tmp_path / "copy")
+    said = walk(folder, "ablation.py", "--seeds", "1", "--arms", "base", "filter")
+    assert "written to docs/results.md" in said
+    page = (folder / "docs" / "results.md").read_text()
+    runs = folder / "work_dirs" / "toy_ablation"
+    for arm, title in (("base", "base: synthetic pairs"), ("filter", "base, the worst tenth")):
+        scored = runs / arm / "seed0" / "pcm_toy" / "metrics.json"
+        cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
+        (line,) = [x for x in page.splitlines() if x.startswith(f"| {title}") and "| 1 |" in x]
+        assert f" {cider:.1f} " in line
+    assert "| oracle: the base on real pairs | 0 | - |" in page
+
+
+def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import report
+
+    ciders = {"text": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
+    for arm, values in ciders.items():
+        for seed, value in enumerate([*values, 1000]):  # a third seed, of an earlier run
+            for config in ("pcm_toy", "pcm_toy_town2country"):
+                folder = tmp_path / arm / f"seed{seed}" / config
+                folder.mkdir(parents=True)
+                metrics = {f"caption/{m}": value for m in report.METRICS}
+                (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+    titles = {name: name.upper() for name in [*ciders, "mix"]}
+    table = report.score_table(tmp_path, titles, 2)
+    assert "| BASE | 2 |" + " 82.0 ± 2.0 |" * 6 in table
+    assert "| MIX | 0 |" + " - |" * 6 in table
+    line = report.summary(tmp_path, titles, 2)[0]
+    assert "base is at 67 % of the oracle, gap 40.0 ± 2.8" in line
+    assert "gains +9.0 ± 2.0 over the base, 22 % of the gap" in line
+    assert "and +40.0 ± 1.0 over text-only" in line

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from pcm_plugin.datasets.durable import name_by_content
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior import judge, quality
@@ -29,7 +30,7 @@ def test_the_prior_is_small():
 
 
 def test_clip_retrieves_the_picture_of_a_caption(clip):
-    figures = quality.retrieval(clip, 200)
+    figures = quality.retrieval(clip, 500)
     assert figures["R@1"] >= 50
 
 
@@ -154,9 +155,33 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_quality_figures_are_recorded_beside_the_weights():
+def test_the_shipped_weights_were_measured_and_meet_their_bars():
     figures = json.loads((ASSETS / "quality.json").read_text())
-    assert np.isfinite([v for group in figures.values() for v in group.values()]).all()
+    for part in ("clip", "diffusion"):
+        assert figures["measured"][part] == name_by_content(ASSETS / part), "measure_prior.py"
+    assert figures["retrieval among 500"]["R@1"] >= 50
+    assert figures["concept recall"]["recall@5"] >= 85
+    assert figures["locality"]["locality"] >= 75
+    named = figures["named things found by the judge"]
+    assert 60 <= named["synthetic"] <= 95
+    scores = figures["CLIP score (2.5 cos)"]
+    assert scores["random caption"] < scores["synthetic"] < scores["real"]
+
+
+def test_the_cards_say_what_was_measured():
+    figures = json.loads((ASSETS / "quality.json").read_text())
+    clip = [
+        figures["retrieval among 500"]["R@1"],
+        figures["concept recall"]["recall@5"],
+        figures["locality"]["locality"],
+    ]
+    diffusion = list(figures["named things found by the judge"].values())
+    for part, shares in (("clip", clip), ("diffusion", diffusion)):
+        card = (ASSETS / part / "README.md").read_text()
+        assert [f"{share:.1f} %" for share in shares if f"| {share:.1f} %" not in card] == []
+    card = (ASSETS / "diffusion" / "README.md").read_text()
+    scores = figures["CLIP score (2.5 cos)"].values()
+    assert all(f"| {score:.3f} " in card for score in scores)
 
 
 def test_the_prior_is_trained_by_its_command_and_prolonged(tmp_path):

@@ -132,16 +132,40 @@ def test_a_thing_covers_a_few_patches_of_49():
     assert 3.5 < np.mean([share.max() for share in shares]) < 4.5
 
 
-@pytest.mark.parametrize("relation", ["left of", "right of", "above"])
+def _seen(relation, seed):
+    """Two things of a picture: (top, bottom, left, right) of each, as shares of its side."""
+    first = {"above": "kite", "on": "cat", "under": "cat"}.get(relation, "ball")
+    second = "table" if relation in ("on", "under") else "car"
+    colors = {"kite": "red", "cat": "black", "ball": "red", "table": "brown", "car": "blue"}
+    things = (Thing(first, colors[first]), Thing(second, colors[second]))
+    picture = render(Scene("park", things, relation), seed)
+    boxes = []
+    for mask in picture.masks:
+        rows, columns = np.nonzero(mask)
+        boxes.append(np.array([rows.min(), rows.max(), columns.min(), columns.max()]) / SIZE)
+    return boxes
+
+
+def _middle(box):
+    return (box[0] + box[1]) / 2, (box[2] + box[3]) / 2
+
+
+RELATIONS = {
+    "left of": lambda a, b: _middle(a)[1] < _middle(b)[1],
+    "right of": lambda a, b: _middle(a)[1] > _middle(b)[1],
+    "above": lambda a, b: a[1] < _middle(b)[0] and abs(_middle(a)[1] - _middle(b)[1]) < 0.2,
+    "on": lambda a, b: _middle(a)[0] < _middle(b)[0] and b[2] < _middle(a)[1] < b[3],
+    "under": lambda a, b: _middle(a)[0] > _middle(b)[0] and b[2] < _middle(a)[1] < b[3],
+    # What stands higher in the picture is farther away.
+    "behind": lambda a, b: a[1] < b[1],
+    "in front of": lambda a, b: a[1] > b[1],
+    "next to": lambda a, b: max(a[2], b[2]) - min(a[3], b[3]) < 0.15 and abs(a[1] - b[1]) < 0.25,
+}
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
 def test_relations_can_be_seen(relation):
-    first = "kite" if relation == "above" else "ball"
-    scene = Scene("park", (Thing(first, "red"), Thing("car", "blue")), relation)
-    for seed in range(8):
-        rows, columns = zip(*(np.nonzero(m) for m in render(scene, seed).masks), strict=True)
-        if relation == "above":
-            assert rows[0].mean() < rows[1].mean()
-        else:
-            assert (columns[0].mean() < columns[1].mean()) == (relation == "left of")
+    assert all(RELATIONS[relation](*_seen(relation, seed)) for seed in range(8))
 
 
 def test_light_changes_the_picture():

@@ -14,8 +14,14 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.config import Config
+
+from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
+from pcm_plugin.engine.command_line import add_run_arguments, load_config
+from pcm_plugin.engine.inputs import identify_inputs
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
 
@@ -34,6 +40,7 @@ QUICK_SIZES = {
     "town": {"train": 20, "val": 10, "test": 20},
     "country": {"train": 0, "val": 0, "test": 20},
 }
+QUICK = ("train_cfg.max_epochs=1",)
 TARGETS = {"town (in-domain)": "pcm_toy", "country (cross-domain)": "pcm_toy_town2country"}
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
 
@@ -94,37 +101,82 @@ def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
         run(
             f"{extract} {root}/images --captions {root}/captions_{split}.json "
-            f"--model {CLIP} --out {root}/{split}_store",
-            root / f"{split}_store" / "manifest.json",
+            f"--model {CLIP} --out {root}/{split}_store"
         )
 
 
-def train(options: str = "") -> str:
+def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> Config:
+    """The config that ``tools/train.py`` or ``tools/test.py`` would run with these options."""
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    changes = ["--cfg-options", *options] if options else []
+    return load_config(parser.parse_args([str(config), *changes]), loops)
+
+
+def name_run(config: Path, options: Sequence[str]) -> str:
+    """A name for a training: another with other settings or data has another."""
+    loops = ("train", "val")
+    cfg = read_config(config, options, loops)
+    settings = json.loads(json.dumps(cfg.to_dict(), default=str))
+    return fingerprint([settings, identify_inputs(cfg, loops)])
+
+
+def is_trained(work: Path, name: str) -> bool:
+    """Whether the run of this name is finished; the folder is its own from now on."""
+    record = work / "run.json"
+    if record.exists():
+        found = json.loads(record.read_text())
+        if found["run"] != name:
+            sys.exit(f"{work} holds a run with other settings or data: remove it first")
+        return found["trained"]
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(record, {"run": name, "trained": False})
+    return False
+
+
+def note_trained(work: Path, name: str) -> str:
+    """Note that a run is finished; returns its best checkpoint on validation."""
+    write_json(work / "run.json", {"run": name, "trained": True})
+    return sorted(glob.glob(f"{work}/best_*.pth"))[-1]
+
+
+def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: str) -> bool:
+    """Whether a folder holds the scores of this checkpoint on the data that are there."""
+    if not (folder / "metrics.json").exists():
+        return False
+    found = json.loads((folder / "metrics.json").read_text())
+    inputs = identify_inputs(read_config(config, options, ("test",)), ("test",))
+    return (found["inputs"], found["checkpoint_sha256"]) == (inputs, sha256(Path(checkpoint)))
+
+
+def train(options: Sequence[str] = ()) -> str:
     """Train, or go on training; returns the best checkpoint on validation."""
-    run(f"python {TOOLS}/train.py {CONFIGS}/pcm_toy.py --resume {options}", WORK / "trained")
-    (WORK / "trained").touch()
-    return sorted(glob.glob(f"{WORK}/best_*.pth"))[-1]
+    config = CONFIGS / "pcm_toy.py"
+    name = name_run(config, options)
+    if not is_trained(WORK, name):
+        changes = " ".join(["--cfg-options", *options]) if options else ""
+        run(f"python {TOOLS}/train.py {config} --resume {changes}")
+    return note_trained(WORK, name)
 
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     """Scores on the real test images of both domains."""
     table = {}
-    for name, config in TARGETS.items():
-        folder = WORK / "test" / config
-        metrics = folder / "metrics.json"
-        run(
-            f"python {TOOLS}/test.py {CONFIGS}/{config}.py {checkpoint} --work-dir {folder} "
-            f"--cfg-options test_evaluator.outfile={folder}/captions.json",
-            metrics,
-        )
-        table[name] = json.loads(metrics.read_text())["metrics"]
+    for name, target in TARGETS.items():
+        folder, config = WORK / "test" / target, CONFIGS / f"{target}.py"
+        options = [f"test_evaluator.outfile={folder}/captions.json"]
+        if not is_scored(folder, config, options, checkpoint):
+            run(
+                f"python {TOOLS}/test.py {config} {checkpoint} --work-dir {folder} "
+                f"--cfg-options {options[0]}"
+            )
+        table[name] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return table
 
 
 def show(checkpoint: str, sheet: Path) -> None:
     """Caption ten images from their pixels: print the captions, draw the contact sheet."""
     import torch
-    from mmengine.config import Config
     from PIL import Image
 
     from pcm_plugin.datasets.coco import read_coco_images
@@ -185,7 +237,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.time()
     make_data(args.processes, QUICK_SIZES if args.quick else SIZES)
-    checkpoint = train("--cfg-options train_cfg.max_epochs=1" if args.quick else "")
+    checkpoint = train(QUICK if args.quick else ())
     table = evaluate(checkpoint)
     sheet = WORK / "contact_sheet.png"
     show(checkpoint, sheet)

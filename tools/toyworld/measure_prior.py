@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pcm_plugin.datasets.durable import name_by_content
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.captions import annotate
@@ -117,6 +118,9 @@ def main() -> None:
             clip, args.diffusion, args.cache, args.count, args.steps, args.guidance
         )
     rounded = {name: {k: round(v, 3) for k, v in values.items()} for name, values in report.items()}
+    folders = {"clip": args.clip, "diffusion": args.diffusion}
+    measured = {part: name_by_content(path) for part, path in folders.items() if path.is_dir()}
+    rounded["measured"] = measured
     print(json.dumps(rounded, indent=2))
     if args.out:
         args.out.write_text(json.dumps(rounded, indent=2) + "\n")

@@ -1,12 +1,10 @@
 # PCM-Net with the released hyper-parameters for CLIP ViT-L/14: 16x16 patches averaged 2x2, w = 4
-# (the paper's), more dropout.
+# (the paper's).
 _base_ = "./pcm_vitb32.py"
 
 clip = dict(model="ViT-L-14-quickgelu", pool=2)
 
 model = dict(
     neck=dict(patch_dim=1024, clip_dim=768, num_patches=64),
-    encoder=dict(dropout=0.25),
-    decoder=dict(dropout=0.25),
     loss=dict(clip_weight=4.0),
 )

@@ -45,7 +45,8 @@ class PCMNet(BaseModel):
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If the decoder's ``vocab_size`` is not the vocabulary's.
+        ValueError: If the decoder's ``vocab_size`` is not the vocabulary's, or neck, encoder and
+            decoder have several widths.
     """
 
     def __init__(
@@ -79,6 +80,10 @@ class PCMNet(BaseModel):
                 f"the decoder has vocab_size={self.decoder.vocab_size} but the vocabulary has "
                 f"{len(vocabulary)} indices (its words and the stop token): leave vocab_size out"
             )
+        parts = {"neck": self.neck, "encoder": self.encoder, "decoder": self.decoder}
+        widths = {k: part.embed_dims for k, part in parts.items() if hasattr(part, "embed_dims")}
+        if len(set(widths.values())) > 1:
+            raise ValueError(f"embed_dims of {widths}: give all of them one width")
         if self.backbone is not None and getattr(self.neck, "needs_clip_head", False):
             self.neck.set_clip_head(self.backbone.clip_head())
 

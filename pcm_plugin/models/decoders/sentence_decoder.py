@@ -72,7 +72,7 @@ class SentenceDecoder(BaseModule):
         num_heads: Attention heads. Defaults to 8.
         ffn_dims: Width of the feed-forward layers. Defaults to 2048.
         attn_dropout: Dropout of the attention weights. Defaults to 0.3, as released.
-        dropout: Dropout in the blocks. Defaults to 0.2, as released for ViT-B/32; 0.25 for
+        dropout: Dropout in the blocks. Defaults to 0.2, as released; 0.25 for COCO with
             ViT-L/14.
         embed_dropout: Dropout of the embedded words. Defaults to 0.1, as released.
         output_dropout: Dropout before the output layer. Defaults to 0.5, as released.
@@ -80,6 +80,9 @@ class SentenceDecoder(BaseModule):
             frequencies, so that another number is another model.
         norm_eps: Of the blocks' LayerNorms. Defaults to 1e-12, as released.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
+
+    Raises:
+        ValueError: If ``embed_dims`` is odd or no multiple of ``num_heads``.
     """
 
     def __init__(
@@ -98,7 +101,10 @@ class SentenceDecoder(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if embed_dims % 2:
+            raise ValueError(f"embed_dims={embed_dims}: sine and cosine need an even width")
         self.vocab_size = vocab_size
+        self.embed_dims = embed_dims
         self.word_embed = nn.Embedding(vocab_size, embed_dims)
         positions = sinusoid_positions(max_positions, embed_dims)
         self.register_buffer("positions", positions, persistent=False)
@@ -122,6 +128,9 @@ class SentenceDecoder(BaseModule):
 
         Returns:
             Logits (B, T, V).
+
+        Raises:
+            ValueError: If T is above ``max_positions``.
         """
         x = self._embed(input_ids, 0)
         allowed = mask[:, None, None, :]
@@ -153,6 +162,9 @@ class SentenceDecoder(BaseModule):
 
         Returns:
             Logits (B, W, V).
+
+        Raises:
+            ValueError: If the sentences are longer than ``max_positions``.
         """
         x = self._embed(words.view(-1, 1), cache.length)
         for i, layer in enumerate(self._blocks()):

@@ -51,7 +51,7 @@ class VisualSemanticEncoder(BaseModule):
         num_heads: Attention heads. Defaults to 8.
         ffn_dims: Width of the feed-forward layers. Defaults to 2048.
         attn_dropout: Dropout of the attention weights. Defaults to 0.3, as released.
-        dropout: All other dropouts. Defaults to 0.2, as released for ViT-B/32; 0.25 for ViT-L/14.
+        dropout: All other dropouts. Defaults to 0.2, as released; 0.25 for COCO with ViT-L/14.
         norm_eps: Of the blocks' LayerNorms. Defaults to 1e-12, as released.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own initialisation,
             as the released code has it.
@@ -69,6 +69,7 @@ class VisualSemanticEncoder(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.embed_dims = embed_dims
         self.layers = nn.ModuleList(
             EncoderBlock(embed_dims, num_heads, ffn_dims, attn_dropout, dropout, norm_eps)
             for _ in range(num_layers)

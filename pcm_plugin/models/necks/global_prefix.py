@@ -35,6 +35,8 @@ class GlobalPrefix(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.clip_dim = clip_dim
+        self.embed_dims = embed_dims
         self.noise_var = noise_var
         self.global_proj = nn.Linear(clip_dim, embed_dims)
         self.norm = nn.LayerNorm(embed_dims)
@@ -49,7 +51,15 @@ class GlobalPrefix(BaseModule):
 
         Returns:
             Tokens (B, 1, D), and a mask that is all True.
+
+        Raises:
+            ValueError: If the features have another width than the neck.
         """
+        if global_feats.shape[1:] != (self.clip_dim,):
+            raise ValueError(
+                f"global_feats are {tuple(global_feats.shape)} but the neck was built for "
+                f"(B, clip_dim={self.clip_dim}): set it to the features' size"
+            )
         feats = inject_noise(global_feats.float(), self.noise_var if self.training else 0.0)
         token = self.dropout(self.norm(F.relu(self.global_proj(feats)))).unsqueeze(1)
         mask = torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)

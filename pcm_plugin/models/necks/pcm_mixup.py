@@ -109,6 +109,7 @@ class PCMMixup(BaseModule):
         if mix == "top":
             self.num_pairs = num_top_pairs(top_patches, num_patches, top_concepts)
         self.sizes = (num_patches, patch_dim)
+        self.embed_dims = embed_dims
         self.clip_dim = clip_dim
         self.top_concepts = top_concepts
         self.top_patches = top_patches

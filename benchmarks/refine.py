@@ -1,0 +1,121 @@
+"""How fast pairs are refined at full size, and in how much memory.
+
+    python benchmarks/refine.py --entries 542401 --width 768 --seconds 300 --folder FOLDER
+
+Runs tools/refine.py, SynC's method, in one process on a store of made-up global and caption
+features, and stops it after that many seconds: it works in chunks, so that the rate of the first
+is the rate of all. Memory is the most that the process ever held (VmHWM), mapped files of the
+store included. The last line is JSON.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from tqdm import tqdm
+
+from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
+from pcm_plugin.datasets.shards import Shard, ShardFolder
+
+SHARD = 10_000
+STEPS = ("captions-of-images", "images-of-captions")
+
+
+def write_store(path: Path, entries: int, width: int) -> None:
+    plan = [
+        Shard(f"shard-{s:05d}", min(SHARD, entries - s * SHARD), "made up")
+        for s in range(-(-entries // SHARD))
+    ]
+    settings = {"model": "made up", "entries": entries, "width": width}
+    folder = ShardFolder.resume(path, FORMAT, settings, plan)
+    for s, shard in enumerate(tqdm(plan, desc="write store", unit="shard")):
+        if shard.name in folder.shards:
+            continue
+        generator = torch.Generator().manual_seed(s)
+        images = [
+            {"image_id": str(s * SHARD + i), "captions": ["a dog runs on the grass"]}
+            for i in range(shard.count)
+        ]
+        texts = torch.nn.functional.normalize(torch.randn(shard.count, width, generator=generator))
+        noise = torch.randn(shard.count, width, generator=generator) / width**0.5
+        pictures = torch.nn.functional.normalize(texts + 2 * noise)
+        # Refining reads no patches: one small one stands for them.
+        patches = torch.zeros(shard.count, 1, 8).half()
+        scores = 2.5 * (texts * pictures).sum(1)
+        write_shard(folder, shard, images, patches, pictures, texts, scores)
+    write_bytes(path / CLIP_HEAD, save({"proj": torch.zeros(8, width)}))
+
+
+def peak_mb(process: subprocess.Popen) -> float:
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1000
+    return 0.0
+
+
+def rows_done(out: Path) -> dict[str, int]:
+    manifest = out / "manifest.json"
+    shards = json.loads(manifest.read_text())["shards"] if manifest.exists() else {}
+    return {s: sum(r["count"] for n, r in shards.items() if n.startswith(s)) for s in STEPS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--entries", type=int, default=542_401)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--chunk", type=int, default=8192)
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; store kept")
+    args = parser.parse_args()
+    store = args.folder / f"store_{args.entries}_{args.width}"
+    write_store(store, args.entries, args.width)
+    out = args.folder / f"pairs_{time.strftime('%Y%m%d_%H%M%S')}"
+    tool = Path(__file__).parents[1] / "tools" / "refine.py"
+    command = [sys.executable, str(tool), str(store), "--out", str(out)]
+    process = subprocess.Popen([*command, "--chunk", str(args.chunk)])
+    start, memory = time.perf_counter(), 0.0
+    first: dict[str, float] = {}
+    last: dict[str, tuple[float, int]] = {}
+    while process.poll() is None and time.perf_counter() - start < args.seconds:
+        time.sleep(0.2)
+        memory = max(memory, peak_mb(process) if process.poll() is None else 0.0)
+        now = time.perf_counter()
+        for step, rows in rows_done(out).items():
+            if rows and rows != last.get(step, (0.0, 0))[1]:
+                first.setdefault(step, now)
+                last[step] = (now, rows)
+    finished = process.poll() == 0
+    process.kill()
+    process.wait()
+    # From the end of the first chunk on, so that the imports do not count.
+    rates = {
+        step: (rows - args.chunk) / (when - first[step])
+        for step, (when, rows) in last.items()
+        if rows > args.chunk
+    }
+    hours = {step: args.entries / rate / 3600 for step, rate in rates.items()}
+    result = {
+        "rows_per_second": rates,
+        "hours_for_all": hours,
+        "peak_mb": memory,
+        "finished": finished,
+        "settings": {k: v for k, v in vars(args).items() if k != "folder"},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    for step, rate in rates.items():
+        print(f"{step}: {rate:,.0f} rows a second, {hours[step]:.2f} hours for {args.entries:,}")
+    print(f"at most {memory:,.0f} MB")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
