@@ -1,11 +1,13 @@
 """Random numbers that depend on where the training is, not on how it got there."""
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from pcm_plugin.registry import HOOKS
 
@@ -33,10 +35,10 @@ class SeedEveryIterationHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed; see the class."""
         seed_everything(runner.seed, get_rank(), runner.iter)
 
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         """Seed what is drawn before the epoch's first iteration, such as the workers' seeds."""
         seed_everything(runner.seed, get_rank(), runner.iter)

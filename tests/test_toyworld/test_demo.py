@@ -102,11 +102,11 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
                 folder.mkdir(parents=True)
                 metrics = {f"caption/{m}": value for m in report.METRICS}
                 (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
-    titles = {name: name.upper() for name in [*ciders, "mix"]}
-    table = report.score_table(tmp_path, titles, 2)
+    rows = {name: report.Row(name.upper(), name) for name in [*ciders, "mix"]}
+    table = report.score_table(tmp_path, rows, 2)
     assert "| BASE | 2 |" + " 82.0 ± 2.0 |" * 6 in table
     assert "| MIX | 0 |" + " - |" * 6 in table
-    line = report.summary(tmp_path, titles, 2)[0]
+    line = report.summary(tmp_path, rows, 2)[0]
     assert "base is at 67 % of the oracle, gap 40.0 ± 2.8" in line
     assert "gains +9.0 ± 2.0 over the base, 22 % of the gap" in line
     assert "and +40.0 ± 1.0 over text-only" in line

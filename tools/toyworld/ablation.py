@@ -35,7 +35,7 @@ from demo import (
     note_trained,
     run,
 )
-from report import write_page
+from report import Row, write_page
 from tqdm import tqdm
 
 WORK = Path("work_dirs/toy_ablation")
@@ -72,6 +72,9 @@ REFINED = {
     )
 }
 ALL = ARMS | REFINED
+# Trained arms, tested with a change: the texts of the mix-up are not appended.
+NO_TEXTS = "_no_texts"
+PROBES = {"mix": "base + mix-up, its texts left out at inference"}
 
 
 def tool(command: list[str], log: Path) -> None:
@@ -98,22 +101,34 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
         tool([*train, "--cfg-options", *options], log)
     best = note_trained(work, run_name)
-    for target in TARGETS.values():
+    tests: dict[str, list[str]] = {target: list(arm.options) for target in TARGETS.values()}
+    country = [f"test_dataloader.dataset.store={DATA}/country/test_store"]
+    if arm.config == "pcm_toy":
+        country.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
+    tests["pcm_toy_town2country"] += country
+    if name in PROBES:
+        # No concept is that certain: none is found, and nothing to append.
+        tests |= {
+            target + NO_TEXTS: [*options, "model.neck.concept_threshold=1.0"]
+            for target, options in tests.items()
+        }
+    for target, options in tests.items():
         folder = work / target
-        changes = [*arm.options, f"test_evaluator.outfile={folder}/captions.json"]
-        if target != "pcm_toy":
-            changes.append(f"test_dataloader.dataset.store={DATA}/country/test_store")
-            if arm.config == "pcm_toy":
-                changes.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
+        changes = [*options, f"test_evaluator.outfile={folder}/captions.json"]
         if not is_scored(folder, config, changes, best):
             test = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
             tool([*test, "--cfg-options", *changes], log)
 
 
-def shown(asked: Sequence[str]) -> dict[str, str]:
-    """Titles of the table's rows: the paper's arms, and of the others those that were run."""
+def shown(asked: Sequence[str]) -> dict[str, Row]:
+    """Rows of the tables: the paper's arms, and of the others those that were run."""
     others = [name for name in REFINED if name in asked or (WORK / name).is_dir()]
-    return {name: ALL[name].title for name in [*ARMS, *others]}
+    rows = {}
+    for name in [*ARMS, *others]:
+        rows[name] = Row(ALL[name].title, name)
+        if name in PROBES:
+            rows[name + NO_TEXTS] = Row(PROBES[name], name, NO_TEXTS)
+    return rows
 
 
 def main() -> None:

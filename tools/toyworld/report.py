@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from demo import CONFIGS, DATA, TARGETS
 from mmengine.config import Config
 
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.models.functional.affinity import project_patches
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld.truth import agreement, named_things
 from pcm_plugin.toyworld.world import read_scenes
@@ -20,47 +22,67 @@ PAGE = Path("docs/results.md")
 START, END = "<!-- ablation table: tools/toyworld/ablation.py -->", "<!-- end of table -->"
 METRICS = ("BLEU-4", "ROUGE-L", "CIDEr")
 READINGS = ("named right", "found", "repeated", "colour right")
-MIXING = ("named things among the 5 concepts", "named things mixed in", "of mixed patches named")
+MIXING = (
+    "named things among the 5 concepts",
+    "named things mixed in",
+    "mixed patches whose concept is named",
+    "mixed patches that say it themselves",
+)
 
 
-def write_page(work: Path, titles: dict[str, str], seeds: int) -> Path:
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables.
+
+    Attributes:
+        title: What it is called.
+        arm: The folder of its runs.
+        probe: The end of the names of their test folders, where they were tested with a change.
+    """
+
+    title: str
+    arm: str
+    probe: str = ""
+
+
+def write_page(work: Path, rows: dict[str, Row], seeds: int) -> Path:
     """Put the tables into docs/results.md, between its markers; returns the page.
 
     Args:
-        work: The folder of the runs: ``ARM/seedN/CONFIG/metrics.json`` and ``captions.json``.
-        titles: What to call each arm, in order.
+        work: The folder of the runs: ``ARM/seedN/CONFIG[PROBE]/{metrics,captions}.json``.
+        rows: The rows of the tables by name, in order.
         seeds: Seeds from 0 up to this are read; those that are not run yet are left out.
     """
     page = PAGE.read_text() if PAGE.exists() else f"# Results\n\n{START}\n{END}\n"
     head, rest = page.split(START)
     tail = rest.split(END)[1]
-    lines = [*score_table(work, titles, seeds), "", *reading_table(work, titles, seeds), ""]
-    lines += [*mixing_table(), "", *summary(work, titles, seeds)]
+    lines = [*score_table(work, rows, seeds), "", *reading_table(work, rows, seeds), ""]
+    lines += [*mixing_table(), "", *summary(work, rows, seeds)]
     text = "\n".join(lines).rstrip()
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(f"{head}{START}\n\n{text}\n\n{END}{tail}")
     return PAGE
 
 
-def score_table(work: Path, titles: dict[str, str], seeds: int) -> list[str]:
+def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     """Mean and standard error of each arm's scores on both domains."""
     lines = table_head(["", "seeds", *(f"{m}, {n.split()[0]}" for n in TARGETS for m in METRICS)])
-    for name, title in titles.items():
-        columns = [scores(work / name, c, m, seeds) for c in TARGETS.values() for m in METRICS]
-        lines.append(row([title, str(min(map(len, columns))), *map(cell, columns)]))
+    for row in rows.values():
+        columns = [scores(work, row, c, m, seeds) for c in TARGETS.values() for m in METRICS]
+        lines.append(line([row.title, str(max(map(len, columns))), *map(cell, columns)]))
     return lines
 
 
-def reading_table(work: Path, titles: dict[str, str], seeds: int) -> list[str]:
+def reading_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     """What each arm's captions of the town say of their scenes."""
     truth = read_scenes(DATA / "town" / "scenes_test.jsonl")
     lines = table_head(["town, %", *READINGS])
-    for name, title in titles.items():
+    for row in rows.values():
         readings = []
-        for file in finished(work / name, "pcm_toy", "captions.json", seeds):
+        for file in finished(work, row, "pcm_toy", "captions.json", seeds):
             said = {entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())}
             readings.append(agreement([said[key] for key in truth], list(truth.values())))
-        lines.append(row([title, *(cell([r[head] for r in readings]) for head in READINGS)]))
+        lines.append(line([row.title, *(cell([r[h] for r in readings]) for h in READINGS)]))
     return lines
 
 
@@ -69,15 +91,15 @@ def mixing_table() -> list[str]:
     lines = table_head(["training pairs of the town, %", *MIXING])
     for title, store in (("synthetic images", "train_store"), ("real images", "real_store")):
         found = mixing(DATA / "town" / store)
-        lines.append(row([title, *(f"{found[head]:.1f}" for head in MIXING)]))
+        lines.append(line([title, *(f"{found[head]:.1f}" for head in MIXING)]))
     return lines
 
 
-def summary(work: Path, titles: dict[str, str], seeds: int) -> list[str]:
+def summary(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     """Gap between base and oracle, the share of it that is closed, and what refining gains."""
     lines = []
     for title, config in TARGETS.items():
-        values = {name: scores(work / name, config, "CIDEr", seeds) for name in titles}
+        values = {name: scores(work, row, config, "CIDEr", seeds) for name, row in rows.items()}
         means = {n: mean_and_error(v) for n, v in values.items() if len(v) > 1}
         if means.keys() >= {"base", "both", "oracle", "text"}:
             gap, gap_error = difference(means["oracle"], means["base"])
@@ -94,20 +116,20 @@ def summary(work: Path, titles: dict[str, str], seeds: int) -> list[str]:
             if means.keys() >= {"base", name}:
                 gain, gain_error = difference(means[name], means["base"])
                 lines.append(
-                    f"- CIDEr, {title}: {titles[name]}: {gain:+.1f} ± {gain_error:.1f} over base."
+                    f"- CIDEr, {title}: {rows[name].title}: {gain:+.1f} ± {gain_error:.1f}."
                 )
     return lines
 
 
-def finished(arm: Path, config: str, name: str, seeds: int) -> list[Path]:
+def finished(work: Path, row: Row, config: str, name: str, seeds: int) -> list[Path]:
     """Files of this name, of the seeds that are scored."""
-    folders = [arm / f"seed{seed}" / config for seed in range(seeds)]
+    folders = [work / row.arm / f"seed{seed}" / f"{config}{row.probe}" for seed in range(seeds)]
     return [folder / name for folder in folders if (folder / "metrics.json").exists()]
 
 
-def scores(arm: Path, config: str, metric: str, seeds: int) -> list[float]:
-    """One score of an arm, over the seeds that are scored."""
-    files = finished(arm, config, "metrics.json", seeds)
+def scores(work: Path, row: Row, config: str, metric: str, seeds: int) -> list[float]:
+    """One score of a row, over the seeds that are scored."""
+    files = finished(work, row, config, "metrics.json", seeds)
     return [json.loads(file.read_text())["metrics"][f"caption/{metric}"] for file in files]
 
 
@@ -117,14 +139,15 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
     """How often the mix-up finds, and mixes in, what the captions name, in per cent."""
     neck = MODELS.build(Config.fromfile(CONFIGS / "pcm_toy.py").model.neck).eval()
     features = FeatureStore(store)
-    named = found = mixed_in = patches = patches_named = 0
+    head = (neck.clip_ln_weight, neck.clip_ln_bias, neck.clip_proj, neck.clip_head_eps)
+    named = found = mixed_in = patches = patches_named = say_it = 0
     for start in range(0, len(features), batch_size):
         rows = range(start, min(start + batch_size, len(features)))
-        mixed = neck(
-            torch.stack([features.patch_feats(i) for i in rows]),
-            torch.stack([features.global_feats(i) for i in rows]),
-        )
+        patch_feats = torch.stack([features.patch_feats(i) for i in rows])
+        mixed = neck(patch_feats, torch.stack([features.global_feats(i) for i in rows]))
         concept_of = mixed.affinity.argmax(2)
+        # By itself, among all concepts, and not only the five of its image.
+        alone = (project_patches(patch_feats, *head) @ neck.concepts.T).argmax(2)
         for i, index in enumerate(rows):
             words = [neck.concept_words[c] for c in mixed.concept_ids[i]]
             said = {kind for text in features.captions(index) for kind in named_things(text)}
@@ -132,18 +155,20 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
             named += len(said)
             found += len(said & set(words))
             mixed_in += len(said & set(chosen))
+            own = [neck.concept_words[c] for c in alone[i][mixed.selected[i]]]
+            say_it += sum(a == b for a, b in zip(own, chosen, strict=True))
             patches += len(chosen)
             patches_named += sum(word in said for word in chosen)
-    shares = (found / named, mixed_in / named, patches_named / patches)
+    shares = (found / named, mixed_in / named, patches_named / patches, say_it / patches)
     return {head: 100 * share for head, share in zip(MIXING, shares, strict=True)}
 
 
 def table_head(heads: Sequence[str]) -> list[str]:
     """The first two lines of a table in Markdown."""
-    return [row(heads), "|" + "---|" * len(heads)]
+    return [line(heads), "|" + "---|" * len(heads)]
 
 
-def row(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     """A line of a table in Markdown."""
     return "| " + " | ".join(cells) + " |"
 

@@ -262,7 +262,7 @@ def train_diffusion(
     ), scale
 
 
-def export(vae: Any, model: TextToLatents, scale: float, tokenizer, folder: Path) -> None:
+def export(vae: Any, model: TextToLatents, scale: float, tokenizer: Any, folder: Path) -> None:
     """Write a ``StableDiffusionPipeline`` in half precision, in diffusers' folder format."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 

@@ -20,7 +20,9 @@ Module = TypeVar("Module", bound=nn.Module)
 logger = logging.getLogger(__name__)
 
 
-def _save(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam, step: int):
+def _save(
+    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam, step: int
+) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for name, parameter in model.named_parameters():
