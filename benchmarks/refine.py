@@ -54,10 +54,21 @@ def write_store(path: Path, entries: int, width: int) -> None:
 
 
 def peak_mb(process: subprocess.Popen) -> float:
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+    status = Path(f"/proc/{process.pid}/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1000
     return 0.0
+
+
+def matrix_rate(chunk: int, width: int) -> float:
+    """GFLOP/s of the products alone, on one thread, as the tool has it on the CPU."""
+    torch.set_num_threads(1)
+    one = torch.randn(chunk, width)
+    start = time.perf_counter()
+    for _ in range(3):
+        one @ one.T
+    return 3 * 2 * chunk**2 * width / 1e9 / (time.perf_counter() - start)
 
 
 def rows_done(out: Path) -> dict[str, int]:
@@ -74,7 +85,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--chunk", type=int, default=8192)
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; store kept")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; kept")
     args = parser.parse_args()
     store = args.folder / f"store_{args.entries}_{args.width}"
     write_store(store, args.entries, args.width)
@@ -83,27 +94,31 @@ def main() -> None:
     command = [sys.executable, str(tool), str(store), "--out", str(out)]
     process = subprocess.Popen([*command, "--chunk", str(args.chunk)])
     start, memory = time.perf_counter(), 0.0
-    first: dict[str, float] = {}
+    first: dict[str, tuple[float, int]] = {}
     last: dict[str, tuple[float, int]] = {}
-    while process.poll() is None and time.perf_counter() - start < args.seconds:
+    running = True
+    while running and time.perf_counter() - start < args.seconds:
         time.sleep(0.2)
-        memory = max(memory, peak_mb(process) if process.poll() is None else 0.0)
+        running = process.poll() is None
+        memory = max(memory, peak_mb(process))
         now = time.perf_counter()
         for step, rows in rows_done(out).items():
             if rows and rows != last.get(step, (0.0, 0))[1]:
-                first.setdefault(step, now)
+                first.setdefault(step, (now, rows))
                 last[step] = (now, rows)
-    finished = process.poll() == 0
+    finished = not running
     process.kill()
-    process.wait()
-    # From the end of the first chunk on, so that the imports do not count.
+    if process.wait() and finished:
+        sys.exit("tools/refine.py failed")
+    # From the end of the first chunks on, so that the imports do not count.
     rates = {
-        step: (rows - args.chunk) / (when - first[step])
+        step: (rows - first[step][1]) / (when - first[step][0])
         for step, (when, rows) in last.items()
-        if rows > args.chunk
+        if rows > first[step][1]
     }
     hours = {step: args.entries / rate / 3600 for step, rate in rates.items()}
     result = {
+        "matrix_gflops": matrix_rate(args.chunk, args.width),
         "rows_per_second": rates,
         "hours_for_all": hours,
         "peak_mb": memory,

@@ -64,7 +64,7 @@ def write_inputs(tmp_path_factory):
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }
-        return {entry["key"]: paths[entry["key"]] for entry in cfg.prerequisites}
+        return {entry["key"]: paths.get(entry["key"]) for entry in cfg.prerequisites}
 
     return write
 

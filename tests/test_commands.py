@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
-CONFIGS = sorted(path for path in Path("configs").glob("*.py"))
+CONFIGS = sorted(Path("configs").glob("*.py"))
 
 
 def commands_of_page(path):

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from pcm_plugin.datasets.durable import sha256, write_json
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
-from pcm_plugin.engine.inputs import identify_inputs
+from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,24 +39,24 @@ def main() -> None:
         sys.exit(f"checkpoint {args.checkpoint} does not exist")
     if args.amp:
         cfg.test_cfg.fp16 = True
+    tested = {
+        "config": args.config,
+        "settings": name_settings(cfg, TESTED),
+        "inputs": identify_inputs(cfg, ("test",)),
+        "checkpoint": args.checkpoint,
+        "checkpoint_sha256": sha256(Path(args.checkpoint)),
+    }
     prepare_process(args, cfg)
     runner = Runner.from_cfg(cfg)
     try:
         model = getattr(runner.model, "module", runner.model)
         load_weights(model, args.checkpoint)
-    except (ValueError, UnpicklingError) as error:
+    except (ValueError, RuntimeError, UnpicklingError) as error:
         sys.exit(str(error))
     metrics = {name: float(value) for name, value in runner.test().items()}
     if is_main_process():
-        result = {
-            "config": args.config,
-            "checkpoint": args.checkpoint,
-            "checkpoint_sha256": sha256(Path(args.checkpoint)),
-            "inputs": identify_inputs(cfg, ("test",)),
-            "metrics": metrics,
-        }
         path = Path(cfg.work_dir) / "metrics.json"
-        write_json(path, result)
+        write_json(path, {**tested, "metrics": metrics})
         print(json.dumps(metrics, indent=1))
         print(f"written to {path}")
 

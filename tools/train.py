@@ -4,24 +4,21 @@ python tools/train.py configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
-from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from pcm_plugin.datasets.durable import write_json
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.inputs import check_same_inputs, identify_inputs
 from pcm_plugin.registry import MODELS
 
-# In the work folder: names of the data that the run was begun with, by their content.
-INPUTS = "inputs.json"
+# Where a checkpoint's message hub has the names, by content, of what it was trained on.
+INPUTS = "inputs"
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,10 +59,9 @@ def apply_options(cfg: Config, args: argparse.Namespace, inputs: dict[str, str])
     else:
         model = MODELS.build(cfg.model)
         try:
-            check_resumable(checkpoint, model)
-            if (checkpoint.parent / INPUTS).is_file():
-                before = json.loads((checkpoint.parent / INPUTS).read_text())
-                check_same_inputs(before, inputs, cfg)
+            facts = check_resumable(checkpoint, model)
+            if INPUTS in facts:
+                check_same_inputs(facts[INPUTS], inputs, cfg)
         except (ValueError, RuntimeError, UnpicklingError) as error:
             sys.exit(f"--resume: {error}")
         cfg.resume, cfg.load_from = True, str(checkpoint)
@@ -78,10 +74,9 @@ def main() -> None:
     inputs = identify_inputs(cfg, ("train", "val"))
     apply_options(cfg, args, inputs)
     prepare_process(args, cfg)
-    if is_main_process():
-        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-        write_json(Path(cfg.work_dir) / INPUTS, inputs)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    runner.message_hub.update_info(INPUTS, inputs)
+    runner.train()
 
 
 if __name__ == "__main__":

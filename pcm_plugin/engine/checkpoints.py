@@ -78,7 +78,9 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
             return torch.load(path, map_location=map_location, weights_only=True)
     except AttributeError as error:
         # The first that had it took classes, but not the pairs of a function and its name.
-        raise (RuntimeError(too_old) if "'tuple' object" in str(error) else error) from error
+        if "'tuple' object" not in str(error):
+            raise
+        raise RuntimeError(too_old) from error
     # Bytes that are no pickle at all fail in any way, as KeyError for one.
     except (EOFError, LookupError) as error:
         raise ValueError(
@@ -119,17 +121,21 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def check_resumable(filename: str | Path, model: torch.nn.Module) -> None:
+def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, Any]:
     """Read a checkpoint to see whether a run can go on from it.
 
     Args:
         filename: See :func:`load_local_checkpoint`.
         model: One built like the run's; gets the weights.
 
+    Returns:
+        What the run noted of itself in MMEngine's message hub.
+
     Raises:
         ValueError: If it is no checkpoint, holds weights without a run's state, or weights that do
             not fit the model.
         pickle.UnpicklingError: See :func:`load_local_checkpoint`.
+        RuntimeError: See :func:`load_local_checkpoint`.
     """
     checkpoint = load_local_checkpoint(str(filename), "cpu")
     needed = ("meta", "message_hub", "optimizer", "state_dict")
@@ -140,6 +146,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> None:
             "run with its weights, give --cfg-options load_from=" + str(filename)
         )
     _fill(model, checkpoint["state_dict"], filename)
+    return checkpoint["message_hub"]["runtime_info"]
 
 
 def load_weights(model: torch.nn.Module, filename: str) -> None:
@@ -153,6 +160,8 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
     Raises:
         ValueError: If the file holds other keys or shapes than the model, or is a checkpoint of
             the released trainer.
+        pickle.UnpicklingError: See :func:`load_local_checkpoint`.
+        RuntimeError: See :func:`load_local_checkpoint`.
     """
     checkpoint = load_local_checkpoint(filename, "cpu")
     if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):

@@ -1,14 +1,18 @@
 """Say what is missing, or does not belong together, before anything is built."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.datasets.durable import sha256
+from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.synthesis.concepts import load_concepts
+
+TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
+"""The parts of a config on which scores depend."""
 
 
 class MissingInputError(FileNotFoundError):
@@ -91,14 +95,20 @@ def identify_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     Returns:
         By key of the config (see :func:`check_inputs`) the first 16 digits of a SHA-256.
     """
-    keys = {entry["key"] for entry in _prerequisites(cfg, loops)}
-    if "train" in loops:
-        keys.add("train_dataloader.dataset.pairs")
-    found = {
-        key: [_identity(Path(path)) for path in _paths(cfg, key, optional=True)]
-        for key in sorted(keys)
-    }
+    keys = sorted(entry["key"] for entry in _prerequisites(cfg, loops))
+    found = {key: [_identity(Path(path)) for path in _paths(cfg, key)] for key in keys}
     return {key: " ".join(names) for key, names in found.items() if names}
+
+
+def name_settings(cfg: Config, parts: Iterable[str]) -> str:
+    """A short name for parts of a config: equal settings and only they share it.
+
+    Args:
+        cfg: The config.
+        parts: Its keys, such as ``'model'``.
+    """
+    settings = {part: cfg.to_dict().get(part) for part in parts}
+    return fingerprint(json.loads(json.dumps(settings, default=str)))
 
 
 def check_same_inputs(before: dict[str, str], now: dict[str, str], cfg: Config) -> None:

@@ -89,6 +89,17 @@ def test_without_mixing_tokens_are_the_features():
     assert not [name for name, _ in neck.named_parameters() if "text" in name or "type" in name]
 
 
+def test_texts_can_be_left_out_at_inference():
+    feats, neck = make_feats(), make_neck().eval()
+    whole = neck(*feats)
+    neck.append_texts = False
+    bare = neck(*feats)
+    assert bare.mask.shape == (len(bare.tokens), 1 + N)
+    assert bare.mask.all()
+    torch.testing.assert_close(bare.tokens, whole.tokens[:, : 1 + N])
+    assert torch.equal(bare.selected, whole.selected)
+
+
 def test_random_mix_replaces_its_share_and_appends_all():
     neck = make_neck(mix="random", top_patches=0.3)
     feats = [part.repeat(500, *[1] * (part.dim() - 1)) for part in make_feats()]

@@ -97,14 +97,16 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     ciders = {"text": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
     for arm, values in ciders.items():
         for seed, value in enumerate([*values, 1000]):  # a third seed, of an earlier run
-            for config in ("pcm_toy", "pcm_toy_town2country"):
+            for shift, config in ((0, "pcm_toy"), (-10, "pcm_toy_town2country")):
                 folder = tmp_path / arm / f"seed{seed}" / config
                 folder.mkdir(parents=True)
-                metrics = {f"caption/{m}": value for m in report.METRICS}
+                values_of = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
+                metrics = {f"caption/{m}": v + shift for m, v in values_of.items()}
                 (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
     rows = {name: report.Row(name.upper(), name) for name in [*ciders, "mix"]}
     table = report.score_table(tmp_path, rows, 2)
-    assert "| BASE | 2 |" + " 82.0 ± 2.0 |" * 6 in table
+    means = (83, 84, 82, 73, 74, 72)
+    assert "| BASE | 2 |" + "".join(f" {mean}.0 ± 2.0 |" for mean in means) in table
     assert "| MIX | 0 |" + " - |" * 6 in table
     line = report.summary(tmp_path, rows, 2)[0]
     assert "base is at 67 % of the oracle, gap 40.0 ± 2.8" in line

@@ -28,6 +28,7 @@ from demo import (
     SIZES,
     TARGETS,
     TOOLS,
+    best_of,
     is_scored,
     is_trained,
     make_data,
@@ -88,36 +89,45 @@ def tool(command: list[str], log: Path) -> None:
         raise RuntimeError(f"{' '.join(command)} failed: see {log}")
 
 
+def claim(name: str, seed: int, extra: Sequence[str]) -> bool:
+    """Whether a run is trained; its folder must not hold another one."""
+    arm = ALL[name]
+    options = [*arm.options, f"randomness.seed={seed}", *extra]
+    run_name = name_run(CONFIGS / f"{arm.config}.py", options)
+    return is_trained(WORK / name / f"seed{seed}", run_name)
+
+
 def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     """Train one arm with one seed and score it on both domains; does what is missing."""
     arm = ALL[name]
     work = WORK / name / f"seed{seed}"
-    work.mkdir(parents=True, exist_ok=True)
-    log = work / "log.txt"
-    options = [*arm.options, f"randomness.seed={seed}", *extra]
     config = CONFIGS / f"{arm.config}.py"
-    run_name = name_run(config, options)
-    if not is_trained(work, run_name):
+    log = work / "log.txt"
+    if not claim(name, seed, extra):
+        options = [*arm.options, f"randomness.seed={seed}", *extra]
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
         tool([*train, "--cfg-options", *options], log)
-    best = note_trained(work, run_name)
-    tests: dict[str, list[str]] = {target: list(arm.options) for target in TARGETS.values()}
-    country = [f"test_dataloader.dataset.store={DATA}/country/test_store"]
-    if arm.config == "pcm_toy":
-        country.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
-    tests["pcm_toy_town2country"] += country
-    if name in PROBES:
-        # No concept is that certain: none is found, and nothing to append.
-        tests |= {
-            target + NO_TEXTS: [*options, "model.neck.concept_threshold=1.0"]
-            for target, options in tests.items()
-        }
-    for target, options in tests.items():
+        note_trained(work, name_run(config, options))
+    best = best_of(work)
+    for target, options in tests_of(name).items():
         folder = work / target
         changes = [*options, f"test_evaluator.outfile={folder}/captions.json"]
         if not is_scored(folder, config, changes, best):
             test = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
             tool([*test, "--cfg-options", *changes], log)
+
+
+def tests_of(name: str) -> dict[str, list[str]]:
+    """The options of each test of an arm, by the test's folder."""
+    arm = ALL[name]
+    country = [f"test_dataloader.dataset.store={DATA}/country/test_store"]
+    if arm.config == "pcm_toy":
+        country.append(f"model.neck.concepts={DATA}/country/concepts.safetensors")
+    tests = {"pcm_toy": [*arm.options], "pcm_toy_town2country": [*arm.options, *country]}
+    if name in PROBES:
+        no_texts = "model.neck.append_texts=False"
+        tests |= {target + NO_TEXTS: [*tests[target], no_texts] for target in TARGETS.values()}
+    return tests
 
 
 def shown(asked: Sequence[str]) -> dict[str, Row]:
@@ -157,7 +167,12 @@ def main() -> None:
         )
     extra = QUICK if args.quick else ()
     jobs = [(name, seed, extra) for seed in range(args.seeds) for name in args.arms]
-    write = partial(write_page, WORK, shown(args.arms), args.seeds)
+    rows = shown(args.arms)
+    for row in rows.values():
+        for seed in range(args.seeds):
+            if (WORK / row.arm / f"seed{seed}").exists():
+                claim(row.arm, seed, extra)
+    write = partial(write_page, WORK, rows, args.seeds)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
             for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):

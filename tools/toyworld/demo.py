@@ -21,7 +21,7 @@ from mmengine.config import Config
 
 from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
 from pcm_plugin.engine.command_line import add_run_arguments, load_config
-from pcm_plugin.engine.inputs import identify_inputs
+from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
 
@@ -117,8 +117,7 @@ def name_run(config: Path, options: Sequence[str]) -> str:
     """A name for a training: another with other settings or data has another."""
     loops = ("train", "val")
     cfg = read_config(config, options, loops)
-    settings = json.loads(json.dumps(cfg.to_dict(), default=str))
-    return fingerprint([settings, identify_inputs(cfg, loops)])
+    return fingerprint([name_settings(cfg, cfg.keys()), identify_inputs(cfg, loops)])
 
 
 def is_trained(work: Path, name: str) -> bool:
@@ -126,27 +125,39 @@ def is_trained(work: Path, name: str) -> bool:
     record = work / "run.json"
     if record.exists():
         found = json.loads(record.read_text())
-        if found["run"] != name:
+        if found["run"] != name or not (work / (found["best"] or "")).exists():
             sys.exit(f"{work} holds a run with other settings or data: remove it first")
-        return found["trained"]
+        return found["best"] is not None
+    if glob.glob(f"{work}/*.pth"):
+        sys.exit(f"{work} holds checkpoints of another run: remove it first")
     work.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"run": name, "trained": False})
+    write_json(record, {"run": name, "best": None})
     return False
 
 
-def note_trained(work: Path, name: str) -> str:
-    """Note that a run is finished; returns its best checkpoint on validation."""
-    write_json(work / "run.json", {"run": name, "trained": True})
-    return sorted(glob.glob(f"{work}/best_*.pth"))[-1]
+def note_trained(work: Path, name: str) -> None:
+    """Note that a run is finished, and its best checkpoint on validation."""
+    best = sorted(glob.glob(f"{work}/best_*.pth"))[-1]
+    write_json(work / "run.json", {"run": name, "best": Path(best).name})
+
+
+def best_of(work: Path) -> str:
+    """The checkpoint of a finished run."""
+    return str(work / json.loads((work / "run.json").read_text())["best"])
 
 
 def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: str) -> bool:
-    """Whether a folder holds the scores of this checkpoint on the data that are there."""
+    """Whether a folder holds this checkpoint's scores, of these settings and the data there."""
     if not (folder / "metrics.json").exists():
         return False
     found = json.loads((folder / "metrics.json").read_text())
-    inputs = identify_inputs(read_config(config, options, ("test",)), ("test",))
-    return (found["inputs"], found["checkpoint_sha256"]) == (inputs, sha256(Path(checkpoint)))
+    cfg = read_config(config, options, ("test",))
+    wanted = {
+        "settings": name_settings(cfg, TESTED),
+        "inputs": identify_inputs(cfg, ("test",)),
+        "checkpoint_sha256": sha256(Path(checkpoint)),
+    }
+    return all(found.get(key) == value for key, value in wanted.items())
 
 
 def train(options: Sequence[str] = ()) -> str:
@@ -156,7 +167,8 @@ def train(options: Sequence[str] = ()) -> str:
     if not is_trained(WORK, name):
         changes = " ".join(["--cfg-options", *options]) if options else ""
         run(f"python {TOOLS}/train.py {config} --resume {changes}")
-    return note_trained(WORK, name)
+        note_trained(WORK, name)
+    return best_of(WORK)
 
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:

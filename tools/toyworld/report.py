@@ -103,6 +103,8 @@ def summary(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
         means = {n: mean_and_error(v) for n, v in values.items() if len(v) > 1}
         if means.keys() >= {"base", "both", "oracle", "text"}:
             gap, gap_error = difference(means["oracle"], means["base"])
+            if gap <= 0:  # as after one epoch: nobody has learnt anything
+                continue
             gain, gain_error = difference(means["both"], means["base"])
             more, more_error = difference(means["both"], means["text"])
             share = 100 * means["base"][0] / means["oracle"][0]
@@ -139,7 +141,7 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
     """How often the mix-up finds, and mixes in, what the captions name, in per cent."""
     neck = MODELS.build(Config.fromfile(CONFIGS / "pcm_toy.py").model.neck).eval()
     features = FeatureStore(store)
-    head = (neck.clip_ln_weight, neck.clip_ln_bias, neck.clip_proj, neck.clip_head_eps)
+    clip_head = (neck.clip_ln_weight, neck.clip_ln_bias, neck.clip_proj, neck.clip_head_eps)
     named = found = mixed_in = patches = patches_named = say_it = 0
     for start in range(0, len(features), batch_size):
         rows = range(start, min(start + batch_size, len(features)))
@@ -147,7 +149,7 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
         mixed = neck(patch_feats, torch.stack([features.global_feats(i) for i in rows]))
         concept_of = mixed.affinity.argmax(2)
         # By itself, among all concepts, and not only the five of its image.
-        alone = (project_patches(patch_feats, *head) @ neck.concepts.T).argmax(2)
+        alone = (project_patches(patch_feats, *clip_head) @ neck.concepts.T).argmax(2)
         for i, index in enumerate(rows):
             words = [neck.concept_words[c] for c in mixed.concept_ids[i]]
             said = {kind for text in features.captions(index) for kind in named_things(text)}

@@ -9,7 +9,8 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
-    dataset=dict(type="pcm_plugin.SynthCaptionDataset"),
+    # pairs: of tools/refine.py, None trains on all.
+    dataset=dict(type="pcm_plugin.SynthCaptionDataset", pairs=None),
 )
 val_dataloader = dict(
     batch_size=32,
@@ -50,6 +51,10 @@ prerequisites = [
     ),
     dict(key="model.neck.clip_head", command=_train_store),
     dict(key="train_dataloader.dataset.store", command=_train_store),
+    dict(
+        key="train_dataloader.dataset.pairs",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
+    ),
     dict(key="val_dataloader.dataset.store", command=_real_store % "val" + _features + "{path}"),
     dict(key="test_dataloader.dataset.store", command=_real_store % "test" + _features + "{path}"),
 ]

@@ -23,4 +23,9 @@ prerequisites = [
         "val_dataloader.dataset.store",
         "test_dataloader.dataset.store",
     )
+] + [
+    dict(
+        key="train_dataloader.dataset.pairs",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
+    )
 ]

@@ -72,6 +72,8 @@ class PCMMixup(BaseModule):
         noise_var: Variance of the Gaussian noise on the global feature in training. Defaults to
             0.016.
         dropout: Of the tokens. Defaults to 0.5.
+        append_texts: Whether inference appends the texts. Without them a trained captioner shows
+            what they bring. Defaults to True.
         clip_head_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, as released.
 
@@ -95,6 +97,7 @@ class PCMMixup(BaseModule):
         mix: str = "top",
         noise_var: float = 0.016,
         dropout: float = 0.5,
+        append_texts: bool = True,
         clip_head_eps: float = 1e-5,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -116,6 +119,7 @@ class PCMMixup(BaseModule):
         self.concept_threshold = concept_threshold
         self.temperature = temperature
         self.mix = mix
+        self.append_texts = append_texts
         self.noise_var = noise_var
         self.clip_head_eps = clip_head_eps
 
@@ -200,7 +204,8 @@ class PCMMixup(BaseModule):
             global_feats: (B, Dc), CLIP's image embedding, of any length.
 
         Returns:
-            1 + N tokens in training; 1 + N + M at inference, fewer of them valid.
+            1 + N tokens in training; 1 + N + M at inference, if texts are appended, fewer of them
+            valid.
 
         Raises:
             ValueError: If the features have other sizes than the neck.
@@ -224,17 +229,17 @@ class PCMMixup(BaseModule):
             is_text = F.pad(found.selected, (1, 0)).unsqueeze(-1)
             types = torch.where(is_text, text_type, visual_type)
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + types
-            mask = valid
         else:
             # Paper, Sec. 3.2: real images keep their patches; texts are appended, each at the
             # position of the patch that it describes.
-            visual = torch.cat([global_token, patches], dim=1) + self.pos_embed + visual_type
-            positions = self.pos_embed[0, 1 + found.slots.clamp(min=0)]
-            tokens = torch.cat([visual, text + positions + text_type], dim=1)
-            mask = torch.cat([valid, found.slots >= 0], dim=1)
+            tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + visual_type
+            if self.append_texts:
+                positions = self.pos_embed[0, 1 + found.slots.clamp(min=0)]
+                tokens = torch.cat([tokens, text + positions + text_type], dim=1)
+                valid = torch.cat([valid, found.slots >= 0], dim=1)
         return MixupOutput(
             self._finish(tokens),
-            mask,
+            valid,
             found.ids,
             found.probs,
             found.affinity,
