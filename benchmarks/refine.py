@@ -49,7 +49,7 @@ def write_store(path: Path, entries: int, width: int) -> None:
         # Refining reads no patches: one small one stands for them.
         patches = torch.zeros(shard.count, 1, 8).half()
         scores = 2.5 * (texts * pictures).sum(1)
-        write_shard(folder, shard, images, patches, pictures, texts, scores)
+        write_shard(folder, shard, images, patches, pictures.half(), texts.half(), scores)
     write_bytes(path / CLIP_HEAD, save({"proj": torch.zeros(8, width)}))
 
 
