@@ -17,40 +17,19 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
-from tqdm import tqdm
-
-from pcm_plugin.datasets.durable import write_bytes
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from made_up import write_store
 
 SHARD = 10_000
 STEPS = ("captions-of-images", "images-of-captions")
 
 
-def write_store(path: Path, entries: int, width: int) -> None:
-    plan = [
-        Shard(f"shard-{s:05d}", min(SHARD, entries - s * SHARD), "made up")
-        for s in range(-(-entries // SHARD))
-    ]
-    settings = {"model": "made up", "entries": entries, "width": width}
-    folder = ShardFolder.resume(path, FORMAT, settings, plan)
-    for s, shard in enumerate(tqdm(plan, desc="write store", unit="shard")):
-        if shard.name in folder.shards:
-            continue
-        generator = torch.Generator().manual_seed(s)
-        images = [
-            {"image_id": str(s * SHARD + i), "captions": ["a dog runs on the grass"]}
-            for i in range(shard.count)
-        ]
-        texts = torch.nn.functional.normalize(torch.randn(shard.count, width, generator=generator))
-        noise = torch.randn(shard.count, width, generator=generator) / width**0.5
-        pictures = torch.nn.functional.normalize(texts + 2 * noise)
-        # Refining reads no patches: one small one stands for them.
-        patches = torch.zeros(shard.count, 1, 8).half()
-        scores = 2.5 * (texts * pictures).sum(1)
-        write_shard(folder, shard, images, patches, pictures.half(), texts.half(), scores)
-    write_bytes(path / CLIP_HEAD, save({"proj": torch.zeros(8, width)}))
+def features(shard: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(shard)
+    texts = torch.nn.functional.normalize(torch.randn(SHARD, width, generator=generator))
+    noise = torch.randn(SHARD, width, generator=generator) / width**0.5
+    pictures = torch.nn.functional.normalize(texts + 2 * noise)
+    # Refining reads no patches: one small one stands for them.
+    return torch.zeros(SHARD, 1, 8).half(), pictures.half(), texts.half()
 
 
 def peak_mb(process: subprocess.Popen) -> float:
@@ -88,7 +67,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where to write; kept")
     args = parser.parse_args()
     store = args.folder / f"store_{args.entries}_{args.width}"
-    write_store(store, args.entries, args.width)
+    write_store(store, args.entries, SHARD, lambda shard: features(shard, args.width))
     out = args.folder / f"pairs_{time.strftime('%Y%m%d_%H%M%S')}"
     tool = Path(__file__).parents[1] / "tools" / "refine.py"
     command = [sys.executable, str(tool), str(store), "--out", str(out)]

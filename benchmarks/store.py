@@ -21,12 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from made_up import write_store
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import write_bytes
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore, write_shard
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.datasets.feature_store import FeatureStore
 
 PATCHES, WIDTH, JOINT = 49, 768, 512
 SHARD = 1000
@@ -37,27 +35,6 @@ def features(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     patches = torch.randn(count, PATCHES, WIDTH, generator=generator).half()
     return patches, torch.nn.functional.normalize(torch.randn(count, JOINT, generator=generator))
-
-
-def write_store(path: Path, entries: int) -> None:
-    plan = [
-        Shard(f"shard-{s:05d}", min(SHARD, entries - s * SHARD), "made up")
-        for s in range(-(-entries // SHARD))
-    ]
-    folder = ShardFolder.resume(path, FORMAT, {"model": "made up", "entries": entries}, plan)
-    patches, whole = features(SHARD, 0)
-    for s, shard in enumerate(tqdm(plan, desc="write store", unit="shard")):
-        if shard.name in folder.shards:
-            continue
-        count = shard.count
-        images = [
-            {"image_id": str(s * SHARD + i), "captions": ["a dog runs on the grass"]}
-            for i in range(count)
-        ]
-        # Drawing 15 GB of random numbers would take longer than all the rest.
-        mine = patches.roll(s, 0)[:count], whole.roll(s, 0)[:count]
-        write_shard(folder, shard, images, *mine, mine[1], torch.ones(count))
-    write_bytes(path / CLIP_HEAD, save({"proj": torch.zeros(WIDTH, JOINT)}))
 
 
 def write_npz(path: Path, entries: int) -> None:
@@ -159,7 +136,14 @@ def main() -> None:
         reads = args.reads if args.only == "store" else args.npz
         print(json.dumps(reader(paths[args.only], reads)))
         return
-    write_store(paths["store"], args.entries)
+    patches, whole = features(SHARD, 0)
+    # Drawing 15 GB of random numbers would take longer than all the rest.
+    write_store(
+        paths["store"],
+        args.entries,
+        SHARD,
+        lambda s: (patches.roll(s, 0), whole.roll(s, 0), whole.roll(s, 0)),
+    )
     write_npz(paths["npz"], args.npz)
     results = {}
     for kind, path in paths.items():

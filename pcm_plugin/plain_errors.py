@@ -17,7 +17,7 @@ def plain_errors() -> Iterator[None]:
     """
     try:
         yield
-    except NotImplementedError:
+    except NotImplementedError:  # a RuntimeError too, but of the program
         raise
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(str(error) or type(error).__name__)

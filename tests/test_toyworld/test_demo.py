@@ -108,7 +108,26 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     means = (83, 84, 82, 73, 74, 72)
     assert "| BASE | 2 |" + "".join(f" {mean}.0 ± 2.0 |" for mean in means) in table
     assert "| MIX | 0 |" + " - |" * 6 in table
-    line = report.summary(tmp_path, rows, 2)[0]
-    assert "base is at 67 % of the oracle, gap 40.0 ± 2.8" in line
-    assert "gains +9.0 ± 2.0 over the base, 22 % of the gap" in line
-    assert "and +40.0 ± 1.0 over text-only" in line
+    lines = report.summary(tmp_path, rows, 2)
+    assert "base is at 67 % of the oracle, gap 40.0 ± 2.8, 14 standard errors" in lines[0]
+    assert lines[1:4] == [
+        "  - TEXT: -31.0 ± 2.2, -78 % of the gap",
+        "  - BOTH: +9.0 ± 2.0, 22 % of the gap",
+        "  - PCM-Net over text-only: +40.0 ± 1.0",
+    ]
+    assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[4]
+
+
+def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.chdir(demo[0])
+    import demo as tool
+
+    folder = tool.WORK / "test" / "pcm_toy"
+    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of(tool.WORK)
+    options = [f"test_evaluator.outfile={folder}/captions.json"]
+    assert tool.is_scored(folder, config, options, checkpoint)
+    assert not tool.is_scored(folder, config, [*options, "model.beam_size=1"], checkpoint)
+    assert not tool.is_scored(folder, config, options, f"{tool.WORK}/run.json")
+    other = f"test_dataloader.dataset.store={tool.DATA}/country/test_store"
+    assert not tool.is_scored(folder, config, [*options, other], checkpoint)

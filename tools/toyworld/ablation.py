@@ -89,25 +89,30 @@ def tool(command: list[str], log: Path) -> None:
         raise RuntimeError(f"{' '.join(command)} failed: see {log}")
 
 
+def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
+    """The options of an arm's training."""
+    return [*ALL[name].options, f"randomness.seed={seed}", *extra]
+
+
+def config_of(name: str) -> Path:
+    """The config of an arm."""
+    return CONFIGS / f"{ALL[name].config}.py"
+
+
 def claim(name: str, seed: int, extra: Sequence[str]) -> bool:
     """Whether a run is trained; its folder must not hold another one."""
-    arm = ALL[name]
-    options = [*arm.options, f"randomness.seed={seed}", *extra]
-    run_name = name_run(CONFIGS / f"{arm.config}.py", options)
+    run_name = name_run(config_of(name), options_of(name, seed, extra))
     return is_trained(WORK / name / f"seed{seed}", run_name)
 
 
 def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     """Train one arm with one seed and score it on both domains; does what is missing."""
-    arm = ALL[name]
-    work = WORK / name / f"seed{seed}"
-    config = CONFIGS / f"{arm.config}.py"
+    config, work = config_of(name), WORK / name / f"seed{seed}"
     log = work / "log.txt"
     if not claim(name, seed, extra):
-        options = [*arm.options, f"randomness.seed={seed}", *extra]
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
-        tool([*train, "--cfg-options", *options], log)
-        note_trained(work, name_run(config, options))
+        tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
+        note_trained(work)
     best = best_of(work)
     for target, options in tests_of(name).items():
         folder = work / target

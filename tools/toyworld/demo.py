@@ -135,10 +135,11 @@ def is_trained(work: Path, name: str) -> bool:
     return False
 
 
-def note_trained(work: Path, name: str) -> None:
-    """Note that a run is finished, and its best checkpoint on validation."""
+def note_trained(work: Path) -> None:
+    """Note that the run of a folder is finished, and its best checkpoint on validation."""
     best = sorted(glob.glob(f"{work}/best_*.pth"))[-1]
-    write_json(work / "run.json", {"run": name, "best": Path(best).name})
+    record = json.loads((work / "run.json").read_text())
+    write_json(work / "run.json", {**record, "best": Path(best).name})
 
 
 def best_of(work: Path) -> str:
@@ -163,11 +164,10 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
 def train(options: Sequence[str] = ()) -> str:
     """Train, or go on training; returns the best checkpoint on validation."""
     config = CONFIGS / "pcm_toy.py"
-    name = name_run(config, options)
-    if not is_trained(WORK, name):
+    if not is_trained(WORK, name_run(config, options)):
         changes = " ".join(["--cfg-options", *options]) if options else ""
         run(f"python {TOOLS}/train.py {config} --resume {changes}")
-        note_trained(WORK, name)
+        note_trained(WORK)
     return best_of(WORK)
 
 

@@ -31,7 +31,6 @@ test_cfg = dict()
 # What tools/train.py and tools/test.py look for before they build anything: where the final config
 # has its path, and what makes it.
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
-# The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.
 _train_store = (
     "python tools/generate.py {root}/captions_train.json --pipeline {pipeline}"
     " --out {root}/synthetic && python tools/extract.py {root}/synthetic"
@@ -44,6 +43,7 @@ prerequisites = [
         key="model.vocabulary",
         command="python tools/build_vocabulary.py {root}/captions_train.json --out {path}",
     ),
+    # The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.
     dict(
         key="model.neck.concepts",
         command="python tools/build_concepts.py --captions {root}/captions_train.json"
