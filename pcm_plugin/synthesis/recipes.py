@@ -11,7 +11,8 @@ from pcm_plugin.synthesis.extract import ExtractSettings
 from pcm_plugin.synthesis.refine import RefineSettings
 from pcm_plugin.synthesis.settings import GenerateSettings
 
-RECIPES = Path("configs") / "recipes"
+# In the repository, wherever its tools are called from.
+RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
 
 
 @dataclass(frozen=True)

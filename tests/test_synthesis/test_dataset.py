@@ -220,6 +220,12 @@ def test_every_recipe_is_read(name):
     assert (changed.generate.steps, changed.refine.method) == (99, "filter")
 
 
+def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("toy")
+    assert Path(recipe.generate.pipeline, "model_index.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
