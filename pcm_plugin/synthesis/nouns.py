@@ -2,7 +2,8 @@
 
 Nouns are found by TextBlob's PatternTagger, an English tagger whose lexicon and rules come in its
 package. It is sometimes wrong about a sentence ("a dog jumps"); the counts of a corpus set that
-right: a word must be a noun in most of its places, and must not be said more often with -ing.
+right: a word must be a noun in most of its places, must not be said more often with -ing, and must
+seldom stand right before an article, as a verb does ("a man hits the ball").
 """
 
 from collections import Counter
@@ -13,8 +14,9 @@ from itertools import pairwise
 from pcm_plugin.datasets.text import tokenize
 
 _STOP_WORDS = """
-front back side top bottom middle center centre edge end corner background foreground distance
-part piece kind type sort way lot pair couple group bunch variety number row set series
+front back side top bottom left right middle center centre edge end corner
+background foreground distance direction
+part piece half item kind type sort way lot pair couple group bunch variety number row set series
 something someone somebody anything anyone nothing everyone everything other others one thing
 things time day view scene photo photograph picture image shot
 """
@@ -22,6 +24,7 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 """They name a place in the picture, an amount, or the picture itself, and no thing in it."""
 
 _MOSTLY_PLURAL = 0.9
+_SELDOM = 0.12
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def find_nouns(
     nouns: Counter[str] = Counter()
     plurals: Counter[str] = Counter()
     verbs: Counter[str] = Counter()
+    acting: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
     for caption in captions:
         tagged = _tag(tokenize(caption))
@@ -81,14 +85,12 @@ def find_nouns(
         nouns.update(word for word, tag in tagged if tag.startswith("NN"))
         plurals.update(word for word, tag in tagged if tag == "NNS")
         verbs.update(word for word, tag in tagged if tag == "VBG")
-        if phrases:
-            pairs.update(
-                (first, second)
-                for (first, tag), (second, other) in pairwise(tagged)
-                if tag == "NN" and other.startswith("NN")
-            )
+        for (first, tag), (second, other) in pairwise(tagged):
+            acting[first] += tag.startswith("NN") and other in ("DT", "PRP$")
+            if phrases and tag == "NN" and other.startswith("NN"):
+                pairs[first, second] += 1
     lemmas = {word: _lemma(word, plurals, nouns) for word in nouns}
-    found = _gather(nouns, words, verbs, lemmas, min_share)
+    found = _gather(nouns, words, verbs, acting, lemmas, min_share)
     if phrases:
         known = {noun.word for noun in found}
         found += [
@@ -107,9 +109,15 @@ def find_nouns(
 
 def _tag(words: list[str]) -> list[tuple[str, str]]:
     # Slow to import, and only needed here.
-    from textblob.en import tag
+    from textblob.en import parser, tag
 
-    return tag(" ".join(words), tokenize=False) if words else []
+    if not words:
+        return []
+    # The lexicon has Asian, an adjective; of asian the tagger would guess that it is a noun.
+    known = parser.lexicon
+    spelt = [w.capitalize() if w not in known and w.capitalize() in known else w for w in words]
+    tags = [kind for _, kind in tag(" ".join(spelt), tokenize=False)]
+    return list(zip(words, tags, strict=True))
 
 
 def _lemma(word: str, plurals: Counter[str], nouns: Counter[str]) -> str:
@@ -126,6 +134,7 @@ def _gather(
     nouns: Counter[str],
     words: Counter[str],
     verbs: Counter[str],
+    acting: Counter[str],
     lemmas: dict[str, str],
     min_share: float,
 ) -> list[Noun]:
@@ -139,6 +148,8 @@ def _gather(
         if len(lemma) < 2 or count < min_share * sum(words[word] for word in own):
             continue
         if count < max(verbs[form] for form in _with_ing(lemma)):
+            continue
+        if sum(acting[word] for word in own) > _SELDOM * count:
             continue
         most = max(own, key=lambda word: nouns[word])
         found.append(Noun(most if nouns[most] >= _MOSTLY_PLURAL * count else lemma, count))
