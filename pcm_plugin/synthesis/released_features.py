@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pcm_plugin.synthesis.extract import encode_texts, model_identity, write_hea
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.released_annotations import ReleasedPair
 from pcm_plugin.synthesis.sharing import share
+
+_LOOKED_FOR = 20
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,14 @@ def import_features(
         The finished store's folder.
 
     Raises:
-        FileNotFoundError: If the first image's file is not where the pattern says.
+        FileNotFoundError: If none of the first files is where the pattern says.
         ValueError: If the features are not of this CLIP's width, the store was made with other
-            settings, or not one file of a shard can be read.
+            settings, or not one file of a shard, or of the first, can be read.
     """
     root, rank = Path(root), rank or Rank.from_environment()
-    first = _path(root, pairs[0], settings)
-    if not first.is_file():
-        raise FileNotFoundError(f"no {first}: give --pattern with {{split_id}} and {{image_id}}")
+    first = [_path(root, pair, settings) for pair in pairs[:_LOOKED_FOR]]
+    if not any(path.is_file() for path in first):
+        raise FileNotFoundError(f"no {first[0]}: give --pattern with {{split_id}} and {{image_id}}")
     size = settings.shard_size
     chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     plan = [
@@ -161,6 +164,8 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If it holds something else.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is missing, cut or no .npz file")
     with np.load(path, allow_pickle=False) as content:
         patches, whole = content["features"], content["g_feature"]
     if patches.ndim != 2 or whole.ndim != 2 or len(whole) != 1:
@@ -168,9 +173,16 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(patches).float(), F.normalize(torch.from_numpy(whole[0]).float(), dim=0)
 
 
-def _shape_of(path: Path, clip: OpenCLIPBackbone) -> tuple[int, int, int]:
-    """N, Dv and Dc of the first file, which all others must have."""
-    patches, whole = read_npz(path)
+def _shape_of(paths: list[Path], clip: OpenCLIPBackbone) -> tuple[int, int, int]:
+    """N, Dv and Dc of the first file that can be read, which all others must have."""
+    for path in paths:
+        try:
+            patches, whole = read_npz(path)
+            break
+        except Exception as error:  # as in _read
+            reason = error
+    else:
+        raise ValueError(f"none of the first {len(paths)} files can be read; the last: {reason}")
     if (patches.shape[1], len(whole)) != (clip.patch_dim, clip.clip_dim):
         raise ValueError(
             f"{path} has features of width {patches.shape[1]} and {len(whole)}, but "

@@ -113,18 +113,20 @@ def tool(tmp_path, name, *args, model, processes=1):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_released_features_become_a_store(released, tmp_path, processes):
     command = [*FEATURES, "--dtype", "float32"]
+    (tmp_path / "npz/0/100.npz").unlink()
     (tmp_path / "npz/1/103.npz").write_bytes(b"cut")
     other = {"features": np.ones((9, 16)), "g_feature": np.ones((1, 8))}
     np.savez(tmp_path / "npz/0/102.npz", **other)
     result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
     assert result.code == 0, result.output
-    assert "3 images in 3 shards" in result.output
-    assert "left out 103: " in result.output
+    assert "2 images in 3 shards" in result.output
+    assert "left out 100: ValueError" in result.output
+    assert "npz/1/103.npz is missing, cut or no .npz file" in result.output
     assert "left out 102: features (9, 16) and (8,), others have (16, 16, 8)" in result.output
     store = FeatureStore(tmp_path / "store")
-    assert store.image_ids == ["100", "101", "104"]
+    assert store.image_ids == ["101", "104"]
     clip = OpenCLIPBackbone(released)
-    for i, number in enumerate((0, 1, 4)):
+    for i, number in enumerate((1, 4)):
         with np.load(tmp_path / f"npz/{number % 2}/{100 + number}.npz") as found:
             assert torch.equal(store.patch_feats(i), torch.from_numpy(found["features"]))
             whole = F.normalize(torch.from_numpy(found["g_feature"][0]), dim=0)
@@ -157,4 +159,7 @@ def test_wrong_input_is_said(released, tmp_path):
     assert "features of width 16 and 8, but" in result.output
     result = tool(tmp_path, "extract.py", *IMAGES, model=released)
     assert "holds numbers for words: give its vocabulary.txt too" in result.output
+    broken = [path for path in (tmp_path / "npz").rglob("*.npz") if path.write_bytes(b"cut")]
+    result = tool(tmp_path, importing, *FEATURES, model=released)
+    assert f"none of the first {len(broken)} files can be read" in result.output
     assert not (tmp_path / "store").exists()
