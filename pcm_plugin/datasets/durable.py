@@ -25,23 +25,49 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         BlockingIOError: If another process is writing the same path at this moment.
+        OSError: If the disk is full; it names the path.
     """
     beside = path.with_name(f".{path.name}.part")
-    with open(beside, "ab") as claim:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"another process is writing {path}: let it end first") from None
-        try:
-            with open(beside, "w+b") as file:
+    try:
+        with _claimed(beside, path) as file:
+            try:
+                file.truncate(0)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+                os.replace(beside, path)
+            except BaseException:
+                beside.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        # Of a full disk the system does not say which.
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
+    """A locked file that still has its name: who waited for another's has lost it to a rename."""
+    while True:
+        with open(os.open(beside, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"another process is writing {path}: let it end first"
+                ) from None
+            if _is_at(file, beside):
+                yield file
+                return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def write_bytes(path: Path, data: bytes) -> None:
