@@ -42,8 +42,11 @@ def main() -> None:
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
     parser.add_argument(
         "--pattern",
-        default="{split_id}/{image_id}.jpg",
-        help="for SynthImgCap: where an image lies (default: %(default)s)",
+        help="for SynthImgCap: where an image lies (default: {split_id}/{image_id}.jpg, or "
+        "{image_id}.jpg if the annotations know no parts)",
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out images whose file is not there"
     )
     parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
     parser.add_argument("--pretrained", help="open_clip's tag of the weights")
@@ -69,7 +72,15 @@ def main() -> None:
     settings = ExtractSettings(
         args.model, args.pretrained, args.pool, args.dtype, args.caption_template
     )
-    folder = extract(source, settings, args.out, args.batch_size, args.device, args.workers)
+    folder = extract(
+        source,
+        settings,
+        args.out,
+        args.batch_size,
+        args.device,
+        args.workers,
+        skip_missing=args.skip_missing,
+    )
     if Rank.from_environment().index != 0:
         return
     records = folder.shards.values()

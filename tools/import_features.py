@@ -29,8 +29,11 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the feature store")
     parser.add_argument(
         "--pattern",
-        default="{split_id}/{image_id}.npz",
-        help="where an image's file lies (default: %(default)s)",
+        help="where an image's file lies (default: where the released code looks, "
+        "img_sp{split_id}/{image_id}.npz, or img/{image_id}.npz if there are no parts)",
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out images whose file is not there"
     )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument("--shard-size", type=int, default=1000, help="images a shard")
@@ -41,7 +44,15 @@ def main() -> None:
     settings = ImportSettings(
         args.model, args.pretrained, args.pattern, args.dtype, args.shard_size
     )
-    folder = import_features(args.features, pairs, settings, args.out, args.device, args.workers)
+    folder = import_features(
+        args.features,
+        pairs,
+        settings,
+        args.out,
+        args.device,
+        args.workers,
+        skip_missing=args.skip_missing,
+    )
     if Rank.from_environment().index != 0:
         return
     records = folder.shards.values()

@@ -137,15 +137,17 @@ class FeatureStore:
         if not folder.shards or not folder.complete:
             raise ValueError(
                 f"{self.path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
-                "run the same command again to finish it"
+                "run the command that made it again"
             )
+        info = folder.manifest["info"]
         damaged = folder.damaged(checksums=False)
+        if info.get("clip_head") and not self.clip_head.is_file():
+            damaged.append(CLIP_HEAD)
         if damaged:
             raise ValueError(
                 f"files of {self.path} are missing or cut: {', '.join(damaged)}; "
-                "run the same command again to make them anew"
+                "run the command that made it again"
             )
-        info = folder.manifest["info"]
         self.num_patches: int = info["num_patches"]
         self.patch_dim: int = info["patch_dim"]
         self.clip_dim: int = info["clip_dim"]

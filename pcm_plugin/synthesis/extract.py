@@ -1,10 +1,12 @@
 """Images and captions to a feature store, through any CLIP of open_clip."""
 
-import contextlib
+import functools
 import hashlib
+import io
 import itertools
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import name_by_content, write_bytes
+from pcm_plugin.datasets.durable import name_by_content, sha256, write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
@@ -28,6 +31,7 @@ CLIP_SCORE_SCALE = 2.5
 """CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
 
 _TEXT_BATCH = 256
+_POLL_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +88,13 @@ def extract(
     device: str | None = None,
     workers: int = 4,
     rank: Rank | None = None,
+    skip_missing: bool = False,
 ) -> ShardFolder:
     """Compute the features of all images and captions of a source.
 
     A run over a store that has shards already makes those that are missing; several ranks share
     them, and all return when the store is complete. An image that cannot
-    be read is logged, listed under ``left_out`` in its shard's record, and left out.
+    be decoded is logged, listed under ``left_out`` in its shard's record, and left out.
 
     Args:
         source: What :func:`~pcm_plugin.synthesis.sources.open_source` gives.
@@ -99,12 +104,14 @@ def extract(
         device: Where to work. Defaults to a GPU if there is one.
         workers: Threads that read and resize images. Defaults to 4.
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        skip_missing: Whether to leave out images whose file is not there, as those that cannot be
+            decoded. Defaults to False: a disk that is away must not make a store without them.
 
     Returns:
         The finished store's folder.
 
     Raises:
-        FileNotFoundError: If the model's folder is missing.
+        FileNotFoundError: If the model's folder or an image is missing.
         ValueError: If the store was made with other settings, or of other images, or if not one
             image of the first shard, or of a large one, can be read, or a number is out of range.
     """
@@ -115,54 +122,79 @@ def extract(
     record = settings.as_record() | {"source": source.settings}
     device = device or rank.device()
     folder = ShardFolder.resume(out, FORMAT, record, source.shards)
-    clip: OpenCLIPBackbone | None = None
-    head = ""
+
+    @functools.cache
+    def model() -> tuple[OpenCLIPBackbone, str]:
+        # Only who has something to do waits for a model to be loaded.
+        clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+        head = write_head(folder, clip)
+        return clip.to(device), head
+
     with steady_threads(device), ThreadPoolExecutor(workers) as pool:
         for index, tick in share(folder, source.shards, rank, "extract"):
-            # Only who has something to do waits for a model to be loaded.
-            if clip is None:
-                clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
-                head = write_head(folder, clip)
-                clip = clip.to(device)
+            clip, head = model()
             shard = source.shards[index]
-            _extract_shard(folder, source, shard, settings, clip, batch_size, pool, tick, head)
+            read = functools.partial(_load, clip, skip_missing)
+            images = _ahead(pool, read, source.read(shard), 2 * batch_size)
+            _extract_shard(folder, images, shard, settings, clip, batch_size, tick, head)
+    if not has_head(folder):
+        model()
     return folder
+
+
+def has_head(folder: ShardFolder) -> bool:
+    """Whether CLIP's head is in a store as it was written."""
+    path = folder.path / CLIP_HEAD
+    return path.is_file() and sha256(path) == folder.manifest["info"]["clip_head"]
 
 
 def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str:
     """Put CLIP's head into a store, unless it is there, and give its SHA-256."""
     data, path = save(clip.clip_head()), folder.path / CLIP_HEAD
-    if not path.is_file() or path.read_bytes() != data:
-        # Another process that writes it at this moment writes the same.
-        with contextlib.suppress(BlockingIOError):
+    while not path.is_file() or path.read_bytes() != data:
+        # Another process may write the same at this moment; it may also be killed at it.
+        try:
             write_bytes(path, data)
+        except BlockingIOError:
+            time.sleep(_POLL_SECONDS)
     return hashlib.sha256(data).hexdigest()
+
+
+def _load(
+    clip: OpenCLIPBackbone, skip_missing: bool, image: CaptionedImage
+) -> tuple[CaptionedImage, Tensor | str]:
+    """Pixels, or why there are none. A disk that fails is no broken image, and stops the work."""
+    try:
+        data = image.data()
+    except FileNotFoundError as error:
+        if not skip_missing:
+            raise FileNotFoundError(
+                f"no image {error.filename}: bring it, or leave out all that are missing with "
+                "--skip-missing"
+            ) from None
+        return image, "missing"
+    try:
+        return image, clip.preprocess(Image.open(io.BytesIO(data)))
+    except Exception as error:  # decoders of broken files raise whatever they meet
+        return image, f"{type(error).__name__}: {error}"
 
 
 @torch.inference_mode()
 def _extract_shard(
     folder: ShardFolder,
-    source: Source,
+    loaded: Iterator[tuple[CaptionedImage, Tensor | str]],
     shard: Shard,
     settings: ExtractSettings,
     clip: OpenCLIPBackbone,
     batch_size: int,
-    pool: ThreadPoolExecutor,
     tick: Callable[[int], None],
     head: str,
 ) -> None:
-    def load(image: CaptionedImage) -> tuple[CaptionedImage, Tensor | str]:
-        try:
-            return image, clip.preprocess(image.decode())
-        except Exception as error:  # decoders of broken files raise whatever they meet
-            return image, f"{type(error).__name__}: {error}"
-
     dtype = getattr(torch, settings.dtype)
     device = next(clip.clip.parameters()).device
     images: list[CaptionedImage] = []
     left_out: dict[str, str] = {}
     parts: list[tuple[Tensor, ...]] = []
-    loaded = _ahead(pool, load, source.read(shard), 2 * batch_size)
     while batch := list(itertools.islice(loaded, batch_size)):
         kept = [(image, pixels) for image, pixels in batch if isinstance(pixels, Tensor)]
         for image, reason in batch:

@@ -19,28 +19,30 @@ class ReleasedPair(NamedTuple):
 
     Attributes:
         image_id: Its id.
-        split_id: The part, of eight, in which its files lie.
+        split_id: The part, of eight, in which its files lie; None where there are no parts.
         captions: Its captions, decoded; usually one.
-        clip_scores: 2.5 * cosine of each.
+        clip_scores: 2.5 * cosine of each; None where they are not given.
     """
 
     image_id: str
-    split_id: str
+    split_id: str | None
     captions: list[str]
-    clip_scores: list[float]
+    clip_scores: list[float] | None
 
     def place(self, pattern: str) -> str:
         """Where a file of it lies, by a pattern with ``{split_id}`` and ``{image_id}``.
 
         Raises:
-            ValueError: If the pattern has other fields.
+            ValueError: If the pattern has other fields, or a part that is not given.
         """
+        known = {"image_id": self.image_id}
+        if self.split_id is not None:
+            known["split_id"] = self.split_id
         try:
-            return pattern.format(split_id=self.split_id, image_id=self.image_id)
+            return pattern.format(**known)
         except (LookupError, ValueError):
-            raise ValueError(
-                f"pattern={pattern!r}: give one with {{split_id}} and {{image_id}} alone"
-            ) from None
+            fields = " and ".join(f"{{{key}}}" for key in sorted(known, reverse=True))
+            raise ValueError(f"pattern={pattern!r}: give one with {fields} alone") from None
 
 
 class _DType:
@@ -104,7 +106,7 @@ def read_released_annotations(
 
     Args:
         path: A pickle of a list of ``{image_id, split_id, tokens_ids (n, 20), target_ids (n, 20),
-            clipscore}``.
+            clipscore}``; ``split_id`` and ``clipscore`` may be missing.
         vocabulary: The ``vocabulary.txt`` released with it, which gives the words.
 
     Returns:
@@ -126,16 +128,16 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
     for number, row in enumerate(rows):
         place = f"{path}: entry {number}"
         try:
-            targets = row["target_ids"].value
-            scores = row["clipscore"]
-            image_id, split_id = row["image_id"], row["split_id"]
+            targets, image_id = row["target_ids"].value, row["image_id"]
         except (KeyError, TypeError, AttributeError):
-            raise ValueError(f"{place}: no image_id, split_id, target_ids and clipscore") from None
+            raise ValueError(f"{place}: no image_id and target_ids") from None
+        # The released loader takes entries without these two as well.
+        split_id, scores = row.get("split_id"), row.get("clipscore", [])
         scores = np.atleast_1d(scores.value if isinstance(scores, _Array) else scores).ravel()
         if (
             targets.ndim != 2
             or targets.dtype.kind not in "iu"
-            or len(scores) not in (1, len(targets))
+            or len(scores) not in (0, 1, len(targets))
         ):
             raise ValueError(f"{place}: target_ids {targets.shape} with {len(scores)} clipscores")
         # Released as unsigned in some files, where the padding of -1 is the largest number.
@@ -148,5 +150,6 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
                 "give the one that was released with this file"
             )
         captions = [vocabulary.decode(ids[ids != IGNORED]) for ids in targets]
-        each = np.broadcast_to(scores, len(targets)).astype(float).tolist()
-        yield ReleasedPair(str(image_id), str(split_id), captions, each)
+        each = np.broadcast_to(scores, len(targets)).astype(float).tolist() if len(scores) else None
+        part = None if split_id is None else str(split_id)
+        yield ReleasedPair(str(image_id), part, captions, each)

@@ -1,9 +1,9 @@
 """The released features, an ``.npz`` an image, gathered into a feature store."""
 
 import functools
+import io
 import math
 import os
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +18,12 @@ from pcm_plugin.datasets.durable import fingerprint
 from pcm_plugin.datasets.feature_store import FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.extract import encode_texts, model_identity, write_head
+from pcm_plugin.synthesis.extract import (
+    CLIP_SCORE_SCALE,
+    encode_texts,
+    model_identity,
+    write_head,
+)
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.released_annotations import ReleasedPair
 from pcm_plugin.synthesis.sharing import share
@@ -34,14 +39,16 @@ class ImportSettings:
         model: The CLIP that made them, by open_clip's name; it gives the head and the captions'
             features, which were not released.
         pretrained: open_clip's tag of its weights.
-        pattern: Where an image's file lies, with ``{split_id}`` and ``{image_id}``.
+        pattern: Where an image's file lies, with ``{split_id}`` and ``{image_id}``. Defaults to
+            where the released loader looks: ``'img_sp{split_id}/{image_id}.npz'``, or
+            ``'img/{image_id}.npz'`` if the annotations know no parts.
         dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
         shard_size: Images a shard. Defaults to 1,000.
     """
 
     model: str
     pretrained: str | None = None
-    pattern: str = "{split_id}/{image_id}.npz"
+    pattern: str | None = None
     dtype: str = "float16"
     shard_size: int = 1000
 
@@ -60,6 +67,7 @@ def import_features(
     device: str | None = None,
     workers: int = 4,
     rank: Rank | None = None,
+    skip_missing: bool = False,
 ) -> ShardFolder:
     """Write a feature store of the released ``.npz`` files.
 
@@ -74,19 +82,23 @@ def import_features(
         device: Where the captions are encoded. Defaults to a GPU if there is one.
         workers: Threads that read files. Defaults to 4.
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        skip_missing: Whether to leave out images whose file is not there, as those that cannot be
+            read. Defaults to False.
 
     Returns:
         The finished store's folder.
 
     Raises:
-        FileNotFoundError: If none of the first files is where the pattern says.
+        FileNotFoundError: If a file is not where the pattern says.
         ValueError: If the features are not of this CLIP's width, the store was made with other
             settings, or not one file of a shard, or of the first, can be read.
     """
     root, rank = Path(root), rank or Rank.from_environment()
     first = [_path(root, pair, settings) for pair in pairs[:_LOOKED_FOR]]
     if not any(path.is_file() for path in first):
-        raise FileNotFoundError(f"no {first[0]}: give --pattern with {{split_id}} and {{image_id}}")
+        raise FileNotFoundError(
+            f"no {first[0]}: give --pattern, such as 'img_sp{{split_id}}/{{image_id}}.npz'"
+        )
     size = settings.shard_size
     chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     plan = [
@@ -97,10 +109,16 @@ def import_features(
     device = device or rank.device()
     clip = OpenCLIPBackbone(settings.model, settings.pretrained)
     shape = _shape_of(first, clip)
+    pool = math.isqrt(clip.num_patches // max(1, shape[0]))
+    if pool**2 * shape[0] != clip.num_patches:
+        raise ValueError(
+            f"{root} has {shape[0]} patches an image, which {clip.model_name} with its "
+            f"{clip.num_patches} does not give, pooled or not: give the CLIP that made them"
+        )
     made_with = {
         "model": model_identity(settings.model),
         "pretrained": settings.pretrained,
-        "pool": math.isqrt(clip.num_patches // shape[0]),
+        "pool": pool,
         "dtype": settings.dtype,
         "caption_template": "{}",
         "source": source,
@@ -108,22 +126,33 @@ def import_features(
     folder = ShardFolder.resume(out, FORMAT, made_with, plan)
     head = write_head(folder, clip)
     clip = clip.to(device)
-    with steady_threads(device), ThreadPoolExecutor(workers) as pool:
+    with steady_threads(device), ThreadPoolExecutor(workers) as threads:
         for index, tick in share(folder, plan, rank, "import"):
-            part = functools.partial(_read, root, settings, shape)
-            found = list(zip(chunks[index], pool.map(part, chunks[index]), strict=True))
+            part = functools.partial(_read, root, settings, shape, skip_missing)
+            found = list(zip(chunks[index], threads.map(part, chunks[index]), strict=True))
             _write(folder, plan[index], found, settings, shape, clip, head)
             tick(plan[index].count)
     return folder
 
 
 def _read(
-    root: Path, settings: ImportSettings, shape: tuple[int, ...], pair: ReleasedPair
+    root: Path,
+    settings: ImportSettings,
+    shape: tuple[int, ...],
+    skip_missing: bool,
+    pair: ReleasedPair,
 ) -> tuple[Tensor, Tensor] | str:
+    path = _path(root, pair, settings)
     try:
-        patches, whole = read_npz(_path(root, pair, settings))
-    except Exception as error:  # readers of broken files raise whatever they meet
-        return f"{type(error).__name__}: {error}"
+        patches, whole = read_npz(path)
+    except FileNotFoundError:
+        if not skip_missing:
+            raise FileNotFoundError(
+                f"no {path}: bring it, or leave out all that are missing with --skip-missing"
+            ) from None
+        return "missing"
+    except ValueError as error:
+        return str(error)
     if (*patches.shape, len(whole)) != shape:
         return f"features {tuple(patches.shape)} and ({len(whole)},), others have {shape}"
     return patches, whole
@@ -143,31 +172,46 @@ def _write(
     if not kept and shard.tells():
         image_id, reason = next(iter(left_out.items()))
         raise ValueError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
-    texts = [text for pair, _ in kept for text in pair.captions]
-    dtype = getattr(torch, settings.dtype)
+    texts = encode_texts(clip, [text for pair, _ in kept for text in pair.captions]).cpu()
+    patches, whole = torch.empty(0, *shape[:2]), torch.empty(0, shape[2])
+    if kept:
+        patches, whole = (torch.stack(part) for part in zip(*(f for _, f in kept), strict=True))
     write_shard(
         folder,
         shard,
         [{"image_id": pair.image_id, "captions": pair.captions} for pair, _ in kept],
-        torch.stack([torch.empty(shape[:2]), *(feats[0] for _, feats in kept)])[1:].to(dtype),
-        torch.stack([torch.empty(shape[2]), *(feats[1] for _, feats in kept)])[1:],
-        encode_texts(clip, texts).cpu(),
-        torch.tensor([score for pair, _ in kept for score in pair.clip_scores]),
+        patches.to(getattr(torch, settings.dtype)),
+        whole,
+        texts,
+        _scores([pair for pair, _ in kept], whole, texts),
         head,
         left_out=left_out,
     )
+
+
+def _scores(pairs: list[ReleasedPair], whole: Tensor, texts: Tensor) -> Tensor:
+    """The released CLIP scores; those that are missing, computed."""
+    owners = torch.tensor([len(pair.captions) for pair in pairs], dtype=torch.int64)
+    found = CLIP_SCORE_SCALE * (texts * whole.repeat_interleave(owners, dim=0)).sum(-1)
+    parts = zip(pairs, found.split(owners.tolist()), strict=True)
+    each = [own if p.clip_scores is None else torch.tensor(p.clip_scores) for p, own in parts]
+    return torch.cat(each) if each else found
 
 
 def read_npz(path: Path) -> tuple[Tensor, Tensor]:
     """Patch features (N, Dv) and the normalised global feature (Dc,) of a released file.
 
     Raises:
-        ValueError: If it holds something else.
+        OSError: If it is missing, or the disk fails.
+        ValueError: If it is damaged or holds something else.
     """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is missing, cut or no .npz file")
-    with np.load(path, allow_pickle=False) as content:
-        patches, whole = content["features"], content["g_feature"]
+    data = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as content:
+            patches, whole = content["features"], content["g_feature"]
+    except Exception as error:  # readers of broken files raise whatever they meet
+        what = "it is no .npz" if not data.startswith(b"PK") else f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be read: {what}") from None
     if patches.ndim != 2 or whole.ndim != 2 or len(whole) != 1:
         raise ValueError(f"features {patches.shape}, g_feature {whole.shape}: not (N, Dv), (1, Dc)")
     return torch.from_numpy(patches).float(), F.normalize(torch.from_numpy(whole[0]).float(), dim=0)
@@ -179,7 +223,7 @@ def _shape_of(paths: list[Path], clip: OpenCLIPBackbone) -> tuple[int, int, int]
         try:
             patches, whole = read_npz(path)
             break
-        except Exception as error:  # as in _read
+        except (FileNotFoundError, ValueError) as error:
             reason = error
     else:
         raise ValueError(f"none of the first {len(paths)} files can be read; the last: {reason}")
@@ -193,4 +237,5 @@ def _shape_of(paths: list[Path], clip: OpenCLIPBackbone) -> tuple[int, int, int]
 
 
 def _path(root: Path, pair: ReleasedPair, settings: ImportSettings) -> Path:
-    return root / pair.place(settings.pattern)
+    known = "img/{image_id}.npz" if pair.split_id is None else "img_sp{split_id}/{image_id}.npz"
+    return root / pair.place(settings.pattern or known)

@@ -1,6 +1,5 @@
 """Where images with captions come from: shards that ``generate`` wrote, or files in folders."""
 
-import io
 import itertools
 import json
 import os
@@ -8,8 +7,6 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-
-from PIL import Image
 
 from pcm_plugin.datasets.coco import CocoImage, read_coco_images
 from pcm_plugin.datasets.durable import fingerprint, sha256
@@ -41,10 +38,13 @@ class CaptionedImage(NamedTuple):
     encoded: bytes | Path
     is_file: bool
 
-    def decode(self) -> Image.Image:
-        """Read the image."""
-        encoded = self.encoded
-        return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded)
+    def data(self) -> bytes:
+        """The bytes of the image.
+
+        Raises:
+            OSError: If its file is missing or cannot be read.
+        """
+        return self.encoded if isinstance(self.encoded, bytes) else self.encoded.read_bytes()
 
     def as_record(self) -> dict[str, Any]:
         """What a feature store keeps of it."""
@@ -74,13 +74,13 @@ class GeneratedImages:
         if not folder.complete:
             raise ValueError(
                 f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
-                "run the same command again to finish it"
+                "run the command that made it again"
             )
         damaged = folder.damaged(checksums=False)
         if damaged:
             raise ValueError(
                 f"files of {path} are missing or cut: {', '.join(damaged)}; "
-                "run the same command again to make them anew"
+                "run the command that made it again"
             )
         self._path = path
         self.settings: dict[str, Any] = {"images": folder.manifest["fingerprint"]}
@@ -90,20 +90,32 @@ class GeneratedImages:
         ]
 
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
-        """Read the images of one archive in its order."""
-        with tarfile.open(self._path / f"{shard.name}.tar", "r:") as tar:
-            for _, members in itertools.groupby(tar, lambda m: m.name.partition(".")[0]):
-                files = {m.name: tar.extractfile(m).read() for m in members}  # type: ignore
-                facts = [files.pop(name) for name in list(files) if name.endswith(".json")]
-                if len(facts) != 1 or len(files) != 1:
-                    raise ValueError(
-                        f"{self._path / shard.name}.tar holds {sorted(files)}, which is no image "
-                        f"with its .json: tools/store.py verify {self._path} says what was changed"
-                    )
-                facts = json.loads(facts[0])
-                ((name, data),) = files.items()
-                place = f"{shard.name}.tar/{name}"
-                yield CaptionedImage(facts["id"], [facts["caption"]], place, data, False)
+        """Read the images of one archive in its order.
+
+        Raises:
+            ValueError: If it does not hold what was written.
+        """
+        path, found = self._path / f"{shard.name}.tar", 0
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for _, members in itertools.groupby(tar, lambda m: m.name.partition(".")[0]):
+                    files = {m.name: tar.extractfile(m).read() for m in members}  # type: ignore
+                    facts = [files.pop(name) for name in list(files) if name.endswith(".json")]
+                    if len(facts) != 1 or len(files) != 1:
+                        raise tarfile.TarError(f"{sorted(files)} is no image with its .json")
+                    about = json.loads(facts[0])
+                    ((name, data),) = files.items()
+                    place = f"{shard.name}.tar/{name}"
+                    found += 1
+                    yield CaptionedImage(about["id"], [about["caption"]], place, data, False)
+            # A damaged header ends an archive silently.
+            if found != shard.count:
+                raise tarfile.TarError(f"{found} of {shard.count} images can be read")
+        except (tarfile.TarError, json.JSONDecodeError, KeyError) as error:
+            raise ValueError(
+                f"{path} is not as it was written ({error}): delete it, and run the command that "
+                "made it again"
+            ) from error
 
 
 class ImageFolder:
@@ -131,7 +143,7 @@ class ImageFolder:
         if not any(file.is_file() for file in first):
             raise FileNotFoundError(
                 f"no {first[0]}, nor the files after it: the captions name other files than "
-                f"{path} holds (--pattern says where SynthImgCap's lie)"
+                f"{path} holds"
             )
         self._path = path
         self._chunks = {
@@ -183,22 +195,23 @@ def all_images(path: Path) -> list[CocoImage]:
 
 
 def released_images(
-    path: Path, annotations: Path, vocabulary: str | os.PathLike, pattern: str
+    annotations: Path, vocabulary: str | os.PathLike, pattern: str | None
 ) -> list[CocoImage]:
     """The images of SynthImgCap, their captions decoded from the released annotations.
 
     Args:
-        path: Folder of the images.
         annotations: The released pickle, read without executing it.
         vocabulary: The ``vocabulary.txt`` released with it.
-        pattern: Where an image lies, with ``{split_id}`` and ``{image_id}``.
+        pattern: Where an image lies, with ``{split_id}`` and ``{image_id}``. None for
+            ``'{split_id}/{image_id}.jpg'``, or without the first if there are no parts.
 
     Raises:
         ValueError: If pattern, annotations or vocabulary are not what they should be.
     """
     pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
-    images = [CocoImage(p.image_id, p.place(pattern), p.captions) for p in pairs]
-    return images
+    parts = pairs[0].split_id is not None
+    pattern = pattern or ("{split_id}/{image_id}.jpg" if parts else "{image_id}.jpg")
+    return [CocoImage(p.image_id, p.place(pattern), p.captions) for p in pairs]
 
 
 def open_source(
@@ -206,7 +219,7 @@ def open_source(
     captions: CaptionFile | str | os.PathLike | None,
     shard_size: int,
     vocabulary: str | os.PathLike | None = None,
-    pattern: str = "{split_id}/{image_id}.jpg",
+    pattern: str | None = None,
 ) -> Source:
     """Tell generated shards from a folder of image files.
 
@@ -243,8 +256,12 @@ def open_source(
     if not isinstance(captions, CaptionFile) and Path(captions).suffix in (".pkl", ".pickle"):
         if vocabulary is None:
             raise ValueError(f"{captions} holds numbers for words: give its vocabulary.txt too")
-        released = released_images(path, Path(captions), vocabulary, pattern)
-        return ImageFolder(path, released, shard_size, _known(captions, vocabulary=vocabulary))
+        released = released_images(Path(captions), vocabulary, pattern)
+        known = _known(captions, vocabulary=vocabulary)
+        try:
+            return ImageFolder(path, released, shard_size, known)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}: --pattern says where they lie") from None
     file = CaptionFile.of(captions)
     options = {} if file.split is None else {"split": file.split}
     return ImageFolder(path, captioned_images(file), shard_size, _known(file.path) | options)

@@ -83,7 +83,7 @@ def test_a_tar_cut_in_half(tmp_path, models, images):
     result = extract(tmp_path, models, images)
     assert result.code == 1
     assert "missing or cut: shard-00001.tar" in result.output
-    assert "run the same command again" in result.output
+    assert "run the command that made it again" in result.output
     assert generate(tmp_path, models).code == 0
     assert tar.read_bytes() == whole
     assert extract(tmp_path, models, images).code == 0
@@ -142,4 +142,4 @@ def test_an_archive_with_something_else_in_it(tmp_path, models, images):
         archive.add(tmp_path / "captions.txt", "captions.txt")
     result = extract(tmp_path, models, images)
     assert result.code == 1
-    assert "holds ['captions.txt'], which is no image with its .json" in result.output
+    assert "['captions.txt'] is no image with its .json" in result.output

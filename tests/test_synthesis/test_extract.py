@@ -43,10 +43,10 @@ def images(tmp_path):
     return folder
 
 
-def run(images, clip, out, shard_size=3, batch_size=2, **settings):
+def run(images, clip, out, shard_size=3, batch_size=2, skip_missing=False, **settings):
     source = open_source(images, images.parent / "captions.json", shard_size)
     settings = ExtractSettings(clip, **{**SETTINGS, **settings})
-    return extract(source, settings, out, batch_size, "cpu")
+    return extract(source, settings, out, batch_size, "cpu", skip_missing=skip_missing)
 
 
 def contents(folder):
@@ -136,16 +136,32 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+def test_a_lost_or_damaged_head_is_made_again(tmp_path, images, clip):
+    run(images, clip, tmp_path / "store")
+    head = tmp_path / "store" / "clip_head.safetensors"
+    good = head.read_bytes()
+    head.unlink()
+    with pytest.raises(ValueError, match=r"missing or cut: clip_head\.safetensors"):
+        FeatureStore(tmp_path / "store")
+    run(images, clip, tmp_path / "store")
+    assert head.read_bytes() == good
+    head.write_bytes(good[:-1] + b"?")
+    run(images, clip, tmp_path / "store")
+    assert head.read_bytes() == good
+
+
 def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
     (images / "2.png").write_bytes((images / "2.png").read_bytes()[:300])
     (images / "0.png").unlink()
-    folder = run(images, clip, tmp_path / "store", shard_size=4)
+    with pytest.raises(FileNotFoundError, match=r"no image .*0.png: .*--skip-missing"):
+        run(images, clip, tmp_path / "store", shard_size=4)
+    folder = run(images, clip, tmp_path / "store", shard_size=4, skip_missing=True)
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["11", "13"]
     assert [store.captions(i) for i in range(2)] == [CAPTIONS[1], CAPTIONS[3]]
     left_out = folder.shards["shard-00000"]["left_out"]
     assert list(left_out) == ["0.png", "2.png"]
-    assert left_out["0.png"].startswith("FileNotFoundError")
+    assert left_out["0.png"] == "missing"
     assert "left out 2.png: " in caplog.text
     (images / "0.png").touch()
     for file in images.iterdir():
@@ -219,6 +235,21 @@ def test_generated_shards_become_a_store(tmp_path, clip, monkeypatch, capsys):
     assert (tmp_path / "store" / "shard-00000.safetensors").stat().st_mtime_ns == first
 
 
+def test_a_damaged_archive_is_named(tmp_path, clip):
+    write_image_shards(tmp_path / "images", 3)
+    tar = tmp_path / "images" / "shard-00000.tar"
+    with tarfile.open(tar) as file:
+        second = file.getmembers()[2].offset
+    data = bytearray(tar.read_bytes())
+    data[second : second + 512] = bytes(512)
+    tar.write_bytes(data)
+    with pytest.raises(ValueError, match=r"shard-00000.tar is not as it was .*1 of 2 images"):
+        extract(
+            open_source(tmp_path / "images", None, 1), ExtractSettings(clip), tmp_path / "store"
+        )
+    assert not ShardFolder(tmp_path / "store", "pcm-features").shards
+
+
 def test_wrong_sources_are_named(tmp_path, images, clip):
     with pytest.raises(FileNotFoundError, match="no folder of images at"):
         open_source(tmp_path / "none", None, 10)
@@ -233,7 +264,7 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
         open_source(tmp_path / "shards", None, 10)
     more = [Shard(f"shard-{s:05d}", 2, "x") for s in range(5)]
     ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, more)
-    with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the same command"):
+    with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the command that"):
         open_source(tmp_path / "shards", None, 10)
     with pytest.raises(ValueError, match="batch_size=0: give at least 1"):
         run(images, clip, tmp_path / "store", batch_size=0)

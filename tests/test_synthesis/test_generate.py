@@ -261,7 +261,7 @@ def test_a_folder_that_grows_is_unfinished_until_it_has_grown(
         patch.setattr(Painter, "paint", dies)
         with pytest.raises(KeyboardInterrupt):
             generate(captions, settings, tmp_path / "out", limit=4)
-    with pytest.raises(ValueError, match="has 1 of 2 shards: run the same command again"):
+    with pytest.raises(ValueError, match="has 1 of 2 shards: run the command that made it again"):
         open_source(tmp_path / "out", None, 1)
 
 

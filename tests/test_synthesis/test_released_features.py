@@ -46,10 +46,10 @@ def released(tmp_path):
     clip = build_clip(tmp_path / "clip")
     generator = torch.Generator().manual_seed(0)
     for i in range(len(CAPTIONS)):
-        for kind in ("npz", "images"):
-            (tmp_path / kind / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        for folder in (f"npz/img_sp{i % 2}", f"images/{i % 2}"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
-            tmp_path / "npz" / str(i % 2) / f"{100 + i}.npz",
+            tmp_path / f"npz/img_sp{i % 2}" / f"{100 + i}.npz",
             features=torch.randn(16, 16, generator=generator).numpy(),
             g_feature=torch.randn(1, 8, generator=generator).numpy(),
         )
@@ -79,6 +79,8 @@ def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
     several = {**ENTRIES[0], "target_ids": np.concatenate([e["target_ids"] for e in ENTRIES[:2]])}
     expected = ReleasedPair("100", "0", ["a dog runs", "a cat"], [0.5, 0.5])
     assert read([{**several, "clipscore": 0.5}]) == [expected]
+    bare = {key: several[key] for key in ("image_id", "target_ids")}
+    assert read([bare]) == [ReleasedPair("100", None, ["a dog runs", "a cat"], None)]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
         ([{**ENTRIES[0], "target_ids": np.array([["x"]], dtype=object)}], "an array of type 'O8'"),
         ({"a": 1}, "holds no list"),
         ([], "holds no list"),
-        ([{"image_id": 1}], "entry 0: no image_id, split_id, target_ids and clipscore"),
+        ([{"image_id": 1}], "entry 0: no image_id and target_ids"),
         ([{**ENTRIES[0], "target_ids": np.zeros((2, 3))}], r"entry 0: target_ids \(2, 3\)"),
         ([{**ENTRIES[0], "target_ids": np.array([[9, 0]])}], "word 9, but the vocabulary has 5"),
         ([{**ENTRIES[0], "target_ids": np.array([[-7, 0]])}], "word -7, but the vocabulary has"),
@@ -112,22 +114,22 @@ def tool(tmp_path, name, *args, model, processes=1):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_released_features_become_a_store(released, tmp_path, processes):
-    command = [*FEATURES, "--dtype", "float32"]
-    (tmp_path / "npz/0/100.npz").unlink()
-    (tmp_path / "npz/1/103.npz").write_bytes(b"cut")
+    command = [*FEATURES, "--dtype", "float32", "--skip-missing"]
+    (tmp_path / "npz/img_sp0/100.npz").unlink()
+    (tmp_path / "npz/img_sp1/103.npz").write_bytes(b"cut")
     other = {"features": np.ones((9, 16)), "g_feature": np.ones((1, 8))}
-    np.savez(tmp_path / "npz/0/102.npz", **other)
+    np.savez(tmp_path / "npz/img_sp0/102.npz", **other)
     result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
     assert result.code == 0, result.output
     assert "2 images in 3 shards" in result.output
-    assert "left out 100: ValueError" in result.output
-    assert "npz/1/103.npz is missing, cut or no .npz file" in result.output
+    assert "left out 100: missing" in result.output
+    assert "npz/img_sp1/103.npz cannot be read: it is no .npz" in result.output
     assert "left out 102: features (9, 16) and (8,), others have (16, 16, 8)" in result.output
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["101", "104"]
     clip = OpenCLIPBackbone(released)
     for i, number in enumerate((1, 4)):
-        with np.load(tmp_path / f"npz/{number % 2}/{100 + number}.npz") as found:
+        with np.load(tmp_path / f"npz/img_sp{number % 2}/{100 + number}.npz") as found:
             assert torch.equal(store.patch_feats(i), torch.from_numpy(found["features"]))
             whole = F.normalize(torch.from_numpy(found["g_feature"][0]), dim=0)
             torch.testing.assert_close(store.global_feats(i), whole)
@@ -136,6 +138,25 @@ def test_released_features_become_a_store(released, tmp_path, processes):
         assert store.clip_scores[i] == pytest.approx(0.5 + 0.1 * number)
     assert store.clip_head.name == CLIP_HEAD
     assert store.clip_head.is_file()
+
+
+def test_without_parts_and_scores_both_are_found(released, tmp_path):
+    """Of Flickr30k there are no parts."""
+    (tmp_path / "npz/img").mkdir()
+    for file in (tmp_path / "npz").rglob("*.npz"):
+        file.rename(tmp_path / "npz/img" / file.name)
+    bare = [{k: e[k] for k in ("image_id", "target_ids")} for e in ENTRIES]
+    (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(bare))
+    result = tool(tmp_path, "import_features.py", *FEATURES, "--dtype", "float32", model=released)
+    assert result.code == 0, result.output
+    store = FeatureStore(tmp_path / "store")
+    for i in range(len(ENTRIES)):
+        cosine = store.global_feats(i) @ store.caption_feats(i)
+        assert store.clip_scores[i] == pytest.approx(2.5 * float(cosine), abs=1e-5)
+    (tmp_path / "npz/img/102.npz").unlink()
+    (tmp_path / "store/manifest.json").unlink()
+    result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
+    assert "npz/img/102.npz: bring it, or leave out all that are missing" in result.output
 
 
 def test_the_released_images_can_be_extracted(released, tmp_path):
@@ -149,11 +170,14 @@ def test_the_released_images_can_be_extracted(released, tmp_path):
 def test_wrong_input_is_said(released, tmp_path):
     importing = "import_features.py"
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
-    assert "images/0/100.npz: give --pattern" in result.output
+    assert "images/img_sp0/100.npz: give --pattern" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--pattern", "{split}.npz", model=released)
     assert "pattern='{split}.npz': give one with {split_id} and {image_id}" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--pattern", "{image_id}", model=released)
     assert "npz/100: give --pattern" in result.output
+    fewer = build_clip(tmp_path / "fewer", patch_size=8)
+    result = tool(tmp_path, importing, *FEATURES, model=fewer)
+    assert "has 16 patches an image, which" in result.output
     other = build_clip(tmp_path / "other", width=8)
     result = tool(tmp_path, importing, *FEATURES, model=other)
     assert "features of width 16 and 8, but" in result.output
