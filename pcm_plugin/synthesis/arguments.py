@@ -23,14 +23,14 @@ class KeyValues(argparse.Action):
         self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
     ) -> None:
         """Parse the values of one option."""
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = dict(getattr(namespace, self.dest) or {})
         for pair in values:
             key, equals, value = pair.partition("=")
             if not equals:
                 parser.error(f"{option_string} {pair}: give KEY=VALUE, quoted if it has spaces")
             try:
                 found[key] = ast.literal_eval(value)
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, TypeError):
                 found[key] = value
             if found[key] in ({}, set()):
                 found[key] = value

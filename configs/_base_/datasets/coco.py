@@ -2,6 +2,8 @@
 _base_ = "./feature_store.py"
 
 root = "data/coco"
+# Karpathy's splits.
+captions = "data/coco/dataset_coco.json"
 # SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.
 pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 

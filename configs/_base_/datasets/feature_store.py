@@ -1,7 +1,6 @@
 # Training on the stored features of synthetic images, evaluation on those of real ones. Datasets
-# build on this and say where their files are:
-#   {root}/captions_{train,val,test}.json  captions in COCO's form
-#   {root}/images                          the real images of val and test
+# build on this and say where their files are: `captions`, a file that knows splits (Karpathy's),
+# and {root}/images, the real images of val and test.
 
 train_dataloader = dict(
     batch_size=32,
@@ -32,21 +31,22 @@ test_cfg = dict()
 # has its path, and what makes it.
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
 _train_store = (
-    "python tools/generate.py {root}/captions_train.json --pipeline {pipeline}"
+    "python tools/generate.py {captions} --pipeline {pipeline} --dtype float16 --batch-size 16"
+    " --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
     " --out {root}/synthetic && python tools/extract.py {root}/synthetic"
     + _features
     + "{train_dataloader[dataset][store]}"
 )
-_real_store = "python tools/extract.py {root}/images --captions {root}/captions_%s.json"
+_real_store = "python tools/extract.py {root}/images --captions {captions} --split %s"
 prerequisites = [
     dict(
         key="model.vocabulary",
-        command="python tools/build_vocabulary.py {root}/captions_train.json --out {path}",
+        command="python tools/build_vocabulary.py {captions} --out {path}",
     ),
     # The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.
     dict(
         key="model.neck.concepts",
-        command="python tools/build_concepts.py --captions {root}/captions_train.json"
+        command="python tools/build_concepts.py --captions {captions}"
         " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}",
     ),
     dict(key="model.neck.clip_head", command=_train_store),
