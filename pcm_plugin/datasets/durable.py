@@ -1,10 +1,12 @@
 """Files that are there whole or not at all, whatever kills the writer."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +29,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         BlockingIOError: If another process is writing the same path at this moment.
         OSError: If the disk is full; it names the path.
     """
-    beside = path.with_name(f".{path.name}.part")
+    # The machine is in its name: not all network file systems lock across machines.
+    beside = path.with_name(f".{path.name}.{socket.gethostname()}.part")
     try:
         with _claimed(beside, path) as file:
             try:
@@ -53,7 +56,8 @@ def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
     while True:
         with open(os.open(beside, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with naming_locks(path):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BlockingIOError(
                     f"another process is writing {path}: let it end first"
@@ -61,6 +65,24 @@ def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
             if _is_at(file, beside):
                 yield file
                 return
+
+
+@contextlib.contextmanager
+def naming_locks(path: str | os.PathLike) -> Iterator[None]:
+    """Say what is wrong where a file system knows no locks.
+
+    Raises:
+        OSError: If that is what the system says.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise OSError(
+                f"the file system of {path} knows no locks ({error.strerror}): mount it with them "
+                "(Lustre: -o flock; NFS: with lockd, or version 4), or take another"
+            ) from None
+        raise
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:

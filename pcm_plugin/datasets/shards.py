@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
+from pcm_plugin.datasets.durable import fingerprint, naming_locks, sha256, write_json
 
 VERSION = 1
 _MANY = 20
@@ -229,7 +229,8 @@ def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
 def _locked(folder: Path) -> Iterator[None]:
     # A file of its own: network file systems lock no folders, and the manifest is replaced.
     with open(folder / ".lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with naming_locks(folder):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

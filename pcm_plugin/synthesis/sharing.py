@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from pcm_plugin.datasets.durable import naming_locks
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 
@@ -36,39 +37,44 @@ def share(
         Index of a shard to make, and a function that takes the number of samples done since the
         last call. The caller lists the shard before it asks for the next.
     """
-
-    def finished(shard: Shard) -> bool:
-        record = folder.manifest["shards"].get(shard.name)
-        return record is not None and record["digest"] == shard.digest
-
-    open_ = [i for i, shard in enumerate(wanted) if not finished(shard)]
+    open_ = _open(folder, wanted)
     if not open_:
         return
-    done = sum(shard.count for shard in wanted) - sum(wanted[i].count for i in open_)
     with (
         open(folder.path / ".claims", "ab") as claims,
-        _Progress(folder, rank, sum(shard.count for shard in wanted), done, title, unit) as bar,
+        _Progress(folder, rank, wanted, title, unit) as bar,
     ):
         while open_:
-            held = []
             for i in open_:
                 if not _take(claims, i):
-                    held.append(i)
                     continue
                 folder.reload()
-                if not finished(wanted[i]):
+                if not _is_finished(folder, wanted[i]):
                     yield i, bar.update
+                    bar.next_shard()
                 _release(claims, i)
             folder.reload()
-            open_ = [i for i in held if not finished(wanted[i])]
+            # Of all: on a file system whose locks hold on one machine alone, one that is finished
+            # may have been unlisted by another's listing.
+            open_ = _open(folder, wanted)
             if open_:
                 time.sleep(_POLL_SECONDS)
                 bar.update(0)
 
 
+def _open(folder: ShardFolder, wanted: Sequence[Shard]) -> list[int]:
+    return [i for i, shard in enumerate(wanted) if not _is_finished(folder, shard)]
+
+
+def _is_finished(folder: ShardFolder, shard: Shard) -> bool:
+    record = folder.manifest["shards"].get(shard.name)
+    return record is not None and record["digest"] == shard.digest
+
+
 def _take(claims: BinaryIO, i: int) -> bool:
     try:
-        fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, i)
+        with naming_locks(claims.name):
+            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, i)
     except (BlockingIOError, PermissionError):
         return False
     return True
@@ -79,15 +85,28 @@ def _release(claims: BinaryIO, i: int) -> None:
 
 
 class _Progress:
-    """A bar over all ranks: each writes what it has done into its slot of one small file."""
+    """A bar over all ranks: shards that are listed, and what each rank has of the one in its hands.
+
+    That is in the rank's slot of one small file.
+    """
 
     def __init__(
-        self, folder: ShardFolder, rank: Rank, total: int, done: int, title: str, unit: str
+        self, folder: ShardFolder, rank: Rank, wanted: Sequence[Shard], title: str, unit: str
     ) -> None:
-        self._rank, self._total, self._before, self._own = rank, total, done, 0
+        self._folder, self._rank, self._wanted, self._own = folder, rank, wanted, 0
+        self._total = sum(shard.count for shard in wanted)
+        self._manifest_time, self._listed = -1, 0
         self._slots = os.open(folder.path / ".progress", os.O_RDWR | os.O_CREAT, 0o666)
+        if rank.index == 0:
+            # Slots of a run that was killed; who is at work already writes its own anew.
+            os.ftruncate(self._slots, 0)
         self._bar = tqdm(
-            total=total, initial=done, unit=unit, desc=title, disable=rank.index != 0, smoothing=0.1
+            total=self._total,
+            initial=self._count(),
+            unit=unit,
+            desc=title,
+            disable=rank.index != 0,
+            smoothing=0.1,
         )
 
     def __enter__(self) -> "_Progress":
@@ -98,11 +117,23 @@ class _Progress:
         self._bar.close()
         os.close(self._slots)
 
+    def next_shard(self) -> None:
+        """The shard in hand is listed, and counts as such."""
+        self._own = 0
+        self.update(0)
+
     def update(self, count: int) -> None:
         self._own += count
         os.pwrite(self._slots, _SLOT.pack(self._own), self._rank.index * _SLOT.size)
         if self._rank.index == 0:
-            data = os.pread(self._slots, self._rank.count * _SLOT.size, 0)
-            whole = data[: len(data) // _SLOT.size * _SLOT.size]
-            now = self._before + sum(value for (value,) in _SLOT.iter_unpack(whole))
-            self._bar.update(min(now, self._total) - self._bar.n)
+            self._bar.update(max(0, min(self._count(), self._total) - self._bar.n))
+
+    def _count(self) -> int:
+        changed = (self._folder.path / "manifest.json").stat().st_mtime_ns
+        if changed != self._manifest_time:
+            self._folder.reload()
+            listed = (s.count for s in self._wanted if _is_finished(self._folder, s))
+            self._manifest_time, self._listed = changed, sum(listed)
+        data = os.pread(self._slots, self._rank.count * _SLOT.size, 0)
+        whole = data[: len(data) // _SLOT.size * _SLOT.size]
+        return self._listed + sum(value for (value,) in _SLOT.iter_unpack(whole))

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import socket
 import sys
 import tarfile
 from dataclasses import replace
@@ -88,9 +89,11 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, captions, setting
         "shard-00000.tar",
         "shard-00001.tar",
     }
-    (tmp_path / "killed" / ".shard-00002.tar.part").write_text("left by a process that was killed")
+    left = tmp_path / "killed" / f".shard-00002.tar.{socket.gethostname()}.part"
+    left.write_text("left by a process that was killed")
     generate(captions, settings, tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert not left.exists()
 
 
 def test_a_second_run_loads_no_pipeline(tmp_path, captions, settings, monkeypatch):

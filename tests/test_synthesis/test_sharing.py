@@ -1,6 +1,9 @@
+import errno
 import multiprocessing
 import os
+import re
 import signal
+import struct
 import time
 
 import pytest
@@ -71,6 +74,52 @@ def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
     shown = capfd.readouterr().err
     assert "120/120" in shown
     assert shown.count("work: 100%") == 1
+
+
+def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path, capfd):
+    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    folder.add(WANTED[0], [], 10)
+    # Of a run of three that was killed.
+    (tmp_path / ".progress").write_bytes(struct.pack("<3q", 7, 9, 8))
+    shown = []
+    for i, tick in share(folder, WANTED, Rank(0, 3), "work"):
+        tick(4)
+        tick(6)
+        shown.append(capfd.readouterr().err)
+        folder.add(WANTED[i], [], 10)
+        time.sleep(0.11)  # what tqdm waits before it shows more
+    assert "10/120" in shown[0]
+    counts = [int(n) for n in re.findall(r"(\d+)/120", "".join(shown))]
+    assert counts == sorted(counts)
+    assert max(counts[:5]) <= 50
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+img/s\]", "".join(shown))
+
+
+def test_what_another_machine_unlisted_is_made_again(tmp_path):
+    """With locks of one machine alone, two manifests may overwrite each other."""
+    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    made = []
+    for i, _ in share(folder, WANTED, Rank(), "work"):
+        before = (tmp_path / "manifest.json").read_bytes()
+        folder.add(WANTED[i], [], 10)
+        if made.count(5) == 0 and i == 5:
+            (tmp_path / "manifest.json").write_bytes(before)
+        made.append(i)
+    assert made == [*range(len(WANTED)), 5]
+    assert ShardFolder(tmp_path, "x").complete
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    monkeypatch.setattr("fcntl.lockf", refuses)
+    with pytest.raises(OSError, match=r"claims knows no locks \(No locks available\): mount"):
+        next(share(folder, WANTED, Rank(), "work"))
+    monkeypatch.setattr("fcntl.flock", refuses)
+    with pytest.raises(OSError, match=f"{tmp_path} knows no locks"):
+        folder.add(WANTED[0], [], 10)
 
 
 @pytest.mark.parametrize(
