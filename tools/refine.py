@@ -25,7 +25,11 @@ def main() -> None:
     parser.add_argument("--method", default="sync", choices=["sync", "filter"])
     parser.add_argument("--num-images", type=int, default=15, help="looked at for a caption")
     parser.add_argument("--num-captions", type=int, default=2, help="looked at for an image")
-    parser.add_argument("--keep", type=float, default=0.9, help="share of the pairs, best first")
+    parser.add_argument(
+        "--keep",
+        type=float,
+        help="share of the pairs, best first (default: 0.9, or all with --min-clip-score)",
+    )
     parser.add_argument("--min-clip-score", type=float, help="drop pairs below (2.5 cosine)")
     parser.add_argument(
         "--sentence-feats",

@@ -33,6 +33,8 @@ from pcm_plugin.synthesis.sharing import share
 FORMAT = "pcm-pairs"
 PAIRS = "pairs.safetensors"
 
+_DECIMALS = 5
+
 
 @dataclass(frozen=True)
 class RefineSettings:
@@ -43,7 +45,8 @@ class RefineSettings:
             their CLIP score.
         num_images: K, images looked at for a caption. Defaults to 15, the paper's.
         num_captions: Captions looked at for an image. Defaults to 2, the paper's.
-        keep: Share of the pairs that is kept, best scores first. Defaults to 0.9, the paper's.
+        keep: Share of the pairs that is kept, best scores first. Defaults to 0.9, the paper's, or
+            to all where ``min_clip_score`` says what is dropped.
         min_clip_score: Drop pairs whose CLIP score (2.5 * cosine) is less.
 
     Raises:
@@ -53,7 +56,7 @@ class RefineSettings:
     method: str = "sync"
     num_images: int = 15
     num_captions: int = 2
-    keep: float = 0.9
+    keep: float | None = None
     min_clip_score: float | None = None
 
     def __post_init__(self) -> None:
@@ -62,8 +65,15 @@ class RefineSettings:
         for name in ("num_images", "num_captions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
-        if not 0 < self.keep <= 1:
+        if not 0 < self.share <= 1:
             raise ValueError(f"keep={self.keep}: give a share between 0 and 1")
+
+    @property
+    def share(self) -> float:
+        """The share of the pairs that is kept."""
+        if self.keep is not None:
+            return self.keep
+        return 0.9 if self.min_clip_score is None else 1.0
 
 
 def refine(
@@ -106,7 +116,8 @@ def refine(
     rank = rank or Rank.from_environment()
     device = device or rank.device()
     run = _Run(features, settings, chunk, device, _read(sentence_feats, features))
-    made_of: dict[str, Any] = {**settings.__dict__, "chunk": chunk, "store": features.identity}
+    made_of: dict[str, Any] = {**settings.__dict__, "keep": settings.share}
+    made_of |= {"chunk": chunk, "store": features.identity}
     made_of["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
     images = run.plan("captions-of-images", len(features)) if settings.method == "sync" else []
     captions = run.plan("images-of-captions", features.num_captions)
@@ -164,8 +175,11 @@ class _Run:
         for candidate in seen.unbind(1):
             said = self._sentence(candidate.flatten()).unflatten(0, candidate.shape)
             scores.append(torch.einsum("qd,qcd->qc", sentences, said).amax(1))
-        score, best = torch.stack(scores, 1).max(1)
-        best = best.to(images.device)[:, None]
+        # A caption that is among an image's own has 1 there, and 1 is 1 whatever the last bits say.
+        rounded = torch.stack(scores, 1).round(decimals=_DECIMALS)
+        score = rounded.amax(1)
+        ranks = torch.arange(rounded.shape[1]).where(rounded == score[:, None], rounded.shape[1])
+        best = ranks.amin(1).to(images.device)[:, None]
         return {
             "image": images.gather(1, best)[:, 0].cpu(),
             "clip_score": CLIP_SCORE_SCALE * cosines.gather(1, best)[:, 0].cpu(),
@@ -206,8 +220,8 @@ def _choose(folder: ShardFolder, plan: list[Shard], settings: RefineSettings) ->
     image, clip_score, score = (
         torch.cat([part[key] for part in parts]).numpy() for key in ("image", "clip_score", "score")
     )
-    # Stable, so that equal scores are kept in the captions' order.
-    order = np.argsort(-score, kind="stable")[: max(1, round(settings.keep * len(score)))]
+    # Of equal scores the best CLIP scores are kept, of equal ones of those the first captions.
+    order = np.lexsort((-clip_score, -score))[: max(1, round(settings.share * len(score)))]
     if settings.min_clip_score is not None:
         order = order[clip_score[order] >= settings.min_clip_score]
     if not len(order):
