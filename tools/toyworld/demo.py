@@ -117,7 +117,9 @@ def name_run(config: Path, options: Sequence[str]) -> str:
     """A name for a training: another with other settings or data has another."""
     loops = ("train", "val")
     cfg = read_config(config, options, loops)
-    return fingerprint([name_settings(cfg, cfg.keys()), identify_inputs(cfg, loops)])
+    # What to say where a file is missing changes nothing of a run.
+    parts = [key for key in cfg if key != "prerequisites" and not key.startswith("_")]
+    return fingerprint([name_settings(cfg, parts), identify_inputs(cfg, loops)])
 
 
 def is_trained(work: Path, name: str) -> bool:
