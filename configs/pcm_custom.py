@@ -13,10 +13,11 @@ import json
 import os
 
 root = os.environ.get("PCM_DATA", "data/custom")
+made = f"{root}/dataset.json"
 # Before the folder is made the config can be read all the same, to say what is missing.
 facts = dict(model={}, clip={}, pairs=542_401, refined=False, real=[])
-if os.path.isfile(f"{root}/dataset.json"):
-    with open(f"{root}/dataset.json") as file:
+if os.path.isfile(made):
+    with open(made) as file:
         facts = json.load(file)
     del file
 
@@ -57,6 +58,7 @@ _command = "python tools/make_dataset.py CAPTIONS --recipe RECIPE --out {root}"
 prerequisites = [
     dict(key=key, command=_command)
     for key in (
+        "made",
         "model.vocabulary",
         "model.neck.concepts",
         "model.neck.clip_head",

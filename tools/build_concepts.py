@@ -11,8 +11,6 @@ frequent nouns of a corpus in English; --words-out writes them as such a file, t
 import argparse
 from pathlib import Path
 
-import open_clip
-
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.plain_errors import plain_errors
@@ -21,16 +19,12 @@ from pcm_plugin.synthesis.concepts import (
     TEMPLATES,
     embed_words,
     load_concepts,
+    prompts,
     read_words,
     save_concepts,
 )
 from pcm_plugin.synthesis.extract import model_identity
 from pcm_plugin.synthesis.nouns import STOP_WORDS, find_nouns
-
-ENSEMBLES = {
-    "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
-    "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
-}
 
 
 def parse_args() -> argparse.Namespace:
@@ -109,9 +103,7 @@ def main() -> None:
         compare(words, args.compare)
     if args.out is None:
         return
-    templates = args.templates
-    if len(templates) == 1 and templates[0] in ENSEMBLES:
-        templates = [template("{}") for template in ENSEMBLES[templates[0]]]
+    templates = prompts(args.templates)
     clip = OpenCLIPBackbone(args.model, args.pretrained)
     embeddings = embed_words(words, clip.clip, clip.tokenizer, templates)
     identity = model_identity(args.model)

@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--images-per-caption", type=int, default=1)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shard-size", type=int, default=1000, help="captions a shard")
+    parser.add_argument("--shard-size", type=int, default=250, help="captions a shard")
     parser.add_argument("--format", default="jpg", choices=IMAGE_FORMATS)
     parser.add_argument("--quality", type=int, default=95, help="of jpg and webp, 1 to 100")
     parser.add_argument("--batch-size", type=int, default=8)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import KeyValues, add_caption_arguments, caption_file
-from pcm_plugin.synthesis.dataset import STAGES, make_dataset
+from pcm_plugin.synthesis.dataset import STAGES, make_dataset, real_sources
 from pcm_plugin.synthesis.estimate import estimate
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.recipes import load_recipe
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
             f"--{split}",
             nargs=2,
             metavar=("IMAGES", "CAPTIONS"),
-            help=f"real images for {split}: a folder and its COCO captions JSON",
+            help=f"real images for {split}: a folder, and a caption file that names them",
         )
     parser.add_argument("--limit", type=int, help="take only the first captions")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
@@ -58,15 +58,30 @@ def main() -> None:
     captions, report = caption_file(args)
     if rank.index == 0:
         print(report, flush=True)
-    if args.dry_run:
-        count = min(report.captions, args.limit or report.captions)
-        print(f"{count:,} captions, {count * recipe.generate.images_per_caption:,} pairs")
-        for stage in estimate(captions, count, recipe, args.out, args.device or rank.device()):
-            print(stage)
-        return
     real = {split: getattr(args, split) for split in ("val", "test") if getattr(args, split)}
-    make_dataset(captions, recipe, args.out, args.stages, real, args.limit, args.device, rank)
-    if rank.index == 0:
+    if args.dry_run:
+        if rank.index == 0:
+            device = args.device or rank.device()
+            pairs = min(report.captions, args.limit or report.captions)
+            pairs *= recipe.generate.images_per_caption
+            print(f"{pairs:,} pairs", flush=True)
+            sources = real_sources(real, recipe)
+            print(
+                estimate(captions, report.captions, recipe, args.out, device, sources, args.limit)
+            )
+        return
+    make_dataset(
+        captions,
+        report.captions,
+        recipe,
+        args.out,
+        args.stages,
+        real,
+        args.limit,
+        args.device,
+        rank,
+    )
+    if rank.index == 0 and (args.out / "dataset.json").is_file():
         print(f"{args.out} is made; train on it with:")
         print(f"  PCM_DATA={args.out} python tools/train.py configs/pcm_custom.py")
 

@@ -18,5 +18,3 @@ generate = dict(
 extract = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1, batch_size=256)
 # SynC: refine = dict(method="sync", keep=0.9)
 refine = None
-# What configs/pcm_custom.py takes over into its model.
-model = dict(neck=dict(patch_dim=768, clip_dim=512, num_patches=49))

@@ -5,7 +5,6 @@ _base_ = "./sd15_vitb32.py"
 
 extract = dict(model="ViT-L-14-quickgelu", pool=2, batch_size=128)
 model = dict(
-    neck=dict(patch_dim=1024, clip_dim=768, num_patches=64),
     encoder=dict(dropout=0.25),
     decoder=dict(dropout=0.25),
     loss=dict(clip_weight=4.0),

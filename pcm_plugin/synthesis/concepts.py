@@ -155,6 +155,21 @@ def read_words(path: str | os.PathLike) -> list[str]:
     return list(words)
 
 
+def prompts(templates: Sequence[str]) -> tuple[str, ...]:
+    """Templates as they are, or open_clip's sets by their names.
+
+    Args:
+        templates: Texts with a ``{}`` each; or one name: ``'simple'`` (7) or ``'openai'`` (80).
+    """
+    if list(templates) not in (["simple"], ["openai"]):
+        return tuple(templates)
+    # Slow to import, and only needed here.
+    import open_clip
+
+    named = getattr(open_clip, f"{templates[0].upper()}_IMAGENET_TEMPLATES")
+    return tuple(template("{}") for template in named)
+
+
 @torch.no_grad()
 def embed_words(
     words: Sequence[str],

@@ -14,33 +14,36 @@ other after each stage.
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.datasets.durable import sha256, write_bytes, write_json
+from pcm_plugin.datasets.durable import fingerprint, sha256, write_bytes, write_json
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.captions import CaptionFile, write_jsonl
-from pcm_plugin.synthesis.concepts import embed_words, save_concepts
+from pcm_plugin.synthesis.captions import Caption, CaptionFile, write_jsonl
+from pcm_plugin.synthesis.concepts import embed_words, prompts, read_words, save_concepts
 from pcm_plugin.synthesis.extract import extract, model_identity
 from pcm_plugin.synthesis.generate import generate
-from pcm_plugin.synthesis.nouns import find_nouns
+from pcm_plugin.synthesis.nouns import STOP_WORDS, find_nouns
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.recipes import Recipe
 from pcm_plugin.synthesis.refine import PAIRS, refine
 from pcm_plugin.synthesis.sharing import share
-from pcm_plugin.synthesis.sources import open_source
+from pcm_plugin.synthesis.sources import Source, open_source
 
 CORPUS_FORMAT = "pcm-corpus"
 STAGES = ("corpus", "generate", "extract", "refine")
 
+_TOP_CONCEPTS = 5
+
 
 def make_dataset(
     captions: CaptionFile,
+    count: int,
     recipe: Recipe,
     out: Path,
     stages: Sequence[str] = STAGES,
@@ -51,12 +54,17 @@ def make_dataset(
 ) -> None:
     """Run the stages in their order; what is there already is not made again.
 
+    With captions added at the end of the file, or a greater ``limit``, vocabulary and concepts are
+    made anew, and images and features of those that are new.
+
     Args:
         captions: The corpus.
+        count: How many captions it has, as its ``survey()`` says.
         recipe: The settings.
         out: The folder.
         stages: Which of :data:`STAGES` to run. Defaults to all.
-        real: ``'val'`` and ``'test'`` to a folder of real images and its COCO captions JSON.
+        real: ``'val'`` and ``'test'`` to a folder of real images and a caption file that names
+            them.
         limit: Take only the first captions.
         device: Where to work. Defaults to a GPU if there is one.
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
@@ -64,20 +72,16 @@ def make_dataset(
     Raises:
         FileNotFoundError: If an input is missing.
         ValueError: If an input is not what it should be, or the folder was made with other
-            settings; the difference is named.
+            settings or captions; the difference is named.
     """
     rank = rank or Rank.from_environment()
     # All inputs are looked at before the first stage begins its hours of work.
-    sources = {
-        split: open_source(images, _of_split(file, split), recipe.generate.shard_size)
-        for split, (images, file) in (real or {}).items()
-    }
-    make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
+    sources = real_sources(real or {}, recipe)
+    make_corpus(captions, count, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     if "generate" in stages:
         corpus = CaptionFile(out / "corpus" / "captions.jsonl")
-        generate(
-            corpus, recipe.generate, out / "synthetic", recipe.generate_batch, device, rank=rank
-        )
+        images, batch = out / "synthetic", recipe.generate_batch
+        generate(corpus, recipe.generate, images, batch, device, None, rank, recipe.offload)
     if "extract" in stages:
         sources["train"] = open_source(out / "synthetic", None, 1)
         for split, source in sources.items():
@@ -89,8 +93,17 @@ def make_dataset(
         write_json(out / "dataset.json", describe(recipe, out))
 
 
+def real_sources(real: dict[str, tuple[str, str]], recipe: Recipe) -> dict[str, Source]:
+    """Open the real images of ``'val'`` and ``'test'``: a folder and a caption file each."""
+    return {
+        split: open_source(images, _of_split(file, split), recipe.generate.shard_size)
+        for split, (images, file) in real.items()
+    }
+
+
 def make_corpus(
     captions: CaptionFile,
+    count: int,
     recipe: Recipe,
     out: Path,
     limit: int | None,
@@ -101,6 +114,7 @@ def make_corpus(
 
     Args:
         captions: The corpus.
+        count: How many captions it has.
         recipe: The settings.
         out: Folder to write.
         limit: Take only the first captions.
@@ -111,43 +125,85 @@ def make_corpus(
         FileNotFoundError: If it is not there.
         ValueError: If it was made of other captions or with other settings.
     """
-    settings: dict[str, Any] = {
-        "captions": f"sha256 {sha256(captions.path)[:16]}",
-        "limit": limit,
-        **{key: getattr(captions, key) for key in ("column", "split", "skip_bad", "max_chars")},
-        **asdict(recipe.corpus),
-        "model": model_identity(recipe.extract.model),
-        "pretrained": recipe.extract.pretrained,
+    read_with = {
+        key: getattr(captions, key) for key in ("column", "split", "skip_bad", "max_chars")
     }
+    settings = {**read_with, **recipe.corpus_record()}
+    digest = fingerprint([sha256(captions.path), limit])
+    wanted = [Shard("corpus", min(count, limit or count), digest)]
     if not make:
         if not _is_complete(out):
             raise FileNotFoundError(f"no finished corpus in {out}: run the stage corpus too")
+        folder = ShardFolder(out, CORPUS_FORMAT)
         ShardFolder.check(out, CORPUS_FORMAT, settings)
+        if folder.shards["corpus"]["digest"] != digest:
+            raise ValueError(f"{out} was made of other captions: run the stage corpus too")
         return
-    wanted = [Shard("corpus", 1, "corpus")]
     folder = ShardFolder.resume(out, CORPUS_FORMAT, settings, wanted)
-    for _, tick in share(folder, wanted, rank, "corpus", "file"):
+    for _, tick in share(folder, wanted, rank, "corpus", "caption"):
+        # Until all stages are through again, the folder is none to train on.
+        (out.parent / "dataset.json").unlink(missing_ok=True)
         # With the settings of the extraction, so that wrong ones are said before the painting.
         extracting = recipe.extract
         clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
-        count = write_jsonl(captions, out / "captions.jsonl", limit)
+        written = write_jsonl(captions, out / "captions.jsonl", limit)
         corpus = CaptionFile(out / "captions.jsonl")
-        want = recipe.corpus
-        texts = (caption.text for caption in corpus)
-        Vocabulary.build(texts, want.min_count).to_file(out / "vocabulary.txt")
-        texts = (caption.text for caption in corpus)
-        nouns = find_nouns(
-            texts, want.min_noun_count, max_nouns=want.max_nouns, phrases=want.phrases
-        )
-        words = [noun.word for noun in nouns]
+        vocabulary, words = find_words(corpus, recipe)
+        vocabulary.to_file(out / "vocabulary.txt")
         write_bytes(out / "concepts.txt", "".join(f"{word}\n" for word in words).encode())
-        embeddings = embed_words(words, clip.clip, clip.tokenizer, want.templates)
-        identity, pretrained = settings["model"], settings["pretrained"]
-        concepts = out / "concepts.safetensors"
-        save_concepts(concepts, words, embeddings, identity, pretrained, want.templates)
+        templates = prompts(recipe.concepts.templates)
+        embeddings = embed_words(words, clip.clip, clip.tokenizer, templates)
+        concepts, model = out / "concepts.safetensors", model_identity(extracting.model)
+        save_concepts(concepts, words, embeddings, model, extracting.pretrained, templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
-        folder.add(wanted[0], files, count)
-        tick(1)
+        folder.add(wanted[0], files, written)
+        tick(written)
+
+
+def find_words(captions: Iterable[Caption], recipe: Recipe) -> tuple[Vocabulary, list[str]]:
+    """The captioner's vocabulary and the concepts' words, as a recipe wants them.
+
+    Args:
+        captions: The corpus, read once or twice.
+        recipe: The settings.
+
+    Raises:
+        ValueError: If there are too few; says which setting brings more.
+    """
+    want, look_for = recipe.vocabulary, recipe.concepts
+    try:
+        vocabulary = (
+            Vocabulary.build((caption.text for caption in captions), want.min_count)
+            if want.file is None
+            else Vocabulary.from_file(want.file)
+        )
+    except ValueError as error:
+        raise ValueError(f"{error} (--set vocabulary.min_count=1)") from None
+    if look_for.words is not None:
+        words = read_words(look_for.words)
+    else:
+        stop_list = look_for.stop_list
+        try:
+            nouns = find_nouns(
+                (caption.text for caption in captions),
+                look_for.min_count,
+                max_nouns=look_for.max_nouns,
+                stop_words=STOP_WORDS if stop_list is None else read_words(stop_list),
+                phrases=look_for.phrases,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (--set concepts.min_count=1, or concepts.words=FILE)"
+            ) from None
+        words = [noun.word for noun in nouns]
+    needed = recipe.model.get("neck", {}).get("top_concepts", _TOP_CONCEPTS)
+    if len(words) < needed:
+        raise ValueError(
+            f"{len(words)} concepts ({', '.join(words)}), but the model looks for the {needed} "
+            f"nearest to an image: lower concepts.min_count ({look_for.min_count}), give a list as "
+            f"concepts.words, or --set model.neck.top_concepts={len(words)}"
+        )
+    return vocabulary, words
 
 
 def _of_split(path: str, split: str) -> CaptionFile:
@@ -180,5 +236,5 @@ def describe(recipe: Recipe, out: Path) -> dict[str, Any]:
         },
         "pairs": store.num_captions,
         "refined": refined,
-        "real": [s for s in ("val", "test") if (out / f"{s}_store" / "manifest.json").is_file()],
+        "real": [s for s in ("val", "test") if _is_complete(out / f"{s}_store")],
     }

@@ -1,35 +1,50 @@
 """What a data set will cost, measured on its first captions, and what of it is there already."""
 
 import itertools
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from PIL import Image
 
 from pcm_plugin.datasets.feature_store import FORMAT as STORE_FORMAT
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.synthesis.captions import Caption, CaptionFile
+from pcm_plugin.synthesis.dataset import find_words
 from pcm_plugin.synthesis.generate import FORMAT as IMAGE_FORMAT
 from pcm_plugin.synthesis.generate import encode
 from pcm_plugin.synthesis.painter import Order, Painter
+from pcm_plugin.synthesis.ranks import steady_threads
 from pcm_plugin.synthesis.recipes import Recipe
+from pcm_plugin.synthesis.refine import FORMAT as PAIRS_FORMAT
+from pcm_plugin.synthesis.sources import Source
+
+# As in extract.
+_WORKERS = 4
+# Image, scores and the two captions of an image that refine keeps.
+_ROW_BYTES = 16
 
 
 class Stage(NamedTuple):
     """A stage's cost.
 
     Attributes:
-        name: ``'generate'`` or ``'extract'``.
-        total: Images in all.
-        done: Images that are there.
+        name: What is done, such as ``'generate'``.
+        unit: Of what, such as ``'images'``.
+        total: How many in all.
+        done: How many are there.
         seconds_each: Measured on one batch, the second where there is one; models are loaded.
         bytes_each: On disk.
     """
 
     name: str
+    unit: str
     total: int
     done: int
     seconds_each: float
@@ -39,15 +54,47 @@ class Stage(NamedTuple):
         """A line with counts, disk and time that is left."""
         left = self.total - self.done
         return (
-            f"{self.name:9} {self.total:>11,} images, {self.done:,} done; "
+            f"{self.name:13} {self.total:>11,} {self.unit}, {self.done:,} done; "
             f"{_size(self.total * self.bytes_each)} in all; {1 / self.seconds_each:,.2f} a second "
             f"by one process: {_duration(left * self.seconds_each)} left"
         )
 
 
+class Estimate(NamedTuple):
+    """What a data set will cost.
+
+    Attributes:
+        words: Size of the vocabulary.
+        concepts: Number of concepts.
+        stages: The stages that take long.
+        free: Bytes that are free on the disk.
+    """
+
+    words: int
+    concepts: int
+    stages: list[Stage]
+    free: int
+
+    def __str__(self) -> str:
+        """A line a stage, and whether the disk will do."""
+        left = sum((stage.total - stage.done) * stage.bytes_each for stage in self.stages)
+        lines = [f"{self.words:,} words, {self.concepts:,} concepts", *map(str, self.stages)]
+        if left > self.free:
+            lines.append(f"THE DISK IS TOO SMALL: {_size(left)} to come, {_size(self.free)} free")
+        else:
+            lines.append(f"disk: {_size(left)} to come, {_size(self.free)} free")
+        return "\n".join(lines)
+
+
 def estimate(
-    captions: CaptionFile, count: int, recipe: Recipe, out: Path, device: str
-) -> list[Stage]:
+    captions: CaptionFile,
+    count: int,
+    recipe: Recipe,
+    out: Path,
+    device: str,
+    real: dict[str, Source] | None = None,
+    limit: int | None = None,
+) -> Estimate:
     """Paint and encode up to two batches of the first captions, and reckon from there.
 
     Args:
@@ -56,63 +103,132 @@ def estimate(
         recipe: The settings.
         out: The data set's folder; nothing is written there.
         device: Where to work.
+        real: The real images of ``'val'`` and ``'test'``.
+        limit: Take only the first captions.
 
-    Returns:
-        The stages that take long: generate and extract.
+    Raises:
+        ValueError: If the folder was made with other settings, or there are too few words.
     """
-    several = recipe.generate.images_per_caption
+    ShardFolder.check(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
+    count = min(count, limit or count)
+    vocabulary, words = find_words(_First(captions, count), recipe)
+    with steady_threads(device):
+        painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
+        looking, feature_bytes, clip_dim = _looking(recipe, device, images, texts)
+        matching = _matching(count, clip_dim, device) if recipe.refine else 0.0
+    pairs = count * recipe.generate.images_per_caption
+    stages = [
+        Stage(
+            "generate",
+            "images",
+            pairs,
+            min(pairs, _done(out / "synthetic", IMAGE_FORMAT)),
+            painting,
+            image_bytes,
+        )
+    ]
+    for split, total in {
+        "train": pairs,
+        **{split: sum(s.count for s in source.shards) for split, source in (real or {}).items()},
+    }.items():
+        done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
+        name = f"extract {split}"
+        stages.append(Stage(name, "images", total, done, looking, feature_bytes))
+    if recipe.refine is not None and recipe.refine.method == "sync":
+        # Twice: captions of images, images of captions.
+        done = min(2 * pairs, _done(out / "pairs", PAIRS_FORMAT))
+        stages.append(Stage("refine", "rows", 2 * pairs, done, matching, _ROW_BYTES))
+    return Estimate(len(vocabulary) - 1, len(words), stages, _free(out))
+
+
+class _First:
+    """The first captions of a file, as often as they are asked for."""
+
+    def __init__(self, captions: CaptionFile, count: int) -> None:
+        self._captions, self._count = captions, count
+
+    def __iter__(self) -> Iterator[Caption]:
+        return itertools.islice(self._captions, self._count)
+
+
+def _painting(
+    captions: CaptionFile, count: int, recipe: Recipe, device: str
+) -> tuple[float, float, list[Image.Image], list[str]]:
+    """Seconds and bytes an image; the images, and their captions."""
     first = list(itertools.islice(captions, min(count, 2 * recipe.generate_batch)))
     orders = [Order(caption.id, caption.text) for caption in first]
-    batches = [
-        orders[start : start + recipe.generate_batch]
-        for start in range(0, len(orders), recipe.generate_batch)
-    ]
-    images: list[Any] = []
+    images: list[Image.Image] = []
+    sizes: list[int] = []
 
     def paint(batch: list[Order]) -> None:
-        images.extend(result.image for result in painter.paint(batch) if result.image)
+        new = [result.image for result in painter.paint(batch) if result.image]
+        sizes.extend(len(encode(image, recipe.generate)) for image in new)
+        images.extend(new)
 
-    painter = Painter(recipe.generate, device)
-    painting = _seconds_each(batches, paint)
+    painter = Painter(recipe.generate, device, recipe.offload)
+    seconds = _seconds_each(list(_batches(orders, recipe.generate_batch)), paint, device)
     if not images:
         raise ValueError("none of the first images is usable: look at the recipe's settings")
-    encoded = [len(encode(image, recipe.generate)) for image in images]
+    return seconds, sum(sizes) / len(sizes), images, [order.text for order in orders]
+
+
+def _looking(
+    recipe: Recipe, device: str, images: list[Image.Image], texts: list[str]
+) -> tuple[float, float, int]:
+    """Seconds and bytes of an image's features, and CLIP's width."""
     clip = OpenCLIPBackbone(recipe.extract.model, recipe.extract.pretrained, recipe.extract.pool)
     clip = clip.to(device)
-    texts = [order.text for order in orders]
+    size = recipe.extract_batch
 
     @torch.inference_mode()
     def look(batch: list[int]) -> None:
-        pixels = [clip.preprocess(images[i % len(images)]) for i in batch]
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            pixels = list(pool.map(clip.preprocess, (images[i % len(images)] for i in batch)))
         clip(torch.stack(pixels).to(device))
         clip.encode_text([texts[i % len(texts)] for i in batch])
 
-    size = recipe.extract_batch
-    looking = _seconds_each([list(range(size)), list(range(size))], look)
+    seconds = _seconds_each([list(range(size)), list(range(size))], look, device)
     width = 4 if recipe.extract.dtype == "float32" else 2
-    features = width * (clip.num_patches * clip.patch_dim + 2 * clip.clip_dim)
-    done = [_done(out / "synthetic", IMAGE_FORMAT), _done(out / "train_store", STORE_FORMAT)]
-    total = count * several
-    return [
-        Stage("generate", total, done[0], painting, sum(encoded) / len(encoded)),
-        Stage("extract", total, done[1], looking, features),
-    ]
+    size = width * (clip.num_patches * clip.patch_dim + 2 * clip.clip_dim)
+    return seconds, size, clip.clip_dim
 
 
-def _seconds_each(batches: list[list], work: Callable[[list], None]) -> float:
+def _matching(count: int, clip_dim: int, device: str) -> float:
+    """Seconds to find the nearest of ``count`` rows for one."""
+    keys = torch.randn(min(count, 8192), clip_dim, device=device)
+    queries = torch.randn(1024, clip_dim, device=device)
+    batches = [queries, queries]
+    seconds = _seconds_each(batches, lambda rows: nearest(rows, [keys], 15), device)
+    return seconds * count / len(keys)
+
+
+def _batches(items: list, size: int) -> Iterator[list]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
     """Of the last batch: the first has to warm up."""
     taken = 0.0
     for batch in batches:
         start = time.perf_counter()
         work(batch)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
         taken = (time.perf_counter() - start) / len(batch)
     return taken
 
 
 def _done(folder: Path, format: str) -> int:
+    """Samples that finished shards were made of."""
     if not (folder / "manifest.json").is_file():
         return 0
-    return sum(record["count"] for record in ShardFolder(folder, format).shards.values())
+    return sum(record["made_of"] for record in ShardFolder(folder, format).shards.values())
+
+
+def _free(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def _size(count: float) -> str:

@@ -1,13 +1,15 @@
 """Recipes: all settings of a data set in one small file of Python or YAML."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.synthesis.concepts import TEMPLATES
-from pcm_plugin.synthesis.extract import ExtractSettings
+from pcm_plugin.synthesis.extract import ExtractSettings, model_identity
 from pcm_plugin.synthesis.refine import RefineSettings
 from pcm_plugin.synthesis.settings import GenerateSettings
 
@@ -16,22 +18,55 @@ RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
 
 
 @dataclass(frozen=True)
-class CorpusSettings:
-    """How vocabulary and concepts are taken from the captions.
+class VocabularySettings:
+    """The captioner's words.
 
     Attributes:
-        min_count: How often a word must occur to be in the vocabulary. Defaults to 5.
-        min_noun_count: How often a noun must occur to be a concept. Defaults to 5.
-        max_nouns: Keep only the most frequent nouns. Defaults to 500.
-        phrases: Whether pairs of nouns become concepts too. Defaults to False.
-        templates: Prompts over which the concepts' embeddings are averaged.
+        min_count: How often a word must occur in the captions. Defaults to 5.
+        file: A ``vocabulary.txt`` to take as it is, such as a released one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
     """
 
     min_count: int = 5
-    min_noun_count: int = 5
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_file("vocabulary.file", self.file)
+
+
+@dataclass(frozen=True)
+class ConceptSettings:
+    """The concepts to look for in images: frequent nouns, or words of one's own.
+
+    Attributes:
+        min_count: How often a noun must occur in the captions. Defaults to 5.
+        max_nouns: Keep only the most frequent nouns. Defaults to 500.
+        phrases: Whether pairs of nouns become concepts too. Defaults to False.
+        stop_list: A file of nouns to leave out, a word a line. Defaults to our list.
+        words: A file of the concepts themselves, a word a line; captions that are not English need
+            one.
+        templates: Prompts over which embeddings are averaged, or the name of a set of them; see
+            :func:`~pcm_plugin.synthesis.concepts.prompts`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If ``templates`` is one text.
+    """
+
+    min_count: int = 5
     max_nouns: int = 500
     phrases: bool = False
-    templates: tuple[str, ...] = TEMPLATES
+    stop_list: str | None = None
+    words: str | None = None
+    templates: Sequence[str] = TEMPLATES
+
+    def __post_init__(self) -> None:
+        _check_file("concepts.stop_list", self.stop_list)
+        _check_file("concepts.words", self.words)
+        if isinstance(self.templates, str):
+            raise ValueError(f"templates={self.templates!r} is one text: give a list of them")
 
 
 @dataclass(frozen=True)
@@ -39,22 +74,39 @@ class Recipe:
     """The settings of all stages.
 
     Attributes:
-        corpus: Vocabulary and concepts.
+        vocabulary: The captioner's words.
+        concepts: What it looks for in images.
         generate: Images.
         extract: Features.
         refine: Choice of pairs, None to take all as they are.
         generate_batch: Images made at a time.
         extract_batch: Images encoded at a time.
+        offload: For GPUs that are too small, see :class:`~pcm_plugin.synthesis.painter.Painter`.
         model: What ``configs/pcm_custom.py`` takes over into its model.
     """
 
-    corpus: CorpusSettings
+    vocabulary: VocabularySettings
+    concepts: ConceptSettings
     generate: GenerateSettings
     extract: ExtractSettings
     refine: RefineSettings | None = None
     generate_batch: int = 8
     extract_batch: int = 32
+    offload: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
+
+    def corpus_record(self) -> dict[str, Any]:
+        """What vocabulary and concepts depend on beside the captions, as JSON; files by content."""
+        record = {
+            f"{part}.{key}": value
+            for part in ("vocabulary", "concepts")
+            for key, value in getattr(self, part).__dict__.items()
+        }
+        for key in ("vocabulary.file", "concepts.stop_list", "concepts.words"):
+            if record[key] is not None:
+                record[key] = f"sha256 {sha256(Path(record[key]))[:16]}"
+        model = {"model": model_identity(self.extract.model), "pretrained": self.extract.pretrained}
+        return record | model
 
 
 def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
@@ -87,13 +139,6 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     missing = sorted({"generate", "extract"} - content.keys())
     if wrong or missing:
         raise ValueError(f"recipe {path}: unknown parts {wrong}, missing parts {missing}")
-    vocabulary, concepts = (dict(content.get(part) or {}) for part in ("vocabulary", "concepts"))
-    if "min_count" in concepts:
-        concepts["min_noun_count"] = concepts.pop("min_count")
-    if "templates" in concepts:
-        if isinstance(concepts["templates"], str):
-            raise ValueError(f"recipe {path}: concepts.templates is one text: give a list of them")
-        concepts["templates"] = tuple(concepts["templates"])
     generate, extract = dict(content["generate"]), dict(content["extract"])
     batches = {
         f"{stage}_batch": settings.pop("batch_size")
@@ -104,15 +149,23 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         if not isinstance(value, int) or value < 1:
             stage = key.removesuffix("_batch")
             raise ValueError(f"recipe {path}: {stage}.batch_size={value!r}: give at least 1")
+    offload = generate.pop("offload", None)
     refine = content.get("refine")
     return Recipe(
-        _build(CorpusSettings, {**vocabulary, **concepts}, path, "vocabulary or concepts"),
+        _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
+        _build(ConceptSettings, content.get("concepts") or {}, path, "concepts"),
         _build(GenerateSettings, generate, path, "generate"),
         _build(ExtractSettings, extract, path, "extract"),
         None if refine is None else _build(RefineSettings, refine, path, "refine"),
+        offload=offload,
         model=content.get("model") or {},
         **batches,
     )
+
+
+def _check_file(name: str, path: str | None) -> None:
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"{name}: no file {path}")
 
 
 def _build(kind: Any, settings: dict[str, Any], path: Path, part: str) -> Any:

@@ -25,7 +25,7 @@ class GenerateSettings:
         images_per_caption: Defaults to 1.
         dtype: ``'float32'``, ``'float16'`` or ``'bfloat16'``. Defaults to ``'float32'``.
         seed: Seed of the run. Defaults to 0.
-        shard_size: Captions a shard. Defaults to 1,000.
+        shard_size: Captions a shard, at most what a process that is killed loses. Defaults to 250.
         format: ``'png'``, ``'jpg'`` or ``'webp'``. Defaults to ``'jpg'``.
         quality: Of jpg and webp, from 1 to 100. Defaults to 95.
 
@@ -44,7 +44,7 @@ class GenerateSettings:
     images_per_caption: int = 1
     dtype: str = "float32"
     seed: int = 0
-    shard_size: int = 1000
+    shard_size: int = 250
     format: str = "jpg"
     quality: int = 95
 

@@ -94,7 +94,7 @@ def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     run(
         in_parallel("generate.py", ranks)
         + f" {town}/captions_train.json --pipeline {DIFFUSION} --out {town}/synthetic --steps 12 "
-        "--guidance 7.5 --format png --batch-size 25 --shard-size 250"
+        "--guidance 7.5 --format png --batch-size 25"
     )
     extract = in_parallel("extract.py", ranks)
     run(f"{extract} {town}/synthetic --model {CLIP} --out {town}/train_store")
