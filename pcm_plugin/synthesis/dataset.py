@@ -88,7 +88,8 @@ def make_dataset(
             store, batch = out / f"{split}_store", recipe.extract_batch
             extract(source, recipe.extract, store, batch, device, rank=rank)
     if "refine" in stages and recipe.refine is not None:
-        refine(out / "train_store", recipe.refine, out / "pairs", device=device, rank=rank)
+        chunk = recipe.refine_chunk
+        refine(out / "train_store", recipe.refine, out / "pairs", None, chunk, device, rank)
     if rank.index == 0 and _is_complete(out / "train_store"):
         write_json(out / "dataset.json", describe(recipe, out))
 

@@ -81,6 +81,7 @@ class Recipe:
         refine: Choice of pairs, None to take all as they are.
         generate_batch: Images made at a time.
         extract_batch: Images encoded at a time.
+        refine_chunk: Images, or captions, matched at a time.
         offload: For GPUs that are too small, see :class:`~pcm_plugin.synthesis.painter.Painter`.
         model: What ``configs/pcm_custom.py`` takes over into its model.
     """
@@ -92,6 +93,7 @@ class Recipe:
     refine: RefineSettings | None = None
     generate_batch: int = 8
     extract_batch: int = 32
+    refine_chunk: int = 8192
     offload: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -140,17 +142,20 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     if wrong or missing:
         raise ValueError(f"recipe {path}: unknown parts {wrong}, missing parts {missing}")
     generate, extract = dict(content["generate"]), dict(content["extract"])
-    batches = {
-        f"{stage}_batch": settings.pop("batch_size")
-        for stage, settings in (("generate", generate), ("extract", extract))
-        if "batch_size" in settings
-    }
-    for key, value in batches.items():
-        if not isinstance(value, int) or value < 1:
-            stage = key.removesuffix("_batch")
-            raise ValueError(f"recipe {path}: {stage}.batch_size={value!r}: give at least 1")
+    refine = content.get("refine") and dict(content["refine"])
     offload = generate.pop("offload", None)
-    refine = content.get("refine")
+    # How much at a time is none of the settings that the data depend on.
+    sizes: dict[str, int] = {}
+    for part, key, settings in (
+        ("generate", "batch_size", generate),
+        ("extract", "batch_size", extract),
+        ("refine", "chunk", refine or {}),
+    ):
+        if key in settings:
+            value = settings.pop(key)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"recipe {path}: {part}.{key}={value!r}: give at least 1")
+            sizes[f"{part}_{key.removesuffix('_size')}"] = value
     return Recipe(
         _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
         _build(ConceptSettings, content.get("concepts") or {}, path, "concepts"),
@@ -159,7 +164,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         None if refine is None else _build(RefineSettings, refine, path, "refine"),
         offload=offload,
         model=content.get("model") or {},
-        **batches,
+        **sizes,
     )
 
 

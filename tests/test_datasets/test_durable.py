@@ -26,14 +26,10 @@ def test_a_local_model_is_named_by_its_content_not_by_its_card(tmp_path):
 @pytest.fixture
 def small_disk():
     """A process may write files of 64 kB at most: as on a full disk, the rest is refused."""
-    import signal
-
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_where_a_file_does_not_fit_the_old_one_stays(tmp_path, small_disk):

@@ -28,21 +28,21 @@ def models(tmp_path_factory):
     return str(build_pipeline(folder / "pipeline")), build_clip(folder / "clip")
 
 
-def command(tmp_path, tool, *args):
-    result = run(tool, *args, log=tmp_path / "log")
+def command(tmp_path, tool, *args, **options):
+    result = run(tool, *args, log=tmp_path / "log", **options)
     assert "Traceback" not in result.output
     return result
 
 
-def generate(tmp_path, models, *args, captions="captions.txt"):
+def generate(tmp_path, models, *args, captions="captions.txt", **options):
     wants = ["--pipeline", models[0], "--steps", 1, "--shard-size", 2, "--format", "png"]
     out = ["--out", tmp_path / "images", "--device", "cpu"]
-    return command(tmp_path, "generate.py", tmp_path / captions, *wants, *out, *args)
+    return command(tmp_path, "generate.py", tmp_path / captions, *wants, *out, *args, **options)
 
 
-def extract(tmp_path, models, *args):
+def extract(tmp_path, models, *args, **options):
     wants = ["--model", models[1], "--out", tmp_path / "store", "--device", "cpu"]
-    return command(tmp_path, "extract.py", *args, *wants)
+    return command(tmp_path, "extract.py", *args, *wants, **options)
 
 
 @pytest.fixture
@@ -121,6 +121,36 @@ def test_a_store_of_another_clip(tmp_path, models, images):
     assert result.code == 1
     assert "was made with other settings (model: 'clip (sha256" in result.output
     assert len(FeatureStore(tmp_path / "store")) == 5
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name[0] != "."}
+
+
+def test_a_full_disk(tmp_path, models, images):
+    """What does not fit is said with its name; what is finished stays, and the rest comes later."""
+    whole = files(images)
+    for name in ("shard-00002.tar", "manifest.json"):
+        (images / name).unlink()
+    result = generate(tmp_path, models, largest_file=5000)
+    assert result.code == 1
+    assert f"'{images}/shard-00000.tar'" in result.output
+    assert "File too large" in result.output
+    assert not [name for name in files(images) if name.endswith("2.tar")]
+    assert generate(tmp_path, models).code == 0
+    assert files(images) == whole
+
+    assert extract(tmp_path, models, images).code == 0
+    store = files(tmp_path / "store")
+    (tmp_path / "store" / "shard-00001.safetensors").unlink()
+    result = extract(tmp_path, models, images, largest_file=1500)
+    assert result.code == 1
+    assert "File too large" in result.output
+    assert str(tmp_path / "store") in result.output
+    with pytest.raises(ValueError, match=r"has 2 of 3 shards|missing or cut"):
+        FeatureStore(tmp_path / "store")
+    assert extract(tmp_path, models, images).code == 0
+    assert files(tmp_path / "store") == store
 
 
 def test_a_folder_without_write_permission(tmp_path, models):

@@ -3,6 +3,7 @@ import random
 import re
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def inputs(tmp_path_factory):
             "batch_size": 2,
         },
         "extract": {"model": build_clip(folder / "clip"), "batch_size": 4},
-        "refine": {"keep": 0.8},
+        "refine": {"keep": 0.8, "chunk": 4},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     return folder
@@ -89,36 +90,66 @@ def test_any_number_of_ranks_makes_the_same_folder(inputs, whole, tmp_path, proc
     assert contents(tmp_path / "data") == contents(whole)
 
 
+STAGES = ("synthetic", "train_store", "pairs")
+# About as long as each takes.
+SECONDS = {"synthetic": 0.6, "train_store": 0.4, "pairs": 0.15}
+
+
+def without(whole, out, stage):
+    """Copy a data set as it was before a stage began."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(whole, out)
+    (out / "dataset.json").unlink()
+    for later in STAGES[STAGES.index(stage) :]:
+        shutil.rmtree(out / later)
+
+
+def begun(out):
+    """The stage that is being made, None if all are finished or none is begun."""
+    for stage in STAGES:
+        manifest = out / stage / "manifest.json"
+        if not manifest.exists():
+            return None
+        facts = json.loads(manifest.read_text())
+        if len(facts["shards"]) < facts["expected"]:
+            return stage
+    return None
+
+
 @pytest.mark.parametrize(("processes", "kills"), [(1, 13), (2, 12)])
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     inputs, whole, tmp_path, processes, kills
 ):
     moments = random.Random(processes)
-    out, expected = tmp_path / "data", contents(whole)
-    killed = 0
-    while killed < kills:
-        log = tmp_path / "log"
-        children = start(
-            "make_dataset.py",
-            *arguments(inputs, out),
-            log=log,
-            processes=processes,
-            launcher=False,
-        )
-        time.sleep(moments.uniform(0.1, 2.0))
-        # Of several processes one is lost; the others make what it had begun, or are lost too.
-        lost = children if moments.random() < 0.5 else children[:1]
-        for child in lost:
-            killed += child.exitcode is None
-            child.kill()
-        for child in children:
-            child.join(100)
-        assert all(child.exitcode in (0, -9) for child in children), log.read_text()
-        if (out / "dataset.json").exists() and contents(out) == expected:
-            shutil.rmtree(out)
-    result = make(inputs, out)
-    assert result.code == 0, result.output
-    assert contents(out) == expected
+    out, log, expected = tmp_path / "data", tmp_path / "log", contents(whole)
+    killed = Counter()
+    while sum(killed.values()) < kills:
+        aim = min(STAGES, key=lambda stage: killed[stage])
+        without(whole, out, aim)
+        for _ in range(2):  # two kills in a row, and then to the end
+            children = start(
+                "make_dataset.py",
+                *arguments(inputs, out),
+                log=log,
+                processes=processes,
+                launcher=False,
+            )
+            while begun(out) != aim and any(child.exitcode is None for child in children):
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, SECONDS[aim]))
+            stage = begun(out)
+            # Of several processes one is lost; the others make what it had begun, or are lost too.
+            lost = children if moments.random() < 0.7 else children[:1]
+            for child in lost:
+                child.kill()
+            killed[stage] += lost[0].exitcode is None and stage is not None
+            for child in children:
+                child.join(100)
+            assert all(child.exitcode in (0, -9) for child in children), log.read_text()
+        result = make(inputs, out)
+        assert result.code == 0, result.output
+        assert contents(out) == expected
+    assert min(killed[stage] for stage in STAGES) >= kills // 4
 
 
 def test_a_second_run_makes_nothing_and_other_settings_are_refused(inputs, whole):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import runpy
 import socket
 import sys
@@ -26,6 +27,7 @@ _SERVER.set_forkserver_preload(
         "yapf",
     ]
 )
+_LARGEST_FILE = "TEST_LARGEST_FILE"
 
 
 @dataclass
@@ -42,6 +44,7 @@ def run(
     timeout: float = 100,
     launcher: bool = True,
     env: dict[str, str] | None = None,
+    largest_file: int | None = None,
 ) -> Result:
     """Run ``tools/<tool>`` to its end, in a group of processes as torchrun would start them.
 
@@ -53,10 +56,13 @@ def run(
         timeout: Seconds after which it is killed.
         launcher: Whether a group is told so by ``--launcher`` too.
         env: Environment variables to set.
+        largest_file: Bytes after which writing a file fails, as on a disk that is full.
 
     Returns:
         The first exit code that is not 0, and the output.
     """
+    if largest_file is not None:
+        env = {**(env or {}), _LARGEST_FILE: str(largest_file)}
     children = start(tool, *args, log=log, processes=processes, launcher=launcher, env=env)
     for child in children:
         child.join(timeout)
@@ -108,5 +114,8 @@ def _run(tool: str, words: list[str], log: str, env: dict[str, str]) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.environ.update(env)
+    if _LARGEST_FILE in env:
+        limit = int(env[_LARGEST_FILE])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     sys.argv = [tool, *words]
     runpy.run_path(f"tools/{tool}", run_name="__main__")
