@@ -165,7 +165,8 @@ def build_pipeline(path: Path, seed: int = 0, kind: str = "sd") -> Path:
     Args:
         path: Folder to make.
         kind: ``"sd"``, Stable Diffusion 1.x; ``"xl"`` and ``"turbo"``, Stable Diffusion XL and its
-            distilled one; ``"lcm"``, a latent consistency model.
+            distilled one; ``"lcm"``, a latent consistency model; ``"checked"``, Stable Diffusion
+            with a safety checker that objects to every image.
     """
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -237,7 +238,29 @@ def build_pipeline(path: Path, seed: int = 0, kind: str = "sd") -> Path:
         pipeline = diffusers.StableDiffusionPipeline(
             **parts,
             scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
-            **unchecked,
+            **(_objecting() if kind == "checked" else unchecked),
         )
     pipeline.save_pretrained(path, safe_serialization=True)
     return path
+
+
+def _objecting() -> dict[str, Any]:
+    """Stable Diffusion's safety checker, tiny, with thresholds below any cosine."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig, CLIPImageProcessor
+
+    vision = dict(
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=8,
+    )
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8))
+    checker.concept_embeds_weights.data.fill_(-1.5)
+    size = {"height": 16, "width": 16}
+    return dict(
+        safety_checker=checker,
+        feature_extractor=CLIPImageProcessor(size=size, crop_size=size),
+    )

@@ -6,7 +6,6 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -70,43 +69,31 @@ def generate(
             raise ValueError(f"{name}={value}: give at least 1")
     rank = rank or Rank.from_environment()
     device = device or rank.device()
+    made_with = settings.as_record()
     # Settings first: with another shard size the captions of a shard would differ too.
-    ShardFolder.check(out, FORMAT, settings.as_record())
+    ShardFolder.check(out, FORMAT, made_with)
     chunks = _Chunks(CaptionFile.of(captions), limit, settings.shard_size)
-    plan = _plan(chunks, settings, Path(out))
-    folder = ShardFolder.resume(out, FORMAT, settings.as_record(), plan)
+    several = settings.images_per_caption
+    plan = [
+        Shard(f"shard-{index:05d}", len(chunk) * several, _digest(chunk))
+        for index, chunk in enumerate(chunks)
+    ]
+    if not plan:
+        raise ValueError(f"no captions in {chunks.captions.path}")
+    folder = ShardFolder.resume(out, FORMAT, made_with, plan)
     painter: Painter | None = None
     with steady_threads(device):
         for index, tick in share(folder, plan, rank, "generate"):
             # Only who has something to do waits for a model to be loaded.
             painter = painter or Painter(settings, device, offload)
-            _make_shard(folder, plan[index], index, chunks[index], painter, batch_size, tick)
+            chunk = chunks[index]
+            if _digest(chunk) != plan[index].digest:
+                raise ValueError(
+                    f"{chunks.captions.path} was changed while images were made of it: bring the "
+                    "old one back, or begin another folder"
+                )
+            _make_shard(folder, plan[index], index, chunk, painter, batch_size, tick)
     return folder
-
-
-def _plan(chunks: "_Chunks", settings: GenerateSettings, out: Path) -> list[Shard]:
-    """The shards that are wanted; a last shard that has grown is made again, no other."""
-    there = ShardFolder(out, FORMAT).shards if (out / "manifest.json").is_file() else {}
-    plan = []
-    for index, chunk in enumerate(chunks):
-        shard = Shard(
-            f"shard-{index:05d}", len(chunk) * settings.images_per_caption, _digest(chunk)
-        )
-        record = there.get(shard.name)
-        if record and record["captions"] > len(chunk):
-            raise ValueError(
-                f"{out} was made of more captions ({shard.name} has {record['captions']}, now "
-                f"{len(chunk)}): give as many as before, or another folder"
-            )
-        if record and record["digest"] not in (shard.digest, _digest(chunk[: record["captions"]])):
-            raise ValueError(
-                f"{out} was made of other captions ({shard.name} has {record['captions']} that are "
-                "not those given now): give the old ones, or another folder"
-            )
-        plan.append(shard)
-    if not plan:
-        raise ValueError(f"no captions in {chunks.captions.path}")
-    return plan
 
 
 def _make_shard(
@@ -144,13 +131,12 @@ def _make_shard(
             key, problems = next(iter(left_out.items()))
             raise ValueError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
-                + (" (try --dtype float32)" if settings.dtype == "float16" else "")
+                + (" (try dtype float32)" if settings.dtype == "float16" else "")
             )
     folder.add(
         shard,
         [f"{shard.name}.tar"],
         len(orders) - len(left_out),
-        captions=len(chunk),
         retried=retried,
         left_out=left_out,
     )
@@ -171,7 +157,7 @@ class _Chunks:
     def __getitem__(self, index: int) -> list[Caption]:
         if index < self._next:
             self._ahead, self._next = iter(self), 0
-        chunk = next(itertools.islice(self._ahead, index - self._next, None))
+        chunk = next(itertools.islice(self._ahead, index - self._next, None), [])
         self._next = index + 1
         return chunk
 

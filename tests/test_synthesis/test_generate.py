@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pcm_plugin.synthesis.generate import generate
-from pcm_plugin.synthesis.painter import Painter, image_seed
+from pcm_plugin.synthesis.painter import Order, Painter, image_seed
 from pcm_plugin.synthesis.settings import GenerateSettings
 from pcm_plugin.synthesis.sources import open_source
 from tests.builders import build_pipeline
@@ -137,6 +137,27 @@ def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):
         generate(captions, replace(plain, scheduler="UNet2DModel"), tmp_path / "bad")
 
 
+def test_webp_and_quality(tmp_path, captions, settings):
+    sizes = {}
+    for format, quality in (("webp", 10), ("webp", 95), ("jpg", 10), ("jpg", 95)):
+        wanted = replace(settings, format=format, quality=quality, size=64)
+        generate(captions, wanted, tmp_path / f"{format}{quality}", limit=1)
+        data = samples(tmp_path / f"{format}{quality}")[f"00000000.{format}"]
+        assert Image.open(io.BytesIO(data)).format == {"webp": "WEBP", "jpg": "JPEG"}[format]
+        sizes[format, quality] = len(data)
+    assert sizes["webp", 10] < sizes["webp", 95]
+    assert sizes["jpg", 10] < sizes["jpg", 95]
+
+
+def test_the_verdict_of_a_pipelines_own_safety_checker(tmp_path, settings):
+    """A checker that objects to everything; its black images are not what is recorded."""
+    checked = build_pipeline(tmp_path / "checked", kind="checked")
+    painter = Painter(replace(settings, pipeline=str(checked)), "cpu")
+    (result,) = painter.paint([Order("1", "a dog")])
+    assert result.image is None
+    assert result.problems == ["safety checker", "safety checker"]
+
+
 @pytest.mark.parametrize(
     ("kind", "wanted"),
     [
@@ -245,11 +266,24 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
         generate(captions, settings, tmp_path / "whole", limit=settings.shard_size)
     with pytest.raises(ValueError, match=r"settings \(shard_size: 2 there, 3 now\)"):
         generate(captions, replace(settings, shard_size=3), tmp_path / "whole")
-    with pytest.raises(ValueError, match=r"more captions \(shard-00001 has 2, now 1\)"):
-        generate(captions, settings, tmp_path / "whole", limit=3)
+    generate(captions, settings, tmp_path / "four", limit=4)
+    with pytest.raises(ValueError, match=r"\(shard-00001 is of 2, now it would be of 1 that"):
+        generate(captions, settings, tmp_path / "four", limit=3)
     captions.write_text("\n".join(reversed(CAPTIONS)))
-    with pytest.raises(ValueError, match="made of other captions"):
+    with pytest.raises(ValueError, match=r"other samples \(shard-00000 is of 2, now .* of 2 that"):
         generate(captions, settings, tmp_path / "whole")
+
+
+def test_captions_that_change_on_the_way_are_noticed(tmp_path, captions, settings, monkeypatch):
+    paint = Painter.paint
+
+    def edits(painter, batch):
+        captions.write_text("\n".join([*CAPTIONS[:3], "another", CAPTIONS[4]]))
+        return paint(painter, batch)
+
+    monkeypatch.setattr(Painter, "paint", edits)
+    with pytest.raises(ValueError, match=r"captions.txt was changed while images were made of it"):
+        generate(captions, settings, tmp_path / "out")
 
 
 def test_a_folder_that_grows_is_unfinished_until_it_has_grown(
