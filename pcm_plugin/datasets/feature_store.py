@@ -14,11 +14,14 @@ A store is a folder:
 - ``clip_head.safetensors``: ``ln_post.weight``, ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc).
 """
 
-import ctypes
+import bisect
+import functools
 import json
-import mmap
+import math
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +43,8 @@ _DTYPES = {
     "I64": torch.int64,
 }
 _RAW = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I64": np.int64}
-_MADVISE = ctypes.CDLL(None).madvise
-_MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_MOST_OPEN = 256
+_WORTH_ASKING = 4096
 
 
 def write_shard(
@@ -113,9 +116,9 @@ class FeatureStore:
 
     Images are numbered 0 to ``len(store) - 1`` over all shards, captions 0 to
     ``store.num_captions - 1``; the captions of image i are
-    ``store.caption_offsets[i]:store.caption_offsets[i + 1]``. Files are mapped, not read, and
-    only when first used, so a store may be sent to worker processes, which share one copy in
-    the page cache.
+    ``store.caption_offsets[i]:store.caption_offsets[i + 1]``. Small tensors are mapped, rows
+    of large ones are read where they lie, and only when asked for, so that a process's memory does
+    not grow with the store, and worker processes share one copy in the page cache.
 
     Args:
         path: The store's folder.
@@ -157,8 +160,10 @@ class FeatureStore:
         counts = [record["count"] for record in folder.shards.values()]
         captions = [record["captions"] for record in folder.shards.values()]
         self._first_image = np.cumsum([0, *counts])
+        self._first_images: list[int] = self._first_image.tolist()
         self._first_caption = np.cumsum([0, *captions])
         self._shards: dict[int, _Shard] = {}
+        self._files = _OpenFiles([f"{self.path}/{name}.safetensors" for name in self._names])
         self.caption_offsets = np.concatenate(
             [[0], *(self._offsets(s)[1:] + self._first_caption[s] for s in range(len(counts)))]
         )
@@ -190,8 +195,11 @@ class FeatureStore:
 
     def image(self, i: int) -> dict[str, Any]:
         """``image_id``, ``captions`` and, where known, ``file_name`` of image i."""
-        shard, row = self._find(self._first_image, i)
-        return json.loads(shard.line(row))
+        first = self._first_images
+        if not 0 <= i < first[-1]:
+            raise IndexError(f"index {i} is outside of 0 to {first[-1] - 1} of {self.path}")
+        s = bisect.bisect_right(first, i) - 1
+        return json.loads(self._shard(s).line(i - first[s]))
 
     def captions(self, i: int) -> list[str]:
         """The captions of image i."""
@@ -199,15 +207,15 @@ class FeatureStore:
 
     def patch_feats(self, i: int) -> Tensor:
         """(N, Dv) float32: patch features of image i, before ``ln_post``."""
-        return self._row("patch_feats", self._first_image, i)
+        return self.rows("patch_feats", [i])[0]
 
     def global_feats(self, i: int) -> Tensor:
         """(Dc,) float32: CLIP embedding of image i, of length 1."""
-        return self._row("global_feats", self._first_image, i)
+        return self.rows("global_feats", [i])[0]
 
     def caption_feats(self, j: int) -> Tensor:
         """(Dc,) float32: CLIP embedding of caption j, of length 1."""
-        return self._row("caption_feats", self._first_caption, j)
+        return self.rows("caption_feats", [j])[0]
 
     def rows(
         self,
@@ -237,34 +245,30 @@ class FeatureStore:
                 f"index {wanted[outside][0]} is outside of 0 to {first[-1] - 1} of {self.path}"
             )
         shards = np.searchsorted(first, wanted, "right") - 1
-        inside = (wanted - first[shards]).tolist()
-        found = [self._shard(s).arrays[key][i] for s, i in zip(shards, inside, strict=True)]
-        # All are asked for before the first is waited for: a disk has a queue.
-        for row in found:
-            _will_need(row)
+        inside = wanted - first[shards]
         kind = self._shard(0).dtypes[key]
-        out = np.empty((len(found), *self._shard(0).arrays[key].shape[1:]), _RAW[kind])
-        for target, row in zip(out, found, strict=True):
-            target[...] = row
+        out = np.empty((len(wanted), *self._shard(0).arrays[key].shape[1:]), _RAW[kind])
+        size = out.dtype.itemsize * math.prod(out.shape[1:])
+        # Rows that follow each other are one piece.
+        breaks = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(inside) != 1))
+        cuts = [0, *breaks.tolist(), len(wanted)] if len(wanted) else []
+        pieces = [
+            (s := int(shards[a]), self._shard(s).starts[key] + int(inside[a]) * size, a, b)
+            for a, b in pairwise(cuts)
+        ]
+        # All are asked for before the first is waited for: a disk has a queue.
+        if len(pieces) > 1 and size >= _WORTH_ASKING:
+            for s, place, a, b in pieces:
+                self._files.will_need(s, place, (b - a) * size)
+        buffer = out.data.cast("B") if len(out) else memoryview(b"")
+        for s, place, a, b in pieces:
+            self._files.read(s, place, buffer[a * size : b * size])
         values = torch.from_numpy(out).view(_DTYPES[kind])
         return values if dtype is None else values.to(dtype)
 
     def owners(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n,) int64: the image of each of n captions."""
         return np.searchsorted(self.caption_offsets, np.asarray(captions), "right") - 1
-
-    def _row(self, key: str, first: np.ndarray, i: int) -> Tensor:
-        shard, row = self._find(first, i)
-        raw = shard.arrays[key][row]
-        _will_need(raw)
-        # A copy: what leaves the store is never a window on its file.
-        return torch.from_numpy(raw).view(_DTYPES[shard.dtypes[key]]).to(torch.float32, copy=True)
-
-    def _find(self, first: np.ndarray, i: int) -> tuple["_Shard", int]:
-        if not 0 <= i < first[-1]:
-            raise IndexError(f"index {i} is outside of 0 to {first[-1] - 1} of {self.path}")
-        s = int(np.searchsorted(first, i, "right")) - 1
-        return self._shard(s), int(i - first[s])
 
     def _offsets(self, s: int) -> np.ndarray:
         return self._shard(s).arrays["caption_offsets"]
@@ -275,11 +279,46 @@ class FeatureStore:
         return self._shards[s]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": {}}
+        return {**self.__dict__, "_shards": {}, "_files": _OpenFiles(self._files.paths)}
+
+
+class _OpenFiles:
+    """Files that were read last, open: a store may have more shards than a process may open."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def read(self, number: int, place: int, target: memoryview) -> None:
+        """Fill ``target`` with what is at ``place``; many processes may do so at once."""
+        while target:
+            count = os.preadv(self._descriptor(number), [target], place)
+            if not count:
+                raise ValueError(f"{self.paths[number]} is cut: run the command that made it again")
+            target, place = target[count:], place + count
+
+    def will_need(self, number: int, place: int, size: int) -> None:
+        """Have the kernel fetch a piece without waiting for it."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor(number), place, size, os.POSIX_FADV_WILLNEED)
+
+    def _descriptor(self, number: int) -> int:
+        descriptor = self._open.get(number)
+        if descriptor is None:
+            if len(self._open) >= _MOST_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+            descriptor = self._open[number] = os.open(self.paths[number], os.O_RDONLY)
+        else:
+            self._open.move_to_end(number)
+        return descriptor
+
+    def __del__(self) -> None:
+        for descriptor in self._open.values():
+            os.close(descriptor)
 
 
 class _Shard:
-    """One shard, mapped: arrays by name, and the lines of its ``.jsonl``.
+    """One shard, mapped: arrays by name and where they start, and the lines of its ``.jsonl``.
 
     NumPy has no bfloat16, so that arrays hold raw bits, and ``dtypes`` says what they are.
     """
@@ -291,25 +330,20 @@ class _Shard:
         header.pop("__metadata__", None)
         self.arrays: dict[str, np.ndarray] = {}
         self.dtypes: dict[str, str] = {}
+        self.starts: dict[str, int] = {}
         for key, entry in header.items():
             first, last = (start + offset for offset in entry["data_offsets"])
-            self.dtypes[key] = entry["dtype"]
+            self.dtypes[key], self.starts[key] = entry["dtype"], first
             self.arrays[key] = data[first:last].view(_RAW[entry["dtype"]]).reshape(entry["shape"])
         self._text = _mapped(stem.with_suffix(".jsonl"))
-        self._line_ends = np.flatnonzero(self._text == ord("\n"))
+
+    @functools.cached_property
+    def _line_ends(self) -> np.ndarray:
+        return np.flatnonzero(self._text == ord("\n"))
 
     def line(self, row: int) -> bytes:
         start = self._line_ends[row - 1] + 1 if row else 0
         return self._text[start : self._line_ends[row]].tobytes()
-
-
-def _will_need(row: np.ndarray) -> None:
-    """Have the kernel fetch the pages of a mapped row in one piece, without waiting for them."""
-    if row.nbytes >= mmap.PAGESIZE:
-        address = row.__array_interface__["data"][0]
-        start = address - address % mmap.PAGESIZE
-        # Advice: what a system without it returns does not matter.
-        _MADVISE(start, address + row.nbytes - start, mmap.MADV_WILLNEED)
 
 
 def _mapped(path: Path) -> np.ndarray:

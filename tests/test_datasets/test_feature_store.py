@@ -1,7 +1,11 @@
+import gc
 import json
 import multiprocessing
+import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -160,3 +164,44 @@ def test_a_shard_may_be_empty(tmp_path):
     assert store.patch_feats(0).shape == (4, 6)
     assert store.captions(0) == ["a dog"]
     assert store.rows("caption_feats", [0]).shape == (1, 5)
+
+
+def mapped_kb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssFile")))
+
+
+def test_a_readers_memory_does_not_grow_with_the_store(tmp_path):
+    """40 MB of patches, read whole in shuffled order."""
+    build_store(tmp_path / "store", [["x"]] * 400, num_patches=49, patch_dim=1024, shard_size=40)
+    store = FeatureStore(tmp_path / "store")
+    before = mapped_kb()
+    order = np.random.default_rng(0).permutation(400)
+    for start in range(0, 400, 32):
+        store.rows("patch_feats", order[start : start + 32])
+    assert mapped_kb() - before < 4000
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("pcm_plugin.datasets.feature_store._MOST_OPEN", 2)
+    given = build_store(tmp_path / "store", [["x"]] * 12)
+    store = FeatureStore(tmp_path / "store")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    order = np.random.default_rng(0).permutation(12)
+    assert torch.equal(store.rows("patch_feats", order), given["patch_feats"][order])
+    assert len(list(Path("/proc/self/fd").iterdir())) - before <= 2
+    again = pickle.loads(pickle.dumps(store))
+    assert torch.equal(again.rows("patch_feats", range(3, 9)), given["patch_feats"][3:9])
+    del store, again
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_shard_that_was_cut_since_is_named(tmp_path):
+    build_store(tmp_path / "store", [["x"]] * 2, patch_dim=512)
+    store = FeatureStore(tmp_path / "store")
+    path = tmp_path / "store" / "shard-00000.safetensors"
+    store.rows("patch_feats", [0])
+    os.truncate(path, path.stat().st_size - 3000)
+    with pytest.raises(ValueError, match=r"shard-00000.safetensors is cut: run the command that"):
+        store.rows("patch_feats", [0, 1])
