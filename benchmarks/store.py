@@ -4,8 +4,8 @@
 
 Made-up features of the real shape (49 x 768, float16). Cold means that the files were dropped from
 the page cache first, warm that the same entries are read again. Entries a second of one process;
-memory is what that process holds of its own (anonymous) and of mapped files, which the kernel
-shares between workers and takes back when it needs to. The last line is JSON.
+memory is by how much that process grew, of its own (anonymous) and of mapped files. The last line
+is JSON.
 """
 
 import argparse
@@ -82,15 +82,14 @@ def read_store(path: Path, reads: int) -> dict[str, float]:
         return patches, whole, [store.captions(int(i)) for i in batch]
 
     batches = order.reshape(-1, BATCH)
-    before = memory()["anonymous_mb"]
+    before = memory()
     first = rate(read, batches) * BATCH
     again = rate(read, batches) * BATCH
     after = memory()
     return {
         "cold_per_second": first,
         "warm_per_second": again,
-        "anonymous_growth_mb": after["anonymous_mb"] - before,
-        "mapped_mb": after["mapped_mb"],
+        **{f"{kind}_growth": after[kind] - before[kind] for kind in before},
     }
 
 

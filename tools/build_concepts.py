@@ -11,6 +11,8 @@ frequent nouns of a corpus in English; --words-out writes them as such a file, t
 import argparse
 from pathlib import Path
 
+from tqdm import tqdm
+
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.plain_errors import plain_errors
@@ -68,7 +70,7 @@ def words_of(args: argparse.Namespace) -> list[str]:
     captions, report = caption_file(args)
     print(report, flush=True)
     nouns = find_nouns(
-        (caption.text for caption in captions),
+        (caption.text for caption in tqdm(captions, "nouns", report.captions, unit="caption")),
         args.min_count,
         max_nouns=args.max_nouns,
         stop_words=read_words(args.stop_list) if args.stop_list else STOP_WORDS,

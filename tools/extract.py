@@ -12,6 +12,7 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 
 from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.arguments import add_caption_arguments
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.ranks import Rank
@@ -31,14 +32,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", help="folder of tools/generate.py, or of image files")
-    parser.add_argument(
-        "--captions",
-        help="for image files: COCO captions JSON, Karpathy's JSON, a Flickr token file, a table "
-        "or JSONL with file_name, SynthImgCap's annotation pickle, or none",
+    add_caption_arguments(
+        parser,
+        option=True,
+        help="for image files, which it must name: COCO captions JSON, Karpathy's JSON, a Flickr "
+        "token file, a table or JSONL with file_name; SynthImgCap's annotation pickle; or none",
     )
-    parser.add_argument("--split", help="train (default), val or test of a file that knows splits")
-    parser.add_argument("--column", default="caption", help="what holds the captions of a table")
-    parser.add_argument("--skip-bad", action="store_true", help="pass over captions that are bad")
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
     parser.add_argument(
         "--pattern",

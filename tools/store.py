@@ -1,7 +1,7 @@
 """Look at feature stores, check them, join them, write them in the released code's form.
 
 python tools/store.py info STORE
-python tools/store.py verify FOLDER          # of generated images too
+python tools/store.py verify FOLDER          # of any stage
 python tools/store.py merge STORE STORE ... --out NEW
 python tools/store.py export STORE --out FOLDER
 """
@@ -17,7 +17,7 @@ from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis import generate, stores
+from pcm_plugin.synthesis import stores
 
 
 def info(path: Path) -> None:
@@ -37,9 +37,7 @@ def info(path: Path) -> None:
 
 def verify(path: Path) -> None:
     """Read every file of a folder of shards and compare its checksum."""
-    manifest = path / "manifest.json"
-    kind = json.loads(manifest.read_text()).get("format") if manifest.is_file() else FORMAT
-    folder = ShardFolder(path, generate.FORMAT if kind == generate.FORMAT else FORMAT)
+    folder = ShardFolder(path, None)
     damaged = folder.damaged(progress=True)
     head = folder.manifest["info"].get("clip_head")
     if head and (not (path / CLIP_HEAD).is_file() or sha256(path / CLIP_HEAD) != head):

@@ -44,7 +44,7 @@ _DTYPES = {
 }
 _RAW = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I64": np.int64}
 _MOST_OPEN = 256
-_WORTH_ASKING = 4096
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
 def write_shard(
@@ -252,17 +252,12 @@ class FeatureStore:
         # Rows that follow each other are one piece.
         breaks = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(inside) != 1))
         cuts = [0, *breaks.tolist(), len(wanted)] if len(wanted) else []
-        pieces = [
-            (s := int(shards[a]), self._shard(s).starts[key] + int(inside[a]) * size, a, b)
-            for a, b in pairwise(cuts)
-        ]
-        # All are asked for before the first is waited for: a disk has a queue.
-        if len(pieces) > 1 and size >= _WORTH_ASKING:
-            for s, place, a, b in pieces:
-                self._files.will_need(s, place, (b - a) * size)
-        buffer = out.data.cast("B") if len(out) else memoryview(b"")
-        for s, place, a, b in pieces:
-            self._files.read(s, place, buffer[a * size : b * size])
+        buffer = out.data.cast("B") if cuts else memoryview(b"")
+        pieces = []
+        for a, b in pairwise(cuts):
+            place = self._shard(int(shards[a])).starts[key] + int(inside[a]) * size
+            pieces.append((int(shards[a]), place, buffer[a * size : b * size]))
+        self._files.read(pieces)
         values = torch.from_numpy(out).view(_DTYPES[kind])
         return values if dtype is None else values.to(dtype)
 
@@ -289,18 +284,36 @@ class _OpenFiles:
         self.paths = paths
         self._open: OrderedDict[int, int] = OrderedDict()
 
-    def read(self, number: int, place: int, target: memoryview) -> None:
-        """Fill ``target`` with what is at ``place``; many processes may do so at once."""
-        while target:
-            count = os.preadv(self._descriptor(number), [target], place)
-            if not count:
-                raise ValueError(f"{self.paths[number]} is cut: run the command that made it again")
-            target, place = target[count:], place + count
+    def read(self, pieces: list[tuple[int, int, memoryview]]) -> None:
+        """Fill memory from files; many processes may do so at once.
 
-    def will_need(self, number: int, place: int, size: int) -> None:
-        """Have the kernel fetch a piece without waiting for it."""
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor(number), place, size, os.POSIX_FADV_WILLNEED)
+        Args:
+            pieces: Number of a file, a place in it, and what to fill from there.
+
+        Raises:
+            ValueError: If a file is shorter.
+        """
+        # What is in the page cache is copied at once; all else is asked for before the first of it
+        # is waited for, since a disk has a queue.
+        waiting = [piece for piece in pieces if not self._is_read(*piece)]
+        for number, place, target in waiting:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(
+                    self._descriptor(number), place, len(target), os.POSIX_FADV_WILLNEED
+                )
+        for number, place, target in waiting:
+            while target:
+                count = os.preadv(self._descriptor(number), [target], place)
+                if not count:
+                    path = self.paths[number]
+                    raise ValueError(f"{path} is cut: run the command that made it again")
+                target, place = target[count:], place + count
+
+    def _is_read(self, number: int, place: int, target: memoryview) -> bool:
+        try:
+            return os.preadv(self._descriptor(number), [target], place, _NOWAIT) == len(target)
+        except OSError:  # not cached, or a file system that cannot say
+            return False
 
     def _descriptor(self, number: int) -> int:
         descriptor = self._open.get(number)

@@ -53,10 +53,10 @@ class ShardFolder:
 
     Args:
         path: The folder.
-        format: What its shards hold, e.g. ``'pcm-features'``.
+        format: What its shards hold, e.g. ``'pcm-features'``; None takes any.
     """
 
-    def __init__(self, path: str | os.PathLike, format: str) -> None:
+    def __init__(self, path: str | os.PathLike, format: str | None) -> None:
         self.path = Path(path)
         self.format = format
         self.manifest: dict[str, Any] = self._load()
@@ -207,7 +207,7 @@ class ShardFolder:
             found, version = manifest["format"], manifest["version"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a manifest: {error}") from error
-        if found != self.format:
+        if self.format not in (None, found):
             raise ValueError(f"{self.path} holds {found!r}, expected {self.format!r}")
         if version != VERSION:
             raise ValueError(f"{path} has version {version}; this release reads {VERSION}")

@@ -37,9 +37,11 @@ class KeyValues(argparse.Action):
         setattr(namespace, self.dest, found)
 
 
-def add_caption_arguments(parser: argparse._ActionsContainer, option: bool = False) -> None:
+def add_caption_arguments(
+    parser: argparse._ActionsContainer, option: bool = False, help: str = CAPTION_FORMS
+) -> None:
     """Add the file of captions, as an argument or an option, and how to read it."""
-    parser.add_argument("--captions" if option else "captions", help=CAPTION_FORMS)
+    parser.add_argument("--captions" if option else "captions", help=help)
     parser.add_argument(
         "--column", default="caption", help="what holds the captions in CSV, TSV and JSONL"
     )

@@ -153,7 +153,10 @@ def read_table(file: BinaryIO, column: str) -> Iterator[Record]:
         except StopIteration:
             break
         except csv.Error as error:
-            yield Record(place, problem=str(error))
+            # A quote that is never closed takes lines with it.
+            last = skipped + rows.line_num
+            lost = f" (lines {place} to {last} are lost)" if last > int(place) else ""
+            yield Record(place, problem=f"{error}{lost}")
             continue
         if not row:
             yield Record(place, "")

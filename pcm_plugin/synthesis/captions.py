@@ -13,21 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pcm_plugin.datasets.coco import CocoImage, read_coco_images, write_coco_captions
 from pcm_plugin.datasets.durable import replacing
 from pcm_plugin.synthesis.caption_forms import READERS, Record, recognise
 
-__all__ = [
-    "Caption",
-    "CaptionFile",
-    "CaptionReport",
-    "CocoImage",
-    "read_coco_images",
-    "write_coco_captions",
-    "write_jsonl",
-]
-
-_SHOWN = 5
+_SHOWN = 20
 _TRAINING = ("train", "restval")
 
 

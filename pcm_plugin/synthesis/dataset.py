@@ -12,12 +12,13 @@ Every stage can be killed and run again, and be shared by several processes, whi
 other after each stage.
 """
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from pcm_plugin.datasets.durable import fingerprint, sha256, write_bytes, write_json
 from pcm_plugin.datasets.feature_store import FeatureStore
@@ -186,7 +187,7 @@ def find_words(captions: Iterable[Caption], recipe: Recipe) -> tuple[Vocabulary,
         stop_list = look_for.stop_list
         try:
             nouns = find_nouns(
-                (caption.text for caption in captions),
+                (caption.text for caption in tqdm(captions, desc="nouns", unit="caption")),
                 look_for.min_count,
                 max_nouns=look_for.max_nouns,
                 stop_words=STOP_WORDS if stop_list is None else read_words(stop_list),
@@ -214,10 +215,7 @@ def _of_split(path: str, split: str) -> CaptionFile:
 
 
 def _is_complete(path: Path) -> bool:
-    if not (path / "manifest.json").is_file():
-        return False
-    manifest = json.loads((path / "manifest.json").read_text())
-    return ShardFolder(path, manifest["format"]).complete
+    return (path / "manifest.json").is_file() and ShardFolder(path, None).complete
 
 
 def describe(recipe: Recipe, out: Path) -> dict[str, Any]:

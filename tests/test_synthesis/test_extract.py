@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
+from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.shards import Shard, ShardFolder
-from pcm_plugin.synthesis.captions import write_coco_captions
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.generate import FORMAT
 from pcm_plugin.synthesis.sources import open_source

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pcm_plugin.synthesis.captions import Caption, CaptionFile, read_coco_images
+from pcm_plugin.datasets.coco import read_coco_images
+from pcm_plugin.synthesis.captions import Caption, CaptionFile
 from tests.test_tools.commands import run
 
 KARPATHY = {

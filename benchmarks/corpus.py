@@ -1,0 +1,66 @@
+"""A caption file through reader, vocabulary and nouns: counts and time.
+
+    python benchmarks/corpus.py Flickr8k.token.txt
+    python benchmarks/corpus.py Flickr8k.token.txt --compare concepts.safetensors
+
+Lines that cannot be read are named and passed over. The last line is JSON.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.concepts import load_concepts
+from pcm_plugin.synthesis.nouns import find_nouns
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("captions")
+    parser.add_argument("--min-count", type=int, default=5, help="of words and of nouns")
+    parser.add_argument("--max-nouns", type=int, default=446, help="as many as were released")
+    parser.add_argument("--compare", help="a concept file to set the nouns beside")
+    args = parser.parse_args()
+    captions = CaptionFile(args.captions, skip_bad=True)
+    texts = [caption.text for caption in captions]
+    report, reading = timed(captions.survey)
+    vocabulary, counting = timed(lambda: Vocabulary.build(texts, args.min_count))
+    nouns, tagging = timed(lambda: find_nouns(texts, args.min_count, max_nouns=args.max_nouns))
+    seconds = {"read": reading, "vocabulary": counting, "nouns": tagging}
+    print(report)
+    print(f"{len(vocabulary.words):,} words occur {args.min_count} times or more")
+    print(f"{len(nouns)} nouns, from {nouns[0].word} to {nouns[-1].word} ({nouns[-1].count})")
+    print("  ".join(f"{name} {taken:.2f} s" for name, taken in seconds.items()))
+    counts = {"captions": report.captions, "bad": report.bad, "words": len(vocabulary.words)}
+    counts |= {"nouns": len(nouns)}
+    if args.compare:
+        both = {noun.word for noun in nouns} & set(load_concepts(args.compare).words)
+        counts["nouns_in_both"] = len(both)
+        print(f"{len(both)} of the nouns are in {args.compare}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    versions = {"python": platform.python_version(), "textblob": version("textblob")}
+    settings = {"min_count": args.min_count, "max_nouns": args.max_nouns}
+    print(
+        json.dumps(
+            {**counts, "seconds": seconds, "peak_mb": peak}
+            | {"settings": settings, "versions": versions}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
