@@ -63,8 +63,8 @@ def write_coco_captions(
 
     Args:
         path: File to write; its folder is made.
-        entries: ``(image_id, file_name, captions)`` of each image. Ids are kept as they are;
-            annotations are numbered from 1.
+        entries: ``(image_id, file_name, captions)`` of each image. Ids that are numbers are
+            written as such, as COCO has them; annotations are numbered from 1.
 
     Raises:
         ValueError: If two images have one id.
@@ -72,7 +72,9 @@ def write_coco_captions(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     ids: set[int | str] = set()
-    for image_id, file_name, captions in entries:
+    for name, file_name, captions in entries:
+        text = str(name)
+        image_id = int(text) if text.isdecimal() and str(int(text)) == text else name
         if image_id in ids:
             raise ValueError(f"two images have the id {image_id!r}")
         ids.add(image_id)

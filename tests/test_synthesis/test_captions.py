@@ -3,12 +3,8 @@ import tracemalloc
 
 import pytest
 
-from pcm_plugin.synthesis.captions import (
-    Caption,
-    CaptionFile,
-    read_coco_images,
-    write_coco_captions,
-)
+from pcm_plugin.datasets.coco import read_coco_images, write_coco_captions
+from pcm_plugin.synthesis.captions import Caption, CaptionFile
 
 
 def write(tmp_path, content, name="captions"):
@@ -150,7 +146,7 @@ def test_files_as_other_programs_write_them(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('caption,id\n"a dog,1\na cat,2\n', r"captions:2: unexpected end of data"),
+        ('caption,id\n"a dog,1\na cat,2\n', r"captions:2: unexpected end of data .lines 2 to 3"),
         ('caption,id\n"a" dog,1\na cat,2\n', r"captions:2: ',' expected after '\"'"),
         ('{"caption": "half \\ud800"}', r"captions:1: not Unicode"),
         (b"caption,image\na dog,caf\xe9.jpg\n", r"captions:2: not Unicode"),
@@ -222,8 +218,10 @@ def test_coco_file_round_trip(tmp_path):
     write_coco_captions(path, [(3, "a/3.png", ["x", "y"]), ("k", "k.png", [])])
     assert read_coco_images(path) == [("3", "a/3.png", ["x", "y"]), ("k", "k.png", [])]
     assert [c[:2] for c in CaptionFile(path)] == [("1", "3"), ("2", "3")]
+    write_coco_captions(path, [("42", "a", []), ("007", "b", [])])
+    assert [image["id"] for image in json.loads(path.read_text())["images"]] == [42, "007"]
     with pytest.raises(ValueError, match="two images have the id 3"):
-        write_coco_captions(path, [(3, "a", []), (3, "b", [])])
+        write_coco_captions(path, [(3, "a", []), ("3", "b", [])])
     path.write_text('{"annotations": []}')
     with pytest.raises(ValueError, match="not a COCO captions file: no 'images'"):
         read_coco_images(path)

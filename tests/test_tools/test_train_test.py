@@ -55,5 +55,5 @@ def test_missing_files_are_named(tmp_path, tiny_settings):
     result = score("none.pth", tmp_path / "run", settings, log=tmp_path / "log")
     assert result.code == 1
     assert "missing: nowhere" in result.output
-    assert "--captions data/coco/captions_test.json" in result.output
+    assert "--captions data/coco/dataset_coco.json --split test" in result.output
     assert "train_store" not in result.output
