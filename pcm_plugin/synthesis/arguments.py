@@ -2,9 +2,12 @@
 
 import argparse
 import ast
+from collections.abc import Sequence
 from typing import Any
 
 from pcm_plugin.synthesis.captions import CaptionFile, CaptionReport
+
+_SHOWN = 20
 
 CAPTION_FORMS = (
     "COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, or plain text with "
@@ -63,3 +66,16 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
     """
     captions = CaptionFile(args.captions, args.column, args.split, args.skip_bad)
     return captions, captions.survey()
+
+
+def print_some(lines: Sequence[str], where: str) -> None:
+    """Print the first lines of what may be many.
+
+    Args:
+        lines: What to print, two spaces before each.
+        where: What holds them all.
+    """
+    for line in lines[:_SHOWN]:
+        print(f"  {line}")
+    if len(lines) > _SHOWN:
+        print(f"  and {len(lines) - _SHOWN:,} more, all in {where}")

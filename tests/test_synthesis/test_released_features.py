@@ -122,9 +122,9 @@ def test_released_features_become_a_store(released, tmp_path, processes):
     result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
     assert result.code == 0, result.output
     assert "2 images in 3 shards" in result.output
-    assert "left out 100: missing" in result.output
+    assert "3 left out:\n  100: missing" in result.output
     assert "npz/img_sp1/103.npz cannot be read: it is no .npz" in result.output
-    assert "left out 102: features (9, 16) and (8,), others have (16, 16, 8)" in result.output
+    assert "  102: features (9, 16) and (8,), others have (16, 16, 8)" in result.output
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["101", "104"]
     clip = OpenCLIPBackbone(released)
