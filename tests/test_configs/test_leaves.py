@@ -37,7 +37,7 @@ RELEASED = {
     "model.beam_size": 3,
     "model.max_len": 20,
     "optim_wrapper.optimizer": dict(
-        type="Adam", lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0
+        type="Adam", lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, fused=True
     ),
     "optim_wrapper.clip_grad": dict(type="value", clip_value=0.1),
     "param_scheduler.embed_dims": 512,

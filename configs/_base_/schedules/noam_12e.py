@@ -2,10 +2,11 @@
 
 train_cfg = dict(type="pcm_plugin.ResumableTrainLoop", max_epochs=12, val_interval=1)
 
-# lr multiplies the schedule's own rate.
+# lr multiplies the schedule's own rate. One pass over the weights instead of ten (fused); on a CPU
+# that needs torch 2.4.
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="Adam", lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0),
+    optimizer=dict(type="Adam", lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, fused=True),
     clip_grad=dict(type="value", clip_value=0.1),
 )
 param_scheduler = dict(type="pcm_plugin.NoamLR", embed_dims=512, warmup=10_000, by_epoch=False)

@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pcm_plugin.models.decoders.cache import DecoderCache
-from pcm_plugin.models.layers import Attention, FeedForward
+from pcm_plugin.models.layers import Attention, Dropout, FeedForward
 from pcm_plugin.registry import MODELS
 
 
@@ -110,24 +110,28 @@ class SentenceDecoder(BaseModule):
         self.register_buffer("positions", positions, persistent=False)
         self.positions: Tensor
         self.embed_norm = nn.LayerNorm(embed_dims)
-        self.embed_dropout = nn.Dropout(embed_dropout)
+        self.embed_dropout = Dropout(embed_dropout)
         self.layers = nn.ModuleList(
             DecoderBlock(embed_dims, num_heads, ffn_dims, attn_dropout, dropout, norm_eps)
             for _ in range(num_layers)
         )
-        self.output_dropout = nn.Dropout(output_dropout)
+        self.output_dropout = Dropout(output_dropout)
         self.output = nn.Linear(embed_dims, vocab_size)
 
-    def forward(self, input_ids: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, memory: Tensor, mask: Tensor, wanted: Tensor | None = None
+    ) -> Tensor:
         """Predict every next word of given captions (teacher forcing).
 
         Args:
             input_ids: (B, T) int64, BOS first.
             memory: (B, L, D), the encoded image.
             mask: (B, L) bool, True for image tokens that may be attended to.
+            wanted: (B, T) bool, the n words to predict; the output layer is the dearest. Defaults
+                to None: all.
 
         Returns:
-            Logits (B, T, V).
+            Logits (B, T, V), or (n, V) of the wanted words in their order.
 
         Raises:
             ValueError: If T is above ``max_positions``.
@@ -138,6 +142,8 @@ class SentenceDecoder(BaseModule):
             x = layer.self_attn(x, *layer.self_attn.project_memory(x), causal=True)
             x = layer.cross_attn(x, *layer.cross_attn.project_memory(memory), allowed)
             x = layer.ffn(x)
+        if wanted is not None:
+            x = x[wanted]
         return self.output(self.output_dropout(x))
 
     def start(self, memory: Tensor, mask: Tensor) -> DecoderCache:

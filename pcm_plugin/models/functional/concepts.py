@@ -19,7 +19,8 @@ def retrieve_concepts(
 
     Args:
         global_feats: (B, Dc), CLIP image embeddings of any length.
-        concepts: (C, Dc), CLIP text embeddings of any length.
+        concepts: (C, Dc), CLIP text embeddings of length 1: to normalise thousands of them for each
+            batch would cost more than to compare them.
         top_concepts: K, at most C.
         threshold: A concept whose probability is not above it is masked: its vector is zero and so
             is its affinity with every patch (released code).
@@ -37,12 +38,11 @@ def retrieve_concepts(
             f"top_concepts={top_concepts} but there are {len(concepts)} concepts: "
             "lower it or give more concepts"
         )
-    directions = F.normalize(concepts, dim=-1)
-    similarity = F.normalize(global_feats, dim=-1) @ directions.t()
+    similarity = F.normalize(global_feats, dim=-1) @ concepts.t()
     # The k best of the probabilities, not of the similarities: at this temperature some underflow
     # to equal zeros, and which of those is taken shows in the released captions.
     probs, ids = (similarity / temperature).softmax(-1).topk(top_concepts, dim=-1)
-    kept = directions[ids] * (probs > threshold).unsqueeze(-1)
+    kept = concepts[ids] * (probs > threshold).unsqueeze(-1)
     return ids, probs, kept
 
 

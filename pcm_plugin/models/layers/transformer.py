@@ -6,6 +6,8 @@ Shapes: B sequences, L queries, S keys, D model width, H heads, d = D / H.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcm_plugin.models.layers.dropout import Dropout
+
 
 class Attention(nn.Module):
     """Multi-head attention, its output projection, the residual and the norm after it.
@@ -43,7 +45,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(embed_dims, embed_dims)
         self.out = nn.Linear(embed_dims, embed_dims)
         self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project what is attended to.
@@ -105,7 +107,7 @@ class FeedForward(nn.Module):
         self.fc1 = nn.Linear(embed_dims, ffn_dims)
         self.fc2 = nn.Linear(ffn_dims, embed_dims)
         self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""

@@ -70,7 +70,8 @@ class CLIPWeightedCELoss(nn.Module):
         """Compute the loss.
 
         Args:
-            logits: (B, T, V), of any floating type; the loss is computed in float32.
+            logits: (B, T, V), or (n, V) of the n targets that are words alone, in their order; of
+                any floating type, the loss is computed in float32.
             targets: (B, T) int64, -1 where there is no word.
             clip_scores: (B,), ``score_scale`` times the cosine of each pair. Needed if pairs are
                 weighted.
@@ -82,7 +83,8 @@ class CLIPWeightedCELoss(nn.Module):
             ValueError: If the scores are needed and missing.
         """
         valid = targets >= 0
-        losses, log_probs = smoothed_kl(logits[valid], targets[valid], self.label_smoothing)
+        logits = logits if logits.dim() == 2 else logits[valid]
+        losses, log_probs = smoothed_kl(logits, targets[valid], self.label_smoothing)
         sentences = valid.nonzero()[:, 0]
         if self.use_clip_weight:
             if clip_scores is None:

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pcm_plugin.models.functional.concepts import inject_noise
+from pcm_plugin.models.layers import Dropout
 from pcm_plugin.models.necks.output import MixupOutput
 from pcm_plugin.registry import MODELS
 
@@ -40,7 +41,7 @@ class GlobalPrefix(BaseModule):
         self.noise_var = noise_var
         self.global_proj = nn.Linear(clip_dim, embed_dims)
         self.norm = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> MixupOutput:
         """Make the token.

@@ -18,6 +18,7 @@ from pcm_plugin.models.functional.mix import (
     replace_selected,
     select_top_patches,
 )
+from pcm_plugin.models.layers import Dropout
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.models.necks.output import MixupOutput
 from pcm_plugin.registry import MODELS
@@ -128,7 +129,7 @@ class PCMMixup(BaseModule):
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dims))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.norm = nn.LayerNorm(embed_dims)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if mix == "none":
             return
         self.text_proj = nn.Linear(clip_dim, embed_dims)
@@ -158,7 +159,8 @@ class PCMMixup(BaseModule):
 
         Args:
             words: C words.
-            embeddings: (C, Dc), their CLIP text embeddings, of any length but 0; copied.
+            embeddings: (C, Dc), their CLIP text embeddings, of any length but 0; normalised into a
+                copy.
 
         Raises:
             ValueError: If the sizes do not agree with each other or with the neck.
@@ -175,7 +177,8 @@ class PCMMixup(BaseModule):
                 "give more concepts or lower it"
             )
         self.concept_words = list(words)
-        self.concepts = embeddings.detach().to(self.pos_embed.device, torch.float32, copy=True)
+        directions = F.normalize(embeddings.detach().float(), dim=-1)
+        self.concepts = directions.to(self.pos_embed.device)
 
     def set_clip_head(self, head: Mapping[str, Tensor]) -> None:
         """Give CLIP's image head.

@@ -1,0 +1,57 @@
+"""What finding the concepts of images costs, beside its matrix product alone.
+
+    python benchmarks/concepts.py
+
+A batch of global features against 446 and 20,000 concepts of width 512. The last line is JSON.
+"""
+
+import argparse
+import functools
+import json
+import platform
+
+import torch
+from matrix import matrix_gflops, seconds_of
+
+from pcm_plugin.models.functional.concepts import retrieve_concepts
+
+WIDTH = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--concepts", type=int, nargs="+", default=[446, 20_000])
+    parser.add_argument("--repeats", type=int, default=200)
+    args = parser.parse_args()
+    rate, results = matrix_gflops(), {}
+    for count in args.concepts:
+        directions = torch.nn.functional.normalize(torch.randn(count, WIDTH), dim=1)
+        feats = torch.randn(args.batch, WIDTH)
+        find = functools.partial(retrieve_concepts, feats, directions, 5, 0.0, 0.01)
+        with torch.inference_mode():
+            found = seconds_of(find, args.repeats, 10)
+            product = seconds_of(functools.partial(torch.mm, feats, directions.T), args.repeats, 10)
+        results[count] = {
+            "seconds": found,
+            "gemm_gflop": found * rate,
+            "product_seconds": product,
+            "times_product": found / product,
+        }
+        print(
+            f"{count:,} concepts: {1e6 * found:,.0f} us, {found / product:.2f} times the product "
+            f"({1e6 * product:,.0f} us)"
+        )
+    settings = {**vars(args), "threads": torch.get_num_threads()}
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    print(
+        json.dumps(
+            {"concepts": results, "matrix_gflops": rate, "settings": settings, "versions": versions}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""PCM-Net at the full size of ViT-B/32 with random weights, and batches of random features."""
+
+import random
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+import pcm_plugin.models  # noqa: F401  registers
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.models import PCMNet
+from pcm_plugin.structures import DataSample
+
+VOCABULARY, CONCEPTS = 10_200, 446
+CONFIG = "configs/_base_/models/pcm_vitb32.py"
+
+
+def build_model(
+    vocabulary: int = VOCABULARY, concepts: int = CONCEPTS, num_patches: int = 49
+) -> PCMNet:
+    """The model of the published COCO configuration.
+
+    Args:
+        vocabulary: Its size, the stop token included.
+        concepts: Number of concepts, random directions.
+        num_patches: Patches an image.
+    """
+    torch.manual_seed(0)
+    cfg = Config.fromfile(CONFIG).model
+    words = Vocabulary([f"word{i}" for i in range(1, vocabulary)])
+    cfg.neck.num_patches = num_patches
+    model = MODELS.build(dict(cfg, vocabulary=words))
+    neck = model.neck
+    neck.set_concepts(
+        [f"concept{i}" for i in range(concepts)], torch.randn(concepts, neck.clip_dim)
+    )
+    width = neck.sizes[1]
+    head = {"ln_post.weight": torch.ones(width), "ln_post.bias": torch.zeros(width)}
+    neck.set_clip_head({**head, "proj": torch.randn(width, neck.clip_dim) / width**0.5})
+    return model
+
+
+def build_batch(model: PCMNet, batch: int = 32, shortest: int = 8, longest: int = 14) -> dict:
+    """Random features and captions of so many words.
+
+    Returns:
+        What the model's ``train_step`` and ``test_step`` take.
+    """
+    generator = random.Random(0)
+    count, width = model.neck.sizes
+    samples = []
+    for _ in range(batch):
+        length = generator.randint(shortest, longest)
+        sample = DataSample()
+        sample.set_field(
+            " ".join(generator.choices(model.vocabulary.words, k=length)), "gt_caption"
+        )
+        sample.set_field(generator.uniform(0.6, 0.9), "clip_score")
+        samples.append(sample)
+    return {
+        "patch_feats": torch.randn(batch, count, width),
+        "global_feats": torch.randn(batch, model.neck.clip_dim),
+        "data_samples": samples,
+    }

@@ -1,0 +1,46 @@
+"""What a training iteration costs at full size: forward, backward, clipping, Adam.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --amp          # bfloat16 autocast
+
+Random weights and features, captions of 8 to 14 words. Figures are in GEMM-GFLOP, see matrix.py;
+the last line is JSON.
+"""
+
+import argparse
+
+from full_size import build_batch, build_model
+from matrix import matrix_gflops, report, seconds_of
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+import pcm_plugin.engine  # noqa: F401  registers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--patches", type=int, default=49)
+    parser.add_argument("--vocabulary", type=int, default=10_200)
+    parser.add_argument("--iterations", type=int, default=15)
+    parser.add_argument("--shortest", type=int, default=8, help="words of a caption")
+    parser.add_argument("--longest", type=int, default=14)
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    args = parser.parse_args()
+    model = build_model(args.vocabulary, num_patches=args.patches).train()
+    cfg = Config.fromfile("configs/_base_/schedules/noam_12e.py")
+    # NoamLR's at its first steps; the configuration's own is its multiplier.
+    cfg.optim_wrapper.optimizer.lr = 1e-6
+    if args.amp:
+        cfg.optim_wrapper.type = "pcm_plugin.BFloat16OptimWrapper"
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    batch = build_batch(model, args.batch, args.shortest, args.longest)
+    before = matrix_gflops()
+    seconds = seconds_of(lambda: model.train_step(batch, wrapper), args.iterations, warm_up=3)
+    report(seconds, (before + matrix_gflops()) / 2, vars(args))
+
+
+if __name__ == "__main__":
+    main()
