@@ -55,10 +55,11 @@ param_scheduler = dict(
 optim_wrapper = dict(optimizer=dict(lr=(warmup / 10_000) ** 0.5))
 
 _command = "python tools/make_dataset.py CAPTIONS --recipe RECIPE --out {root}"
-prerequisites = [
+# What dataset.json says of the features, they say themselves.
+prerequisites = [dict(key="made", command=_command, identifies=False)]
+prerequisites += [
     dict(key=key, command=_command)
     for key in (
-        "made",
         "model.vocabulary",
         "model.neck.concepts",
         "model.neck.clip_head",

@@ -72,7 +72,6 @@ def main() -> None:
         return
     make_dataset(
         captions,
-        report.captions,
         recipe,
         args.out,
         args.stages,

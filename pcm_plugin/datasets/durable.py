@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside ``path`` and put it in its place once it is written and synced.
 
     Left by an exception, nothing changes at ``path``. What a killed process left beside it is
-    overwritten by the next writer of the same path.
+    overwritten by the next writer of the same path on the same machine.
 
     Args:
         path: The file to make or replace; its folder must exist.
@@ -44,7 +46,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 raise
     except OSError as error:
         # Of a full disk the system does not say which.
-        if error.errno is not None and error.filename is None:
+        if error.errno in _FULL and error.filename is None:
             error.filename = str(path)
         raise
     _sync_folder(path.parent)

@@ -19,6 +19,7 @@ import functools
 import json
 import math
 import os
+import resource
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -43,7 +44,7 @@ _DTYPES = {
     "I64": torch.int64,
 }
 _RAW = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I64": np.int64}
-_MOST_OPEN = 256
+_MOST_OPEN = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -271,6 +272,7 @@ class FeatureStore:
     def _shard(self, s: int) -> "_Shard":
         if s not in self._shards:
             self._shards[s] = _Shard(self.path / self._names[s])
+            self._files.known[s] = self._shards[s].file
         return self._shards[s]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -282,6 +284,7 @@ class _OpenFiles:
 
     def __init__(self, paths: list[str]) -> None:
         self.paths = paths
+        self.known: dict[int, tuple[int, ...]] = {}
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def read(self, pieces: list[tuple[int, int, memoryview]]) -> None:
@@ -291,8 +294,9 @@ class _OpenFiles:
             pieces: Number of a file, a place in it, and what to fill from there.
 
         Raises:
-            ValueError: If a file is shorter.
+            ValueError: If a file is shorter than it was, or another.
         """
+        pieces = sorted(pieces, key=lambda piece: piece[:2])
         # What is in the page cache is copied at once; all else is asked for before the first of it
         # is waited for, since a disk has a queue.
         waiting = [piece for piece in pieces if not self._is_read(*piece)]
@@ -320,7 +324,13 @@ class _OpenFiles:
         if descriptor is None:
             if len(self._open) >= _MOST_OPEN:
                 os.close(self._open.popitem(last=False)[1])
-            descriptor = self._open[number] = os.open(self.paths[number], os.O_RDONLY)
+            descriptor = os.open(self.paths[number], os.O_RDONLY)
+            if _identity(os.fstat(descriptor)) != self.known[number]:
+                os.close(descriptor)
+                raise ValueError(
+                    f"{self.paths[number]} was changed since the store was opened: open it again"
+                )
+            self._open[number] = descriptor
         else:
             self._open.move_to_end(number)
         return descriptor
@@ -337,7 +347,9 @@ class _Shard:
     """
 
     def __init__(self, stem: Path) -> None:
-        data = _mapped(stem.with_suffix(".safetensors"))
+        path = stem.with_suffix(".safetensors")
+        self.file = _identity(path.stat())
+        data = _mapped(path)
         start = 8 + int.from_bytes(data[:8].tobytes(), "little")
         header = json.loads(data[8:start].tobytes())
         header.pop("__metadata__", None)
@@ -357,6 +369,10 @@ class _Shard:
     def line(self, row: int) -> bytes:
         start = self._line_ends[row - 1] + 1 if row else 0
         return self._text[start : self._line_ends[row]].tobytes()
+
+
+def _identity(facts: os.stat_result) -> tuple[int, ...]:
+    return facts.st_dev, facts.st_ino, facts.st_size
 
 
 def _mapped(path: Path) -> np.ndarray:

@@ -95,7 +95,8 @@ def identify_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     Returns:
         By key of the config (see :func:`check_inputs`) the first 16 digits of a SHA-256.
     """
-    keys = sorted(entry["key"] for entry in _prerequisites(cfg, loops))
+    wanted = (e for e in _prerequisites(cfg, loops) if e.get("identifies", True))
+    keys = sorted(entry["key"] for entry in wanted)
     found = {key: [_identity(Path(path)) for path in _paths(cfg, key)] for key in keys}
     return {key: " ".join(names) for key, names in found.items() if names}
 

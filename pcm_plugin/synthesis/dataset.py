@@ -12,6 +12,9 @@ Every stage can be killed and run again, and be shared by several processes, whi
 other after each stage.
 """
 
+import hashlib
+import itertools
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import fingerprint, sha256, write_bytes, write_json
+from pcm_plugin.datasets.durable import write_bytes, write_json
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
@@ -44,7 +47,6 @@ _TOP_CONCEPTS = 5
 
 def make_dataset(
     captions: CaptionFile,
-    count: int,
     recipe: Recipe,
     out: Path,
     stages: Sequence[str] = STAGES,
@@ -60,7 +62,6 @@ def make_dataset(
 
     Args:
         captions: The corpus.
-        count: How many captions it has, as its ``survey()`` says.
         recipe: The settings.
         out: The folder.
         stages: Which of :data:`STAGES` to run. Defaults to all.
@@ -78,7 +79,7 @@ def make_dataset(
     rank = rank or Rank.from_environment()
     # All inputs are looked at before the first stage begins its hours of work.
     sources = real_sources(real or {}, recipe)
-    make_corpus(captions, count, recipe, out / "corpus", limit, rank, make="corpus" in stages)
+    make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     if "generate" in stages:
         corpus = CaptionFile(out / "corpus" / "captions.jsonl")
         images, batch = out / "synthetic", recipe.generate_batch
@@ -91,7 +92,7 @@ def make_dataset(
     if "refine" in stages and recipe.refine is not None:
         chunk = recipe.refine_chunk
         refine(out / "train_store", recipe.refine, out / "pairs", None, chunk, device, rank)
-    if rank.index == 0 and _is_complete(out / "train_store"):
+    if rank.index == 0 and _is_through(recipe, out):
         write_json(out / "dataset.json", describe(recipe, out))
 
 
@@ -105,7 +106,6 @@ def real_sources(real: dict[str, tuple[str, str]], recipe: Recipe) -> dict[str, 
 
 def make_corpus(
     captions: CaptionFile,
-    count: int,
     recipe: Recipe,
     out: Path,
     limit: int | None,
@@ -116,7 +116,6 @@ def make_corpus(
 
     Args:
         captions: The corpus.
-        count: How many captions it has.
         recipe: The settings.
         out: Folder to write.
         limit: Take only the first captions.
@@ -131,16 +130,24 @@ def make_corpus(
         key: getattr(captions, key) for key in ("column", "split", "skip_bad", "max_chars")
     }
     settings = {**read_with, **recipe.corpus_record()}
-    digest = fingerprint([sha256(captions.path), limit])
-    wanted = [Shard("corpus", min(count, limit or count), digest)]
+    there = ShardFolder(out, CORPUS_FORMAT).shards if (out / "manifest.json").is_file() else {}
+    before = there.get("corpus", {"made_of": 0, "digest": None})
+    count, digest, begins = _digests(captions, limit, before["made_of"])
     if not make:
-        if not _is_complete(out):
+        if not there:
             raise FileNotFoundError(f"no finished corpus in {out}: run the stage corpus too")
-        folder = ShardFolder(out, CORPUS_FORMAT)
         ShardFolder.check(out, CORPUS_FORMAT, settings)
-        if folder.shards["corpus"]["digest"] != digest:
+        if before["digest"] != digest:
             raise ValueError(f"{out} was made of other captions: run the stage corpus too")
         return
+    ShardFolder.check(out, CORPUS_FORMAT, settings)
+    # Before anything is made anew: another file, given by mistake, must change nothing.
+    if there and before["digest"] != begins:
+        raise ValueError(
+            f"{out} was made of {before['made_of']:,} captions that are not the first of those "
+            "given now: give the old ones, with others after them if you like, or another folder"
+        )
+    wanted = [Shard("corpus", count, digest)]
     folder = ShardFolder.resume(out, CORPUS_FORMAT, settings, wanted)
     for _, tick in share(folder, wanted, rank, "corpus", "caption"):
         # Until all stages are through again, the folder is none to train on.
@@ -158,8 +165,18 @@ def make_corpus(
         concepts, model = out / "concepts.safetensors", model_identity(extracting.model)
         save_concepts(concepts, words, embeddings, model, extracting.pretrained, templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
-        folder.add(wanted[0], files, written)
         tick(written)
+        folder.add(wanted[0], files, written)
+
+
+def _digests(captions: CaptionFile, limit: int | None, first: int) -> tuple[int, str, str]:
+    """Count of the captions, a name of their content, and one of the ``first`` of them."""
+    content, count, begins = hashlib.sha256(), 0, ""
+    for count, caption in enumerate(itertools.islice(captions, limit), start=1):
+        content.update(json.dumps(caption).encode())
+        if count == first:
+            begins = content.hexdigest()[:16]
+    return count, content.hexdigest()[:16], begins
 
 
 def find_words(captions: Iterable[Caption], recipe: Recipe) -> tuple[Vocabulary, list[str]]:
@@ -212,6 +229,21 @@ def _of_split(path: str, split: str) -> CaptionFile:
     """A caption file's own split of that name, where it knows any."""
     captions = CaptionFile(Path(path))
     return replace(captions, split=split) if captions.knows_splits() else captions
+
+
+def _is_through(recipe: Recipe, out: Path) -> bool:
+    """Whether images and features are those of all captions of the corpus."""
+    parts = [out / name for name in ("corpus", "synthetic", "train_store")]
+    if not all(map(_is_complete, parts)):
+        return False
+    corpus, images, store = (ShardFolder(part, None).shards.values() for part in parts)
+    captions = sum(record["count"] for record in corpus)
+    wanted = captions * recipe.generate.images_per_caption
+    painted = sum(record["count"] for record in images)
+    return (sum(r["made_of"] for r in images), sum(r["made_of"] for r in store)) == (
+        wanted,
+        painted,
+    )
 
 
 def _is_complete(path: Path) -> bool:

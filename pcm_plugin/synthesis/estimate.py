@@ -115,8 +115,8 @@ def estimate(
     with steady_threads(device):
         painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
         looking, feature_bytes, clip_dim = _looking(recipe, device, images, texts)
-        matching = _matching(count, clip_dim, device) if recipe.refine else 0.0
-    pairs = count * recipe.generate.images_per_caption
+        pairs = count * recipe.generate.images_per_caption
+        matching = _matching(pairs, clip_dim, device) if _matches(recipe) else 0.0
     stages = [
         Stage(
             "generate",
@@ -134,7 +134,7 @@ def estimate(
         done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
         name = f"extract {split}"
         stages.append(Stage(name, "images", total, done, looking, feature_bytes))
-    if recipe.refine is not None and recipe.refine.method == "sync":
+    if _matches(recipe):
         # Twice: captions of images, images of captions.
         done = min(2 * pairs, _done(out / "pairs", PAIRS_FORMAT))
         stages.append(Stage("refine", "rows", 2 * pairs, done, matching, _ROW_BYTES))
@@ -193,6 +193,10 @@ def _looking(
     return seconds, size, clip.clip_dim
 
 
+def _matches(recipe: Recipe) -> bool:
+    return recipe.refine is not None and recipe.refine.method == "sync"
+
+
 def _matching(count: int, clip_dim: int, device: str) -> float:
     """Seconds to find the nearest of ``count`` rows for one."""
     keys = torch.randn(min(count, 8192), clip_dim, device=device)
@@ -208,9 +212,9 @@ def _batches(items: list, size: int) -> Iterator[list]:
 
 
 def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
-    """Of the last batch: the first has to warm up."""
+    """Of the last batch: the first has to warm up. A batch that is not full tells too little."""
     taken = 0.0
-    for batch in batches:
+    for batch in [b for b in batches if len(b) == len(batches[0])]:
         start = time.perf_counter()
         work(batch)
         if device.startswith("cuda"):

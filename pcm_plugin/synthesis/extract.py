@@ -144,8 +144,8 @@ def extract(
 
 def has_head(folder: ShardFolder) -> bool:
     """Whether CLIP's head is in a store as it was written."""
-    path = folder.path / CLIP_HEAD
-    return path.is_file() and sha256(path) == folder.manifest["info"]["clip_head"]
+    path, head = folder.path / CLIP_HEAD, folder.manifest["info"].get("clip_head")
+    return path.is_file() and (head is None or sha256(path) == head)
 
 
 def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str:

@@ -129,8 +129,8 @@ def refine(
                 name = plan[index].name
                 rows = range(index * chunk, index * chunk + plan[index].count)
                 write_bytes(folder.path / f"{name}.safetensors", save(work(rows, folder)))
-                folder.add(plan[index], [f"{name}.safetensors"], len(rows))
                 tick(len(rows))
+                folder.add(plan[index], [f"{name}.safetensors"], len(rows))
     pairs = _choose(folder, captions, settings)
     if rank.index == 0:
         pairs.to_file(folder.path / PAIRS, features.identity)

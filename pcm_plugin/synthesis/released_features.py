@@ -130,8 +130,8 @@ def import_features(
         for index, tick in share(folder, plan, rank, "import"):
             part = functools.partial(_read, root, settings, shape, skip_missing)
             found = list(zip(chunks[index], threads.map(part, chunks[index]), strict=True))
-            _write(folder, plan[index], found, settings, shape, clip, head)
             tick(plan[index].count)
+            _write(folder, plan[index], found, settings, shape, clip, head)
     return folder
 
 

@@ -201,6 +201,17 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
     assert open_files(tmp_path) == 0
 
 
+def test_a_shard_that_was_replaced_since_is_named(tmp_path):
+    build_store(tmp_path / "store", [["x"]] * 2)
+    store = FeatureStore(tmp_path / "store")
+    path = tmp_path / "store" / "shard-00000.safetensors"
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+    with pytest.raises(ValueError, match=r"00000.safetensors was changed since .*open it again"):
+        store.rows("patch_feats", [0])
+
+
 def test_a_shard_that_was_cut_since_is_named(tmp_path):
     build_store(tmp_path / "store", [["x"]] * 2, patch_dim=512)
     store = FeatureStore(tmp_path / "store")

@@ -23,8 +23,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0 or x.device.type != "cpu":
         return F.dropout(x, p, training)
     kept = round((1 - p) * _STEPS)
-    if kept == 0:
-        return x * 0
+    if kept in (0, _STEPS):
+        return x if kept else torch.zeros_like(x)
     draws = torch.empty(-(-x.numel() // _LANES), dtype=torch.int64).random_(-(2**63), None)
     lanes = draws.view(torch.int16)[: x.numel()].view(x.shape)
     return (x * (lanes < kept - _STEPS // 2)).mul_(_STEPS / kept)
