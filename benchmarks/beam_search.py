@@ -13,7 +13,7 @@ import random
 from typing import Any
 
 import torch
-from full_size import build_batch, build_model
+from full_size import add_size_arguments, build_batch, build_model
 from matrix import matrix_gflops, report, seconds_of
 from torch import Tensor
 
@@ -46,12 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--patches", type=int, default=49)
-    parser.add_argument("--vocabulary", type=int, default=10_200)
+    add_size_arguments(parser)
     parser.add_argument("--beam", type=int, default=3)
     parser.add_argument("--natural", action="store_true", help="captions of 8 to 14 words")
-    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--batches", type=int, default=7)
     args = parser.parse_args()
     model = build_model(args.vocabulary, num_patches=args.patches).eval()

@@ -1,5 +1,6 @@
 """PCM-Net at the full size of ViT-B/32 with random weights, and batches of random features."""
 
+import argparse
 import random
 
 import torch
@@ -13,6 +14,14 @@ from pcm_plugin.structures import DataSample
 
 VOCABULARY, CONCEPTS = 10_200, 446
 CONFIG = "configs/_base_/models/pcm_vitb32.py"
+
+
+def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the cost depends on."""
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--patches", type=int, default=49)
+    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
 
 
 def build_model(

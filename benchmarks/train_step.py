@@ -9,7 +9,7 @@ the last line is JSON.
 
 import argparse
 
-from full_size import build_batch, build_model
+from full_size import add_size_arguments, build_batch, build_model
 from matrix import matrix_gflops, report, seconds_of
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -21,13 +21,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--patches", type=int, default=49)
-    parser.add_argument("--vocabulary", type=int, default=10_200)
+    add_size_arguments(parser)
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--shortest", type=int, default=8, help="words of a caption")
     parser.add_argument("--longest", type=int, default=14)
-    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     args = parser.parse_args()
     model = build_model(args.vocabulary, num_patches=args.patches).train()
     cfg = Config.fromfile("configs/_base_/schedules/noam_12e.py")

@@ -12,7 +12,7 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import add_caption_arguments, print_some
+from pcm_plugin.synthesis.arguments import add_caption_arguments, left_out
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.ranks import Rank
@@ -85,10 +85,7 @@ def main() -> None:
     records = folder.shards.values()
     images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
     print(f"{folder.path}: {images:,} images with {captions:,} captions in {len(records)} shards")
-    left_out = [f"{k}: {why}" for r in records for k, why in r["left_out"].items()]
-    if left_out:
-        print(f"{len(left_out):,} left out:")
-        print_some(left_out, f"{folder.path}/manifest.json")
+    print(left_out(folder), end="")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 from dataclasses import fields
 
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file, print_some
+from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file, left_out
 from pcm_plugin.synthesis.generate import generate
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.settings import IMAGE_FORMATS, GenerateSettings
@@ -72,10 +72,7 @@ def main() -> None:
     print(f"{folder.path}: {images:,} images in {len(records)} shards")
     if retried:
         print(f"{retried:,} were flagged, black or not finite and had a second try")
-    left_out = [f"{k}: {', then '.join(w)}" for r in records for k, w in r["left_out"].items()]
-    if left_out:
-        print(f"{len(left_out):,} left out:")
-        print_some(left_out, f"{folder.path}/manifest.json")
+    print(left_out(folder), end="")
 
 
 if __name__ == "__main__":

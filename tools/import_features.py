@@ -11,7 +11,7 @@ import argparse
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import print_some
+from pcm_plugin.synthesis.arguments import left_out
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 from pcm_plugin.synthesis.released_features import ImportSettings, import_features
@@ -58,10 +58,7 @@ def main() -> None:
         return
     records = folder.shards.values()
     print(f"{folder.path}: {sum(r['count'] for r in records):,} images in {len(records)} shards")
-    left_out = [f"{k}: {why}" for r in records for k, why in r["left_out"].items()]
-    if left_out:
-        print(f"{len(left_out):,} left out:")
-        print_some(left_out, f"{folder.path}/manifest.json")
+    print(left_out(folder), end="")
 
 
 if __name__ == "__main__":

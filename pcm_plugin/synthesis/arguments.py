@@ -2,9 +2,9 @@
 
 import argparse
 import ast
-from collections.abc import Sequence
 from typing import Any
 
+from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.synthesis.captions import CaptionFile, CaptionReport
 
 _SHOWN = 20
@@ -68,14 +68,17 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
     return captions, captions.survey()
 
 
-def print_some(lines: Sequence[str], where: str) -> None:
-    """Print the first lines of what may be many.
+def left_out(folder: ShardFolder) -> str:
+    """What a stage left out, the first of it by name; empty if that is nothing.
 
     Args:
-        lines: What to print, two spaces before each.
-        where: What holds them all.
+        folder: A finished folder of the stage.
     """
-    for line in lines[:_SHOWN]:
-        print(f"  {line}")
-    if len(lines) > _SHOWN:
-        print(f"  and {len(lines) - _SHOWN:,} more, all in {where}")
+    records = (item for r in folder.shards.values() for item in r["left_out"].items())
+    # Of an image that was tried twice there are two reasons.
+    lines = [f"  {k}: {why if isinstance(why, str) else ', then '.join(why)}" for k, why in records]
+    if not lines:
+        return ""
+    more = len(lines) - _SHOWN
+    end = [f"  and {more:,} more, all in {folder.path}/manifest.json"] if more > 0 else []
+    return "\n".join([f"{len(lines):,} left out:", *lines[:_SHOWN], *end]) + "\n"

@@ -27,8 +27,7 @@ from pcm_plugin.synthesis.extract import (
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.released_annotations import ReleasedPair
 from pcm_plugin.synthesis.sharing import share
-
-_LOOKED_FOR = 20
+from pcm_plugin.synthesis.sources import LOOKED_FOR
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def import_features(
             settings, or not one file of a shard, or of the first, can be read.
     """
     root, rank = Path(root), rank or Rank.from_environment()
-    first = [_path(root, pair, settings) for pair in pairs[:_LOOKED_FOR]]
+    first = [_path(root, pair, settings) for pair in pairs[:LOOKED_FOR]]
     if not any(path.is_file() for path in first):
         raise FileNotFoundError(
             f"no {first[0]}: give --pattern, such as 'img_sp{{split_id}}/{{image_id}}.npz'"

@@ -17,7 +17,9 @@ from pcm_plugin.synthesis.caption_forms import COCO
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 
-_LOOKED_FOR = 20
+LOOKED_FOR = 20
+"""Files of which one must be there before any work starts."""
+
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -139,7 +141,7 @@ class ImageFolder:
             raise ValueError(f"shard_size={shard_size}: give at least 1")
         if not images:
             raise ValueError(f"no images for {path}")
-        first = [path / image.file_name for image in images[:_LOOKED_FOR]]
+        first = [path / image.file_name for image in images[:LOOKED_FOR]]
         if not any(file.is_file() for file in first):
             raise FileNotFoundError(
                 f"no {first[0]}, nor the files after it: the captions name other files than "

@@ -88,10 +88,11 @@ def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path
         shown.append(capfd.readouterr().err)
         folder.add(WANTED[i], [], 10)
         time.sleep(0.11)  # what tqdm waits before it shows more
-    assert "10/120" in shown[0]
+    first = [int(n) for n in re.findall(r"(\d+)/120", shown[0])]
+    assert first[0] == 10
+    assert max(first) <= 20
     counts = [int(n) for n in re.findall(r"(\d+)/120", "".join(shown))]
     assert counts == sorted(counts)
-    assert max(counts[:5]) <= 50
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+img/s\]", "".join(shown))
 
 

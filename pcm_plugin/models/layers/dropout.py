@@ -1,4 +1,4 @@
-"""Dropout whose random numbers do not take a fifth of a training iteration on a CPU."""
+"""Dropout whose random numbers are cheap on a CPU, where PyTorch's are a good part of training."""
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,16 @@ _STEPS = 1 << 16
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero elements at random and scale the others so that the mean stays.
 
-    On a CPU PyTorch draws a 32-bit number an element, one after the other. Here four elements share
-    the 64 bits of a draw, which is seven times as fast: p is kept to 1 / 65,536, and the scale is
-    that of the p kept.
+    On a CPU PyTorch draws a number an element, one after the other. Here four elements share the 64
+    bits of a draw: p is kept to 1 / 65,536, and the scale is that of the p kept.
 
     Args:
-        x: Of any shape.
+        x: Of any shape and floating type.
         p: Probability of zero, from 0 to 1.
         training: Whether to drop at all.
+
+    Returns:
+        The same shape and type.
     """
     if not training or p == 0 or x.device.type != "cpu":
         return F.dropout(x, p, training)
