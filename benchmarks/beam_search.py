@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from full_size import add_size_arguments, build_batch, build_model
-from matrix import matrix_gflops, report, seconds_of
+from matrix import measure
 from torch import Tensor
 
 NEVER = 10_000
@@ -67,10 +67,7 @@ def main() -> None:
     words = [len(sample.pred_caption.split()) for sample in caption()]
     if words != [min(length, model.max_len) for length in lengths]:
         raise SystemExit(f"captions of {words} words, wanted {lengths}")
-    before = matrix_gflops()
-    seconds = seconds_of(caption, args.batches)
-    # The machine's speed may change on the way.
-    report(seconds, (before + matrix_gflops()) / 2, vars(args))
+    measure(caption, args.batches, vars(args))
 
 
 if __name__ == "__main__":

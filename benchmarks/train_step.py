@@ -10,7 +10,7 @@ the last line is JSON.
 import argparse
 
 from full_size import add_size_arguments, build_batch, build_model
-from matrix import matrix_gflops, report, seconds_of
+from matrix import measure
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
@@ -34,9 +34,7 @@ def main() -> None:
         cfg.optim_wrapper.type = "pcm_plugin.BFloat16OptimWrapper"
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = build_batch(model, args.batch, args.shortest, args.longest)
-    before = matrix_gflops()
-    seconds = seconds_of(lambda: model.train_step(batch, wrapper), args.iterations, warm_up=3)
-    report(seconds, (before + matrix_gflops()) / 2, vars(args))
+    measure(lambda: model.train_step(batch, wrapper), args.iterations, vars(args), warm_up=3)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import pickle
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,9 @@ _ATTENTION = {
     "output.dense": "out",
     "output.LayerNorm": "norm",
 }
+_JOINED = {"qkv": ("query", "key", "value"), "key_value": ("key", "value")}
+"""Ours are one matrix where the released checkpoints have several."""
+
 _FEED_FORWARD = {
     "intermediate.dense": "ffn.fc1",
     "output.dense": "ffn.fc2",
@@ -85,7 +88,7 @@ def official_names(encoder_layers: int, decoder_layers: int) -> dict[str, str]:
         decoder_layers: Blocks of the decoder.
 
     Returns:
-        Official key to key of a :class:`~.captioners.PCMNet`.
+        Official key to key of a :class:`~.captioners.PCMNet`, as :func:`split_products` has them.
     """
     modules = dict(_OUTER)
     for i in range(encoder_layers):
@@ -102,6 +105,36 @@ def official_names(encoder_layers: int, decoder_layers: int) -> dict[str, str]:
     for theirs, ours in modules.items():
         names |= {f"{theirs}.{kind}": f"{ours}.{kind}" for kind in ("weight", "bias")}
     return names
+
+
+def split_products(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict with queries, keys and values apart.
+
+    Args:
+        state: Of a :class:`~.captioners.PCMNet`, or its gradients.
+
+    Returns:
+        ``qkv`` as ``query``, ``key`` and ``value``, ``key_value`` as the last two; views.
+    """
+    apart = {}
+    for name, value in state.items():
+        stem, _, kind = name.rpartition(".")
+        module, _, last = stem.rpartition(".")
+        parts = _JOINED.get(last, (last,))
+        for part, piece in zip(parts, value.chunk(len(parts)), strict=True):
+            apart[f"{module}.{part}.{kind}" if len(parts) > 1 else name] = piece
+    return apart
+
+
+def _join_products(apart: Mapping[str, Tensor], like: Iterable[str]) -> dict[str, Tensor]:
+    """The inverse of :func:`split_products`, for the keys of a state dict."""
+    joined = {}
+    for name in like:
+        stem, _, kind = name.rpartition(".")
+        module, _, last = stem.rpartition(".")
+        parts = [f"{module}.{part}.{kind}" for part in _JOINED.get(last, ())]
+        joined[name] = torch.cat([apart[part] for part in parts]) if parts else apart[name]
+    return joined
 
 
 def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -162,7 +195,8 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     decoder_layers = _count_layers(official, "decoder.g_layers")
     names = official_names(encoder_layers, decoder_layers)
     sizes = _infer_sizes(official, names, encoder_layers, decoder_layers)
-    expected = _expected_shapes(sizes)
+    ours_like = _like(sizes)
+    expected = {key: value.shape for key, value in split_products(ours_like).items()}
     unknown = sorted(set(official) - set(names) - {POSITION_TABLE})
     problems = [f"unknown key {key}" for key in unknown]
     for key, ours in names.items():
@@ -178,7 +212,8 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     problems += _check_positions(official.get(POSITION_TABLE), sizes.embed_dims)
     if problems:
         raise ValueError("not a released PCM-Net checkpoint:\n  " + "\n  ".join(problems))
-    return {ours: official[key].float().contiguous() for key, ours in names.items()}, sizes
+    apart = {ours: official[key].float().contiguous() for key, ours in names.items()}
+    return _join_products(apart, ours_like), sizes
 
 
 def _count_layers(official: Mapping[str, Tensor], prefix: str) -> int:
@@ -200,9 +235,9 @@ def _infer_sizes(
     field_of = {mark: field for field, mark in marks._asdict().items()}
     field_of[marks.num_patches + 1] = "num_patches"
     votes: dict[str, Counter[int]] = {field: Counter() for field in marks._fields}
-    expected = _expected_shapes(marks)
+    expected = split_products(_like(marks))
     for key, ours in names.items():
-        shape, theirs = expected[ours], official.get(key)
+        shape, theirs = expected[ours].shape, official.get(key)
         if theirs is not None and theirs.dim() == len(shape):
             for mark, size in zip(shape, theirs.shape, strict=True):
                 if mark in field_of:
@@ -214,8 +249,8 @@ def _infer_sizes(
     return ModelSizes(**{**rest, **found, **layers})
 
 
-def _expected_shapes(sizes: ModelSizes) -> dict[str, torch.Size]:
-    """Shapes of our own modules of these sizes, built without memory."""
+def _like(sizes: ModelSizes) -> dict[str, Tensor]:
+    """The state dict of our own modules of these sizes, built without memory."""
     with torch.device("meta"):
         modules: dict[str, nn.Module] = {
             "neck": PCMMixup(
@@ -234,7 +269,7 @@ def _expected_shapes(sizes: ModelSizes) -> dict[str, torch.Size]:
             ),
         }
     return {
-        f"{room}.{key}": value.shape
+        f"{room}.{key}": value
         for room, module in modules.items()
         for key, value in module.state_dict().items()
     }

@@ -3,30 +3,36 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+_FIRST_ROOM = 32
 
 
 @dataclass
 class DecoderCache:
     """Keys and values of one decoding run.
 
-    Cross-attention is kept once an image; self-attention once a beam, and moves with the beams.
+    Those of the image are kept once an image, not once a beam. Words stay where they were written,
+    P of them an image after some steps, whichever beam they belong to; when beams change places,
+    only the mask of what each of them continues does.
 
     Attributes:
         cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
         mask: (B, 1, 1, L) bool, True for image tokens that may be attended to.
-        words: Keys and values of the words so far, (B * W, H, t, d) each, a layer an entry; empty
-            before the first word.
+        steps: Words a sentence so far.
+        continued: (B, W, P) bool, the words that each of W beams continues; None before the first.
+        words: Keys and values of the words, a layer an entry: room (B, H, >= P, d) each.
+        arranged: The decoder, with its weights arranged for ``rows`` rows a step.
+        rows: Rows of the last step.
     """
 
     cross: list[tuple[Tensor, Tensor]]
     mask: Tensor
+    steps: int = 0
+    continued: Tensor | None = None
     words: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    @property
-    def length(self) -> int:
-        """Number of words seen so far."""
-        return self.words[0][0].shape[2] if self.words else 0
+    arranged: nn.Module | None = None
+    rows: int = 0
 
     def reorder(self, parents: Tensor) -> None:
         """Continue each beam from one of the beams of the step before.
@@ -34,32 +40,54 @@ class DecoderCache:
         Args:
             parents: (B, W) int64, beam indices within each image; W may differ from before.
         """
-        batch_size = len(parents)
-        width = len(self.words[0][0]) // batch_size
-        first = torch.arange(batch_size, device=parents.device).unsqueeze(1) * width
-        rows = (first + parents).flatten()
-        self.words = [
-            (keys.index_select(0, rows), values.index_select(0, rows))
-            for keys, values in self.words
-        ]
+        if self.continued is None:
+            raise ValueError("reorder before the first word: there are no beams yet")
+        places = self.continued.shape[-1]
+        self.continued = self.continued.gather(1, parents.unsqueeze(-1).expand(-1, -1, places))
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a word's keys and values to a layer.
+    def begin_step(self, width: int) -> Tensor:
+        """Make place for a word a beam.
 
         Args:
-            layer: Which layer; the layers of a word come in their order.
-            keys: (B * W, H, 1, d).
-            values: (B * W, H, 1, d).
+            width: W, beams an image.
 
         Returns:
-            Keys and values of all words so far, (B * W, H, t, d) each.
+            (B, 1, W, P) bool, the words that each beam may attend to, its new one included.
         """
+        own = torch.eye(width, dtype=torch.bool, device=self.mask.device)
+        own = own.expand(len(self.mask), -1, -1)
+        past = [] if self.continued is None else [self.continued]
+        self.continued = torch.cat([*past, own], dim=-1)
+        self.steps += 1
+        return self.continued.unsqueeze(1)
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write a step's keys and values of one layer.
+
+        Args:
+            layer: Which layer; the layers of a step come in their order.
+            keys: (B, H, W, d).
+            values: (B, H, W, d).
+
+        Returns:
+            Keys and values of all words so far, (B, H, P, d) each.
+        """
+        assert self.continued is not None
+        end = self.continued.shape[-1]
         if layer == len(self.words):
-            self.words.append((keys, values))
-        else:
-            past_keys, past_values = self.words[layer]
-            self.words[layer] = (
-                torch.cat([past_keys, keys], dim=2),
-                torch.cat([past_values, values], dim=2),
-            )
-        return self.words[layer]
+            self.words.append((_room(keys, _FIRST_ROOM), _room(values, _FIRST_ROOM)))
+        if end > self.words[layer][0].shape[2]:
+            old = self.words[layer]
+            self.words[layer] = (_room(old[0], 2 * end), _room(old[1], 2 * end))
+        both = self.words[layer]
+        for room, new in zip(both, (keys, values), strict=True):
+            room[:, :, end - new.shape[2] : end] = new
+        return both[0][:, :, :end], both[1][:, :, :end]
+
+
+def _room(first: Tensor, places: int) -> Tensor:
+    """``first`` (B, H, P, d) at the start of room for so many places, or as many as it needs."""
+    batch, heads, filled, width = first.shape
+    room = first.new_empty(batch, heads, max(places, filled), width)
+    room[:, :, :filled] = first
+    return room

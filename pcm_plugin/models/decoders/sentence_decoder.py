@@ -1,5 +1,6 @@
 """The sentence decoder (paper, Eq. 8), with a key/value cache for inference."""
 
+import functools
 import math
 from typing import cast
 
@@ -8,7 +9,14 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pcm_plugin.models.decoders.cache import DecoderCache
-from pcm_plugin.models.layers import Attention, Dropout, FeedForward
+from pcm_plugin.models.layers import (
+    CrossAttention,
+    Dropout,
+    FeedForward,
+    Rows,
+    SelfAttention,
+    arrange_for,
+)
 from pcm_plugin.registry import MODELS
 
 
@@ -53,8 +61,8 @@ class DecoderBlock(nn.Module):
         norm_eps: float,
     ) -> None:
         super().__init__()
-        self.self_attn = Attention(embed_dims, num_heads, attn_dropout, dropout, norm_eps)
-        self.cross_attn = Attention(embed_dims, num_heads, attn_dropout, dropout, norm_eps)
+        self.self_attn = SelfAttention(embed_dims, num_heads, attn_dropout, dropout, norm_eps)
+        self.cross_attn = CrossAttention(embed_dims, num_heads, attn_dropout, dropout, norm_eps)
         self.ffn = FeedForward(embed_dims, ffn_dims, dropout, norm_eps)
 
 
@@ -119,7 +127,7 @@ class SentenceDecoder(BaseModule):
         self.output = nn.Linear(embed_dims, vocab_size)
 
     def forward(
-        self, input_ids: Tensor, memory: Tensor, mask: Tensor, wanted: Tensor | None = None
+        self, input_ids: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
         """Predict every next word of given captions (teacher forcing).
 
@@ -127,23 +135,25 @@ class SentenceDecoder(BaseModule):
             input_ids: (B, T) int64, BOS first.
             memory: (B, L, D), the encoded image.
             mask: (B, L) bool, True for image tokens that may be attended to.
-            wanted: (B, T) bool, the n words to predict; the output layer is the dearest. Defaults
-                to None: all.
+            lengths: (B,) int64, inputs of each caption that are no padding, n in all; nothing is
+                computed for the others. Defaults to None: all T.
 
         Returns:
-            Logits (B, T, V), or (n, V) of the wanted words in their order.
+            Logits (B, T, V), or, with lengths, (n, V): the first caption's, then the second's.
 
         Raises:
             ValueError: If T is above ``max_positions``.
         """
-        x = self._embed(input_ids, 0)
+        x = self._embed(input_ids, 0, input_ids.shape[1] - 1)
         allowed = mask[:, None, None, :]
+        rows = None
+        if lengths is not None:
+            rows = Rows.of(lengths, input_ids.shape[1], x.device)
+            x = rows.pack(x)
         for layer in self._blocks():
-            x = layer.self_attn(x, *layer.self_attn.project_memory(x), causal=True)
-            x = layer.cross_attn(x, *layer.cross_attn.project_memory(memory), allowed)
+            x = layer.self_attn(x, causal=True, rows=rows)
+            x = layer.cross_attn(x, *layer.cross_attn.project_memory(memory), allowed, rows=rows)
             x = layer.ffn(x)
-        if wanted is not None:
-            x = x[wanted]
         return self.output(self.output_dropout(x))
 
     def start(self, memory: Tensor, mask: Tensor) -> DecoderCache:
@@ -172,22 +182,30 @@ class SentenceDecoder(BaseModule):
         Raises:
             ValueError: If the sentences are longer than ``max_positions``.
         """
-        x = self._embed(words.view(-1, 1), cache.length)
-        for i, layer in enumerate(self._blocks()):
-            x = layer.self_attn(x, *cache.append(i, *layer.self_attn.project_memory(x)))
-            # The beams of an image are queries of one attention: its keys are not repeated.
-            beams = layer.cross_attn(x.view(*words.shape, -1), *cache.cross[i], cache.mask)
-            x = layer.ffn(beams.view(-1, 1, beams.shape[-1]))
-        return self.output(self.output_dropout(x)).view(*words.shape, -1)
+        # The first step of a beam search has fewer rows than those that follow.
+        if words.numel() != cache.rows:
+            cache.rows, cache.arranged = words.numel(), self
+        elif cache.arranged is self:
+            cache.arranged = arrange_for(self, cache.rows)
+        arranged = cast(SentenceDecoder, cache.arranged)
+        # The beams of an image are queries of one attention: its keys are not repeated.
+        x = self._embed(words, cache.steps, cache.steps)
+        allowed = cache.begin_step(words.shape[1])
+        for i, layer in enumerate(arranged._blocks()):
+            x = layer.self_attn(x, allowed, past=functools.partial(cache.append, i))
+            x = layer.cross_attn(x, *cache.cross[i], cache.mask)
+            x = layer.ffn(x)
+        return arranged.output(self.output_dropout(x))
 
     def _blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.layers))
 
-    def _embed(self, words: Tensor, start: int) -> Tensor:
-        positions = self.positions[start : start + words.shape[1]]
-        if len(positions) < words.shape[1]:
+    def _embed(self, words: Tensor, first: int, last: int) -> Tensor:
+        """Embed words (B, T) that stand at the positions first to last, or all at one of them."""
+        if last >= len(self.positions):
             raise ValueError(
-                f"a sentence of {start + words.shape[1]} words, but "
-                f"max_positions={len(self.positions)}: raise it or lower max_len"
+                f"a sentence of {last + 1} words, but max_positions={len(self.positions)}: "
+                "raise it or lower max_len"
             )
+        positions = self.positions[first : last + 1]
         return self.embed_dropout(self.embed_norm(self.word_embed(words) + positions))

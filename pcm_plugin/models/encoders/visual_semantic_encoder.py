@@ -4,7 +4,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from pcm_plugin.models.layers import Attention, FeedForward
+from pcm_plugin.models.layers import FeedForward, SelfAttention
 from pcm_plugin.registry import MODELS
 
 
@@ -30,12 +30,12 @@ class EncoderBlock(nn.Module):
         norm_eps: float,
     ) -> None:
         super().__init__()
-        self.attn = Attention(embed_dims, num_heads, attn_dropout, dropout, norm_eps)
+        self.attn = SelfAttention(embed_dims, num_heads, attn_dropout, dropout, norm_eps)
         self.ffn = FeedForward(embed_dims, ffn_dims, dropout, norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """``x`` (B, L, D) and ``mask`` (B, 1, 1, L) bool to (B, L, D)."""
-        return self.ffn(self.attn(x, *self.attn.project_memory(x), mask))
+        return self.ffn(self.attn(x, mask))
 
 
 @MODELS.register_module()

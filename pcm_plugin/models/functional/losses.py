@@ -1,10 +1,12 @@
 """Label-smoothed, CLIP-weighted word losses (paper, Eqs. 9-11, and the released code)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pcm_plugin.models.functional.precision import full_precision
 
@@ -21,15 +23,37 @@ def smoothed_kl(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tens
     Returns:
         The divergences (n,) float32, and log p of the targets (n,) float32.
     """
-    size = logits.shape[-1]
-    log_probs = logits.log_softmax(-1)
-    target = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    if smoothing == 0:
-        return -target, target
-    confidence, rest = 1 - smoothing, smoothing / (size - 1)
-    # The entropy of the smoothed target has no gradient, but belongs to the divergence.
-    entropy = confidence * math.log(confidence) + smoothing * math.log(rest)
-    return entropy - confidence * target - rest * (log_probs.sum(-1) - target), target
+    return _SmoothedKL.apply(logits, targets, smoothing)
+
+
+class _SmoothedKL(torch.autograd.Function):
+    """Its gradient in place: the chain of PyTorch's own holds four tables of (n, V), this one two."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        log_probs = logits.log_softmax(-1)
+        target = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+        rest = smoothing / (logits.shape[-1] - 1)
+        ctx.save_for_backward(log_probs, targets)
+        ctx.rest, ctx.confidence = rest, 1 - smoothing
+        if smoothing == 0:
+            return -target, target
+        # The entropy of the smoothed target has no gradient, but belongs to the divergence.
+        entropy = ctx.confidence * math.log(ctx.confidence) + smoothing * math.log(rest)
+        losses = entropy - ctx.confidence * target - rest * (log_probs.sum(-1) - target)
+        return losses, target
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_loss: Tensor, by_target: Tensor) -> tuple[Tensor, None, None]:
+        log_probs, targets = ctx.saved_tensors
+        # d loss / d z = p - smoothed target, d log p / d z = target - p.
+        grad = log_probs.exp().mul_((by_loss - by_target).unsqueeze(1))
+        grad.sub_((by_loss * ctx.rest).unsqueeze(1))
+        on_target = by_target - by_loss * (ctx.confidence - ctx.rest)
+        return grad.scatter_add_(1, targets.unsqueeze(1), on_target.unsqueeze(1)), None, None
 
 
 def clip_weights(clip_scores: Tensor, clip_weight: float, score_scale: float) -> Tensor:

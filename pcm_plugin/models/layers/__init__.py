@@ -1,6 +1,8 @@
 """Transformer blocks that encoders and decoders share."""
 
 from .dropout import Dropout, dropout
-from .transformer import Attention, FeedForward
+from .few_rows import arrange_for
+from .rows import Rows
+from .transformer import CrossAttention, FeedForward, SelfAttention
 
-__all__ = ["Attention", "Dropout", "FeedForward", "dropout"]
+__all__ = ["CrossAttention", "Dropout", "FeedForward", "Rows", "SelfAttention", "arrange_for", "dropout"]

@@ -3,16 +3,62 @@
 Shapes: B sequences, L queries, S keys, D model width, H heads, d = D / H.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcm_plugin.models.layers.dropout import Dropout
+from pcm_plugin.models.layers.dropout import Dropout, dropout
+from pcm_plugin.models.layers.rows import Rows
+
+Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class Attention(nn.Module):
-    """Multi-head attention, its output projection, the residual and the norm after it.
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    attn_dropout: float,
+) -> Tensor:
+    """Scaled dot-product attention, fused where that is faster.
 
-    Keys and values are projected apart from the queries, so that a decoder can keep them.
+    PyTorch's has no fused kernel with dropout on a CPU and falls back to one of many passes; there
+    it is written out.
+
+    Args:
+        queries: (B, H, L, d).
+        keys: (B, H, S, d).
+        values: (B, H, S, d).
+        mask: bool, broadcastable to (B, H, L, S), True where attention is allowed; each query needs
+            one such key.
+        causal: Whether query i sees keys up to i only; excludes ``mask``.
+        attn_dropout: Probability of a weight's being dropped.
+
+    Returns:
+        (B, H, L, d).
+    """
+    if attn_dropout == 0 or queries.device.type != "cpu":
+        return F.scaled_dot_product_attention(
+            queries, keys, values, mask, dropout_p=attn_dropout, is_causal=causal
+        )
+    scores = queries @ keys.transpose(-2, -1)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    bias = scores.new_zeros(()) if mask is None else _log(mask).to(scores.dtype)
+    weights = torch.add(bias, scores, alpha=queries.shape[-1] ** -0.5).softmax(-1)
+    return dropout(weights, attn_dropout, training=True) @ values
+
+
+def _log(mask: Tensor) -> Tensor:
+    return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+
+
+class _Attention(nn.Module):
+    """Attention of given queries, keys and values; its output projection, residual and norm.
 
     Args:
         embed_dims: D.
@@ -40,12 +86,81 @@ class Attention(nn.Module):
             )
         self.num_heads = num_heads
         self.attn_dropout = attn_dropout
-        self.query = nn.Linear(embed_dims, embed_dims)
-        self.key = nn.Linear(embed_dims, embed_dims)
-        self.value = nn.Linear(embed_dims, embed_dims)
         self.out = nn.Linear(embed_dims, embed_dims)
         self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
         self.dropout = Dropout(dropout)
+
+    def _heads(self, projected: Tensor, parts: int, rows: Rows | None) -> tuple[Tensor, ...]:
+        """(B, L, parts * D), or packed rows of it, to ``parts`` times (B, H, L, d)."""
+        padded = projected if rows is None else rows.pad(projected)
+        heads = padded.unflatten(-1, (parts * self.num_heads, -1)).transpose(1, 2)
+        return heads.chunk(parts, dim=1)
+
+    def _attend(
+        self,
+        x: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        rows: Rows | None,
+    ) -> Tensor:
+        attn_dropout = self.attn_dropout if self.training else 0.0
+        mixed = attend(queries, keys, values, mask, causal, attn_dropout)
+        mixed = mixed.transpose(1, 2).flatten(2)
+        if rows is not None:
+            mixed = rows.pack(mixed)
+        return self.norm(x + self.dropout(self.out(mixed)))
+
+
+class SelfAttention(_Attention):
+    """Multi-head attention of a sequence to itself, the residual and the norm after it.
+
+    Queries, keys and values are one product, ``qkv``: its first D outputs are the queries.
+    """
+
+    def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(embed_dims, *args, **kwargs)
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        rows: Rows | None = None,
+        past: Past | None = None,
+    ) -> Tensor:
+        """Attend, project, add to ``x``, normalise.
+
+        Args:
+            x: (B, L, D), or (n, D) with ``rows``.
+            mask: bool, broadcastable to (B, H, L, S), True where attention is allowed.
+            causal: Whether a place sees those up to it only; excludes ``mask``.
+            rows: Where the n rows of ``x`` stand among (B, L). Defaults to None.
+            past: Takes the keys and values (B, H, L, d) of ``x`` and gives back those to attend to,
+                (B, H, S, d). Defaults to None: those of ``x``.
+
+        Returns:
+            As ``x``.
+        """
+        queries, keys, values = self._heads(self.qkv(x), 3, rows)
+        if past is not None:
+            keys, values = past(keys, values)
+        return self._attend(x, queries, keys, values, mask, causal, rows)
+
+
+class CrossAttention(_Attention):
+    """Multi-head attention to another sequence, the residual and the norm after it.
+
+    Keys and values are one product, ``key_value``, the keys first; a decoder keeps them.
+    """
+
+    def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(embed_dims, *args, **kwargs)
+        self.query = nn.Linear(embed_dims, embed_dims)
+        self.key_value = nn.Linear(embed_dims, 2 * embed_dims)
 
     def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project what is attended to.
@@ -56,7 +171,8 @@ class Attention(nn.Module):
         Returns:
             Keys and values, (B, H, S, d) each.
         """
-        return self._split(self.key(memory)), self._split(self.value(memory))
+        keys, values = self._heads(self.key_value(memory), 2, None)
+        return keys, values
 
     def forward(
         self,
@@ -64,32 +180,22 @@ class Attention(nn.Module):
         keys: Tensor,
         values: Tensor,
         mask: Tensor | None = None,
-        causal: bool = False,
+        rows: Rows | None = None,
     ) -> Tensor:
         """Attend, project, add to ``x``, normalise.
 
         Args:
-            x: (B, L, D), the queries' states.
-            keys: (B, H, S, d).
+            x: (B, L, D), the queries' states, or (n, D) with ``rows``.
+            keys: (B, H, S, d), of :meth:`project_memory`.
             values: (B, H, S, d).
             mask: bool, broadcastable to (B, H, L, S), True where attention is allowed.
-            causal: Whether query i sees keys up to i only; excludes ``mask``.
+            rows: Where the n rows of ``x`` stand among (B, L). Defaults to None.
 
         Returns:
-            (B, L, D).
+            As ``x``.
         """
-        mixed = F.scaled_dot_product_attention(
-            self._split(self.query(x)),
-            keys,
-            values,
-            attn_mask=mask,
-            dropout_p=self.attn_dropout if self.training else 0.0,
-            is_causal=causal,
-        )
-        return self.norm(x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2))))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        (queries,) = self._heads(self.query(x), 1, rows)
+        return self._attend(x, queries, keys, values, mask, False, rows)
 
 
 class FeedForward(nn.Module):
@@ -98,7 +204,7 @@ class FeedForward(nn.Module):
     Args:
         embed_dims: D.
         ffn_dims: Width between the two layers.
-        dropout: After the activation, and again before the residual is added.
+        dropout: Of what is activated, and again before the residual is added.
         norm_eps: Of the LayerNorm.
     """
 
@@ -110,6 +216,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
-        hidden = self.dropout(F.relu(self.fc1(x)))
+        """(..., D) to (..., D)."""
+        # Dropout and ReLU change places freely; this way only what follows them is kept.
+        hidden = F.relu(self.dropout(self.fc1(x)), inplace=True)
         return self.norm(x + self.dropout(self.fc2(hidden)))

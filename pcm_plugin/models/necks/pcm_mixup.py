@@ -229,8 +229,7 @@ class PCMMixup(BaseModule):
         if self.training:
             # Paper, Sec. 3.2: the mixed sequence replaces patches, so that it has no new tokens.
             patches = replace_selected(patches, text, found.selected)
-            is_text = F.pad(found.selected, (1, 0)).unsqueeze(-1)
-            types = torch.where(is_text, text_type, visual_type)
+            types = self.type_embed(F.pad(found.selected, (1, 0)).long())
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + types
         else:
             # Paper, Sec. 3.2: real images keep their patches; texts are appended, each at the
