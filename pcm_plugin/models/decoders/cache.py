@@ -1,9 +1,12 @@
 """What a decoder remembers between the words of a sentence."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+from pcm_plugin.models.layers import log_mask
 
 _FIRST_ROOM = 32
 
@@ -12,18 +15,18 @@ _FIRST_ROOM = 32
 class DecoderCache:
     """Keys and values of one decoding run.
 
-    Those of the image are kept once an image, not once a beam. Words stay where they were written,
+    Those of the image are kept once an image, not once a beam. Keys lie as (B, H, d, L) in memory,
+    which a product of few queries reads twice as fast, whatever their shape says. Words stay where they were written,
     P of them an image after some steps, whichever beam they belong to; when beams change places,
     only the mask of what each of them continues does.
 
     Attributes:
         cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
-        mask: (B, 1, 1, L) bool, True for image tokens that may be attended to.
+        mask: (B, 1, 1, L), the :func:`log_mask` of image tokens that may be attended to.
         steps: Words a sentence so far.
         continued: (B, W, P) bool, the words that each of W beams continues; None before the first.
-        words: Keys and values of the words, a layer an entry: room (B, H, >= P, d) each.
-        arranged: The decoder, with its weights arranged for ``rows`` rows a step.
-        rows: Rows of the last step.
+        words: Keys and values of the words, a layer an entry: room for (B, H, >= P, d) each.
+        arranged: The decoder, its weights arranged for as many rows as the second step has.
     """
 
     cross: list[tuple[Tensor, Tensor]]
@@ -32,7 +35,17 @@ class DecoderCache:
     continued: Tensor | None = None
     words: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     arranged: nn.Module | None = None
-    rows: int = 0
+
+    @classmethod
+    def of(cls, cross: Iterable[tuple[Tensor, Tensor]], mask: Tensor) -> "DecoderCache":
+        """Begin.
+
+        Args:
+            cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
+            mask: (B, L) bool, True for image tokens that may be attended to.
+        """
+        arranged = [(_room(keys, 0, True), _room(values, 0, False)) for keys, values in cross]
+        return cls(arranged, log_mask(mask)[:, None, None, :])
 
     def reorder(self, parents: Tensor) -> None:
         """Continue each beam from one of the beams of the step before.
@@ -52,14 +65,15 @@ class DecoderCache:
             width: W, beams an image.
 
         Returns:
-            (B, 1, W, P) bool, the words that each beam may attend to, its new one included.
+            (B, 1, W, P), the :func:`log_mask` of the words that each beam may attend to, its new
+            one included.
         """
         own = torch.eye(width, dtype=torch.bool, device=self.mask.device)
         own = own.expand(len(self.mask), -1, -1)
         past = [] if self.continued is None else [self.continued]
         self.continued = torch.cat([*past, own], dim=-1)
         self.steps += 1
-        return self.continued.unsqueeze(1)
+        return log_mask(self.continued).unsqueeze(1)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write a step's keys and values of one layer.
@@ -75,19 +89,23 @@ class DecoderCache:
         assert self.continued is not None
         end = self.continued.shape[-1]
         if layer == len(self.words):
-            self.words.append((_room(keys, _FIRST_ROOM), _room(values, _FIRST_ROOM)))
+            self.words.append((_room(keys, _FIRST_ROOM, True), _room(values, _FIRST_ROOM, False)))
         if end > self.words[layer][0].shape[2]:
             old = self.words[layer]
-            self.words[layer] = (_room(old[0], 2 * end), _room(old[1], 2 * end))
+            self.words[layer] = (_room(old[0], 2 * end, True), _room(old[1], 2 * end, False))
         both = self.words[layer]
         for room, new in zip(both, (keys, values), strict=True):
             room[:, :, end - new.shape[2] : end] = new
         return both[0][:, :, :end], both[1][:, :, :end]
 
 
-def _room(first: Tensor, places: int) -> Tensor:
+def _room(first: Tensor, places: int, is_keys: bool) -> Tensor:
     """``first`` (B, H, P, d) at the start of room for so many places, or as many as it needs."""
     batch, heads, filled, width = first.shape
-    room = first.new_empty(batch, heads, max(places, filled), width)
+    places = max(places, filled)
+    if is_keys:
+        room = first.new_empty(batch, heads, width, places).transpose(2, 3)
+    else:
+        room = first.new_empty(batch, heads, places, width)
     room[:, :, :filled] = first
     return room

@@ -166,8 +166,8 @@ class SentenceDecoder(BaseModule):
         Returns:
             A cache for :meth:`step`.
         """
-        cross = [layer.cross_attn.project_memory(memory) for layer in self._blocks()]
-        return DecoderCache(cross, mask[:, None, None, :])
+        cross = (layer.cross_attn.project_memory(memory) for layer in self._blocks())
+        return DecoderCache.of(cross, mask)
 
     def step(self, words: Tensor, cache: DecoderCache) -> Tensor:
         """Predict the next word after one more word.
@@ -183,11 +183,9 @@ class SentenceDecoder(BaseModule):
             ValueError: If the sentences are longer than ``max_positions``.
         """
         # The first step of a beam search has fewer rows than those that follow.
-        if words.numel() != cache.rows:
-            cache.rows, cache.arranged = words.numel(), self
-        elif cache.arranged is self:
-            cache.arranged = arrange_for(self, cache.rows)
-        arranged = cast(SentenceDecoder, cache.arranged)
+        if cache.steps == 1:
+            cache.arranged = arrange_for(self, words.numel())
+        arranged = cast(SentenceDecoder, cache.arranged or self)
         # The beams of an image are queries of one attention: its keys are not repeated.
         x = self._embed(words, cache.steps, cache.steps)
         allowed = cache.begin_step(words.shape[1])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pcm_plugin.models.layers.dropout import Dropout, dropout
 from pcm_plugin.models.layers.rows import Rows
 
+_FEW_QUERIES = 8
 Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -24,37 +25,44 @@ def attend(
     causal: bool,
     attn_dropout: float,
 ) -> Tensor:
-    """Scaled dot-product attention, fused where that is faster.
+    """Scaled dot-product attention, by PyTorch's fused kernel where that is faster.
 
-    PyTorch's has no fused kernel with dropout on a CPU and falls back to one of many passes; there
-    it is written out.
+    On a CPU that kernel knows no dropout, and falls back to one of many passes; and for few queries
+    it is slower than plain products whose keys lie as these want them, (B, H, d, S).
 
     Args:
         queries: (B, H, L, d).
         keys: (B, H, S, d).
         values: (B, H, S, d).
-        mask: bool, broadcastable to (B, H, L, S), True where attention is allowed; each query needs
-            one such key.
+        mask: Broadcastable to (B, H, L, S): bool, True where attention is allowed, or
+            :func:`log_mask` of it; each query needs one such key.
         causal: Whether query i sees keys up to i only; excludes ``mask``.
         attn_dropout: Probability of a weight's being dropped.
 
     Returns:
         (B, H, L, d).
     """
-    if attn_dropout == 0 or queries.device.type != "cpu":
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(queries.dtype)
+    plain = attn_dropout > 0 or queries.shape[-2] <= _FEW_QUERIES
+    if not plain or queries.device.type != "cpu":
         return F.scaled_dot_product_attention(
             queries, keys, values, mask, dropout_p=attn_dropout, is_causal=causal
         )
     scores = queries @ keys.transpose(-2, -1)
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    bias = scores.new_zeros(()) if mask is None else _log(mask).to(scores.dtype)
-    weights = torch.add(bias, scores, alpha=queries.shape[-1] ** -0.5).softmax(-1)
+    if mask is None:
+        mask = scores.new_zeros(())
+    elif mask.dtype == torch.bool:
+        mask = log_mask(mask).to(scores.dtype)
+    weights = torch.add(mask, scores, alpha=queries.shape[-1] ** -0.5).softmax(-1)
     return dropout(weights, attn_dropout, training=True) @ values
 
 
-def _log(mask: Tensor) -> Tensor:
-    return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+def log_mask(mask: Tensor) -> Tensor:
+    """A mask as what is added to scores: float32, 0 where ``mask`` is True, else minus infinity."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 class _Attention(nn.Module):
