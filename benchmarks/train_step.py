@@ -1,18 +1,22 @@
 """What a training iteration costs at full size: forward, backward, clipping, Adam.
 
     python benchmarks/train_step.py
-    python benchmarks/train_step.py --amp          # bfloat16 autocast
+    python benchmarks/train_step.py --amp              # bfloat16 autocast
+    python benchmarks/train_step.py --straightforward  # without what makes it fast
 
 Random weights and features, captions of 8 to 14 words. Figures are in GEMM-GFLOP, see matrix.py;
-the last line is JSON.
+memory is what an iteration takes at its peak beside weights and the optimiser's state. The last
+line is JSON.
 """
 
 import argparse
 
 from full_size import add_size_arguments, build_batch, build_model
 from matrix import measure
+from memory import peak_bytes
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from straightforward import make_straightforward
 
 import pcm_plugin.engine  # noqa: F401  registers
 
@@ -25,8 +29,11 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=15)
     parser.add_argument("--shortest", type=int, default=8, help="words of a caption")
     parser.add_argument("--longest", type=int, default=14)
+    parser.add_argument("--straightforward", action="store_true", help="see straightforward.py")
     args = parser.parse_args()
     model = build_model(args.vocabulary, num_patches=args.patches).train()
+    if args.straightforward:
+        make_straightforward(model)
     cfg = Config.fromfile("configs/_base_/schedules/noam_12e.py")
     # NoamLR's at its first steps; the configuration's own is its multiplier.
     cfg.optim_wrapper.optimizer.lr = 1e-6
@@ -34,7 +41,14 @@ def main() -> None:
         cfg.optim_wrapper.type = "pcm_plugin.BFloat16OptimWrapper"
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = build_batch(model, args.batch, args.shortest, args.longest)
-    measure(lambda: model.train_step(batch, wrapper), args.iterations, vars(args), warm_up=3)
+
+    def step() -> object:
+        return model.train_step(batch, wrapper)
+
+    step()
+    peak = peak_bytes(step)
+    print(f"{peak / 1e6:.0f} MB at the peak of an iteration")
+    measure(step, args.iterations, vars(args), warm_up=2, peak_bytes=peak)
 
 
 if __name__ == "__main__":

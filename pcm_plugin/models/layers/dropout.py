@@ -1,9 +1,12 @@
 """Dropout whose random numbers are cheap on a CPU, where PyTorch's are a good part of training."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _LANES = 8
 _STEPS = 1 << 8
@@ -13,9 +16,10 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero elements at random and scale the others so that the mean stays.
 
     On a CPU PyTorch draws a number an element, one after the other. Here eight elements share the
-    64 bits of a draw of numpy's SFC64, whose seed comes from PyTorch's generator. A lane tells
+    64 bits of a draw of numpy's SFC64, whose seed comes from PyTorch's generator. A byte tells
     apart multiples of 1 / 256, so that the threshold is itself drawn, between the two neighbours of
-    p, and an element is zero with probability p exactly.
+    p, and an element is zero with probability p exactly. For the gradient a byte an element is
+    kept.
 
     Args:
         x: Of any shape and floating type.
@@ -25,17 +29,25 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The same shape and type.
     """
-    if not training or p == 0 or p == 1 or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not training or p in (0, 1) or _is_torchs(x):
         return F.dropout(x, p, training)
-    seed, place = torch.randint(2**62, (2,)).tolist()
-    kept = int((1 - p) * _STEPS + place / 2**62)
-    if kept == _STEPS:
-        return x / (1 - p)
-    words = np.random.SFC64(seed).random_raw(-(-x.numel() // _LANES))
-    lanes = torch.from_numpy(words.view(np.int8)[: x.numel()]).view(x.shape)
-    # Straight into floating point: a mask of bools is slower to make, and slower to multiply with.
-    mask = torch.lt(lanes, kept - _STEPS // 2, out=torch.empty_like(x, requires_grad=False))
-    return x * mask.mul_(1 / (1 - p))
+    return _Dropout.apply(x, _Draw(x, p))
+
+
+def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout of what a ReLU lets through; for the gradient nothing but the result is kept.
+
+    Args:
+        x: Of any shape and floating type.
+        p: Probability of zero, from 0 to 1.
+        training: Whether to drop at all.
+
+    Returns:
+        The same shape and type.
+    """
+    if not training or p in (0, 1) or _is_torchs(x):
+        return F.dropout(F.relu(x), p, training)
+    return _ReLUDropout.apply(x, _Draw(x, p))
 
 
 class Dropout(nn.Module):
@@ -58,3 +70,54 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """What ``print`` shows."""
         return f"p={self.p}"
+
+
+def _is_torchs(x: Tensor) -> bool:
+    return x.device.type != "cpu" or torch.compiler.is_compiling()
+
+
+class _Draw:
+    """Which elements of a tensor are kept: a byte each, and where the threshold is."""
+
+    def __init__(self, like: Tensor, p: float) -> None:
+        seed, place = torch.randint(2**62, (2,)).tolist()
+        words = np.random.SFC64(seed).random_raw(-(-like.numel() // _LANES))
+        self.bytes = torch.from_numpy(words.view(np.int8)[: like.numel()]).view(like.shape)
+        self.kept = int((1 - p) * _STEPS + place / 2**62)
+        self.scale = 1 / (1 - p)
+
+    def mask(self, like: Tensor) -> Tensor:
+        """0 or the scale, of the shape and type of a tensor."""
+        if self.kept == _STEPS:
+            return torch.full_like(like, self.scale)
+        # Straight into floating point: a mask of bools is slower to make and to multiply with.
+        mask = torch.lt(self.bytes, self.kept - _STEPS // 2, out=torch.empty_like(like))
+        return mask.mul_(self.scale)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, draw: _Draw) -> Tensor:
+        ctx.draw = draw
+        return draw.mask(x).mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.draw.mask(grad).mul_(grad), None
+
+
+class _ReLUDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, draw: _Draw) -> Tensor:
+        ctx.scale = draw.scale
+        y = draw.mask(x).mul_(x).relu_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        # What was dropped is zero, as is what the ReLU stopped.
+        return torch.ops.aten.threshold_backward(grad, y, 0).mul_(ctx.scale), None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcm_plugin.models.layers.dropout import Dropout, dropout
+from pcm_plugin.models.layers.dropout import Dropout, dropout, relu_dropout
 from pcm_plugin.models.layers.rows import Rows
 
 _FEW_QUERIES = 8
@@ -212,7 +212,7 @@ class FeedForward(nn.Module):
     Args:
         embed_dims: D.
         ffn_dims: Width between the two layers.
-        dropout: Of what is activated, and again before the residual is added.
+        dropout: After the activation, and again before the residual is added.
         norm_eps: Of the LayerNorm.
     """
 
@@ -225,6 +225,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        # Dropout and ReLU change places freely; this way only what follows them is kept.
-        hidden = F.relu(self.dropout(self.fc1(x)), inplace=True)
+        hidden = relu_dropout(self.fc1(x), self.dropout.p, self.training)
         return self.norm(x + self.dropout(self.fc2(hidden)))

@@ -1,0 +1,67 @@
+"""The same model without what makes it fast: the first version that one would write.
+
+Captions padded to the longest allowed, logits of all places, attention and dropout in PyTorch's
+elementary operations, the smoothed target as a table, the confidence factor as a table of all pairs
+of words. With no dropout it computes the same loss.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcm_plugin.models import PCMNet
+from pcm_plugin.models.layers import Dropout, FeedForward, transformer
+
+
+def make_straightforward(model: PCMNet) -> None:
+    """Change a model to the straightforward form, for this process."""
+    transformer.attend = _attend
+    Dropout.forward = lambda self, x: F.dropout(x, self.p, self.training)  # type: ignore
+    FeedForward.forward = _feed_forward  # type: ignore[method-assign]
+    encode, longest = model.vocabulary.encode, model.max_len
+    model.vocabulary.encode_batch = lambda captions, _: tuple(  # type: ignore[method-assign]
+        map(torch.stack, zip(*(encode(caption, longest) for caption in captions), strict=True))
+    )
+    predict = model.decoder.forward
+    model.decoder.forward = lambda ids, memory, mask, lengths: predict(ids, memory, mask)
+    model.loss_module = _Loss(model.loss_module)
+
+
+def _attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    attn_dropout: float,
+) -> Tensor:
+    scores = queries @ keys.transpose(-2, -1) / queries.shape[-1] ** 0.5
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return F.dropout(scores.softmax(-1), attn_dropout) @ values
+
+
+def _feed_forward(self: FeedForward, x: Tensor) -> Tensor:
+    hidden = self.dropout(F.relu(self.fc1(x)))
+    return self.norm(x + self.dropout(self.fc2(hidden)))
+
+
+class _Loss(nn.Module):
+    def __init__(self, settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, logits: Tensor, targets: Tensor, clip_scores: Tensor) -> Tensor:
+        settings, valid = self.settings, targets >= 0
+        log_probs = logits.log_softmax(-1)[valid]
+        words = targets[valid].unsqueeze(1)
+        smoothed = torch.full_like(log_probs, settings.label_smoothing / (log_probs.shape[1] - 1))
+        smoothed.scatter_(1, words, 1 - settings.label_smoothing)
+        losses = F.kl_div(log_probs, smoothed, reduction="none").sum(1)
+        weights = (clip_scores / settings.score_scale * settings.clip_weight).clamp(0, 1)
+        losses = losses * weights[valid.nonzero()[:, 0]]
+        return (losses * (1 - log_probs.gather(1, words).exp()) ** settings.gamma).mean()
