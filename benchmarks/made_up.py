@@ -1,15 +1,20 @@
-"""Feature stores of made-up numbers, for benchmarks."""
+"""Feature stores of made-up numbers and images of made-up pixels, for benchmarks."""
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save
 from tqdm import tqdm
 
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.synthesis import generate
+from pcm_plugin.synthesis.painter import Painted
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -38,3 +43,26 @@ def write_store(path: Path, entries: int, size: int, features: Callable[[int], F
     sizes = folder.manifest["info"]
     head = torch.zeros(sizes["patch_dim"], sizes["clip_dim"])
     write_bytes(path / CLIP_HEAD, save({"proj": head}))
+
+
+def write_images(path: Path, count: int, side: int, size: int = 250) -> None:
+    """Write shards of random smooth images as tools/generate.py does, a caption each."""
+    settings = generate.GenerateSettings(pipeline="made/up", size=side)
+
+    class Painter:
+        def __init__(self, *_: object) -> None:
+            self.settings, self._random = settings, np.random.default_rng(0)
+
+        def paint(self, orders: list) -> list[Painted]:
+            return [Painted(self._image(), 0, []) for _ in orders]
+
+        def _image(self) -> Image.Image:
+            coarse = self._random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
+            smooth = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
+            grain = self._random.normal(0, 4, smooth.shape)
+            return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
+
+    captions = path.with_suffix(".txt")
+    captions.write_text("\n".join(f"a dog runs over the grass with ball {i}" for i in range(count)))
+    with mock.patch.object(generate, "Painter", Painter):
+        generate.generate(captions, settings, path, device="cpu")

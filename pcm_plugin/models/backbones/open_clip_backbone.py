@@ -136,8 +136,19 @@ class OpenCLIPBackbone(BaseModule):
         Returns:
             (n, Dc) of length 1, on the model's device.
         """
-        tokens = self.tokenizer(list(texts)).to(next(self.clip.parameters()).device)
-        return self.clip.encode_text(tokens, normalize=True)
+        tokens, clip = self.tokenizer(list(texts)), self.clip
+        device = next(clip.parameters()).device
+        end = _last_read(clip, tokens)
+        if end is None or not len(tokens):
+            return clip.encode_text(tokens.to(device), normalize=True)
+        # What stands behind a text is padding that it does not see: of 77 tokens some 15 are left.
+        longest = int(end.max()) + 1
+        tokens, rows = tokens[:, :longest].to(device), torch.arange(len(end), device=device)
+        x = clip.token_embedding(tokens).to(clip.transformer.get_cast_dtype())
+        x = x + clip.positional_embedding[:longest].to(x.dtype)
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:longest, :longest])
+        x = clip.ln_final(x)[rows, end.to(device)]
+        return F.normalize(x @ clip.text_projection, dim=-1)
 
     def clip_head(self) -> dict[str, Tensor]:
         """The image head that PCMMixup needs.
@@ -157,3 +168,15 @@ class OpenCLIPBackbone(BaseModule):
         super()._apply(fn, recurse)
         self.clip._apply(fn, recurse)
         return self
+
+
+def _last_read(clip: Any, tokens: Tensor) -> Tensor | None:
+    """The token of each text whose state CLIP takes; None where it is not known to be the last."""
+    is_causal = getattr(clip, "attn_mask", None) is not None
+    if not is_causal or not isinstance(getattr(clip, "text_projection", None), Tensor):
+        return None
+    if clip.text_pool_type == "argmax":
+        return tokens.argmax(dim=-1)
+    if clip.text_pool_type == "eos":
+        return (tokens == clip.text_eos_id).int().argmax(dim=-1)
+    return None

@@ -15,10 +15,10 @@ _FIRST_ROOM = 32
 class DecoderCache:
     """Keys and values of one decoding run.
 
-    Those of the image are kept once an image, not once a beam. Keys lie as (B, H, d, L) in memory,
-    which a product of few queries reads twice as fast, whatever their shape says. Words stay where they were written,
+    Those of the image are kept once an image, not once a beam. Words stay where they were written,
     P of them an image after some steps, whichever beam they belong to; when beams change places,
-    only the mask of what each of them continues does.
+    only the mask of what each of them continues does. In memory keys lie as (B, H, d, L), whatever
+    their shape says: a product of few queries reads them twice as fast so.
 
     Attributes:
         cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.

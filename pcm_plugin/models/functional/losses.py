@@ -27,7 +27,7 @@ def smoothed_kl(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tens
 
 
 class _SmoothedKL(torch.autograd.Function):
-    """Its gradient in place: the chain of PyTorch's own holds four tables of (n, V), this one two."""
+    """With its gradient in place: PyTorch's own chain would hold four tables of (n, V), not two."""
 
     @staticmethod
     def forward(

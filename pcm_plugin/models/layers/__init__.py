@@ -5,4 +5,13 @@ from .few_rows import arrange_for
 from .rows import Rows
 from .transformer import CrossAttention, FeedForward, SelfAttention, log_mask
 
-__all__ = ["CrossAttention", "Dropout", "FeedForward", "Rows", "SelfAttention", "arrange_for", "dropout", "log_mask"]
+__all__ = [
+    "CrossAttention",
+    "Dropout",
+    "FeedForward",
+    "Rows",
+    "SelfAttention",
+    "arrange_for",
+    "dropout",
+    "log_mask",
+]

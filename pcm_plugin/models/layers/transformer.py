@@ -101,8 +101,8 @@ class _Attention(nn.Module):
     def _heads(self, projected: Tensor, parts: int, rows: Rows | None) -> tuple[Tensor, ...]:
         """(B, L, parts * D), or packed rows of it, to ``parts`` times (B, H, L, d)."""
         padded = projected if rows is None else rows.pad(projected)
-        heads = padded.unflatten(-1, (parts * self.num_heads, -1)).transpose(1, 2)
-        return heads.chunk(parts, dim=1)
+        split = (part.unflatten(-1, (self.num_heads, -1)) for part in padded.chunk(parts, dim=-1))
+        return tuple(part.transpose(1, 2) for part in split)
 
     def _attend(
         self,

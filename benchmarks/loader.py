@@ -1,0 +1,84 @@
+"""How fast the data loader of the published configurations gives batches from a warm store.
+
+    python benchmarks/loader.py
+
+Made-up features (49 x 768, float16), shuffled, batches of 32 as the model takes them. One process
+without workers tells what a batch costs a core; four workers a training process, as configured, then
+feed an iteration of a quarter of that, on as many cores. The last line is JSON.
+"""
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from made_up import write_store
+from matrix import matrix_gflops, print_json
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import pcm_plugin.datasets  # noqa: F401  registers
+
+PATCHES, WIDTH, JOINT = 49, 768, 512
+SHARD = 1000
+
+
+def seconds_a_batch(config: Any, batches: int) -> float:
+    """Median over stretches of ten batches; the first stretch warms up."""
+    loader = Runner.build_dataloader(config, seed=0)
+    given = itertools.chain.from_iterable(itertools.repeat(loader))
+    taken = []
+    for _ in range(batches // 10 + 1):
+        start = time.perf_counter()
+        for batch in itertools.islice(given, 10):
+            assert batch["patch_feats"].dtype == torch.float32
+        taken.append((time.perf_counter() - start) / 10)
+    return statistics.median(taken[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--entries", type=int, default=8000)
+    parser.add_argument("--batches", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=32)
+    args = parser.parse_args()
+    config = Config.fromfile("configs/_base_/datasets/feature_store.py").train_dataloader
+    config.batch_size = args.batch
+    per_process = config.num_workers
+    patches = torch.randn(SHARD, PATCHES, WIDTH).half()
+    whole = torch.nn.functional.normalize(torch.randn(SHARD, JOINT))
+    rate = matrix_gflops()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder, "store")
+        write_store(store, args.entries, SHARD, lambda _: (patches, whole, whole))
+        config.dataset.store = str(store)
+        found = {}
+        for workers in (0, 2):
+            config.update(num_workers=workers, persistent_workers=workers > 0)
+            found[workers] = seconds_a_batch(config, args.batches)
+            print(
+                f"{workers} workers: {1e3 * found[workers]:.2f} ms a batch, "
+                f"{args.batch / found[workers]:,.0f} pairs a second"
+            )
+    fed = found[0] / per_process
+    print(f"{per_process} workers with a core each feed an iteration of {1e3 * fed:.2f} ms")
+    print_json(
+        {
+            "gemm_gflop": found[0] * rate,
+            "seconds": found[0],
+            "matrix_gflops": rate,
+            "seconds_with_2_workers": found[2],
+            "seconds_an_iteration_fed": fed,
+        },
+        {**vars(args), "workers_a_process": per_process},
+    )
+
+
+if __name__ == "__main__":
+    main()
