@@ -20,7 +20,8 @@ class SynthCaptionDataset(Dataset):
     For training an item is one pair of an image and a caption; with ``test_mode`` it is one
     image with all its captions as references. Items have
 
-    - ``patch_feats`` (N, Dv) float32, before ``ln_post`` (not with ``features='caption'``);
+    - ``patch_feats`` (N, Dv), before ``ln_post``, in the store's dtype, since they are most of what
+      travels to the model, which makes float32 of them (not with ``features='caption'``);
     - ``global_feats`` (Dc,) float32, of length 1;
     - ``data_samples``: a ``DataSample`` with ``image_id`` (str), ``gt_caption`` (str; in
       ``test_mode`` list[str]), in training ``clip_score`` (float, 2.5 * cosine), and
@@ -112,7 +113,8 @@ class SynthCaptionDataset(Dataset):
         images = chosen if self._pairs is None else self._pairs.image[chosen]
         if self.features == "image":
             features = {
-                key: self.store.rows(key, images) for key in ("patch_feats", "global_feats")
+                "patch_feats": self.store.rows("patch_feats", images, dtype=None),
+                "global_feats": self.store.rows("global_feats", images),
             }
         elif self._pairs is None:
             features = {"global_feats": self.store.rows("global_feats", images)}

@@ -77,6 +77,9 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
     with plain_errors():
         check_inputs(cfg, loops)
         check_features(cfg, loops)
+    for loader in (cfg.get(f"{loop}_dataloader") for loop in loops) if is_cuda_available() else ():
+        # Batches then travel to the GPU while the one before is worked on; a CPU has no use for it.
+        loader.setdefault("pin_memory", True)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -203,8 +203,9 @@ class PCMMixup(BaseModule):
         """Make a captioner's tokens.
 
         Args:
-            patch_feats: (B, N, Dv), CLIP's last hidden states before ``ln_post``.
-            global_feats: (B, Dc), CLIP's image embedding, of any length.
+            patch_feats: (B, N, Dv) of any floating type, CLIP's last hidden states before
+                ``ln_post``.
+            global_feats: (B, Dc) of any floating type, CLIP's image embedding, of any length.
 
         Returns:
             1 + N tokens in training; 1 + N + M at inference, if texts are appended, fewer of them
@@ -214,7 +215,7 @@ class PCMMixup(BaseModule):
             ValueError: If the features have other sizes than the neck.
             RuntimeError: If there are no concepts or no CLIP head yet.
         """
-        patch_feats = self._checked(patch_feats, global_feats)
+        patch_feats = self._checked(patch_feats, global_feats).float()
         noise_var = self.noise_var if self.training else 0.0
         global_token = self.global_proj(inject_noise(global_feats.float(), noise_var)).unsqueeze(1)
         patches = self.patch_proj(patch_feats)
