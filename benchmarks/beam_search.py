@@ -5,17 +5,22 @@
     python benchmarks/beam_search.py --beam 1      # greedy
 
 Random weights and features; random weights end no caption, so that where it ends is told to them.
-Figures are in GEMM-GFLOP, see matrix.py; the last line is JSON.
+Figures are in GEMM-GFLOP, see matrix.py; the floor is the operations in products. The last line is
+JSON.
 """
 
 import argparse
 import random
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
-from full_size import add_size_arguments, build_batch, build_model
-from matrix import measure
+from full_size import CONCEPTS, add_size_arguments, build_batch, build_model
+from matrix import count_gflop, measure
 from torch import Tensor
+
+from pcm_plugin.models.decoders import sentence_decoder
 
 NEVER = 10_000
 
@@ -42,16 +47,9 @@ class Ending(torch.nn.Module):
         return logits
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_size_arguments(parser)
-    parser.add_argument("--beam", type=int, default=3)
-    parser.add_argument("--natural", action="store_true", help="captions of 8 to 14 words")
-    parser.add_argument("--batches", type=int, default=7)
-    args = parser.parse_args()
-    model = build_model(args.vocabulary, num_patches=args.patches).eval()
+def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
+    """Captioning of a batch of the size of :func:`add_size_arguments`, the model warm."""
+    model = build_model(args.vocabulary, args.concepts, args.patches).eval()
     model.beam_size = args.beam
     generator = random.Random(0)
     shortest, longest = (8, 14) if args.natural else (NEVER, NEVER)
@@ -67,7 +65,30 @@ def main() -> None:
     words = [len(sample.pred_caption.split()) for sample in caption()]
     if words != [min(length, model.max_len) for length in lengths]:
         raise SystemExit(f"captions of {words} words, wanted {lengths}")
-    measure(caption, args.batches, vars(args))
+    return caption
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what captioning depends on."""
+    add_size_arguments(parser)
+    parser.add_argument("--beam", type=int, default=3)
+    parser.add_argument("--concepts", type=int, default=CONCEPTS)
+    parser.add_argument("--natural", action="store_true", help="captions of 8 to 14 words")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--batches", type=int, default=7)
+    args = parser.parse_args()
+    caption = build_captioning(args)
+    # The counter does not know the products of weights arranged for few rows.
+    with mock.patch.object(sentence_decoder, "arrange_for", lambda module, _: module):
+        floor = count_gflop(caption)
+    print(f"{floor:.0f} GFLOP in products")
+    measure(caption, args.batches, vars(args), floor_gflop=floor)
 
 
 if __name__ == "__main__":

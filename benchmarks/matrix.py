@@ -9,9 +9,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 FLOP = 2 * 1600 * 512 * 2048
 PRODUCTS = 5
@@ -23,14 +24,16 @@ def seconds_of(work: Callable[[], Any], repeats: int, warm_up: int = 1) -> float
     return statistics.median(taken[warm_up:])
 
 
-def measure(
-    work: Callable[[], Any],
-    repeats: int,
-    settings: dict[str, Any],
-    warm_up: int = 1,
-    **others: Any,
-) -> None:
-    """Time a call and print a line to read, and a last line of JSON.
+class Figure(NamedTuple):
+    """What a call costs: GEMM-GFLOP, seconds, and the machine's rate meanwhile."""
+
+    gemm_gflop: float
+    seconds: float
+    matrix_gflops: float
+
+
+def figure_of(work: Callable[[], Any], repeats: int, warm_up: int = 1) -> Figure:
+    """Time a call.
 
     The product is timed after every call, since the speed of a shared machine changes from second
     to second; seconds and rate are medians, the figure is the median of the calls' own.
@@ -41,11 +44,21 @@ def measure(
         taken.append(_timed(work))
         rates.append(FLOP / 1e9 / seconds_of(lambda: torch.mm(a, b), PRODUCTS))
     taken, rates = taken[warm_up:], rates[warm_up:]
-    figure = statistics.median(s * rate for s, rate in zip(taken, rates, strict=True))
-    seconds, rate = statistics.median(taken), statistics.median(rates)
-    print(f"{seconds:.4f} s, {figure:.1f} GEMM-GFLOP at {rate:.0f} GFLOP/s")
-    result = {"gemm_gflop": figure, "seconds": seconds, "matrix_gflops": rate, **others}
-    print_json(result, settings)
+    figures = [seconds * rate for seconds, rate in zip(taken, rates, strict=True)]
+    return Figure(*map(statistics.median, (figures, taken, rates)))
+
+
+def measure(
+    work: Callable[[], Any],
+    repeats: int,
+    settings: dict[str, Any],
+    warm_up: int = 1,
+    **others: Any,
+) -> None:
+    """Time a call and print a line to read, and a last line of JSON."""
+    figure = figure_of(work, repeats, warm_up)
+    print("{1:.4f} s, {0:.1f} GEMM-GFLOP at {2:.0f} GFLOP/s".format(*figure))
+    print_json(figure._asdict() | others, settings)
 
 
 def print_json(result: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -55,6 +68,13 @@ def print_json(result: dict[str, Any], settings: dict[str, Any]) -> None:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     print(json.dumps({**result, **about}, default=str), flush=True)
+
+
+def count_gflop(work: Callable[[], Any]) -> float:
+    """Floating-point operations of a call's matrix products, in billions."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e9
 
 
 def matrix_gflops(repeats: int = 30) -> float:

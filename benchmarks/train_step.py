@@ -5,14 +5,16 @@
     python benchmarks/train_step.py --straightforward  # without what makes it fast
 
 Random weights and features, captions of 8 to 14 words. Figures are in GEMM-GFLOP, see matrix.py;
-memory is what an iteration takes at its peak beside weights and the optimiser's state. The last
-line is JSON.
+the floor is the iteration's operations in products; memory is what it takes at its peak beside
+weights and the optimiser's state. The last line is JSON.
 """
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
-from full_size import add_size_arguments, build_batch, build_model
-from matrix import measure
+from full_size import CONCEPTS, add_size_arguments, build_batch, build_model
+from matrix import count_gflop, measure
 from memory import peak_bytes
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -21,17 +23,9 @@ from straightforward import make_straightforward
 import pcm_plugin.engine  # noqa: F401  registers
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_size_arguments(parser)
-    parser.add_argument("--iterations", type=int, default=15)
-    parser.add_argument("--shortest", type=int, default=8, help="words of a caption")
-    parser.add_argument("--longest", type=int, default=14)
-    parser.add_argument("--straightforward", action="store_true", help="see straightforward.py")
-    args = parser.parse_args()
-    model = build_model(args.vocabulary, num_patches=args.patches).train()
+def build_step(args: argparse.Namespace) -> Callable[[], Any]:
+    """An iteration of the size of :func:`add_size_arguments`, the model warm."""
+    model = build_model(args.vocabulary, CONCEPTS, args.patches).train()
     if args.straightforward:
         make_straightforward(model)
     cfg = Config.fromfile("configs/_base_/schedules/noam_12e.py")
@@ -42,13 +36,32 @@ def main() -> None:
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     batch = build_batch(model, args.batch, args.shortest, args.longest)
 
-    def step() -> object:
+    def step() -> Any:
         return model.train_step(batch, wrapper)
 
     step()
-    peak = peak_bytes(step)
-    print(f"{peak / 1e6:.0f} MB at the peak of an iteration")
-    measure(step, args.iterations, vars(args), warm_up=2, peak_bytes=peak)
+    return step
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what an iteration depends on."""
+    add_size_arguments(parser)
+    parser.add_argument("--shortest", type=int, default=8, help="words of a caption")
+    parser.add_argument("--longest", type=int, default=14)
+    parser.add_argument("--straightforward", action="store_true", help="see straightforward.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--iterations", type=int, default=15)
+    args = parser.parse_args()
+    step = build_step(args)
+    peak, floor = peak_bytes(step), count_gflop(step)
+    print(f"{peak / 1e6:.0f} MB at the peak of an iteration, {floor:.0f} GFLOP in products")
+    measure(step, args.iterations, vars(args), peak_bytes=peak, floor_gflop=floor)
 
 
 if __name__ == "__main__":

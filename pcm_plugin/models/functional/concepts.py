@@ -38,11 +38,12 @@ def retrieve_concepts(
             f"top_concepts={top_concepts} but there are {len(concepts)} concepts: "
             "lower it or give more concepts"
         )
-    similarity = F.normalize(global_feats, dim=-1) @ concepts.t()
+    # Concepts first: on a CPU their product with a few images takes half the time that way round.
+    similarity = (concepts @ F.normalize(global_feats, dim=-1).t()).t().contiguous()
     # The k best of the probabilities, not of the similarities: at this temperature some underflow
     # to equal zeros, and which of those is taken shows in the released captions.
-    probs, ids = (similarity / temperature).softmax(-1).topk(top_concepts, dim=-1)
-    kept = concepts[ids] * (probs > threshold).unsqueeze(-1)
+    probs, ids = similarity.div_(temperature).softmax(-1).topk(top_concepts, dim=-1)
+    kept = concepts[ids].mul_((probs > threshold).unsqueeze(-1))
     return ids, probs, kept
 
 
