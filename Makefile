@@ -5,7 +5,7 @@ STAMP := .venv/.stamp
 # The tests split over two processes; more threads in each would only fight for the same cores.
 WORKERS ?= 2
 
-.PHONY: venv test lint demo ablation
+.PHONY: venv test lint demo ablation bench
 
 venv: $(STAMP)
 
@@ -30,3 +30,6 @@ demo: $(STAMP)
 
 ablation: $(STAMP)
 	$(PY) tools/toyworld/ablation.py
+
+bench: $(STAMP)
+	$(PY) benchmarks/run_all.py

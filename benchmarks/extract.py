@@ -3,10 +3,11 @@
     python benchmarks/extract.py
 
 ViT-B/32 with random weights, painted images of 512 x 512 as tools/generate.py writes them, a
-caption each; without what a run costs whatever the number of images. Bare is open_clip's own model on the same batches: its image tower alone, and with its
-text tower, which reads all of its 77 tokens. On a CPU extraction works with one thread, so that any
-number of processes makes the same features; so does the bare model here, and images are decoded on
-another core. The last line is JSON.
+caption each; without what a run costs whatever the number of images. Bare is open_clip's own model
+on the same batches: its image tower alone, and with its text tower, which reads all of its 77
+tokens. On a CPU extraction works with one thread, so that any number of processes makes the same
+features; so does the bare model here, and images are decoded on another core. The last line is
+JSON.
 """
 
 import argparse
@@ -38,9 +39,7 @@ def write_clip(path: Path, name: str) -> str:
     config = open_clip.get_model_config(name)
     save_file(open_clip.create_model(name).state_dict(), path / "open_clip_model.safetensors")
     preprocess = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    write_json(
-        path / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess}
-    )
+    write_json(path / "open_clip_config.json", {"model_cfg": config, "preprocess_cfg": preprocess})
     return f"local-dir:{path}"
 
 
@@ -86,11 +85,11 @@ def main() -> None:
             extract.extract(source, settings, store, args.batch, "cpu", args.workers)
 
         works: dict[str, list[float]] = {"image tower": [], "both towers": [], "extract": []}
-        rates = [matrix_gflops()]
+        rates = []
         with (
             torch.inference_mode(),
             extract.steady_threads("cpu"),
-            mock.patch.object(extract, "OpenCLIPBackbone", lambda *_: backbone),
+            mock.patch.object(extract, "OpenCLIPBackbone", return_value=backbone),
         ):
             bare_both()
             for i in range(args.rounds):
@@ -100,6 +99,7 @@ def main() -> None:
                 # Again over the finished store is what it costs however many images there are.
                 works["extract"].append(args.images / (seconds_of(make) - seconds_of(make)))
                 rates.append(matrix_gflops())
+            threads = torch.get_num_threads()
     found = {kind: statistics.median(values) for kind, values in works.items()}
     shares = {kind: found["extract"] / found[kind] for kind in ("image tower", "both towers")}
     for kind, value in found.items():
@@ -114,7 +114,7 @@ def main() -> None:
             "images_per_second": found,
             "share_of_bare": shares,
         },
-        vars(args),
+        vars(args) | {"threads": threads},
     )
 
 

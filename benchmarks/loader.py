@@ -54,8 +54,8 @@ def main() -> None:
     per_process = config.num_workers
     patches = torch.randn(SHARD, PATCHES, WIDTH).half()
     whole = torch.nn.functional.normalize(torch.randn(SHARD, JOINT))
-    rate = matrix_gflops()
     torch.set_num_threads(1)
+    rate = matrix_gflops()
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "store")
         write_store(store, args.entries, SHARD, lambda _: (patches, whole, whole))

@@ -58,7 +58,9 @@ def write_images(path: Path, count: int, side: int, size: int = 250) -> None:
 
         def _image(self) -> Image.Image:
             coarse = self._random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-            smooth = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
+            smooth = np.asarray(
+                Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+            )
             grain = self._random.normal(0, 4, smooth.shape)
             return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
 

@@ -64,7 +64,7 @@ def measure(
 def print_json(result: dict[str, Any], settings: dict[str, Any]) -> None:
     """Print figures with their settings and versions as a line of JSON."""
     about = {
-        "settings": {**settings, "threads": torch.get_num_threads()},
+        "settings": {"threads": torch.get_num_threads(), **settings},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     print(json.dumps({**result, **about}, default=str), flush=True)

@@ -3,6 +3,7 @@
     python benchmarks/train_step.py
     python benchmarks/train_step.py --amp              # bfloat16 autocast
     python benchmarks/train_step.py --straightforward  # without what makes it fast
+    python benchmarks/train_step.py --compile          # neck, encoder and decoder, torch.compile
 
 Random weights and features, captions of 8 to 14 words. Figures are in GEMM-GFLOP, see matrix.py;
 the floor is the iteration's operations in products; memory is what it takes at its peak beside
@@ -28,6 +29,8 @@ def build_step(args: argparse.Namespace) -> Callable[[], Any]:
     model = build_model(args.vocabulary, CONCEPTS, args.patches).train()
     if args.straightforward:
         make_straightforward(model)
+    for part in (model.neck, model.encoder, model.decoder) if args.compile else ():
+        part.compile(dynamic=False)
     cfg = Config.fromfile("configs/_base_/schedules/noam_12e.py")
     # NoamLR's at its first steps; the configuration's own is its multiplier.
     cfg.optim_wrapper.optimizer.lr = 1e-6
@@ -49,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shortest", type=int, default=8, help="words of a caption")
     parser.add_argument("--longest", type=int, default=14)
     parser.add_argument("--straightforward", action="store_true", help="see straightforward.py")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
 
 
 def main() -> None:

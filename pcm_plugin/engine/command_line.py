@@ -77,9 +77,6 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
     with plain_errors():
         check_inputs(cfg, loops)
         check_features(cfg, loops)
-    for loader in (cfg.get(f"{loop}_dataloader") for loop in loops) if is_cuda_available() else ():
-        # Batches then travel to the GPU while the one before is worked on; a CPU has no use for it.
-        loader.setdefault("pin_memory", True)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -96,6 +93,11 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
         # of others. cuBLAS needs a workspace of fixed size for it, and reads this once.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        for loop in ("train", "val", "test"):
+            # Batches then travel while the one before is worked on. Not earlier: what a run is
+            # named by does not depend on the machine.
+            if loader := cfg.get(f"{loop}_dataloader"):
+                loader.setdefault("pin_memory", True)
     with plain_errors():
         start_cpu_group(args.launcher, cfg)
     use_safe_loading()

@@ -88,6 +88,16 @@ def test_texts(names):
     torch.testing.assert_close(backbone.encode_text(texts), expected)
 
 
+def test_texts_are_read_to_the_longest_end_alone(names):
+    backbone = OpenCLIPBackbone(names["token"])
+    seen = []
+    backbone.clip.transformer.register_forward_pre_hook(
+        lambda _, given: seen.append(given[0].shape[1])
+    )
+    backbone.encode_text(["a dog", "two cats on a sofa"])
+    assert seen[0] < backbone.clip.context_length
+
+
 def test_preprocess(names):
     image = OpenCLIPBackbone(names["token"]).preprocess(Image.new("RGB", (90, 70), "red"))
     assert image.shape == (3, 16, 16)

@@ -120,6 +120,42 @@ def test_decoding_word_by_word_equals_teacher_forcing(trained):
         torch.testing.assert_close(logits[:, 0], expected[:, t])
 
 
+def test_packed_captions_have_the_logits_and_gradients_of_padded_ones():
+    model = make_model().train()
+    ids = torch.randint(0, len(WORDS) + 1, (B, 6))
+    lengths = torch.tensor([6, 2, 4, 1])
+    is_word = torch.arange(6) < lengths.unsqueeze(1)
+    found = []
+    for packed in (True, False):
+        torch.manual_seed(0)
+        model.zero_grad()
+        memory, mixed = model.encode(**make_feats())
+        logits = model.decoder(ids, memory, mixed.mask, lengths if packed else None)
+        logits = logits if packed else logits[is_word]
+        (logits * torch.arange(logits.numel()).view_as(logits).cos()).sum().backward()
+        found.append([logits.detach(), *(p.grad for p in model.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_cache_grows_beyond_its_first_room(trained):
+    model = trained
+    memory, mixed = model.encode(**make_feats())
+    words = torch.randint(0, len(WORDS) + 1, (15, B, 3))
+    cache = model.decoder.start(memory, mixed.mask)
+    model.decoder.step(torch.zeros(B, 1, dtype=torch.long), cache)
+    cache.reorder(torch.zeros(B, 3, dtype=torch.long))
+    for word in words:
+        logits = model.decoder.step(word, cache)
+    history = torch.cat([torch.zeros(1, B, 3, dtype=torch.long), words])
+    for beam in range(3):
+        expected = model.decoder(history[:, :, beam].t(), memory, mixed.mask)[:, -1]
+        torch.testing.assert_close(logits[:, beam], expected)
+    with pytest.raises(ValueError, match="before the first word"):
+        model.decoder.start(memory, mixed.mask).reorder(torch.zeros(B, 3, dtype=torch.long))
+
+
 @torch.no_grad()
 def test_the_cache_follows_the_beams(trained):
     model = trained

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pcm_plugin.models.layers import Dropout, dropout
+from pcm_plugin.models.layers.dropout import relu_dropout
 
 
 @pytest.fixture(autouse=True)
@@ -11,8 +12,9 @@ def _seed():
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.5, 0.9])
 def test_so_many_are_zero_and_the_others_scaled(p):
+    # A threshold is one of 256; several calls draw theirs around p.
     x = torch.ones(400, 1001)
-    y = dropout(x, p, training=True)
+    y = torch.stack([dropout(part, p, training=True) for part in x])
     share = (y == 0).float().mean().item()
     error = (p * (1 - p) / x.numel()) ** 0.5
     assert abs(share - p) < 5 * error
@@ -20,7 +22,7 @@ def test_so_many_are_zero_and_the_others_scaled(p):
     assert abs(y.mean().item() - 1) < 5 * error / (1 - p)
     # Neighbours share a draw, and are independent all the same.
     dropped = (y == 0).float().flatten()
-    for distance in (1, 2, 3, 4):
+    for distance in (1, 2, 3, 4, 7, 8):
         both = (dropped[:-distance] * dropped[distance:]).mean().item()
         assert abs(both - p * p) < 5 * (p * p / x.numel()) ** 0.5
 
@@ -51,3 +53,18 @@ def test_it_is_seeded_and_leaves_inference_alone():
 
 def test_half_precision_keeps_its_type():
     assert dropout(torch.ones(9, dtype=torch.bfloat16), 0.2, training=True).dtype == torch.bfloat16
+
+
+def test_after_a_relu_it_is_the_same_with_the_same_gradient():
+    x = torch.randn(40, 1001, requires_grad=True)
+    torch.manual_seed(3)
+    y = relu_dropout(x, 0.3, training=True)
+    torch.manual_seed(3)
+    other = x.detach().clone().requires_grad_()
+    expected = dropout(other.relu(), 0.3, training=True)
+    torch.testing.assert_close(y, expected)
+    weights = torch.randn_like(y)
+    (y * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, other.grad)
+    assert torch.equal(relu_dropout(x, 0.3, training=False), x.relu())

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pcm_plugin.models.functional.affinity import patch_concept_affinity, text_map
-from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.functional.beam_search import beam_search, best_words
 from pcm_plugin.models.functional.concepts import inject_noise, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
     gather_slots,
@@ -161,3 +161,14 @@ def test_beam_size_must_fit():
         beam_search(TableDecoder(), 3, 5, 4)
     with pytest.raises(ValueError, match="num_return=2"):
         beam_search(TableDecoder(), 3, 1, 4, num_return=2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 101, 1009])
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_best_words_are_those_of_topk(size, count):
+    count = min(count, size)
+    log_probs = torch.randn(4, 3, size).log_softmax(-1)
+    found, words = best_words(log_probs, count)
+    expected = log_probs.topk(count, dim=-1)
+    assert torch.equal(found, expected.values)
+    assert torch.equal(words, expected.indices)

@@ -55,6 +55,11 @@ def test_the_given_concepts_are_copied():
     assert neck.concept_words == WORDS
 
 
+def test_features_of_half_precision_are_taken_as_they_are():
+    neck, feats = make_neck().eval(), [part.half() for part in make_feats()]
+    assert torch.equal(neck(*feats).tokens, neck(*(part.float() for part in feats)).tokens)
+
+
 def test_training_replaces_and_inference_appends():
     neck, feats = make_neck(noise_var=0.0), make_feats()
     trained, applied = neck.train()(*feats), neck.eval()(*feats)

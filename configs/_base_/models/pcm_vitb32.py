@@ -6,7 +6,7 @@ clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(
     type="pcm_plugin.PCMNet",
-    # Batches come in pinned memory, where there is a GPU (tools/train.py), and are not waited for.
+    # Where there is a GPU, the commands pin the batches' memory; they are not waited for.
     data_preprocessor=dict(type="BaseDataPreprocessor", non_blocking=True),
     neck=dict(
         type="pcm_plugin.PCMMixup",

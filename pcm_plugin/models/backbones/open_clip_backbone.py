@@ -139,7 +139,7 @@ class OpenCLIPBackbone(BaseModule):
         tokens, clip = self.tokenizer(list(texts)), self.clip
         device = next(clip.parameters()).device
         end = _last_read(clip, tokens)
-        if end is None or not len(tokens):
+        if end is None:
             return clip.encode_text(tokens.to(device), normalize=True)
         # What stands behind a text is padding that it does not see: of 77 tokens some 15 are left.
         longest = int(end.max()) + 1

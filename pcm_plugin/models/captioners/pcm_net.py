@@ -121,6 +121,7 @@ class PCMNet(BaseModel):
         if data_samples is None:
             raise ValueError(f"mode={mode!r} needs data_samples with a gt_caption each")
         input_ids, target_ids = self._words(data_samples)
+        # From the CPU's copy, so that a GPU is not waited for.
         lengths = (target_ids >= 0).sum(1)
         input_ids, target_ids = input_ids.to(memory.device), target_ids.to(memory.device)
         if mode == "tensor":

@@ -17,8 +17,8 @@ class DecoderCache:
 
     Those of the image are kept once an image, not once a beam. Words stay where they were written,
     P of them an image after some steps, whichever beam they belong to; when beams change places,
-    only the mask of what each of them continues does. In memory keys lie as (B, H, d, L), whatever
-    their shape says: a product of few queries reads them twice as fast so.
+    only the mask of what each of them continues does. On a CPU keys lie in memory as (B, H, d, L),
+    whatever their shape says: a product of few queries reads them twice as fast so.
 
     Attributes:
         cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
@@ -103,7 +103,7 @@ def _room(first: Tensor, places: int, is_keys: bool) -> Tensor:
     """``first`` (B, H, P, d) at the start of room for so many places, or as many as it needs."""
     batch, heads, filled, width = first.shape
     places = max(places, filled)
-    if is_keys:
+    if is_keys and first.device.type == "cpu":
         room = first.new_empty(batch, heads, width, places).transpose(2, 3)
     else:
         room = first.new_empty(batch, heads, places, width)

@@ -35,11 +35,11 @@ class _SmoothedKL(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         log_probs = logits.log_softmax(-1)
         target = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-        rest = smoothing / (logits.shape[-1] - 1)
         ctx.save_for_backward(log_probs, targets)
-        ctx.rest, ctx.confidence = rest, 1 - smoothing
+        ctx.rest, ctx.confidence = 0.0, 1 - smoothing
         if smoothing == 0:
             return -target, target
+        ctx.rest = rest = smoothing / (logits.shape[-1] - 1)
         # The entropy of the smoothed target has no gradient, but belongs to the divergence.
         entropy = ctx.confidence * math.log(ctx.confidence) + smoothing * math.log(rest)
         losses = entropy - ctx.confidence * target - rest * (log_probs.sum(-1) - target)

@@ -1,6 +1,6 @@
 """Dropout whose random numbers are cheap on a CPU, where PyTorch's are a good part of training."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+# torch 2.0 does not tell.
+_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
 _LANES = 8
 _STEPS = 1 << 8
 
@@ -29,9 +31,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The same shape and type.
     """
-    if not training or p in (0, 1) or _is_torchs(x):
+    if not training or p in (0, 1) or is_left_to_torch(x):
         return F.dropout(x, p, training)
-    return _Dropout.apply(x, _Draw(x, p))
+    return _Dropout.apply(x, Draw.of(x, p))
 
 
 def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -45,9 +47,9 @@ def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The same shape and type.
     """
-    if not training or p in (0, 1) or _is_torchs(x):
+    if not training or p in (0, 1) or is_left_to_torch(x):
         return F.dropout(F.relu(x), p, training)
-    return _ReLUDropout.apply(x, _Draw(x, p))
+    return _ReLUDropout.apply(x, Draw.of(x, p))
 
 
 class Dropout(nn.Module):
@@ -72,19 +74,31 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
-def _is_torchs(x: Tensor) -> bool:
-    return x.device.type != "cpu" or torch.compiler.is_compiling()
+def is_left_to_torch(x: Tensor) -> bool:
+    """Whether PyTorch's own dropout is the better one: on a GPU, and where it is compiled."""
+    return x.device.type != "cpu" or _is_compiling()
 
 
-class _Draw:
-    """Which elements of a tensor are kept: a byte each, and where the threshold is."""
+class Draw(NamedTuple):
+    """Which elements of a tensor are kept.
 
-    def __init__(self, like: Tensor, p: float) -> None:
+    Attributes:
+        bytes: int8, of the tensor's shape.
+        kept: An element is kept whose byte is among the lowest so many of 256.
+        scale: What is kept is multiplied by.
+    """
+
+    bytes: Tensor
+    kept: int
+    scale: float
+
+    @classmethod
+    def of(cls, like: Tensor, p: float) -> "Draw":
+        """Draw for a tensor on the CPU; p is above 0 and below 1."""
         seed, place = torch.randint(2**62, (2,)).tolist()
         words = np.random.SFC64(seed).random_raw(-(-like.numel() // _LANES))
-        self.bytes = torch.from_numpy(words.view(np.int8)[: like.numel()]).view(like.shape)
-        self.kept = int((1 - p) * _STEPS + place / 2**62)
-        self.scale = 1 / (1 - p)
+        lanes = torch.from_numpy(words.view(np.int8)[: like.numel()]).view(like.shape)
+        return cls(lanes, int((1 - p) * _STEPS + place / 2**62), 1 / (1 - p))
 
     def mask(self, like: Tensor) -> Tensor:
         """0 or the scale, of the shape and type of a tensor."""
@@ -97,19 +111,20 @@ class _Draw:
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, draw: _Draw) -> Tensor:
-        ctx.draw = draw
+    def forward(ctx: Any, x: Tensor, draw: Draw) -> Tensor:
+        ctx.save_for_backward(draw.bytes)
+        ctx.rest = draw[1:]
         return draw.mask(x).mul_(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.draw.mask(grad).mul_(grad), None
+        return Draw(*ctx.saved_tensors, *ctx.rest).mask(grad).mul_(grad), None
 
 
 class _ReLUDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, draw: _Draw) -> Tensor:
+    def forward(ctx: Any, x: Tensor, draw: Draw) -> Tensor:
         ctx.scale = draw.scale
         y = draw.mask(x).mul_(x).relu_()
         ctx.save_for_backward(y)

@@ -25,11 +25,12 @@ def arrange_for(module: Module, rows: int) -> Module:
     """
     weight = next(module.parameters())
     if (
-        not torch.backends.mkl.is_available()
-        or not hasattr(torch.ops.mkl, "_mkl_linear")
+        (weight.device.type, weight.dtype) != ("cpu", torch.float32)
         or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-        or (weight.device.type, weight.dtype) != ("cpu", torch.float32)
+        or not torch.backends.mkl.is_available()
+        or not hasattr(torch.ops.mkl, "_mkl_linear")
+        # Under autocast a product is of another type.
+        or torch.mm(weight.new_ones(1, 1), weight.new_ones(1, 1)).dtype != torch.float32
     ):
         return module
     return _copied(module, rows)
@@ -48,12 +49,15 @@ class _Arranged(nn.Module):
 
 def _copied(module: Module, rows: int) -> Module:
     copied = copy.copy(module)
+    parts = module._modules.items()
     copied._modules = {
-        name: _Arranged(part, rows)
-        if isinstance(part, nn.Linear)
-        else None
-        if part is None
-        else _copied(part, rows)
-        for name, part in module._modules.items()
+        name: None if part is None else _with_parts(part, rows) for name, part in parts
     }
     return copied
+
+
+def _with_parts(part: nn.Module, rows: int) -> nn.Module:
+    # What only derives from a linear layer, or has hooks, does something else.
+    if type(part) is nn.Linear and not (part._forward_hooks or part._forward_pre_hooks):
+        return _Arranged(part, rows)
+    return _copied(part, rows)

@@ -41,4 +41,4 @@ class Rows:
         """(n, D) to (B, T, D), zero where there is no word."""
         batch, longest = self.shape
         padded = packed.new_zeros(batch * longest, packed.shape[-1])
-        return padded.index_copy(0, self.places, packed).view(batch, longest, -1)
+        return padded.index_copy_(0, self.places, packed).view(batch, longest, -1)

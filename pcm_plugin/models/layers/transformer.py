@@ -9,8 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from pcm_plugin.models.layers.dropout import Dropout, dropout, relu_dropout
+from pcm_plugin.models.layers.dropout import Draw, Dropout, is_left_to_torch, relu_dropout
 from pcm_plugin.models.layers.rows import Rows
 
 _FEW_QUERIES = 8
@@ -44,20 +45,54 @@ def attend(
     """
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(queries.dtype)
-    plain = attn_dropout > 0 or queries.shape[-2] <= _FEW_QUERIES
-    if not plain or queries.device.type != "cpu":
+    is_few = queries.shape[-2] <= _FEW_QUERIES and queries.dtype == torch.float32
+    plain = 0 < attn_dropout < 1 or (attn_dropout == 0 and is_few)
+    if not plain or is_left_to_torch(queries):
         return F.scaled_dot_product_attention(
             queries, keys, values, mask, dropout_p=attn_dropout, is_causal=causal
         )
-    scores = queries @ keys.transpose(-2, -1)
     if causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        mask = torch.ones(queries.shape[-2], keys.shape[-2], dtype=torch.bool).tril()
     if mask is None:
-        mask = scores.new_zeros(())
+        mask = queries.new_zeros(())
     elif mask.dtype == torch.bool:
-        mask = log_mask(mask).to(scores.dtype)
-    weights = torch.add(mask, scores, alpha=queries.shape[-1] ** -0.5).softmax(-1)
-    return dropout(weights, attn_dropout, training=True) @ values
+        mask = log_mask(mask).to(queries.dtype)
+    if attn_dropout == 0:
+        return _weights(queries, keys, mask) @ values
+    return _DroppedAttention.apply(queries, keys, values, mask, attn_dropout)
+
+
+def _weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    scores = queries @ keys.transpose(-2, -1)
+    return torch.add(mask, scores, alpha=queries.shape[-1] ** -0.5).softmax(-1)
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """Of its (L, S) tables it keeps a byte an element for the gradient, and makes them again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, p: float
+    ) -> Tensor:
+        queries, keys, values = (part.contiguous() for part in (queries, keys, values))
+        weights = _weights(queries, keys, mask)
+        draw = Draw.of(weights, p)
+        ctx.save_for_backward(queries, keys, values, mask, draw.bytes)
+        ctx.rest = draw[1:]
+        return draw.mask(weights).mul_(weights) @ values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, values, mask, drawn = ctx.saved_tensors
+        weights = _weights(queries, keys, mask)
+        kept = Draw(drawn, *ctx.rest).mask(weights)
+        by_weights = (grad @ values.transpose(-2, -1)).mul_(kept)
+        by_values = kept.mul_(weights).transpose(-2, -1) @ grad
+        by_scores = torch.ops.aten._softmax_backward_data(by_weights, weights, -1, weights.dtype)
+        by_scores.mul_(queries.shape[-1] ** -0.5)
+        by_keys = by_scores.transpose(-2, -1) @ queries
+        return by_scores @ keys, by_keys, by_values, None, None
 
 
 def log_mask(mask: Tensor) -> Tensor:
@@ -225,5 +260,5 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        hidden = relu_dropout(self.fc1(x), self.dropout.p, self.training)
+        hidden = relu_dropout(self.fc1(x), self.dropout.p, self.dropout.training)
         return self.norm(x + self.dropout(self.fc2(hidden)))

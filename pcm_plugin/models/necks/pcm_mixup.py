@@ -226,13 +226,13 @@ class PCMMixup(BaseModule):
 
         found = self._find(patch_feats, global_feats)
         text = self.text_proj(found.text)
-        visual_type, text_type = self.type_embed.weight
         if self.training:
             # Paper, Sec. 3.2: the mixed sequence replaces patches, so that it has no new tokens.
             patches = replace_selected(patches, text, found.selected)
             types = self.type_embed(F.pad(found.selected, (1, 0)).long())
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + types
         else:
+            visual_type, text_type = self.type_embed.weight
             # Paper, Sec. 3.2: real images keep their patches; texts are appended, each at the
             # position of the patch that it describes.
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + visual_type

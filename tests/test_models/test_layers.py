@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pcm_plugin.models.layers import CrossAttention, Rows, SelfAttention, arrange_for, log_mask
+from pcm_plugin.models.layers.transformer import attend
+
+B, H, D = 3, 2, 4
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def make_heads(length, batch=B):
+    return torch.randn(batch, H, length, D)
+
+
+@pytest.mark.parametrize("queries", [1, 8, 9])
+@pytest.mark.parametrize("form", ["none", "bool", "added", "causal"])
+def test_attention_is_that_of_pytorch_whichever_way_it_is_computed(queries, form):
+    causal = form == "causal"
+    q, k, v = make_heads(queries), make_heads(20), make_heads(20)
+    mask = torch.rand(B, 1, 1, 20) > 0.4
+    mask[..., 0] = True
+    expected = F.scaled_dot_product_attention(
+        q, k, v, mask if form in ("bool", "added") else None, is_causal=causal
+    )
+    given = {"bool": mask, "added": log_mask(mask)}.get(form)
+    torch.testing.assert_close(attend(q, k, v, given, causal, 0.0), expected)
+
+
+def test_dropped_attention_weights_keep_their_mean_and_their_mask():
+    q, k = make_heads(3), make_heads(5)
+    # Values that are the weights themselves.
+    v = torch.eye(5).expand(B, H, 5, 5)
+    mask = torch.tensor([True, True, True, False, True]).view(1, 1, 1, 5)
+    expected = F.scaled_dot_product_attention(q, k, v, mask)
+    several = torch.stack([attend(q, k, v, mask, False, 0.3) for _ in range(4000)])
+    kept = several != 0
+    assert not kept[..., 3].any()
+    torch.testing.assert_close(several[kept], (expected / 0.7).expand_as(several)[kept])
+    assert kept[..., [0, 1, 2, 4]].float().mean().item() == pytest.approx(0.7, abs=0.005)
+
+
+@pytest.mark.parametrize("form", ["none", "bool", "causal"])
+def test_the_gradient_of_attention_with_dropout(form):
+    heads = [torch.randn(B, 6, H, D, dtype=torch.float64).transpose(1, 2) for _ in range(3)]
+    heads = [part.requires_grad_() for part in heads]
+    mask = torch.rand(B, 1, 1, 6) > 0.4
+    mask[..., 0] = True
+
+    def attended(*parts):
+        torch.manual_seed(0)
+        return attend(*parts, mask if form == "bool" else None, form == "causal", 0.3)
+
+    assert torch.autograd.gradcheck(attended, heads)
+
+
+def test_all_attention_weights_can_be_dropped():
+    assert not attend(make_heads(3), make_heads(5), make_heads(5), None, False, 1.0).any()
+
+
+def test_attention_with_dropout_under_autocast():
+    block = SelfAttention(8, 2, 0.3, 0.1, 1e-12)
+    x = torch.randn(2, 5, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        block(x, causal=True).sum().backward()
+    assert all(p.grad.isfinite().all() for p in [x, *block.parameters()])
+
+
+def test_packed_rows_go_there_and_back():
+    lengths = torch.tensor([2, 0, 4])
+    rows = Rows.of(lengths, 5, torch.device("cpu"))
+    packed = torch.randn(6, D, requires_grad=True)
+    padded = rows.pad(packed)
+    assert padded.shape == (3, 5, D)
+    assert torch.equal(rows.pack(padded), packed)
+    is_word = torch.arange(5) < lengths.unsqueeze(1)
+    assert torch.equal(padded[is_word], packed)
+    assert not padded[~is_word].any()
+    rows.pack(padded * 3).sum().backward()
+    assert packed.grad.eq(3).all()
+
+
+def test_attention_to_packed_words_is_that_to_padded_ones():
+    lengths, longest = torch.tensor([2, 5, 3]), 5
+    rows = Rows.of(lengths, longest, torch.device("cpu"))
+    words, image = torch.randn(3, longest, 8), torch.randn(3, 7, 8)
+    own = SelfAttention(8, 2, 0.0, 0.0, 1e-12).eval()
+    cross = CrossAttention(8, 2, 0.0, 0.0, 1e-12).eval()
+    memory = cross.project_memory(image)
+    padded = cross(own(words, causal=True), *memory)
+    packed = cross(own(rows.pack(words), causal=True, rows=rows), *memory, rows=rows)
+    torch.testing.assert_close(packed, rows.pack(padded))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.LayerNorm(16)) for _ in range(2)
+        )
+        self.last = nn.Linear(16, 50, bias=False)
+        self.nothing = None
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 16), (32, 16), (5, 16), (1, 1, 16)])
+def test_weights_arranged_for_few_rows_give_the_same(shape):
+    net, x = Net().eval(), torch.randn(shape)
+    with torch.no_grad():
+        expected = net(x)
+        arranged = arrange_for(net, 32)
+        torch.testing.assert_close(arranged(x), expected)
+        assert torch.equal(net(x), expected)
+    if torch.backends.mkl.is_available():
+        assert arranged is not net
+        assert not any(isinstance(part, nn.Linear) for part in arranged.children())
+
+
+def test_weights_are_left_alone_where_gradients_or_other_types_are_wanted():
+    net = Net()
+    assert arrange_for(net, 8) is net
+    with torch.no_grad():
+        assert arrange_for(net.double(), 8).last is net.last
+        with torch.autocast("cpu", torch.bfloat16):
+            assert arrange_for(net.float(), 8) is net
+
+
+def test_a_mask_as_logarithm():
+    found = log_mask(torch.tensor([True, False]))
+    assert found.tolist() == [0.0, -math.inf]
