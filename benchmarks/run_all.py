@@ -51,9 +51,9 @@ def peak(result: Result) -> str:
     return f"{result['peak_bytes'] / 1e6:.0f} MB"
 
 
-def times_product(count: str) -> Callable[[Result], str]:
+def times_product(count: str, kind: str = "times_product") -> Callable[[Result], str]:
     """Concept detection beside its product alone."""
-    return lambda result: f"{result['concepts'][count]['times_product']:.2f} x"
+    return lambda result: f"{result['concepts'][count][kind]:.2f} x"
 
 
 TRAIN, BEAM, CONCEPTS = "train_step.py", "beam_search.py", "concepts.py"
@@ -98,15 +98,19 @@ ROWS = [
         "below a GPU's",
         lambda r: f"{1e3 * r['seconds_an_iteration_fed']:.1f} ms",
     ),
+    Row("concepts of 32 images among 20,000", CONCEPTS, "1.2 x", times_product("20000")),
+    Row("concepts of 32 images among 446", CONCEPTS, "1.2 x", times_product("446")),
     Row(
-        "concepts of 32 images among 20,000",
+        "among 20,000, beside the product's faster order",
         CONCEPTS,
-        "1.2 x",
-        times_product("20000"),
-        lambda _: "1 x",
+        "",
+        times_product("20000", "times_faster_product"),
     ),
     Row(
-        "concepts of 32 images among 446", CONCEPTS, "1.2 x", times_product("446"), lambda _: "1 x"
+        "among 446, the same",
+        CONCEPTS,
+        "",
+        times_product("446", "times_faster_product"),
     ),
     Row(
         "CaptionMetric, beside the scorers by hand",

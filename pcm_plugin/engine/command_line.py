@@ -96,7 +96,8 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
         for loop in ("train", "val", "test"):
             # Batches then travel while the one before is worked on. Not earlier: what a run is
             # named by does not depend on the machine.
-            if loader := cfg.get(f"{loop}_dataloader"):
+            loader = cfg.get(f"{loop}_dataloader")
+            if loader is not None:
                 loader.setdefault("pin_memory", True)
     with plain_errors():
         start_cpu_group(args.launcher, cfg)
