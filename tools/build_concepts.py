@@ -107,7 +107,7 @@ def main() -> None:
         return
     templates = prompts(args.templates)
     clip = OpenCLIPBackbone(args.model, args.pretrained)
-    embeddings = embed_words(words, clip.clip, clip.tokenizer, templates)
+    embeddings = embed_words(words, clip, templates)
     identity = model_identity(args.model)
     save_concepts(args.out, words, embeddings, identity, args.pretrained, templates)
     print(f"{args.out}: {len(words)} concepts of {identity}")

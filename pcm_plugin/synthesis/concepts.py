@@ -3,9 +3,9 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pcm_plugin.datasets.durable import write_bytes
+
+if TYPE_CHECKING:  # models need this module first
+    from pcm_plugin.models.backbones import OpenCLIPBackbone
 
 TEMPLATES = ("A photo of {}",)
 """The paper's prompt."""
@@ -173,8 +176,7 @@ def prompts(templates: Sequence[str]) -> tuple[str, ...]:
 @torch.no_grad()
 def embed_words(
     words: Sequence[str],
-    model: Any,
-    tokenizer: Callable[[list[str]], Tensor],
+    clip: "OpenCLIPBackbone",
     templates: Sequence[str] = TEMPLATES,
     batch_size: int = 256,
 ) -> Tensor:
@@ -182,8 +184,7 @@ def embed_words(
 
     Args:
         words: C words or short phrases.
-        model: An open_clip model; only ``encode_text`` is used.
-        tokenizer: Texts to token ids, as ``open_clip.get_tokenizer`` gives it.
+        clip: Only its ``encode_text`` is used.
         templates: Prompts with one ``{}`` each. Defaults to the paper's ``'A photo of {}'``.
         batch_size: Prompts encoded at a time. Defaults to 256.
 
@@ -197,11 +198,9 @@ def embed_words(
         raise ValueError(
             f"templates={list(templates)}: give at least one, each with a '{{}}' in it"
         )
-    device = next(model.parameters()).device
     prompts = [template.replace("{}", word) for word in words for template in templates]
     parts = []
     for start in range(0, len(prompts), batch_size):
-        tokens = tokenizer(prompts[start : start + batch_size]).to(device)
-        parts.append(F.normalize(model.encode_text(tokens).float(), dim=-1).cpu())
+        parts.append(clip.encode_text(prompts[start : start + batch_size]).float().cpu())
     each = torch.cat(parts).view(len(words), len(templates), -1)
     return F.normalize(each.mean(1), dim=-1)

@@ -161,7 +161,7 @@ def make_corpus(
         vocabulary.to_file(out / "vocabulary.txt")
         write_bytes(out / "concepts.txt", "".join(f"{word}\n" for word in words).encode())
         templates = prompts(recipe.concepts.templates)
-        embeddings = embed_words(words, clip.clip, clip.tokenizer, templates)
+        embeddings = embed_words(words, clip, templates)
         concepts, model = out / "concepts.safetensors", model_identity(extracting.model)
         save_concepts(concepts, words, embeddings, model, extracting.pretrained, templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
