@@ -121,17 +121,17 @@ class PCMNet(BaseModel):
         if data_samples is None:
             raise ValueError(f"mode={mode!r} needs data_samples with a gt_caption each")
         input_ids, target_ids = self._words(data_samples)
-        # From the CPU's copy, so that a GPU is not waited for.
-        lengths = (target_ids >= 0).sum(1)
-        input_ids, target_ids = input_ids.to(memory.device), target_ids.to(memory.device)
+        input_ids = input_ids.to(memory.device)
         if mode == "tensor":
             return self.decoder(input_ids, memory, mixed.mask)
         if self.loss_module is None:
             raise ValueError("mode='loss' but the model was built without a loss: give it one")
+        # Counted on the CPU, so that a GPU is not waited for.
+        lengths = (target_ids >= 0).sum(1)
         logits = self.decoder(input_ids, memory, mixed.mask, lengths)
         scores = [sample.get("clip_score") for sample in data_samples]
         clip_scores = None if None in scores else memory.new_tensor(scores, dtype=torch.float32)
-        return {"loss": self.loss_module(logits, target_ids, clip_scores)}
+        return {"loss": self.loss_module(logits, target_ids.to(memory.device), clip_scores)}
 
     def encode(
         self,

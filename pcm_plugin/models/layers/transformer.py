@@ -161,6 +161,7 @@ class SelfAttention(_Attention):
     """Multi-head attention of a sequence to itself, the residual and the norm after it.
 
     Queries, keys and values are one product, ``qkv``: its first D outputs are the queries.
+    Arguments are those of :class:`_Attention`.
     """
 
     def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:
@@ -179,7 +180,7 @@ class SelfAttention(_Attention):
 
         Args:
             x: (B, L, D), or (n, D) with ``rows``.
-            mask: bool, broadcastable to (B, H, L, S), True where attention is allowed.
+            mask: As :func:`attend` takes it.
             causal: Whether a place sees those up to it only; excludes ``mask``.
             rows: Where the n rows of ``x`` stand among (B, L). Defaults to None.
             past: Takes the keys and values (B, H, L, d) of ``x`` and gives back those to attend to,
@@ -197,7 +198,8 @@ class SelfAttention(_Attention):
 class CrossAttention(_Attention):
     """Multi-head attention to another sequence, the residual and the norm after it.
 
-    Keys and values are one product, ``key_value``, the keys first; a decoder keeps them.
+    Keys and values are one product, ``key_value``, the keys first; a decoder keeps them. Arguments
+    are those of :class:`_Attention`.
     """
 
     def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:
@@ -231,7 +233,7 @@ class CrossAttention(_Attention):
             x: (B, L, D), the queries' states, or (n, D) with ``rows``.
             keys: (B, H, S, d), of :meth:`project_memory`.
             values: (B, H, S, d).
-            mask: bool, broadcastable to (B, H, L, S), True where attention is allowed.
+            mask: As :func:`attend` takes it.
             rows: Where the n rows of ``x`` stand among (B, L). Defaults to None.
 
         Returns:
