@@ -16,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from full_size import CONCEPTS, add_size_arguments, build_batch, build_model
+from full_size import CONCEPTS, add_size_arguments, at_least, build_batch, build_model
 from matrix import count_gflop, measure
 from torch import Tensor
 
@@ -71,7 +71,7 @@ def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what captioning depends on."""
     add_size_arguments(parser)
-    parser.add_argument("--beam", type=int, default=3)
+    parser.add_argument("--beam", type=at_least(1), default=3)
     parser.add_argument("--concepts", type=int, default=CONCEPTS)
     parser.add_argument("--natural", action="store_true", help="captions of 8 to 14 words")
 

@@ -7,13 +7,13 @@ Lines that cannot be read are named and passed over. The last line is JSON.
 """
 
 import argparse
-import json
-import platform
 import resource
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
+
+from matrix import matrix_gflops, print_json
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis.captions import CaptionFile
@@ -52,14 +52,11 @@ def main() -> None:
         counts["nouns_in_both"] = len(both)
         print(f"{len(both)} of the nouns are in {args.compare}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    versions = {"python": platform.python_version(), "textblob": version("textblob")}
+    rate, total = matrix_gflops(), sum(seconds.values())
+    result = {"gemm_gflop": total * rate, "seconds": total, "matrix_gflops": rate}
+    result |= counts | {"seconds_by_step": seconds, "peak_mb": peak}
     settings = {"min_count": args.min_count, "max_nouns": args.max_nouns}
-    print(
-        json.dumps(
-            {**counts, "seconds": seconds, "peak_mb": peak}
-            | {"settings": settings, "versions": versions}
-        )
-    )
+    print_json(result | {"textblob": version("textblob")}, settings)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import argparse
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -13,14 +15,27 @@ from pcm_plugin.models import PCMNet
 from pcm_plugin.structures import DataSample
 
 VOCABULARY, CONCEPTS = 10_200, 446
-CONFIG = "configs/_base_/models/pcm_vitb32.py"
+BASE = Path(__file__).parents[1] / "configs" / "_base_"
+"""Where the published settings are."""
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A type of argument: an integer from so much on."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value}: give at least {least}")
+        return value
+
+    return number
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the cost depends on."""
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--patches", type=int, default=49)
-    parser.add_argument("--vocabulary", type=int, default=VOCABULARY)
+    parser.add_argument("--batch", type=at_least(1), default=32)
+    parser.add_argument("--patches", type=at_least(1), default=49)
+    parser.add_argument("--vocabulary", type=at_least(20), default=VOCABULARY)
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
 
 
@@ -35,7 +50,7 @@ def build_model(
         num_patches: Patches an image.
     """
     torch.manual_seed(0)
-    cfg = Config.fromfile(CONFIG).model
+    cfg = Config.fromfile(BASE / "models" / "pcm_vitb32.py").model
     words = Vocabulary([f"word{i}" for i in range(1, vocabulary)])
     cfg.neck.num_patches = num_patches
     model = MODELS.build(dict(cfg, vocabulary=words))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from full_size import BASE
 from made_up import write_store
 from matrix import matrix_gflops, print_json
 from mmengine.config import Config
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=400)
     parser.add_argument("--batch", type=int, default=32)
     args = parser.parse_args()
-    config = Config.fromfile("configs/_base_/datasets/feature_store.py").train_dataloader
+    config = Config.fromfile(BASE / "datasets" / "feature_store.py").train_dataloader
     config.batch_size = args.batch
     per_process = config.num_workers
     patches = torch.randn(SHARD, PATCHES, WIDTH).half()

@@ -10,7 +10,6 @@ store included. The last line is JSON.
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 from made_up import write_store
+from matrix import matrix_gflops, print_json
 
 SHARD = 10_000
 STEPS = ("captions-of-images", "images-of-captions")
@@ -96,19 +96,22 @@ def main() -> None:
         if rows > first[step][1]
     }
     hours = {step: args.entries / rate / 3600 for step, rate in rates.items()}
+    products, seconds = matrix_gflops(), 3600 * sum(hours.values())
     result = {
-        "matrix_gflops": matrix_rate(args.chunk, args.width),
+        # For all rows of the steps that were seen.
+        "gemm_gflop": seconds * products,
+        "seconds": seconds,
+        "matrix_gflops": products,
+        "own_products_gflops": matrix_rate(args.chunk, args.width),
         "rows_per_second": rates,
         "hours_for_all": hours,
         "peak_mb": memory,
         "finished": finished,
-        "settings": {k: v for k, v in vars(args).items() if k != "folder"},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
     for step, rate in rates.items():
         print(f"{step}: {rate:,.0f} rows a second, {hours[step]:.2f} hours for {args.entries:,}")
     print(f"at most {memory:,.0f} MB")
-    print(json.dumps(result))
+    print_json(result, {k: v for k, v in vars(args).items() if k != "folder"})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from full_size import CONCEPTS, add_size_arguments, build_batch, build_model
+from full_size import BASE, CONCEPTS, add_size_arguments, build_batch, build_model
 from matrix import count_gflop, measure
 from memory import peak_bytes
 from mmengine.config import Config
@@ -31,7 +31,7 @@ def build_step(args: argparse.Namespace) -> Callable[[], Any]:
         make_straightforward(model)
     for part in (model.neck, model.encoder, model.decoder) if args.compile else ():
         part.compile(dynamic=False)
-    cfg = Config.fromfile("configs/_base_/schedules/noam_12e.py")
+    cfg = Config.fromfile(BASE / "schedules" / "noam_12e.py")
     # NoamLR's at its first steps; the configuration's own is its multiplier.
     cfg.optim_wrapper.optimizer.lr = 1e-6
     if args.amp:
