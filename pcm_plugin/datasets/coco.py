@@ -56,6 +56,12 @@ def read_coco_images(path: str | os.PathLike) -> list[CocoImage]:
         raise ValueError(f"{path} is not a COCO captions file: no {error}") from error
 
 
+def coco_id(image_id: int | str) -> int | str:
+    """An id as COCO's files have it: a number where its text is a plain decimal one."""
+    text = str(image_id)
+    return int(text) if text.isdecimal() and str(int(text)) == text else image_id
+
+
 def write_coco_captions(
     path: str | os.PathLike, entries: Iterable[tuple[int | str, str, list[str]]]
 ) -> None:
@@ -73,8 +79,7 @@ def write_coco_captions(
     annotations: list[dict[str, Any]] = []
     ids: set[int | str] = set()
     for name, file_name, captions in entries:
-        text = str(name)
-        image_id = int(text) if text.isdecimal() and str(int(text)) == text else name
+        image_id = coco_id(name)
         if image_id in ids:
             raise ValueError(f"two images have the id {image_id!r}")
         ids.add(image_id)

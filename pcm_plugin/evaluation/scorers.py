@@ -1,45 +1,92 @@
-"""Caption scores that need no Java: references and captions in, percentages out.
+"""Caption scores by name: tokenized references and captions in, percentages out.
 
-All functions take the tokenized references and the tokenized caption of each image, by image
-id: words separated by single spaces. CIDEr weighs n-grams by how rare they are in the references
-given, so it depends on the whole set and is 0 for a single image.
+CIDEr weighs n-grams by how rare they are in the references given, so it depends on the whole set
+and is 0 for a single image.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-References = Mapping[Hashable, list[str]]
-Captions = Mapping[Hashable, str]
+from pcm_plugin.evaluation import java
+
+References = Sequence[Sequence[str]]
+"""Tokenized references of each image: words separated by single spaces."""
+Captions = Sequence[str]
+"""The tokenized caption of each image."""
 
 
-def bleu(references: References, captions: Captions) -> dict[str, float]:
-    """BLEU-1 to BLEU-4 of the corpus (Papineni et al. 2002), times 100."""
+class Scores(NamedTuple):
+    """What a scorer found, times 100.
+
+    Attributes:
+        total: Score of the whole set by name.
+        each: Score of each image by name, in their order.
+    """
+
+    total: dict[str, float]
+    each: dict[str, list[float]]
+
+
+def bleu(references: References, captions: Captions) -> Scores:
+    """BLEU-1 to BLEU-4 (Papineni et al. 2002), of the corpus and of each image."""
     # verbose=0: the scorer prints its counts to standard output otherwise.
-    scores, _ = Bleu(4).compute_score(references, _as_lists(captions), verbose=0)
-    return {f"BLEU-{n}": 100 * float(score) for n, score in enumerate(scores, start=1)}
+    total, each = Bleu(4).compute_score(*_as_dicts(references, captions), verbose=0)
+    names = [f"BLEU-{n}" for n in (1, 2, 3, 4)]
+    return _percent(zip(names, total, each, strict=True))
 
 
-def rouge_l(references: References, captions: Captions) -> dict[str, float]:
-    """ROUGE-L (Lin 2004), mean over the images, times 100."""
-    score, _ = Rouge().compute_score(references, _as_lists(captions))
-    return {"ROUGE-L": 100 * float(score)}
+def rouge_l(references: References, captions: Captions) -> Scores:
+    """ROUGE-L (Lin 2004), mean over the images."""
+    return _percent([("ROUGE-L", *Rouge().compute_score(*_as_dicts(references, captions)))])
 
 
-def cider(references: References, captions: Captions) -> dict[str, float]:
-    """CIDEr-D (Vedantam et al. 2015) with document frequencies of these references, times 100."""
-    score, _ = Cider().compute_score(references, _as_lists(captions))
-    return {"CIDEr": 100 * float(score)}
+def cider(references: References, captions: Captions) -> Scores:
+    """CIDEr-D (Vedantam et al. 2015), which COCO's server and pycocoevalcap call CIDEr.
+
+    Document frequencies are those of these references. It comes under both names.
+    """
+    found = Cider().compute_score(*_as_dicts(references, captions))
+    return _percent([("CIDEr", *found), ("CIDEr-D", *found)])
 
 
-Scorer = Callable[[References, Captions], dict[str, float]]
-SCORERS: dict[str, Scorer] = {"BLEU": bleu, "ROUGE-L": rouge_l, "CIDEr": cider}
-"""The scorers that :class:`~pcm_plugin.evaluation.CaptionMetric` knows by name."""
-SCORE_NAMES: dict[str, tuple[str, ...]] = {"BLEU": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")}
+def meteor(references: References, captions: Captions) -> Scores:
+    """METEOR 1.5; needs Java."""
+    return _percent([("METEOR", *java.meteor(references, captions))])
+
+
+def spice(references: References, captions: Captions) -> Scores:
+    """SPICE 1.0; needs Java and CoreNLP."""
+    return _percent([("SPICE", *java.spice(references, captions))])
+
+
+Scorer = Callable[[References, Captions], Scores]
+SCORERS: dict[str, Scorer] = {
+    "BLEU": bleu,
+    "ROUGE-L": rouge_l,
+    "CIDEr": cider,
+    "METEOR": meteor,
+    "SPICE": spice,
+}
+"""The scorers that compare words, by name."""
+NO_JAVA = ("BLEU", "ROUGE-L", "CIDEr")
+"""Those that need no Java."""
+SCORE_NAMES: dict[str, tuple[str, ...]] = {
+    "BLEU": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"),
+    "CIDEr": ("CIDEr", "CIDEr-D"),
+    "CLIPScore": ("CLIPScore", "RefCLIPScore"),
+}
 """What a scorer's scores are called, where not as the scorer itself."""
 
 
-def _as_lists(captions: Captions) -> dict[Hashable, list[str]]:
-    return {image_id: [caption] for image_id, caption in captions.items()}
+def _as_dicts(references: References, captions: Captions) -> tuple[dict, dict]:
+    gts = {i: list(texts) for i, texts in enumerate(references)}
+    return gts, {i: [text] for i, text in enumerate(captions)}
+
+
+def _percent(found: Iterable[tuple[str, Any, Iterable[Any]]]) -> Scores:
+    rows = [(name, 100 * float(total), [100 * float(x) for x in own]) for name, total, own in found]
+    return Scores({row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows})

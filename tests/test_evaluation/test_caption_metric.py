@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import logging
 import math
@@ -8,11 +10,13 @@ from mmengine.dataset import default_collate
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from mmpretrain.structures import DataSample
+from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
+from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.evaluation.scorers import SCORERS
-from pcm_plugin.registry import DATASETS, METRICS
-from tests.builders import build_store
+from pcm_plugin.registry import DATASETS, METRICS, MODELS
+from tests.builders import build_clip, build_store
 
 REFERENCES = {
     7: ["A dog runs on the grass.", "the dog is running"],
@@ -21,11 +25,9 @@ REFERENCES = {
 }
 
 
-def score(captions, references=REFERENCES, **kwargs):
+def score(captions, own=REFERENCES, **kwargs):
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", **kwargs})
-    samples = [
-        {"image_id": i, "pred_caption": text, "gt_caption": references[i]} for i, text in captions
-    ]
+    samples = [{"image_id": i, "pred_caption": text, "gt_caption": own[i]} for i, text in captions]
     metric.process(None, samples)
     return metric.evaluate(len(samples))
 
@@ -37,7 +39,9 @@ def test_a_caption_equal_to_a_reference_scores_full_marks():
     assert set(scores) == {f"caption/BLEU-{n}" for n in (1, 2, 3, 4)} | {
         "caption/ROUGE-L",
         "caption/CIDEr",
+        "caption/CIDEr-D",
     }
+    assert scores["caption/CIDEr-D"] == scores["caption/CIDEr"] > 0
 
 
 def test_scores_worked_out_by_hand():
@@ -114,12 +118,140 @@ def test_captions_are_written_in_coco_results_form(tmp_path):
     ]
 
 
-def test_wrong_use_is_named():
-    with pytest.raises(ValueError, match="METEOR"):
-        METRICS.build({"type": "pcm_plugin.CaptionMetric", "scorers": ["METEOR"]})
+def test_wrong_use_is_named(tmp_path):
+    def build(**settings):
+        METRICS.build({"type": "pcm_plugin.CaptionMetric", **settings})
+
+    for settings, message in (
+        ({"scorers": ["METEOUR"]}, "METEOUR"),
+        ({"tokenizer": "spacy"}, "'ptb'"),
+        ({"scorers": ["CLIPScore"]}, "clip=dict"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build(**settings)
+    for key in ("references", "train_captions"):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            build(**{key: tmp_path / "nowhere.json"})
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric"})
     with pytest.raises(KeyError, match="pred_caption"):
         metric.process(None, [{"image_id": 1, "gt_caption": ["a"]}])
+
+
+def write_references(path, references):
+    write_coco_captions(path, [(i, f"{i}.jpg", texts) for i, texts in references.items()])
+    return path
+
+
+def test_references_of_a_file_take_the_place_of_the_samples_own(tmp_path):
+    path = write_references(tmp_path / "references.json", REFERENCES)
+    captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
+    nothing = dict.fromkeys(REFERENCES, "nothing of the kind")
+    assert score(captions, nothing, references=path) == score(captions)
+    # An image is found by its number, its text, or its file.
+    spelt = [("images/7.jpg", captions[0][1]), ("8", captions[1][1]), captions[2]]
+    gone = dict.fromkeys([name for name, _ in spelt], "nothing")
+    assert score(spelt, gone, references=path) == score(captions)
+
+
+def test_two_metrics_side_by_side_score_their_own_images(tmp_path, logged):
+    others = {i + 100: texts for i, texts in REFERENCES.items()}
+    files = {
+        "town": write_references(tmp_path / "town.json", REFERENCES),
+        "country": write_references(tmp_path / "country.json", others),
+    }
+    evaluator = Evaluator(
+        [
+            {
+                "type": "pcm_plugin.CaptionMetric",
+                "references": path,
+                "prefix": name,
+                "outfile": tmp_path / f"{name}_captions.json",
+            }
+            for name, path in files.items()
+        ]
+    )
+    samples = [{"image_id": i, "pred_caption": texts[0]} for i, texts in REFERENCES.items()]
+    samples += [{"image_id": i, "pred_caption": "a dog"} for i in others]
+    evaluator.process(samples)
+    scores = evaluator.evaluate(len(samples))
+    assert scores["town/BLEU-4"] == pytest.approx(100, abs=1e-3)
+    assert scores["country/BLEU-4"] < 1
+    assert "3 of 6 images have no reference in" in logged.text
+    # COCO's own tools load each file with its references.
+    for name, path in files.items():
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco = COCO(path).loadRes(str(tmp_path / f"{name}_captions.json"))
+        assert len(coco.getAnnIds()) == 3
+
+
+def test_the_scores_of_each_image_are_written(tmp_path):
+    path = tmp_path / "new" / "each.json"
+    captions = [(7, REFERENCES[7][0]), (8, "a red car"), (9, "nothing")]
+    scores = score(captions, per_image=path, scorers=["ROUGE-L", "CIDEr"])
+    rows = json.loads(path.read_text())
+    assert [row["image_id"] for row in rows] == [7, 8, 9]
+    assert rows[1]["caption"] == "a red car"
+    assert rows[1]["references"] == REFERENCES[8]
+    for name in ("ROUGE-L", "CIDEr"):
+        mean = sum(row[name] for row in rows) / 3
+        assert mean == pytest.approx(scores[f"caption/{name}"])
+    assert rows[0]["ROUGE-L"] == pytest.approx(100)
+    assert rows[2]["CIDEr"] == 0
+
+
+def test_diversity(tmp_path):
+    known = tmp_path / "train.txt"
+    known.write_text("The dog runs!\na cat\n")
+    captions = [(7, "the dog runs"), (8, "a red car"), (9, "a cow and a sheep")]
+    scores = score(captions, scorers=["diversity"], train_captions=known)
+    assert scores == {
+        "caption/distinct-words": 9,
+        "caption/length": pytest.approx(11 / 3),
+        "caption/novel": pytest.approx(200 / 3),
+    }
+    assert "caption/novel" not in score(captions, scorers=["diversity"])
+
+
+def test_clip_score_is_that_of_its_paper(tmp_path):
+    name = build_clip(tmp_path / "clip")
+    clip = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": name}
+    backbone = MODELS.build(clip).eval()
+    pixels = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    captions = ["a dog runs", "two red cars", "a man"]
+
+    def embed(texts):
+        return backbone.encode_text([f"A photo depicts {text}" for text in texts])
+
+    seen, said = backbone(pixels)[1], embed(captions)
+    expected = 2.5 * (seen * said).sum(1).clamp(min=0)
+    best = torch.stack(
+        [(embed(texts) @ said[i]).max().clamp(min=0) for i, texts in enumerate(REFERENCES.values())]
+    )
+    both = 2 * expected * best / (expected + best)
+    samples = [
+        {"image_id": i, "pred_caption": c, "gt_caption": texts}
+        for (i, texts), c in zip(REFERENCES.items(), captions, strict=True)
+    ]
+    for batch in ({"images": pixels}, {"global_feats": 3 * seen}):
+        settings = {"type": "pcm_plugin.CaptionMetric", "scorers": ["CLIPScore"], "clip": clip}
+        metric = METRICS.build(settings)
+        metric.process(batch, samples)
+        scores = metric.evaluate(3)
+        assert scores["caption/CLIPScore"] == pytest.approx(100 * float(expected.mean()), rel=1e-4)
+        assert scores["caption/RefCLIPScore"] == pytest.approx(100 * float(both.mean()), rel=1e-4)
+    with pytest.raises(ValueError, match="global_feats or images"):
+        metric.process({}, samples)
+
+
+def test_a_clip_that_did_not_make_the_features_is_named(tmp_path, logged):
+    clip = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": build_clip(tmp_path / "clip")}
+    metric = METRICS.build(
+        {"type": "pcm_plugin.CaptionMetric", "scorers": ["CLIPScore"], "clip": clip}
+    )
+    samples = [{"image_id": 1, "pred_caption": "a dog", "gt_caption": "a dog"}]
+    metric.process({"global_feats": torch.ones(1, 5)}, samples)
+    assert all(map(math.isnan, metric.evaluate(1).values()))
+    assert "name the CLIP that made the features" in logged.text
 
 
 def test_dataset_to_scores(tmp_path):

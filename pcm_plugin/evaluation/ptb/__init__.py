@@ -1,0 +1,1 @@
+"""What `pcm_plugin.evaluation.ptb_tokenizer` knows: rules, characters, lower case."""
