@@ -226,11 +226,11 @@ def test_captions(reference):
 
     model = reference.model.eval()
     for beam_size, name in ((meta["beam_size"], "beam"), (1, "greedy")):
-        model.beam_size = beam_size
+        model.search = model.search._replace(beam_size=beam_size)
         samples = model(**reference.feats, mode="predict")
         # The released code prints the stop token; we do not.
         theirs = [caption.removesuffix(" .") for caption in meta[f"{name}_captions"]]
         assert [sample.pred_caption for sample in samples] == theirs
-    model.beam_size = meta["beam_size"]
+    model.search = model.search._replace(beam_size=meta["beam_size"])
     printed = [reference.vocabulary.decode(ids, with_stop=True) for ids in beams.ids[:, 0]]
     assert printed == meta["beam_captions"]

@@ -11,6 +11,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pcm_plugin.models.captioners.weights_file import CONCEPTS
+
 try:
     from numpy._core import multiarray
 except ImportError:  # NumPy 1
@@ -49,7 +51,8 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         map_location: See :func:`torch.load`.
 
     Returns:
-        What the file holds; for safetensors ``{"state_dict": tensors}``.
+        What the file holds; for safetensors ``{"state_dict": tensors}``, the concepts of a
+        captioner's file left out.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -64,7 +67,10 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
     if path.suffix == ".safetensors":
         device = "cpu" if map_location is None else str(map_location)
         try:
-            return {"state_dict": load_file(path, device=device)}
+            weights = load_file(path, device=device)
+            # A captioner's file brings its concepts, which are no weights.
+            weights.pop(CONCEPTS, None)
+            return {"state_dict": weights}
         except SafetensorError as error:
             raise ValueError(f"{filename} is not a checkpoint: {error}") from error
     too_old = (

@@ -35,13 +35,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--work-dir", help="folder for logs and checkpoints; default: work_dirs/CONFIG's name"
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=_CfgOptions,
-        metavar="KEY=VALUE",
-        help="override settings of the config, e.g. train_dataloader.batch_size=16",
-    )
+    add_config_options(parser)
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm"],
@@ -50,6 +44,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it, torchrun does not.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_CfgOptions,
+        metavar="KEY=VALUE",
+        help="override settings of the config, e.g. train_dataloader.batch_size=16",
+    )
 
 
 def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:

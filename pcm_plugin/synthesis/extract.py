@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
 from pcm_plugin.datasets.durable import name_by_content, sha256, write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
+from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
@@ -174,7 +174,7 @@ def _load(
             ) from None
         return image, "missing"
     try:
-        return image, clip.preprocess(Image.open(io.BytesIO(data)))
+        return image, clip.preprocess(read_image(io.BytesIO(data)))
     except Exception as error:  # decoders of broken files raise whatever they meet
         return image, f"{type(error).__name__}: {error}"
 

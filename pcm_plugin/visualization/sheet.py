@@ -102,6 +102,26 @@ def contact_sheet(
     return sheet
 
 
+def draw_mix(entry: SheetEntry, grid: tuple[int, int], side: int = 448) -> Image.Image:
+    """Draw an image with its mixed patches outlined and named.
+
+    Args:
+        entry: The image, its concepts and patches.
+        grid: Rows and columns of the patches.
+        side: Side of the picture in pixels. Defaults to 448.
+
+    Raises:
+        ValueError: If a patch is outside the grid.
+    """
+    return _picture(entry, grid, concept_colours(entry), _Style(side, None))
+
+
+def concept_colours(entry: SheetEntry) -> dict[str, str]:
+    """The colour of each concept of an image, as ``#rrggbb``."""
+    names = [name for name, _ in entry.concepts] + [name for _, name in entry.patches]
+    return {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(dict.fromkeys(names))}
+
+
 def mixed_patches(
     concept_ids: Tensor, concept_probs: Tensor, affinity: Tensor, selected: Tensor, words: list[str]
 ) -> tuple[list[tuple[str, float]], list[tuple[int, str]]]:
@@ -134,8 +154,7 @@ def _card(entry: SheetEntry, grid: tuple[int, int], style: _Style) -> Image.Imag
     width = style.side + _TEXT_WIDTH + 3 * _PAD
     card = Image.new("RGB", (width, 4000), _CARD)
     draw = ImageDraw.Draw(card)
-    names = [name for name, _ in entry.concepts] + [name for _, name in entry.patches]
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(dict.fromkeys(names))}
+    colours = concept_colours(entry)
     card.paste(_picture(entry, grid, colours, style), (_PAD, _PAD))
     x, y = style.side + 2 * _PAD, _PAD - 4
     if entry.title:

@@ -177,7 +177,7 @@ def test_the_cache_follows_the_beams(trained):
 
 @torch.no_grad()
 def test_a_beam_of_one_is_greedy(trained, monkeypatch):
-    monkeypatch.setattr(trained, "beam_size", 1)
+    monkeypatch.setattr(trained, "search", trained.search._replace(beam_size=1))
     model, feats = trained, make_feats()
     samples = model(**feats, mode="predict")
     memory, mixed = model.encode(**feats)

@@ -36,6 +36,7 @@ class OpenCLIPBackbone(BaseModule):
         patch_dim (int): Width Dv of the patch features.
         clip_dim (int): Width Dc of the joint space.
         num_patches (int): N, after pooling.
+        grid (tuple[int, int]): Rows and columns of the patches, after pooling.
         preprocess: PIL image to (3, H, W) tensor, as this CLIP wants it.
 
     Raises:
@@ -86,7 +87,8 @@ class OpenCLIPBackbone(BaseModule):
             )
         self.model_name = model_name
         self.pool = pool
-        self.num_patches = (rows // pool) * (columns // pool)
+        self.grid = (rows // pool, columns // pool)
+        self.num_patches = self.grid[0] * self.grid[1]
         self.patch_dim, self.clip_dim = visual.proj.shape
         # In a tuple it is no submodule: no parameters to train, broadcast or save.
         self._frozen = (clip.eval().requires_grad_(False),)

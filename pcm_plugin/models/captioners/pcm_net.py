@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
-from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.captioners.search import Search, rerank, search_captions
 from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -41,6 +41,10 @@ class PCMNet(BaseModel):
         beam_size: Beams of the search; 1 is greedy. Defaults to 3, as released.
         max_len: Most words of a caption, the stop token included, in training and inference.
             Defaults to 20, as released.
+        min_len: Fewest words of a caption. Defaults to 0, as released.
+        num_captions: Captions an image, at most ``beam_size``. Defaults to 1.
+        rerank: Weight of CLIP's cosine of image and caption beside the log-probability, by which
+            the beams are ordered; needs a backbone. Defaults to 0, which leaves their order.
         data_preprocessor: MMEngine's; None moves batches to the model's device.
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
@@ -59,6 +63,9 @@ class PCMNet(BaseModel):
         backbone: dict | nn.Module | None = None,
         beam_size: int = 3,
         max_len: int = 20,
+        min_len: int = 0,
+        num_captions: int = 1,
+        rerank: float = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -73,8 +80,7 @@ class PCMNet(BaseModel):
         self.decoder = _build(decoder)
         self.loss_module = None if loss is None else _build(loss)
         self.backbone = None if backbone is None else _build(backbone)
-        self.beam_size = beam_size
-        self.max_len = max_len
+        self.search = Search(beam_size, max_len, min_len, num_captions, rerank).check()
         if self.decoder.vocab_size != len(vocabulary):
             raise ValueError(
                 f"the decoder has vocab_size={self.decoder.vocab_size} but the vocabulary has "
@@ -84,6 +90,11 @@ class PCMNet(BaseModel):
         widths = {k: part.embed_dims for k, part in parts.items() if hasattr(part, "embed_dims")}
         if len(set(widths.values())) > 1:
             raise ValueError(f"embed_dims of {widths}: give all of them one width")
+        if rerank and self.backbone is None:
+            raise ValueError(
+                f"rerank={rerank} needs the CLIP that made the features: set backbone=dict("
+                "type='pcm_plugin.OpenCLIPBackbone', ...)"
+            )
         if self.backbone is not None and getattr(self.neck, "needs_clip_head", False):
             self.neck.set_clip_head(self.backbone.clip_head())
 
@@ -113,9 +124,11 @@ class PCMNet(BaseModel):
         Raises:
             ValueError: If the mode is unknown, or an input that it needs is missing.
         """
-        memory, mixed = self.encode(images, patch_feats, global_feats)
+        if images is not None:
+            patch_feats, global_feats = self.look(images)
+        memory, mixed = self.encode(patch_feats, global_feats)
         if mode == "predict":
-            return self.predict(memory, mixed, data_samples)
+            return self.predict(memory, mixed, data_samples, global_feats)
         if mode not in ("tensor", "loss"):
             raise ValueError(f"mode={mode!r}: choose 'tensor', 'loss' or 'predict'")
         if data_samples is None:
@@ -133,43 +146,52 @@ class PCMNet(BaseModel):
         clip_scores = None if None in scores else memory.new_tensor(scores, dtype=torch.float32)
         return {"loss": self.loss_module(logits, target_ids.to(memory.device), clip_scores)}
 
-    def encode(
-        self,
-        images: Tensor | None = None,
-        patch_feats: Tensor | None = None,
-        global_feats: Tensor | None = None,
-    ) -> tuple[Tensor, MixupOutput]:
-        """Encode images or their features.
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Make an image's features.
 
         Args:
-            images: (B, 3, H, W), or None.
-            patch_feats: (B, N, Dv), or None.
-            global_feats: (B, Dc), or None.
+            images: (B, 3, H, W), preprocessed for the backbone.
+
+        Returns:
+            Patch features (B, N, Dv) and global features (B, Dc).
+
+        Raises:
+            ValueError: If there is no backbone.
+        """
+        if self.backbone is None:
+            raise ValueError(
+                "images were given but the model has no backbone: set backbone=dict("
+                "type='pcm_plugin.OpenCLIPBackbone', ...), or give features"
+            )
+        return self.backbone(images)
+
+    def encode(
+        self, patch_feats: Tensor | None, global_feats: Tensor | None
+    ) -> tuple[Tensor, MixupOutput]:
+        """Encode the features of images.
+
+        Args:
+            patch_feats: (B, N, Dv), or None for a neck that does without.
+            global_feats: (B, Dc).
 
         Returns:
             Encoded tokens (B, L, D), and what the neck found; its ``mask`` tells the valid tokens.
 
         Raises:
-            ValueError: If neither images nor features came, or images without a backbone.
+            ValueError: If there are no features.
         """
-        if images is not None:
-            if self.backbone is None:
-                raise ValueError(
-                    "images were given but the model has no backbone: set backbone=dict("
-                    "type='pcm_plugin.OpenCLIPBackbone', ...), or give features"
-                )
-            patch_feats, global_feats = self.backbone(images)
         if global_feats is None:
             raise ValueError("no input: give images, or global_feats and patch_feats")
         mixed = self.neck(patch_feats, global_feats)
         return self.encoder(mixed.tokens, mixed.mask), mixed
 
-    @torch.no_grad()
     def predict(
         self,
         memory: Tensor,
         mixed: MixupOutput,
         data_samples: Sequence[DataSample] | None = None,
+        global_feats: Tensor | None = None,
+        search: Search | None = None,
     ) -> list[DataSample]:
         """Caption encoded images by beam search.
 
@@ -177,34 +199,39 @@ class PCMNet(BaseModel):
             memory: (B, L, D), of :meth:`encode`.
             mixed: Of :meth:`encode`.
             data_samples: Where the captions are put. Defaults to None: into new ones.
+            global_feats: (B, Dc), for re-ranking alone. Defaults to None.
+            search: How to search. Defaults to None: as the model was built.
 
         Returns:
             Data samples with ``pred_caption`` (str) and ``pred_score`` (float, its
-            log-probability); if the neck mixed, also ``pred_concept_ids`` (K,) int64,
-            ``pred_concept_probs`` (K,) float32 and ``pred_selected_patches`` int64, on the CPU.
+            log-probability). If several captions are asked for, or they are re-ranked, all of them
+            are in ``pred_captions`` (list of Found). If the neck mixed, there are
+            ``pred_concept_ids`` (K,) int64, ``pred_concept_probs`` (K,) float32, ``pred_affinity``
+            (N, K) float32 and ``pred_selected_patches`` int64, on the CPU.
+
+        Raises:
+            ValueError: If a setting of the search is out of range, or re-ranking lacks its CLIP.
         """
-        cache = self.decoder.start(memory, mixed.mask)
-
-        def step(words: Tensor, parents: Tensor | None) -> Tensor:
-            if parents is not None:
-                cache.reorder(parents)
-            return self.decoder.step(words, cache)
-
-        found = beam_search(step, len(memory), self.beam_size, self.max_len, device=memory.device)
+        search = self.search if search is None else search.check()
+        captions = search_captions(self.decoder, memory, mixed.mask, self.vocabulary, search)
+        if search.rerank:
+            if self.backbone is None or global_feats is None:
+                raise ValueError(
+                    f"rerank={search.rerank} needs a backbone that embeds texts, and global_feats"
+                )
+            captions = rerank(captions, global_feats, self.backbone.encode_text, search)
         samples = [DataSample() for _ in memory] if data_samples is None else list(data_samples)
-        best = zip(samples, found.ids[:, 0].tolist(), found.scores[:, 0].tolist(), strict=True)
-        for sample, ids, score in best:
-            sample.pred_caption = self.vocabulary.decode(ids)
-            sample.pred_score = score
-        if (
-            mixed.concept_ids is not None
-            and mixed.concept_probs is not None
-            and mixed.selected is not None
-        ):
-            columns = (mixed.concept_ids.cpu(), mixed.concept_probs.cpu(), mixed.selected.cpu())
-            for sample, concepts, probs, selected in zip(samples, *columns, strict=True):
-                sample.pred_concept_ids = concepts
-                sample.pred_concept_probs = probs
+        for sample, found in zip(samples, captions, strict=True):
+            sample.pred_caption, sample.pred_score = found[0].caption, found[0].log_prob
+            if search.num_captions > 1 or search.rerank:
+                sample.set_field(found, "pred_captions")
+        if mixed.concept_ids is not None:
+            # What is not None goes together.
+            parts = (mixed.concept_ids, mixed.concept_probs, mixed.affinity, mixed.selected)
+            columns = zip(*(part.cpu() for part in parts if part is not None), strict=True)
+            for sample, (concepts, probs, affinity, selected) in zip(samples, columns, strict=True):
+                sample.pred_concept_ids, sample.pred_concept_probs = concepts, probs
+                sample.pred_affinity = affinity
                 sample.pred_selected_patches = selected.nonzero().flatten()
         return samples
 
@@ -216,7 +243,7 @@ class PCMNet(BaseModel):
                     f"gt_caption={caption!r}: training needs one sentence (str) a sample; "
                     "the dataset gives that with test_mode=False"
                 )
-        return self.vocabulary.encode_batch(captions, self.max_len)
+        return self.vocabulary.encode_batch(captions, self.search.max_len)
 
 
 def _build(module: dict | nn.Module) -> Any:

@@ -1,0 +1,339 @@
+"""Captions for one's own images."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.infer import BaseInferencer
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from pcm_plugin.apis.zoo import find_weights
+from pcm_plugin.datasets.images import read_image
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
+from pcm_plugin.registry import MODELS
+from pcm_plugin.structures import DataSample
+from pcm_plugin.synthesis.sources import all_images
+from pcm_plugin.visualization import SheetEntry, contact_sheet, mixed_patches
+
+_SHOWN = (640, 640)
+
+
+class _Input(NamedTuple):
+    name: str
+    image: Image.Image
+
+
+class CaptionInferencer(BaseInferencer):
+    """Captions images: files, folders, arrays, PIL images, or any iterable of them.
+
+    Args:
+        model: A config (path, Config or dict) for ``weights`` of a training; or the name of a
+            model that comes with the package, such as ``'pcm-net_toy'``. Defaults to None:
+            ``weights`` is a file of ``tools/export.py``, which knows its config.
+        weights: A captioner's file, or a checkpoint of ``model``. Defaults to None, which is enough
+            for a name.
+        device: Where to run, e.g. ``'cuda:0'``. Defaults to None: a GPU if there is one.
+        scope: MMEngine's; not needed. Defaults to ``'pcm_plugin'``.
+        show_progress: Whether to show a progress bar. Defaults to True.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the weights are no captioner, or do not fit the config.
+
+    Example:
+        >>> from pcm_plugin.apis import CaptionInferencer
+        >>> caption = CaptionInferencer("pcm-net_toy")
+        >>> caption("photos/", num_captions=3)["predictions"][0]["caption"]
+        'two blue cars beside a tree'
+    """
+
+    preprocess_kwargs = {"skip_broken"}
+    forward_kwargs = {"beam_size", "max_len", "min_len", "num_captions", "rerank"}
+
+    model: PCMNet
+
+    def __init__(
+        self,
+        model: str | os.PathLike | Config | dict | None = None,
+        weights: str | os.PathLike | None = None,
+        device: str | None = None,
+        scope: str | None = "pcm_plugin",
+        show_progress: bool = True,
+    ) -> None:
+        # MMEngine's own would read weights by pickle, and configs from inside of them.
+        self.scope, self.show_progress = scope, show_progress
+        self.model = _build(model, weights).to(device or get_device()).eval()
+        if self.model.backbone is None:
+            raise ValueError("the model has no backbone: it takes features, not images")
+        self.backbone = self.model.backbone
+
+    def __call__(
+        self,
+        inputs: Any,
+        return_datasamples: bool = False,
+        batch_size: int = 32,
+        draw: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, list[Any]]:
+        """Caption images.
+
+        Args:
+            inputs: A file, a folder (all images below it, by name), an array (H, W, 3) or (H, W) of
+                uint8 in RGB order, a PIL image, or a list, tuple, generator or other iterable of
+                these. Iterables are read as they are needed.
+            return_datasamples: Whether predictions are data samples. Defaults to False.
+            batch_size: Images at a time. Defaults to 32.
+            draw: Whether to draw each image with its caption, concepts and mixed patches. Defaults
+                to False.
+            kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank``: see
+                PCMNet; ``skip_broken``: whether an image that cannot be read gets a dict of
+                ``image`` and ``error`` instead of ending the call, defaults to False.
+
+        Returns:
+            ``predictions``, one an image, in order: the dicts of :meth:`describe`, or data samples
+            with the fields of :meth:`PCMNet.predict` and ``img_path``; and ``visualization``: a PIL
+            image for each that was captioned if ``draw``, else nothing.
+
+        Raises:
+            FileNotFoundError: If a file is missing, or a folder holds no images.
+            TypeError: If an input is none of these.
+            ValueError: If an image cannot be read, or an argument is unknown or out of range.
+        """
+        predictions: list[Any] = []
+        pictures: list[Image.Image] = []
+        for image, found in self.stream(inputs, batch_size, **kwargs):
+            if isinstance(found, dict) or return_datasamples:
+                predictions.append(found)
+            else:
+                predictions.append(self.describe(found))
+            if draw and image is not None:
+                entry = self.sheet_entry(image, found)
+                pictures.append(contact_sheet([entry], self.grid, columns=1))
+        return {"predictions": predictions, "visualization": pictures}
+
+    def stream(
+        self, inputs: Any, batch_size: int = 32, **kwargs: Any
+    ) -> Iterator[tuple[Image.Image | None, Any]]:
+        """Caption images one batch after the other; arguments and errors as :meth:`__call__`.
+
+        Yields:
+            An image and its data sample; or None and a dict of ``image`` and ``error``.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: give at least 1")
+        reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
+        search = self.model.search._replace(**searching).check()
+        items = enumerate(_expand(inputs))
+        with tqdm(total=_count(inputs), desc="images", disable=not self.show_progress) as bar:
+            while batch := list(islice(items, batch_size)):
+                opened = [_open(i, item, **reading) for i, item in batch]
+                images = [entry.image for entry in opened if isinstance(entry, _Input)]
+                samples = iter(self.forward(images, search=search))
+                for entry in opened:
+                    if isinstance(entry, dict):
+                        yield None, entry
+                        continue
+                    sample = next(samples)
+                    sample.set_metainfo({"img_path": entry.name})
+                    yield entry.image, sample
+                bar.update(len(batch))
+
+    @torch.inference_mode()
+    def forward(self, inputs: Sequence[Image.Image], **kwargs: Any) -> list[DataSample]:
+        """Caption a batch.
+
+        Args:
+            inputs: Images, RGB.
+            kwargs: ``search``, a Search. Defaults to the model's.
+        """
+        if not inputs:
+            return []
+        device = next(self.model.parameters()).device
+        pixels = torch.stack([self.backbone.preprocess(image) for image in inputs])
+        patch_feats, global_feats = self.model.look(pixels.to(device))
+        memory, mixed = self.model.encode(patch_feats, global_feats)
+        return self.model.predict(
+            memory, mixed, global_feats=global_feats, search=kwargs.get("search")
+        )
+
+    def describe(self, sample: DataSample) -> dict[str, Any]:
+        """A data sample as plain values.
+
+        Args:
+            sample: One of :meth:`stream`.
+
+        Returns:
+            - ``image`` (str): its file, or its number;
+            - ``caption`` (str) and ``log_prob`` (float);
+            - ``captions``: if there are several or they are re-ranked, dicts of ``caption``,
+              ``log_prob`` and, re-ranked, ``similarity``, best first;
+            - ``concepts``: dicts of ``concept`` and ``probability``, likeliest first;
+            - ``patches``: dicts of ``patch`` (its number in the grid, row by row) and ``concept``
+              that were mixed.
+        """
+        found: dict[str, Any] = {
+            "image": sample.get("img_path"),
+            "caption": sample.pred_caption,
+            "log_prob": sample.pred_score,
+        }
+        if "pred_captions" in sample:
+            found["captions"] = [
+                {key: value for key, value in f._asdict().items() if value is not None}
+                for f in sample.pred_captions
+            ]
+        concepts, patches = self._mixed(sample)
+        found["concepts"] = [{"concept": c, "probability": p} for c, p in concepts]
+        found["patches"] = [{"patch": i, "concept": c} for i, c in patches]
+        return found
+
+    def sheet_entry(
+        self, image: Image.Image, sample: DataSample, references: Sequence[str] = ()
+    ) -> SheetEntry:
+        """What a contact sheet shows of an image, which is made smaller."""
+        concepts, patches = self._mixed(sample)
+        title = Path(str(sample.get("img_path", ""))).name
+        image = image.copy()
+        image.thumbnail(_SHOWN)
+        return SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches."""
+        return self.backbone.grid
+
+    def preprocess(self, *args: Any, **kwargs: Any) -> Any:
+        """Not used: :meth:`stream` reads images as they are needed."""
+        raise NotImplementedError
+
+    visualize = postprocess = _init_pipeline = preprocess
+
+    def _mixed(self, sample: DataSample) -> tuple[list[tuple[str, float]], list[tuple[int, str]]]:
+        if "pred_concept_ids" not in sample:
+            return [], []
+        selected = torch.zeros(len(sample.pred_affinity), dtype=torch.bool)
+        selected[sample.pred_selected_patches] = True
+        return mixed_patches(
+            sample.pred_concept_ids,
+            sample.pred_concept_probs,
+            sample.pred_affinity,
+            selected,
+            self.model.neck.concept_words,
+        )
+
+
+def _build(
+    model: str | os.PathLike | Config | dict | None, weights: str | os.PathLike | None
+) -> PCMNet:
+    if model is None and weights is None:
+        raise ValueError("give weights=FILE of tools/export.py, or a model's name")
+    if isinstance(model, str | os.PathLike) and Path(model).suffix != ".py":
+        if weights is not None:
+            raise ValueError(f"model={str(model)!r} brings its weights: drop weights=")
+        return load_captioner(find_weights(str(model)))
+    if model is None:
+        assert weights is not None
+        if not is_captioner(weights) and Path(weights).is_file():
+            raise ValueError(
+                f"{weights} does not know its config: give the config too, or make a captioner's "
+                "file of both with tools/export.py CONFIG CHECKPOINT"
+            )
+        return load_captioner(weights)
+    if weights is None:
+        raise ValueError("a config needs weights: give weights=CHECKPOINT")
+    if isinstance(model, str | os.PathLike):
+        cfg = Config.fromfile(model)
+    else:
+        cfg = model if isinstance(model, Config) else Config(model)
+    built = build_with_clip(cfg)
+    load_weights(built, str(weights))
+    return built
+
+
+def build_with_clip(cfg: Config) -> PCMNet:
+    """Build the captioner of a config with the CLIP that the config names, for images.
+
+    Args:
+        cfg: Has ``model``, and ``clip`` unless the model has a backbone.
+
+    Raises:
+        ValueError: If it names no CLIP.
+    """
+    settings = dict(cfg.model)
+    if settings.get("backbone") is None:
+        if cfg.get("clip") is None:
+            raise ValueError("the config names no CLIP: clip=dict(model=..., pretrained=...)")
+        settings["backbone"] = {
+            "type": "pcm_plugin.OpenCLIPBackbone",
+            "model_name": cfg.clip.model,
+            "pretrained": cfg.clip.get("pretrained"),
+            "pool": cfg.clip.get("pool", 1),
+        }
+    if "clip_head" in settings.get("neck", {}):
+        # The weights bring it; its file is only there to begin a training.
+        settings["neck"] = {**settings["neck"], "clip_head": None}
+    return MODELS.build(settings)
+
+
+def _count(inputs: Any) -> int | None:
+    if isinstance(inputs, str | os.PathLike):
+        return len(all_images(Path(inputs))) if Path(inputs).is_dir() else 1
+    if isinstance(inputs, np.ndarray | Image.Image | Tensor):
+        return 1
+    with suppress(TypeError):
+        return len(inputs)
+    return None
+
+
+def _expand(inputs: Any) -> Iterator[Any]:
+    """Single inputs of any that may hold several."""
+    if isinstance(inputs, str | os.PathLike):
+        path = Path(inputs)
+        if not path.is_dir():
+            yield inputs
+            return
+        found = all_images(path)
+        if not found:
+            raise FileNotFoundError(f"{path} holds no images")
+        yield from (path / image.file_name for image in found)
+    elif isinstance(inputs, np.ndarray | Image.Image) or not isinstance(inputs, Iterable):
+        yield inputs
+    else:
+        for item in inputs:
+            yield from _expand(item)
+
+
+def _open(number: int, item: Any, skip_broken: bool = False) -> _Input | dict[str, str]:
+    is_file = isinstance(item, str | os.PathLike)
+    name = str(item) if is_file else str(number)
+    try:
+        if is_file and "://" in name:
+            raise ValueError(f"{name} is a URL: get the file first, nothing is downloaded here")
+        if is_file:
+            return _Input(name, read_image(item))
+        if isinstance(item, Image.Image):
+            return _Input(name, item.convert("RGB"))
+        if not isinstance(item, np.ndarray):
+            raise TypeError(
+                f"input {number} is a {type(item).__name__}: give files, folders, uint8 arrays or "
+                "PIL images"
+            )
+        if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
+            raise ValueError(
+                f"input {number} is an array {item.shape} of {item.dtype}: give (H, W, 3) or "
+                "(H, W) of uint8, RGB"
+            )
+        return _Input(name, Image.fromarray(item).convert("RGB"))
+    except (OSError, ValueError) as error:
+        if not skip_broken:
+            raise
+        return {"image": name, "error": str(error)}

@@ -1,0 +1,22 @@
+# PCM-Net of `make demo`, for mmpretrain's inference_model: it takes images of the toy world.
+model = dict(
+    type="pcm_plugin.load_captioner",
+    path="{{ fileDirname }}/../toyworld/assets/captioner.safetensors",
+    # The CLIP's own, as its open_clip_config.json says.
+    data_preprocessor=dict(
+        type="mmpretrain.MultiModalDataPreprocessor",
+        mean=[127.5, 127.5, 127.5],
+        std=[63.75, 63.75, 63.75],
+        to_rgb=True,
+    ),
+)
+test_dataloader = dict(
+    dataset=dict(
+        type="pcm_plugin.SynthCaptionDataset",
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="Resize", scale=(112, 112), backend="pillow", interpolation="bicubic"),
+            dict(type="PackInputs"),
+        ],
+    )
+)

@@ -1,0 +1,148 @@
+"""How an encoded image gets its captions: beam search, and a second look by CLIP."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcm_plugin.datasets.vocabulary import STOP, Vocabulary
+from pcm_plugin.models.decoders import DecoderCache
+from pcm_plugin.models.functional.beam_search import beam_search
+
+
+class Search(NamedTuple):
+    """How captions are searched.
+
+    Attributes:
+        beam_size: Beams; 1 is greedy.
+        max_len: Most words of a caption, the stop token included.
+        min_len: Fewest words of a caption, the stop token not included.
+        num_captions: Captions an image, the best first; at most ``beam_size``.
+        rerank: Captions are ordered by log-probability plus this times the cosine of CLIP's
+            embeddings of image and caption; 0 leaves the beam's order.
+    """
+
+    beam_size: int = 3
+    max_len: int = 20
+    min_len: int = 0
+    num_captions: int = 1
+    rerank: float = 0.0
+
+    def check(self) -> "Search":
+        """Itself.
+
+        Raises:
+            ValueError: If a setting is out of range; names it.
+        """
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size={self.beam_size}: give at least 1")
+        if not 1 <= self.num_captions <= self.beam_size:
+            raise ValueError(
+                f"num_captions={self.num_captions}: give 1 to beam_size={self.beam_size}"
+            )
+        if not 0 <= self.min_len < self.max_len:
+            raise ValueError(
+                f"min_len={self.min_len}: give 0 to less than max_len={self.max_len}, which counts "
+                "the stop token"
+            )
+        return self
+
+
+class Found(NamedTuple):
+    """A caption that was found.
+
+    Attributes:
+        caption: Its words.
+        log_prob: Its log-probability.
+        similarity: Cosine of CLIP's embeddings of image and caption, if captions were re-ranked.
+    """
+
+    caption: str
+    log_prob: float
+    similarity: float | None = None
+
+
+class Decoder(Protocol):
+    """A decoder that writes word by word, such as SentenceDecoder."""
+
+    def start(self, memory: Tensor, mask: Tensor) -> DecoderCache:
+        """Begin: (B, L, D) and (B, L)."""
+
+    def step(self, words: Tensor, cache: DecoderCache) -> Tensor:
+        """One more word (B, W): logits (B, W, V)."""
+
+
+@torch.no_grad()
+def search_captions(
+    decoder: Decoder, memory: Tensor, mask: Tensor, vocabulary: Vocabulary, search: Search
+) -> list[list[Found]]:
+    """Search the captions of encoded images.
+
+    Args:
+        decoder: Writes word by word.
+        memory: (B, L, D), the encoded images.
+        mask: (B, L) bool, True for tokens that may be attended to.
+        vocabulary: Its words.
+        search: How.
+
+    Returns:
+        The captions of each image, likeliest first: ``num_captions``, or all beams where they are
+        still to be re-ranked.
+    """
+    cache = decoder.start(memory, mask)
+
+    def step(words: Tensor, parents: Tensor | None) -> Tensor:
+        if parents is not None:
+            cache.reorder(parents)
+        logits = decoder.step(words, cache)
+        if cache.steps <= search.min_len:
+            logits[..., STOP] = -torch.inf
+        return logits
+
+    count = search.beam_size if search.rerank else search.num_captions
+    found = beam_search(
+        step,
+        len(memory),
+        search.beam_size,
+        search.max_len,
+        num_return=count,
+        device=memory.device,
+    )
+    pairs = zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+    return [
+        [Found(vocabulary.decode(i), s) for i, s in zip(ids, scores, strict=True)]
+        for ids, scores in pairs
+    ]
+
+
+@torch.no_grad()
+def rerank(
+    captions: list[list[Found]],
+    global_feats: Tensor,
+    encode_text: Callable[[list[str]], Tensor],
+    search: Search,
+) -> list[list[Found]]:
+    """Order captions by how well CLIP finds them to fit their image too.
+
+    Args:
+        captions: The beams of B images.
+        global_feats: (B, Dc), CLIP's embeddings of the images, of any length but 0.
+        encode_text: CLIP's, n texts to (n, Dc).
+        search: Its ``rerank`` and ``num_captions``.
+
+    Returns:
+        The first ``num_captions`` of each image in the new order.
+    """
+    texts = [found.caption for own in captions for found in own]
+    owners = torch.tensor([i for i, own in enumerate(captions) for _ in own])
+    written = F.normalize(encode_text(texts).float(), dim=-1)
+    seen = F.normalize(global_feats.float(), dim=-1).to(written.device)
+    cosines = iter((written * seen[owners.to(written.device)]).sum(-1).tolist())
+    scored = [[found._replace(similarity=next(cosines)) for found in own] for own in captions]
+    ordered = [
+        sorted(own, key=lambda f: f.log_prob + search.rerank * (f.similarity or 0), reverse=True)
+        for own in scored
+    ]
+    return [own[: search.num_captions] for own in ordered]

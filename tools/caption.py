@@ -1,0 +1,106 @@
+"""Caption images.
+
+python tools/caption.py captioner.safetensors photos/ more/one.jpg
+python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html report.html
+python tools/caption.py best.pth images/ --config configs/pcm_coco.py --captions 3 --beam 5
+
+Prints a line an image: its file, a tab, its caption. The weights are a file of tools/export.py, the
+name of a model that comes with the package, or a checkpoint with the --config of its training.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.datasets.durable import write_bytes, write_json
+from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.visualization import captions_page, contact_sheet, save_sheet
+
+BATCH = 32
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", help="captioner's file or name; or a checkpoint, with --config")
+    parser.add_argument("images", nargs="+", help="files, or folders of images")
+    parser.add_argument("--config", help="config of the training, for a checkpoint")
+    parser.add_argument("--device", help="e.g. cuda:0; default: a GPU if there is one")
+    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--beam", type=int, help="beams; 1 is greedy")
+    parser.add_argument("--captions", type=int, help="captions an image, at most --beam")
+    parser.add_argument("--min-len", type=int, help="fewest words")
+    parser.add_argument("--max-len", type=int, help="most words, the stop token included")
+    parser.add_argument(
+        "--rerank",
+        type=float,
+        help="weight of CLIP's cosine of image and caption, by which beams are ordered anew",
+    )
+    parser.add_argument("--out", help="JSON file: captions, scores, concepts, mixed patches")
+    parser.add_argument("--sheet", help="PNG: images with captions, concepts and mixed patches")
+    parser.add_argument("--html", help="the same as a web page that stands alone")
+    return parser.parse_args()
+
+
+def load(args: argparse.Namespace) -> CaptionInferencer:
+    """The captioner that the command line names."""
+    options: dict[str, Any] = {"device": args.device, "show_progress": sys.stderr.isatty()}
+    if args.config:
+        return CaptionInferencer(args.config, args.weights, **options)
+    # A name has no ending, a file has one.
+    if Path(args.weights).suffix or Path(args.weights).exists():
+        return CaptionInferencer(weights=args.weights, **options)
+    return CaptionInferencer(args.weights, **options)
+
+
+def search_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the search."""
+    given = {
+        "beam_size": args.beam,
+        "num_captions": args.captions,
+        "min_len": args.min_len,
+        "max_len": args.max_len,
+        "rerank": args.rerank,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    rows, entries = [], []
+    with plain_errors():
+        absent = [name for name in args.images if not Path(name).exists()]
+        if absent:
+            raise FileNotFoundError(f"no such file or folder: {', '.join(absent)}")
+        inferencer = load(args)
+        found = inferencer.stream(args.images, args.batch_size, skip_broken=True, **search_of(args))
+        for image, sample in found:
+            if image is None:
+                rows.append(sample)
+                tqdm.write(f"left out: {sample['error']}", sys.stderr)
+                continue
+            rows.append(inferencer.describe(sample))
+            tqdm.write(f"{rows[-1]['image']}\t{rows[-1]['caption']}")
+            if args.sheet or args.html:
+                entries.append(inferencer.sheet_entry(image, sample))
+        if args.out:
+            write_json(Path(args.out), rows)
+        if args.sheet and entries:
+            save_sheet(contact_sheet(entries, inferencer.grid), args.sheet)
+        if args.html and entries:
+            page = captions_page(entries, inferencer.grid, f"Captions by {Path(args.weights).name}")
+            write_bytes(Path(args.html), page.encode())
+    broken = sum("error" in row for row in rows)
+    if broken:
+        sys.exit(f"{broken} of {len(rows)} images could not be read")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Put a trained captioner into one file, which is all that captioning needs.
+
+python tools/export.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --out captioner.safetensors
+
+The file holds the weights, their settings, the vocabulary and the concepts, and names the CLIP;
+python tools/caption.py captioner.safetensors IMAGES captions with it. A CLIP in a local folder is
+copied beside it.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.command_line import add_config_options
+from pcm_plugin.engine.inputs import check_inputs
+from pcm_plugin.models.captioners import save_captioner
+from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.registry import MODELS
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config of the training")
+    parser.add_argument("checkpoint", help=".pth of its run, or .safetensors of weights")
+    parser.add_argument("--out", required=True, help="file to write, .safetensors")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument("--name", help="a name to keep in the file; default: the config's")
+    add_config_options(parser)
+    args = parser.parse_args()
+    with plain_errors():
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        if cfg.get("clip") is None:
+            raise ValueError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
+        neck = cfg.model.get("neck") or {}
+        if "clip_head" in neck:
+            # The weights bring it; its file is only there to begin a training.
+            neck["clip_head"] = None
+        check_inputs(cfg, ())
+        cfg.model.backbone = None
+        model = MODELS.build(cfg.model)
+        load_weights(model, args.checkpoint)
+        about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
+        settings = cfg.model.to_dict()
+        save_captioner(args.out, model, settings, cfg.clip, about, args.half)
+    size = Path(args.out).stat().st_size / 2**20
+    print(
+        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, CLIP {cfg.clip.model}"
+    )
+
+
+if __name__ == "__main__":
+    main()
