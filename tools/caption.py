@@ -48,17 +48,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(args: argparse.Namespace) -> CaptionInferencer:
-    """The captioner that the command line names."""
-    options: dict[str, Any] = {"device": args.device, "show_progress": sys.stderr.isatty()}
-    if args.config:
-        return CaptionInferencer(args.config, args.weights, **options)
-    # A name has no ending, a file has one.
-    if Path(args.weights).suffix or Path(args.weights).exists():
-        return CaptionInferencer(weights=args.weights, **options)
-    return CaptionInferencer(args.weights, **options)
-
-
 def search_of(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of the search."""
     given = {
@@ -79,7 +68,9 @@ def main() -> None:
         absent = [name for name in args.images if not Path(name).exists()]
         if absent:
             raise FileNotFoundError(f"no such file or folder: {', '.join(absent)}")
-        inferencer = load(args)
+        inferencer = CaptionInferencer(
+            args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
+        )
         found = inferencer.stream(args.images, args.batch_size, skip_broken=True, **search_of(args))
         for image, sample in found:
             if image is None:

@@ -39,9 +39,9 @@ class CaptionInferencer(BaseInferencer):
     Args:
         model: A config (path, Config or dict) for ``weights`` of a training; or the name of a
             model that comes with the package, such as ``'pcm-net_toy'``. Defaults to None:
-            ``weights`` is a file of ``tools/export.py``, which knows its config.
-        weights: A captioner's file, or a checkpoint of ``model``. Defaults to None, which is enough
-            for a name.
+            ``weights`` know their config.
+        weights: A file of ``tools/export.py`` or a model's name; or a checkpoint of ``model``.
+            Defaults to None, which is enough for a name.
         device: Where to run, e.g. ``'cuda:0'``. Defaults to None: a GPU if there is one.
         scope: MMEngine's; not needed. Defaults to ``'pcm_plugin'``.
         show_progress: Whether to show a progress bar. Defaults to True.
@@ -236,18 +236,22 @@ def _build(
 ) -> PCMNet:
     if model is None and weights is None:
         raise ValueError("give weights=FILE of tools/export.py, or a model's name")
-    if isinstance(model, str | os.PathLike) and Path(model).suffix != ".py":
+    # A name has no ending, a file has one.
+    if isinstance(model, str) and not Path(model).suffix:
         if weights is not None:
-            raise ValueError(f"model={str(model)!r} brings its weights: drop weights=")
-        return load_captioner(find_weights(str(model)))
+            raise ValueError(f"model={model!r} brings its weights: drop weights=")
+        model, weights = None, model
     if model is None:
         assert weights is not None
-        if not is_captioner(weights) and Path(weights).is_file():
+        path = Path(weights)
+        if not path.suffix and not path.exists():
+            path = find_weights(path.name)
+        if path.is_file() and not is_captioner(path):
             raise ValueError(
-                f"{weights} does not know its config: give the config too, or make a captioner's "
+                f"{path} does not know its config: give the config too, or make a captioner's "
                 "file of both with tools/export.py CONFIG CHECKPOINT"
             )
-        return load_captioner(weights)
+        return load_captioner(path)
     if weights is None:
         raise ValueError("a config needs weights: give weights=CHECKPOINT")
     if isinstance(model, str | os.PathLike):

@@ -89,15 +89,23 @@ def image_card(entry: SheetEntry, grid: tuple[int, int], note: str = "") -> str:
         grid: Rows and columns of the patches.
         note: A line beside its title, such as a score.
     """
-    colours = concept_colours(entry)
     title = " · ".join(text for text in (entry.title, note) if text)
     references = "".join(f"<li>{escape(text)}</li>" for text in entry.references)
-    bars = "".join(_bar(name, share, colours[name]) for name, share in entry.concepts)
     return (
         f'<div class="card">{inline_image(draw_mix(entry, grid), entry.caption)}<div>'
         f'<div class="title">{escape(title)}</div><p class="caption">{escape(entry.caption)}</p>'
         + (f"<ul>{references}</ul>" if references else "")
-        + f"{bars}</div></div>"
+        + f"{concept_bars(entry)}</div></div>"
+    )
+
+
+def concept_bars(entry: SheetEntry) -> str:
+    """An image's concepts with their probabilities, in the colours of their patches' outlines."""
+    colours = concept_colours(entry)
+    return "".join(
+        f'<div class="bar"><span>{escape(name)}</span><i><b style="width:{100 * share:.0f}%;'
+        f'background:{colours[name]}"></b></i><span>{100 * share:.0f} %</span></div>'
+        for name, share in entry.concepts
     )
 
 
@@ -133,11 +141,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
 def escape(text: str) -> str:
     """Plain text as HTML."""
     return html.escape(str(text))
-
-
-def _bar(name: str, share: float, colour: str) -> str:
-    width = 100 * min(max(share, 0.0), 1.0)
-    return (
-        f'<div class="bar"><span>{escape(name)}</span><i><b style="width:{width:.0f}%;'
-        f'background:{colour}"></b></i><span>{100 * share:.0f} %</span></div>'
-    )

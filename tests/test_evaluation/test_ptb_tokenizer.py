@@ -100,5 +100,5 @@ def test_what_the_program_cannot_show(caption, tokens):
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="the program wants Java")
 def test_agrees_with_the_program(tmp_path):
-    captions = [caption for caption, _ in PAIRS] + composed(4000)
+    captions = [caption for caption, _ in PAIRS] + composed(3000)
     assert differing(captions, java_tokens(captions, tmp_path)) == []

@@ -1,0 +1,197 @@
+"""The web page, as a browser shows it."""
+
+import importlib.util
+import json
+import shutil
+import socket
+import time
+import urllib.request
+
+import pytest
+
+from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.toyworld.render import render
+from pcm_plugin.toyworld.world import unseen_scenes
+from tests.test_tools.commands import start
+
+MODEL = "pcm-net_toy"
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1300,950",
+]
+PATIENCE = 30
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page's address, while its server runs."""
+    # Only looked for: its import takes seconds, and the server does it anyway.
+    if importlib.util.find_spec("gradio") is None:
+        pytest.skip("no gradio here")
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log"
+    [server] = start(
+        "webui.py",
+        *(MODEL, "--port", port, "--device", "cpu"),
+        log=log,
+        env={"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        # Long enough for the first of the tools that a run of the tests starts.
+        until(lambda: server.exitcode is not None or "the page is at" in read(log), patience=100)
+        assert server.exitcode is None, read(log)
+        yield read(log).split("the page is at ")[1].split()[0]
+    finally:
+        server.kill()
+        server.join()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    for name, path in programs.items():
+        if path is None:
+            pytest.skip(f"no {name} here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(executable_path=programs["chromedriver"])
+    browser = webdriver.Chrome(options, service)
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page as it opens, and logs that begin with it."""
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(address)
+    return browser
+
+
+@pytest.fixture(scope="module")
+def inferencer():
+    return CaptionInferencer(MODEL, device="cpu", show_progress=False)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "toy.png"
+    [_, scene] = unseen_scenes(2, minimum=2)
+    render(scene, 0).image.save(path)
+    return path
+
+
+def until(true, patience=PATIENCE):
+    end = time.monotonic() + patience
+    while not (found := true()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def read(log):
+    return log.read_text() if log.exists() else ""
+
+
+def texts(page, selector):
+    # Read at once: the page replaces its elements at any time.
+    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())"
+    return page.execute_script(script, selector)
+
+
+def upload(page, path):
+    [field] = until(lambda: page.find_elements("css selector", "#image input[type=file]"))
+    field.send_keys(str(path))
+
+
+def shown_caption(page):
+    [caption] = until(lambda: texts(page, "#caption p:not(.hint)"))
+    return caption
+
+
+def beam(captions):
+    return [text for c in captions for text in (c["caption"], f"{c['log_prob']:.2f}")]
+
+
+def width_of_mix(page):
+    return page.execute_script("return document.querySelector('#mix img')?.naturalWidth")
+
+
+def test_an_image_gets_captions_concepts_and_its_mix(page, address, picture, inferencer):
+    [expected] = inferencer(picture, num_captions=3)["predictions"]
+    upload(page, picture)
+    assert shown_caption(page) == expected["caption"]
+    assert texts(page, "#beam td") == beam(expected["captions"])
+    concepts = [(c["concept"], f"{100 * c['probability']:.0f} %") for c in expected["concepts"]]
+    assert concepts
+    bars = texts(page, "#concepts .bar span")
+    assert list(zip(bars[::2], bars[1::2], strict=True)) == concepts
+    assert until(lambda: width_of_mix(page)) > 0
+
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"].endswith("BeSent")]
+    assert any(url.startswith(address) for url in asked)
+    assert [u for u in asked if not u.startswith((address, "data:", "blob:", "chrome"))] == []
+
+
+def test_the_controls_are_heeded(page, picture, inferencer):
+    upload(page, picture)
+    before = shown_caption(page)
+    settings = {"Beam size": 5, "Captions, at most one a beam": 4, "Fewest words": 9}
+    for name, value in settings.items():
+        [field] = page.find_elements("css selector", f"input[aria-label='number input for {name}']")
+        field.clear()
+        field.send_keys(f"{value}\t")
+    page.find_element("css selector", "#go").click()
+    search = dict(beam_size=5, num_captions=4, min_len=9)
+    [expected] = inferencer(picture, **search)["predictions"]
+    assert expected["caption"] != before
+    until(lambda: texts(page, "#beam td") == beam(expected["captions"]))
+    assert shown_caption(page) == expected["caption"]
+
+
+def test_what_is_no_image_is_said_and_the_page_goes_on(page, picture, tmp_path):
+    upload(page, picture)
+    shown_caption(page)
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    upload(page, broken)
+    [message] = until(lambda: texts(page, ".toast-body"))
+    assert "broken.png gets no caption: it is no image" in message
+    assert texts(page, "#caption p:not(.hint)") == []
+    assert texts(page, "#beam td") == []
+    upload(page, picture)
+    assert shown_caption(page)
+
+
+def test_files_of_the_server_stay_there(address, picture):
+    image = {"path": str(picture), "orig_name": "x"}
+    request = {"data": [image, 3, 3, 0], "fn_index": 0, "session_hash": "x"}
+    join = urllib.request.Request(
+        f"{address}gradio_api/queue/join",
+        json.dumps(request).encode(),
+        {"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(join, timeout=PATIENCE).close()
+    data = f"{address}gradio_api/queue/data?session_hash=x"
+    with urllib.request.urlopen(data, timeout=PATIENCE) as stream:
+        answer = stream.read().decode()
+    assert "x gets no caption: it was not uploaded here" in answer
