@@ -1,0 +1,260 @@
+"""Captions for one's own images, by the captioner that comes with the package."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from pcm_plugin.apis import CaptionInferencer, register_models
+from pcm_plugin.models.captioners import Search, load_captioner
+from pcm_plugin.models.captioners.search import Found, rerank
+from pcm_plugin.structures import DataSample
+from pcm_plugin.toyworld.render import render
+from pcm_plugin.toyworld.world import unseen_scenes
+from tests.test_tools.commands import run
+
+NAME = "pcm-net_toy"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six pictures of the toy world."""
+    path = tmp_path_factory.mktemp("pictures")
+    for i, scene in enumerate(unseen_scenes(6, minimum=2)):
+        render(scene, 0).image.save(path / f"{i}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def inferencer():
+    return CaptionInferencer(NAME, device="cpu", show_progress=False)
+
+
+def captions(found):
+    return [prediction["caption"] for prediction in found["predictions"]]
+
+
+def test_all_forms_of_input_give_the_same(inferencer, folder):
+    files = sorted(folder.iterdir())
+    images = [Image.open(file) for file in files]
+    expected = captions(inferencer(folder))
+    assert len(expected) == 6
+    assert len(set(expected)) > 1
+    for inputs in (
+        str(folder),
+        files,
+        tuple(map(str, files)),
+        images,
+        [np.asarray(image) for image in images],
+        (file for file in files),
+        [folder],
+        [files[:2], images[2], *files[3:]],
+    ):
+        assert captions(inferencer(inputs, batch_size=4)) == expected
+    assert captions(inferencer(files[0])) == expected[:1]
+    assert captions(inferencer(np.asarray(images[0]))) == expected[:1]
+    grey = np.asarray(images[0].convert("L"))
+    assert captions(inferencer(grey)) == captions(inferencer(images[0].convert("L")))
+
+
+def test_an_iterable_is_read_as_it_is_needed(inferencer, folder):
+    read = []
+
+    def items():
+        for file in sorted(folder.iterdir()):
+            read.append(file)
+            yield file
+
+    stream = inferencer.stream(items(), batch_size=2)
+    image, sample = next(stream)
+    assert len(read) == 2
+    assert isinstance(image, Image.Image)
+    assert sample.img_path == str(read[0])
+    assert len(list(stream)) == 5
+
+
+def test_a_prediction_says_what_was_found(inferencer, folder):
+    found = inferencer(folder, num_captions=3, draw=True)
+    json.dumps(found["predictions"])
+    assert [p["image"] for p in found["predictions"]] == [str(f) for f in sorted(folder.iterdir())]
+    for prediction, picture in zip(found["predictions"], found["visualization"], strict=True):
+        own = prediction["captions"]
+        assert own[0] == {"caption": prediction["caption"], "log_prob": prediction["log_prob"]}
+        assert [c["log_prob"] for c in own] == sorted((c["log_prob"] for c in own), reverse=True)
+        assert len({c["caption"] for c in own}) == 3
+        probabilities = [concept["probability"] for concept in prediction["concepts"]]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert len(probabilities) == 5
+        words = {concept["concept"] for concept in prediction["concepts"]}
+        assert 1 <= len(prediction["patches"]) <= 2
+        assert all(0 <= p["patch"] < 49 and p["concept"] in words for p in prediction["patches"])
+        assert min(picture.size) > 200
+    samples = inferencer(folder, return_datasamples=True)["predictions"]
+    assert all(isinstance(sample, DataSample) for sample in samples)
+
+
+def test_the_search_is_set_by_call(inferencer, folder):
+    usual = captions(inferencer(folder))
+    longer = captions(inferencer(folder, min_len=9))
+    assert all(len(caption.split()) >= 9 for caption in longer)
+    assert all(len(c.split()) <= 3 for c in captions(inferencer(folder, max_len=3)))
+    wide = inferencer(folder, beam_size=8)["predictions"]
+    narrow = inferencer(folder, beam_size=1)["predictions"]
+    assert sum(p["log_prob"] for p in wide) > sum(p["log_prob"] for p in narrow)
+    assert captions(inferencer(folder)) == usual
+
+
+def test_reranking_orders_by_likelihood_and_similarity(inferencer, folder):
+    plain = inferencer(folder, beam_size=5, num_captions=5)["predictions"]
+    clip = inferencer.backbone
+    found = inferencer(folder, beam_size=5, num_captions=5, rerank=30.0)["predictions"]
+    assert captions({"predictions": found}) != captions({"predictions": plain})
+    for before, after in zip(plain, found, strict=True):
+        assert {c["caption"] for c in before["captions"]} == {
+            c["caption"] for c in after["captions"]
+        }
+        sums = [c["log_prob"] + 30 * c["similarity"] for c in after["captions"]]
+        assert sums == sorted(sums, reverse=True)
+        with Image.open(after["image"]) as image, torch.inference_mode():
+            seen = clip(clip.preprocess(image).unsqueeze(0))[1]
+            said = clip.encode_text([after["caption"]])
+        assert after["captions"][0]["similarity"] == pytest.approx(float(seen @ said.T), abs=1e-5)
+
+
+def test_reranking_by_hand():
+    captions = [[Found("x", -1.0), Found("y", -2.0), Found("z", -9.0)]]
+    axes = {"x": [0.0, 1.0], "y": [3.0, 0.0], "z": [1.0, 1.0]}
+
+    def encode(texts):
+        return torch.tensor([axes[text] for text in texts])
+
+    search = Search(num_captions=2, rerank=2.0)
+    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, search)
+    assert found == [[Found("y", -2.0, 1.0), Found("x", -1.0, 0.0)]]
+
+
+def test_cameras_pictures_stand_upright(inferencer, folder, tmp_path):
+    with Image.open(folder / "0.png") as image:
+        upright = captions(inferencer(image))
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned to the left: to be shown turned to the right
+        image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    assert captions(inferencer(tmp_path / "turned.png")) == upright
+
+
+def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    cut = (folder / "0.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
+    for inputs, kind, message in (
+        (tmp_path / "nowhere.png", FileNotFoundError, "nowhere"),
+        (tmp_path / "broken.png", ValueError, r"broken\.png is no image"),
+        (tmp_path / "cut.png", ValueError, r"cut\.png cannot be read"),
+        (tmp_path / "empty", FileNotFoundError, "holds no images"),
+        ("https://example.org/a.png", ValueError, "is a URL"),
+        (np.zeros((4, 4, 3)), ValueError, "float64: give"),
+        (np.zeros((4, 4, 7), np.uint8), ValueError, r"\(4, 4, 7\)"),
+        (3, TypeError, "is a int"),
+    ):
+        with pytest.raises(kind, match=message):
+            inferencer(inputs)
+    for settings, message in (
+        ({"beam_size": 0}, "beam_size=0"),
+        ({"num_captions": 4}, "num_captions=4"),
+        ({"min_len": 20}, "min_len=20"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"beams": 3}, "beams"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            inferencer(folder, **settings)
+    found = inferencer([folder / "0.png", tmp_path / "broken.png"], skip_broken=True)
+    assert "caption" in found["predictions"][0]
+    assert "is no image" in found["predictions"][1]["error"]
+    with pytest.raises(ValueError, match="no model is called 'pcm-net_moon'"):
+        CaptionInferencer("pcm-net_moon")
+    with pytest.raises(ValueError, match="give weights=FILE"):
+        CaptionInferencer()
+
+
+def test_mmpretrain_knows_the_captioner_by_name(inferencer, folder):
+    from mmpretrain import inference_model, list_models
+
+    assert NAME in register_models()
+    assert register_models() == register_models()
+    assert NAME in list_models(task="Image Caption")
+    file = str(folder / "1.png")
+    said = inference_model(NAME, file, device="cpu")["pred_caption"]
+    assert said == captions(inferencer(file))[0]
+
+
+def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for file in list(folder.iterdir())[:2]:
+        (pictures / file.name).write_bytes(file.read_bytes())
+    out, sheet, page = (tmp_path / name for name in ("c.json", "s.png", "p.html"))
+    command = [NAME, pictures, "--captions", 2, "--out", out, "--sheet", sheet, "--html", page]
+    result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
+    assert result.code == 0, result.output
+    expected = inferencer(pictures, num_captions=2)["predictions"]
+    for prediction in expected:
+        assert f"{prediction['image']}\t{prediction['caption']}" in result.output
+    rows = json.loads(out.read_text())
+    assert [row["caption"] for row in rows] == [p["caption"] for p in expected]
+    assert math.isclose(rows[0]["log_prob"], expected[0]["log_prob"], rel_tol=1e-4)
+    with Image.open(sheet) as drawn:
+        assert drawn.width > 1000
+    assert page.read_text().count('<div class="card">') == 2
+    (pictures / "broken.jpg").write_bytes(b"no")
+    result = run("caption.py", NAME, pictures, log=tmp_path / "log", launcher=False)
+    assert result.code == 1
+    assert "1 of 3 images could not be read" in result.output
+    assert expected[0]["caption"] in result.output
+    for wrong, message in (
+        ([NAME, tmp_path / "nowhere"], "no such file or folder"),
+        (["pcm-net_moon", pictures], "no model is called"),
+        ([tmp_path / "no.safetensors", pictures], "no captioner at"),
+    ):
+        result = run("caption.py", *wrong, log=tmp_path / "log", launcher=False)
+        assert (result.code, message in result.output) == (1, True)
+        assert "Traceback" not in result.output
+
+
+def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path):
+    """A checkpoint, its vocabulary and concepts beside it, as a training leaves them."""
+    from pcm_plugin.synthesis.concepts import save_concepts
+    from pcm_plugin.toyworld import ASSETS
+
+    model = load_captioner(ASSETS / "captioner.safetensors")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "best.pth")
+    model.vocabulary.to_file(tmp_path / "vocabulary.txt")
+    save_concepts(tmp_path / "c.safetensors", model.neck.concept_words, model.neck.concepts)
+    cfg = Config.fromfile("configs/pcm_toy.py")
+    cfg.merge_from_dict(
+        {
+            "model.vocabulary": str(tmp_path / "vocabulary.txt"),
+            "model.neck.concepts": str(tmp_path / "c.safetensors"),
+            "clip.model": f"local-dir:{ASSETS / 'clip'}",
+        }
+    )
+    own = CaptionInferencer(cfg, tmp_path / "best.pth", "cpu", show_progress=False)
+    assert captions(own(folder)) == captions(inferencer(folder))
+    options = ["model.vocabulary", "model.neck.concepts", "clip.model"]
+    values = [cfg.model.vocabulary, cfg.model.neck.concepts, cfg.clip.model]
+    changes = [f"{key}={value}" for key, value in zip(options, values, strict=True)]
+    out = tmp_path / "away" / "captioner.safetensors"
+    command = ["configs/pcm_toy.py", tmp_path / "best.pth", "--out", out]
+    result = run(
+        "export.py", *command, "--cfg-options", *changes, log=tmp_path / "log", launcher=False
+    )
+    assert result.code == 0, result.output
+    moved = (tmp_path / "away").rename(tmp_path / "moved")
+    for name in ("vocabulary.txt", "c.safetensors", "best.pth"):
+        (tmp_path / name).unlink()
+    own = CaptionInferencer(weights=moved / out.name, device="cpu", show_progress=False)
+    assert captions(own(folder)) == captions(inferencer(folder))

@@ -1,0 +1,127 @@
+"""A captioner in one file: what goes in comes out, and nothing that a file says is run."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pcm_plugin.models.captioners import is_captioner, load_captioner, save_captioner
+from pcm_plugin.toyworld import ASSETS
+
+FILE = ASSETS / "captioner.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_captioner(FILE)
+
+
+def settings_of(path):
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+def rewrite(path, **metadata):
+    """The shipped file with other facts."""
+    with safe_open(FILE, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    clip = {"model": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
+    facts = settings_of(FILE) | {"clip": json.dumps(clip)} | metadata
+    save_file(tensors, path, facts)
+    return path
+
+
+def own_settings():
+    return json.loads(settings_of(FILE)["model"])
+
+
+def test_what_goes_in_comes_out(model, tmp_path):
+    path = tmp_path / "new" / "captioner.safetensors"
+    clip = {"model": f"local-dir:{ASSETS / 'clip'}"}
+    save_captioner(path, model, own_settings(), clip, {"name": "mine"})
+    again = load_captioner(path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+    assert again.vocabulary == model.vocabulary
+    assert again.neck.concept_words == model.neck.concept_words
+    torch.testing.assert_close(again.neck.concepts, model.neck.concepts)
+    assert again.search == model.search
+    assert not again.training
+    assert json.loads(settings_of(path)["about"]) == {"name": "mine"}
+    assert (path.parent / "captioner.clip" / "open_clip_config.json").is_file()
+    save_captioner(path, model, own_settings(), clip, half=True)
+    half = load_captioner(path)
+    weight = "decoder.output.weight"
+    assert torch.equal(half.state_dict()[weight], model.state_dict()[weight].half().float())
+
+
+def test_a_clip_below_the_files_folder_stays_where_it_is(model, tmp_path):
+    assert json.loads(settings_of(FILE)["clip"])["model"] == "local-dir:clip"
+    assert not list(ASSETS.glob("*.clip"))
+    save_captioner(tmp_path / "c.safetensors", model, own_settings(), {"model": "ViT-B-32"})
+    assert json.loads(settings_of(tmp_path / "c.safetensors")["clip"])["model"] == "ViT-B-32"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["os.system", "pcm_plugin.os.system", "Adam", "mmengine.ToyModel", "pcm_plugin.load_captioner"],
+)
+@pytest.mark.parametrize("place", ["model", "decoder"])
+def test_nothing_but_our_models_is_built(kind, place, tmp_path):
+    settings = own_settings()
+    (settings if place == "model" else settings["decoder"])["type"] = kind
+    path = rewrite(tmp_path / "evil.safetensors", model=json.dumps(settings))
+    with pytest.raises(ValueError, match="no model of pcm_plugin"):
+        load_captioner(path)
+
+
+def test_files_that_a_captioner_names_are_not_read(tmp_path):
+    settings = own_settings()
+    settings["neck"] |= {"concepts": "/etc/passwd", "clip_head": "/etc/passwd"}
+    settings |= {"vocabulary": "/etc/passwd", "init_cfg": {"checkpoint": "/etc/passwd"}}
+    load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(settings)))
+
+
+def test_another_clip_is_noticed(tmp_path):
+    with safe_open(FILE, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors["neck.clip_proj"] = tensors["neck.clip_proj"].flip(0)
+    clip = {"model": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
+    facts = settings_of(FILE) | {"clip": json.dumps(clip)}
+    save_file(tensors, tmp_path / "c.safetensors", facts)
+    with pytest.raises(ValueError, match="trained on another CLIP"):
+        load_captioner(tmp_path / "c.safetensors")
+
+
+def test_wrong_files_are_named(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no captioner at"):
+        load_captioner(tmp_path / "nowhere.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(ValueError, match="is not a captioner"):
+        load_captioner(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="weights alone: make one with"):
+        load_captioner(tmp_path / "weights.safetensors")
+    assert not is_captioner(tmp_path / "weights.safetensors")
+    assert not is_captioner(tmp_path / "text.safetensors")
+    assert is_captioner(FILE)
+    with pytest.raises(ValueError, match=r"is a \.safetensors file"):
+        save_captioner(tmp_path / "c.pth", model, own_settings(), {"model": "ViT-B-32"})
+    gone = {"model": "local-dir:gone", "pretrained": None, "pool": 1}
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(gone)))
+    small = own_settings()
+    small["decoder"]["num_layers"] = 1
+    with pytest.raises(ValueError, match="does not fit its own settings"):
+        load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(small)))
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "open_clip_model.bin").touch()
+    with pytest.raises(ValueError, match=r"no \.safetensors weights"):
+        save_captioner(
+            tmp_path / "far" / "c.safetensors",
+            model,
+            own_settings(),
+            {"model": f"local-dir:{tmp_path / 'clip'}"},
+        )
