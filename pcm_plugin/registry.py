@@ -26,7 +26,7 @@ def _child(name: str, root: str, *rooms: str) -> Registry:
 MODELS = _child("model", "MODELS", "models")
 DATASETS = _child("dataset", "DATASETS", "datasets")
 METRICS = _child("metric", "METRICS", "evaluation")
-HOOKS = _child("hook", "HOOKS", "engine")
+HOOKS = _child("hook", "HOOKS", "engine", "visualization")
 LOOPS = _child("loop", "LOOPS", "engine")
 PARAM_SCHEDULERS = _child("parameter scheduler", "PARAM_SCHEDULERS", "engine")
 OPTIM_WRAPPERS = _child("optim_wrapper", "OPTIM_WRAPPERS", "engine")

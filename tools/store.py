@@ -4,6 +4,7 @@ python tools/store.py info STORE
 python tools/store.py verify FOLDER          # of any stage
 python tools/store.py merge STORE STORE ... --out NEW
 python tools/store.py export STORE --out FOLDER
+python tools/store.py sheet STORE --images FOLDER --out sheet.png    # pairs with their scores
 """
 
 import argparse
@@ -15,9 +16,12 @@ import numpy as np
 
 from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
+from pcm_plugin.datasets.pairs import pairs_of
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis import stores
+from pcm_plugin.synthesis.pictures import pictures_of
+from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
 
 
 def info(path: Path) -> None:
@@ -55,6 +59,35 @@ def verify(path: Path) -> None:
     print(f"{path}: all {len(folder.shards)} shards are as they were written")
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def sheet(args: argparse.Namespace) -> None:
+    """Draw pairs: pictures with their captions and CLIP scores."""
+    store = FeatureStore(args.store)
+    pairs = pairs_of(store, args.pairs)
+    if args.order == "random":
+        order = np.random.default_rng(args.seed).permutation(len(pairs.caption))
+    else:
+        order = np.argsort(pairs.clip_score, kind="stable")
+        order = order if args.order == "lowest" else order[::-1]
+    chosen = order[: args.count].tolist()
+    pictures = pictures_of(store, [int(pairs.image[p]) for p in chosen], args.images)
+    entries = []
+    for p, picture in zip(chosen, pictures, strict=True):
+        image_id = store.image(int(pairs.image[p]))["image_id"]
+        title = f"{image_id}, CLIP score {pairs.clip_score[p]:.3f}"
+        entries.append(SheetEntry(picture, store.caption(int(pairs.caption[p])), title=title))
+    drawn = contact_sheet(entries, columns=args.columns, title=f"Pairs of {args.store}")
+    save_sheet(drawn, args.out)
+    print(f"{len(entries)} of {len(pairs.caption):,} pairs: {args.out}")
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -72,6 +105,17 @@ def main() -> None:
     exporting.add_argument("store", type=Path)
     for command in (merging, exporting):
         command.add_argument("--out", type=Path, required=True, help="folder to write")
+    drawing = commands.add_parser("sheet", help="draw pairs with their CLIP scores")
+    drawing.add_argument("store", type=Path)
+    drawing.add_argument(
+        "--images", type=Path, required=True, help="what the store was extracted from"
+    )
+    drawing.add_argument("--pairs", type=Path, help="pairs of tools/refine.py")
+    drawing.add_argument("--count", type=positive, default=24)
+    drawing.add_argument("--columns", type=positive, default=3)
+    drawing.add_argument("--order", choices=["random", "lowest", "highest"], default="random")
+    drawing.add_argument("--seed", type=int, default=0, help="of the random choice")
+    drawing.add_argument("--out", type=Path, required=True, help="PNG to write")
     args = parser.parse_args()
     if args.command == "info":
         info(args.folder)
@@ -80,6 +124,8 @@ def main() -> None:
     elif args.command == "merge":
         stores.merge(args.stores, args.out)
         info(args.out)
+    elif args.command == "sheet":
+        sheet(args)
     else:
         print(f"{args.out}: {stores.export(args.store, args.out):,} images")
 

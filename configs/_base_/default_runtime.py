@@ -10,7 +10,11 @@ default_hooks = dict(
         rule="greater",
     ),
 )
-custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook")]
+custom_hooks = [
+    dict(type="pcm_plugin.SeedEveryIterationHook"),
+    # Some images with captions and concepts after each validation, in vis_data/vis_image.
+    dict(type="pcm_plugin.MixupVisualizationHook"),
+]
 
 randomness = dict(seed=1234)
 env_cfg = dict(

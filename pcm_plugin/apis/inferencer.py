@@ -23,7 +23,7 @@ from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.sources import all_images
-from pcm_plugin.visualization import SheetEntry, contact_sheet, mixed_patches
+from pcm_plugin.visualization import SheetEntry, contact_sheet, sample_concepts
 
 _SHOWN = (640, 640)
 
@@ -76,6 +76,7 @@ class CaptionInferencer(BaseInferencer):
         if self.model.backbone is None:
             raise ValueError("the model has no backbone: it takes features, not images")
         self.backbone = self.model.backbone
+        self._words: list[str] = getattr(self.model.neck, "concept_words", [])
 
     def __call__(
         self,
@@ -191,7 +192,7 @@ class CaptionInferencer(BaseInferencer):
                 {key: value for key, value in f._asdict().items() if value is not None}
                 for f in sample.pred_captions
             ]
-        concepts, patches = self._mixed(sample)
+        concepts, patches = sample_concepts(sample, self._words)
         found["concepts"] = [{"concept": c, "probability": p} for c, p in concepts]
         found["patches"] = [{"patch": i, "concept": c} for i, c in patches]
         return found
@@ -200,7 +201,7 @@ class CaptionInferencer(BaseInferencer):
         self, image: Image.Image, sample: DataSample, references: Sequence[str] = ()
     ) -> SheetEntry:
         """What a contact sheet shows of an image, which is made smaller."""
-        concepts, patches = self._mixed(sample)
+        concepts, patches = sample_concepts(sample, self._words)
         title = Path(str(sample.get("img_path", ""))).name
         image = image.copy()
         image.thumbnail(_SHOWN)
@@ -216,19 +217,6 @@ class CaptionInferencer(BaseInferencer):
         raise NotImplementedError
 
     visualize = postprocess = _init_pipeline = preprocess
-
-    def _mixed(self, sample: DataSample) -> tuple[list[tuple[str, float]], list[tuple[int, str]]]:
-        if "pred_concept_ids" not in sample:
-            return [], []
-        selected = torch.zeros(len(sample.pred_affinity), dtype=torch.bool)
-        selected[sample.pred_selected_patches] = True
-        return mixed_patches(
-            sample.pred_concept_ids,
-            sample.pred_concept_probs,
-            sample.pred_affinity,
-            selected,
-            self.model.neck.concept_words,
-        )
 
 
 def _build(

@@ -202,9 +202,18 @@ class FeatureStore:
         s = bisect.bisect_right(first, i) - 1
         return json.loads(self._shard(s).line(i - first[s]))
 
+    def shard_name(self, i: int) -> str:
+        """The shard that image i is in; of generated images, that of the image itself too."""
+        return self._names[bisect.bisect_right(self._first_images, i) - 1]
+
     def captions(self, i: int) -> list[str]:
         """The captions of image i."""
         return self.image(i)["captions"]
+
+    def caption(self, j: int) -> str:
+        """Caption j."""
+        i = int(self.owners([j])[0])
+        return self.captions(i)[j - int(self.caption_offsets[i])]
 
     def patch_feats(self, i: int) -> Tensor:
         """(N, Dv) float32: patch features of image i, before ``ln_post``."""

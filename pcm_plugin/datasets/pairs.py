@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.feature_store import FeatureStore
 
 
 class Pairs(NamedTuple):
@@ -64,3 +65,25 @@ class Pairs(NamedTuple):
                 "it again with tools/refine.py"
             )
         return pairs
+
+
+def pairs_of(store: FeatureStore, path: str | os.PathLike | None = None) -> Pairs:
+    """The pairs of a file, or each caption of a store with its own image.
+
+    Args:
+        store: The store.
+        path: File of :meth:`Pairs.to_file`. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no pairs of this store, or the store no captions.
+    """
+    if path is None:
+        captions = np.arange(store.num_captions)
+        scores = store.clip_scores
+        pairs = Pairs(store.owners(captions), captions, scores, scores)
+    else:
+        pairs = Pairs.from_file(path, store.identity)
+    if not len(pairs.caption):
+        raise ValueError(f"the images of {store.path} have no captions: no pairs")
+    return pairs

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.pairs import Pairs
+from pcm_plugin.datasets.pairs import Pairs, pairs_of
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 
@@ -77,14 +77,7 @@ class SynthCaptionDataset(Dataset):
 
     def _choose(self, path: str | os.PathLike | None, min_clip_score: float | None) -> Pairs:
         """The pairs of ``path``, or each caption with its own image; those that score enough."""
-        if path is None:
-            captions = np.arange(self.store.num_captions)
-            scores = self.store.clip_scores
-            pairs = Pairs(self.store.owners(captions), captions, scores, scores)
-        else:
-            pairs = Pairs.from_file(path, self.store.identity)
-        if not len(pairs.caption):
-            raise ValueError(f"the images of {self.store.path} have no captions: no pairs")
+        pairs = pairs_of(self.store, path)
         if min_clip_score is None:
             return pairs
         enough = pairs.clip_score >= min_clip_score

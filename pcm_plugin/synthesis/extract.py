@@ -175,6 +175,8 @@ def _load(
         return image, "missing"
     try:
         return image, clip.preprocess(read_image(io.BytesIO(data)))
+    except ValueError as error:
+        return image, str(error)
     except Exception as error:  # decoders of broken files raise whatever they meet
         return image, f"{type(error).__name__}: {error}"
 

@@ -13,11 +13,12 @@ _STYLE = """
 :root { color-scheme: light dark; --paper: #eceef1; --card: #fff; --line: #d5d9df; --ink: #14181f;
   --soft: #59626f; --faint: #e8ebef; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14181f; --card: #1f252e; --line: #343c48;
-  --ink: #eceef1; --soft: #a4adba; --faint: #2c333e; } .chart { background: #fff; } }
+  --ink: #eceef1; --soft: #a4adba; --faint: #2c333e; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 1200px; padding: 16px; background: var(--paper);
   color: var(--ink); font: 16px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: .4em 0; } h2 { font-size: 1.2rem; margin: 1.6em 0 .5em; }
+h1 { font-size: 1.6rem; margin: .4em 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 1.6em 0 .5em; }
 p.note { color: var(--soft); margin: .3em 0 1em; }
 .cards { display: grid; gap: 14px;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
@@ -35,7 +36,10 @@ p.note { color: var(--soft); margin: .3em 0 1em; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; background: var(--card); }
 td, th { border: 1px solid var(--line); padding: 4px 10px; text-align: left; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-.chart svg { max-width: 100%; height: auto; } .chart { border-radius: 8px; }
+.charts { display: grid; gap: 14px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
+.chart { background: #fff; border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
+.chart svg { display: block; width: 100%; height: auto; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 12px;
   overflow-x: auto; font-size: .82rem; }
 """

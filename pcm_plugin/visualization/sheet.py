@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.ImageFont import FreeTypeFont
 from torch import Tensor
+
+from pcm_plugin.structures import DataSample
 
 _PAPER, _CARD, _LINE = "#eceef1", "#ffffff", "#d5d9df"
 _INK, _SOFT, _FAINT = "#14181f", "#59626f", "#e8ebef"
@@ -141,6 +144,26 @@ def mixed_patches(
     nearest = affinity.argmax(-1).tolist()
     patches = [(i, found[nearest[i]]) for i in selected.nonzero().flatten().tolist()]
     return list(zip(found, concept_probs.tolist(), strict=True)), patches
+
+
+def sample_concepts(
+    sample: DataSample, words: list[str]
+) -> tuple[list[tuple[str, float]], list[tuple[int, str]]]:
+    """Put what a captioner noted of the mix-up in a data sample into words.
+
+    Args:
+        sample: With the fields of ``PCMNet.predict``; without those of the mix-up nothing is found.
+        words: All concepts.
+
+    Returns:
+        ``concepts`` and ``patches`` of a :class:`SheetEntry`.
+    """
+    if "pred_concept_ids" not in sample:
+        return [], []
+    selected = torch.zeros(len(sample.pred_affinity), dtype=torch.bool)
+    selected[sample.pred_selected_patches] = True
+    found = (sample.pred_concept_ids, sample.pred_concept_probs, sample.pred_affinity)
+    return mixed_patches(*found, selected, words)
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 import socket
 import time
 import urllib.request
@@ -12,20 +11,10 @@ import pytest
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
+from tests.browser import open_browser
 from tests.test_tools.commands import start
 
 MODEL = "pcm-net_toy"
-FLAGS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1300,950",
-]
 PATIENCE = 30
 
 
@@ -58,22 +47,8 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    for name, path in programs.items():
-        if path is None:
-            pytest.skip(f"no {name} here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(executable_path=programs["chromedriver"])
-    browser = webdriver.Chrome(options, service)
-    try:
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
-    finally:
-        browser.quit()
 
 
 @pytest.fixture

@@ -12,6 +12,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from pcm_plugin.apis import CaptionInferencer
+from tests.browser import check_page, open_browser
+
 TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
 
 
@@ -54,6 +57,23 @@ def test_the_demo_goes_from_sentences_to_scores(demo):
         assert {"caption/BLEU-4", "caption/ROUGE-L", "caption/CIDEr"} <= set(metrics)
 
 
+def test_the_demo_leaves_a_report_and_a_captioner(demo, tmp_path):
+    folder, said = demo
+    work = folder / "work_dirs" / "pcm_toy"
+    page = (work / "report.html").read_text()
+    # Twenty test images, of which all are shown, and six pairs from either end.
+    assert page.count('<div class="card">') == 20 - 2 + 12
+    assert page.count("<svg") == 3
+    assert "grey" not in page
+    assert "test/pcm_toy_town2country" in page
+    with open_browser(tmp_path) as browser:
+        check_page(browser, work / "report.html")
+    inferencer = CaptionInferencer(weights=work / "captioner.safetensors", device="cpu")
+    file = folder / "data/toy/town/images/town_test_00000.png"
+    caption = inferencer(file)["predictions"][0]["caption"]
+    assert f"town_test_00000: {caption}\n" in said
+
+
 def test_the_demo_reuses_what_is_there_and_makes_what_is_not(demo):
     folder, said = demo
     made = {p: p.stat().st_mtime_ns for p in folder.rglob("shard-*")}
@@ -66,6 +86,7 @@ def test_the_demo_reuses_what_is_there_and_makes_what_is_not(demo):
     assert scores_of(again) == scores_of(said)
     assert "train.py" not in again
     assert "test.py" not in again
+    assert "export.py" not in again
     anew = {p for p, time in made.items() if p.stat().st_mtime_ns != time}
     assert anew == set(store.glob("shard-*"))
 

@@ -188,51 +188,43 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     return table
 
 
-def show(checkpoint: str, sheet: Path) -> None:
+def show(captioner: Path, sheet: Path) -> None:
     """Caption ten images from their pixels: print the captions, draw the contact sheet."""
-    import torch
-    from PIL import Image
-
+    from pcm_plugin.apis import CaptionInferencer
     from pcm_plugin.datasets.coco import read_coco_images
-    from pcm_plugin.engine.checkpoints import load_weights
-    from pcm_plugin.registry import MODELS
-    from pcm_plugin.visualization import SheetEntry, contact_sheet, mixed_patches, save_sheet
+    from pcm_plugin.visualization import contact_sheet, save_sheet
 
-    cfg = Config.fromfile(CONFIGS / "pcm_toy.py")
-    backbone = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": CLIP}
-    model = MODELS.build({**cfg.model, "backbone": backbone}).eval()
-    load_weights(model, checkpoint)
+    inferencer = CaptionInferencer(weights=captioner, device="cpu", show_progress=False)
     entries = []
     for domain in SIZES:
         root = DATA / domain
         chosen = read_coco_images(root / "captions_test.json")[:5]
-        images = [Image.open(root / "images" / image.file_name) for image in chosen]
-        with torch.inference_mode():
-            pixels = torch.stack([model.backbone.preprocess(image) for image in images])
-            memory, mixed = model.encode(images=pixels)
-            found = model.predict(memory, mixed)
-        for i, (truth, sample) in enumerate(zip(chosen, found, strict=True)):
-            concepts, patches = mixed_patches(
-                mixed.concept_ids[i],
-                mixed.concept_probs[i],
-                mixed.affinity[i],
-                mixed.selected[i],
-                model.neck.concept_words,
-            )
-            entries.append(
-                SheetEntry(
-                    images[i],
-                    sample.pred_caption,
-                    truth.captions,
-                    concepts,
-                    patches,
-                    truth.image_id,
-                )
-            )
+        found = inferencer.stream([root / "images" / image.file_name for image in chosen])
+        for truth, (image, sample) in zip(chosen, found, strict=True):
+            entries.append(inferencer.sheet_entry(image, sample, truth.captions))
             print(f"\n{truth.image_id}: {sample.pred_caption}")
             for reference in truth.captions[:3]:
                 print(f"    reference: {reference}")
-    save_sheet(contact_sheet(entries, title="PCM-Net in the toy world"), sheet)
+    drawn = contact_sheet(entries, inferencer.grid, title="PCM-Net in the toy world")
+    save_sheet(drawn, sheet)
+
+
+def make_outputs(checkpoint: str) -> tuple[Path, Path]:
+    """The captioner's file and the report of the run, if they are not newer than the checkpoint."""
+    config = CONFIGS / "pcm_toy.py"
+    captioner, report = WORK / "captioner.safetensors", WORK / "report.html"
+    made = os.path.getmtime(checkpoint)
+    for command, file in (
+        (
+            f"python {TOOLS}/export.py {config} {checkpoint} --out {captioner} "
+            f"--cfg-options clip.model={CLIP}",
+            captioner,
+        ),
+        (f"python {TOOLS}/report.py {WORK} --config {config} --checkpoint {checkpoint}", report),
+    ):
+        if not file.exists() or file.stat().st_mtime < made:
+            run(command)
+    return captioner, report
 
 
 def main() -> None:
@@ -254,11 +246,14 @@ def main() -> None:
     checkpoint = train(QUICK if args.quick else ())
     table = evaluate(checkpoint)
     sheet = WORK / "contact_sheet.png"
-    show(checkpoint, sheet)
+    captioner, report = make_outputs(checkpoint)
+    show(captioner, sheet)
     print(f"\n{'real test images of':24}" + "".join(f"{s:>10}" for s in SCORES))
     for name, metrics in table.items():
         print(f"{name:24}" + "".join(f"{metrics[f'caption/{s}']:10.1f}" for s in SCORES))
     print(f"\ncontact sheet: {sheet}\ncaptions: {WORK}/test/*/captions.json")
+    print(f"report: {report}\ncaptioner: {captioner}")
+    print(f"  python {TOOLS}/caption.py {captioner} IMAGES")
     print(f"took {(time.time() - start) / 60:.1f} minutes")
 
 

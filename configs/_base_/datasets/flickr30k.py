@@ -8,5 +8,9 @@ captions = "data/flickr30k/dataset_flickr30k.json"
 pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 train_dataloader = dict(dataset=dict(store="data/flickr30k/vit_b32/train_store"))
-val_dataloader = dict(dataset=dict(store="data/flickr30k/vit_b32/val_store"))
-test_dataloader = dict(dataset=dict(store="data/flickr30k/vit_b32/test_store"))
+val_dataloader = dict(
+    dataset=dict(store="data/flickr30k/vit_b32/val_store", image_root="data/flickr30k/images")
+)
+test_dataloader = dict(
+    dataset=dict(store="data/flickr30k/vit_b32/test_store", image_root="data/flickr30k/images")
+)

@@ -7,10 +7,14 @@ train_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/train_store")
 )
 val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/val_store")
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(store="data/toy/town/val_store", image_root="data/toy/town/images"),
 )
 test_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/test_store")
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(store="data/toy/town/test_store", image_root="data/toy/town/images"),
 )
 
 prerequisites = [

@@ -59,6 +59,7 @@ def save_captioner(
         half: Store float16. Defaults to False.
 
     Raises:
+        FileNotFoundError: If CLIP's folder is not there.
         ValueError: If the file has another ending, the model holds modules of other packages, or
             CLIP's folder has no safetensors.
     """
@@ -194,6 +195,8 @@ def _bring_clip(name: str, path: Path) -> str:
     folder, home = Path(name.removeprefix(_LOCAL)).resolve(), path.parent.resolve()
     if folder.is_relative_to(home):
         return f"{_LOCAL}{folder.relative_to(home)}"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder of CLIP at {folder}")
     files = sorted(file for pattern in _CLIP_FILES for file in folder.glob(pattern))
     if not any(file.suffix == ".safetensors" for file in files):
         raise ValueError(

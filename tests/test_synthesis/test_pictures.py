@@ -1,0 +1,68 @@
+import pytest
+from PIL import Image
+
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.synthesis.pictures import pictures_of
+from tests.builders import build_clip, build_pipeline
+from tests.test_tools.commands import run
+
+CAPTIONS = [
+    f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("cat", "car")
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Generated images in shards of two, and their features."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "captions.txt").write_text("\n".join(CAPTIONS) + "\n")
+    pipeline, clip = build_pipeline(folder / "pipeline"), build_clip(folder / "clip")
+    images, store = folder / "images", folder / "store"
+    for command in (
+        ("generate.py", folder / "captions.txt", "--pipeline", pipeline, "--out", images,
+         "--steps", 1, "--shard-size", 2, "--format", "png"),
+        ("extract.py", images, "--model", clip, "--out", store),
+    ):  # fmt: skip
+        result = run(*command, log=folder / "log", launcher=False)
+        assert result.code == 0, result.output
+    return folder, images, store
+
+
+def test_generated_pictures_are_found_by_their_features(made):
+    folder, images, path = made
+    store = FeatureStore(path)
+    found = pictures_of(store, [5, 0, 3, 5], images)
+    assert [picture.size for picture in found] == [(16, 16)] * 4
+    assert found[0].tobytes() == found[3].tobytes() != found[1].tobytes()
+    # The features of each picture are those that the store has of it.
+    from pcm_plugin.registry import MODELS
+
+    clip = MODELS.build(
+        {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": f"local-dir:{folder / 'clip'}"}
+    ).eval()
+    for number, picture in zip((5, 0, 3), found, strict=False):
+        _, feats = clip(clip.preprocess(picture).unsqueeze(0))
+        assert float(feats[0] @ store.global_feats(number)) > 0.999
+
+
+def test_other_folders_are_refused(made, tmp_path):
+    store = FeatureStore(made[2])
+    with pytest.raises(FileNotFoundError, match="no folder of images at"):
+        pictures_of(store, [0], tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="does not know the file of image"):
+        pictures_of(store, [0], tmp_path)
+
+
+def test_a_sheet_of_pairs(made, tmp_path):
+    _, images, path = made
+    for order in ("lowest", "random"):
+        out = tmp_path / "new" / f"{order}.png"
+        command = ["sheet", path, "--images", images, "--count", 4, "--order", order, "--out", out]
+        result = run("store.py", *command, log=tmp_path / "log", launcher=False)
+        assert result.code == 0, result.output
+        assert "4 of 6 pairs" in result.output
+        with Image.open(out) as drawn:
+            assert drawn.width > 1000
+    command = ["sheet", path, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.png"]
+    result = run("store.py", *command, log=tmp_path / "log", launcher=False)
+    assert (result.code, "no folder of images" in result.output) == (1, True)

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from pcm_plugin.visualization import affinity_maps
+
+SIDE, TOP, GAP = 60, 24, 12
+GREY = Image.new("RGB", (70, 70), "#808080")
+
+
+def heat(share):
+    return (255 * np.array(colormaps["viridis"](share)[:3])).round().astype(int)
+
+
+def maps(affinity, image=GREY, grid=(2, 3), alpha=1.0, **kwargs):
+    words = [f"word{k}" for k in range(affinity.shape[1])]
+    drawn = affinity_maps(image, affinity, words, grid, SIDE, alpha=alpha, **kwargs)
+    assert drawn.mode == "RGB"
+    return np.asarray(drawn).astype(int)
+
+
+def a_map(drawn, column=0, row=0):
+    x, y = column * (SIDE + GAP), row * (SIDE + TOP + GAP) + TOP
+    return drawn[y : y + SIDE, x : x + SIDE]
+
+
+def test_the_hottest_colour_is_on_the_nearest_patch():
+    affinity = torch.zeros(6, 2)
+    affinity[5, 0], affinity[1, 1] = 1.0, 0.5
+    drawn = maps(affinity)
+    first, second = a_map(drawn), a_map(drawn, column=1)
+    # Patches of 30 x 20 pixels: 5 is the last of the lower row, 1 the middle of the upper one.
+    assert np.abs(first[30:, 40:] - heat(1.0)).max() <= 1
+    assert np.abs(first[:30] - heat(0.0)).max() <= 1
+    assert np.abs(first[:, :40] - heat(0.0)).max() <= 1
+    # One scale for both: half as near is half as hot.
+    assert np.abs(second[:30, 20:40] - heat(0.5)).max() <= 3
+    assert np.abs(second[30:] - heat(0.0)).max() <= 1
+
+
+def test_the_image_is_grey_under_the_heat():
+    image = Image.new("RGB", (90, 60), "red")
+    image.paste((0, 0, 255), (0, 0, 15, 60))  # outside of the middle square
+    drawn = a_map(maps(torch.zeros(6, 1), image, alpha=0.0))
+    assert (drawn == 76).all()
+    half = a_map(maps(torch.zeros(6, 1), image, alpha=0.5))
+    assert np.abs(half - (76 + heat(0.0)) / 2).max() <= 1
+
+
+def test_maps_stand_in_rows():
+    affinity = torch.zeros(6, 3)
+    affinity[0, 2] = 1.0
+    drawn = maps(affinity, columns=2)
+    assert drawn.shape[1] == 2 * SIDE + GAP
+    assert np.abs(a_map(drawn, column=0, row=1)[:30, :20] - heat(1.0)).max() <= 1
+    one_row = maps(affinity)
+    assert one_row.shape[1] == 3 * SIDE + 2 * GAP
+    assert drawn.shape[0] == one_row.shape[0] + SIDE + TOP + GAP
+
+
+def test_names_and_probabilities_stand_above_their_map():
+    def heads(*words, side=120):
+        drawn = np.asarray(affinity_maps(GREY, torch.zeros(4, len(words)), words, (2, 2), side))
+        return [drawn[:TOP, k * (side + GAP) : (k + 1) * (side + GAP)] for k in range(len(words))]
+
+    bare, likely = heads("dog")[0], heads(("dog", 0.73))[0]
+    assert (bare[:, :60] == likely[:, :60]).all()
+    assert (bare[:, 80:] != likely[:, 80:]).any()
+    # A name that is too long is cut before the next one.
+    long, _ = heads(("word" * 30, 0.73), "cat")
+    paper = long[0, 0]
+    assert (long[:, 120:] == paper).all()
+    assert (long[:, 80:120] != paper).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"affinity": torch.zeros(49)}, r"affinity of shape \(49,\): give \(N, K\)"),
+        ({"affinity": torch.zeros(49, 0)}, r"affinity of shape \(49, 0\): give \(N, K\)"),
+        ({"words": ["dog"]}, r"1 words for affinity of shape \(49, 2\): give 2"),
+        ({"grid": (8, 8)}, r"grid=\(8, 8\) has 64 patches but affinity of shape \(49, 2\) has 49"),
+        ({"affinity": torch.full((49, 2), torch.nan)}, "no numbers: the model may have diverged"),
+        ({"side": 6}, "side=6: give at least 7"),
+        ({"columns": 0}, "columns=0: give at least 1"),
+        ({"alpha": 1.5}, "alpha=1.5: give a share"),
+        ({"colour_map": "no"}, "colour_map='no': give one of Matplotlib's"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    given = dict(affinity=torch.zeros(49, 2), words=["dog", "cat"], grid=(7, 7)) | change
+    with pytest.raises(ValueError, match=message):
+        affinity_maps(GREY, **given)
