@@ -5,7 +5,7 @@
 #   base            --cfg-options model.neck.mix=none model.loss.use_clip_weight=False
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False
 #   + CLIP weights  --cfg-options model.neck.mix=none
-#   text-only       configs/pcm_toy_text_only.py
+#   text-only       configs/capdec_toy.py
 _base_ = [
     "./_base_/models/pcm_vitb32.py",
     "./_base_/datasets/toy.py",

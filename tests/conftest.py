@@ -60,11 +60,17 @@ def write_inputs(tmp_path_factory):
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
             "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD),
+            "model.neck.memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }
-        return {entry["key"]: paths.get(entry["key"]) for entry in cfg.prerequisites}
+        wanted = [
+            entry["key"]
+            for entry in cfg.prerequisites
+            if not entry.get("optional") or entry["key"].rpartition(".")[2] in neck
+        ]
+        return {key: paths.get(key) for key in wanted}
 
     return write
 

@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pcm_plugin.models.captioners.weights_file import CONCEPTS
+from pcm_plugin.models.captioners.weights_file import BROUGHT
 
 try:
     from numpy._core import multiarray
@@ -51,8 +51,8 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         map_location: See :func:`torch.load`.
 
     Returns:
-        What the file holds; for safetensors ``{"state_dict": tensors}``, the concepts of a
-        captioner's file left out.
+        What the file holds; for safetensors ``{"state_dict": tensors}``, without what a
+        captioner's file brings beside its weights.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -68,9 +68,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         device = "cpu" if map_location is None else str(map_location)
         try:
             weights = load_file(path, device=device)
-            # A captioner's file brings its concepts, which are no weights.
-            weights.pop(CONCEPTS, None)
-            return {"state_dict": weights}
+            return {"state_dict": {k: v for k, v in weights.items() if k not in BROUGHT}}
         except SafetensorError as error:
             raise ValueError(f"{filename} is not a checkpoint: {error}") from error
     too_old = (

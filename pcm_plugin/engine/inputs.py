@@ -27,12 +27,13 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
     ``train_dataloader.dataset.store``, and ``command`` the line that makes the file, in which
     ``{path}`` stands for the path and ``{name}`` or ``{name[key]}`` for what the config says.
 
+    A path that is None, or inside of a part that is None, is not wanted and not checked, nor is one
+    that the config has no place for if its entry says ``optional=True``.
+
     Args:
         cfg: The final config.
         loops: Which of ``train``, ``val`` and ``test`` will run: keys that start with the name of
             another are not checked.
-
-    A path that is None, or inside of a part that is None, is not wanted and not checked.
 
     Raises:
         MissingInputError: If a file is missing; names every one and the commands that make them.
@@ -134,7 +135,12 @@ def check_same_inputs(before: dict[str, str], now: dict[str, str], cfg: Config) 
 
 def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:
     skipped = tuple(f"{loop}_" for loop in {"train", "val", "test"} - set(loops))
-    return [e for e in cfg.get("prerequisites", []) if not e["key"].startswith(skipped)]
+    return [
+        entry
+        for entry in cfg.get("prerequisites", [])
+        if not entry["key"].startswith(skipped)
+        and (not entry.get("optional") or _paths(cfg, entry["key"], optional=True))
+    ]
 
 
 def _identity(path: Path) -> str:

@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.models.captioners import is_captioner, load_captioner, save_captioner
+from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld import ASSETS
 
 FILE = ASSETS / "captioner.safetensors"
@@ -55,6 +58,23 @@ def test_what_goes_in_comes_out(model, tmp_path):
     half = load_captioner(path)
     weight = "decoder.output.weight"
     assert torch.equal(half.state_dict()[weight], model.state_dict()[weight].half().float())
+
+
+def test_a_memory_of_texts_comes_along(model, tmp_path):
+    texts = F.normalize(torch.randn(9, 128, generator=torch.Generator().manual_seed(0)), dim=-1)
+    neck = {"type": "pcm_plugin.GlobalPrefix", "clip_dim": 128, "embed_dims": 128}
+    settings = own_settings() | {"neck": neck | {"memory": "/nowhere"}}
+    built = MODELS.build({**settings, "neck": neck, "vocabulary": model.vocabulary})
+    built.neck.set_memory(texts.half())
+    path = tmp_path / "decap.safetensors"
+    save_captioner(path, built, settings, {"model": f"local-dir:{ASSETS / 'clip'}"})
+    again = load_captioner(path)
+    assert torch.equal(again.neck.memory, texts.half())
+    images = torch.randn(2, 3, 112, 112)
+    expected = built.eval()(global_feats=again.look(images)[1], mode="predict")
+    found = again(images=images, mode="predict")
+    assert [s.pred_caption for s in found] == [s.pred_caption for s in expected]
+    load_weights(built, str(path))
 
 
 def test_a_clip_below_the_files_folder_stays_where_it_is(model, tmp_path):

@@ -56,7 +56,7 @@ class Arm:
 
 
 ARMS = {
-    "text": Arm("text-only (CapDec's noise on the text feature)", (), "pcm_toy_text_only"),
+    "text": Arm("text-only (CapDec's noise on the text feature)", (), "capdec_toy"),
     "base": Arm("base: synthetic pairs, no mix-up, no weights", (NO_MIX, NO_WEIGHT)),
     "mix": Arm("base + mix-up", (NO_WEIGHT,)),
     "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),

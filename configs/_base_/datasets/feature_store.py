@@ -28,7 +28,7 @@ val_cfg = dict()
 test_cfg = dict()
 
 # What tools/train.py and tools/test.py look for before they build anything: where the final config
-# has its path, and what makes it.
+# has its path, and what makes it; optional: necks that have no such setting do without.
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
 _train_store = (
     "python tools/generate.py {captions} --pipeline {pipeline} --dtype float16 --batch-size 16"
@@ -48,8 +48,10 @@ prerequisites = [
         key="model.neck.concepts",
         command="python tools/build_concepts.py --captions {captions}"
         " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}",
+        optional=True,
     ),
-    dict(key="model.neck.clip_head", command=_train_store),
+    dict(key="model.neck.clip_head", command=_train_store, optional=True),
+    dict(key="model.neck.memory", command=_train_store, optional=True),
     dict(key="train_dataloader.dataset.store", command=_train_store),
     dict(
         key="train_dataloader.dataset.pairs",

@@ -18,16 +18,19 @@ test_dataloader = dict(
 )
 
 prerequisites = [
+    dict(key=f"model.neck.{key}", command="make demo", optional=True)
+    for key in ("concepts", "clip_head", "memory")
+]
+prerequisites += [
     dict(key=key, command="make demo")
     for key in (
         "model.vocabulary",
-        "model.neck.concepts",
-        "model.neck.clip_head",
         "train_dataloader.dataset.store",
         "val_dataloader.dataset.store",
         "test_dataloader.dataset.store",
     )
-] + [
+]
+prerequisites += [
     dict(
         key="train_dataloader.dataset.pairs",
         command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",

@@ -2,8 +2,8 @@
 
 The metadata of the file are JSON texts: ``format``, ``model`` (the settings of PCMNet, without what
 is training's), ``vocabulary`` (its words), ``concepts`` (their words; the embeddings are a tensor
-of that name), ``clip`` (open_clip's name, tag of weights and the pooling of patches) and ``about``
-(anything). Reading it builds the package's own modules and nothing else.
+of that name, as a memory of texts is), ``clip`` (open_clip's name, tag of weights and the pooling
+of patches) and ``about`` (anything). Reading it builds the package's own modules and nothing else.
 
 CLIP itself is not in the file but named, as open_clip finds it; ``local-dir:`` folders are meant
 relative to the file.
@@ -27,11 +27,11 @@ from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.registry import MODELS
 
 FORMAT = "pcm_plugin.captioner/1"
-CONCEPTS = "concepts"
-"""The tensor of the concepts' embeddings."""
+BROUGHT = ("concepts", "memory")
+"""Tensors that are no weights: embeddings of the concepts, and of the texts of a memory."""
 # What training needs, and what the file brings itself.
 _LEFT_OUT = ("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg")
-_NECK_LEFT_OUT = ("concepts", "clip_head", "init_cfg")
+_NECK_LEFT_OUT = (*BROUGHT, "clip_head", "init_cfg")
 _LOCAL = "local-dir:"
 _CLIP_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
@@ -70,8 +70,10 @@ def save_captioner(
     _check_types(own, str(path))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     concepts = list(getattr(model.neck, "concept_words", []))
-    if concepts:
-        tensors[CONCEPTS] = model.neck.concepts.detach().cpu().contiguous()
+    for key in BROUGHT:
+        brought = getattr(model.neck, key, None)
+        if brought is not None and len(brought):
+            tensors[key] = brought.detach().cpu().contiguous()
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,9 +154,12 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
             "data_preprocessor": data_preprocessor,
         }
     )
+    brought = {key: tensors.pop(key) for key in BROUGHT if key in tensors}
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    if words:
-        model.neck.set_concepts(words, tensors.pop(CONCEPTS))
+    if "concepts" in brought:
+        model.neck.set_concepts(words, brought["concepts"])
+    if "memory" in brought:
+        model.neck.set_memory(brought["memory"])
     _check_clip(tensors, model, path)
     try:
         model.load_state_dict(tensors)

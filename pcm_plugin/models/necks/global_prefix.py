@@ -1,11 +1,16 @@
-"""The neck of text-only training: one token, from the global feature alone."""
+"""The neck of the text-only relatives: one token, from the global feature alone."""
 
+import os
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.models.functional.concepts import inject_noise
+from pcm_plugin.models.functional.memory import project_onto_memory
 from pcm_plugin.models.layers import Dropout
 from pcm_plugin.models.necks.output import MixupOutput
 from pcm_plugin.registry import MODELS
@@ -15,16 +20,28 @@ from pcm_plugin.registry import MODELS
 class GlobalPrefix(BaseModule):
     """A global CLIP feature as the only token.
 
-    Trained on text features with noise and run on image features, this is CapDec (Nukrai et al.
-    2022) with our captioner behind it: the arm of an ablation that sees no image in training.
+    Trained on text features and run on image features, with our captioner behind it, this is one
+    of two systems that see no image in training:
+
+    - CapDec (Nukrai et al. 2022): noise on the text feature (``noise_var``);
+    - DeCap (Li et al. 2023): no noise, and at inference the image's feature is put together from
+      the texts of the training that are like it (``memory``).
 
     Args:
         clip_dim: Width Dc of CLIP's joint space.
         embed_dims: Model width D. Defaults to 512.
         noise_var: Variance of the Gaussian noise on the feature in training. Defaults to 0.016,
             CapDec's and the released PCM-Net's.
+        memory: Feature store whose captions are the memory. Defaults to None: none. Not part of a
+            checkpoint.
+        memory_temperature: Of the projection onto the memory. Defaults to 0.01, DeCap's.
+        memory_chunk: Texts of the memory at a time. Defaults to 65,536.
         dropout: Of the token. Defaults to 0.5, as PCMMixup's.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
+
+    Raises:
+        FileNotFoundError: If there is no such store.
+        ValueError: If the store is of another width, or has no captions.
     """
 
     def __init__(
@@ -32,6 +49,9 @@ class GlobalPrefix(BaseModule):
         clip_dim: int,
         embed_dims: int = 512,
         noise_var: float = 0.016,
+        memory: str | os.PathLike | None = None,
+        memory_temperature: float = 0.01,
+        memory_chunk: int = 65_536,
         dropout: float = 0.5,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -39,9 +59,34 @@ class GlobalPrefix(BaseModule):
         self.clip_dim = clip_dim
         self.embed_dims = embed_dims
         self.noise_var = noise_var
+        self.memory_temperature = memory_temperature
+        self.memory_chunk = memory_chunk
+        self.memory: Tensor
+        self.register_buffer("memory", torch.zeros(0, clip_dim), persistent=False)
         self.global_proj = nn.Linear(clip_dim, embed_dims)
         self.norm = nn.LayerNorm(embed_dims)
         self.dropout = Dropout(dropout)
+        if memory is not None:
+            store = FeatureStore(memory)
+            every = np.arange(store.num_captions)
+            self.set_memory(store.rows("caption_feats", every, dtype=None))
+
+    def set_memory(self, texts: Tensor) -> None:
+        """Give the texts that image features are put together from.
+
+        Args:
+            texts: (M, Dc) of any floating type, CLIP text embeddings of length 1; kept in their
+                type.
+
+        Raises:
+            ValueError: If there are none, or they are of another width than the neck.
+        """
+        if not len(texts) or texts.shape[1:] != (self.clip_dim,):
+            raise ValueError(
+                f"the memory is {tuple(texts.shape)} but the neck needs (M, clip_dim="
+                f"{self.clip_dim}), at least one text: give the store of a CLIP of this width"
+            )
+        self.memory = texts.to(self.global_proj.weight.device)
 
     def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> MixupOutput:
         """Make the token.
@@ -61,7 +106,12 @@ class GlobalPrefix(BaseModule):
                 f"global_feats are {tuple(global_feats.shape)} but the neck was built for "
                 f"(B, clip_dim={self.clip_dim}): set it to the features' size"
             )
-        feats = inject_noise(global_feats.float(), self.noise_var if self.training else 0.0)
+        feats = global_feats.float()
+        if not self.training and len(self.memory):
+            # DeCap, Sec. 3.3: only images are projected; in training the texts are the memory's.
+            chunks = self.memory.split(self.memory_chunk)
+            feats = project_onto_memory(feats, chunks, self.memory_temperature)
+        feats = inject_noise(feats, self.noise_var if self.training else 0.0)
         token = self.dropout(self.norm(F.relu(self.global_proj(feats)))).unsqueeze(1)
         mask = torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
         return MixupOutput(token, mask)

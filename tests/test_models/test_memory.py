@@ -1,0 +1,65 @@
+"""Projection onto a memory of texts, and DeCap's use of it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pcm_plugin.models import GlobalPrefix
+from pcm_plugin.models.functional.memory import project_onto_memory
+from tests.builders import build_store
+
+
+def unit(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator), dim=-1)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+def test_chunks_give_the_softmax_over_all(chunk, temperature):
+    feats, memory = 3 * unit(4, 8), unit(50, 8, seed=1)
+    weights = (F.normalize(feats, dim=-1) @ memory.T / temperature).softmax(-1)
+    expected = F.normalize(weights @ memory, dim=-1)
+    found = project_onto_memory(feats, memory.split(chunk), temperature)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_low_temperature_finds_the_nearest_text_and_nothing_overflows():
+    memory = unit(30, 8)
+    feats = F.normalize(memory[[4, 9]] + 0.05 * unit(2, 8, seed=2), dim=-1)
+    found = project_onto_memory(feats, memory.split(4), 1e-4)
+    torch.testing.assert_close(found, memory[[4, 9]])
+    half = project_onto_memory(feats, memory.half().split(4), 1e-4)
+    torch.testing.assert_close(half, memory[[4, 9]], atol=1e-3, rtol=1e-3)
+
+
+def test_wrong_use_is_named():
+    with pytest.raises(ValueError, match="temperature=0"):
+        project_onto_memory(unit(1, 4), [unit(2, 4)], 0)
+    with pytest.raises(ValueError, match="memory is empty"):
+        project_onto_memory(unit(1, 4), [], 0.1)
+
+
+def test_decap_projects_images_and_not_its_training_texts(tmp_path):
+    truth = build_store(tmp_path / "store", [["a dog", "the dog"], ["a cat"]])
+    settings = dict(clip_dim=5, embed_dims=6, noise_var=0.0, dropout=0.0)
+    torch.manual_seed(0)
+    decap = GlobalPrefix(memory=tmp_path / "store", memory_temperature=0.1, **settings)
+    plain = GlobalPrefix(**settings)
+    plain.load_state_dict(decap.state_dict())  # the memory is no part of it
+    feats = unit(3, 5)
+    assert torch.equal(decap.train()(None, feats).tokens, plain.train()(None, feats).tokens)
+    seen = decap.eval()(None, feats).tokens
+    memory = truth["caption_feats"].half().float()
+    projected = project_onto_memory(feats, [memory], 0.1)
+    torch.testing.assert_close(seen, plain.eval()(None, projected).tokens)
+    assert not torch.allclose(seen, plain(None, feats).tokens)
+
+
+def test_a_memory_of_another_clip_is_refused(tmp_path):
+    build_store(tmp_path / "store", [["a dog"]])
+    with pytest.raises(ValueError, match=r"the memory is \(1, 5\)"):
+        GlobalPrefix(clip_dim=4, embed_dims=6, memory=tmp_path / "store")
+    build_store(tmp_path / "none", [[]])
+    with pytest.raises(ValueError, match="at least one text"):
+        GlobalPrefix(clip_dim=5, embed_dims=6, memory=tmp_path / "none")
