@@ -66,6 +66,17 @@ def tokenize_by_hand(texts: dict[int, list[str]]) -> dict[int, list[str]]:
     return PTBTokenizer().tokenize({i: [{"caption": t} for t in own] for i, own in texts.items()})
 
 
+def compare_tokens(path: str) -> None:
+    """Hold the tokens of all captions of a file to the Java tokenizer's."""
+    texts = [caption.text for caption in CaptionFile(Path(path), skip_bad=True)]
+    theirs = tokenize_by_hand({i: [text] for i, text in enumerate(texts)})
+    ours = [" ".join(ptb_tokenize(text)) for text in texts]
+    differ = sum(text != theirs[i][0] for i, text in enumerate(ours))
+    print(f"{len(texts):,} captions, {differ} with other tokens than the Java tokenizer gives")
+    if differ:
+        raise SystemExit("the tokens differ")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -79,6 +90,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.captions:
+        if shutil.which("java"):
+            compare_tokens(args.captions)
         texts = read_captions(args.captions, args.images)
     else:
         texts = sentences(args.images, args.references + 1)

@@ -21,6 +21,7 @@ from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.visualization import captions_page, contact_sheet, save_sheet
 
 BATCH = 32
+MOST_DRAWN = 200
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,6 +61,19 @@ def search_of(args: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
+def write(args: argparse.Namespace, rows: list, entries: list, grid: tuple[int, int]) -> None:
+    """Write the files that the command line asks for."""
+    if args.out and rows:
+        write_json(Path(args.out), rows)
+    if args.sheet and entries:
+        save_sheet(contact_sheet(entries, grid), args.sheet)
+    if args.html and entries:
+        page = captions_page(entries, grid, f"Captions by {Path(args.weights).name}")
+        write_bytes(Path(args.html), page.encode())
+    if len(entries) == MOST_DRAWN < len(rows):
+        print(f"sheet and page show the first {MOST_DRAWN} of {len(rows):,} images")
+
+
 def main() -> None:
     """Run the command."""
     args = parse_args()
@@ -72,22 +86,19 @@ def main() -> None:
             args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
         )
         found = inferencer.stream(args.images, args.batch_size, skip_broken=True, **search_of(args))
-        for image, sample in found:
-            if image is None:
-                rows.append(sample)
-                tqdm.write(f"left out: {sample['error']}", sys.stderr)
-                continue
-            rows.append(inferencer.describe(sample))
-            tqdm.write(f"{rows[-1]['image']}\t{rows[-1]['caption']}")
-            if args.sheet or args.html:
-                entries.append(inferencer.sheet_entry(image, sample))
-        if args.out:
-            write_json(Path(args.out), rows)
-        if args.sheet and entries:
-            save_sheet(contact_sheet(entries, inferencer.grid), args.sheet)
-        if args.html and entries:
-            page = captions_page(entries, inferencer.grid, f"Captions by {Path(args.weights).name}")
-            write_bytes(Path(args.html), page.encode())
+        try:
+            for image, sample in found:
+                if image is None:
+                    rows.append(sample)
+                    tqdm.write(f"left out: {sample['error']}", sys.stderr)
+                    continue
+                rows.append(inferencer.describe(sample))
+                tqdm.write(f"{rows[-1]['image']}\t{rows[-1]['caption']}")
+                if (args.sheet or args.html) and len(entries) < MOST_DRAWN:
+                    entries.append(inferencer.sheet_entry(image, sample))
+        finally:
+            # What was captioned before an interruption is not lost.
+            write(args, rows, entries, inferencer.grid)
     broken = sum("error" in row for row in rows)
     if broken:
         sys.exit(f"{broken} of {len(rows)} images could not be read")

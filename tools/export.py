@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.command_line import add_config_options
-from pcm_plugin.engine.inputs import check_inputs
+from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
 from pcm_plugin.models.captioners import save_captioner
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.registry import MODELS
@@ -38,16 +38,13 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options or {})
         if cfg.get("clip") is None:
             raise ValueError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
-        neck = cfg.model.get("neck") or {}
-        if "clip_head" in neck:
-            # The weights bring it; its file is only there to begin a training.
-            neck["clip_head"] = None
+        forget_clip_head(cfg)
         check_inputs(cfg, ())
-        cfg.model.backbone = None
-        model = MODELS.build(cfg.model)
+        settings = cfg.model.to_dict()
+        # The CLIP is not needed to write its name.
+        model = MODELS.build({**settings, "backbone": None, "rerank": 0.0})
         load_weights(model, args.checkpoint)
         about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
-        settings = cfg.model.to_dict()
         save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
     print(

@@ -28,7 +28,7 @@ from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.pairs import pairs_of
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
-from pcm_plugin.engine.inputs import check_inputs
+from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.registry import MODELS
@@ -68,7 +68,8 @@ def parse_args() -> argparse.Namespace:
 
 def find_config(args: argparse.Namespace) -> Config:
     """The config of the run."""
-    found = [args.config] if args.config else sorted(args.work_dir.glob("*.py"))
+    own = sorted(args.work_dir.glob("*.py"), key=lambda path: path.stat().st_mtime)
+    found = [args.config] if args.config else own
     if not found:
         raise FileNotFoundError(f"{args.work_dir} holds no config: name it with --config")
     return Config.fromfile(found[-1])
@@ -100,7 +101,9 @@ def caption(cfg: Config, split: str, checkpoint: Path, device: str) -> tuple[Any
         metric.process(None, samples)
         metric.evaluate(len(samples))
         rows = {str(row["image_id"]): row["CIDEr"] for row in json.loads(file.read_text())}
-    return model, [(sample, rows[str(sample.image_id)]) for sample in samples]
+    scored = [(sample, rows.get(str(sample.image_id))) for sample in samples]
+    # Images without references have no score.
+    return model, [(sample, cider) for sample, cider in scored if cider is not None]
 
 
 def draw_samples(
@@ -118,15 +121,14 @@ def draw_samples(
     chosen = [scored[i] for i in choose_samples([cider for _, cider in scored], args.count)]
     found = []
     for sample, cider in chosen:
-        file = Path(root or "") / names[sample.image_id]
-        if root is not None and file.is_file():
-            image = read_image(file)
+        try:
+            image = read_image(Path(root or "nowhere") / names[sample.image_id])
             image.thumbnail((SHOWN, SHOWN))
-        else:
+        except (OSError, ValueError):
             image = Image.new("RGB", (SHOWN // 2, SHOWN // 2), GREY)
             notes.append(
-                "Images of the samples are grey where their files are not there: name their folder "
-                "with --images."
+                "Images of the samples are grey where their files cannot be read: name their "
+                "folder with --images."
             )
         concepts, patches = sample_concepts(sample, words)
         entry = SheetEntry(
@@ -144,22 +146,23 @@ def draw_pairs(
     store = FeatureStore(dataset.store)
     pairs = pairs_of(store, dataset.get("pairs"))
     order = np.argsort(pairs.clip_score, kind="stable")
+    lowest = dataset.get("min_clip_score")
+    if lowest is not None:
+        order = order[pairs.clip_score[order] >= lowest]
     folder = args.train_images or Path(cfg.get("root", ".")) / "synthetic"
     ends = []
     for numbers in (order[: args.count], order[::-1][: args.count]):
         images = [int(pairs.image[p]) for p in numbers]
-        if folder.is_dir():
+        try:
             pictures = pictures_of(store, images, folder)
-        else:
+        except (OSError, ValueError) as error:
             pictures = [Image.new("RGB", (SHOWN // 2, SHOWN // 2), GREY)] * len(images)
-            notes.append(
-                f"Training images are grey: there is no {folder}; name it with --train-images."
-            )
+            notes.append(f"Training images are grey (--train-images names their folder): {error}")
         rows = zip(pictures, numbers, strict=True)
         ends.append(
             [Pair(i, store.caption(int(pairs.caption[p])), pairs.clip_score[p]) for i, p in rows]
         )
-    return pairs.clip_score, ends[0], ends[1]
+    return pairs.clip_score[order], ends[0], ends[1]
 
 
 def main() -> None:
@@ -170,15 +173,19 @@ def main() -> None:
     with plain_errors():
         run = read_run(args.work_dir)
         cfg, checkpoint = find_config(args), find_checkpoint(args)
-        split = args.split or ("test" if cfg.get("test_dataloader") else "val")
-        if cfg.get(f"{split}_dataloader") is None:
-            raise ValueError(f"the run has no {split} split")
-        if "clip_head" in cfg.model.neck:
-            cfg.model.neck.clip_head = None
-        check_inputs(cfg, ("train", split))
+        there = [s for s in ("test", "val") if cfg.get(f"{s}_dataloader") is not None]
+        if args.split and args.split not in there:
+            raise ValueError(f"the run has no {args.split} split")
+        split = args.split or next(iter(there), None)
+        forget_clip_head(cfg)
+        check_inputs(cfg, ("train", *([split] if split else [])))
         notes: list[str] = []
         clip_scores, low, high = draw_pairs(cfg, args, notes)
-        samples = draw_samples(cfg, split, checkpoint, args, notes)
+        samples: list[Scored] = []
+        if split:
+            samples = draw_samples(cfg, split, checkpoint, args, notes)
+        else:
+            notes.append("No captions are shown: the run has no real images.")
         side = round(cfg.model.neck.get("num_patches", 1) ** 0.5)
         text = report_page(
             f"{args.work_dir.resolve().name}: {checkpoint.name}",

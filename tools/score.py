@@ -91,6 +91,8 @@ def score(args: argparse.Namespace) -> dict[str, float]:
             f"no image of {args.predictions} is in {args.references}: ids are like {some!r} in "
             f"the one and like {other!r} in the other"
         )
+    if len({found[i] for i in scored}) < len(scored):
+        raise ValueError(f"several ids of {args.predictions} are one image of {args.references}")
     absent = len(metric.references.keys() - found.values())
     if absent:
         print(f"{absent} of {len(metric.references)} images with references have no caption")

@@ -20,7 +20,8 @@ randomness = dict(seed=1234)
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
+    # Two hours: the first process scores while the others wait, and SPICE takes its time.
+    dist_cfg=dict(backend="nccl", timeout=7200),
 )
 log_level = "INFO"
 load_from = None

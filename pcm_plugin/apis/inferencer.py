@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.datasets.images import read_image
+from pcm_plugin.datasets.images import as_rgb, read_image
 from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.inputs import forget_clip_head
 from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -224,16 +224,16 @@ def _build(
 ) -> PCMNet:
     if model is None and weights is None:
         raise ValueError("give weights=FILE of tools/export.py, or a model's name")
-    # A name has no ending, a file has one.
-    if isinstance(model, str) and not Path(model).suffix:
+    if isinstance(model, str | os.PathLike) and Path(model).suffix in ("", ".safetensors"):
         if weights is not None:
-            raise ValueError(f"model={model!r} brings its weights: drop weights=")
+            raise ValueError(f"model={str(model)!r} brings its weights: drop weights=")
         model, weights = None, model
     if model is None:
         assert weights is not None
         path = Path(weights)
+        # A name has no ending, a file has one.
         if not path.suffix and not path.exists():
-            path = find_weights(path.name)
+            path = find_weights(str(weights))
         if path.is_file() and not is_captioner(path):
             raise ValueError(
                 f"{path} does not know its config: give the config too, or make a captioner's "
@@ -260,6 +260,7 @@ def build_with_clip(cfg: Config) -> PCMNet:
     Raises:
         ValueError: If it names no CLIP.
     """
+    forget_clip_head(cfg)
     settings = dict(cfg.model)
     if settings.get("backbone") is None:
         if cfg.get("clip") is None:
@@ -270,9 +271,6 @@ def build_with_clip(cfg: Config) -> PCMNet:
             "pretrained": cfg.clip.get("pretrained"),
             "pool": cfg.clip.get("pool", 1),
         }
-    if "clip_head" in settings.get("neck", {}):
-        # The weights bring it; its file is only there to begin a training.
-        settings["neck"] = {**settings["neck"], "clip_head": None}
     return MODELS.build(settings)
 
 
@@ -281,9 +279,10 @@ def _count(inputs: Any) -> int | None:
         return len(all_images(Path(inputs))) if Path(inputs).is_dir() else 1
     if isinstance(inputs, np.ndarray | Image.Image | Tensor):
         return 1
-    with suppress(TypeError):
-        return len(inputs)
-    return None
+    try:
+        return sum(_count(item) or 0 for item in inputs) if len(inputs) else 0
+    except TypeError:  # a generator: nobody knows
+        return None
 
 
 def _expand(inputs: Any) -> Iterator[Any]:
@@ -297,7 +296,7 @@ def _expand(inputs: Any) -> Iterator[Any]:
         if not found:
             raise FileNotFoundError(f"{path} holds no images")
         yield from (path / image.file_name for image in found)
-    elif isinstance(inputs, np.ndarray | Image.Image) or not isinstance(inputs, Iterable):
+    elif isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
         yield inputs
     else:
         for item in inputs:
@@ -313,7 +312,7 @@ def _open(number: int, item: Any, skip_broken: bool = False) -> _Input | dict[st
         if is_file:
             return _Input(name, read_image(item))
         if isinstance(item, Image.Image):
-            return _Input(name, item.convert("RGB"))
+            return _Input(name, as_rgb(item))
         if not isinstance(item, np.ndarray):
             raise TypeError(
                 f"input {number} is a {type(item).__name__}: give files, folders, uint8 arrays or "

@@ -95,7 +95,8 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file through :func:`replacing`."""
+    """Write a small file through :func:`replacing`; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data)
 

@@ -15,7 +15,7 @@ from pcm_plugin.plain_errors import plain_errors
 
 from .checkpoints import use_safe_loading
 from .distributed import start_cpu_group
-from .inputs import check_features, check_inputs
+from .inputs import check_features, check_inputs, forget_clip_head
 
 
 class _CfgOptions(DictAction):
@@ -75,10 +75,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         sys.exit(f"config {args.config} does not exist")
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
-    neck = cfg.get("model", {}).get("neck") or {}
-    if "train" not in loops and "clip_head" in neck:
-        # A checkpoint holds the head; its file is only there to begin a training.
-        neck["clip_head"] = None
+    if "train" not in loops:
+        forget_clip_head(cfg)
     with plain_errors():
         check_inputs(cfg, loops)
         check_features(cfg, loops)

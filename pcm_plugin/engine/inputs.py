@@ -57,6 +57,17 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         raise MissingInputError("\n".join(lines).rstrip())
 
 
+def forget_clip_head(cfg: Config) -> None:
+    """Do without the file of CLIP's image head: weights bring it, and it only begins a training.
+
+    Args:
+        cfg: The config, changed.
+    """
+    neck = cfg.get("model", {}).get("neck") or {}
+    if "clip_head" in neck:
+        neck["clip_head"] = None
+
+
 def check_features(cfg: Config, loops: Iterable[str]) -> None:
     """Check that feature stores are whole and that one CLIP made them and the concepts.
 

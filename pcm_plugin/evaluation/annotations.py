@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 from pcm_plugin.datasets.coco import coco_id
 from pcm_plugin.synthesis.captions import CaptionFile
+
+_COCO_FILE = re.compile(r"COCO_\w+_0*(\d+)")
 
 
 def image_key(image_id: Any) -> str:
@@ -20,7 +23,8 @@ def find_image(image_id: Any, known: Mapping[str, Any]) -> str | None:
     """The key of an image among known ones.
 
     An id that is a file, ``'images/a.jpg'``, also stands for the image that is called by its name
-    without the ending, ``'a'``, or by its number, as in ``'COCO_val2014_000000000042.jpg'``.
+    without the ending, ``'a'``; one of COCO's files, ``'COCO_val2014_000000000042.jpg'``, for the
+    image of its number.
 
     Args:
         image_id: Any id.
@@ -32,8 +36,8 @@ def find_image(image_id: Any, known: Mapping[str, Any]) -> str | None:
     key = image_key(image_id)
     name = key.replace("\\", "/").rpartition("/")[2]
     stem = name.rpartition(".")[0] or name
-    digits = stem.rpartition("_")[2]
-    number = str(int(digits)) if digits.isdecimal() else ""
+    numbered = _COCO_FILE.fullmatch(stem)
+    number = numbered[1] if numbered else ""
     return next((k for k in (key, name, stem, number) if k in known), None)
 
 
@@ -94,13 +98,15 @@ def read_predictions(path: str | os.PathLike) -> dict[Any, str]:
     if not isinstance(rows, list) or not rows:
         raise ValueError(wanted)
     found: dict[Any, str] = {}
+    keys: set[str] = set()
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("caption"), str):
             raise ValueError(f"{wanted}, but entry {index} is {str(row)[:80]}")
         if not isinstance(row.get("image_id"), int | str):
             raise ValueError(f"{wanted}, but entry {index} has no image_id")
-        if row["image_id"] in found:
+        if image_key(row["image_id"]) in keys:
             raise ValueError(f"{path}: image {row['image_id']!r} has two captions")
+        keys.add(image_key(row["image_id"]))
         found[row["image_id"]] = row["caption"]
     return found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.device import get_device
 from mmengine.dist import (
     all_gather_object,
     broadcast_object_list,
@@ -156,7 +157,7 @@ class CaptionMetric(BaseMetric):
     @cached_property
     def clip(self) -> Any:
         """The CLIP of CLIPScore."""
-        return MODELS.build(self._clip_config).eval()
+        return MODELS.build(self._clip_config).eval().to(get_device())
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
         """Keep what is needed of a batch.
@@ -228,7 +229,7 @@ class CaptionMetric(BaseMetric):
         if self.outfile is not None:
             written = by_image.values() if self.references is None else images
             rows = coco_results((image.image_id, image.caption) for image in written)
-            _attempt(f"outfile {self.outfile}", _write, self.outfile, rows)
+            _attempt(f"outfile {self.outfile}", write_json, self.outfile, rows)
         if len(images) < len(by_image):
             where = "" if self.reference_file is None else f" in {self.reference_file.path}"
             _log(
@@ -250,7 +251,7 @@ class CaptionMetric(BaseMetric):
             found.each.update(scores.each)
         if self.per_image is not None:
             rows = [self._row(image, i, found.each) for i, image in enumerate(images)]
-            _attempt(f"per_image {self.per_image}", _write, self.per_image, rows)
+            _attempt(f"per_image {self.per_image}", write_json, self.per_image, rows)
         return found.total
 
     def _kept(self, data_batch: Any, data_samples: Sequence[Any]) -> list[CaptionedImage]:
@@ -278,10 +279,10 @@ class CaptionMetric(BaseMetric):
     def _embedded(self, data_batch: Any) -> torch.Tensor:
         batch = data_batch if isinstance(data_batch, Mapping) else {}
         if batch.get("global_feats") is not None:
-            feats = batch["global_feats"]
-            return (torch.stack(list(feats)) if isinstance(feats, list) else feats).float().cpu()
+            return torch.stack(list(batch["global_feats"])).float().cpu()
         if batch.get("images") is not None:
-            return self.clip(torch.as_tensor(batch["images"]))[1].float().cpu()
+            pixels = torch.stack(list(batch["images"])).to(get_device())
+            return self.clip(pixels)[1].float().cpu()
         raise ValueError(
             f"CLIPScore needs global_feats or images in the batch, which has {sorted(batch)}"
         )
@@ -321,11 +322,6 @@ def _attempt(what: str, function: Callable, *args: Any) -> Any:
     except Exception as error:
         _log(f"{what} failed: {_text(error)}", logging.ERROR)
         return None
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, rows)
 
 
 def _text(error: Exception) -> str:

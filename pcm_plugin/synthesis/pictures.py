@@ -57,7 +57,9 @@ def _generated(store: FeatureStore, ids: dict[int, str], folder: Path) -> dict[i
         # Generated images and their features lie in shards of one name.
         for image in source.read(shards[name]) if name in shards else ():
             if image.image_id in own:
-                found[own[image.image_id]] = read_image(io.BytesIO(image.data()))
+                found[own.pop(image.image_id)] = read_image(io.BytesIO(image.data()))
+            if not own:
+                break
     absent = ids.keys() - found.keys()
     if absent:
         raise ValueError(

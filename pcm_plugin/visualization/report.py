@@ -63,6 +63,7 @@ def read_run(work_dir: Path) -> Run:
 
     Raises:
         FileNotFoundError: If there are no such files.
+        ValueError: If a file of scores is damaged.
     """
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     if not files:
@@ -78,7 +79,10 @@ def read_run(work_dir: Path) -> Run:
             (train if "loss" in row else scores)[step] = row
     tests = {}
     for file in sorted(work_dir.rglob("metrics.json")):
-        metrics = json.loads(file.read_text()).get("metrics", {})
+        try:
+            metrics = json.loads(file.read_text())["metrics"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{file} holds no scores: test again, or remove it") from None
         tests[str(file.parent.relative_to(work_dir))] = metrics
     return Run([train[s] for s in sorted(train)], [scores[s] for s in sorted(scores)], tests)
 
@@ -174,7 +178,8 @@ def _score_table(run: Run, best: str) -> str:
     epoch = _epoch_of(best)
     on_validation = [row for row in run.scores if row.get("step") == epoch]
     if on_validation:
-        rows = {f"validation, epoch {epoch}": on_validation[0]} | rows
+        unit = "iteration" if "_iter_" in f"_{best}" else "epoch"
+        rows = {f"validation, {unit} {epoch}": on_validation[0]} | rows
     names: list[str] = []
     for row in rows.values():
         names += [key for key in row if "/" in key and key not in names]
@@ -208,4 +213,4 @@ def _score_chart(run: Run) -> str:
     # CIDEr and CIDEr-D are one line.
     if series.get("CIDEr") == series.get("CIDEr-D"):
         series.pop("CIDEr-D", None)
-    return charts.curves(series, "epoch", "score on validation")
+    return charts.curves(series, "validated at", "score on validation")

@@ -144,6 +144,8 @@ def test_cameras_pictures_stand_upright(inferencer, folder, tmp_path):
         exif[0x0112] = 6  # turned to the left: to be shown turned to the right
         image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     assert captions(inferencer(tmp_path / "turned.png")) == upright
+    with Image.open(tmp_path / "turned.png") as image:
+        assert captions(inferencer(image)) == upright
 
 
 def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
@@ -160,6 +162,7 @@ def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
         (np.zeros((4, 4, 3)), ValueError, "float64: give"),
         (np.zeros((4, 4, 7), np.uint8), ValueError, r"\(4, 4, 7\)"),
         (3, TypeError, "is a int"),
+        (torch.zeros(3, 4, 4), TypeError, "is a Tensor"),
     ):
         with pytest.raises(kind, match=message):
             inferencer(inputs)
@@ -197,7 +200,7 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
     pictures.mkdir()
     for file in list(folder.iterdir())[:2]:
         (pictures / file.name).write_bytes(file.read_bytes())
-    out, sheet, page = (tmp_path / name for name in ("c.json", "s.png", "p.html"))
+    out, sheet, page = (tmp_path / "new" / name for name in ("c.json", "s.png", "p.html"))
     command = [NAME, pictures, "--captions", 2, "--out", out, "--sheet", sheet, "--html", page]
     result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output
@@ -211,11 +214,13 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
         assert drawn.width > 1000
     assert page.read_text().count('<div class="card">') == 2
     (pictures / "broken.jpg").write_bytes(b"no")
-    result = run("caption.py", NAME, pictures, log=tmp_path / "log", launcher=False)
+    result = run("caption.py", NAME, pictures, "--out", out, log=tmp_path / "log", launcher=False)
     assert result.code == 1
+    assert len(json.loads(out.read_text())) == 3
     assert "1 of 3 images could not be read" in result.output
     assert expected[0]["caption"] in result.output
     for wrong, message in (
+        ([tmp_path / "deep" / NAME, pictures], "no model is called"),
         ([NAME, tmp_path / "nowhere"], "no such file or folder"),
         (["pcm-net_moon", pictures], "no model is called"),
         ([tmp_path / "no.safetensors", pictures], "no captioner at"),
@@ -247,6 +252,7 @@ def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path)
     options = ["model.vocabulary", "model.neck.concepts", "clip.model"]
     values = [cfg.model.vocabulary, cfg.model.neck.concepts, cfg.clip.model]
     changes = [f"{key}={value}" for key, value in zip(options, values, strict=True)]
+    changes.append("model.rerank=1.5")
     out = tmp_path / "away" / "captioner.safetensors"
     command = ["configs/pcm_toy.py", tmp_path / "best.pth", "--out", out]
     result = run(
@@ -256,5 +262,6 @@ def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path)
     moved = (tmp_path / "away").rename(tmp_path / "moved")
     for name in ("vocabulary.txt", "c.safetensors", "best.pth"):
         (tmp_path / name).unlink()
-    own = CaptionInferencer(weights=moved / out.name, device="cpu", show_progress=False)
-    assert captions(own(folder)) == captions(inferencer(folder))
+    own = CaptionInferencer(moved / out.name, device="cpu", show_progress=False)
+    assert own.model.search.rerank == 1.5
+    assert captions(own(folder, rerank=0.0)) == captions(inferencer(folder))

@@ -1,3 +1,6 @@
+import contextlib
+import json
+
 import open_clip
 import pytest
 import torch
@@ -140,3 +143,22 @@ def test_weights_trained_with_the_other_activation_are_refused(monkeypatch):
     monkeypatch.setattr(open_clip, "create_model_and_transforms", warn)
     with pytest.raises(ValueError, match="-quickgelu"):
         OpenCLIPBackbone("ViT-B-32", "openai")
+
+
+def test_code_that_lies_beside_a_clip_is_not_run(tmp_path):
+    name = build_clip(tmp_path / "clip")
+    folder, ran = tmp_path / "clip", tmp_path / "ran"
+    (folder / "tok.py").write_text(
+        f"from transformers import PreTrainedTokenizerFast\nopen({str(ran)!r}, 'w').close()\n"
+        "class Tok(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"]["trust_remote_code"] = True
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer |= {"tokenizer_class": "Tok", "auto_map": {"AutoTokenizer": [None, "tok.Tok"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    backbone = OpenCLIPBackbone(name)
+    with contextlib.suppress(ValueError):
+        backbone.encode_text(["a dog"])
+    assert not ran.exists()

@@ -1,6 +1,7 @@
 """A captioner in one file: what goes in comes out, and nothing that a file says is run."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,9 +78,17 @@ def test_a_memory_of_texts_comes_along(model, tmp_path):
     load_weights(built, str(path))
 
 
-def test_a_clip_below_the_files_folder_stays_where_it_is(model, tmp_path):
+def test_a_clip_travels_with_the_file(model, tmp_path):
+    # One beside the file is left there.
     assert json.loads(settings_of(FILE)["clip"])["model"] == "local-dir:clip"
     assert not list(ASSETS.glob("*.clip"))
+    # One that lies deeper is not.
+    shutil.copytree(ASSETS / "clip", tmp_path / "deep" / "clip")
+    clip = {"model": f"local-dir:{tmp_path / 'deep' / 'clip'}"}
+    save_captioner(tmp_path / "captioner.safetensors", model, own_settings(), clip)
+    assert json.loads(settings_of(tmp_path / "captioner.safetensors")["clip"])["model"] == (
+        "local-dir:captioner.clip"
+    )
     save_captioner(tmp_path / "c.safetensors", model, own_settings(), {"model": "ViT-B-32"})
     assert json.loads(settings_of(tmp_path / "c.safetensors")["clip"])["model"] == "ViT-B-32"
 
@@ -136,6 +145,12 @@ def test_wrong_files_are_named(model, tmp_path):
     small["decoder"]["num_layers"] = 1
     with pytest.raises(ValueError, match="does not fit its own settings"):
         load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(small)))
+    named = {"model": "ViT-B-32", "pretrained": "../evil.bin", "pool": 1}
+    with pytest.raises(ValueError, match="names a file as CLIP's weights"):
+        load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(named)))
+    own = {"model": "ViT-B-32", "pretrained": str(FILE)}
+    with pytest.raises(ValueError, match="would not come along"):
+        save_captioner(tmp_path / "c.safetensors", model, own_settings(), own)
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "open_clip_model.bin").touch()
     with pytest.raises(ValueError, match=r"no \.safetensors weights"):

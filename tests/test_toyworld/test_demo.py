@@ -66,12 +66,12 @@ def test_the_demo_leaves_a_report_and_a_captioner(demo, tmp_path):
     assert page.count("<svg") == 3
     assert "grey" not in page
     assert "test/pcm_toy_town2country" in page
-    with open_browser(tmp_path) as browser:
-        check_page(browser, work / "report.html")
     inferencer = CaptionInferencer(weights=work / "captioner.safetensors", device="cpu")
     file = folder / "data/toy/town/images/town_test_00000.png"
     caption = inferencer(file)["predictions"][0]["caption"]
     assert f"town_test_00000: {caption}\n" in said
+    with open_browser(tmp_path) as browser:
+        check_page(browser, work / "report.html")
 
 
 def test_the_demo_reuses_what_is_there_and_makes_what_is_not(demo):

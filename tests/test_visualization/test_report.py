@@ -70,6 +70,12 @@ def test_a_folder_without_a_training_is_named(tmp_path):
         read_run(tmp_path)
 
 
+def test_a_damaged_file_of_scores_is_named(work):
+    (work / "test" / "town" / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json holds no scores"):
+        read_run(work)
+
+
 def test_samples_are_the_best_the_median_and_the_worst():
     scores = [30, 10, 90, 50, 70, 20, 60, 80, 40]
     assert choose_samples(scores, 2) == [2, 7, 6, 3, 5, 1]

@@ -103,7 +103,11 @@ class OpenCLIPBackbone(BaseModule):
         """open_clip's tokenizer of this model."""
         from open_clip import get_tokenizer
 
-        return get_tokenizer(self.model_name)
+        try:
+            # A CLIP's config may ask transformers to run code that lies beside it.
+            return get_tokenizer(self.model_name, trust_remote_code=False)
+        except TypeError:  # open_clip's own tokenizers know no such setting
+            return get_tokenizer(self.model_name)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -46,8 +46,8 @@ def save_captioner(
 ) -> None:
     """Write a captioner to one file.
 
-    A CLIP in a local folder that is not below the file's own folder is copied beside the file, to
-    ``NAME.clip``.
+    A CLIP in a local folder is copied beside the file, to ``NAME.clip``, unless it lies there
+    already; the two travel together.
 
     Args:
         path: File to write, ``.safetensors``; its folder is made.
@@ -60,8 +60,8 @@ def save_captioner(
 
     Raises:
         FileNotFoundError: If CLIP's folder is not there.
-        ValueError: If the file has another ending, the model holds modules of other packages, or
-            CLIP's folder has no safetensors.
+        ValueError: If the file has another ending, the model holds modules of other packages,
+            CLIP's folder has no safetensors, or its weights are a file of their own.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -76,6 +76,11 @@ def save_captioner(
             tensors[key] = brought.detach().cpu().contiguous()
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    if clip.get("pretrained") and Path(clip["pretrained"]).is_file():
+        raise ValueError(
+            f"CLIP's weights are the file {clip['pretrained']}, which would not come along: make a "
+            "folder of it, with open_clip_config.json and .safetensors, and name that local-dir:"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     facts = {
         "model": own,
@@ -136,6 +141,8 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
     settings, clip = _portable(facts["model"]), facts["clip"]
+    if clip["pretrained"] and ("/" in clip["pretrained"] or "\\" in clip["pretrained"]):
+        raise ValueError(f"{path} names a file as CLIP's weights, {clip['pretrained']!r}")
     _check_types(settings, str(path))
     name = clip["model"]
     if name.startswith(_LOCAL):
@@ -198,8 +205,6 @@ def _bring_clip(name: str, path: Path) -> str:
     if not name.startswith(_LOCAL):
         return name
     folder, home = Path(name.removeprefix(_LOCAL)).resolve(), path.parent.resolve()
-    if folder.is_relative_to(home):
-        return f"{_LOCAL}{folder.relative_to(home)}"
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder of CLIP at {folder}")
     files = sorted(file for pattern in _CLIP_FILES for file in folder.glob(pattern))
@@ -207,6 +212,8 @@ def _bring_clip(name: str, path: Path) -> str:
         raise ValueError(
             f"{folder} has no .safetensors weights: save CLIP so, since a captioner is given away"
         )
+    if folder.parent == home:
+        return f"{_LOCAL}{folder.name}"
     beside = path.with_suffix(".clip")
     beside.mkdir(exist_ok=True)
     for file in files:
