@@ -35,6 +35,11 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest: at the end it would keep one worker busy and the others waiting."""
+    items.sort(key=lambda item: "test_demo.py" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def write_inputs(tmp_path_factory):
     """A function that writes the inputs of a config and returns the settings that name them."""
