@@ -12,8 +12,10 @@ are references. The scores of both must agree to 1e-9. The last line is JSON.
 import argparse
 import contextlib
 import io
+import itertools
 import random
 import shutil
+import string
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +38,8 @@ BY_HAND = {"BLEU": Bleu, "ROUGE-L": Rouge, "CIDEr": Cider, "METEOR": Meteor}
 def sentences(images: int, each: int) -> list[list[str]]:
     """So many of 8 to 14 words, drawn as words of a language are: few often, many seldom."""
     generator = random.Random(0)
-    words = [f"word{i}" for i in range(10_200)]
+    letters = string.ascii_lowercase
+    words = ["".join(w) for w in itertools.islice(itertools.product(letters, repeat=4), 10_200)]
     odds = [1 / (i + 10) for i in range(len(words))]
     lengths = [[generator.randint(8, 14) for _ in range(each)] for _ in range(images)]
     return [[" ".join(generator.choices(words, odds, k=n)) for n in own] for own in lengths]

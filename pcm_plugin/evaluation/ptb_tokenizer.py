@@ -57,8 +57,9 @@ def ptb_tokenize(caption: str) -> list[str]:
 
 def _lex(text: str) -> Iterator[str]:
     """All tokens of a line, punctuation too, in lower case."""
-    place = 0
-    while place < len(text):
+    # Of the line feed at the end alone no token is made.
+    place, end = 0, len(text) - 1
+    while place < end:
         if chunk := _CHUNK.match(text, place):
             yield from _remembered(chunk[1])
             place = chunk.end()
