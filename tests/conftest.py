@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from pcm_plugin.datasets.feature_store import CLIP_HEAD
 from pcm_plugin.datasets.vocabulary import Vocabulary
@@ -38,6 +39,15 @@ TINY = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest: at the end it would keep one worker busy and the others waiting."""
     items.sort(key=lambda item: "test_demo.py" not in item.nodeid)
+
+
+@pytest.fixture
+def logged(caplog):
+    """What MMEngine's logger says."""
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Captions for one's own images."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,14 +113,10 @@ class CaptionInferencer(BaseInferencer):
         predictions: list[Any] = []
         pictures: list[Image.Image] = []
         for image, found in self.stream(inputs, batch_size, **kwargs):
-            if isinstance(found, dict) or return_datasamples:
-                predictions.append(found)
-            else:
-                predictions.append(self.describe(found))
+            predictions.append(found)
             if draw and image is not None:
-                entry = self.sheet_entry(image, found)
-                pictures.append(contact_sheet([entry], self.grid, columns=1))
-        return {"predictions": predictions, "visualization": pictures}
+                pictures += self.visualize([image], [found])
+        return self.postprocess(predictions, pictures, return_datasamples)
 
     def stream(
         self, inputs: Any, batch_size: int = 32, **kwargs: Any
@@ -134,10 +130,8 @@ class CaptionInferencer(BaseInferencer):
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
         search = self.model.search._replace(**searching).check()
-        items = enumerate(_expand(inputs))
         with tqdm(total=_count(inputs), desc="images", disable=not self.show_progress) as bar:
-            while batch := list(islice(items, batch_size)):
-                opened = [_open(i, item, **reading) for i, item in batch]
+            for opened in self.preprocess(inputs, batch_size, **reading):
                 images = [entry.image for entry in opened if isinstance(entry, _Input)]
                 samples = iter(self.forward(images, search=search))
                 for entry in opened:
@@ -147,7 +141,25 @@ class CaptionInferencer(BaseInferencer):
                     sample = next(samples)
                     sample.set_metainfo({"img_path": entry.name})
                     yield entry.image, sample
-                bar.update(len(batch))
+                bar.update(len(opened))
+
+    def preprocess(
+        self, inputs: Any, batch_size: int = 32, skip_broken: bool = False
+    ) -> Iterator[list[Any]]:
+        """Open images, a batch at a time.
+
+        Args:
+            inputs: See :meth:`__call__`.
+            batch_size: Images at a time. Defaults to 32.
+            skip_broken: See :meth:`__call__`. Defaults to False.
+
+        Yields:
+            For each image of a batch a pair of name and RGB image, or a dict of ``image`` and
+            ``error``.
+        """
+        items = enumerate(_expand(inputs))
+        while batch := list(islice(items, batch_size)):
+            yield [_open(i, item, skip_broken) for i, item in batch]
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[Image.Image], **kwargs: Any) -> list[DataSample]:
@@ -160,7 +172,7 @@ class CaptionInferencer(BaseInferencer):
         if not inputs:
             return []
         device = next(self.model.parameters()).device
-        pixels = torch.stack([self.backbone.preprocess(image) for image in inputs])
+        pixels = torch.stack([self._init_pipeline()(image) for image in inputs])
         patch_feats, global_feats = self.model.look(pixels.to(device))
         memory, mixed = self.model.encode(patch_feats, global_feats)
         return self.model.predict(
@@ -212,11 +224,32 @@ class CaptionInferencer(BaseInferencer):
         """Rows and columns of the patches."""
         return self.backbone.grid
 
-    def preprocess(self, *args: Any, **kwargs: Any) -> Any:
-        """Not used: :meth:`stream` reads images as they are needed."""
-        raise NotImplementedError
+    def visualize(
+        self, inputs: list[Image.Image], preds: list[DataSample], show: bool = False, **_: Any
+    ) -> list[Image.Image]:
+        """Draw images with their captions, concepts and mixed patches.
 
-    visualize = postprocess = _init_pipeline = preprocess
+        Args:
+            inputs: n images.
+            preds: Their data samples.
+            show: Whether to open them in the system's viewer. Defaults to False.
+        """
+        pairs = zip(inputs, preds, strict=True)
+        drawn = [contact_sheet([self.sheet_entry(*pair)], self.grid, columns=1) for pair in pairs]
+        for picture in drawn if show else ():
+            picture.show()
+        return drawn
+
+    def postprocess(
+        self, preds: list[Any], visualization: list[Any], return_datasample: bool = False, **_: Any
+    ) -> dict[str, list[Any]]:
+        """What :meth:`__call__` returns of data samples, errors and drawings."""
+        if not return_datasample:
+            preds = [p if isinstance(p, dict) else self.describe(p) for p in preds]
+        return {"predictions": preds, "visualization": visualization}
+
+    def _init_pipeline(self, cfg: Any = None) -> Callable[[Image.Image], Tensor]:
+        return self.backbone.preprocess
 
 
 def _build(

@@ -1,7 +1,7 @@
 # PCM-Net of `make demo`, for mmpretrain's inference_model: it takes images of the toy world.
 model = dict(
     type="pcm_plugin.load_captioner",
-    path="{{ fileDirname }}/../toyworld/assets/captioner.safetensors",
+    path="{{ fileDirname }}/pcm-net_toy.safetensors",
     # The CLIP's own, as its open_clip_config.json says.
     data_preprocessor=dict(
         type="mmpretrain.MultiModalDataPreprocessor",

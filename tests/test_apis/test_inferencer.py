@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer, register_models
+from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.models.captioners import Search, load_captioner
 from pcm_plugin.models.captioners.search import Found, rerank
 from pcm_plugin.structures import DataSample
@@ -235,7 +236,7 @@ def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path)
     from pcm_plugin.synthesis.concepts import save_concepts
     from pcm_plugin.toyworld import ASSETS
 
-    model = load_captioner(ASSETS / "captioner.safetensors")
+    model = load_captioner(find_weights(NAME))
     torch.save({"state_dict": model.state_dict()}, tmp_path / "best.pth")
     model.vocabulary.to_file(tmp_path / "vocabulary.txt")
     save_concepts(tmp_path / "c.safetensors", model.neck.concept_words, model.neck.concepts)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmengine.dataset import default_collate
 from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from mmpretrain.structures import DataSample
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
@@ -72,14 +71,6 @@ def test_data_samples_and_tensor_ids_are_taken():
 def test_nothing_is_printed(capsys):
     score([(i, "a dog") for i in REFERENCES])
     assert capsys.readouterr().out == ""
-
-
-@pytest.fixture
-def logged(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def test_a_failing_scorer_is_named_and_the_others_come(monkeypatch, logged):

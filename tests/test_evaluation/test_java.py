@@ -7,7 +7,6 @@ import stat
 import sys
 
 import pytest
-from mmengine.logging import MMLogger
 from pycocoevalcap.meteor.meteor import Meteor
 
 from pcm_plugin.evaluation import CaptionMetric, java
@@ -16,14 +15,6 @@ from tests.test_evaluation.test_caption_metric import REFERENCES
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="there is no Java here")
 CAPTIONS = {7: "A dog's running, isn't it?", 8: "two cars", 9: "people ride horses"}
-
-
-@pytest.fixture
-def logged(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def score(**settings):

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.models.captioners import is_captioner, load_captioner, save_captioner
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld import ASSETS
 
-FILE = ASSETS / "captioner.safetensors"
+FILE = find_weights("pcm-net_toy")
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +80,15 @@ def test_a_memory_of_texts_comes_along(model, tmp_path):
 
 
 def test_a_clip_travels_with_the_file(model, tmp_path):
-    # One beside the file is left there.
-    assert json.loads(settings_of(FILE)["clip"])["model"] == "local-dir:clip"
-    assert not list(ASSETS.glob("*.clip"))
+    # One of the package, or beside the file, is left there.
+    assert json.loads(settings_of(FILE)["clip"])["model"] == "local-dir:../toyworld/assets/clip"
+    assert not list(FILE.parent.glob("*.clip"))
+    shutil.copytree(ASSETS / "clip", tmp_path / "clip")
+    beside = {"model": f"local-dir:{tmp_path / 'clip'}"}
+    save_captioner(tmp_path / "beside.safetensors", model, own_settings(), beside)
+    named = json.loads(settings_of(tmp_path / "beside.safetensors")["clip"])["model"]
+    assert named == "local-dir:clip"
+    assert not (tmp_path / "beside.clip").exists()
     # One that lies deeper is not.
     shutil.copytree(ASSETS / "clip", tmp_path / "deep" / "clip")
     clip = {"model": f"local-dir:{tmp_path / 'deep' / 'clip'}"}

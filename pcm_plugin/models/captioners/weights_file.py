@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+import pcm_plugin
 from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.captioners.pcm_net import PCMNet
@@ -33,6 +34,7 @@ BROUGHT = ("concepts", "memory")
 _LEFT_OUT = ("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg")
 _NECK_LEFT_OUT = (*BROUGHT, "clip_head", "init_cfg")
 _LOCAL = "local-dir:"
+_PACKAGE = Path(pcm_plugin.__file__).resolve().parent
 _CLIP_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
@@ -212,8 +214,9 @@ def _bring_clip(name: str, path: Path) -> str:
         raise ValueError(
             f"{folder} has no .safetensors weights: save CLIP so, since a captioner is given away"
         )
-    if folder.parent == home:
-        return f"{_LOCAL}{folder.name}"
+    # What comes with the package stays where it is, as what lies beside the file does.
+    if folder.parent == home or all(p.is_relative_to(_PACKAGE) for p in (folder, home)):
+        return f"{_LOCAL}{os.path.relpath(folder, home)}"
     beside = path.with_suffix(".clip")
     beside.mkdir(exist_ok=True)
     for file in files:
