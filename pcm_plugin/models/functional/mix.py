@@ -51,6 +51,25 @@ def select_top_patches(affinity: Tensor, num_pairs: int, temperature: float) -> 
     return owners.view_as(affinity).any(-1)
 
 
+@full_precision
+def select_best_patches(affinity: Tensor, num_patches: int, temperature: float) -> Tensor:
+    """Select the patches that own the best patch-concept pairs, as many as are asked for.
+
+    Those of :func:`select_top_patches` for as many pairs, and then the next best patches.
+
+    Args:
+        affinity: (B, N, K); 0 for masked concepts.
+        num_patches: M.
+        temperature: Not used, since it changes no order; here so that the two can be exchanged.
+
+    Returns:
+        (B, N) bool, M true in each row.
+    """
+    best = affinity.amax(-1).topk(num_patches, dim=-1).indices
+    selected = torch.zeros(affinity.shape[:2], dtype=torch.bool, device=affinity.device)
+    return selected.scatter_(1, best, True)
+
+
 def pack_slots(selected: Tensor, num_slots: int) -> Tensor:
     """List the selected patches of each image.
 
