@@ -122,6 +122,11 @@ class SynthCaptionDataset(Dataset):
             for row, (item, image) in enumerate(zip(chosen, images, strict=True))
         ]
 
+    def sample(self, index: int) -> DataSample:
+        """The data sample of an item, without reading features."""
+        item = int(self._items[index])
+        return self._sample(item, item if self._pairs is None else int(self._pairs.image[item]))
+
     def _sample(self, item: int, i: int) -> DataSample:
         image = self.store.image(i)
         sample = DataSample(metainfo={"image_id": image["image_id"]})

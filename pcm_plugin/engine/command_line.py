@@ -73,7 +73,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
     """
     if not Path(args.config).is_file():
         sys.exit(f"config {args.config} does not exist")
-    cfg = Config.fromfile(args.config)
+    with plain_errors():  # a config may import what is not there
+        cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     if "train" not in loops:
         forget_clip_head(cfg)

@@ -86,11 +86,12 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
         for path in _paths(cfg, f"{loop}_dataloader.dataset.store", optional=True):
             made_by = FeatureStore(path).settings
             makers[path] = _clip_name(made_by.get("model"), made_by.get("pretrained"))
-    for path in _paths(cfg, "model.neck.concepts", optional=True):
-        concepts = load_concepts(path)
-        # A released concept list may not say where it is from.
-        if concepts.model is not None:
-            makers[path] = _clip_name(concepts.model, concepts.pretrained)
+    for part in ("model.neck", "model.vision_encoder", "model.vision_backbone", "model"):
+        for path in _paths(cfg, f"{part}.concepts", optional=True):
+            concepts = load_concepts(path)
+            # A released concept list may not say where it is from.
+            if concepts.model is not None:
+                makers[path] = _clip_name(concepts.model, concepts.pretrained)
     if len(set(makers.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]

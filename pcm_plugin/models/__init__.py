@@ -1,7 +1,7 @@
 """Models of the plugin; importing this registers all of them."""
 
 from .backbones import OpenCLIPBackbone
-from .captioners import PCMNet
+from .captioners import MixupVisionEncoder, PCMNet
 from .decoders import SentenceDecoder
 from .encoders import VisualSemanticEncoder
 from .losses import CLIPWeightedCELoss
@@ -11,6 +11,7 @@ __all__ = [
     "CLIPWeightedCELoss",
     "GlobalPrefix",
     "MixupOutput",
+    "MixupVisionEncoder",
     "OpenCLIPBackbone",
     "PCMMixup",
     "PCMNet",

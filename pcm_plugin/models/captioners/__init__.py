@@ -1,7 +1,9 @@
 """Captioners: one file a system."""
 
+from .base import Captioner
+from .mixup_vision import MixupVisionEncoder
 from .pcm_net import PCMNet
 from .search import Found, Search
 from .weights_file import is_captioner, load_captioner, save_captioner
 
-__all__ = ["Found", "PCMNet", "Search", "is_captioner", "load_captioner", "save_captioner"]
+__all__ = ["Captioner", "Found", "MixupVisionEncoder", "PCMNet", "Search", "is_captioner", "load_captioner", "save_captioner"]

@@ -109,6 +109,53 @@ def replace_selected(values: Tensor, slot_values: Tensor, selected: Tensor) -> T
     Returns:
         (B, N, D), a new tensor.
     """
-    slot_of_patch = (selected.cumsum(1) - 1).clamp(min=0).unsqueeze(-1)
-    spread = slot_values.gather(1, slot_of_patch.expand(-1, -1, slot_values.shape[-1]))
+    return replace_cells(values, slot_values, selected, None)
+
+
+def replace_cells(
+    values: Tensor, slot_values: Tensor, selected: Tensor, cells: Tensor | None
+) -> Tensor:
+    """Put the slots' vectors in the place of all patches of a finer grid that they cover.
+
+    Args:
+        values: (B, P, D), the patches of the finer grid.
+        slot_values: (B, M, D), in the order of :func:`pack_slots`.
+        selected: (B, N) bool, of the coarser grid.
+        cells: (P,) int64, the patch of the coarser grid that each covers, as :func:`grid_cells`
+            gives it; None if the grids are one.
+
+    Returns:
+        (B, P, D), a new tensor.
+    """
+    slot_of_patch = (selected.cumsum(1) - 1).clamp(min=0)
+    if cells is not None:
+        slot_of_patch, selected = slot_of_patch[:, cells], selected[:, cells]
+    index = slot_of_patch.unsqueeze(-1).expand(-1, -1, slot_values.shape[-1])
+    spread = slot_values.gather(1, index)
     return torch.where(selected.unsqueeze(-1), spread.to(values.dtype), values)
+
+
+def grid_cells(fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """Which patch of a coarse grid holds the centre of each patch of a fine one.
+
+    Both grids cover the same picture.
+
+    Args:
+        fine: Rows and columns.
+        coarse: Rows and columns, not more than those of ``fine``, so that each patch is held.
+
+    Returns:
+        (rows * columns of ``fine``,) int64, row by row.
+
+    Raises:
+        ValueError: If ``coarse`` is the finer one.
+    """
+    if fine[0] < coarse[0] or fine[1] < coarse[1]:
+        raise ValueError(
+            f"a grid of {fine} patches is coarser than CLIP's of {coarse}: average CLIP's patches "
+            "over windows (pool of OpenCLIPBackbone)"
+        )
+    rows, columns = (
+        ((torch.arange(n) + 0.5) * (m / n)).long() for n, m in zip(fine, coarse, strict=True)
+    )
+    return (rows[:, None] * coarse[1] + columns).flatten()

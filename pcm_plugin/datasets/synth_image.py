@@ -1,0 +1,114 @@
+"""Pairs of (synthetic) images and captions, for captioners with a vision encoder of their own."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import Compose
+from PIL import Image
+from torch.utils.data import Dataset
+
+from pcm_plugin.datasets.generated_images import GeneratedImageArchive
+from pcm_plugin.datasets.images import read_image
+from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.registry import DATASETS
+from pcm_plugin.structures import DataSample
+
+
+@DATASETS.register_module()
+class SynthImageDataset(Dataset):
+    """The pairs of a SynthCaptionDataset with pixels instead of features.
+
+    Captions, their CLIP scores and the choice of pairs come from the feature store, the pixels from
+    the images that it was made of. They go through a pipeline of MMPretrain's transforms, without
+    its ``LoadImageFromFile``; what that is given is
+
+    - ``img``: (H, W, 3) uint8, BGR, with ``img_shape`` and ``ori_shape``, as MMPretrain loads it;
+    - ``image_id`` (str), ``gt_caption`` (str; in ``test_mode`` list[str]) and, in training,
+      ``clip_score`` (float, 2.5 * cosine).
+
+    Args:
+        store: Folder of the feature store that ``tools/extract.py`` wrote of the images.
+        images: The folder that it was made of: of ``tools/generate.py``, or of image files.
+        pipeline: Configs of the transforms, such as ``mmpretrain.Resize``, ending with
+            ``mmpretrain.PackInputs``.
+        test_mode: See SynthCaptionDataset. Defaults to False.
+        pairs: See SynthCaptionDataset. Defaults to None.
+        min_clip_score: See SynthCaptionDataset. Defaults to None.
+        max_pairs: See SynthCaptionDataset. Defaults to None.
+        seed: See SynthCaptionDataset. Defaults to 0.
+
+    Raises:
+        FileNotFoundError: If there is no store, or no folder of images.
+        ValueError: If the images are not those of the store.
+    """
+
+    def __init__(
+        self,
+        store: str | os.PathLike,
+        images: str | os.PathLike,
+        pipeline: Sequence[dict],
+        test_mode: bool = False,
+        pairs: str | os.PathLike | None = None,
+        min_clip_score: float | None = None,
+        max_pairs: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.captions = SynthCaptionDataset(
+            store,
+            test_mode,
+            pairs=pairs,
+            min_clip_score=min_clip_score,
+            max_pairs=max_pairs,  # type: ignore[arg-type]
+            seed=seed,
+            image_root=images,
+        )
+        self.images = Path(images)
+        if not self.images.is_dir():
+            raise FileNotFoundError(f"no folder of images at {images}")
+        is_archive = (self.images / "manifest.json").is_file()
+        self._archive = GeneratedImageArchive(images) if is_archive else None
+        self.pipeline = Compose(pipeline)
+        self._open(self.captions.sample(0))
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Facts for the evaluator: none."""
+        return {}
+
+    def __len__(self) -> int:
+        """Number of pairs; in ``test_mode``, of images."""
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self.captions.sample(index)
+        pixels = np.asarray(self._open(sample))[:, :, ::-1]
+        item = {
+            "img": np.ascontiguousarray(pixels),
+            "img_shape": pixels.shape[:2],
+            "ori_shape": pixels.shape[:2],
+            "image_id": sample.image_id,
+            "gt_caption": sample.gt_caption,
+        }
+        for key in ("img_path", "clip_score"):
+            if key in sample:
+                item[key] = sample.get(key)
+        return self.pipeline(item)
+
+    def _open(self, sample: DataSample) -> Image.Image:
+        name = sample.image_id
+        if self._archive is None:
+            if "img_path" not in sample:
+                raise ValueError(
+                    f"{self.captions.store.path} does not say in which file image {name} is: give "
+                    "the folder of tools/generate.py that it was made of"
+                )
+            return read_image(sample.img_path)
+        if name not in self._archive:
+            raise ValueError(
+                f"{self.images} has no image {name!r} of {self.captions.store.path}: give the "
+                "folder that the store was made of"
+            )
+        return self._archive.read(name)
