@@ -33,12 +33,12 @@ model = dict(
     loss=dict(type="pcm_plugin.CLIPWeightedCELoss", clip_weight=2.5),
 )
 
-train_dataloader = {{_base_.images.train}}
-val_dataloader = {{_base_.images.val}}
-test_dataloader = {{_base_.images.test}}
-val_evaluator = {{_base_.images.evaluator}}
-test_evaluator = {{_base_.images.evaluator}}
-default_hooks = dict(checkpoint={{_base_.images.checkpoint}})
+train_dataloader = {{_base_.images.px384.train}}
+val_dataloader = {{_base_.images.px384.val}}
+test_dataloader = {{_base_.images.px384.test}}
+val_evaluator = {{_base_.evaluator}}
+test_evaluator = {{_base_.evaluator}}
+default_hooks = dict(checkpoint={{_base_.checkpoint}})
 
 # As mmpretrain's own, 8 x 32 pairs an iteration and 10 epochs; on the way a run can be resumed.
 train_cfg = dict(type="pcm_plugin.ResumableTrainLoop", val_interval=1)

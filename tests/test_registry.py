@@ -1,10 +1,11 @@
-"""Our modules from a foreign MM project: by prefix, and by ``custom_imports``."""
+"""Our modules in a foreign MM project with a scope of its own: by prefix, and by imports."""
 
 import subprocess
 import sys
 
 FOREIGN = """
 import sys
+import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT, DefaultScope, Registry
@@ -16,15 +17,26 @@ class Captioner(BaseModule):
     def __init__(self, neck):
         super().__init__()
         self.neck = MODELS.build(neck)
+        self.head = torch.nn.Linear(self.neck.embed_dims, 3)
+
+    def forward(self, patch_feats, global_feats):
+        out = self.neck(patch_feats, global_feats)
+        return self.head(out.tokens * out.mask.unsqueeze(-1)).sum(1)
 
 DefaultScope.get_instance("here", scope_name="foreign")
 assert not any(name.startswith("pcm_plugin") for name in sys.modules)
-neck = dict(type=%r, patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4)
+neck = dict(type=%r, patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4, top_patches=2)
 cfg = Config(dict(model=dict(type="Captioner", neck=neck)))
 if %r:
     Config.fromfile(%r)
     assert "pcm_plugin.models.necks" in sys.modules
 model = MODELS.build(cfg.model)
+model.neck.set_concepts(list("abcdefg"), torch.randn(7, 6))
+head = {"ln_post.weight": torch.ones(8), "ln_post.bias": torch.zeros(8)}
+model.neck.set_clip_head({**head, "proj": torch.randn(8, 6)})
+model.train()(torch.randn(2, 4, 8), torch.randn(2, 6)).sum().backward()
+assert all(p.grad is not None for p in model.parameters())
+assert model.eval()(torch.randn(2, 4, 8), torch.randn(2, 6)).shape == (2, 3)
 print(type(model.neck).__module__)
 """
 

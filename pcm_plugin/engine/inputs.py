@@ -156,7 +156,13 @@ def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _identity(path: Path) -> str:
-    return FeatureStore(path).identity if path.is_dir() else sha256(path)[:16]
+    if not path.is_dir():
+        return sha256(path)[:16]
+    if (path / "manifest.json").is_file():
+        return FeatureStore(path).identity
+    # Such as a tokenizer's.
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return fingerprint([[file.relative_to(path).as_posix(), sha256(file)] for file in files])
 
 
 def _clip_name(model: str | None, pretrained: str | None) -> str:

@@ -12,7 +12,9 @@ from mmengine.runner import Runner
 from pcm_plugin.datasets.vocabulary import Vocabulary
 
 # pcm_custom goes by its data: tests/test_synthesis/test_dataset.py.
-LEAVES = sorted({path.stem for path in Path("configs").glob("*.py")} - {"pcm_custom"})
+ALL = sorted({path.stem for path in Path("configs").glob("*.py")} - {"pcm_custom"})
+# mmpretrain's captioners: test_blip.py.
+LEAVES = [name for name in ALL if not name.startswith("pcm_blip")]
 PUBLISHED = ["pcm_coco", "pcm_coco_vitl14", "pcm_flickr30k", "pcm_flickr30k_vitl14"]
 
 # Of the released configurations; those that differ are in WITH_CLIP and DROPOUT.
@@ -146,13 +148,13 @@ def test_every_published_configuration_is_there():
     assert set(PUBLISHED) < set(LEAVES)
 
 
-@pytest.mark.parametrize("name", LEAVES)
+@pytest.mark.parametrize("name", ALL)
 def test_opens_with_the_command_that_runs_it(name):
     first = Path(f"configs/{name}.py").read_text().splitlines()[0]
     assert re.match(rf"# python tools/(train|test)\.py configs/{name}\.py", first)
 
 
-@pytest.mark.parametrize("name", LEAVES)
+@pytest.mark.parametrize("name", ALL)
 def test_each_input_has_a_command(name):
     cfg = Config.fromfile(f"configs/{name}.py")
     keys = [entry["key"] for entry in cfg.prerequisites]

@@ -8,86 +8,62 @@ captions = "data/coco/dataset_coco.json"
 # SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.
 pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
-image_size = 384
-resize = dict(
-    type="mmpretrain.Resize",
-    scale=(image_size, image_size),
-    interpolation="bicubic",
-    backend="pillow",
-)
 pack = dict(
     type="mmpretrain.PackInputs",
     algorithm_keys=["gt_caption", "clip_score"],
     meta_keys=["image_id", "img_path"],
 )
-images = dict(
-    train=dict(
-        _delete_=True,
-        batch_size=32,
-        num_workers=4,
-        persistent_workers=True,
-        sampler=dict(type="DefaultSampler", shuffle=True),
-        collate_fn=dict(type="default_collate"),
-        dataset=dict(
-            type="pcm_plugin.SynthImageDataset",
-            store="data/coco/vit_b32/train_store",
-            images="data/coco/synthetic",
-            pairs=None,
-            pipeline=[
-                dict(
-                    type="mmpretrain.RandomResizedCrop",
-                    scale=image_size,
-                    # The whole picture or most of it: what the caption names must stay in it.
-                    crop_ratio_range=(0.5, 1.0),
-                    interpolation="bicubic",
-                    backend="pillow",
-                ),
-                dict(type="mmpretrain.CleanCaption", keys="gt_caption"),
-                pack,
-            ],
-        ),
-    ),
-    val=dict(
-        _delete_=True,
-        batch_size=16,
-        num_workers=4,
-        persistent_workers=True,
-        sampler=dict(type="DefaultSampler", shuffle=False),
-        collate_fn=dict(type="default_collate"),
-        dataset=dict(
-            type="pcm_plugin.SynthImageDataset",
-            store="data/coco/vit_b32/val_store",
-            images="data/coco/images",
-            test_mode=True,
-            pipeline=[resize, pack],
-        ),
-    ),
-    test=dict(
-        _delete_=True,
-        batch_size=16,
-        num_workers=4,
-        persistent_workers=True,
-        sampler=dict(type="DefaultSampler", shuffle=False),
-        collate_fn=dict(type="default_collate"),
-        dataset=dict(
-            type="pcm_plugin.SynthImageDataset",
-            store="data/coco/vit_b32/test_store",
-            images="data/coco/images",
-            test_mode=True,
-            pipeline=[resize, pack],
-        ),
-    ),
-    evaluator=dict(_delete_=True, type="pcm_plugin.CaptionMetric"),
-    checkpoint=dict(
-        _delete_=True,
-        type="pcm_plugin.DurableCheckpointHook",
-        interval=1,
-        max_keep_ckpts=2,
-        save_best="caption/CIDEr",
-        rule="greater",
-    ),
-)
 
+
+def _loader(split, images, size):
+    how = dict(interpolation="bicubic", backend="pillow")
+    if split == "train":
+        pipeline = [
+            # Most of the picture: what the caption names must stay in it.
+            dict(type="mmpretrain.RandomResizedCrop", scale=size, crop_ratio_range=(0.5, 1), **how),
+            dict(type="mmpretrain.CleanCaption", keys="gt_caption"),
+            pack,
+        ]
+        more = dict(pairs=None)
+    else:
+        pipeline = [dict(type="mmpretrain.Resize", scale=(size, size), **how), pack]
+        more = dict(test_mode=True)
+    return dict(
+        _delete_=True,
+        batch_size=32 if split == "train" else 16,
+        num_workers=4,
+        persistent_workers=True,
+        sampler=dict(type="DefaultSampler", shuffle=split == "train"),
+        collate_fn=dict(type="default_collate"),
+        dataset=dict(
+            type="pcm_plugin.SynthImageDataset",
+            store=f"data/coco/vit_b32/{split}_store",
+            images=f"data/coco/{images}",
+            pipeline=pipeline,
+            **more,
+        ),
+    )
+
+
+def _loaders(size):
+    return dict(
+        train=_loader("train", "synthetic", size),
+        val=_loader("val", "images", size),
+        test=_loader("test", "images", size),
+    )
+
+
+# By the side of the images in pixels.
+images = dict(px384=_loaders(384), px364=_loaders(364))
+evaluator = dict(_delete_=True, type="pcm_plugin.CaptionMetric")
+checkpoint = dict(
+    _delete_=True,
+    type="pcm_plugin.DurableCheckpointHook",
+    interval=1,
+    max_keep_ckpts=2,
+    save_best="caption/CIDEr",
+    rule="greater",
+)
 custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook")]
 
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "

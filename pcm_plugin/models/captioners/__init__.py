@@ -6,4 +6,13 @@ from .pcm_net import PCMNet
 from .search import Found, Search
 from .weights_file import is_captioner, load_captioner, save_captioner
 
-__all__ = ["Captioner", "Found", "MixupVisionEncoder", "PCMNet", "Search", "is_captioner", "load_captioner", "save_captioner"]
+__all__ = [
+    "Captioner",
+    "Found",
+    "MixupVisionEncoder",
+    "PCMNet",
+    "Search",
+    "is_captioner",
+    "load_captioner",
+    "save_captioner",
+]

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,8 @@ class MixupVisionEncoder(PatchTexts):
     tokens are finished features, while PCMMixup's are still to be encoded: a text brings a
     position of its own, which begins at zero; and it is normalised, as the encoder's tokens are by
     its last layer.
+
+    Weights of a captioner whose encoder was not wrapped yet are taken as they are.
 
     Args:
         encoder: The encoder: a module, or a config of mmpretrain's scope. Given (B, 3, H, W), its
@@ -161,6 +164,14 @@ class MixupVisionEncoder(PatchTexts):
             own.new_tensor(v).view(-1, 1, 1) for v in (visual.image_mean, visual.image_std)
         )
         return (own.clamp(0, 1) - mean) / std
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        # A checkpoint of the captioner before it was wrapped has the encoder's weights here.
+        if not any(key.startswith(f"{prefix}encoder.") for key in state_dict):
+            for key in self.encoder.state_dict():
+                if prefix + key in state_dict:
+                    state_dict[f"{prefix}encoder.{key}"] = state_dict.pop(prefix + key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _grid(self, count: int) -> tuple[int, int]:
         if self.grid is not None and math.prod(self.grid) == count:

@@ -1,0 +1,46 @@
+# python tools/train.py configs/pcm_blip2_coco.py --amp
+#
+# mmpretrain's BLIP-2 captioner with the mix-up: its own configuration, its frozen vision encoder
+# wrapped, trained on synthetic pairs with the CLIP-weighted loss. Concepts come from a CLIP beside
+# it. Without the mix-up: --cfg-options model.vision_backbone.mix=none
+_base_ = [
+    "mmpretrain::blip2/blip2-opt2.7b_8xb32_caption.py",
+    "./_base_/datasets/coco_images.py",
+]
+
+# Says what to install where mmpretrain's models cannot be imported.
+custom_imports = dict(imports=["pcm_plugin.models.captioners.blip"])
+
+clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
+
+model = dict(
+    type="pcm_plugin.CLIPWeightedBlip2Caption",
+    vision_backbone=dict(
+        _delete_=True,
+        type="pcm_plugin.MixupVisionEncoder",
+        encoder={{_base_.model.vision_backbone}},
+        clip=dict(
+            type="pcm_plugin.OpenCLIPBackbone",
+            model_name=clip["model"],
+            pretrained=clip["pretrained"],
+            pool=clip["pool"],
+        ),
+        mean={{_base_.data_preprocessor.mean}},
+        std={{_base_.data_preprocessor.std}},
+        concepts="data/coco/vit_b32/concepts.safetensors",
+    ),
+    loss=dict(type="pcm_plugin.CLIPWeightedCELoss", clip_weight=2.5),
+)
+
+# Its encoder was trained on 364 pixels.
+train_dataloader = {{_base_.images.px364.train}}
+val_dataloader = {{_base_.images.px364.val}}
+test_dataloader = {{_base_.images.px364.test}}
+val_evaluator = {{_base_.evaluator}}
+test_evaluator = {{_base_.evaluator}}
+default_hooks = dict(checkpoint={{_base_.checkpoint}})
+
+# As mmpretrain's own, 8 x 32 pairs an iteration and 10 epochs; on the way a run can be resumed.
+train_cfg = dict(_delete_=True, type="pcm_plugin.ResumableTrainLoop", max_epochs=10, val_interval=1)
+randomness = dict(seed=1234)
+auto_scale_lr = dict(base_batch_size=256, enable=False)

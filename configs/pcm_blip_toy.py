@@ -1,0 +1,109 @@
+# python tools/train.py configs/pcm_blip_toy.py
+#
+# mmpretrain's BLIP captioner in the toy world, tiny and from scratch, with the mix-up: COCO's
+# configuration but for sizes, paths, schedule, and what belongs to the toy world's CLIP.
+# Without the mix-up and the weights, as a baseline:
+#   --cfg-options model.vision_encoder.mix=none model.loss.use_clip_weight=False
+_base_ = "./pcm_blip_coco.py"
+
+root = "data/toy/town"
+clip = dict(model="local-dir:pcm_plugin/toyworld/assets/clip", pretrained=None)
+
+model = dict(
+    vision_encoder=dict(
+        encoder=dict(
+            _delete_=True,
+            type="VisionTransformer",
+            arch=dict(embed_dims=128, num_layers=3, num_heads=4, feedforward_channels=256),
+            img_size=112,
+            patch_size=16,
+            out_type="raw",
+        ),
+        clip=dict(model_name=clip["model"], pretrained=None),
+        concepts="data/toy/town/concepts.safetensors",
+        # As configs/pcm_toy.py, which gives the reasons.
+        top_patches=2,
+        temperature=0.03,
+    ),
+    tokenizer=dict(name_or_path="data/toy/town/bert"),
+    decoder_head=dict(
+        decoder=dict(
+            med_config=dict(
+                hidden_size=128,
+                intermediate_size=512,
+                num_attention_heads=4,
+                num_hidden_layers=2,
+                max_position_embeddings=64,
+                # Of data/toy/town/bert, and [DEC] and [ENC], which BLIP adds.
+                vocab_size=512,
+                encoder_width=128,
+            )
+        )
+    ),
+    prompt="",
+    loss=dict(clip_weight=1.3),
+)
+
+resize = dict(type="mmpretrain.Resize", scale=(112, 112), interpolation="bicubic", backend="pillow")
+pack = dict(
+    type="mmpretrain.PackInputs",
+    algorithm_keys=["gt_caption", "clip_score"],
+    meta_keys=["image_id", "img_path"],
+)
+train_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        store="data/toy/town/train_store",
+        images="data/toy/town/synthetic",
+        # Whole pictures: a thing in a corner is soon cut off.
+        pipeline=[resize, pack],
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        store="data/toy/town/val_store", images="data/toy/town/images", pipeline=[resize, pack]
+    ),
+)
+test_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        store="data/toy/town/test_store", images="data/toy/town/images", pipeline=[resize, pack]
+    ),
+)
+
+# Some 1,500 iterations, as configs/pcm_toy.py.
+train_cfg = dict(max_epochs=16, val_interval=2)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=100, end=1504),
+]
+default_hooks = dict(logger=dict(interval=20))
+
+prerequisites = [
+    dict(
+        key="model.tokenizer.name_or_path",
+        command="python tools/build_language_model.py {root}/captions_train.json --kind bert"
+        " --out {path}",
+    ),
+]
+prerequisites += [
+    dict(key=key, command="make demo")
+    for key in (
+        "model.vision_encoder.concepts",
+        "train_dataloader.dataset.store",
+        "val_dataloader.dataset.store",
+        "test_dataloader.dataset.store",
+    )
+]
+prerequisites += [
+    dict(key="train_dataloader.dataset.images", command="make demo", identifies=False),
+    dict(
+        key="train_dataloader.dataset.pairs",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
+    ),
+]

@@ -1,0 +1,232 @@
+"""The configurations of mmpretrain's captioners, built and stepped at tiny sizes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from PIL import Image
+
+from pcm_plugin.datasets.coco import write_coco_captions
+from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.synthesis.concepts import save_concepts
+from pcm_plugin.synthesis.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.language_model import build_bert_tokenizer, build_gpt2
+from pcm_plugin.synthesis.sources import open_source
+from tests.builders import build_clip
+
+NAMES = ["pcm_blip_coco", "pcm_blip_toy", "pcm_blip2_coco"]
+CAPTIONS = ["a red dog runs on the street", "a blue car", "the cat sits", "a green tree", "a house"]
+# mmengine reads mmpretrain's own configs by pkg_resources, and mmcv-lite says what it lacks.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Images with captions, their store, CLIP, concepts and tiny language models."""
+    root = tmp_path_factory.mktemp("blip")
+    clip = build_clip(root / "clip")
+    (root / "images").mkdir()
+    for i in range(len(CAPTIONS)):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{i}.png")
+    entries = [(i, f"{i}.png", [text]) for i, text in enumerate(CAPTIONS)]
+    write_coco_captions(root / "captions.json", entries)
+    source = open_source(root / "images", root / "captions.json", 4)
+    extract(source, ExtractSettings(clip, dtype="float32"), root / "store", 4, "cpu")
+    save_concepts(root / "concepts.safetensors", list("abcdefg"), torch.randn(7, 8))
+    build_bert_tokenizer(CAPTIONS, root / "bert")
+    build_gpt2(CAPTIONS, root / "gpt2")
+    return root
+
+
+def shrink_blip(cfg, made):
+    cfg.model.tokenizer.name_or_path = str(made / "bert")
+    cfg.model.decoder_head.decoder.med_config.update(
+        hidden_size=16,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        vocab_size=600,
+        encoder_width=16,
+    )
+    return cfg.model.vision_encoder
+
+
+def shrink_blip2(cfg, made):
+    from transformers import AutoTokenizer, BertConfig, OPTConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(made / "gpt2")
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(made / "opt")
+    opt = OPTConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        word_embed_proj_dim=16,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=128,
+    )
+    opt.save_pretrained(made / "opt")
+    style = BertConfig(hidden_size=16, intermediate_size=32, num_attention_heads=2)
+    style.num_hidden_layers = 2
+    style.save_pretrained(made / "qformer")
+    cfg.model.tokenizer.name_or_path = str(made / "opt")
+    cfg.model.text_backbone.update(name_or_path=str(made / "opt"), load_pretrained=False)
+    cfg.model.multimodal_backbone.update(
+        model_style=str(made / "qformer"), vision_model_width=16, num_query_token=4
+    )
+    cfg.model.vision_neck.update(in_channels=16, num_classes=16)
+    return cfg.model.vision_backbone
+
+
+@pytest.fixture
+def load(made):
+    """A function that reads a config and makes it tiny."""
+
+    def load(name):
+        cfg = Config.fromfile(f"configs/{name}.py")
+        vision = shrink_blip2(cfg, made) if "blip2" in name else shrink_blip(cfg, made)
+        layers = 1 if "blip2" not in name else 2
+        sizes = dict(embed_dims=16, num_layers=layers, num_heads=2, feedforward_channels=32)
+        vision.encoder.update(arch=sizes, img_size=32, patch_size=4)
+        if "frozen_stages" in vision.encoder:
+            vision.encoder.frozen_stages = layers
+        vision.clip.update(model_name=f"local-dir:{made / 'clip'}", pretrained=None)
+        vision.concepts = str(made / "concepts.safetensors")
+        for loop in ("train", "val", "test"):
+            loader = cfg[f"{loop}_dataloader"]
+            loader.update(num_workers=0, persistent_workers=False, batch_size=len(CAPTIONS))
+            loader.dataset.update(store=str(made / "store"), images=str(made / "images"))
+            for step in loader.dataset.pipeline:
+                if "scale" in step:
+                    step.scale = 32 if isinstance(step.scale, int) else (32, 32)
+        return cfg
+
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        yield load
+
+
+def build(cfg):
+    torch.manual_seed(0)
+    return MODELS.build({**cfg.model, "data_preprocessor": cfg.data_preprocessor})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_and_captions(name, load):
+    cfg = load(name)
+    model = build(cfg)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    learning = {key: p.clone() for key, p in model.named_parameters() if p.requires_grad}
+    batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
+    model.train()
+    losses = model.train_step(batch, optim_wrapper)
+    assert torch.isfinite(losses["loss"])
+    now = dict(model.named_parameters())
+    moved = {key for key, before in learning.items() if not torch.equal(now[key], before)}
+    slot = "vision_backbone" if "blip2" in name else "visual_encoder"
+    assert {f"{slot}.text_proj.weight", f"{slot}.text_pos", f"{slot}.text_norm.bias"} <= moved
+    # DDP waits for every parameter that learns
+    model(**model.data_preprocessor(batch, True), mode="loss")["loss"].backward()
+    assert [key for key in learning if now[key].grad is None] == []
+
+    model.eval()
+    for loop in ("val", "test"):
+        batch = next(iter(Runner.build_dataloader(cfg[f"{loop}_dataloader"], seed=0)))
+        samples = model.test_step(batch)
+        assert [type(sample.pred_caption) for sample in samples] == [str] * len(CAPTIONS)
+        assert [sample.gt_caption for sample in samples] == [[text] for text in CAPTIONS]
+
+
+@pytest.mark.parametrize("name", ["pcm_blip_coco", "pcm_blip2_coco"])
+def test_the_loss_weights_each_pair_by_its_score(name, load):
+    cfg = load(name)
+    cfg.model.loss.update(gamma_type="none", label_smoothing=0.0, clip_weight=1.0)
+    model = build(cfg).eval()
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    batch = model.data_preprocessor(next(iter(loader)), True)
+    batch["data_samples"] = batch["data_samples"][:2]
+    batch["images"] = batch["images"][:2]
+
+    def loss(*scores):
+        for sample, score in zip(batch["data_samples"], scores, strict=True):
+            sample.clip_score = 2.5 * score
+        return model(**batch, mode="loss")["loss"].detach()
+
+    one, other = loss(1.0, 0.0), loss(0.0, 1.0)
+    assert not torch.isclose(one, other)
+    torch.testing.assert_close(loss(1.0, 1.0), one + other)
+    torch.testing.assert_close(loss(0.25, 0.5), 0.25 * one + 0.5 * other)
+
+    # without weights it is the loss that mmpretrain's captioner computes
+    model.loss_module.use_clip_weight = False
+    own = type(model).__mro__[2].loss(model, **batch)
+    if "blip2" not in name:  # whose own is smoothed
+        decoder = model.seq_gen_head
+        decoder.loss_fn = MODELS.build(dict(type="mmpretrain.CrossEntropyLoss"))
+        own = type(model).__mro__[2].loss(model, **batch)
+    torch.testing.assert_close(loss(1.0, 1.0), next(iter(own.values())).detach())
+
+
+def test_the_mix_up_is_seen_by_the_decoder(load):
+    """What is appended reaches the words; with mix='none' nothing is."""
+    cfg = load("pcm_blip_coco")
+    model = build(cfg).eval()
+    batch = model.data_preprocessor(
+        next(iter(Runner.build_dataloader(cfg.val_dataloader, seed=0))), False
+    )
+    with_texts = model.visual_encoder(batch["images"])[0]
+    model.visual_encoder.append_texts = False
+    without = model.visual_encoder(batch["images"])[0]
+    assert with_texts.shape[1] == without.shape[1] + 5
+    torch.testing.assert_close(with_texts[:, : without.shape[1]], without)
+
+
+BROKEN = """
+import sys, types
+sys.modules["mmpretrain.models"] = None  # as importing it fails
+from mmengine.config import Config
+import pcm_plugin.models, pcm_plugin.datasets, pcm_plugin.evaluation, pcm_plugin.engine
+Config.fromfile("configs/pcm_coco.py")
+print("the rest works")
+"""
+
+
+def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
+    code = BROKEN + 'Config.fromfile("configs/pcm_blip_coco.py")'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "the rest works" in done.stdout
+    assert "'transformers>=4.41,<4.52'" in done.stderr.splitlines()[-1]
+    # and the tool says so in one line
+    wrapper = tmp_path / "run.py"
+    wrapper.write_text(
+        "import sys\nsys.modules['mmpretrain.models'] = None\n"
+        "sys.argv = ['train.py', 'configs/pcm_blip_coco.py']\n"
+        "import runpy; runpy.run_path('tools/train.py', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, str(wrapper)], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("mmpretrain's models cannot be imported beside transformers")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_inputs_are_named_with_their_commands(name):
+    cfg = Config.fromfile(f"configs/{name}.py")
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(cfg, ("train", "val"))
+    message = str(caught.value)
+    for what in (
+        "concepts)",
+        "(train_dataloader.dataset.store)",
+        "(train_dataloader.dataset.images",
+    ):
+        assert what in message
+    assert message.count("made by: ") >= 2

@@ -1,0 +1,118 @@
+"""Pixels with captions: of generated archives and of image folders, in the order of the store."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pcm_plugin.datasets import SynthImageDataset
+from pcm_plugin.datasets.coco import write_coco_captions
+from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.generate import GenerateSettings, generate
+from pcm_plugin.synthesis.sources import open_source
+from tests.builders import build_clip, build_pipeline
+
+CAPTIONS = ["a red dog runs", "a blue car", "the cat on a house", "a green tree", "a house"]
+PACK = dict(
+    type="mmpretrain.PackInputs",
+    algorithm_keys=["gt_caption", "clip_score"],
+    meta_keys=["image_id", "img_path"],
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of generated images, their store, and the images as files with captions."""
+    root = tmp_path_factory.mktemp("made")
+    clip = build_clip(root / "clip")
+    (root / "captions.txt").write_text("\n".join(CAPTIONS))
+    settings = GenerateSettings(
+        str(build_pipeline(root / "pipeline")), steps=1, format="png", shard_size=2
+    )
+    generate(CaptionFile.of(root / "captions.txt"), settings, root / "synthetic", device="cpu")
+    extract(
+        open_source(root / "synthetic", None, 2),
+        ExtractSettings(clip, dtype="float32"),
+        root / "store",
+        2,
+        "cpu",
+    )
+    (root / "real").mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "real" / f"{i}.png")
+    real = [(10 + i, f"{i}.png", ["a dog", "the dog"]) for i in range(3)]
+    write_coco_captions(root / "real.json", real)
+    extract(
+        open_source(root / "real", root / "real.json", 2),
+        ExtractSettings(clip, dtype="float32"),
+        root / "real_store",
+        2,
+        "cpu",
+    )
+    return root
+
+
+def archived(folder: Path) -> dict[str, np.ndarray]:
+    """The pixels of each caption, read with nothing but tarfile."""
+    found = {}
+    for path in folder.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            files = {m.name: tar.extractfile(m).read() for m in tar}
+        for name, data in files.items():
+            if name.endswith(".json"):
+                picture = Image.open(io.BytesIO(files[name.replace(".json", ".png")]))
+                found[json.loads(data)["caption"]] = np.asarray(picture.convert("RGB"))
+    return found
+
+
+def test_generated_images_come_with_their_captions(made):
+    data = SynthImageDataset(made / "store", made / "synthetic", [PACK])
+    truth = archived(made / "synthetic")
+    assert len(data) == len(CAPTIONS) == len(truth)
+    for item in (data[i] for i in range(len(data))):
+        sample = item["data_samples"]
+        expected = torch.tensor(truth[sample.gt_caption][:, :, ::-1].copy()).permute(2, 0, 1)
+        assert torch.equal(item["inputs"], expected)
+        assert -2.5 <= sample.clip_score <= 2.5
+        assert isinstance(sample.image_id, str)
+
+
+def test_real_images_come_with_their_references(made):
+    resize = dict(type="mmpretrain.Resize", scale=(8, 8))
+    data = SynthImageDataset(made / "real_store", made / "real", [resize, PACK], test_mode=True)
+    assert len(data) == 3
+    item = data[1]
+    assert item["inputs"].shape == (3, 8, 8)
+    assert item["data_samples"].gt_caption == ["a dog", "the dog"]
+    assert item["data_samples"].img_path.endswith("1.png")
+
+
+def test_a_choice_of_pairs_is_that_of_the_features(made):
+    data = SynthImageDataset(made / "store", made / "synthetic", [PACK], max_pairs=2, seed=3)
+    features = data.captions
+    ids = [data[i]["data_samples"].image_id for i in range(2)]
+    assert ids == [features[i]["data_samples"].image_id for i in range(2)]
+
+
+def test_wrong_folders_are_named(made, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder of images"):
+        SynthImageDataset(made / "store", tmp_path / "no", [PACK])
+    with pytest.raises(ValueError, match="does not say in which file"):
+        SynthImageDataset(made / "store", made / "real", [PACK])
+    with pytest.raises(ValueError, match=r"has no image '10' of .*real_store"):
+        SynthImageDataset(made / "real_store", made / "synthetic", [PACK], test_mode=True)
+    with pytest.raises(FileNotFoundError, match=r"no image at .*0\.png"):
+        SynthImageDataset(made / "real_store", tmp_path, [PACK], test_mode=True)
+    (tmp_path / "cut").mkdir()
+    for file in (made / "synthetic").iterdir():
+        data = file.read_bytes()
+        (tmp_path / "cut" / file.name).write_bytes(data[:700] if file.suffix == ".tar" else data)
+    with pytest.raises(ValueError, match="not as it was written"):
+        SynthImageDataset(made / "store", tmp_path / "cut", [PACK])
