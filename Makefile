@@ -5,7 +5,7 @@ STAMP := .venv/.stamp
 # The tests split over two processes; more threads in each would only fight for the same cores.
 WORKERS ?= 2
 
-.PHONY: venv test lint demo ablation bench
+.PHONY: venv test lint demo results bench
 
 venv: $(STAMP)
 
@@ -28,8 +28,8 @@ test: lint
 demo: $(STAMP)
 	$(PY) tools/toyworld/demo.py
 
-ablation: $(STAMP)
-	$(PY) tools/toyworld/ablation.py
+results: $(STAMP)
+	$(PY) tools/toyworld/results.py
 
 bench: $(STAMP)
 	$(PY) benchmarks/run_all.py

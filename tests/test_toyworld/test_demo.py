@@ -6,10 +6,12 @@ import runpy
 import shutil
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
@@ -99,18 +101,45 @@ def test_the_demo_does_not_pass_off_old_results_as_those_of_new_data(demo, tmp_p
     assert "pcm_toy holds a run with other settings or data: remove it first" in said
 
 
-def test_the_ablation_writes_its_page(demo, tmp_path):
+def test_the_results_write_their_page(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
-    said = walk(folder, "ablation.py", "--seeds", "1", "--arms", "base", "filter")
+    said = walk(folder, "results.py", "--seeds", "1", "--arms", "base", "filter")
     assert "written to docs/results.md" in said
     page = (folder / "docs" / "results.md").read_text()
-    runs = folder / "work_dirs" / "toy_ablation"
+    runs = folder / "work_dirs" / "toy_results"
     for arm, title in (("base", "base: synthetic pairs"), ("filter", "base, the worst tenth")):
         scored = runs / arm / "seed0" / "pcm_toy" / "metrics.json"
         cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
-        (line,) = [x for x in page.splitlines() if x.startswith(f"| {title}") and "| 1 |" in x]
-        assert f" {cider:.1f} " in line
-    assert "| oracle: the base on real pairs | 0 | - |" in page
+        lines = [x for x in page.splitlines() if x.startswith(f"| {title}") and "| 1 |" in x]
+        assert len(lines) == (2 if arm == "base" else 1)
+        assert all(f" {cider:.1f} " in line for line in lines)
+    assert page.count("| oracle: the base on real pairs | 0 | - |") == 2
+
+
+def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import arms
+    import report
+
+    for table in arms.TABLES:
+        rows = report.rows_of(table)
+        assert [row.arm + row.probe for row in rows.values()] == arms.TABLES[table]
+        assert {row.arm for row in rows.values()} == set(arms.arms_of(table))
+    assert {arm for table in arms.TABLES for arm in arms.arms_of(table)} == arms.ARMS.keys()
+    for name in arms.ARMS:
+        cfg = Config.fromfile(arms.config_of(name))
+        tests = arms.tests_of(name)
+        assert set(list(tests)[:2]) == {"pcm_toy", "pcm_toy_town2country"}
+        town, country = (dict(o.split("=", 1) for o in tests[test]) for test in list(tests)[:2])
+        # the country brings its images, and its concepts wherever a system looks for some
+        changed = country.keys() - town.keys()
+        wanted = {f"test_dataloader.dataset.{key}" for key in ("store", "images")}
+        flat = Config({"x": cfg.to_dict()})
+        for key in changed:
+            assert "country" in country[key]
+            assert reduce(lambda part, k: part[k], ["x", *key.split(".")], flat)
+        concepts = [key for key in changed - wanted if key.endswith("concepts")]
+        assert len(concepts) == str(cfg.model).count("town/concepts.safetensors")
 
 
 def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):

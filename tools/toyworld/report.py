@@ -1,4 +1,4 @@
-"""The page of the toy world's ablation: scores, what captions get right, what is mixed."""
+"""The page of the toy world's results: scores, what captions get right, what is mixed."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from arms import ARMS, TABLES
 from demo import CONFIGS, DATA, TARGETS
 from mmengine.config import Config
 
@@ -19,7 +20,7 @@ from pcm_plugin.toyworld.truth import agreement, named_things
 from pcm_plugin.toyworld.world import read_scenes
 
 PAGE = Path("docs/results.md")
-START, END = "<!-- ablation table: tools/toyworld/ablation.py -->", "<!-- end of table -->"
+START, END = "<!-- tables: tools/toyworld/results.py -->", "<!-- end of tables -->"
 METRICS = ("BLEU-4", "ROUGE-L", "CIDEr")
 READINGS = ("named right", "found", "repeated", "colour right")
 MIXING = (
@@ -45,20 +46,40 @@ class Row:
     probe: str = ""
 
 
-def write_page(work: Path, rows: dict[str, Row], seeds: int) -> Path:
+def rows_of(table: str) -> dict[str, Row]:
+    """The rows of a table by name, in order."""
+    rows = {}
+    for name in TABLES[table]:
+        arm = next(arm for arm in sorted(ARMS, key=len, reverse=True) if name.startswith(arm))
+        probe = name.removeprefix(arm)
+        title = ARMS[arm].probes[probe].title if probe else ARMS[arm].title
+        rows[name] = Row(title, arm, probe)
+    return rows
+
+
+def write_page(work: Path, seeds: int) -> Path:
     """Put the tables into docs/results.md, between its markers; returns the page.
 
     Args:
         work: The folder of the runs: ``ARM/seedN/CONFIG[PROBE]/{metrics,captions}.json``.
-        rows: The rows of the tables by name, in order.
         seeds: Seeds from 0 up to this are read; those that are not run yet are left out.
     """
     page = PAGE.read_text() if PAGE.exists() else f"# Results\n\n{START}\n{END}\n"
     head, rest = page.split(START)
     tail = rest.split(END)[1]
-    lines = [*score_table(work, rows, seeds), "", *reading_table(work, rows, seeds), ""]
-    lines += [*mixing_table(), "", *summary(work, rows, seeds)]
-    text = "\n".join(lines).rstrip()
+    systems, ablation = rows_of("systems"), rows_of("ablation")
+    parts = [
+        ["### All systems"],
+        score_table(work, systems, seeds),
+        reading_table(work, systems, seeds),
+        summary(work, systems, seeds),
+        ["### The paper's ablation, and refined pairs"],
+        score_table(work, ablation, seeds),
+        reading_table(work, ablation, seeds),
+        mixing_table(),
+        summary(work, ablation, seeds),
+    ]
+    text = "\n\n".join("\n".join(lines) for lines in parts if lines)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(f"{head}{START}\n\n{text}\n\n{END}{tail}")
     return PAGE

@@ -1,0 +1,142 @@
+"""All systems, and the paper's ablation, in the toy world, over several seeds.
+
+    python tools/toyworld/results.py --seeds 5                     (or: make results)
+    python tools/toyworld/results.py --seeds 5 --tables systems
+    python tools/toyworld/results.py --seeds 5 --arms base sync filter
+
+Trains every arm with every seed, captions the real test images of both domains, and writes mean
+and standard error into docs/results.md. Runs that are done are kept, so it can be stopped and
+started again.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from arms import ARMS, REAL_STORE, TABLES, arms_of, config_of, tests_of
+from demo import (
+    CLIP,
+    DATA,
+    KEEP_MEMORY,
+    QUICK,
+    QUICK_SIZES,
+    SIZES,
+    TOOLS,
+    best_of,
+    is_scored,
+    is_trained,
+    make_data,
+    name_run,
+    note_trained,
+    run,
+)
+from report import write_page
+from tqdm import tqdm
+
+WORK = Path("work_dirs/toy_results")
+TOWN = DATA / "town"
+CAPTIONS = TOWN / "captions_train.json"
+# What some arms need beside the demo's data, and the command that makes it.
+EXTRACT_REAL = (
+    f"python {TOOLS}/extract.py {TOWN}/images --captions {CAPTIONS} --model {CLIP} "
+    f"--out {REAL_STORE}"
+)
+REFINE = f"python {TOOLS}/refine.py {TOWN}/train_store --out {TOWN}"
+BUILD_LM = f"python {TOOLS}/build_language_model.py {CAPTIONS}"
+BROUGHT = {
+    "oracle": EXTRACT_REAL,
+    "sync": f"{REFINE}/sync --method sync",
+    "both_sync": f"{REFINE}/sync --method sync",
+    "filter": f"{REFINE}/filter --method filter",
+    "syntic": f"{REFINE}/contrast --method contrast --temperature 0.03",
+    **dict.fromkeys(
+        ("prefix_text", "prefix", "prefix_pcm"), f"{BUILD_LM} --kind gpt2 --out {TOWN}/gpt2"
+    ),
+    **dict.fromkeys(("blip", "blip_pcm"), f"{BUILD_LM} --kind bert --out {TOWN}/bert"),
+}
+
+
+def tool(command: list[str], log: Path) -> None:
+    """Run one of our tools on one thread, its output in a log."""
+    environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("a") as file:
+        result = subprocess.run(
+            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: see {log}")
+
+
+def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
+    """The options of an arm's training."""
+    return [*ARMS[name].options, f"randomness.seed={seed}", *extra]
+
+
+def claim(name: str, seed: int, extra: Sequence[str]) -> bool:
+    """Whether a run is trained; its folder must not hold another one."""
+    run_name = name_run(config_of(name), options_of(name, seed, extra))
+    return is_trained(WORK / name / f"seed{seed}", run_name)
+
+
+def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
+    """Train one arm with one seed and score it on both domains; does what is missing."""
+    config, work = config_of(name), WORK / name / f"seed{seed}"
+    log = work / "log.txt"
+    if not claim(name, seed, extra):
+        train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
+        tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
+        note_trained(work)
+    best = best_of(work)
+    for target, options in tests_of(name).items():
+        folder = work / target
+        changes = [*options, f"test_evaluator.outfile={folder}/captions.json"]
+        if not is_scored(folder, config, changes, best):
+            test = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
+            tool([*test, "--cfg-options", *changes], log)
+
+
+def main() -> None:
+    """Read the command line and run what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    chosen.add_argument("--arms", nargs="+", choices=list(ARMS))
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
+    )
+    args = parser.parse_args()
+    arms = args.arms or list(dict.fromkeys(a for table in args.tables for a in arms_of(table)))
+    make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
+    # The page looks into the real pairs too.
+    for command in dict.fromkeys([EXTRACT_REAL, *(BROUGHT[a] for a in arms if a in BROUGHT)]):
+        run(command)
+    extra = QUICK if args.quick else ()
+    jobs = [(name, seed, extra) for seed in range(args.seeds) for name in arms]
+    for name in ARMS:
+        for seed in range(args.seeds):
+            if (WORK / name / f"seed{seed}").exists():
+                claim(name, seed, extra)
+    write = partial(write_page, WORK, args.seeds)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):
+                write()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    print(f"written to {write()}")
+
+
+if __name__ == "__main__":
+    main()
