@@ -8,6 +8,7 @@ from mmengine.logging import MMLogger
 from pcm_plugin.datasets.feature_store import CLIP_HEAD
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis.concepts import save_concepts
+from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
 from tests.builders import build_store
 
 CAPTIONS = [
@@ -71,12 +72,14 @@ def write_inputs(tmp_path_factory):
         words = ["dog", "man", "cat", "boat", "horse", "car", "sea"]
         generator = torch.Generator().manual_seed(2)
         save_concepts(concepts, words, torch.randn(7, neck.clip_dim, generator=generator))
+        refine_features(tmp_path / "train", ContrastSettings(), tmp_path / "contrast", device="cpu")
         paths = {
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
             "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD),
             "model.neck.memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
+            "train_dataloader.dataset.refined": str(tmp_path / "contrast" / FEATURES),
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }

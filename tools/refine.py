@@ -1,18 +1,43 @@
-"""Choose which caption goes with which synthetic image: SynC, or a filter by CLIP score.
+"""Refine the pairs of captions and synthetic images, or the images' features.
+
+Which caption goes with which image: SynC, or a filter by CLIP score.
 
     python tools/refine.py STORE --out FOLDER
     python tools/refine.py STORE --method filter --min-clip-score 0.6 --out FOLDER
     torchrun --nproc_per_node 8 tools/refine.py STORE --out FOLDER
 
 Train on the chosen pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
+
+The images' global features, moved until their captions stand out among others: SynTIC, a
+reconstruction (configs/syntic_coco.py trains on them).
+
+    python tools/refine.py STORE --method contrast --out FOLDER
 """
 
 import argparse
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.pairs import Pairs
 from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
+from pcm_plugin.synthesis.extract import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine import PAIRS, RefineSettings, refine
+
+CONTRAST = {
+    "steps": "gradient steps",
+    "step_size": "length of a step",
+    "temperature": "of the softmax, one over the CLIP's logit scale",
+    "negatives": "captions that all are told from",
+    "seed": "of their choice",
+}
+PAIRS_OPTIONS = {"num_images", "num_captions", "keep", "min_clip_score", "sentence_feats"}
+OPTIONS = {"sync": PAIRS_OPTIONS, "filter": PAIRS_OPTIONS, "contrast": set(CONTRAST)}
+SHARED = {"store", "out", "method", "chunk", "device"}
 
 
 def main() -> None:
@@ -22,34 +47,70 @@ def main() -> None:
     )
     parser.add_argument("store", help="folder of tools/extract.py")
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--method", default="sync", choices=["sync", "filter"])
-    parser.add_argument("--num-images", type=int, default=15, help="looked at for a caption")
-    parser.add_argument("--num-captions", type=int, default=2, help="looked at for an image")
-    parser.add_argument(
+    parser.add_argument("--method", default="sync", choices=list(OPTIONS))
+    parser.add_argument("--chunk", type=int, default=8192, help="images or captions at a time")
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    pairs = parser.add_argument_group("which caption goes with which image")
+    pairs.add_argument("--num-images", type=int, help="looked at for a caption (default: 15)")
+    pairs.add_argument("--num-captions", type=int, help="looked at for an image (default: 2)")
+    pairs.add_argument(
         "--keep",
         type=float,
         help="share of the pairs, best first (default: 0.9, or all with --min-clip-score)",
     )
-    parser.add_argument("--min-clip-score", type=float, help="drop pairs below (2.5 cosine)")
-    parser.add_argument(
+    pairs.add_argument("--min-clip-score", type=float, help="drop pairs below (2.5 cosine)")
+    pairs.add_argument(
         "--sentence-feats",
         help="safetensors with sentence_feats, a row a caption (default: CLIP's text features)",
     )
-    parser.add_argument("--chunk", type=int, default=8192, help="images or captions at a time")
-    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    contrast = parser.add_argument_group("--method contrast")
+    own = ContrastSettings()
+    for name, text in CONTRAST.items():
+        value = getattr(own, name)
+        option = f"--{name.replace('_', '-')}"
+        contrast.add_argument(option, type=type(value), help=f"{text} (default: {value})")
     args = parser.parse_args()
-    settings = RefineSettings(
-        args.method, args.num_images, args.num_captions, args.keep, args.min_clip_score
-    )
-    pairs = refine(args.store, settings, args.out, args.sentence_feats, args.chunk, args.device)
-    if Rank.from_environment().index != 0:
+    given = {k: v for k, v in vars(args).items() if v is not None and k not in SHARED}
+    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in OPTIONS[args.method]]
+    if foreign:
+        parser.error(f"--method {args.method} has no {', '.join(foreign)}")
+    if args.method == "contrast":
+        settings = ContrastSettings(**given)
+        feats = refine_features(args.store, settings, args.out, args.chunk, args.device)
+        if Rank.from_environment().index == 0:
+            say_features(args, feats)
         return
+    sentences = given.pop("sentence_feats", None)
+    chosen = RefineSettings(args.method, **given)
+    found = refine(args.store, chosen, args.out, sentences, args.chunk, args.device)
+    if Rank.from_environment().index == 0:
+        say_pairs(args, found)
+
+
+def say_pairs(args: argparse.Namespace, pairs: Pairs) -> None:
+    """Print how many there are and what they score."""
     store = FeatureStore(args.store)
     moved = int((store.owners(pairs.caption) != pairs.image).sum())
     before = store.clip_scores
     print(
         f"{args.out}/{PAIRS}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} captions "
         f"with another image; mean CLIP score {before.mean():.3f} -> {pairs.clip_score.mean():.3f}"
+    )
+
+
+def say_features(args: argparse.Namespace, feats: Tensor) -> None:
+    """Print how far the features went and what the pairs score."""
+    store = FeatureStore(args.store)
+    moved, scores = [], []
+    for start in range(0, len(feats), args.chunk):
+        captions = np.arange(start, min(start + args.chunk, len(feats)))
+        refined = feats[start : start + args.chunk].float()
+        moved.append((refined * store.rows("global_feats", store.owners(captions))).sum(1))
+        scores.append(CLIP_SCORE_SCALE * (refined * store.rows("caption_feats", captions)).sum(1))
+    print(
+        f"{args.out}/{FEATURES}: {len(feats):,} features, cosine with the old ones "
+        f"{torch.cat(moved).mean():.3f}; mean CLIP score {store.clip_scores.mean():.3f} -> "
+        f"{torch.cat(scores).mean():.3f}"
     )
 
 

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.objects import read_objects
 from pcm_plugin.datasets.pairs import Pairs, pairs_of
+from pcm_plugin.datasets.refined import load_refined
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 
@@ -21,11 +25,12 @@ class SynthCaptionDataset(Dataset):
     image with all its captions as references. Items have
 
     - ``patch_feats`` (N, Dv), before ``ln_post``, in the store's dtype, since they are most of what
-      travels to the model, which makes float32 of them (not with ``features='caption'``);
+      travels to the model, which makes float32 of them (only with ``features='image'``);
     - ``global_feats`` (Dc,) float32, of length 1;
     - ``data_samples``: a ``DataSample`` with ``image_id`` (str), ``gt_caption`` (str; in
       ``test_mode`` list[str]), in training ``clip_score`` (float, 2.5 * cosine), and
-      ``img_path`` where the store knows the image's file and ``image_root`` is given.
+      ``img_path`` where the store knows the image's file and ``image_root`` is given, and
+      ``objects`` (list[str]) where a file of them is.
 
     MMEngine's ``default_collate`` makes batches of them.
 
@@ -34,9 +39,13 @@ class SynthCaptionDataset(Dataset):
         test_mode: Whether to give images with references. Defaults to False.
         pairs: File of pairs that ``tools/refine.py`` wrote. Defaults to each caption with the
             image that was made from it.
-        features: ``'image'``, or ``'caption'`` for text-only training: the global feature of a
-            training pair is then its caption's text feature, and there are no patches. In
-            ``test_mode`` the global feature is the image's either way.
+        features: ``'image'``; ``'global'``, without patches; or ``'caption'`` for text-only
+            training: the global feature of a training pair is then its caption's text feature, and
+            there are no patches. In ``test_mode`` the global feature is the image's either way.
+        refined: File of ``tools/refine.py --method contrast``: the global features of the training
+            pairs are its rows. With ``features='global'`` alone. Defaults to the store's own.
+        objects: JSON file of the objects in each image, ``{image_id: [label, ...]}``, such as a
+            detector's. Defaults to None.
         min_clip_score: Leave out training pairs that score less (2.5 * cosine).
         max_pairs: Take that many items, chosen at random; a smaller choice is part of a larger
             one of the same seed, as data efficiency curves need it.
@@ -44,8 +53,9 @@ class SynthCaptionDataset(Dataset):
         image_root: Folder of the image files, for those who draw them.
 
     Raises:
-        FileNotFoundError: If there is no store.
-        ValueError: If an argument is out of range or no pair is left.
+        FileNotFoundError: If there is no store, or a named file is missing.
+        ValueError: If an argument is out of range, arguments or files do not go together, or no
+            pair is left.
     """
 
     def __init__(
@@ -58,13 +68,20 @@ class SynthCaptionDataset(Dataset):
         max_pairs: int | None = None,
         seed: int = 0,
         image_root: str | os.PathLike | None = None,
+        refined: str | os.PathLike | None = None,
+        objects: str | os.PathLike | None = None,
     ) -> None:
-        if features not in ("image", "caption"):
-            raise ValueError(f"features={features!r}: give 'image' or 'caption'")
+        if features not in ("image", "global", "caption"):
+            raise ValueError(f"features={features!r}: give 'image', 'global' or 'caption'")
         if max_pairs is not None and max_pairs < 1:
             raise ValueError(f"max_pairs={max_pairs}: give at least 1, or None for all")
         if pairs is not None and test_mode:
             raise ValueError("pairs are for training: a test has images with all their captions")
+        if refined is not None and (test_mode or features != "global"):
+            raise ValueError(
+                f"refined features with test_mode={test_mode}, features={features!r}: they are "
+                "the global features of training pairs, for features='global'"
+            )
         self.store = FeatureStore(store)
         self.test_mode = test_mode
         self.features = features
@@ -74,6 +91,31 @@ class SynthCaptionDataset(Dataset):
         self._items = np.arange(count)
         if max_pairs is not None and max_pairs < count:
             self._items = np.sort(np.random.default_rng(seed).permutation(count)[:max_pairs])
+        self._refined = None if refined is None else self._read_refined(refined)
+        self._objects = None if objects is None else self._read_objects(objects)
+
+    def _read_refined(self, path: str | os.PathLike) -> Tensor:
+        refined = load_refined(path, self.store)
+        assert self._pairs is not None
+        moved = self._pairs.image != self.store.owners(self._pairs.caption)
+        if moved.any():
+            raise ValueError(
+                f"{path} has the image that was made of each caption, but pairs= give "
+                f"{int(moved.sum())} captions another: drop one of the two"
+            )
+        return refined
+
+    def _read_objects(self, path: str | os.PathLike) -> dict[str, list[str]]:
+        objects = read_objects(path)
+        images = self._items if self._pairs is None else self._pairs.image[self._items]
+        for i in np.unique(images).tolist():
+            image_id = self.store.image(i)["image_id"]
+            if image_id not in objects:
+                raise ValueError(
+                    f"{path} has no entry for image {image_id!r} of {self.store.path}: give each "
+                    "image its objects, an empty list where there is nothing"
+                )
+        return objects
 
     def _choose(self, path: str | os.PathLike | None, min_clip_score: float | None) -> Pairs:
         """The pairs of ``path``, or each caption with its own image; those that score enough."""
@@ -104,16 +146,9 @@ class SynthCaptionDataset(Dataset):
         """Several items at once, as PyTorch's loader asks for a batch; they are read together."""
         chosen = self._items[np.asarray(indices)]
         images = chosen if self._pairs is None else self._pairs.image[chosen]
+        features = {"global_feats": self._global(chosen, images)}
         if self.features == "image":
-            features = {
-                "patch_feats": self.store.rows("patch_feats", images, dtype=None),
-                "global_feats": self.store.rows("global_feats", images),
-            }
-        elif self._pairs is None:
-            features = {"global_feats": self.store.rows("global_feats", images)}
-        else:
-            captions = self._pairs.caption[chosen]
-            features = {"global_feats": self.store.rows("caption_feats", captions)}
+            features["patch_feats"] = self.store.rows("patch_feats", images, dtype=None)
         return [
             {
                 "data_samples": self._sample(int(item), int(image)),
@@ -127,12 +162,21 @@ class SynthCaptionDataset(Dataset):
         item = int(self._items[index])
         return self._sample(item, item if self._pairs is None else int(self._pairs.image[item]))
 
+    def _global(self, chosen: np.ndarray, images: np.ndarray) -> Tensor:
+        if self._pairs is not None and self._refined is not None:
+            return F.normalize(self._refined[self._pairs.caption[chosen]].float(), dim=-1)
+        if self._pairs is not None and self.features == "caption":
+            return self.store.rows("caption_feats", self._pairs.caption[chosen])
+        return self.store.rows("global_feats", images)
+
     def _sample(self, item: int, i: int) -> DataSample:
         image = self.store.image(i)
         sample = DataSample(metainfo={"image_id": image["image_id"]})
         if self.image_root is not None and "file_name" in image:
             path = os.path.join(self.image_root, image["file_name"])
             sample.set_metainfo({"img_path": path})
+        if self._objects is not None:
+            sample.set_field(self._objects[image["image_id"]], "objects")
         if self._pairs is None:
             sample.set_field(image["captions"], "gt_caption")
             return sample

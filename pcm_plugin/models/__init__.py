@@ -1,20 +1,22 @@
 """Models of the plugin; importing this registers all of them."""
 
 from .backbones import OpenCLIPBackbone
-from .captioners import MixupVisionEncoder, PCMNet
+from .captioners import MixupVisionEncoder, PCMNet, SynTIC
 from .decoders import SentenceDecoder
 from .encoders import VisualSemanticEncoder
 from .losses import CLIPWeightedCELoss
-from .necks import GlobalPrefix, MixupOutput, PCMMixup
+from .necks import GlobalPrefix, MixupOutput, ObjectPrefix, PCMMixup
 
 __all__ = [
     "CLIPWeightedCELoss",
     "GlobalPrefix",
     "MixupOutput",
     "MixupVisionEncoder",
+    "ObjectPrefix",
     "OpenCLIPBackbone",
     "PCMMixup",
     "PCMNet",
     "SentenceDecoder",
+    "SynTIC",
     "VisualSemanticEncoder",
 ]

@@ -36,9 +36,9 @@ class MixupVisualizationHook(Hook):
     is the epoch, with an iteration-based loop the iteration, and 0 without training.
 
     It draws what :meth:`PCMNet.predict` leaves in data samples, so that other captioners may too;
-    the words of ``pred_concept_ids`` are the model's ``neck.concept_words``. A model that does not
-    mix gets the card alone. Image files are found by ``image_root`` of the dataset; without them
-    the card is drawn on grey. Nothing that fails here ends a run: the first failure is logged.
+    the words of ``pred_concept_ids`` are the model's ``neck.concept_words``. A model that mixes no
+    patches gets the card alone. Image files are found by ``image_root`` of the dataset; without
+    them the card is drawn on grey. Nothing that fails here ends a run: the first failure is logged.
 
     Args:
         num_images: Images to draw, the first of the split; with several processes, of those that
@@ -137,9 +137,11 @@ class MixupVisualizationHook(Hook):
         words = getattr(getattr(model, "neck", None), "concept_words", None)
         if words is None:
             raise ValueError("the model has no neck.concept_words, the words of pred_concept_ids")
-        grid = self.grid or _grid(model, len(sample.pred_affinity))
         concepts, patches = sample_concepts(sample, words)
         entry = SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
+        if "pred_affinity" not in sample:
+            return contact_sheet([entry], columns=1, font=self.font)
+        grid = self.grid or _grid(model, len(sample.pred_affinity))
         maps = affinity_maps(image, sample.pred_affinity, concepts, grid, font=self.font)
         return _above(contact_sheet([entry], grid, columns=1, font=self.font), maps)
 

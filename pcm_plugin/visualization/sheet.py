@@ -152,7 +152,8 @@ def sample_concepts(
     """Put what a captioner noted of the mix-up in a data sample into words.
 
     Args:
-        sample: With the fields of ``PCMNet.predict``; without those of the mix-up nothing is found.
+        sample: With the fields of ``PCMNet.predict``; without those of the mix-up nothing is found,
+            without its affinity no patches.
         words: All concepts.
 
     Returns:
@@ -160,10 +161,13 @@ def sample_concepts(
     """
     if "pred_concept_ids" not in sample:
         return [], []
+    if "pred_affinity" not in sample:
+        found = [words[i] for i in sample.pred_concept_ids.tolist()]
+        return list(zip(found, sample.pred_concept_probs.tolist(), strict=True)), []
     selected = torch.zeros(len(sample.pred_affinity), dtype=torch.bool)
     selected[sample.pred_selected_patches] = True
-    found = (sample.pred_concept_ids, sample.pred_concept_probs, sample.pred_affinity)
-    return mixed_patches(*found, selected, words)
+    mix = (sample.pred_concept_ids, sample.pred_concept_probs, sample.pred_affinity)
+    return mixed_patches(*mix, selected, words)
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:

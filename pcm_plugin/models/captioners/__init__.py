@@ -4,6 +4,7 @@ from .base import Captioner
 from .mixup_vision import MixupVisionEncoder
 from .pcm_net import PCMNet
 from .search import Found, Search
+from .syntic import SynTIC
 from .weights_file import is_captioner, load_captioner, save_captioner
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "MixupVisionEncoder",
     "PCMNet",
     "Search",
+    "SynTIC",
     "is_captioner",
     "load_captioner",
     "save_captioner",

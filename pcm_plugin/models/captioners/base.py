@@ -195,9 +195,10 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         Returns:
             Data samples with ``pred_caption`` (str) and ``pred_score`` (float, its
             log-probability). If several captions are asked for, or they are re-ranked, all of them
-            are in ``pred_captions`` (list of Found). If the neck mixed, there are
-            ``pred_concept_ids`` (K,) int64, ``pred_concept_probs`` (K,) float32, ``pred_affinity``
-            (N, K) float32 and ``pred_selected_patches`` int64, on the CPU.
+            are in ``pred_captions`` (list of Found). If the neck found concepts, there are
+            ``pred_concept_ids`` (K,) int64 and ``pred_concept_probs`` (K,) float32; if it mixed
+            patches too, ``pred_affinity`` (N, K) float32 and ``pred_selected_patches`` int64, all
+            on the CPU.
 
         Raises:
             ValueError: If a setting of the search is out of range, or re-ranking lacks its CLIP.
@@ -215,15 +216,21 @@ class Captioner(BaseModel, metaclass=ABCMeta):
             sample.pred_caption, sample.pred_score = found[0].caption, found[0].log_prob
             if search.num_captions > 1 or search.rerank:
                 sample.set_field(found, "pred_captions")
-        if mixed.concept_ids is not None:
-            # What is not None goes together.
-            parts = (mixed.concept_ids, mixed.concept_probs, mixed.affinity, mixed.selected)
-            columns = zip(*(part.cpu() for part in parts if part is not None), strict=True)
-            for sample, (concepts, probs, affinity, selected) in zip(samples, columns, strict=True):
-                sample.pred_concept_ids, sample.pred_concept_probs = concepts, probs
+        self._note(samples, mixed)
+        return samples
+
+    def _note(self, samples: Sequence[DataSample], mixed: MixupOutput) -> None:
+        """Write into data samples what the neck found."""
+        if mixed.concept_ids is not None and mixed.concept_probs is not None:
+            rows = zip(mixed.concept_ids.cpu(), mixed.concept_probs.cpu(), strict=True)
+            for sample, (ids, probs) in zip(samples, rows, strict=True):
+                there = ids >= 0
+                sample.pred_concept_ids, sample.pred_concept_probs = ids[there], probs[there]
+        if mixed.affinity is not None and mixed.selected is not None:
+            maps = zip(mixed.affinity.cpu(), mixed.selected.cpu(), strict=True)
+            for sample, (affinity, selected) in zip(samples, maps, strict=True):
                 sample.pred_affinity = affinity
                 sample.pred_selected_patches = selected.nonzero().flatten()
-        return samples
 
 
 def build(module: dict | nn.Module) -> Any:

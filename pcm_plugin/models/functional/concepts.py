@@ -8,6 +8,24 @@ from pcm_plugin.models.functional.precision import full_precision
 
 
 @full_precision
+def concept_probabilities(global_feats: Tensor, concepts: Tensor, temperature: float) -> Tensor:
+    """How likely each concept is in an image.
+
+    Args:
+        global_feats: (B, Dc), CLIP image embeddings of any length.
+        concepts: (C, Dc), CLIP text embeddings of length 1: to normalise thousands of them for each
+            batch would cost more than to compare them.
+        temperature: Of the softmax over the C concepts.
+
+    Returns:
+        (B, C) float32.
+    """
+    # Concepts first: on a CPU their product with a few images takes half the time that way round.
+    similarity = (concepts @ F.normalize(global_feats, dim=-1).t()).t().contiguous()
+    return similarity.div_(temperature).softmax(-1)
+
+
+@full_precision
 def retrieve_concepts(
     global_feats: Tensor,
     concepts: Tensor,
@@ -19,8 +37,7 @@ def retrieve_concepts(
 
     Args:
         global_feats: (B, Dc), CLIP image embeddings of any length.
-        concepts: (C, Dc), CLIP text embeddings of length 1: to normalise thousands of them for each
-            batch would cost more than to compare them.
+        concepts: (C, Dc), CLIP text embeddings of length 1.
         top_concepts: K, at most C.
         threshold: A concept whose probability is not above it is masked: its vector is zero and so
             is its affinity with every patch (released code).
@@ -38,11 +55,10 @@ def retrieve_concepts(
             f"top_concepts={top_concepts} but there are {len(concepts)} concepts: "
             "lower it or give more concepts"
         )
-    # Concepts first: on a CPU their product with a few images takes half the time that way round.
-    similarity = (concepts @ F.normalize(global_feats, dim=-1).t()).t().contiguous()
+    likely = concept_probabilities(global_feats, concepts, temperature)
     # The k best of the probabilities, not of the similarities: at this temperature some underflow
     # to equal zeros, and which of those is taken shows in the released captions.
-    probs, ids = similarity.div_(temperature).softmax(-1).topk(top_concepts, dim=-1)
+    probs, ids = likely.topk(top_concepts, dim=-1)
     kept = concepts[ids].mul_((probs > threshold).unsqueeze(-1))
     return ids, probs, kept
 

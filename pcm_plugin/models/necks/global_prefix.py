@@ -101,17 +101,33 @@ class GlobalPrefix(BaseModule):
         Raises:
             ValueError: If the features have another width than the neck.
         """
+        feats = self.check(global_feats)
+        if not self.training and len(self.memory):
+            # DeCap, Sec. 3.3: only images are projected; in training the texts are the memory's.
+            feats = self.project(feats)
+        feats = inject_noise(feats, self.noise_var if self.training else 0.0)
+        token = self.finish(self.global_proj(feats)).unsqueeze(1)
+        mask = torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
+        return MixupOutput(token, mask)
+
+    def check(self, global_feats: Tensor) -> Tensor:
+        """The features (B, Dc) in float32.
+
+        Raises:
+            ValueError: If they have another width than the neck.
+        """
         if global_feats.shape[1:] != (self.clip_dim,):
             raise ValueError(
                 f"global_feats are {tuple(global_feats.shape)} but the neck was built for "
                 f"(B, clip_dim={self.clip_dim}): set it to the features' size"
             )
-        feats = global_feats.float()
-        if not self.training and len(self.memory):
-            # DeCap, Sec. 3.3: only images are projected; in training the texts are the memory's.
-            chunks = self.memory.split(self.memory_chunk)
-            feats = project_onto_memory(feats, chunks, self.memory_temperature)
-        feats = inject_noise(feats, self.noise_var if self.training else 0.0)
-        token = self.dropout(self.norm(F.relu(self.global_proj(feats)))).unsqueeze(1)
-        mask = torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
-        return MixupOutput(token, mask)
+        return global_feats.float()
+
+    def project(self, feats: Tensor) -> Tensor:
+        """Features (B, Dc) put together from the texts of the memory."""
+        chunks = self.memory.split(self.memory_chunk)
+        return project_onto_memory(feats, chunks, self.memory_temperature)
+
+    def finish(self, tokens: Tensor) -> Tensor:
+        """Projected features (..., D) as the decoder gets them."""
+        return self.dropout(self.norm(F.relu(tokens)))

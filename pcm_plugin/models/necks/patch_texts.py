@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from pcm_plugin.models.functional.mix import (
     select_top_patches,
 )
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS, load_clip_head
+from pcm_plugin.models.necks.concept_rows import check_concepts
 from pcm_plugin.synthesis.concepts import load_concepts
 
 MIXES = ("top", "random", "none")
@@ -147,19 +147,8 @@ class PatchTexts(BaseModule):
         """
         if self.mix == "none":
             raise ValueError("mix='none' looks for no concepts: drop them, or choose another mix")
-        if embeddings.shape != (len(words), self.clip_dim):
-            raise ValueError(
-                f"concept embeddings are {tuple(embeddings.shape)} but {len(words)} words and "
-                f"clip_dim={self.clip_dim} need {(len(words), self.clip_dim)}: "
-                "make them with the CLIP that made the features"
-            )
-        if len(words) < self.top_concepts:
-            raise ValueError(
-                f"{len(words)} concepts but top_concepts={self.top_concepts}: "
-                "give more concepts or lower it"
-            )
+        directions = check_concepts(words, embeddings, self.clip_dim, self.top_concepts)
         self.concept_words = list(words)
-        directions = F.normalize(embeddings.detach().float(), dim=-1)
         self.concepts = directions.to(self.concepts.device)
 
     def set_clip_head(self, head: Mapping[str, Tensor]) -> None:

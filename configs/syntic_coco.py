@@ -1,0 +1,38 @@
+# python tools/train.py configs/syntic_coco.py
+#
+# SynTIC (AAAI 2024, arXiv 2312.08865) on COCO, CLIP ViT-B/32: a reconstruction, since no
+# code, loss or settings are public. The paper's own: 101.1 CIDEr. What is ours is said in SynTIC,
+# ObjectPrefix and refine_by_contrast; the schedule and the loss are PCM-Net's, without its CLIP
+# weights.
+_base_ = "./pcm_coco.py"
+
+model = dict(
+    type="pcm_plugin.SynTIC",
+    neck=dict(
+        _delete_=True,
+        type="pcm_plugin.ObjectPrefix",
+        clip_dim=512,
+        concepts="data/coco/vit_b32/concepts.safetensors",
+        memory="data/coco/vit_b32/train_store",
+    ),
+    encoder=None,
+    # The paper's; widths and dropouts are PCM-Net's.
+    decoder=dict(num_layers=4, num_heads=4),
+    # Refinement has drawn each image to its caption: there is little left to weight.
+    loss=dict(use_clip_weight=False),
+)
+
+train_dataloader = dict(
+    dataset=dict(features="global", refined="data/coco/vit_b32/contrast/features.safetensors")
+)
+val_dataloader = dict(dataset=dict(features="global"))
+test_dataloader = dict(dataset=dict(features="global"))
+
+prerequisites = [
+    *_base_.prerequisites,
+    dict(
+        key="train_dataloader.dataset.refined",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
+        " --out data/coco/vit_b32/contrast",
+    ),
+]

@@ -1,0 +1,41 @@
+# python tools/train.py configs/syntic_toy.py
+#
+# SynTIC (AAAI 2024, arXiv 2312.08865) in the toy world: a reconstruction, since no code, loss or
+# settings are public. What is ours is said in SynTIC, ObjectPrefix and refine_by_contrast; the
+# schedule and the loss are PCM-Net's, without its CLIP weights. The synthetic features as they are:
+#   --cfg-options train_dataloader.dataset.refined=None
+_base_ = "./pcm_toy.py"
+
+model = dict(
+    type="pcm_plugin.SynTIC",
+    neck=dict(
+        _delete_=True,
+        type="pcm_plugin.ObjectPrefix",
+        clip_dim=128,
+        embed_dims=128,
+        concepts="data/toy/town/concepts.safetensors",
+        memory="data/toy/town/train_store",
+        # That of this CLIP, as 0.01 is of OpenAI's: one over its logit scale, 34.6.
+        memory_temperature=0.03,
+    ),
+    encoder=None,
+    # The paper's; widths and dropouts are PCM-Net's.
+    decoder=dict(num_layers=4, num_heads=4),
+    # Refinement has drawn each image to its caption: there is little left to weight.
+    loss=dict(use_clip_weight=False),
+)
+
+train_dataloader = dict(
+    dataset=dict(features="global", refined="data/toy/town/contrast/features.safetensors")
+)
+val_dataloader = dict(dataset=dict(features="global"))
+test_dataloader = dict(dataset=dict(features="global"))
+
+prerequisites = [
+    *_base_.prerequisites,
+    dict(
+        key="train_dataloader.dataset.refined",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
+        " --temperature 0.03 --out data/toy/town/contrast",
+    ),
+]

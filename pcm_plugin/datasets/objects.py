@@ -1,0 +1,34 @@
+"""Objects in images, as a detector or anybody else found them."""
+
+import json
+import os
+from pathlib import Path
+
+
+def read_objects(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Read a file of objects.
+
+    Args:
+        path: JSON, ``{image_id: [label, ...]}``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no objects at {path}: give JSON, {{image_id: [label, ...]}}")
+    try:
+        objects = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(objects, dict):
+        raise ValueError(
+            f"{path} holds a {type(objects).__name__}: give {{image_id: [label, ...]}}"
+        )
+    for image_id, labels in objects.items():
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(
+                f"{path}: the objects of {image_id!r} are {labels!r}: give a list of str"
+            )
+    return objects
