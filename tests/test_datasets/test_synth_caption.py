@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from mmengine.dataset import default_collate
@@ -100,3 +102,42 @@ def test_workers_give_the_same_batches(store):
         ]
 
     assert captions(2) == captions(0)
+
+
+def test_global_features_come_without_patches(store):
+    truth, owners = store[1], [0, 0, 1, 2, 2, 2, 4]
+    for j, item in enumerate(build(store, features="global")):
+        assert set(item) == {"data_samples", "global_feats"}
+        assert torch.equal(item["global_feats"], truth["global_feats"][owners[j]])
+    tested = build(store, features="global", test_mode=True)[3]
+    assert set(tested) == {"data_samples", "global_feats"}
+    assert torch.equal(tested["global_feats"], truth["global_feats"][3])
+
+
+def test_objects_come_with_their_image(store, tmp_path):
+    file = tmp_path / "objects.json"
+    objects = {f"image{i}": [f"thing {i}"] * i for i in range(5)}
+    file.write_text(json.dumps(objects))
+    tested = build(store, test_mode=True, objects=file)
+    assert [item["data_samples"].objects for item in tested] == list(objects.values())
+    trained = build(store, objects=file, max_pairs=4)
+    for item in trained:
+        sample = item["data_samples"]
+        assert sample.objects == objects[sample.image_id]
+    assert "objects" not in build(store)[0]["data_samples"]
+
+    del objects["image3"]
+    file.write_text(json.dumps(objects))
+    build(store, objects=file)  # it has no caption
+    with pytest.raises(ValueError, match="no entry for image 'image3'"):
+        build(store, test_mode=True, objects=file)
+    for wrong, message in (
+        ("[]", "holds a list"),
+        ('{"a": "dog"}', "'a' are 'dog'"),
+        ("{", "no J"),
+    ):
+        file.write_text(wrong)
+        with pytest.raises(ValueError, match=message):
+            build(store, objects=file)
+    with pytest.raises(FileNotFoundError, match="no objects at"):
+        build(store, objects=tmp_path / "nowhere.json")

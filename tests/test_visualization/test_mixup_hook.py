@@ -16,7 +16,7 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 from PIL import Image
 
 from pcm_plugin.structures import DataSample
-from pcm_plugin.visualization import MixupVisualizationHook, mixup_hook
+from pcm_plugin.visualization import MixupVisualizationHook, mixup_hook, sample_concepts
 
 runs = count()
 HOOK = "pcm_plugin.MixupVisualizationHook"
@@ -173,6 +173,18 @@ def test_a_test_is_drawn_and_needs_no_training_data(build, tmp_path):
     assert "test_dataloader.dataset.image_root=FOLDER" in said(tmp_path, "WARNING")[0]
     runner.val()
     assert recorded()[3:] == [(f"val_mix_image{i}", 0) for i in range(3)]
+
+
+def test_concepts_without_patches_are_on_the_card_alone(tmp_path):
+    image, hook = Image.new("RGB", (64, 64), RED), MixupVisualizationHook()
+    sample = a_sample()
+    mixed = hook.draw(image, sample, a_model())
+    del sample.pred_affinity, sample.pred_selected_patches
+    card = hook.draw(image, sample, a_model())
+    assert card.height < mixed.height
+    assert sample_concepts(sample, ["dog", "cat"]) == ([("dog", pytest.approx(0.9))], [])
+    (path,) = validate(tmp_path, [sample])
+    assert Image.open(path).size == card.size
 
 
 @pytest.mark.parametrize("text_only", [False, True])
