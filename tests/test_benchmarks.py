@@ -19,6 +19,7 @@ def run(*command):
     "command",
     [
         "concepts.py --concepts 30 40 --repeats 3",
+        "projection.py --batch 4 --texts 3000 --width 64 --chunk 1000 --repeats 1",
         "metric.py --images 30 --rounds 1",
         "loader.py --entries 1000 --batches 20",
         "store.py --entries 1000 --npz 40 --reads 200 --folder {folder}",

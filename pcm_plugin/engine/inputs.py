@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.objects import read_objects
 from pcm_plugin.synthesis.concepts import load_concepts
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
@@ -69,9 +70,10 @@ def forget_clip_head(cfg: Config) -> None:
 
 
 def check_features(cfg: Config, loops: Iterable[str]) -> None:
-    """Check that feature stores are whole and that one CLIP made them and the concepts.
+    """Check that feature stores are whole, that one CLIP made them and the concepts, and objects.
 
     CLIPs of one size have features of one shape, so that a mixture would train, and learn little.
+    Objects of a file must be among the concepts, or the training would end at the first other.
 
     Args:
         cfg: The final config, its files there.
@@ -79,9 +81,11 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
 
     Raises:
         FileNotFoundError: If a folder holds no store.
-        ValueError: If a file is not what it should be, or two name different models.
+        ValueError: If a file is not what it should be, two name different models, or an object is
+            no concept.
     """
     makers: dict[str, str] = {}
+    loops = list(loops)
     for loop in loops:
         for path in _paths(cfg, f"{loop}_dataloader.dataset.store", optional=True):
             made_by = FeatureStore(path).settings
@@ -92,6 +96,16 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
             # A released concept list may not say where it is from.
             if concepts.model is not None:
                 makers[path] = _clip_name(concepts.model, concepts.pretrained)
+            for loop in loops:
+                for file in _paths(cfg, f"{loop}_dataloader.dataset.objects", optional=True):
+                    found = {label for own in read_objects(file).values() for label in own}
+                    unknown = sorted(found.difference(concepts.words))
+                    if unknown:
+                        raise ValueError(
+                            f"{file} has {len(unknown)} objects that are no concepts of {path}, "
+                            f"such as {unknown[:3]}: map them to its words, or make it with them "
+                            "too (tools/build_concepts.py)"
+                        )
     if len(set(makers.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]

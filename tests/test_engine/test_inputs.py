@@ -95,6 +95,17 @@ def test_features_and_concepts_of_two_clips_are_refused(features):
     assert f"{features.train_dataloader.dataset.store}: random" in str(caught.value)
 
 
+def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path):
+    file = tmp_path / "objects.json"
+    features.train_dataloader.dataset.objects = str(file)
+    file.write_text('{"image0": ["dog"], "image1": ["cat", "dog"]}')
+    check_features(features, loops=("train",))
+    file.write_text('{"image0": ["dog", "unicorn"], "image1": ["cat"]}')
+    check_features(features, loops=("test",))
+    with pytest.raises(ValueError, match=r"1 objects that are no concepts.*\['unicorn'\]"):
+        check_features(features, loops=("train",))
+
+
 def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):
     path = features.train_dataloader.dataset.store
     plan = [Shard(f"shard-{i:05d}", 2, "0") for i in range(3)]
