@@ -1,5 +1,8 @@
 """A captioning task small enough to train on in a second, as the configs want it."""
 
+from functools import reduce
+from typing import Any
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -9,6 +12,7 @@ from pcm_plugin.datasets.feature_store import CLIP_HEAD
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis.concepts import save_concepts
 from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
+from pcm_plugin.synthesis.language_model import build_gpt2
 from tests.builders import build_store
 
 CAPTIONS = [
@@ -51,11 +55,16 @@ def logged(caplog):
     logger.removeHandler(caplog.handler)
 
 
+def _has(cfg: Config, key: str) -> bool:
+    place, _, name = key.rpartition(".")
+    return name in reduce(lambda part, k: part[k], place.split("."), cfg)
+
+
 @pytest.fixture(scope="session")
 def write_inputs(tmp_path_factory):
     """A function that writes the inputs of a config and returns the settings that name them."""
 
-    def write(cfg: Config) -> dict[str, str]:
+    def write(cfg: Config) -> dict[str, Any]:
         tmp_path = tmp_path_factory.mktemp("inputs")
         neck = cfg.model.neck
         sizes = dict(
@@ -76,6 +85,7 @@ def write_inputs(tmp_path_factory):
         paths = {
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
+            "model.concepts": str(concepts),
             "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD),
             "model.neck.memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
@@ -86,9 +96,13 @@ def write_inputs(tmp_path_factory):
         wanted = [
             entry["key"]
             for entry in cfg.prerequisites
-            if not entry.get("optional") or entry["key"].rpartition(".")[2] in neck
+            if not entry.get("optional") or _has(cfg, entry["key"])
         ]
-        return {key: paths.get(key) for key in wanted}
+        found = {key: paths.get(key) for key in wanted}
+        if "language_model" in cfg.model:  # a name need not be among the files
+            build_gpt2(texts, tmp_path / "gpt2", layers=1, width=32, heads=2)
+            found |= {"model.language_model": str(tmp_path / "gpt2"), "model.pretrained": False}
+        return found
 
     return write
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.datasets.durable import fingerprint, sha256
+from pcm_plugin.datasets.durable import fingerprint, folder_sha256, sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.objects import read_objects
 from pcm_plugin.synthesis.concepts import load_concepts
@@ -172,11 +172,9 @@ def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:
 def _identity(path: Path) -> str:
     if not path.is_dir():
         return sha256(path)[:16]
-    if (path / "manifest.json").is_file():
-        return FeatureStore(path).identity
-    # Such as a tokenizer's.
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return fingerprint([[file.relative_to(path).as_posix(), sha256(file)] for file in files])
+    # A language model's folder has a config, a store has none.
+    is_model = (path / "config.json").exists()
+    return folder_sha256(path)[:16] if is_model else FeatureStore(path).identity
 
 
 def _clip_name(model: str | None, pretrained: str | None) -> str:

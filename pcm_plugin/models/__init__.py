@@ -1,9 +1,9 @@
 """Models of the plugin; importing this registers all of them."""
 
 from .backbones import OpenCLIPBackbone
-from .captioners import MixupVisionEncoder, PCMNet, SynTIC
+from .captioners import MixupVisionEncoder, PCMNet, PrefixCaptioner, SynTIC
 from .decoders import SentenceDecoder
-from .encoders import VisualSemanticEncoder
+from .encoders import PrefixMapper, VisualSemanticEncoder
 from .losses import CLIPWeightedCELoss
 from .necks import GlobalPrefix, MixupOutput, ObjectPrefix, PCMMixup
 
@@ -16,6 +16,8 @@ __all__ = [
     "OpenCLIPBackbone",
     "PCMMixup",
     "PCMNet",
+    "PrefixCaptioner",
+    "PrefixMapper",
     "SentenceDecoder",
     "SynTIC",
     "VisualSemanticEncoder",

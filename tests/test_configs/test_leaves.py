@@ -84,19 +84,26 @@ def test_steps_and_captions_at_full_size(name, load):
     cfg.model.max_len = 5
     model = MODELS.build(cfg.model)
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    scheduler = PARAM_SCHEDULERS.build(
-        cfg.param_scheduler, default_args=dict(optimizer=optim_wrapper)
-    )
+    is_noam = not isinstance(cfg.param_scheduler, list)
+    schedule = cfg.param_scheduler if is_noam else cfg.param_scheduler[0]
+    scheduler = PARAM_SCHEDULERS.build(schedule, default_args=dict(optimizer=optim_wrapper))
     before = {key: value.clone() for key, value in model.named_parameters()}
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     losses = model.train_step(batch, optim_wrapper)
     scheduler.step()
     assert torch.isfinite(losses["loss"])
     moved = [key for key, value in model.named_parameters() if not torch.equal(value, before[key])]
-    ours = {"neck", "decoder"} | ({"encoder"} if cfg.model.encoder else set())
-    assert {key.split(".")[0] for key in moved} == ours
-    schedule = cfg.param_scheduler
-    second = 2 * schedule.embed_dims**-0.5 * schedule.warmup**-1.5 * cfg.optim_wrapper.optimizer.lr
+    if cfg.model.type == "pcm_plugin.PrefixCaptioner":
+        parts = {"neck", "mapper", "lm"}
+    else:
+        parts = {"neck", "decoder"} | ({"encoder"} if cfg.model.encoder else set())
+    assert {key.split(".")[0] for key in moved} == parts
+    if is_noam:
+        second = 2 * schedule.embed_dims**-0.5 * schedule.warmup**-1.5
+    else:  # as ViECap begins
+        assert schedule.end == 5000
+        second = 1e-3 + (1 - 1e-3) / (schedule.end - 1)
+    second *= cfg.optim_wrapper.optimizer.lr
     assert optim_wrapper.param_groups[0]["lr"] == pytest.approx(second)
 
     model.eval()

@@ -37,19 +37,20 @@ _train_store = (
     + _features
     + "{train_dataloader[dataset][store]}"
 )
+_concepts = (
+    "python tools/build_concepts.py --captions {captions}"
+    " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
+)
 _real_store = "python tools/extract.py {root}/images --captions {captions} --split %s"
 prerequisites = [
     dict(
         key="model.vocabulary",
         command="python tools/build_vocabulary.py {captions} --out {path}",
-    ),
-    # The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.
-    dict(
-        key="model.neck.concepts",
-        command="python tools/build_concepts.py --captions {captions}"
-        " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}",
         optional=True,
     ),
+    # The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.
+    dict(key="model.neck.concepts", command=_concepts, optional=True),
+    dict(key="model.concepts", command=_concepts, optional=True),
     dict(key="model.neck.clip_head", command=_train_store, optional=True),
     dict(key="model.neck.memory", command=_train_store, optional=True),
     dict(key="train_dataloader.dataset.store", command=_train_store),

@@ -21,10 +21,22 @@ prerequisites = [
     dict(key=f"model.neck.{key}", command="make demo", optional=True)
     for key in ("concepts", "clip_head", "memory")
 ]
+# Captioners have a vocabulary, or a language model and concepts of their own.
+prerequisites += [
+    dict(key=f"model.{key}", command="make demo", optional=True)
+    for key in ("vocabulary", "concepts")
+]
+prerequisites += [
+    dict(
+        key="model.language_model",
+        command="python tools/build_language_model.py data/toy/town/captions_train.json"
+        " --out {path}",
+        optional=True,
+    ),
+]
 prerequisites += [
     dict(key=key, command="make demo")
     for key in (
-        "model.vocabulary",
         "train_dataloader.dataset.store",
         "val_dataloader.dataset.store",
         "test_dataloader.dataset.store",

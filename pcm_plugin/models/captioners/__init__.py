@@ -3,6 +3,7 @@
 from .base import Captioner
 from .mixup_vision import MixupVisionEncoder
 from .pcm_net import PCMNet
+from .prefix_lm import PrefixCaptioner
 from .search import Found, Search
 from .syntic import SynTIC
 from .weights_file import is_captioner, load_captioner, save_captioner
@@ -12,6 +13,7 @@ __all__ = [
     "Found",
     "MixupVisionEncoder",
     "PCMNet",
+    "PrefixCaptioner",
     "Search",
     "SynTIC",
     "is_captioner",

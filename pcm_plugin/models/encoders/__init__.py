@@ -1,5 +1,6 @@
 """Encoders of visual tokens."""
 
+from .prefix_mapper import PrefixMapper
 from .visual_semantic_encoder import VisualSemanticEncoder
 
-__all__ = ["VisualSemanticEncoder"]
+__all__ = ["PrefixMapper", "VisualSemanticEncoder"]

@@ -1,10 +1,42 @@
 """Salient concepts of an image (paper, Eq. 1)."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pcm_plugin.models.functional.precision import full_precision
+
+
+def concept_directions(
+    words: Sequence[str], embeddings: Tensor, clip_dim: int, top_concepts: int
+) -> Tensor:
+    """Concepts as :func:`retrieve_concepts` wants them.
+
+    Args:
+        words: C words.
+        embeddings: (C, Dc), their CLIP text embeddings, of any length but 0.
+        clip_dim: Dc.
+        top_concepts: K, how many are to be found.
+
+    Returns:
+        (C, Dc) float32 of length 1, a copy.
+
+    Raises:
+        ValueError: If the sizes do not agree.
+    """
+    if embeddings.shape != (len(words), clip_dim):
+        raise ValueError(
+            f"concept embeddings are {tuple(embeddings.shape)} but {len(words)} words and "
+            f"clip_dim={clip_dim} need {(len(words), clip_dim)}: "
+            "make them with the CLIP that made the features"
+        )
+    if len(words) < top_concepts:
+        raise ValueError(
+            f"{len(words)} concepts but top_concepts={top_concepts}: give more concepts or lower it"
+        )
+    return F.normalize(embeddings.detach().float(), dim=-1)
 
 
 @full_precision

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pcm_plugin.models.functional.concepts import concept_probabilities, retrieve_concepts
-from pcm_plugin.models.necks.concept_rows import check_concepts
+from pcm_plugin.models.functional.concepts import (
+    concept_directions,
+    concept_probabilities,
+    retrieve_concepts,
+)
 from pcm_plugin.models.necks.global_prefix import GlobalPrefix
 from pcm_plugin.models.necks.output import MixupOutput
 from pcm_plugin.registry import MODELS
@@ -89,7 +92,7 @@ class ObjectPrefix(GlobalPrefix):
         Raises:
             ValueError: If the sizes do not agree with each other or with the neck.
         """
-        directions = check_concepts(words, embeddings, self.clip_dim, self.top_concepts)
+        directions = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
         self.concept_words = list(words)
         self.concepts = directions.to(self.concepts.device)
 

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from pcm_plugin.models.functional.affinity import patch_concept_affinity, project_patches, text_map
-from pcm_plugin.models.functional.concepts import retrieve_concepts
+from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
     gather_slots,
     num_top_pairs,
@@ -18,7 +18,6 @@ from pcm_plugin.models.functional.mix import (
     select_top_patches,
 )
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS, load_clip_head
-from pcm_plugin.models.necks.concept_rows import check_concepts
 from pcm_plugin.synthesis.concepts import load_concepts
 
 MIXES = ("top", "random", "none")
@@ -147,9 +146,9 @@ class PatchTexts(BaseModule):
         """
         if self.mix == "none":
             raise ValueError("mix='none' looks for no concepts: drop them, or choose another mix")
-        directions = check_concepts(words, embeddings, self.clip_dim, self.top_concepts)
+        found = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
+        self.concepts = found.to(self.concepts.device)
         self.concept_words = list(words)
-        self.concepts = directions.to(self.concepts.device)
 
     def set_clip_head(self, head: Mapping[str, Tensor]) -> None:
         """Give CLIP's image head.

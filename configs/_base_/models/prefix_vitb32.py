@@ -1,0 +1,32 @@
+# A language model behind a prefix of CLIP ViT-B/32's global feature: ViECap's sizes (Fei et al.
+# 2023, as its released code has them). Its mapper reads ten tokens of the feature, ours the neck's.
+
+# The CLIP that makes features and concepts, as the commands under `prerequisites` name it.
+clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
+
+model = dict(
+    type="pcm_plugin.PrefixCaptioner",
+    # Where there is a GPU, the commands pin the batches' memory; they are not waited for.
+    data_preprocessor=dict(type="BaseDataPreprocessor", non_blocking=True),
+    neck=dict(
+        type="pcm_plugin.GlobalPrefix", clip_dim=512, embed_dims=768, noise_var=0.016, dropout=0.1
+    ),
+    mapper=dict(
+        type="pcm_plugin.PrefixMapper", embed_dims=768, prefix_length=10, num_layers=8, num_heads=8
+    ),
+    language_model="openai-community/gpt2",
+    prompt="There are {} in image.",
+    top_concepts=3,
+    concept_threshold=0.2,
+    temperature=0.01,
+    # Plain cross entropy; only the captioner with the mix-up weights its pairs.
+    loss=dict(
+        type="pcm_plugin.CLIPWeightedCELoss",
+        label_smoothing=0.0,
+        clip_weight=2.5,
+        gamma_type="none",
+        use_clip_weight=False,
+    ),
+    beam_size=5,
+    max_len=30,
+)

@@ -1,0 +1,16 @@
+# python tools/train.py configs/prefix_coco.py
+#
+# A prefix captioner with GPT-2 (ViECap's form, Fei et al. 2023) trained on the global CLIP features
+# of COCO's synthetic images. PCM-Net's paper, Table 3, has ViECap so at 70.5 CIDEr on NoCaps.
+# GPT-2 is taken from transformers' hub or its cache, or from a folder:
+#   --cfg-options model.language_model=FOLDER
+_base_ = [
+    "./_base_/models/prefix_vitb32.py",
+    "./_base_/datasets/coco.py",
+    "./_base_/schedules/adamw_15e.py",
+    "./_base_/default_runtime.py",
+]
+
+model = dict(concepts="data/coco/vit_b32/concepts.safetensors")
+# As ViECap.
+train_dataloader = dict(batch_size=80)

@@ -1,0 +1,246 @@
+"""A captioner that is a causal language model with a prefix: ClipCap's and ViECap's form."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcm_plugin.datasets.vocabulary import IGNORED
+from pcm_plugin.models.captioners.base import Captioner, build
+from pcm_plugin.models.captioners.entity_prompt import EntityPrompt
+from pcm_plugin.models.captioners.language_model import load_language_model
+from pcm_plugin.models.captioners.search import Found, Search
+from pcm_plugin.models.necks import MixupOutput
+from pcm_plugin.registry import MODELS
+from pcm_plugin.structures import DataSample
+
+
+@MODELS.register_module()
+class PrefixCaptioner(Captioner):
+    """Captioner: [CLIP backbone] -> neck -> mapper -> soft prefix, prompt -> language model.
+
+    The language model of transformers goes on from a soft prefix, which the mapper makes of the
+    neck's tokens, and a prompt that names the image's concepts. With GlobalPrefix on captions'
+    features that is ViECap (Fei et al. 2023); with PCMMixup it is ViECap with PCM (paper, Table 3).
+
+    It is for models of GPT-2's kind: what they say next is their output embedding of the last
+    hidden state.
+
+    The arguments ``neck``, ``mapper``, ``loss`` and ``backbone`` are configs of registered types,
+    or modules.
+
+    Args:
+        neck: Makes tokens from features, such as GlobalPrefix or PCMMixup.
+        mapper: Makes the prefix of tokens, such as PrefixMapper. Its config may leave out
+            ``out_dims``, which then is the language model's.
+        language_model: Folder of a causal language model, or a name that transformers finds.
+        pretrained: Whether to begin with its weights. Defaults to True; otherwise they are random.
+        freeze_lm: Whether to train the neck and the mapper alone, as ClipCap's Transformer variant
+            does. Defaults to False, as ViECap's released code.
+        prompt: The sentence between prefix and caption, ``{}`` for the concepts. Defaults to
+            ViECap's; None leaves it out.
+        concepts: Concept file for the prompt. Defaults to None: call :meth:`set_concepts` before
+            the first image. Not part of a checkpoint: another domain may bring its own.
+        top_concepts: Most concepts of the prompt. Defaults to 3, as ViECap's released code.
+        concept_threshold: Concepts not above this probability are not named. Defaults to 0.2, as
+            there.
+        temperature: Of the softmax over the concepts. Defaults to 0.01, as there.
+        loss: Compares logits and tokens, such as CLIPWeightedCELoss. Defaults to None, which is
+            enough for inference.
+        backbone: Makes features from images, such as OpenCLIPBackbone. Defaults to None.
+        beam_size: Beams of the search; 1 is greedy. Defaults to 5, as there.
+        max_len: Most tokens of a caption, the end of text included, in training and inference.
+            Defaults to 30: ours.
+        min_len: Fewest tokens of a caption. Defaults to 0.
+        num_captions: Captions an image, at most ``beam_size``. Defaults to 1.
+        rerank: Weight of CLIP's cosine of image and caption beside the log-probability, by which
+            the beams are ordered; needs a backbone. Defaults to 0, which leaves their order.
+        data_preprocessor: MMEngine's; None moves batches to the model's device.
+        init_cfg: MMEngine's initialisation config. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If there is no such language model, or a file of it is missing.
+        ValueError: If neck, mapper and language model have several widths.
+    """
+
+    def __init__(
+        self,
+        neck: dict | nn.Module,
+        mapper: dict | nn.Module,
+        language_model: str,
+        pretrained: bool = True,
+        freeze_lm: bool = False,
+        prompt: str | None = "There are {} in image.",
+        concepts: str | os.PathLike | None = None,
+        top_concepts: int = 3,
+        concept_threshold: float = 0.2,
+        temperature: float = 0.01,
+        loss: dict | nn.Module | None = None,
+        backbone: dict | nn.Module | None = None,
+        beam_size: int = 5,
+        max_len: int = 30,
+        min_len: int = 0,
+        num_captions: int = 1,
+        rerank: float = 0.0,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        search = Search(beam_size, max_len, min_len, num_captions, rerank)
+        super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)
+        self.tokenizer, self.lm = load_language_model(language_model, pretrained)
+        width = self.lm.get_input_embeddings().embedding_dim
+        if isinstance(mapper, dict):
+            mapper = {"out_dims": width, **mapper}
+        self.mapper = build(mapper)
+        if self.mapper.out_dims != width or self.mapper.embed_dims != self.neck.embed_dims:
+            raise ValueError(
+                f"the mapper takes embed_dims={self.mapper.embed_dims} to out_dims="
+                f"{self.mapper.out_dims}, but the neck has embed_dims={self.neck.embed_dims} and "
+                f"the language model {width}: give it the neck's embed_dims, and leave out_dims out"
+            )
+        self.freeze_lm = freeze_lm
+        self.lm.requires_grad_(not freeze_lm)
+        self.prompter: EntityPrompt | None = None
+        if prompt is not None:
+            self.prompter = EntityPrompt(
+                self.neck.clip_dim, prompt, concepts, top_concepts, concept_threshold, temperature
+            )
+
+    @property
+    def concept_words(self) -> list[str]:
+        """The words of the prompt's concepts."""
+        return [] if self.prompter is None else self.prompter.concept_words
+
+    def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
+        """Give the concepts that the prompt may name.
+
+        Args:
+            words: C words.
+            embeddings: (C, Dc), their CLIP text embeddings, of any length but 0.
+
+        Raises:
+            ValueError: If the sizes do not agree, or there is no prompt.
+        """
+        if self.prompter is None:
+            raise ValueError("prompt=None names no concepts: drop them, or give a prompt")
+        self.prompter.set_concepts(words, embeddings)
+
+    def train(self, mode: bool = True) -> "PrefixCaptioner":
+        """Training mode or not; a frozen language model has no dropout either way."""
+        super().train(mode)
+        if self.freeze_lm:
+            self.lm.eval()
+        return self
+
+    def encode(
+        self,
+        patch_feats: Tensor | None,
+        global_feats: Tensor | None,
+        data_samples: Sequence[DataSample] | None = None,
+    ) -> tuple[Tensor, MixupOutput]:
+        """What the language model is to go on from; see :meth:`Captioner.encode`.
+
+        Returns:
+            Soft prefix and prompt (B, L, E), and what the neck found; its ``mask`` (B, L) is that
+            of prefix and prompt. The gaps before shorter prompts are masked.
+        """
+        tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
+        memory = self.mapper(tokens, mixed.mask)
+        mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
+        if self.prompter is not None and global_feats is not None:
+            prompts = [self._ids(prompt) for prompt in self.prompter(global_feats)]
+            longest = max(map(len, prompts))
+            gaps = [longest - len(ids) for ids in prompts]
+            end = self.tokenizer.eos_token_id
+            padded = [[end] * gap + ids for gap, ids in zip(gaps, prompts, strict=True)]
+            words = torch.tensor(padded, device=memory.device)
+            first = torch.tensor(gaps, device=memory.device).unsqueeze(1)
+            known = torch.arange(longest, device=memory.device) >= first
+            memory = torch.cat([memory, self._embed(words).to(memory.dtype)], dim=1)
+            mask = torch.cat([mask, known], dim=1)
+        return memory, mixed._replace(mask=mask)
+
+    def teach(
+        self, memory: Tensor, mixed: MixupOutput, captions: list[str], packed: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Captioner.teach`; what is counted are tokens."""
+        longest = self.search.max_len - 1
+        end = self.tokenizer.eos_token_id
+        # As the prompt's last word is followed in the texts it was trained on: by a space.
+        ids = [[*self._ids(" " + _bare(caption))[:longest], end] for caption in captions]
+        width = max(map(len, ids))
+        targets = torch.tensor([own + [IGNORED] * (width - len(own)) for own in ids])
+        return self._logits(memory, mixed.mask, targets, packed), targets.to(memory.device)
+
+    @torch.no_grad()
+    def write(self, memory: Tensor, mixed: MixupOutput, search: Search) -> list[list[Found]]:
+        """See :meth:`Captioner.write`: the sum of log-probabilities, no length penalty."""
+        count = search.beam_size if search.rerank else search.num_captions
+        end = self.tokenizer.eos_token_id
+        beams: dict[str, Any] = {"num_beams": search.beam_size, "num_return_sequences": count}
+        if search.beam_size > 1:
+            # A caption in hand ends the search once no open one can overtake it.
+            beams |= {"length_penalty": 0.0, "early_stopping": False}
+        ids = self.lm.generate(
+            inputs_embeds=memory,
+            attention_mask=mixed.mask.long(),
+            max_new_tokens=search.max_len,
+            min_new_tokens=search.min_len,
+            do_sample=False,
+            eos_token_id=end,
+            pad_token_id=end,
+            **beams,
+        )
+        # The first end of text belongs to the caption, those behind it are padding.
+        ended = (ids == end).cumsum(1) - (ids == end).long()
+        targets = ids.masked_fill(ended > 0, IGNORED)
+        log_probs = self._log_probs(
+            memory.repeat_interleave(count, 0), mixed.mask.repeat_interleave(count, 0), targets
+        )
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        found = [
+            Found(" ".join(text.split()), log_prob)
+            for text, log_prob in zip(texts, log_probs.tolist(), strict=True)
+        ]
+        return [found[i : i + count] for i in range(0, len(found), count)]
+
+    def _log_probs(self, memory: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        """Log-probabilities (B,) of captions (B, T), -1 where there is no word."""
+        # transformers gives none of a greedy search, and those of beams as penalties changed them.
+        log_probs = self._logits(memory, mask, targets).float().log_softmax(-1)
+        each = log_probs.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return each.masked_fill(targets < 0, 0).sum(1)
+
+    def _logits(
+        self, memory: Tensor, mask: Tensor, targets: Tensor, packed: bool = False
+    ) -> Tensor:
+        """Logits (B, T, V) of the words of captions (B, T); or (n, V) of those that are not -1."""
+        words = targets[:, :-1].clamp(min=0).to(memory.device)
+        inputs = torch.cat([memory, self._embed(words).to(memory.dtype)], dim=1)
+        # Behind a caption nothing is masked: none of its words looks there.
+        known = F.pad(mask, (0, words.shape[1]), value=True)
+        hidden = self.lm.base_model(
+            inputs_embeds=inputs,
+            attention_mask=known.long(),
+            position_ids=(known.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        ).last_hidden_state[:, memory.shape[1] - 1 :]
+        if packed:
+            # Found where the targets are, on the CPU in training: a GPU is not waited for.
+            rows = (targets.flatten() >= 0).nonzero().flatten().to(memory.device)
+            hidden = hidden.flatten(0, 1)[rows]
+        return self.lm.get_output_embeddings()(hidden)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _embed(self, words: Tensor) -> Tensor:
+        return self.lm.get_input_embeddings()(words)
+
+
+def _bare(caption: str) -> str:
+    """A caption without what its end says anyway."""
+    return " ".join(caption.split()).rstrip(". ")
