@@ -1,7 +1,7 @@
 # python tools/train.py configs/prefix_pcm_coco.py
 #
-# PCM in ViECap's form on COCO's synthetic images: the prefix is made of mixed patches, and pairs are
-# weighted by CLIP. PCM-Net's paper, Table 3: 74.7 CIDEr on NoCaps.
+# PCM in ViECap's form on COCO's synthetic images: the prefix is made of mixed patches, and pairs
+# are weighted by CLIP. PCM-Net's paper, Table 3: 74.7 CIDEr on NoCaps.
 _base_ = "./prefix_coco.py"
 
 model = dict(
