@@ -62,12 +62,18 @@ def save_captioner(
 
     Raises:
         FileNotFoundError: If CLIP's folder is not there.
-        ValueError: If the file has another ending, the model holds modules of other packages,
-            CLIP's folder has no safetensors, or its weights are a file of their own.
+        ValueError: If the file has another ending, the model has no vocabulary, as one with a
+            language model, or holds modules of other packages, CLIP's folder has no safetensors,
+            or its weights are a file of their own.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: a captioner is a .safetensors file")
+    if not isinstance(getattr(model, "vocabulary", None), Vocabulary):
+        raise ValueError(
+            f"a {type(model).__name__} has no vocabulary file, and does not fit into one file: "
+            "caption with its config and checkpoint"
+        )
     own = _portable(settings)
     _check_types(own, str(path))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}

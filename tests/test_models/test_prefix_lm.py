@@ -1,0 +1,404 @@
+import itertools
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from PIL import Image
+
+from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.models.captioners import Search, save_captioner
+from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.registry import MODELS
+from pcm_plugin.structures import DataSample
+from tests.builders import build_clip, build_tokenizer
+
+B, N, DV, DC, D = 4, 9, 12, 8, 16
+CAPTIONS = ["a dog runs", "the red cat stands next to the house.", "a cat", "the car in the house"]
+CONCEPTS = ["dog", "cat", "car", "tree", "red house"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A GPT-2 of 23 tokens without weights; its random ones are large, so that it has opinions."""
+    from transformers import GPT2Config
+
+    path = tmp_path_factory.mktemp("gpt2")
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(path)
+    GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=12,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.4,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(path)
+    return path
+
+
+NECKS = {
+    "global": dict(type="pcm_plugin.GlobalPrefix", clip_dim=DC, embed_dims=D, dropout=0.0),
+    "pcm": dict(
+        type="pcm_plugin.PCMMixup",
+        patch_dim=DV,
+        clip_dim=DC,
+        embed_dims=D,
+        num_patches=N,
+        top_concepts=3,
+        top_patches=4,
+        temperature=0.1,
+        dropout=0.0,
+    ),
+}
+
+
+def make_model(folder, neck="global", seed=0, **settings):
+    torch.manual_seed(seed)
+    mapper = dict(type="pcm_plugin.PrefixMapper", embed_dims=D, prefix_length=3, num_layers=2)
+    config = dict(
+        type="pcm_plugin.PrefixCaptioner",
+        neck=NECKS[neck],
+        mapper=mapper | dict(num_heads=2),
+        language_model=str(folder),
+        pretrained=False,
+        loss=dict(type="pcm_plugin.CLIPWeightedCELoss", gamma_type="none", label_smoothing=0.0),
+        temperature=0.2,
+        concept_threshold=0.15,
+        beam_size=3,
+        max_len=8,
+    )
+    model = MODELS.build(config | settings)
+    embeddings = torch.randn(len(CONCEPTS), DC)
+    if model.prompter is not None:
+        model.set_concepts(CONCEPTS, embeddings)
+    if neck == "pcm":
+        model.neck.set_concepts(CONCEPTS, embeddings)
+        model.neck.set_clip_head(
+            {
+                "ln_post.weight": torch.randn(DV),
+                "ln_post.bias": torch.randn(DV),
+                "proj": torch.randn(DV, DC),
+            }
+        )
+    return model.eval()
+
+
+def make_feats(count=B):
+    torch.manual_seed(1)
+    return {"patch_feats": torch.randn(count, N, DV), "global_feats": torch.randn(count, DC)}
+
+
+def make_samples():
+    samples = [DataSample() for _ in CAPTIONS]
+    for sample, caption in zip(samples, CAPTIONS, strict=True):
+        sample.gt_caption, sample.clip_score = caption, 1.0
+    return samples
+
+
+def one(feats, i):
+    return {key: value[i : i + 1] for key, value in feats.items()}
+
+
+@pytest.fixture(scope="module", params=["global", "pcm"])
+def model(request, folder):
+    return make_model(folder, request.param)
+
+
+def test_mapper_honours_the_mask():
+    torch.manual_seed(0)
+    mapper = MODELS.build(
+        dict(type="pcm_plugin.PrefixMapper", out_dims=6, embed_dims=8, num_heads=2, num_layers=2)
+    )
+    tokens, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    mask[0, 3:] = False
+    for mode in (True, False):
+        prefix = mapper.train(mode)(tokens, mask)
+        assert prefix.shape == (2, 10, 6)
+        changed = tokens.clone()
+        changed[0, 3:] *= -5
+        torch.testing.assert_close(mapper(changed, mask), prefix)
+        changed[0, 2] *= -5
+        assert not torch.allclose(mapper(changed, mask)[0], prefix[0])
+        torch.testing.assert_close(mapper(tokens[:1, :3], mask[:1, :3]), prefix[:1])
+
+
+def test_mapper_of_impossible_sizes():
+    with pytest.raises(ValueError, match="num_heads=3"):
+        MODELS.build(dict(type="pcm_plugin.PrefixMapper", out_dims=6, embed_dims=8, num_heads=3))
+
+
+@torch.no_grad()
+def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
+    """Each image alone, by the language model's own forward, nothing padded."""
+    feats = make_feats()
+    memory, mixed = model.encode(**feats)
+    assert not mixed.mask.all()  # prompts of several lengths
+    logits, targets = model.teach(memory, mixed, CAPTIONS)
+    packed, same = model.teach(memory, mixed, CAPTIONS, packed=True)
+    assert torch.equal(same, targets)
+    torch.testing.assert_close(packed, logits[targets >= 0])
+    end = model.tokenizer.eos_token_id
+    for i, caption in enumerate(CAPTIONS):
+        ids = model.tokenizer(caption.rstrip("."), add_special_tokens=False).input_ids
+        ids = [*ids[:7], end]
+        assert targets[i][targets[i] >= 0].tolist() == ids
+        tokens, alone = super(type(model), model).encode(**one(feats, i))
+        prompt = model.prompter(feats["global_feats"][i : i + 1])[0]
+        spoken = model.tokenizer(prompt, add_special_tokens=False).input_ids + ids[:-1]
+        embeds = model.lm.get_input_embeddings()(torch.tensor([spoken]))
+        inputs = torch.cat([model.mapper(tokens, alone.mask), embeds], dim=1)
+        expected = model.lm(inputs_embeds=inputs).logits[0, -len(ids) :]
+        torch.testing.assert_close(logits[i, : len(ids)], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_captions_do_not_depend_on_the_batch(model):
+    feats = make_feats(6)
+    for beam_size in (1, 3):
+        search = Search(beam_size, max_len=8, num_captions=min(2, beam_size))
+        together = model.write(*model.encode(**feats), search)
+        for i, found in enumerate(together):
+            alone = model.write(*model.encode(**one(feats, i)), search)[0]
+            assert [f.caption for f in found] == [f.caption for f in alone]
+            assert [f.log_prob for f in found] == pytest.approx(
+                [f.log_prob for f in alone], rel=1e-4
+            )
+        assert len({found[0].caption for found in together}) > 1
+
+
+def log_probs_of(model, memory, mixed, i, ids):
+    """Of sequences of tokens (n, T) that go on from one image's prefix and prompt."""
+    memory = memory[i, mixed.mask[i]].expand(len(ids), -1, -1)
+    embeds = model.lm.get_input_embeddings()(ids)
+    logits = model.lm(inputs_embeds=torch.cat([memory, embeds], dim=1)).logits
+    log_probs = logits[:, memory.shape[1] - 1 : -1].log_softmax(-1)
+    return log_probs.gather(2, ids.unsqueeze(2)).sum((1, 2)).tolist()
+
+
+@torch.no_grad()
+def test_wide_beams_find_what_trying_everything_finds(model):
+    memory, mixed = model.encode(**make_feats())
+    end, size = model.tokenizer.eos_token_id, len(model.tokenizer)
+    search = Search(beam_size=size, max_len=2, num_captions=5)
+    for i, found in enumerate(model.write(memory, mixed, search)):
+        every = torch.tensor([*itertools.product(set(range(size)) - {end}, range(size))])
+        scores = log_probs_of(model, memory, mixed, i, every)
+        scores = sorted(scores + log_probs_of(model, memory, mixed, i, torch.tensor([[end]])))
+        assert [f.log_prob for f in found] == pytest.approx(scores[:-6:-1], rel=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 5])
+def test_beams_are_at_least_as_good_as_our_own_search(model, beam_size):
+    feats = make_feats(12)
+    memory, mixed = model.encode(**feats)
+    end = model.tokenizer.eos_token_id
+    history = None
+
+    def step(words, parents):
+        nonlocal history
+        width = words.shape[1]
+        if parents is not None:
+            past = parents.unsqueeze(-1).expand(-1, -1, history.shape[-1])
+            history = torch.cat([history.gather(1, past), words.unsqueeze(-1)], dim=-1)
+        else:
+            history = words.new_zeros(len(memory), 1, 0)
+        ids = history.flatten(0, 1)
+        targets = torch.cat([ids, ids.new_zeros(len(ids), 1)], dim=1)
+        rows = (part.repeat_interleave(width, 0) for part in (memory, mixed.mask))
+        return model._logits(*rows, targets)[:, -1].unflatten(0, (-1, width))
+
+    ours = beam_search(step, len(memory), beam_size, 6, bos_id=end, eos_id=end)
+    found = model.write(memory, mixed, Search(beam_size, max_len=6))
+    for (best,), score, ids in zip(found, ours.scores[:, 0], ours.ids[:, 0], strict=True):
+        # transformers keeps its width when captions end, ours narrows: it may find better ones.
+        assert best.log_prob >= float(score) - 1e-4
+        if best.log_prob < float(score) + 1e-4:
+            text = model.tokenizer.decode(ids, skip_special_tokens=True)
+            assert best.caption == text
+    same = [
+        abs(best.log_prob - float(score)) < 1e-3
+        for (best,), score in zip(found, ours.scores[:, 0], strict=True)
+    ]
+    assert sum(same) >= (12 if beam_size == 1 else 8)
+
+
+def test_lengths(model):
+    memory, mixed = model.encode(**make_feats())
+    end = model.tokenizer.eos_token_id
+    bias = torch.zeros(len(model.tokenizer))
+    bias[model.tokenizer.all_special_ids] = -100.0  # they would not show in a caption
+    bias[end] = 100.0
+    head = model.lm.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, inputs, logits: logits + bias)
+    for beam_size in (1, 3):
+        found = model.write(memory, mixed, Search(beam_size, max_len=8))
+        assert [f.caption for (f,) in found] == [""] * B
+        found = model.write(memory, mixed, Search(beam_size, max_len=8, min_len=3))
+        assert [len(f.caption.split()) for (f,) in found] == [3] * B
+    bias[end] = -100.0
+    for beam_size in (1, 3):
+        found = model.write(memory, mixed, Search(beam_size, max_len=4, min_len=3))
+        assert [len(f.caption.split()) for (f,) in found] == [4] * B
+    hook.remove()
+
+
+def test_all_beams_come_back_to_be_re_ranked(model):
+    memory, mixed = model.encode(**make_feats())
+    found = model.write(memory, mixed, Search(beam_size=4, max_len=5, rerank=1.0))
+    assert [len(own) for own in found] == [4] * B
+    for own in found:
+        scores = [f.log_prob for f in own]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_it_learns(folder):
+    model = make_model(folder, "pcm").train()
+    optimizer = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.01))
+    feats = make_feats()
+    losses = []
+    for _ in range(60):
+        loss = model(**feats, data_samples=make_samples(), mode="loss")["loss"]
+        optimizer.update_params(loss)
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 4
+    samples = model.eval()(**feats, data_samples=make_samples(), mode="predict")
+    wanted = [" ".join(caption.rstrip(".").split()[:7]) for caption in CAPTIONS]
+    assert sum(s.pred_caption == c for s, c in zip(samples, wanted, strict=True)) >= 2
+    assert samples[0].pred_concept_ids.shape == (3,)
+
+
+@pytest.mark.parametrize("neck", ["global", "pcm"])
+@pytest.mark.parametrize("freeze_lm", [False, True])
+def test_gradients(folder, neck, freeze_lm):
+    model = make_model(folder, neck, freeze_lm=freeze_lm).train()
+    model(**make_feats(), data_samples=make_samples(), mode="loss")["loss"].backward()
+    for name, value in model.named_parameters():
+        assert value.requires_grad == (not freeze_lm or not name.startswith("lm."))
+        assert (value.grad is not None) == value.requires_grad, name
+    assert model.lm.training != freeze_lm
+    assert model.mapper.training
+
+
+def test_prompt_names_the_likely_concepts(folder):
+    model = make_model(folder, prompt="There are {} in image.", concept_threshold=0.3)
+    model.set_concepts(["dog", "big cat", "car"], torch.eye(3, DC))
+    seen = torch.zeros(4, DC)
+    seen[0, :2] = 1.0
+    seen[1, 1] = 0.5
+    seen[2, :3] = torch.tensor([1.0, 2.0, 3.0])
+    seen[3, 5] = 1.0  # like none more than the others
+    assert model.prompter(seen) == [
+        "There are dog, big cat in image.",
+        "There are big cat in image.",
+        "There are car in image.",
+        "There are dog, big cat, car in image.",
+    ]
+    model.prompter.concept_threshold = 0.5
+    assert model.prompter(seen[3:]) == ["There are something in image."]
+    assert model.concept_words == ["dog", "big cat", "car"]
+    assert not any("concepts" in key for key in model.state_dict())
+
+
+def test_without_a_prompt_there_is_the_prefix_alone(folder):
+    model = make_model(folder, prompt=None)
+    memory, mixed = model.encode(**make_feats())
+    assert memory.shape == (B, 3, 12)
+    assert mixed.mask.all()
+    with pytest.raises(ValueError, match="prompt=None"):
+        model.set_concepts(CONCEPTS, torch.randn(5, DC))
+
+
+def test_text_only_training_needs_no_patches(folder):
+    model = make_model(folder).train()
+    feats = make_feats()["global_feats"]
+    loss = model(global_feats=feats, data_samples=make_samples(), mode="loss")["loss"]
+    assert loss.isfinite()
+
+
+def test_weights_and_tokenizer_of_a_folder(folder, tmp_path):
+    first = make_model(folder)
+    first.lm.save_pretrained(tmp_path)
+    first.tokenizer.save_pretrained(tmp_path)
+    again = make_model(tmp_path, pretrained=True, seed=5)
+    for key, value in first.lm.state_dict().items():
+        assert torch.equal(again.lm.state_dict()[key], value), key
+    other = make_model(tmp_path, pretrained=False, seed=5)
+    assert not torch.equal(other.lm.transformer.wte.weight, first.lm.transformer.wte.weight)
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'no/such/folder'.*build_language_model\.py"):
+        make_model("no/such/folder")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        make_model(tmp_path)
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
+        make_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no weights .*pretrained=False"):
+        make_model(folder, pretrained=True)
+    with pytest.raises(FileNotFoundError, match="no concept file at nowhere"):
+        make_model(folder, concepts="nowhere")
+    with pytest.raises(ValueError, match="prompt='Look'"):
+        make_model(folder, prompt="Look")
+    with pytest.raises(ValueError, match="embed_dims=8.*has embed_dims=16"):
+        make_model(folder, mapper=dict(type="pcm_plugin.PrefixMapper", embed_dims=8))
+    model = make_model(folder)
+    model.prompter.concepts = torch.zeros(0, DC)
+    with pytest.raises(RuntimeError, match="no concepts to name"):
+        model.encode(**make_feats())
+
+
+def test_tokenizer_and_model_must_fit(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 20}))
+    with pytest.raises(ValueError, match="23 tokens but the model 20"):
+        make_model(tmp_path)
+
+
+def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
+    from pcm_plugin.synthesis.concepts import save_concepts
+
+    save_concepts(tmp_path / "concepts.safetensors", CONCEPTS, torch.randn(len(CONCEPTS), DC))
+    clip = dict(model=build_clip(tmp_path / "clip"), pretrained=None, pool=1)
+    config = dict(
+        type="pcm_plugin.PrefixCaptioner",
+        neck=NECKS["global"],
+        mapper=dict(
+            type="pcm_plugin.PrefixMapper", embed_dims=D, prefix_length=3, num_layers=1, num_heads=2
+        ),
+        language_model=str(folder),
+        pretrained=False,
+        concepts=str(tmp_path / "concepts.safetensors"),
+        max_len=6,
+    )
+    torch.manual_seed(3)
+    trained = MODELS.build(config)
+    torch.save({"state_dict": trained.state_dict(), "meta": {}}, tmp_path / "epoch_1.pth")
+    inferencer = CaptionInferencer(
+        Config(dict(model=config, clip=clip)),
+        tmp_path / "epoch_1.pth",
+        device="cpu",
+        show_progress=False,
+    )
+    pictures = [Image.new("RGB", (16, 16), color) for color in ("red", "navy", "white")]
+    found = inferencer(pictures)["predictions"]
+    feats = inferencer.model.look(torch.stack([inferencer._init_pipeline()(p) for p in pictures]))
+    samples = trained.eval()(global_feats=feats[1], mode="predict")
+    assert [f["caption"] for f in found] == [s.pred_caption for s in samples]
+    assert [f["log_prob"] for f in found] == pytest.approx(
+        [s.pred_score for s in samples], rel=1e-3
+    )
+    again = inferencer(pictures, num_captions=2, rerank=1.0)["predictions"]
+    assert [len(f["captions"]) for f in again] == [2, 2, 2]
+
+
+def test_it_is_no_single_file(folder, tmp_path):
+    with pytest.raises(ValueError, match="PrefixCaptioner.*config and checkpoint"):
+        save_captioner(tmp_path / "x.safetensors", make_model(folder), {}, {"model": "ViT-B-32"})
