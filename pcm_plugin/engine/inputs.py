@@ -172,9 +172,9 @@ def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:
 def _identity(path: Path) -> str:
     if not path.is_dir():
         return sha256(path)[:16]
-    # A language model's folder has a config, a store has none.
-    is_model = (path / "config.json").exists()
-    return folder_sha256(path)[:16] if is_model else FeatureStore(path).identity
+    # A language model's folder has no manifest, a store has one.
+    is_store = (path / "manifest.json").is_file()
+    return FeatureStore(path).identity if is_store else folder_sha256(path)[:16]
 
 
 def _clip_name(model: str | None, pretrained: str | None) -> str:

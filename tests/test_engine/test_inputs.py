@@ -3,7 +3,12 @@ import torch
 from mmengine.config import Config
 
 from pcm_plugin.datasets.shards import Shard, ShardFolder
-from pcm_plugin.engine.inputs import MissingInputError, check_features, check_inputs
+from pcm_plugin.engine.inputs import (
+    MissingInputError,
+    check_features,
+    check_inputs,
+    identify_inputs,
+)
 from pcm_plugin.synthesis.concepts import save_concepts
 from tests.builders import build_store
 
@@ -104,6 +109,27 @@ def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path)
     check_features(features, loops=("test",))
     with pytest.raises(ValueError, match=r"1 objects that are no concepts.*\['unicorn'\]"):
         check_features(features, loops=("train",))
+
+
+def test_concepts_of_the_captioner_itself_are_of_that_clip_too(features):
+    path = features.model.neck.concepts
+    save_concepts(path, ["dog", "cat"], torch.eye(2, 5), "random", "openai")
+    features.model = dict(neck=dict(), concepts=path)
+    with pytest.raises(ValueError, match=r"one CLIP"):
+        check_features(features, loops=("train",))
+
+
+def test_a_language_model_is_known_by_its_files(tmp_path):
+    found = []
+    for name, weights in (("one", "1"), ("two", "1"), ("three", "3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text(weights)
+        settings = dict(language_model=str(tmp_path / name))
+        key = "model.language_model"
+        cfg = Config(dict(model=settings, prerequisites=[dict(key=key, command="make it")]))
+        found.append(identify_inputs(cfg, ("train",))[key])
+    assert found[0] == found[1] != found[2]
 
 
 def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):

@@ -339,13 +339,13 @@ def test_what_is_missing_is_named(folder, tmp_path):
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json"):
         make_model(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no weights .*pretrained=False"):
+    with pytest.raises(FileNotFoundError, match=r"no weights .*pretrained=False"):
         make_model(folder, pretrained=True)
     with pytest.raises(FileNotFoundError, match="no concept file at nowhere"):
         make_model(folder, concepts="nowhere")
     with pytest.raises(ValueError, match="prompt='Look'"):
         make_model(folder, prompt="Look")
-    with pytest.raises(ValueError, match="embed_dims=8.*has embed_dims=16"):
+    with pytest.raises(ValueError, match=r"embed_dims=8.*has embed_dims=16"):
         make_model(folder, mapper=dict(type="pcm_plugin.PrefixMapper", embed_dims=8))
     model = make_model(folder)
     model.prompter.concepts = torch.zeros(0, DC)
@@ -400,5 +400,5 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
 
 
 def test_it_is_no_single_file(folder, tmp_path):
-    with pytest.raises(ValueError, match="PrefixCaptioner.*config and checkpoint"):
+    with pytest.raises(ValueError, match=r"PrefixCaptioner.*config and checkpoint"):
         save_captioner(tmp_path / "x.safetensors", make_model(folder), {}, {"model": "ViT-B-32"})
