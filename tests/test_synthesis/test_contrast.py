@@ -148,7 +148,12 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
     own = RefineSettings(method="filter", keep=0.5)
     refine(store, own, tmp_path / "own", device="cpu")
     pairs = tmp_path / "own" / "pairs.safetensors"
-    assert len(SynthCaptionDataset(store, features="global", refined=file, pairs=pairs)) == 10
+    data = SynthCaptionDataset(store, features="global", refined=file, pairs=pairs)
+    assert len(data) == 10
+    texts = [text for own in CAPTIONS for text in own]
+    for item in data:
+        row = load_file(file)["global_feats"][texts.index(item["data_samples"].gt_caption)]
+        torch.testing.assert_close(item["global_feats"], F.normalize(row.float(), dim=0))
 
 
 def test_wrong_settings_are_said(tmp_path, store):
