@@ -15,7 +15,7 @@ from pcm_plugin.structures import DataSample
 from tests.builders import build_clip, build_tokenizer
 
 B, N, DV, DC, D = 4, 9, 12, 8, 16
-CAPTIONS = ["a dog runs", "the red cat stands next to the house.", "a cat", "the car in the house"]
+CAPTIONS = ["a dog runs.", "the red cat stands next to the house.", "a cat", "the car in the house"]
 CONCEPTS = ["dog", "cat", "car", "tree", "red house"]
 
 
