@@ -25,11 +25,12 @@ clip = facts["clip"]
 model = dict(
     vocabulary=f"{root}/corpus/vocabulary.txt",
     **{key: part for key, part in facts["model"].items() if key != "neck"},
-    neck=dict(
-        concepts=f"{root}/corpus/concepts.safetensors",
-        clip_head=f"{root}/train_store/clip_head.safetensors",
+    neck={
+        "concepts": f"{root}/corpus/concepts.safetensors",
+        "clip_head": f"{root}/train_store/clip_head.safetensors",
+        # Features of a CLIP without a linear head say so here.
         **facts["model"].get("neck", {}),
-    ),
+    },
 )
 train_dataloader = dict(
     dataset=dict(

@@ -24,6 +24,7 @@ def build_store(
     shard_size: int = 2,
     seed: int = 0,
     given: dict[str, torch.Tensor] | None = None,
+    with_head: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Write a feature store of random features.
 
@@ -31,6 +32,7 @@ def build_store(
         path: Folder to make.
         captions: The captions of each image; image i gets the id ``f'image{i}'``.
         given: ``patch_feats`` and ``global_feats`` to write instead of random ones.
+        with_head: Whether a CLIP head comes with the patches.
 
     Returns:
         The float32 tensors that the store should give back: ``patch_feats`` (n, N, Dv),
@@ -67,17 +69,23 @@ def build_store(
             caption_feats[mine],
             clip_scores[mine],
         )
-    head = {
-        "ln_post.weight": 1 + 0.1 * torch.randn(patch_dim, generator=generator),
-        "ln_post.bias": 0.1 * torch.randn(patch_dim, generator=generator),
-        "proj": torch.randn(patch_dim, clip_dim, generator=generator),
-    }
-    write_bytes(path / CLIP_HEAD, save(head))
+    if with_head:
+        write_bytes(path / CLIP_HEAD, save(_random_head(patch_dim, clip_dim, generator)))
     return {
         "patch_feats": patch_feats.float(),
         "global_feats": global_feats.float(),
         "caption_feats": caption_feats.float(),
         "clip_scores": clip_scores,
+    }
+
+
+def _random_head(
+    patch_dim: int, clip_dim: int, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    return {
+        "ln_post.weight": 1 + 0.1 * torch.randn(patch_dim, generator=generator),
+        "ln_post.bias": 0.1 * torch.randn(patch_dim, generator=generator),
+        "proj": torch.randn(patch_dim, clip_dim, generator=generator),
     }
 
 
@@ -114,12 +122,16 @@ def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:
     )
 
 
-def build_clip(path: Path, image_size: int = 16, seed: int = 0, **vision: Any) -> str:
+def build_clip(
+    path: Path, image_size: int = 16, seed: int = 0, kind: str = "plain", **vision: Any
+) -> str:
     """Save a random CLIP of a few thousand weights in open_clip's folder form.
 
     Args:
         path: Folder to make.
         image_size: Side of the images; patches are of 4 pixels, so 4 x 4 by default.
+        kind: ``"plain"``, a Vision Transformer of open_clip's; ``"eva"`` or ``"siglip"``, towers of
+            timm for images of 16 pixels, with texts as these read them.
         **vision: Further entries of ``vision_cfg``, e.g. ``pool_type="avg"``.
 
     Returns:
@@ -130,16 +142,15 @@ def build_clip(path: Path, image_size: int = 16, seed: int = 0, **vision: Any) -
 
     path.mkdir(parents=True)
     tokenizer = build_tokenizer()
+    tower = {"patch_size": 4, "width": 16, "head_width": 8, "layers": 2}
+    if kind != "plain":
+        from tests.towers import KINDS
+
+        tower = KINDS[kind]
     model_cfg = {
-        "embed_dim": 8,
-        "vision_cfg": {
-            "image_size": image_size,
-            "patch_size": 4,
-            "width": 16,
-            "head_width": 8,
-            "layers": 2,
-            **vision,
-        },
+        # SigLIP has no projection, so that the joint space is as wide as the tower.
+        "embed_dim": 16 if kind == "siglip" else 8,
+        "vision_cfg": {"image_size": image_size, **tower, **vision},
         "text_cfg": {
             "context_length": tokenizer.model_max_length,
             "vocab_size": len(tokenizer),
@@ -150,8 +161,20 @@ def build_clip(path: Path, image_size: int = 16, seed: int = 0, **vision: Any) -
             "tokenizer_kwargs": {"local_files_only": True},
         },
     }
+    if kind == "siglip":
+        model_cfg["init_logit_bias"] = -10
+        model_cfg["text_cfg"] |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    build = open_clip.CLIP if kind == "plain" else open_clip.CustomTextCLIP
     torch.manual_seed(seed)
-    save_file(open_clip.CLIP(**model_cfg).state_dict(), path / "open_clip_model.safetensors")
+    weights = build(**model_cfg).state_dict()
+    if kind != "plain":
+        model_cfg["custom_text"] = True
+        # Fresh biases are 0 and fresh heads nearly so, which would hide that one is forgotten.
+        weights = {
+            key: value + 0.2 * torch.randn(value.shape) if key.startswith("visual") else value
+            for key, value in weights.items()
+        }
+    save_file(weights, path / "open_clip_model.safetensors")
     preprocess = {"size": image_size, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess}
     (path / "open_clip_config.json").write_text(json.dumps(config))

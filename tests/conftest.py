@@ -71,6 +71,7 @@ def write_inputs(tmp_path_factory):
             num_patches=neck.get("num_patches", 49),
             patch_dim=neck.get("patch_dim", 6),
             clip_dim=neck.clip_dim,
+            with_head=not neck.get("joint_patches", False),
         )
         build_store(tmp_path / "train", CAPTIONS, **sizes)
         build_store(tmp_path / "real", CAPTIONS[:3], seed=1, **sizes)
@@ -86,7 +87,9 @@ def write_inputs(tmp_path_factory):
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
             "model.concepts": str(concepts),
-            "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD),
+            "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD)
+            if sizes["with_head"]
+            else None,
             "model.neck.memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
             "train_dataloader.dataset.refined": str(tmp_path / "contrast" / FEATURES),

@@ -69,7 +69,8 @@ def write_shard(
         global_feats: (n, Dc), L2-normalised.
         caption_feats: (m, Dc), L2-normalised, in the order of the images and their captions.
         clip_scores: (m,) 2.5 * cosine.
-        head: SHA-256 of the store's ``clip_head.safetensors``, where known.
+        head: SHA-256 of the store's ``clip_head.safetensors``; None where there is none, or it is
+            not known.
         **record: Further values for the shard's record in the manifest.
 
     Raises:
@@ -182,6 +183,11 @@ class FeatureStore:
     def clip_head(self) -> Path:
         """File with CLIP's frozen ``ln_post`` and ``proj``."""
         return self.path / CLIP_HEAD
+
+    @property
+    def joint_patches(self) -> bool:
+        """Whether patches are in the joint space already, so that no CLIP head comes with them."""
+        return self.patch_dim == self.clip_dim and not self.clip_head.is_file()
 
     @property
     def image_ids(self) -> list[str]:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from pcm_plugin.datasets.durable import fingerprint, folder_sha256, sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.objects import read_objects
-from pcm_plugin.synthesis.concepts import load_concepts
+from pcm_plugin.synthesis.concepts import ConceptSet, load_concepts
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 """The parts of a config on which scores depend."""
@@ -70,7 +70,7 @@ def forget_clip_head(cfg: Config) -> None:
 
 
 def check_features(cfg: Config, loops: Iterable[str]) -> None:
-    """Check that feature stores are whole, that one CLIP made them and the concepts, and objects.
+    """Check that feature stores are whole and go with the concepts, the neck and the objects.
 
     CLIPs of one size have features of one shape, so that a mixture would train, and learn little.
     Objects of a file must be among the concepts, or the training would end at the first other.
@@ -81,35 +81,61 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
 
     Raises:
         FileNotFoundError: If a folder holds no store.
-        ValueError: If a file is not what it should be, two name different models, or an object is
-            no concept.
+        ValueError: If a file is not what it should be, two name different models, patches are in
+            the joint space and the neck has it otherwise, or an object is no concept.
     """
-    makers: dict[str, str] = {}
     loops = list(loops)
-    for loop in loops:
-        for path in _paths(cfg, f"{loop}_dataloader.dataset.store", optional=True):
-            made_by = FeatureStore(path).settings
-            makers[path] = _clip_name(made_by.get("model"), made_by.get("pretrained"))
-    for part in ("model.neck", "model.vision_encoder", "model.vision_backbone", "model"):
-        for path in _paths(cfg, f"{part}.concepts", optional=True):
-            concepts = load_concepts(path)
-            # A released concept list may not say where it is from.
-            if concepts.model is not None:
-                makers[path] = _clip_name(concepts.model, concepts.pretrained)
-            for loop in loops:
-                for file in _paths(cfg, f"{loop}_dataloader.dataset.objects", optional=True):
-                    found = {label for own in read_objects(file).values() for label in own}
-                    unknown = sorted(found.difference(concepts.words))
-                    if unknown:
-                        raise ValueError(
-                            f"{file} has {len(unknown)} objects that are no concepts of {path}, "
-                            f"such as {unknown[:3]}: map them to its words, or make it with them "
-                            "too (tools/build_concepts.py)"
-                        )
+    keys = [f"{loop}_dataloader.dataset.store" for loop in loops]
+    stores = {p: FeatureStore(p) for key in keys for p in _paths(cfg, key, optional=True)}
+    concepts = {
+        path: load_concepts(path)
+        for part in ("model.neck", "model.vision_encoder", "model.vision_backbone", "model")
+        for path in _paths(cfg, f"{part}.concepts", optional=True)
+    }
+    _check_patches(cfg, stores)
+    _check_objects(cfg, loops, concepts)
+    makers = {
+        path: _clip_name(store.settings.get("model"), store.settings.get("pretrained"))
+        for path, store in stores.items()
+    }
+    makers |= {
+        path: _clip_name(file.model, file.pretrained)
+        for path, file in concepts.items()
+        # A released concept list may not say where it is from.
+        if file.model is not None
+    }
     if len(set(makers.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]
         raise ValueError("\n".join([*lines, "Make those that differ again, with one --model."]))
+
+
+def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
+    neck = cfg.get("model", {}).get("neck") or {}
+    if "patch_dim" not in neck or neck.get("mix") == "none":
+        return
+    joint = neck.get("joint_patches", False)
+    for path, store in stores.items():
+        if store.joint_patches != joint:
+            raise ValueError(
+                f"patches of {path} are {'' if store.joint_patches else 'not '}in CLIP's joint "
+                f"space, but model.neck.joint_patches={joint}: set it to {store.joint_patches}, "
+                "or take features of another CLIP"
+            )
+
+
+def _check_objects(cfg: Config, loops: list[str], concepts: dict[str, ConceptSet]) -> None:
+    for loop in loops:
+        for file in _paths(cfg, f"{loop}_dataloader.dataset.objects", optional=True):
+            found = {label for own in read_objects(file).values() for label in own}
+            for path, known in concepts.items():
+                unknown = sorted(found.difference(known.words))
+                if unknown:
+                    raise ValueError(
+                        f"{file} has {len(unknown)} objects that are no concepts of {path}, such "
+                        f"as {unknown[:3]}: map them to its words, or make it with them too "
+                        "(tools/build_concepts.py)"
+                    )
 
 
 def identify_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:

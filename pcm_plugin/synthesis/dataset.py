@@ -255,8 +255,10 @@ def describe(recipe: Recipe, out: Path) -> dict[str, Any]:
     store = FeatureStore(out / "train_store")
     pairs = out / "pairs" / PAIRS
     refined = recipe.refine is not None and pairs.is_file()
-    found = {"patch_dim": store.patch_dim, "clip_dim": store.clip_dim}
+    found: dict[str, Any] = {"patch_dim": store.patch_dim, "clip_dim": store.clip_dim}
     found["num_patches"] = store.num_patches
+    if store.joint_patches:
+        found |= {"joint_patches": True, "clip_head": None}
     neck = {**recipe.model.get("neck", {}), **found}
     return {
         "model": {**recipe.model, "neck": neck},

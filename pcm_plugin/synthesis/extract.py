@@ -124,7 +124,7 @@ def extract(
     folder = ShardFolder.resume(out, FORMAT, record, source.shards)
 
     @functools.cache
-    def model() -> tuple[OpenCLIPBackbone, str]:
+    def model() -> tuple[OpenCLIPBackbone, str | None]:
         # Only who has something to do waits for a model to be loaded.
         clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
         head = write_head(folder, clip)
@@ -143,14 +143,25 @@ def extract(
 
 
 def has_head(folder: ShardFolder) -> bool:
-    """Whether CLIP's head is in a store as it was written."""
-    path, head = folder.path / CLIP_HEAD, folder.manifest["info"].get("clip_head")
-    return path.is_file() and (head is None or sha256(path) == head)
+    """Whether CLIP's head is in a store as it was written, or none belongs there."""
+    path, info = folder.path / CLIP_HEAD, folder.manifest["info"]
+    if info.get("clip_head") is None:
+        return "clip_head" in info
+    return path.is_file() and sha256(path) == info["clip_head"]
 
 
-def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str:
-    """Put CLIP's head into a store, unless it is there, and give its SHA-256."""
-    data, path = save(clip.clip_head()), folder.path / CLIP_HEAD
+def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str | None:
+    """Put CLIP's head into a store, unless it is there.
+
+    Returns:
+        Its SHA-256; None for a CLIP whose patches need none.
+    """
+    path = folder.path / CLIP_HEAD
+    if clip.joint_patches:
+        # One of another CLIP may lie there from a first try that failed.
+        path.unlink(missing_ok=True)
+        return None
+    data = save(clip.clip_head())
     while not path.is_file() or path.read_bytes() != data:
         # Another process may write the same at this moment; it may also be killed at it.
         try:
@@ -190,7 +201,7 @@ def _extract_shard(
     clip: OpenCLIPBackbone,
     batch_size: int,
     tick: Callable[[int], None],
-    head: str,
+    head: str | None,
 ) -> None:
     dtype = getattr(torch, settings.dtype)
     device = next(clip.clip.parameters()).device

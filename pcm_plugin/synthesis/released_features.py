@@ -164,7 +164,7 @@ def _write(
     settings: ImportSettings,
     shape: tuple[int, int, int],
     clip: OpenCLIPBackbone,
-    head: str,
+    head: str | None,
 ) -> None:
     kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
     left_out = {pair.image_id: feats for pair, feats in found if isinstance(feats, str)}

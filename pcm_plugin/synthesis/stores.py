@@ -49,8 +49,8 @@ def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardF
             raise ValueError(
                 f"{folders[0].path} and {folder.path} do not go together ({'; '.join(values)})"
             )
-    head = (folders[0].path / CLIP_HEAD).read_bytes()
-    if any((folder.path / CLIP_HEAD).read_bytes() != head for folder in folders):
+    heads = [_head(folder) for folder in folders]
+    if any(head != heads[0] for head in heads):
         raise ValueError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
     parts = [(folder, name) for folder in folders for name in folder.shards]
     records = [folder.shards[name] for folder, name in parts]
@@ -61,7 +61,8 @@ def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardF
     source = {"merged": [fingerprint(folder.manifest) for folder in folders]}
     settings = {**folders[0].manifest["settings"], "source": source}
     merged = ShardFolder.resume(out, FORMAT, settings, plan)
-    write_bytes(merged.path / CLIP_HEAD, head)
+    if heads[0] is not None:
+        write_bytes(merged.path / CLIP_HEAD, heads[0])
     for shard, (folder, name) in tqdm([*zip(plan, parts, strict=True)], desc="merge", unit="shard"):
         if shard.name not in merged.shards:
             record = folder.shards[name]
@@ -127,6 +128,11 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
 def _open(path: str | os.PathLike) -> ShardFolder:
     FeatureStore(path)  # says what is missing or unfinished
     return ShardFolder(path, FORMAT)
+
+
+def _head(folder: ShardFolder) -> bytes | None:
+    path = folder.path / CLIP_HEAD
+    return path.read_bytes() if path.is_file() else None
 
 
 def _settings(folder: ShardFolder) -> dict:

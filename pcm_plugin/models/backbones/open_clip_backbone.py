@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.models.backbones.image_towers import read_tower
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
 class OpenCLIPBackbone(BaseModule):
-    """A frozen CLIP with a Vision Transformer as its image tower.
+    """A frozen CLIP with a Vision Transformer as its image tower: OpenAI's, DFN's, EVA, SigLIP, ...
 
     Its weights belong to open_clip, not to a captioner: they are neither trained nor in any
     checkpoint, and it stays in evaluation mode.
@@ -35,6 +36,9 @@ class OpenCLIPBackbone(BaseModule):
     Attributes:
         patch_dim (int): Width Dv of the patch features.
         clip_dim (int): Width Dc of the joint space.
+        joint_patches (bool): Whether patches are in the joint space already, as SigLIP's, whose
+            head is not linear; there is no :meth:`clip_head` then.
+        head_eps (float | None): Of the norm of :meth:`clip_head`.
         num_patches (int): N, after pooling.
         grid (tuple[int, int]): Rows and columns of the patches, after pooling.
         preprocess: PIL image to (3, H, W) tensor, as this CLIP wants it.
@@ -42,8 +46,8 @@ class OpenCLIPBackbone(BaseModule):
     Raises:
         FileNotFoundError: If a local folder is missing.
         RuntimeError: If open_clip knows no such model, or finds no weights.
-        ValueError: If name and weights disagree about QuickGELU, the image tower is no plain
-            Vision Transformer, or ``pool`` does not divide its grid.
+        ValueError: If name and weights disagree about QuickGELU, the image tower's patches have no
+            known way into the joint space, or ``pool`` does not divide its grid.
     """
 
     preprocess: Callable[[Any], Tensor]
@@ -74,13 +78,16 @@ class OpenCLIPBackbone(BaseModule):
                     f"model_name={model_name!r} with pretrained={pretrained!r}: {error} "
                     "Add or drop '-quickgelu' at the end of the name"
                 ) from error
-        visual = clip.visual
-        if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool:
+        tower = read_tower(clip.visual)
+        if tower is None:
+            what = type(getattr(clip.visual, "trunk", clip.visual)).__name__
             raise ValueError(
-                f"model_name={model_name!r} has a {type(visual).__name__} with its own pooling as "
-                "image tower: choose a plain Vision Transformer, such as 'ViT-B-32-quickgelu'"
+                f"model_name={model_name!r} has as image tower a {what} with layers or pooling of "
+                "its own, and single patches have no known way through these into the joint space: "
+                "choose a plain Vision Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or "
+                "SigLIP ('ViT-B-16-SigLIP2')"
             )
-        rows, columns = visual.grid_size
+        rows, columns = tower.grid
         if rows % pool or columns % pool:
             raise ValueError(
                 f"pool={pool} does not divide the {rows} x {columns} patches of {model_name}"
@@ -89,7 +96,9 @@ class OpenCLIPBackbone(BaseModule):
         self.pool = pool
         self.grid = (rows // pool, columns // pool)
         self.num_patches = self.grid[0] * self.grid[1]
-        self.patch_dim, self.clip_dim = visual.proj.shape
+        self.patch_dim, self.clip_dim = tower.patch_dim, tower.clip_dim
+        self.joint_patches, self.head_eps = tower.joint_patches, tower.head_eps
+        self._tower = tower
         # In a tuple it is no submodule: no parameters to train, broadcast or save.
         self._frozen = (clip.eval().requires_grad_(False),)
 
@@ -117,8 +126,9 @@ class OpenCLIPBackbone(BaseModule):
             images: (B, 3, H, W), preprocessed.
 
         Returns:
-            Patch features (B, N, Dv), the last hidden states before ``ln_post``, pooled; global
-            features (B, Dc) of length 1, from all patches or the class token as this CLIP does.
+            Patch features (B, N, Dv), pooled: the last hidden states before the head's norm, or,
+            with ``joint_patches``, what CLIP would make of each patch alone, of any length; global
+            features (B, Dc) of length 1, as open_clip's ``encode_image`` gives them.
 
         Raises:
             ValueError: If the images have another size than this CLIP was built for.
@@ -128,9 +138,8 @@ class OpenCLIPBackbone(BaseModule):
                 f"images are {tuple(images.shape)} but {self.model_name} needs (B, 3, "
                 f"{self.clip.visual.image_size}): preprocess them with the backbone's preprocess"
             )
-        out = self.clip.visual.forward_intermediates(images, indices=1)
-        patches = F.avg_pool2d(out["image_intermediates"][-1], self.pool)
-        return patches.flatten(2).transpose(1, 2), F.normalize(out["image_features"], dim=-1)
+        patches, features = self._tower.look(images, self.pool)
+        return patches, F.normalize(features, dim=-1)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -161,12 +170,18 @@ class OpenCLIPBackbone(BaseModule):
 
         Returns:
             ``ln_post.weight`` (Dv,), ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc), float32 copies
-            on the CPU.
+            on the CPU. A bias that follows the projection, as EVA's, is in ``ln_post.bias``.
+
+        Raises:
+            ValueError: If there is none since the patches are in the joint space already, or its
+                bias does not fit before its projection.
         """
-        visual = self.clip.visual
-        head = (visual.ln_post.weight, visual.ln_post.bias, visual.proj)
+        try:
+            head = self._tower.head()
+        except ValueError as error:
+            raise ValueError(f"no head of {self.model_name}: {error}") from None
         return {
-            key: tensor.detach().to("cpu", torch.float32, copy=True)
+            key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
             for key, tensor in zip(CLIP_HEAD_KEYS, head, strict=True)
         }
 

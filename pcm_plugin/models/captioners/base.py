@@ -32,7 +32,8 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ValueError: If a setting of the search is out of range, or re-ranking lacks its backbone.
+        ValueError: If a setting of the search is out of range, re-ranking lacks its backbone, or
+            neck and backbone disagree on whether patches are in the joint space.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Captioner(BaseModel, metaclass=ABCMeta):
                 f"rerank={search.rerank} needs the CLIP that made the features: set backbone=dict("
                 "type='pcm_plugin.OpenCLIPBackbone', ...)"
             )
+        if self.backbone is not None:
+            _check_patches(self.neck, self.backbone)
         if self.backbone is not None and getattr(self.neck, "needs_clip_head", False):
             self.neck.set_clip_head(self.backbone.clip_head())
 
@@ -242,6 +245,19 @@ def clip_scores(data_samples: Sequence[DataSample], like: Tensor) -> Tensor | No
     """The CLIP scores of pairs: (B,) float32 on the device of ``like``; None if one has none."""
     scores = [sample.get("clip_score") for sample in data_samples]
     return None if None in scores else like.new_tensor(scores, dtype=torch.float32)
+
+
+def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
+    """See that patches come as the neck takes them; one that mixes nothing takes all."""
+    if getattr(neck, "mix", "none") == "none":
+        return
+    taken, given = (getattr(part, "joint_patches", False) for part in (neck, backbone))
+    if taken != given:
+        name = getattr(backbone, "model_name", type(backbone).__name__)
+        raise ValueError(
+            f"the neck has joint_patches={taken}, but patches of {name} are "
+            f"{'' if given else 'not '}in the joint space: set joint_patches={given}"
+        )
 
 
 def _captions(data_samples: Sequence[DataSample]) -> list[str]:

@@ -1,5 +1,6 @@
 """Which concept a patch shows, and what it would look like as text (paper, Eqs. 2 and 3)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,6 +24,35 @@ def project_patches(
         (B, N, Dc) float32 in CLIP's joint space, not normalised.
     """
     return F.layer_norm(patch_feats, ln_weight.shape, ln_weight, ln_bias, eps) @ proj
+
+
+def fold_head_bias(proj: Tensor, bias: Tensor) -> Tensor:
+    """What to add before a projection instead of a bias after it.
+
+    ``(x + d) @ proj = x @ proj + bias`` is exact wherever the projection reaches the bias at all,
+    as one of full column rank does.
+
+    Args:
+        proj: (Dv, Dc), of any floating type.
+        bias: (Dc,).
+
+    Returns:
+        d (Dv,), the shortest there is, float64.
+
+    Raises:
+        ValueError: If no vector gives this bias.
+    """
+    proj, bias = proj.double(), bias.double()
+    fold = bias @ torch.linalg.pinv(proj)
+    # As it will be used, in float32.
+    missed = fold.float().double() @ proj - bias
+    if missed.abs().max() > 1e-4 * bias.abs().max():
+        raise ValueError(
+            f"a projection {tuple(proj.shape)} misses the bias that follows it by "
+            f"{missed.abs().max():.1e} of {bias.abs().max():.1e}, which cannot be put before "
+            "it: choose another CLIP"
+        )
+    return fold
 
 
 @full_precision

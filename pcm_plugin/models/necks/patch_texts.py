@@ -65,13 +65,17 @@ class PatchTexts(BaseModule):
         temperature: Of all softmaxes. Defaults to 0.01.
         mix: ``'top'``, ``'random'`` or ``'none'``. Defaults to ``'top'``.
         clip_head_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
+        joint_patches: Whether patches come in the joint space already, as those of a CLIP without
+            a linear head, such as SigLIP: they are taken as they are, there is no CLIP head.
+            Defaults to False.
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
     Attributes:
         concept_words (list[str]): The words of the concepts.
 
     Raises:
-        ValueError: If ``mix`` or ``top_patches`` is out of range, or the files have other sizes.
+        ValueError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
+            ``joint_patches`` does not go with the widths or a CLIP head.
         FileNotFoundError: If a named file is missing.
     """
 
@@ -89,6 +93,7 @@ class PatchTexts(BaseModule):
         temperature: float = 0.01,
         mix: str = "top",
         clip_head_eps: float = 1e-5,
+        joint_patches: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -98,6 +103,16 @@ class PatchTexts(BaseModule):
             raise ValueError(
                 f"top_patches={top_patches} with mix='random': give the share of patches to "
                 "replace, above 0 and up to 1"
+            )
+        if joint_patches and patch_dim != clip_dim:
+            raise ValueError(
+                f"joint_patches=True with patch_dim={patch_dim} and clip_dim={clip_dim}: patches "
+                "in the joint space are as wide as it; set both to the features' sizes"
+            )
+        if joint_patches and clip_head is not None:
+            raise ValueError(
+                f"joint_patches=True with clip_head={str(clip_head)!r}: patches that are in the "
+                "joint space already need no head; set clip_head=None"
             )
         if mix == "top":
             self.num_best = num_top_pairs(top_patches, num_patches, 1 if distinct else top_concepts)
@@ -110,16 +125,18 @@ class PatchTexts(BaseModule):
         self.temperature = temperature
         self.mix = mix
         self.clip_head_eps = clip_head_eps
+        self.joint_patches = joint_patches
         self.concept_words: list[str] = []
         if mix == "none":
             return
-        self.clip_ln_weight: Tensor
-        self.clip_ln_bias: Tensor
-        self.clip_proj: Tensor
-        self.register_buffer("clip_ln_weight", torch.ones(patch_dim))
-        self.register_buffer("clip_ln_bias", torch.zeros(patch_dim))
-        self.register_buffer("clip_proj", torch.zeros(patch_dim, clip_dim))
         self._has_clip_head = False
+        if not joint_patches:
+            self.clip_ln_weight: Tensor
+            self.clip_ln_bias: Tensor
+            self.clip_proj: Tensor
+            self.register_buffer("clip_ln_weight", torch.ones(patch_dim))
+            self.register_buffer("clip_ln_bias", torch.zeros(patch_dim))
+            self.register_buffer("clip_proj", torch.zeros(patch_dim, clip_dim))
         if clip_head is not None:
             self.set_clip_head(load_clip_head(clip_head))
         self.concepts: Tensor
@@ -130,7 +147,7 @@ class PatchTexts(BaseModule):
     @property
     def needs_clip_head(self) -> bool:
         """Whether CLIP's image head is still to come."""
-        return self.mix != "none" and not self._has_clip_head
+        return self.mix != "none" and not self.joint_patches and not self._has_clip_head
 
     def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
         """Give the concepts to look for.
@@ -157,8 +174,10 @@ class PatchTexts(BaseModule):
             head: ``ln_post.weight`` (Dv,), ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc); copied.
 
         Raises:
-            ValueError: If the sizes are not the neck's.
+            ValueError: If the sizes are not the neck's, or its patches need no head.
         """
+        if self.joint_patches:
+            raise ValueError("joint_patches=True needs no CLIP head: drop it, or joint_patches")
         buffers = (self.clip_ln_weight, self.clip_ln_bias, self.clip_proj)
         for key, buffer in zip(CLIP_HEAD_KEYS, buffers, strict=True):
             if head[key].shape != buffer.shape:
@@ -169,21 +188,33 @@ class PatchTexts(BaseModule):
             buffer.copy_(head[key])
         self._has_clip_head = True
 
+    def to_joint_space(self, patch_feats: Tensor) -> Tensor:
+        """Lead patches into CLIP's joint space, unless they are there.
+
+        Args:
+            patch_feats: (B, N, Dv) float32.
+
+        Returns:
+            (B, N, Dc) float32, of any length.
+        """
+        if self.joint_patches:
+            return patch_feats
+        head = (self.clip_ln_weight, self.clip_ln_bias, self.clip_proj)
+        return project_patches(patch_feats, *head, self.clip_head_eps)
+
     @torch.no_grad()
     def find(self, patch_feats: Tensor, global_feats: Tensor) -> PatchText:
         """Find the texts.
 
         Args:
-            patch_feats: (B, N, Dv) float32, CLIP's last hidden states before ``ln_post``.
+            patch_feats: (B, N, Dv) float32, CLIP's last hidden states before ``ln_post``, or, with
+                ``joint_patches``, patches in the joint space.
             global_feats: (B, Dc) of any floating type, CLIP's image embedding, of any length.
         """
         ids, probs, concepts = retrieve_concepts(
             global_feats, self.concepts, self.top_concepts, self.concept_threshold, self.temperature
         )
-        local = project_patches(
-            patch_feats, self.clip_ln_weight, self.clip_ln_bias, self.clip_proj, self.clip_head_eps
-        )
-        affinity = patch_concept_affinity(local, concepts)
+        affinity = patch_concept_affinity(self.to_joint_space(patch_feats), concepts)
         num_slots = self.sizes[0]
         if self.mix == "top":
             select = select_best_patches if self.distinct else select_top_patches

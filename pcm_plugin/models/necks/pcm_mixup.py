@@ -57,10 +57,14 @@ class PCMMixup(PatchTexts):
         append_texts: Whether inference appends the texts. Without them a trained captioner shows
             what they bring. Defaults to True.
         clip_head_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
+        joint_patches: Whether patches come in the joint space already, as those of a CLIP without
+            a linear head, such as SigLIP; ``patch_dim`` equals ``clip_dim`` then, and there is no
+            CLIP head. Defaults to False.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, as released.
 
     Raises:
-        ValueError: If ``mix`` or ``top_patches`` is out of range, or the files have other sizes.
+        ValueError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
+            ``joint_patches`` does not go with the widths or a CLIP head.
         FileNotFoundError: If a named file is missing.
     """
 
@@ -82,6 +86,7 @@ class PCMMixup(PatchTexts):
         append_texts: bool = True,
         clip_head_eps: float = 1e-5,
         distinct: bool = False,
+        joint_patches: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
@@ -97,6 +102,7 @@ class PCMMixup(PatchTexts):
             temperature,
             mix,
             clip_head_eps,
+            joint_patches,
             init_cfg,
         )
         self.embed_dims = embed_dims
@@ -117,7 +123,7 @@ class PCMMixup(PatchTexts):
 
         Args:
             patch_feats: (B, N, Dv) of any floating type, CLIP's last hidden states before
-                ``ln_post``.
+                ``ln_post``, or, with ``joint_patches``, patches in the joint space.
             global_feats: (B, Dc) of any floating type, CLIP's image embedding, of any length.
 
         Returns:
