@@ -64,7 +64,10 @@ def test_average_pooled_global_feature_comes_from_the_patches_and_the_head(names
     torch.testing.assert_close(F.normalize(local.mean(1) @ head["proj"], dim=-1), features)
 
 
-@pytest.mark.parametrize("name", ["pcm_coco", "pcm_coco_vitl14"])
+@pytest.mark.parametrize(
+    "name",
+    ["pcm_coco", "pcm_coco_vitl14", "pcm_coco_dfn", "pcm_coco_eva02", "pcm_coco_siglip2"],
+)
 def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
     create = open_clip.create_model_and_transforms
 
@@ -74,10 +77,13 @@ def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", without_weights)
     cfg = Config.fromfile(f"configs/{name}.py")
+    assert (cfg.clip.model, cfg.clip.pretrained) in open_clip.list_pretrained()
     backbone = OpenCLIPBackbone(cfg.clip.model, cfg.clip.pretrained, cfg.clip.pool)
     neck = cfg.model.neck
     found = (backbone.num_patches, backbone.patch_dim, backbone.clip_dim)
     assert found == (neck.num_patches, neck.patch_dim, neck.clip_dim)
+    assert backbone.joint_patches == neck.get("joint_patches", False)
+    assert backbone.joint_patches or backbone.head_eps == neck.get("clip_head_eps", 1e-5)
     patches, features = backbone(torch.empty(2, 3, 224, 224, device="meta"))
     assert patches.shape == (2, neck.num_patches, neck.patch_dim)
     assert features.shape == (2, neck.clip_dim)
