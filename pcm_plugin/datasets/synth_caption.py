@@ -47,8 +47,9 @@ class SynthCaptionDataset(Dataset):
         objects: JSON file of the objects in each image, ``{image_id: [label, ...]}``, such as a
             detector's. Defaults to None.
         min_clip_score: Leave out training pairs that score less (2.5 * cosine).
-        max_pairs: Take that many items, chosen at random; a smaller choice is part of a larger
-            one of the same seed, as data efficiency curves need it.
+        max_pairs: Take that many items, or below 1 that share of them (0.1 is 10 %), chosen at
+            random; a smaller choice is part of a larger one of the same seed, as data efficiency
+            curves need it. Defaults to None: all.
         seed: Seed of that choice. Defaults to 0.
         image_root: Folder of the image files, for those who draw them.
 
@@ -65,7 +66,7 @@ class SynthCaptionDataset(Dataset):
         pairs: str | os.PathLike | None = None,
         features: str = "image",
         min_clip_score: float | None = None,
-        max_pairs: int | None = None,
+        max_pairs: float | None = None,
         seed: int = 0,
         image_root: str | os.PathLike | None = None,
         refined: str | os.PathLike | None = None,
@@ -73,8 +74,12 @@ class SynthCaptionDataset(Dataset):
     ) -> None:
         if features not in ("image", "global", "caption"):
             raise ValueError(f"features={features!r}: give 'image', 'global' or 'caption'")
-        if max_pairs is not None and max_pairs < 1:
-            raise ValueError(f"max_pairs={max_pairs}: give at least 1, or None for all")
+        is_share = isinstance(max_pairs, float)
+        if max_pairs is not None and not (0 < max_pairs < 1 if is_share else max_pairs >= 1):
+            raise ValueError(
+                f"max_pairs={max_pairs!r}: give a whole number from 1 on, a share between 0 and 1, "
+                "or None for all"
+            )
         if pairs is not None and test_mode:
             raise ValueError("pairs are for training: a test has images with all their captions")
         if refined is not None and (test_mode or features != "global"):
@@ -89,8 +94,11 @@ class SynthCaptionDataset(Dataset):
         self._pairs = None if test_mode else self._choose(pairs, min_clip_score)
         count = len(self.store) if self._pairs is None else len(self._pairs.caption)
         self._items = np.arange(count)
-        if max_pairs is not None and max_pairs < count:
-            self._items = np.sort(np.random.default_rng(seed).permutation(count)[:max_pairs])
+        if max_pairs is not None:
+            wanted = max(1, round(max_pairs * count)) if is_share else max_pairs
+            if wanted < count:
+                order = np.random.default_rng(seed).permutation(count)
+                self._items = np.sort(order[: int(wanted)])
         self._refined = None if refined is None else self._read_refined(refined)
         self._objects = None if objects is None else self._read_objects(objects)
 

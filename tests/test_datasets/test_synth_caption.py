@@ -81,10 +81,23 @@ def test_a_choice_of_pairs_is_fixed_and_nested(store):
     assert len({tuple(chosen(max_pairs=3, seed=seed)) for seed in range(5)}) > 1
     assert chosen(max_pairs=99) == chosen()
     assert len(chosen(max_pairs=2, test_mode=True)) == 2
-    with pytest.raises(ValueError, match="max_pairs=0"):
-        build(store, max_pairs=0)
     with pytest.raises(ValueError, match="features='text'"):
         build(store, features="text")
+
+
+def test_a_share_of_the_pairs_is_the_choice_of_their_number(store):
+    def chosen(max_pairs):
+        return [item["data_samples"].gt_caption for item in build(store, max_pairs=max_pairs)]
+
+    for share, count in ((0.01, 1), (0.4, 3), (0.6, 4), (0.8, 6)):
+        assert chosen(share) == chosen(count)
+    assert set(chosen(0.4)) < set(chosen(0.8)) < set(chosen(None))
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 0.0, -0.1, 1.0, 2.5, float("nan")])
+def test_a_number_of_pairs_that_is_none_is_named(store, wrong):
+    with pytest.raises(ValueError, match=f"max_pairs={wrong!r}"):
+        build(store, max_pairs=wrong)
 
 
 def test_workers_give_the_same_batches(store):
