@@ -5,10 +5,13 @@ import importlib
 import re
 import shlex
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+
+from pcm_plugin.engine.inputs import maker
 
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
 CONFIGS = sorted(Path("configs").glob("*.py"))
@@ -24,7 +27,9 @@ def commands_of_page(path):
 def commands_of_config(path):
     cfg = Config.fromfile(path)
     for entry in cfg.get("prerequisites", []):
-        yield from entry["command"].format(**cfg.to_dict(), path="PATH").split("&&")
+        # What makes a file depends on where the config has it.
+        path = reduce(lambda part, key: (part or {}).get(key), entry["key"].split("."), cfg)
+        yield from maker(cfg, entry, path or "PATH").split("&&")
 
 
 def words_of(line):

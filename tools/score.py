@@ -4,6 +4,7 @@ python tools/score.py captions.json captions_val2014.json
 python tools/score.py captions.json dataset_coco.json --split test --scorers BLEU CIDEr METEOR
 python tools/score.py captions.json refs.json --scorers CLIPScore --images val2014 \
     --model ViT-B-32-quickgelu --pretrained openai
+python tools/score.py captions.json nocaps_val.json --groups nocaps_val.json
 
 The captions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...]; the references any
 caption file that names images: COCO's, Karpathy's, a Flickr token file, a table or JSONL.
@@ -42,6 +43,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--model", help="open_clip model, for CLIPScore")
     parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument("--per-image", help="JSON file for the scores of each image")
+    parser.add_argument(
+        "--groups",
+        metavar="FILE",
+        help="JSON in COCO's form whose images have a group: each is scored by itself too",
+    )
+    parser.add_argument("--group-field", default="domain", help="what names it (NoCaps': domain)")
     parser.add_argument("--out", help="JSON file for the scores")
     args = parser.parse_args()
     wants_clip = "CLIPScore" in args.scorers
@@ -80,6 +87,8 @@ def score(args: argparse.Namespace) -> dict[str, float]:
         {"type": "pcm_plugin.OpenCLIPBackbone", **clip} if args.model else None,
         args.train_captions,
         per_image=args.per_image,
+        groups=args.groups,
+        group_field=args.group_field,
         prefix="",
     )
     assert metric.references is not None
@@ -114,8 +123,9 @@ def main() -> None:
         scores = score(args)
         if args.out:
             write_json(Path(args.out), scores)
+    width = max(15, *map(len, scores))
     for name, value in scores.items():
-        print(f"{name:15}{value:10.4f}")
+        print(f"{name:{width}}{value:10.4f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Say what is missing, or does not belong together, before anything is built."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
     Each entry of that list is ``dict(key=..., command=...)``: ``key`` is where the final config
     holds the path (so that ``--cfg-options`` and leaf configs are honoured), such as
     ``train_dataloader.dataset.store``, and ``command`` the line that makes the file, in which
-    ``{path}`` stands for the path and ``{name}`` or ``{name[key]}`` for what the config says.
+    ``{path}`` stands for the path and ``{name}`` or ``{name[key]}`` for what the config says (see
+    :func:`maker`).
 
     A path that is None, or inside of a part that is None, is not wanted and not checked, nor is one
     that the config has no place for if its entry says ``optional=True``.
@@ -40,14 +41,12 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         MissingInputError: If a file is missing; names every one and the commands that make them.
         KeyError: If an entry's ``key`` is not in the config.
     """
-    settings = cfg.to_dict()
     makers: dict[str, list[str]] = {}
     count = 0
     for entry in _prerequisites(cfg, loops):
         for path in _paths(cfg, entry["key"]):
             if not Path(path).exists():
-                command = entry["command"].format(**settings, path=path)
-                makers.setdefault(command, []).append(f"{path}  ({entry['key']})")
+                makers.setdefault(maker(cfg, entry, path), []).append(f"{path}  ({entry['key']})")
                 count += 1
     if makers:
         files = "1 file that does" if count == 1 else f"{count} files that do"
@@ -56,6 +55,24 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
             lines += [f"  missing: {path}" for path in paths]
             lines += [f"  made by: {command}", ""]
         raise MissingInputError("\n".join(lines).rstrip())
+
+
+def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
+    """The command that makes a file.
+
+    A config may read files of several data sets, such as weights of one and images of another. It
+    then lists the others under ``other_data``, each a dict with its folder as ``root``: for a file
+    in there what that dict says (``captions``, say) takes the place of what the config says.
+
+    Args:
+        cfg: The final config.
+        entry: Of its ``prerequisites``; what it holds beside ``key`` and ``command`` is a default
+            for what the command mentions.
+        path: The file.
+    """
+    near = [d for d in cfg.get("other_data", []) if Path(path).is_relative_to(d["root"])]
+    settings = {**entry, **cfg.to_dict(), **(near[0].to_dict() if near else {})}
+    return entry["command"].format(**{**settings, "path": path})
 
 
 def forget_clip_head(cfg: Config) -> None:

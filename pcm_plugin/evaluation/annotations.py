@@ -77,6 +77,33 @@ def read_references(file: CaptionFile) -> dict[str, list[str]]:
     return references
 
 
+def read_groups(path: str | os.PathLike, field: str) -> dict[str, str]:
+    """Read which group each image belongs to.
+
+    Args:
+        path: JSON in COCO's form, UTF-8, whose ``images`` have ``field``, as NoCaps' have
+            ``"domain": "near-domain"``.
+        field: What holds the group's name.
+
+    Returns:
+        Group by :func:`image_key`; an image whose ``field`` is missing is in none.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it has another form, or no image has the field.
+    """
+    try:
+        images = json.loads(Path(path).read_text(encoding="utf-8"))["images"]
+        groups = {image_key(i["id"]): str(i[field]) for i in images if i.get(field) is not None}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f'{path}: groups need JSON with "images", each with "id" and {field!r}: {error!r}'
+        ) from error
+    if not groups:
+        raise ValueError(f"{path}: none of its {len(images)} images has {field!r}")
+    return groups
+
+
 def read_predictions(path: str | os.PathLike) -> dict[Any, str]:
     """Read a results file in COCO's form, ``[{"image_id": ..., "caption": ...}, ...]``.
 

@@ -27,6 +27,7 @@ from pcm_plugin.evaluation.annotations import (
     coco_results,
     find_image,
     image_key,
+    read_groups,
     read_references,
     reference_file,
 )
@@ -98,12 +99,19 @@ class CaptionMetric(BaseMetric):
             ``[{"image_id": ..., "caption": ...}, ...]``. Ids that are plain decimal numbers are
             written as numbers, as COCO's tools expect. Defaults to None.
         per_image: JSON file for the scores of each image. Defaults to None.
+        groups: JSON in COCO's form whose images say in ``group_field`` which group they belong to,
+            such as NoCaps' annotations. Each group is then scored as a data set of its own, under
+            keys such as ``caption/in-domain/CIDEr``: CIDEr's document frequencies are those of the
+            group's references, so that the overall score, of all images at once under the usual
+            keys, is no mean of the groups'. Defaults to None: no groups.
+        group_field: Where an image's group stands. Defaults to ``'domain'``, as in NoCaps.
         prefix: First part of the keys, e.g. ``caption/CIDEr``; ``''`` for none. Defaults to
             ``'caption'``.
 
     Raises:
         FileNotFoundError: If a file that is named is missing.
-        ValueError: If a scorer or the tokenizer is unknown, or CLIPScore has no ``clip``.
+        ValueError: If a scorer or the tokenizer is unknown, CLIPScore has no ``clip``, or no image
+            of ``groups`` has a group.
     """
 
     default_prefix = "caption"
@@ -118,6 +126,8 @@ class CaptionMetric(BaseMetric):
         train_captions: str | os.PathLike | None = None,
         outfile: str | os.PathLike | None = None,
         per_image: str | os.PathLike | None = None,
+        groups: str | os.PathLike | None = None,
+        group_field: str = "domain",
         prefix: str | None = None,
     ) -> None:
         super().__init__(prefix=prefix)
@@ -140,6 +150,7 @@ class CaptionMetric(BaseMetric):
         self.references: dict[str, list[str]] | None = None
         if self.reference_file is not None:
             self.references = read_references(self.reference_file)
+        self.groups = {} if groups is None else read_groups(groups, group_field)
         self.train_captions = None if train_captions is None else CaptionFile.of(train_captions)
         self.outfile, self.per_image = (
             None if f is None else Path(f) for f in (outfile, per_image)
@@ -220,7 +231,7 @@ class CaptionMetric(BaseMetric):
             results: What :meth:`process` kept.
 
         Returns:
-            Score by name; NaN where its scorer failed.
+            Score by name, those of groups as ``GROUP/NAME``; NaN where its scorer failed.
         """
         by_image: dict[str, CaptionedImage] = {}
         for result in results:
@@ -239,6 +250,20 @@ class CaptionMetric(BaseMetric):
             )
         if not images:
             return {}
+        found = self._scored(images)
+        groups = [self._group(image) for image in images]
+        total = dict(found.total)
+        for name in sorted(set(filter(None, groups))):
+            own = [image for image, group in zip(images, groups, strict=True) if group == name]
+            total |= {f"{name}/{score}": x for score, x in self._scored(own).total.items()}
+        if self.groups and (lost := groups.count(None)):
+            _log(f"{lost} of {len(images)} images have no group: overall only", logging.WARNING)
+        if self.per_image is not None:
+            rows = [self._row(image, i, found.each) for i, image in enumerate(images)]
+            _attempt(f"per_image {self.per_image}", write_json, self.per_image, rows)
+        return total
+
+    def _scored(self, images: list[CaptionedImage]) -> Scores:
         captions = self._tokenized([image.caption for image in images])
         flat = iter(self._tokenized([text for image in images for text in image.references]))
         references = [[" ".join(next(flat)) for _ in image.references] for image in images]
@@ -249,10 +274,10 @@ class CaptionMetric(BaseMetric):
                 scores = Scores(dict.fromkeys(SCORE_NAMES.get(name, (name,)), math.nan), {})
             found.total.update(scores.total)
             found.each.update(scores.each)
-        if self.per_image is not None:
-            rows = [self._row(image, i, found.each) for i, image in enumerate(images)]
-            _attempt(f"per_image {self.per_image}", write_json, self.per_image, rows)
-        return found.total
+        return found
+
+    def _group(self, image: CaptionedImage) -> str | None:
+        return self.groups.get(find_image(image.image_id, self.groups) or "")
 
     def _kept(self, data_batch: Any, data_samples: Sequence[Any]) -> list[CaptionedImage]:
         embedded: list[Any] = [None] * len(data_samples)
@@ -313,7 +338,13 @@ class CaptionMetric(BaseMetric):
 
     def _row(self, image: CaptionedImage, i: int, each: dict[str, list[float]]) -> dict[str, Any]:
         (row,) = coco_results([(image.image_id, image.caption)])
-        return {**row, "references": image.references, **{k: v[i] for k, v in each.items()}}
+        group = {"group": self._group(image)} if self.groups else {}
+        return {
+            **row,
+            **group,
+            "references": image.references,
+            **{k: v[i] for k, v in each.items()},
+        }
 
 
 def _attempt(what: str, function: Callable, *args: Any) -> Any:

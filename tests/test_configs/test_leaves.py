@@ -10,6 +10,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.engine.inputs import MissingInputError, check_inputs
 
 # pcm_custom goes by its data: tests/test_synthesis/test_dataset.py.
 ALL = sorted({path.stem for path in Path("configs").glob("*.py")} - {"pcm_custom"})
@@ -130,6 +131,67 @@ def test_hyper_parameters_are_the_released_ones(name):
     assert sum(tower in file for file in files) == len(files) - 1
 
 
+CROSS = ["pcm_coco2flickr30k", "pcm_flickr30k2coco"]
+CROSS += [f"{name}_vitl14" for name in CROSS] + [f"{name}_tt" for name in CROSS]
+CROSS += ["decap_coco2flickr30k_tt", "decap_flickr30k2coco_tt"]
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
+    cfg = Config.fromfile(f"configs/{name}.py")
+    system, domains, *ends = name.split("_")
+    source, target = domains.split("2")
+    weights = f"{system}_{source}" + ("_vitl14" if "vitl14" in ends else "")
+    tower = "vit_l14" if "vitl14" in ends else "vit_b32"
+    first = Path(f"configs/{name}.py").read_text().splitlines()[0]
+    assert first.endswith(f"work_dirs/{weights}/best*.pth")
+    assert cfg.model.vocabulary == f"data/{source}/vocabulary.txt"
+    assert cfg.train_dataloader.dataset.store.startswith(f"data/{source}/")
+    assert cfg.test_dataloader.dataset.store == f"data/{target}/{tower}/test_store"
+    assert cfg.test_dataloader.dataset.image_root == f"data/{target}/images"
+    # What is to be made is made of the captions of the data set that it belongs to, and only the
+    # target-text settings read target texts.
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(cfg, ["test"])
+    made_by = dict(pairs_of(str(caught.value)))
+    for path, command in made_by.items():
+        dataset = path.split("/")[1]
+        assert f"data/{dataset}/dataset_{dataset}.json" in command
+        assert path in command or path.endswith(("clip_head.safetensors", "train_store"))
+    assert f"data/{target}/{tower}/test_store" in made_by
+    if system == "decap":
+        assert cfg.model.neck.memory == f"data/{target}/vit_b32/train_store"
+    else:
+        text = f"data/{target}/vit_b32/concepts_of_captions.safetensors"
+        wanted = text if "tt" in ends else f"data/coco/{tower}/concepts.safetensors"
+        assert cfg.model.neck.concepts == wanted
+
+
+def pairs_of(message):
+    """Each missing file, and the command that makes it."""
+    for part in message.split("  made by: ")[:-1]:
+        command = message.split(part)[1].removeprefix("  made by: ").split("\n")[0]
+        for path in re.findall(r"missing: (\S+)", part):
+            yield path, command
+
+
+def test_nocaps_is_scored_by_domain_and_knows_no_splits():
+    cfg = Config.fromfile("configs/pcm_nocaps.py")
+    assert cfg.model == Config.fromfile("configs/pcm_coco.py").model
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(cfg, ["test"])
+    made_by = dict(pairs_of(str(caught.value)))
+    captions = "data/nocaps/nocaps_val_4500_captions.json"
+    assert cfg.test_evaluator.groups == captions
+    assert "nocaps.org" in made_by[captions]
+    command = made_by["data/nocaps/vit_b32/val_store"]
+    assert f"tools/extract.py data/nocaps/images --captions {captions} --model" in command
+    assert (
+        "--captions data/coco/dataset_coco.json"
+        in made_by["data/coco/vit_b32/concepts.safetensors"]
+    )
+
+
 def test_gradients_are_clipped_by_value():
     cfg = Config.fromfile("configs/pcm_coco.py")
     model = torch.nn.Linear(2, 1, bias=False)
@@ -168,4 +230,5 @@ def test_each_input_has_a_command(name):
     keys = [entry["key"] for entry in cfg.prerequisites]
     assert len(keys) == len(set(keys)) >= 4
     for entry in cfg.prerequisites:  # tests/test_commands.py runs them through the tools' parsers
-        assert entry["command"].startswith(("make demo", "python tools/"))
+        brought = entry["key"] == "test_evaluator.groups"
+        assert brought or entry["command"].startswith(("make demo", "python tools/"))

@@ -190,6 +190,64 @@ def test_the_scores_of_each_image_are_written(tmp_path):
     assert rows[2]["CIDEr"] == 0
 
 
+def write_nocaps(path, references, domains):
+    """References in the form of NoCaps' file: COCO's, each image with its domain."""
+    images = [
+        {"id": i, "open_images_id": f"f{i}", "file_name": f"f{i}.jpg", "domain": domains[i]}
+        for i in references
+    ]
+    texts = [(i, text) for i, own in references.items() for text in own]
+    annotations = [{"id": n, "image_id": i, "caption": text} for n, (i, text) in enumerate(texts)]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+def test_each_group_is_scored_as_a_data_set_of_its_own(tmp_path):
+    references = {**REFERENCES, 10: ["a boat on the sea"], 11: ["a man and a boat", "a man"]}
+    domains = dict.fromkeys((7, 9, 11), "near-domain") | dict.fromkeys((8, 10), "in-domain")
+    file = write_nocaps(tmp_path / "nocaps.json", references, domains)
+    captions = [(7, "a dog on grass"), (8, "a red car"), (9, "brown horses"), (10, "a boat on sea")]
+    captions.append((11, "a man on a boat"))
+    each = tmp_path / "each.json"
+    scores = score(captions, references, groups=file, per_image=each)
+    wanted = score(captions, references)
+    for name in ("near-domain", "in-domain"):
+        own = [(i, text) for i, text in captions if domains[i] == name]
+        alone = score(own, references)
+        wanted |= {key.replace("caption/", f"caption/{name}/"): x for key, x in alone.items()}
+    assert scores == wanted
+    assert scores["caption/in-domain/CIDEr"] != scores["caption/CIDEr"]
+    rows = json.loads(each.read_text())
+    assert {row["image_id"]: row["group"] for row in rows} == domains
+    # The file of the groups may give the references too.
+    assert score(captions, dict.fromkeys(references, "x"), references=file, groups=file) == wanted
+
+
+def test_images_without_a_group_count_in_the_overall_scores(tmp_path, logged):
+    file = write_nocaps(tmp_path / "nocaps.json", REFERENCES, {7: "in", 8: "in", 9: None})
+    captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
+    scores = score(captions, groups=file, scorers=["ROUGE-L"])
+    assert set(scores) == {"caption/ROUGE-L", "caption/in/ROUGE-L"}
+    assert "1 of 3 images have no group" in logged.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "groups need JSON"),
+        ("{", "groups need JSON"),
+        ('{"images": [{"domain": "in"}]}', "'id'"),
+        ('{"images": [{"id": 1}, {"id": 2}]}', "none of its 2 images has 'domain'"),
+    ],
+)
+def test_a_file_without_groups_is_named(tmp_path, content, message):
+    file = tmp_path / "groups.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        METRICS.build({"type": "pcm_plugin.CaptionMetric", "groups": file})
+    assert str(file) in str(caught.value)
+
+
 def test_diversity(tmp_path):
     known = tmp_path / "train.txt"
     known.write_text("The dog runs!\na cat\n")

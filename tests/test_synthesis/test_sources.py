@@ -50,6 +50,31 @@ def test_a_coco_tree_with_karpathys_splits(tmp_path, images):
     assert other.settings != source.settings
 
 
+def test_a_folder_with_nocaps_annotations(tmp_path, images):
+    captions = tmp_path / "nocaps_val_4500_captions.json"
+    entries = [
+        {
+            "id": i,
+            "open_images_id": name,
+            "file_name": name,
+            "coco_url": "",
+            "domain": "near-domain",
+        }
+        for i, name in enumerate(NAMES)
+    ]
+    annotations = [
+        {"id": 2 * i + j, "image_id": i, "caption": f"caption {i} {j}"}
+        for j in range(2)
+        for i in range(3)
+    ]
+    head = {"licenses": [], "info": {"version": "0.1"}}
+    captions.write_text(json.dumps({**head, "images": entries, "annotations": annotations}))
+    source = open_source(images, captions, 10)
+    expected = [(str(i), n, [f"caption {i} 0", f"caption {i} 1"]) for i, n in enumerate(NAMES)]
+    assert read(source) == expected
+    assert not CaptionFile(captions).knows_splits()
+
+
 def test_a_flickr_tree_with_a_token_file(tmp_path, images):
     path = tmp_path / "tokens.txt"
     path.write_text("a.jpg#0\tone\na.jpg#1\ttwo\nc.jpg#0\tthree\n")

@@ -56,6 +56,25 @@ def test_a_results_file_is_scored(files):
     assert len(json.loads((folder / "each.json").read_text())) == 3
 
 
+def test_groups_are_scored_by_themselves_too(files):
+    folder, captions, references = files
+    content = json.loads(references.read_text())
+    for image in content["images"]:
+        image["kind"] = "animals" if image["id"] != 8 else "things"
+    references.write_text(json.dumps(content))
+    command = [captions, references, "--groups", references, "--scorers", "ROUGE-L"]
+    result = score(folder, *command, "--group-field", "kind", "--out", folder / "scores.json")
+    assert result.code == 0, result.output
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["ROUGE-L"] == expected(scorers=["ROUGE-L"])["ROUGE-L"]
+    assert scores["ROUGE-L"] == pytest.approx(
+        (2 * scores["animals/ROUGE-L"] + scores["things/ROUGE-L"]) / 3
+    )
+    assert f"animals/ROUGE-L{scores['animals/ROUGE-L']:10.4f}" in result.output
+    result = score(folder, *command)
+    assert (result.code, "none of its 3 images has 'domain'" in result.output) == (1, True)
+
+
 def test_karpathys_file_and_paths_for_ids(files):
     folder, captions, _ = files
     karpathy = folder / "karpathy.json"

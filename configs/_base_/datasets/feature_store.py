@@ -28,20 +28,20 @@ val_cfg = dict()
 test_cfg = dict()
 
 # What tools/train.py and tools/test.py look for before they build anything: where the final config
-# has its path, and what makes it; optional: necks that have no such setting do without.
+# has its path, and what makes it; optional: necks that have no such setting do without. A leaf that
+# reads another data set too says in `other_data` what that one's root and captions are.
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
-_train_store = (
+_painted = (
     "python tools/generate.py {captions} --pipeline {pipeline} --dtype float16 --batch-size 16"
     " --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
-    " --out {root}/synthetic && python tools/extract.py {root}/synthetic"
-    + _features
-    + "{train_dataloader[dataset][store]}"
+    " --out {root}/synthetic && python tools/extract.py {root}/synthetic" + _features
 )
 _concepts = (
     "python tools/build_concepts.py --captions {captions}"
     " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
 )
-_real_store = "python tools/extract.py {root}/images --captions {captions} --split %s"
+_train_store = _painted + "{train_dataloader[dataset][store]}"
+_real_store = "python tools/extract.py {root}/images --captions {captions}{split}" + _features
 prerequisites = [
     dict(
         key="model.vocabulary",
@@ -52,12 +52,27 @@ prerequisites = [
     dict(key="model.neck.concepts", command=_concepts, optional=True),
     dict(key="model.concepts", command=_concepts, optional=True),
     dict(key="model.neck.clip_head", command=_train_store, optional=True),
-    dict(key="model.neck.memory", command=_train_store, optional=True),
+    dict(key="model.neck.memory", command=_painted + "{path}", optional=True),
     dict(key="train_dataloader.dataset.store", command=_train_store),
     dict(
         key="train_dataloader.dataset.pairs",
         command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
     ),
-    dict(key="val_dataloader.dataset.store", command=_real_store % "val" + _features + "{path}"),
-    dict(key="test_dataloader.dataset.store", command=_real_store % "test" + _features + "{path}"),
+]
+# Only a metric that scores groups of images has it.
+prerequisites.append(
+    dict(
+        key="test_evaluator.groups",
+        command="those who made the data set (NoCaps: https://nocaps.org/download)",
+        optional=True,
+    )
+)
+# For a data set whose file knows no splits, `other_data` says split="".
+prerequisites += [
+    dict(
+        key=f"{loop}_dataloader.dataset.store",
+        command=_real_store + "{path}",
+        split=f" --split {loop}",
+    )
+    for loop in ("val", "test")
 ]

@@ -1,0 +1,11 @@
+# python tools/test.py configs/pcm_coco2flickr30k.py work_dirs/pcm_coco/best*.pth
+#
+# Cross-domain, COCO to Flickr30k, CLIP ViT-B/32: weights and vocabulary of COCO, images and
+# references of Flickr30k. The concepts are COCO's nouns, as published for either data set. The
+# paper: 45.5 CIDEr (Luo et al., ECCV 2024).
+_base_ = "./pcm_coco.py"
+
+test_dataloader = dict(
+    dataset=dict(store="data/flickr30k/vit_b32/test_store", image_root="data/flickr30k/images")
+)
+other_data = [dict(root="data/flickr30k", captions="data/flickr30k/dataset_flickr30k.json")]
