@@ -170,6 +170,23 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[4]
 
 
+def test_the_papers_table_takes_the_runs_of_the_demo(demo):
+    command = [sys.executable, str(TOOLS.parent / "paper_table.py"), "toy"]
+    rows = ["--rows", "town: PCM-Net", "town: base", "town -> country: PCM-Net"]
+    options = ["--cfg-options", "train_cfg.max_epochs=1"]
+    done = subprocess.run(
+        [*command, *rows, *options], cwd=demo[0], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert "$" not in done.stdout
+    for config, title in (("pcm_toy", "town"), ("pcm_toy_town2country", "town -> country")):
+        scored = demo[0] / "work_dirs" / "pcm_toy" / "test" / config / "metrics.json"
+        cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
+        (line,) = [x for x in done.stdout.splitlines() if x.startswith(f"| {title}: PCM-Net |")]
+        assert f" {cider:.1f} / - |" in line
+    assert "no weights in work_dirs/pcm_toy_base" in done.stdout
+
+
 def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
     # Anew, since its paths are those of the folder where it is started.

@@ -1,0 +1,189 @@
+"""tools/paper_table.py and the tables that it knows."""
+
+import json
+import re
+import sys
+from functools import reduce
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from pcm_plugin.engine.runs import read_config
+from pcm_plugin.registry import DATASETS, MODELS
+from tests.test_tools import commands
+
+sys.path.append("tools")
+import paper_runs
+import paper_table
+from paper_tables import TABLES, TRAININGS, training_of
+
+sys.path.remove("tools")
+ROWS = [pytest.param(t, row, id=f"{n}: {row.title}") for n, t in TABLES.items() for row in t.rows]
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS)
+def test_a_row_names_what_is_there(table, row):
+    assert set(row.published) <= set(table.columns)
+    assert bool(row.published) == bool(row.source)
+    if row.training is not None:
+        assert Path(f"configs/{training_of(row.training).config}.py").is_file()
+        assert row.test is None or Path(f"configs/{row.test}.py").is_file()
+    else:
+        assert row.published
+
+
+def test_titles_and_trainings_are_told_apart():
+    for table in TABLES.values():
+        titles = [row.title for row in table.rows]
+        assert len(set(titles)) == len(titles)
+    used = {row.training for table in TABLES.values() for row in table.rows}
+    assert set(TRAININGS) <= used
+    assert len({(t.config, t.options) for t in TRAININGS.values()}) == len(TRAININGS)
+    # A config's own training is not trained under another name.
+    assert all(training.options for training in TRAININGS.values())
+
+
+@pytest.mark.parametrize("name", ["in-domain", "cross-domain"])
+def test_published_figures_are_those_of_the_configs(name):
+    compared = 0
+    for row in TABLES[name].rows:
+        if row.training is None:
+            continue
+        text = Path(f"configs/{row.test or row.training}.py").read_text()
+        head = " ".join(re.findall(r"^# ?(.*)$", text.split("_base_")[0], re.MULTILINE))
+        said = re.search(r"([\d.]+\d) CIDEr|CIDEr ([\d.]+\d)", head)
+        assert float(said[1] or said[2]) == row.published["CIDEr"], row.title
+        compared += 1
+    assert compared >= 4
+
+
+def tiny_options(tiny_settings, **more):
+    settings = {**tiny_settings, "train_cfg.max_epochs": 1, **more}
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_every_training_is_a_matter_of_options(name, tiny_settings):
+    training = training_of(name)
+    config = Path(f"configs/{training.config}.py")
+    # Of four patches and one concept five pairs cannot be taken.
+    more = {"model.neck.num_patches": 49}
+    options = [*tiny_options(tiny_settings, **more), *training.options]
+    cfg = read_config(config, options, ("train", "val"))
+    model = MODELS.build(cfg.model)
+    wanted = {
+        "model.neck.mix": lambda: model.neck.mix,
+        "model.neck.top_patches": lambda: model.neck.top_patches,
+        "model.neck.top_concepts": lambda: model.neck.top_concepts,
+        "model.loss.use_clip_weight": lambda: model.loss_module.use_clip_weight,
+        "model.loss.gamma_type": lambda: model.loss_module.gamma_type,
+        "model.loss.clip_weight": lambda: model.loss_module.clip_weight,
+        "train_dataloader.dataset.max_pairs": lambda: None,
+    }
+    own = Config.fromfile(config)
+    for option in training.options:
+        key, text = option.split("=")
+        set_to = reduce(lambda part, k: part.get(k), key.split("."), cfg)
+        assert str(set_to) == text
+        assert set_to != reduce(lambda part, k: part.get(k), key.split("."), own)
+        assert wanted[key]() in (set_to, None)
+    share = cfg.train_dataloader.dataset.get("max_pairs")
+    if share is not None:
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        cfg.train_dataloader.dataset.max_pairs = None
+        assert len(dataset) == round(share * len(DATASETS.build(cfg.train_dataloader.dataset)))
+
+
+@pytest.fixture
+def table(tmp_path, tiny_settings, monkeypatch, capsys):
+    """A function that runs the command on tiny data: exit code, and what it prints."""
+
+    def run_tool(words, **_):
+        log = tmp_path / "tool.log"
+        result = commands.run(Path(words[1]).name, *words[2:], log=log, launcher=False)
+        return SimpleNamespace(returncode=result.code)
+
+    monkeypatch.setattr(paper_runs.subprocess, "run", run_tool)
+
+    def table(*words, **more):
+        options = tiny_options(tiny_settings, **more)
+        command = [*words, "--run-dir", str(tmp_path / "runs"), "--cfg-options", *options]
+        monkeypatch.setattr(sys, "argv", ["paper_table.py", *map(str, command)])
+        with pytest.raises(SystemExit) as end:
+            paper_table.main()
+        return end.value.code, capsys.readouterr().out
+
+    return table
+
+
+TWO = ("toy", "--rows", "town: PCM-Net", "town -> country: *")
+
+
+def test_rows_are_trained_scored_and_kept(table, tmp_path):
+    out = tmp_path / "out" / "toy.json"
+    code, said = table(*TWO, "town: CapDec")
+    assert code == 0
+    assert said.count("no weights in") == 2
+    assert "train.py configs/capdec_toy.py --resume" in said
+    assert "$" not in said
+
+    code, said = table(*TWO, "--train", "--out", out)
+    assert code == 0, (tmp_path / "tool.log").read_text()
+    assert re.findall(r"^\$ python tools/(\w+)\.py", said, re.M) == ["train", "test", "test"]
+    rows = json.loads(out.read_text())
+    assert [row["title"] for row in rows] == ["town: PCM-Net", "town -> country: PCM-Net"]
+    for row, config in zip(rows, ("pcm_toy", "pcm_toy_town2country"), strict=True):
+        kept = tmp_path / "runs" / "pcm_toy" / "test" / config
+        assert row["ours"] == json.loads((kept / "metrics.json").read_text())
+        assert json.loads((kept / "captions.json").read_text())
+        cells = [f"{row['ours']['metrics'][f'caption/{m}']:.1f} / -" for m in ("BLEU-4", "CIDEr")]
+        (line,) = [x for x in said.splitlines() if x.startswith(f"| {row['title']} |")]
+        assert line.startswith(f"| {row['title']} | {cells[0]} |")
+        assert line.endswith(f" {cells[1]} | - |")
+    assert "Not run" not in said
+
+    code, again = table(*TWO, "--train")
+    assert (code, "$" in again) == (0, False)
+    assert again == said[said.index("###") :]
+    # What other settings were trained to is not passed off as this row's.
+    for words in ((), ("--train",)):
+        code, said = table(*TWO, *words, **{"train_cfg.max_epochs": 2})
+        assert said.count("holds a run with other settings or data") == 1
+        assert "Ours are of" not in said
+
+
+def test_weights_may_be_given_and_failures_are_told(table, tmp_path):
+    code, said = table(*TWO, "--checkpoint", "pcm_toy=nowhere.pth")
+    assert (code, "checkpoint nowhere.pth does not exist" in said) == (0, True)
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"nothing")
+    code, said = table(*TWO, "--checkpoint", f"pcm_toy={broken}")
+    assert code == 1
+    assert said.count("failed with exit code 1, see") == 2
+    code, _ = table(*TWO, "--checkpoint", "pcm_coco=x.pth")
+    assert "has no training ['pcm_coco']" in code
+    code, _ = table("toy", "--rows", "village")
+    assert "no row of toy is called village" in code
+
+
+def test_missing_data_are_named_with_the_command_that_makes_them(table):
+    code, said = table("nocaps", **{"test_dataloader.dataset.store": "nowhere"})
+    assert code == 0
+    assert "missing: nowhere" in said
+    assert "| ViECap | - | - | - | - / 66.2 | Luo et al." in said
+    assert "this project has no configuration of it" in said
+
+
+def test_the_list_says_what_would_run(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["paper_table.py"])
+    paper_table.main()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(TABLES)
+    monkeypatch.setattr(sys, "argv", ["paper_table.py", "ablation", "--list", "--scorers", "BLEU"])
+    paper_table.main()
+    said = capsys.readouterr().out
+    for row in TABLES["ablation"].rows:
+        assert f"\n{row.title}\n" in said
+    assert "configs/pcm_coco_vitl14.py CHECKPOINT --work-dir" in said
+    assert "'test_evaluator.scorers=[BLEU]'" in said
