@@ -61,7 +61,7 @@ class SynthImageDataset(Dataset):
             test_mode,
             pairs=pairs,
             min_clip_score=min_clip_score,
-            max_pairs=max_pairs,  # type: ignore[arg-type]
+            max_pairs=max_pairs,
             seed=seed,
             image_root=images,
         )
