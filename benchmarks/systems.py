@@ -1,0 +1,120 @@
+"""What the systems of docs/results.md cost in the toy world: an iteration, a training, a caption.
+
+    python benchmarks/systems.py            # after `make results`
+    python benchmarks/systems.py --write    # and put the table into docs/results.md
+
+On one thread, with the data that the systems' runs left in data/toy. An iteration is 32 pairs read,
+the loss, its gradient and the optimiser's step; a caption is an image's features read (or pixels,
+for BLIP) and its beam searched. Extracting features is not in it. The last line is JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "toyworld"))
+
+from arms import ARMS, TABLES, config_of
+
+PAGE = Path("docs/results.md")
+START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"
+
+
+def read_config(arm: str) -> Config:
+    """An arm's config with its options, one thread's."""
+    cfg = Config.fromfile(config_of(arm))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--options", nargs="+", action=DictAction, default={})
+    cfg.merge_from_dict(parser.parse_args(["--options", *ARMS[arm].options, "a=1"]).options)
+    return cfg
+
+
+def measure(arm: str, iterations: int, images: int) -> dict[str, float]:
+    """Costs of one system; the first iteration, and the first batch of images, do not count."""
+    cfg = read_config(arm)
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
+        settings = dict(cfg.model)
+        if "data_preprocessor" in cfg:
+            settings.setdefault("data_preprocessor", cfg.data_preprocessor)
+        model = MODELS.build(settings)
+        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        # An iteration is so many pairs for all of them.
+        batches = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        model.train()
+        seconds = []
+        while len(seconds) <= iterations:
+            start = time.perf_counter()
+            for batch in batches:
+                model.train_step(batch, optim_wrapper)
+                seconds.append(time.perf_counter() - start)
+                if len(seconds) > iterations:
+                    break
+                start = time.perf_counter()
+        model.eval()
+        cfg.test_dataloader.batch_size = 32
+        cfg.test_dataloader.dataset.pop("image_root", None)
+        captioned, spent, start = 0, 0.0, time.perf_counter()
+        with torch.inference_mode():
+            for number, batch in enumerate(Runner.build_dataloader(cfg.test_dataloader, seed=0)):
+                found = len(model.test_step(batch))
+                if number:
+                    captioned, spent = captioned + found, spent + time.perf_counter() - start
+                start = time.perf_counter()
+                if captioned >= images:
+                    break
+    iteration = sum(seconds[1:]) / iterations
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {
+        "parameters": learning,
+        "iteration_ms": 1e3 * sum(seconds[1:]) / iterations,
+        "training_minutes": sum(seconds[1:])
+        / iterations
+        * len(batches)
+        * cfg.train_cfg.max_epochs
+        / 60,
+        "caption_ms": 1e3 * spent / captioned if captioned else float("nan"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    trained = [name for name in TABLES["systems"] if name in ARMS]
+    parser.add_argument("--arms", nargs="+", choices=trained, default=trained)
+    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {}
+    for arm in tqdm(args.arms, desc="systems"):
+        found[arm] = measure(arm, args.iterations, args.images)
+    lines = [
+        "| one CPU thread | parameters that learn | ms an iteration | minutes a training "
+        "| ms a caption |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {ARMS[arm].title} | {cost['parameters'] / 1e6:.2f} M | {cost['iteration_ms']:.0f} "
+        f"| {cost['training_minutes']:.1f} | {cost['caption_ms']:.1f} |"
+        for arm, cost in found.items()
+    ]
+    print("\n".join(lines))
+    if args.write:
+        head, rest = PAGE.read_text().split(START)
+        PAGE.write_text("\n\n".join([head + START, "\n".join(lines), END + rest.split(END)[1]]))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
