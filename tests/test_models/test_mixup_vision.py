@@ -130,6 +130,16 @@ def test_all_parameters_learn_and_clip_does_not(clip, images):
     assert "concepts" not in model.state_dict()
 
 
+@pytest.mark.parametrize("kind", ["eva", "siglip"])
+def test_the_clip_beside_may_be_a_newer_one(kind, tmp_path, images):
+    clip = OpenCLIPBackbone(build_clip(tmp_path / kind, kind=kind))
+    model = make(clip)
+    assert model.eval()(images)[0].shape[1] == 65 + 3
+    model.train()(images)[0].sum().backward()
+    assert model.text_proj.weight.grad is not None
+    assert clip.joint_patches == (kind == "siglip") != hasattr(model, "clip_proj")
+
+
 def test_grids_that_are_no_square_are_given(clip):
     wide = torch.randn(1, 3, 16, 32)
     with pytest.raises(ValueError, match="set grid to their rows and columns"):

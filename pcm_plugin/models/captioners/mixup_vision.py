@@ -91,6 +91,8 @@ class MixupVisionEncoder(PatchTexts):
             concept_threshold=concept_threshold,
             temperature=temperature,
             mix=mix,
+            clip_head_eps=beside.head_eps,
+            joint_patches=beside.joint_patches,
             init_cfg=init_cfg,
         )
         self.clip = beside
