@@ -161,8 +161,13 @@ IN_DOMAIN = [
         "COCO",
         Row("CapDec (published: RN50x4)", "capdec_coco", five("26.4/25.1/51.8/91.8/-"), CAPDEC),
         Row("DeCap", "decap_coco", five("24.7/25.0/-/91.2/18.7"), DECAP),
-        Row("ViECap", None, five("27.2/24.8/-/92.9/18.2"), VIECAP),
-        Row("SynTIC", None, five("29.9/25.8/53.2/101.1/19.3"), SYNTIC),
+        Row("ViECap's form", "prefix_text_coco", five("27.2/24.8/-/92.9/18.2"), VIECAP),
+        Row(
+            "SynTIC (ours: a reconstruction)",
+            "syntic_coco",
+            five("29.9/25.8/53.2/101.1/19.3"),
+            SYNTIC,
+        ),
         Row("IFCap", None, five("30.8/26.7/-/108.0/20.3"), IFCAP),
         Row(f"{OURS}, ViT-B/32", "pcm_coco", five("31.5/25.9/53.9/103.8/19.7"), PCM),
         Row(f"{OURS}, ViT-L/14", "pcm_coco_vitl14", five("33.6/26.9/55.4/113.6/20.8"), PCM),
@@ -174,7 +179,10 @@ IN_DOMAIN = [
         ),
         Row("DeCap", "decap_flickr30k", five("21.2/21.8/-/56.7/15.2"), DECAP),
         Row("ViECap", None, five("21.4/20.1/-/47.9/13.6"), VIECAP),
-        Row("SynTIC", None, five("22.3/22.4/47.3/56.6/16.6"), SYNTIC),
+        Row(
+            *("SynTIC (ours: a reconstruction)", "syntic_flickr30k"),
+            *(five("22.3/22.4/47.3/56.6/16.6"), SYNTIC),
+        ),
         Row("IFCap", None, five("23.5/23.0/-/64.4/17.0"), IFCAP),
         Row(f"{OURS}, ViT-B/32", "pcm_flickr30k", five("26.9/23.0/50.1/61.3/16.8"), PCM),
         Row(f"{OURS}, ViT-L/14", "pcm_flickr30k_vitl14", five("28.5/24.3/51.4/69.5/18.2"), PCM),
@@ -184,7 +192,11 @@ IN_DOMAIN = [
 CROSS_DOMAIN = [
     *on(
         "COCO -> Flickr30k",
-        Row("SynTIC", None, five("17.9/18.6/42.7/38.4/11.9"), SYNTIC),
+        Row(
+            *("SynTIC (ours: a reconstruction)", "syntic_coco"),
+            *(five("17.9/18.6/42.7/38.4/11.9"), SYNTIC),
+            test="syntic_coco2flickr30k",
+        ),
         Row(
             *(f"{OURS}, ViT-B/32", "pcm_coco", five("20.8/19.2/45.2/45.5/12.9"), PCM),
             test="pcm_coco2flickr30k",
@@ -196,7 +208,11 @@ CROSS_DOMAIN = [
     ),
     *on(
         "Flickr30k -> COCO",
-        Row("SynTIC", None, five("14.6/19.4/40.9/47.0/11.9"), SYNTIC),
+        Row(
+            *("SynTIC (ours: a reconstruction)", "syntic_flickr30k"),
+            *(five("14.6/19.4/40.9/47.0/11.9"), SYNTIC),
+            test="syntic_flickr30k2coco",
+        ),
         Row(
             *(f"{OURS}, ViT-B/32", "pcm_flickr30k", five("17.1/19.6/43.2/54.9/12.8"), PCM),
             test="pcm_flickr30k2coco",
@@ -213,19 +229,26 @@ TARGET_TEXT = [
         "COCO -> Flickr30k",
         Row(f"{OURS}, ViT-B/32", "pcm_coco", test="pcm_coco2flickr30k_tt"),
         Row("DeCap", "decap_coco", test="decap_coco2flickr30k_tt"),
+        Row("SynTIC (a reconstruction)", "syntic_coco", test="syntic_coco2flickr30k_tt"),
     ),
     *on(
         "Flickr30k -> COCO",
         Row(f"{OURS}, ViT-B/32", "pcm_flickr30k", test="pcm_flickr30k2coco_tt"),
         Row("DeCap", "decap_flickr30k", test="decap_flickr30k2coco_tt"),
+        Row("SynTIC (a reconstruction)", "syntic_flickr30k", test="syntic_flickr30k2coco_tt"),
     ),
 ]
 
 NOCAPS = [
     Row(f"{OURS}, ViT-B/32", "pcm_coco", test="pcm_nocaps"),
-    Row("ViECap", None, {"CIDEr, overall": 66.2}, PCM),
-    Row("ViECap on synthetic images", None, {"CIDEr, overall": 70.5}, PCM),
-    Row("ViECap on synthetic images, with PCM", None, {"CIDEr, overall": 74.7}, PCM),
+    *(
+        Row(title, f"{name}_coco", {"CIDEr, overall": figure}, PCM, f"{name}_nocaps")
+        for title, name, figure in (
+            ("ViECap's form", "prefix_text", 66.2),
+            ("ViECap's form on synthetic images", "prefix", 70.5),
+            ("ViECap's form on synthetic images, with PCM", "prefix_pcm", 74.7),
+        )
+    ),
 ]
 
 ABLATION = [
@@ -267,7 +290,8 @@ TABLES = {
         "In-domain captions of real images",
         FIVE,
         IN_DOMAIN,
-        "Ours of CapDec and DeCap have PCM-Net's encoder and decoder and CLIP ViT-B/32.",
+        "Ours of CapDec and DeCap have PCM-Net's encoder and decoder and CLIP ViT-B/32; of ViECap "
+        "we have its form, SynTIC is reconstructed.",
     ),
     "cross-domain": Table(
         "Cross-domain: weights of one data set, images of the other",
@@ -280,7 +304,7 @@ TABLES = {
         FIVE,
         TARGET_TEXT,
         "Not to be set beside figures without target texts: the training captions of the target "
-        "give PCM-Net's concepts and DeCap's memory.",
+        "give PCM-Net's concepts, and the memory of DeCap and SynTIC.",
     ),
     "nocaps": Table(
         "NoCaps validation, weights of COCO",
@@ -304,7 +328,13 @@ TABLES = {
     "clip": Table(
         "PCM-Net by CLIP",
         FIVE,
-        [row for row in IN_DOMAIN if OURS in row.title],
+        [row for row in IN_DOMAIN if OURS in row.title]
+        + on(
+            "COCO",
+            Row(f"{OURS}, DFN ViT-B/16", "pcm_coco_dfn"),
+            Row(f"{OURS}, EVA02-B/16", "pcm_coco_eva02"),
+            Row(f"{OURS}, SigLIP 2 ViT-B/16", "pcm_coco_siglip2"),
+        ),
     ),
     "K": Table(
         "Concepts kept, COCO, ViT-B/32",

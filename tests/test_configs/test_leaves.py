@@ -134,6 +134,11 @@ def test_hyper_parameters_are_the_released_ones(name):
 CROSS = ["pcm_coco2flickr30k", "pcm_flickr30k2coco"]
 CROSS += [f"{name}_vitl14" for name in CROSS] + [f"{name}_tt" for name in CROSS]
 CROSS += ["decap_coco2flickr30k_tt", "decap_flickr30k2coco_tt"]
+CROSS += [
+    f"syntic_{way}{end}" for way in ("coco2flickr30k", "flickr30k2coco") for end in ("", "_tt")
+]
+NOCAPS = {"pcm_nocaps": "pcm_coco"}
+NOCAPS |= {f"{name}_nocaps": f"{name}_coco" for name in ("prefix_text", "prefix", "prefix_pcm")}
 
 
 @pytest.mark.parametrize("name", CROSS)
@@ -163,8 +168,13 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
         assert cfg.model.neck.memory == f"data/{target}/vit_b32/train_store"
     else:
         text = f"data/{target}/vit_b32/concepts_of_captions.safetensors"
-        wanted = text if "tt" in ends else f"data/coco/{tower}/concepts.safetensors"
+        wanted = (
+            text if system == "pcm" and "tt" in ends else f"data/coco/{tower}/concepts.safetensors"
+        )
         assert cfg.model.neck.concepts == wanted
+    if system == "syntic":
+        of = target if "tt" in ends else source
+        assert cfg.model.neck.memory == f"data/{of}/vit_b32/train_store"
 
 
 def pairs_of(message):
@@ -175,9 +185,10 @@ def pairs_of(message):
             yield path, command
 
 
-def test_nocaps_is_scored_by_domain_and_knows_no_splits():
-    cfg = Config.fromfile("configs/pcm_nocaps.py")
-    assert cfg.model == Config.fromfile("configs/pcm_coco.py").model
+@pytest.mark.parametrize("name", NOCAPS)
+def test_nocaps_is_scored_by_domain_and_knows_no_splits(name):
+    cfg = Config.fromfile(f"configs/{name}.py")
+    assert cfg.model == Config.fromfile(f"configs/{NOCAPS[name]}.py").model
     with pytest.raises(MissingInputError) as caught:
         check_inputs(cfg, ["test"])
     made_by = dict(pairs_of(str(caught.value)))

@@ -1,0 +1,14 @@
+# python tools/test.py configs/prefix_text_nocaps.py work_dirs/prefix_text_coco/best*.pth
+#
+# The prefix captioner trained on COCO's texts alone, on NoCaps' 4,500 validation images, overall
+# and by domain. PCM-Net's paper, Table 3: 66.2 CIDEr overall, of ViECap itself.
+_base_ = "./prefix_text_coco.py"
+
+test_dataloader = dict(
+    dataset=dict(store="data/nocaps/vit_b32/val_store", image_root="data/nocaps/images")
+)
+test_evaluator = dict(groups="data/nocaps/nocaps_val_4500_captions.json")
+# Its file knows no splits: all of it is validation.
+other_data = [
+    dict(root="data/nocaps", captions="data/nocaps/nocaps_val_4500_captions.json", split="")
+]
