@@ -32,7 +32,8 @@ class ContrastSettings:
     """What the refined features depend on, beside the store. All defaults are ours.
 
     Attributes:
-        steps: Gradient steps. Defaults to 10.
+        steps: Gradient steps. Defaults to 10: in the toy world 3, 30 and 100 gave captions no
+            better or worse on validation than seeds do.
         step_size: See ``refine_by_contrast``. Defaults to 0.1.
         temperature: Of the softmax over captions. Defaults to 0.01, that of OpenAI's CLIP: one over
             its logit scale; another CLIP's own belongs to its features.
