@@ -353,6 +353,15 @@ def test_what_is_missing_is_named(folder, tmp_path):
         model.encode(**make_feats())
 
 
+def test_a_caption_must_have_room(folder):
+    model = make_model(folder, max_len=61, prompt=None)
+    with pytest.raises(ValueError, match=r"max_len=63 need 65 places, .* has 64"):
+        make_model(folder, max_len=63, prompt=None).encode(**make_feats())
+    memory, mixed = model.encode(**make_feats())
+    assert model.teach(memory, mixed, ["dog " * 90] * B)[1].shape == (B, 61)
+    model.write(memory, mixed, Search(2, max_len=62, min_len=61))
+
+
 def test_tokenizer_and_model_must_fit(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

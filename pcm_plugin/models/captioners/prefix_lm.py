@@ -91,6 +91,7 @@ class PrefixCaptioner(Captioner):
         search = Search(beam_size, max_len, min_len, num_captions, rerank)
         super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)
         self.tokenizer, self.lm = load_language_model(language_model, pretrained)
+        self._room: int | None = getattr(self.lm.config, "max_position_embeddings", None)
         width = self.lm.get_input_embeddings().embedding_dim
         if isinstance(mapper, dict):
             mapper = {"out_dims": width, **mapper}
@@ -146,6 +147,9 @@ class PrefixCaptioner(Captioner):
         Returns:
             Soft prefix and prompt (B, L, E), and what the neck found; its ``mask`` (B, L) is that
             of prefix and prompt. The gaps before shorter prompts are masked.
+
+        Raises:
+            ValueError: If the language model has no room for these and a caption.
         """
         tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
         memory = self.mapper(tokens, mixed.mask)
@@ -161,6 +165,12 @@ class PrefixCaptioner(Captioner):
             known = torch.arange(longest, device=memory.device) >= first
             memory = torch.cat([memory, self._embed(words).to(memory.dtype)], dim=1)
             mask = torch.cat([mask, known], dim=1)
+        needed, room = memory.shape[1] + self.search.max_len - 1, self._room
+        if room is not None and needed > room:
+            raise ValueError(
+                f"prefix, prompt and max_len={self.search.max_len} need {needed} places, but the "
+                f"language model has {room}: lower max_len, prefix_length or top_concepts"
+            )
         return memory, mixed._replace(mask=mask)
 
     def teach(
