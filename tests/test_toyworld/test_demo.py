@@ -116,6 +116,20 @@ def test_the_results_write_their_page(demo, tmp_path):
     assert page.count("| oracle: the base on real pairs | 0 | - |") == 2
 
 
+def test_what_systems_cost_is_measured(demo):
+    """The benchmark runs on what the demo left; its figures are no matter of tests."""
+    tool = TOOLS.parents[1] / "benchmarks" / "systems.py"
+    settings = ["--arms", "base", "text", "--iterations", "1", "--images", "4"]
+    done = subprocess.run(
+        [sys.executable, str(tool), *settings], cwd=demo[0], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() == {"base", "text"}
+    assert all(cost["iteration_ms"] > 0 for cost in found.values())
+    assert "| CapDec: text-only, noise on the text feature | " in done.stdout
+
+
 def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     import arms
