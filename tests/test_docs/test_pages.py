@@ -61,7 +61,7 @@ def test_the_captioner_of_the_page_trains_and_captions(toy):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_settings_of_the_page_are_known(number):
-    """Every argument that the page shows is one of its type."""
+    """What the page shows is enough for each type, and nothing that it does not know."""
     import inspect
 
     from pcm_plugin.registry import MODELS as OURS
@@ -74,8 +74,10 @@ def test_the_settings_of_the_page_are_known(number):
         if isinstance(node, dict):
             scope, _, name = node.get("type", "").rpartition(".")
             if scope == "pcm_plugin":
-                known = inspect.signature(OURS.get(f"pcm_plugin.{name}").__init__).parameters
-                assert node.keys() - {"type"} <= known.keys(), name
+                given = {key: value for key, value in node.items() if key != "type"}
+                if name == "PrefixMapper":
+                    given["out_dims"] = None  # the captioner's to say
+                inspect.signature(OURS.get(f"pcm_plugin.{name}")).bind(**given)
             for value in node.values():
                 check(value)
 
