@@ -17,6 +17,7 @@ from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.command_line import add_config_options
 from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
 from pcm_plugin.models.captioners import save_captioner
+from pcm_plugin.models.captioners.base import check_kind
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.registry import MODELS
 
@@ -38,6 +39,7 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options or {})
         if cfg.get("clip") is None:
             raise ValueError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
+        check_kind(cfg.model)
         forget_clip_head(cfg)
         check_inputs(cfg, ())
         settings = cfg.model.to_dict()

@@ -20,6 +20,7 @@ from pcm_plugin.datasets.images import as_rgb, read_image
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import forget_clip_head
 from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
+from pcm_plugin.models.captioners.base import check_kind
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.sources import all_images
@@ -291,8 +292,9 @@ def build_with_clip(cfg: Config) -> PCMNet:
         cfg: Has ``model``, and ``clip`` unless the model has a backbone.
 
     Raises:
-        ValueError: If it names no CLIP.
+        ValueError: If it names no CLIP, or is of a captioner that looks at images by itself.
     """
+    check_kind(cfg.model)
     forget_clip_head(cfg)
     settings = dict(cfg.model)
     if settings.get("backbone") is None:

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 
+from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
 from pcm_plugin.synthesis.concepts import save_concepts
@@ -186,6 +187,13 @@ def test_the_mix_up_is_seen_by_the_decoder(load):
     without = model.visual_encoder(batch["images"])[0]
     assert with_texts.shape[1] == without.shape[1] + 5
     torch.testing.assert_close(with_texts[:, : without.shape[1]], without)
+
+
+def test_tools_for_captioners_on_features_say_what_to_use_instead(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"")
+    cfg = Config.fromfile("configs/pcm_blip_coco.py")
+    with pytest.raises(ValueError, match=r"CLIPWeightedBlipCaption.*tools/test\.py"):
+        CaptionInferencer(cfg, tmp_path / "weights.pth", device="cpu")
 
 
 BROKEN = """

@@ -1,7 +1,7 @@
 """What all captioners of ours share: their inputs, their modes, and what they return."""
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -239,6 +239,23 @@ class Captioner(BaseModel, metaclass=ABCMeta):
 def build(module: dict | nn.Module) -> Any:
     """A module, of its config where it is none yet."""
     return module if isinstance(module, nn.Module) else MODELS.build(module)
+
+
+def check_kind(settings: Mapping[str, Any]) -> None:
+    """Refuse a model that is none of these captioners, before it is built.
+
+    Args:
+        settings: Config of the model.
+
+    Raises:
+        ValueError: If it is another, such as mmpretrain's BLIP; says how to caption with that.
+    """
+    kind = MODELS.get(settings["type"])
+    if isinstance(kind, type) and not issubclass(kind, Captioner):
+        raise ValueError(
+            f"model.type={settings['type']!r} is no captioner on CLIP's features: caption with "
+            "tools/test.py CONFIG CHECKPOINT --cfg-options test_evaluator.outfile=captions.json"
+        )
 
 
 def clip_scores(data_samples: Sequence[DataSample], like: Tensor) -> Tensor | None:
