@@ -12,5 +12,7 @@ _base_ = [
 ]
 
 model = dict(concepts="data/coco/vit_b32/concepts.safetensors")
-# As ViECap.
-train_dataloader = dict(batch_size=80)
+# 80 pairs as ViECap. The neck takes no patches.
+train_dataloader = dict(batch_size=80, dataset=dict(features="global"))
+val_dataloader = dict(dataset=dict(features="global"))
+test_dataloader = dict(dataset=dict(features="global"))

@@ -29,3 +29,7 @@ train_cfg = dict(max_epochs=16, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=0.5))
 param_scheduler = dict(embed_dims=128, warmup=300)
 default_hooks = dict(logger=dict(interval=20))
+# The neck takes no patches.
+train_dataloader = dict(dataset=dict(features="global"))
+val_dataloader = dict(dataset=dict(features="global"))
+test_dataloader = dict(dataset=dict(features="global"))

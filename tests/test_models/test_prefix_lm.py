@@ -355,11 +355,21 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 def test_a_caption_must_have_room(folder):
     model = make_model(folder, max_len=61, prompt=None)
-    with pytest.raises(ValueError, match=r"max_len=63 need 65 places, .* has 64"):
-        make_model(folder, max_len=63, prompt=None).encode(**make_feats())
     memory, mixed = model.encode(**make_feats())
+    too_long = r"max_len=63 need 65 places, .* has 64"
+    with pytest.raises(ValueError, match=too_long):
+        make_model(folder, max_len=63, prompt=None).teach(memory, mixed, ["dog"] * B)
+    with pytest.raises(ValueError, match=too_long):
+        model.write(memory, mixed, Search(2, max_len=63))
     assert model.teach(memory, mixed, ["dog " * 90] * B)[1].shape == (B, 61)
     model.write(memory, mixed, Search(2, max_len=62, min_len=61))
+
+
+def test_every_block_of_the_mapper_begins_by_itself():
+    mapper = PrefixMapper(8, 8, prefix_length=2, num_layers=3, num_heads=2)
+    one, two, three = (block.linear1.weight for block in mapper.blocks)
+    assert not torch.equal(one, two)
+    assert not torch.equal(two, three)
 
 
 def test_tokenizer_and_model_must_fit(folder, tmp_path):

@@ -149,7 +149,7 @@ class PrefixCaptioner(Captioner):
             of prefix and prompt. The gaps before shorter prompts are masked.
 
         Raises:
-            ValueError: If the language model has no room for these and a caption.
+            ValueError: If there are no features.
         """
         tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
         memory = self.mapper(tokens, mixed.mask)
@@ -165,18 +165,17 @@ class PrefixCaptioner(Captioner):
             known = torch.arange(longest, device=memory.device) >= first
             memory = torch.cat([memory, self._embed(words).to(memory.dtype)], dim=1)
             mask = torch.cat([mask, known], dim=1)
-        needed, room = memory.shape[1] + self.search.max_len - 1, self._room
-        if room is not None and needed > room:
-            raise ValueError(
-                f"prefix, prompt and max_len={self.search.max_len} need {needed} places, but the "
-                f"language model has {room}: lower max_len, prefix_length or top_concepts"
-            )
         return memory, mixed._replace(mask=mask)
 
     def teach(
         self, memory: Tensor, mixed: MixupOutput, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Captioner.teach`; what is counted are tokens."""
+        """See :meth:`Captioner.teach`; what is counted are tokens.
+
+        Raises:
+            ValueError: If the language model has no room for prefix, prompt and a caption.
+        """
+        self._check_room(memory, self.search.max_len)
         longest = self.search.max_len - 1
         end = self.tokenizer.eos_token_id
         # As the prompt's last word is followed in the texts it was trained on: by a space.
@@ -187,7 +186,12 @@ class PrefixCaptioner(Captioner):
 
     @torch.no_grad()
     def write(self, memory: Tensor, mixed: MixupOutput, search: Search) -> list[list[Found]]:
-        """See :meth:`Captioner.write`: the sum of log-probabilities, no length penalty."""
+        """See :meth:`Captioner.write`: the sum of log-probabilities, no length penalty.
+
+        Raises:
+            ValueError: As :meth:`teach`.
+        """
+        self._check_room(memory, search.max_len)
         count = search.beam_size if search.rerank else search.num_captions
         end = self.tokenizer.eos_token_id
         beams: dict[str, Any] = {"num_beams": search.beam_size, "num_return_sequences": count}
@@ -243,6 +247,14 @@ class PrefixCaptioner(Captioner):
             rows = (targets.flatten() >= 0).nonzero().flatten().to(memory.device)
             hidden = hidden.flatten(0, 1)[rows]
         return self.lm.get_output_embeddings()(hidden)
+
+    def _check_room(self, memory: Tensor, max_len: int) -> None:
+        needed, room = memory.shape[1] + max_len - 1, self._room
+        if room is not None and needed > room:
+            raise ValueError(
+                f"prefix, prompt and max_len={max_len} need {needed} places, but the language "
+                f"model has {room}: lower max_len, prefix_length or top_concepts"
+            )
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -50,15 +50,13 @@ class PrefixMapper(BaseModule):
         self.embed_dims = embed_dims
         self.out_dims = out_dims
         self.queries = nn.Parameter(torch.randn(prefix_length, embed_dims))
-        block = nn.TransformerEncoderLayer(
-            embed_dims,
-            num_heads,
-            2 * embed_dims if ffn_dims is None else ffn_dims,
-            dropout,
-            batch_first=True,
-            norm_first=True,
+        width = 2 * embed_dims if ffn_dims is None else ffn_dims
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                embed_dims, num_heads, width, dropout, batch_first=True, norm_first=True
+            )
+            for _ in range(num_layers)
         )
-        self.blocks = nn.TransformerEncoder(block, num_layers, enable_nested_tensor=False)
         self.out = nn.Identity() if out_dims == embed_dims else nn.Linear(embed_dims, out_dims)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -73,5 +71,7 @@ class PrefixMapper(BaseModule):
         """
         queries = self.queries.expand(len(tokens), -1, -1)
         hidden = nn.functional.pad(~mask, (len(self.queries), 0))
-        mapped = self.blocks(torch.cat([queries, tokens], dim=1), src_key_padding_mask=hidden)
+        mapped = torch.cat([queries, tokens], dim=1)
+        for block in self.blocks:
+            mapped = block(mapped, src_key_padding_mask=hidden)
         return self.out(mapped[:, : len(self.queries)])
