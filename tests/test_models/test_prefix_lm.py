@@ -9,6 +9,7 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.models.captioners import Search, save_captioner
+from pcm_plugin.models.encoders import PrefixMapper
 from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
