@@ -56,7 +56,6 @@ train_dataloader = dict(
     dataset=dict(
         store="data/toy/town/train_store",
         images="data/toy/town/synthetic",
-        # Whole pictures: a thing in a corner is soon cut off.
         pipeline=[resize, pack],
     ),
 )

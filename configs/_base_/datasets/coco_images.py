@@ -16,18 +16,19 @@ pack = dict(
 
 
 def _loader(split, images, size):
-    how = dict(interpolation="bicubic", backend="pillow")
+    # Whole pictures, with the train split too: what the caption names stays in them, and a run
+    # that goes on sees the pixels that it would have seen.
+    pipeline = [
+        dict(
+            type="mmpretrain.Resize",
+            scale=(size, size),
+            interpolation="bicubic",
+            backend="pillow",
+        )
+    ]
     if split == "train":
-        pipeline = [
-            # Most of the picture: what the caption names must stay in it.
-            dict(type="mmpretrain.RandomResizedCrop", scale=size, crop_ratio_range=(0.5, 1), **how),
-            dict(type="mmpretrain.CleanCaption", keys="gt_caption"),
-            pack,
-        ]
-        more = dict(pairs=None)
-    else:
-        pipeline = [dict(type="mmpretrain.Resize", scale=(size, size), **how), pack]
-        more = dict(test_mode=True)
+        pipeline.append(dict(type="mmpretrain.CleanCaption", keys="gt_caption"))
+    more = dict(pairs=None) if split == "train" else dict(test_mode=True)
     return dict(
         _delete_=True,
         batch_size=32 if split == "train" else 16,
@@ -39,7 +40,7 @@ def _loader(split, images, size):
             type="pcm_plugin.SynthImageDataset",
             store=f"data/coco/vit_b32/{split}_store",
             images=f"data/coco/{images}",
-            pipeline=pipeline,
+            pipeline=[*pipeline, pack],
             **more,
         ),
     )
