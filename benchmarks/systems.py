@@ -3,9 +3,10 @@
     python benchmarks/systems.py            # after `make results`
     python benchmarks/systems.py --write    # and put the table into docs/results.md
 
-On one thread, with the data that the systems' runs left in data/toy. An iteration is 32 pairs read,
-the loss, its gradient and the optimiser's step; a caption is an image's features read (or pixels,
-for BLIP) and its beam searched. Extracting features is not in it. The last line is JSON.
+On one thread, with the data and the weights (of the first seed) that the systems' runs left. An
+iteration is 32 pairs read, the loss, its gradient and the optimiser's step; a caption is an image's
+features read (or pixels, for BLIP) and its beam searched. Extracting features is not in it. The
+last line is JSON.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from tqdm import tqdm
+
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.runs import best_of, read_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "toyworld"))
 
@@ -29,18 +32,10 @@ PAGE = Path("docs/results.md")
 START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"
 
 
-def read_config(arm: str) -> Config:
-    """An arm's config with its options, one thread's."""
-    cfg = Config.fromfile(config_of(arm))
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--options", nargs="+", action=DictAction, default={})
-    cfg.merge_from_dict(parser.parse_args(["--options", *ARMS[arm].options, "a=1"]).options)
-    return cfg
-
-
-def measure(arm: str, iterations: int, images: int) -> dict[str, float]:
+def measure(arm: str, runs: Path, iterations: int, images: int) -> dict[str, float]:
     """Costs of one system; the first iteration, and the first batch of images, do not count."""
-    cfg = read_config(arm)
+    cfg = read_config(config_of(arm), ARMS[arm].options, ("train", "val", "test"))
+    checkpoint = best_of(runs / arm / "seed0")
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
         settings = dict(cfg.model)
         if "data_preprocessor" in cfg:
@@ -59,6 +54,8 @@ def measure(arm: str, iterations: int, images: int) -> dict[str, float]:
                 if len(seconds) > iterations:
                     break
                 start = time.perf_counter()
+        # How long captions are, and so their search, is the trained captioner's to say.
+        load_weights(model, checkpoint)
         model.eval()
         cfg.test_dataloader.batch_size = 32
         cfg.test_dataloader.dataset.pop("image_root", None)
@@ -87,14 +84,20 @@ def main() -> None:
     )
     trained = [name for name in TABLES["systems"] if name in ARMS]
     parser.add_argument("--arms", nargs="+", choices=trained, default=trained)
+    parser.add_argument("--runs", type=Path, default=Path("work_dirs/toy_results"))
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--images", type=int, default=160)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
     args = parser.parse_args()
+    if args.write and START not in PAGE.read_text():
+        sys.exit(f"{PAGE} has no line {START}: put it and {END} where the table is to stand")
+    for arm in args.arms:
+        if not (args.runs / arm / "seed0" / "run.json").exists():
+            sys.exit(f"{args.runs} has no run of {arm}: make it with tools/toyworld/results.py")
     torch.set_num_threads(1)
     found = {}
     for arm in tqdm(args.arms, desc="systems"):
-        found[arm] = measure(arm, args.iterations, args.images)
+        found[arm] = measure(arm, args.runs, args.iterations, args.images)
     lines = [
         "| one CPU thread | parameters that learn | ms an iteration | minutes a training "
         "| ms a caption |",

@@ -75,7 +75,10 @@ class SynthCaptionDataset(Dataset):
         if features not in ("image", "global", "caption"):
             raise ValueError(f"features={features!r}: give 'image', 'global' or 'caption'")
         is_share = isinstance(max_pairs, float)
-        if max_pairs is not None and not (0 < max_pairs < 1 if is_share else max_pairs >= 1):
+        is_number = is_share or (isinstance(max_pairs, int) and not isinstance(max_pairs, bool))
+        if max_pairs is not None and not (
+            is_number and (0 < max_pairs < 1 if is_share else max_pairs >= 1)
+        ):
             raise ValueError(
                 f"max_pairs={max_pairs!r}: give a whole number from 1 on, a share between 0 and 1, "
                 "or None for all"

@@ -70,7 +70,10 @@ def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
             for what the command mentions.
         path: The file.
     """
-    near = [d for d in cfg.get("other_data", []) if Path(path).is_relative_to(d["root"])]
+    place = Path(path).absolute()
+    near = [
+        d for d in cfg.get("other_data", []) if place.is_relative_to(Path(d["root"]).absolute())
+    ]
     settings = {**entry, **cfg.to_dict(), **(near[0].to_dict() if near else {})}
     return entry["command"].format(**{**settings, "path": path})
 
@@ -87,10 +90,11 @@ def forget_clip_head(cfg: Config) -> None:
 
 
 def check_features(cfg: Config, loops: Iterable[str]) -> None:
-    """Check that feature stores are whole and go with the concepts, the neck and the objects.
+    """Check that feature stores are whole and go with concepts, memory, CLIPs, neck and objects.
 
     CLIPs of one size have features of one shape, so that a mixture would train, and learn little.
-    Objects of a file must be among the concepts, or the training would end at the first other.
+    Objects of a file must be among the concepts, or the training would end at the first other, and
+    each loop must have them or none, or a captioner would meet others than it was trained on.
 
     Args:
         cfg: The final config, its files there.
@@ -99,7 +103,8 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     Raises:
         FileNotFoundError: If a folder holds no store.
         ValueError: If a file is not what it should be, two name different models, patches are in
-            the joint space and the neck has it otherwise, or an object is no concept.
+            the joint space and the neck has it otherwise, an object is no concept, or some loops
+            have objects and others none.
     """
     loops = list(loops)
     keys = [f"{loop}_dataloader.dataset.store" for loop in loops]
@@ -111,9 +116,10 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     }
     _check_patches(cfg, stores)
     _check_objects(cfg, loops, concepts)
+    memories = {p: FeatureStore(p) for p in _paths(cfg, "model.neck.memory", optional=True)}
     makers = {
         path: _clip_name(store.settings.get("model"), store.settings.get("pretrained"))
-        for path, store in stores.items()
+        for path, store in (stores | memories).items()
     }
     makers |= {
         path: _clip_name(file.model, file.pretrained)
@@ -121,6 +127,12 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
         # A released concept list may not say where it is from.
         if file.model is not None
     }
+    for key in ("model.backbone", "model.vision_encoder.clip", "model.vision_backbone.clip"):
+        for name in _paths(cfg, f"{key}.model_name", optional=True):
+            pretrained = _paths(cfg, f"{key}.pretrained", optional=True)
+            # A folder may be a copy that has not all files of the one that features came from.
+            if not name.startswith("local-dir:"):
+                makers[key] = _clip_name(name, *pretrained)
     if len(set(makers.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]
@@ -142,6 +154,13 @@ def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
 
 
 def _check_objects(cfg: Config, loops: list[str], concepts: dict[str, ConceptSet]) -> None:
+    read = {loop for loop in loops if _paths(cfg, f"{loop}_dataloader.dataset.store", True)}
+    given = {loop for loop in read if _paths(cfg, f"{loop}_dataloader.dataset.objects", True)}
+    if given and given != read:
+        raise ValueError(
+            f"{', '.join(sorted(given))} has objects= and {', '.join(sorted(read - given))} has "
+            "none: give each loop a file of its images' objects, or none"
+        )
     for loop in loops:
         for file in _paths(cfg, f"{loop}_dataloader.dataset.objects", optional=True):
             found = {label for own in read_objects(file).values() for label in own}
@@ -220,7 +239,7 @@ def _identity(path: Path) -> str:
     return FeatureStore(path).identity if is_store else folder_sha256(path)[:16]
 
 
-def _clip_name(model: str | None, pretrained: str | None) -> str:
+def _clip_name(model: str | None, pretrained: str | None = None) -> str:
     return f"{model}, pretrained={pretrained}" if pretrained else str(model)
 
 

@@ -312,6 +312,14 @@ class CaptionMetric(BaseMetric):
             f"CLIPScore needs global_feats or images in the batch, which has {sorted(batch)}"
         )
 
+    @cached_property
+    def _trained_on(self) -> set[str] | None:
+        """The training captions' tokens, made once for all groups of images."""
+        if self.train_captions is None:
+            return None
+        texts = [caption.text for caption in self.train_captions]
+        return {" ".join(tokens) for tokens in self._tokenized(texts)}
+
     def _tokenized(self, texts: list[str]) -> list[list[str]]:
         if self.tokenizer == "ptb-java":
             return java.tokenize_with_java(texts)
@@ -329,11 +337,7 @@ class CaptionMetric(BaseMetric):
             said = [image.caption for image in images]
             return clip_scores(embedded, said, [image.references for image in images], self.clip)
         if name == "diversity":
-            known = None
-            if self.train_captions is not None:
-                texts = [caption.text for caption in self.train_captions]
-                known = {" ".join(tokens) for tokens in self._tokenized(texts)}
-            return diversity(captions, known)
+            return diversity(captions, self._trained_on)
         return SCORERS[name](references, [" ".join(tokens) for tokens in captions])
 
     def _row(self, image: CaptionedImage, i: int, each: dict[str, list[float]]) -> dict[str, Any]:

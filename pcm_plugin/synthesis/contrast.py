@@ -53,9 +53,9 @@ class ContrastSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "negatives"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
+        for name, least in (("steps", 1), ("negatives", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least {least}")
         for name in ("step_size", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: give more than 0")

@@ -168,7 +168,7 @@ def test_the_loss_weights_each_pair_by_its_score(name, load):
     # without weights it is the loss that mmpretrain's captioner computes
     model.loss_module.use_clip_weight = False
     own = type(model).__mro__[2].loss(model, **batch)
-    if "blip2" not in name:  # whose own is smoothed
+    if "blip2" not in name:  # BLIP smooths its own
         decoder = model.seq_gen_head
         decoder.loss_fn = MODELS.build(dict(type="mmpretrain.CrossEntropyLoss"))
         own = type(model).__mro__[2].loss(model, **batch)

@@ -94,7 +94,7 @@ def test_a_share_of_the_pairs_is_the_choice_of_their_number(store):
     assert set(chosen(0.4)) < set(chosen(0.8)) < set(chosen(None))
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 0.0, -0.1, 1.0, 2.5, float("nan")])
+@pytest.mark.parametrize("wrong", [0, -1, 0.0, -0.1, 1.0, 2.5, float("nan"), True, "0.1"])
 def test_a_number_of_pairs_that_is_none_is_named(store, wrong):
     with pytest.raises(ValueError, match=f"max_pairs={wrong!r}"):
         build(store, max_pairs=wrong)

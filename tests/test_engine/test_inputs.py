@@ -100,6 +100,42 @@ def test_features_and_concepts_of_two_clips_are_refused(features):
     assert f"{features.train_dataloader.dataset.store}: random" in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["backbone", "vision_encoder.clip", "vision_backbone.clip"])
+def test_a_clip_of_the_model_is_that_of_the_features(features, key):
+    store = features.train_dataloader.dataset.store
+    clip = dict(model_name="random", pretrained=None)
+    part, *inner = key.split(".")
+    features.model[part] = {inner[0]: clip} if inner else clip
+    check_features(features, loops=("train",))
+    clip["model_name"] = "ViT-B-16"
+    features.model[part] = {inner[0]: clip} if inner else clip
+    with pytest.raises(ValueError, match=r"one CLIP") as caught:
+        check_features(features, loops=("train",))
+    assert f"model.{key}: ViT-B-16" in str(caught.value)
+    assert f"{store}: random" in str(caught.value)
+
+
+def test_a_memory_is_of_the_clip_of_the_features(features, tmp_path):
+    build_store(tmp_path / "memory", [["a dog"]], seed=3)
+    features.model.neck.memory = str(tmp_path / "memory")
+    check_features(features, loops=("train",))
+    manifest = tmp_path / "memory" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"random"', '"another"'))
+    with pytest.raises(ValueError, match=r"memory: another"):
+        check_features(features, loops=("train",))
+
+
+def test_each_loop_has_objects_or_none(features, tmp_path):
+    file = tmp_path / "objects.json"
+    file.write_text('{"image0": ["dog"], "image1": ["dog"]}')
+    features.train_dataloader.dataset.objects = str(file)
+    features.val_dataloader = features.train_dataloader
+    check_features(features, loops=("train", "val"))
+    features.val_dataloader = dict(dataset=dict(store=features.train_dataloader.dataset.store))
+    with pytest.raises(ValueError, match="train has objects= and val has none"):
+        check_features(features, loops=("train", "val"))
+
+
 def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path):
     file = tmp_path / "objects.json"
     features.train_dataloader.dataset.objects = str(file)

@@ -61,7 +61,7 @@ def test_a_patch_belongs_to_the_cell_of_its_centre():
 def test_the_best_patches_are_those_of_the_best_pairs_and_the_next():
     affinity = torch.randn(5, 9, 4, generator=torch.Generator().manual_seed(1))
     few = select_top_patches(affinity, 3, 0.1)
-    best = select_best_patches(affinity, 3, 0.1)
+    best = select_best_patches(affinity, 3)
     assert (best.sum(1) == 3).all()
     assert (few & ~best).sum() == 0
     rank = affinity.amax(-1).argsort(dim=1, descending=True)[:, :3]
@@ -161,6 +161,20 @@ def test_weights_of_the_encoder_alone_are_taken(clip):
     again = nn.ModuleDict({"vision": make(clip), "words": nn.Linear(6, 3)})
     again.load_state_dict(wrapped.state_dict())
     assert torch.equal(again["vision"].encoder.proj.weight, plain["vision"].proj.weight)
+
+
+def test_an_encoder_inside_of_the_encoder_is_no_wrapper(clip):
+    """As transformers' Vision Transformers have one."""
+    inner = nn.Module()
+    inner.encoder = Grid()
+    inner.embed_dims = 6
+    wrapped = nn.ModuleDict({"vision": make(clip, inner)})
+    other = nn.ModuleDict({"encoder": Grid()})
+    found = wrapped.load_state_dict(
+        {f"vision.{key}": value for key, value in other.state_dict().items()}, strict=False
+    )
+    assert found.unexpected_keys == []
+    assert torch.equal(wrapped["vision"].encoder.encoder.proj.weight, other["encoder"].proj.weight)
 
 
 def test_wrong_use_is_named(clip, images):

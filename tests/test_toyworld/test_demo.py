@@ -116,18 +116,31 @@ def test_the_results_write_their_page(demo, tmp_path):
     assert page.count("| oracle: the base on real pairs | 0 | - |") == 2
 
 
-def test_what_systems_cost_is_measured(demo):
+def test_what_systems_cost_is_measured(demo, tmp_path):
     """The benchmark runs on what the demo left; its figures are no matter of tests."""
-    tool = TOOLS.parents[1] / "benchmarks" / "systems.py"
-    settings = ["--arms", "base", "text", "--iterations", "1", "--images", "4"]
-    done = subprocess.run(
-        [sys.executable, str(tool), *settings], cwd=demo[0], capture_output=True, text=True
-    )
+    folder = shutil.copytree(demo[0], tmp_path / "copy")
+    (folder / "runs" / "both").mkdir(parents=True)
+    (folder / "work_dirs" / "pcm_toy").rename(folder / "runs" / "both" / "seed0")
+    (folder / "docs").mkdir()
+    page = folder / "docs" / "results.md"
+
+    def measure(*words):
+        tool = TOOLS.parents[1] / "benchmarks" / "systems.py"
+        words = ["--runs", "runs", "--iterations", "1", "--images", "4", "--write", *words]
+        return subprocess.run(
+            [sys.executable, str(tool), *words], cwd=folder, capture_output=True, text=True
+        )
+
+    page.write_text("nothing")
+    assert "has no line <!-- costs" in measure("--arms", "both").stderr.splitlines()[-1]
+    page.write_text("a\n<!-- costs: benchmarks/systems.py -->\nold\n<!-- end of costs -->\nb\n")
+    assert "no run of base: make it" in measure("--arms", "base").stderr.splitlines()[-1]
+    done = measure("--arms", "both")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found.keys() == {"base", "text"}
-    assert all(cost["iteration_ms"] > 0 for cost in found.values())
-    assert "| CapDec: text-only, noise on the text feature | " in done.stdout
+    assert found["both"]["iteration_ms"] > 0
+    assert "| base + both (PCM-Net) | " in page.read_text()
+    assert "old" not in page.read_text()
 
 
 def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):

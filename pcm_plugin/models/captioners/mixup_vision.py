@@ -28,8 +28,7 @@ class MixupVisionEncoder(PatchTexts):
     *appends* the texts. Captioners like these have no mask for image tokens, so M counts patches
     of CLIP here (``distinct``), and every token is valid. Two things are ours, since the encoder's
     tokens are finished features, while PCMMixup's are still to be encoded: a text brings a
-    position of its own, which begins at zero; and it is normalised, as the encoder's tokens are by
-    its last layer.
+    position of its own, which begins at zero; and it is normalised, as finished features are.
 
     Weights of a captioner whose encoder was not wrapped yet are taken as they are.
 
@@ -169,10 +168,12 @@ class MixupVisionEncoder(PatchTexts):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # A checkpoint of the captioner before it was wrapped has the encoder's weights here.
-        if not any(key.startswith(f"{prefix}encoder.") for key in state_dict):
-            for key in self.encoder.state_dict():
-                if prefix + key in state_dict:
-                    state_dict[f"{prefix}encoder.{key}"] = state_dict.pop(prefix + key)
+        own = list(self.encoder.state_dict())
+        if not any(f"{prefix}encoder.{key}" in state_dict for key in own):
+            unwrapped = {
+                key: state_dict.pop(prefix + key) for key in own if prefix + key in state_dict
+            }
+            state_dict.update({f"{prefix}encoder.{key}": part for key, part in unwrapped.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _grid(self, count: int) -> tuple[int, int]:

@@ -52,7 +52,7 @@ def select_top_patches(affinity: Tensor, num_pairs: int, temperature: float) -> 
 
 
 @full_precision
-def select_best_patches(affinity: Tensor, num_patches: int, temperature: float) -> Tensor:
+def select_best_patches(affinity: Tensor, num_patches: int) -> Tensor:
     """Select the patches that own the best patch-concept pairs, as many as are asked for.
 
     Those of :func:`select_top_patches` for as many pairs, and then the next best patches.
@@ -60,7 +60,6 @@ def select_best_patches(affinity: Tensor, num_patches: int, temperature: float) 
     Args:
         affinity: (B, N, K); 0 for masked concepts.
         num_patches: M.
-        temperature: Not used, since it changes no order; here so that the two can be exchanged.
 
     Returns:
         (B, N) bool, M true in each row.

@@ -217,8 +217,10 @@ class PatchTexts(BaseModule):
         affinity = patch_concept_affinity(self.to_joint_space(patch_feats), concepts)
         num_slots = self.sizes[0]
         if self.mix == "top":
-            select = select_best_patches if self.distinct else select_top_patches
-            selected = select(affinity, self.num_best, self.temperature)
+            if self.distinct:
+                selected = select_best_patches(affinity, self.num_best)
+            else:
+                selected = select_top_patches(affinity, self.num_best, self.temperature)
             num_slots = min(self.num_best, num_slots)
         else:
             share = self.top_patches if self.training else 1.0
