@@ -114,6 +114,13 @@ def test_the_results_write_their_page(demo, tmp_path):
         assert len(lines) == (2 if arm == "base" else 1)
         assert all(f" {cider:.1f} " in line for line in lines)
     assert page.count("| oracle: the base on real pairs | 0 | - |") == 2
+    # a table that is not asked for is left as it is
+    file = folder / "docs" / "results.md"
+    file.write_text(page.replace("| base + mix-up |", "| by hand |"))
+    walk(folder, "results.py", "--seeds", "1", "--tables", "systems", "--arms", "base")
+    assert "| by hand | 0 |" in file.read_text()
+    said = walk(folder, "results.py", "--tables", "systems", "--arms", "mix", code=1)
+    assert "--arms: systems has no mix" in said
 
 
 def test_what_systems_cost_is_measured(demo, tmp_path):

@@ -20,7 +20,6 @@ from pcm_plugin.toyworld.truth import agreement, named_things
 from pcm_plugin.toyworld.world import read_scenes
 
 PAGE = Path("docs/results.md")
-START, END = "<!-- tables: tools/toyworld/results.py -->", "<!-- end of tables -->"
 METRICS = ("BLEU-4", "ROUGE-L", "CIDEr")
 READINGS = ("named right", "found", "repeated", "colour right")
 MIXING = (
@@ -57,31 +56,28 @@ def rows_of(table: str) -> dict[str, Row]:
     return rows
 
 
-def write_page(work: Path, seeds: int) -> Path:
-    """Put the tables into docs/results.md, between its markers; returns the page.
+def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
+    """Put tables into docs/results.md, each between its markers; returns the page.
 
     Args:
         work: The folder of the runs: ``ARM/seedN/CONFIG[PROBE]/{metrics,captions}.json``.
         seeds: Seeds from 0 up to this are read; those that are not run yet are left out.
+        tables: Names of tables.
     """
-    page = PAGE.read_text() if PAGE.exists() else f"# Results\n\n{START}\n{END}\n"
-    head, rest = page.split(START)
-    tail = rest.split(END)[1]
-    systems, ablation = rows_of("systems"), rows_of("ablation")
-    parts = [
-        ["### All systems"],
-        score_table(work, systems, seeds),
-        reading_table(work, systems, seeds),
-        summary(work, systems, seeds),
-        ["### The paper's ablation, and refined pairs"],
-        score_table(work, ablation, seeds),
-        reading_table(work, ablation, seeds),
-        mixing_table(),
-        summary(work, ablation, seeds),
-    ]
-    text = "\n\n".join("\n".join(lines) for lines in parts if lines)
+    page = PAGE.read_text() if PAGE.exists() else "# Results\n"
+    for table in tables:
+        start, end = f"<!-- {table}: tools/toyworld/results.py -->", f"<!-- end of {table} -->"
+        if start not in page:
+            page += f"\n{start}\n{end}\n"
+        rows = rows_of(table)
+        parts = [score_table(work, rows, seeds), reading_table(work, rows, seeds)]
+        parts += [mixing_table()] if table == "ablation" else []
+        parts.append(summary(work, rows, seeds))
+        text = "\n\n".join("\n".join(lines) for lines in parts if lines)
+        head, rest = page.split(start)
+        page = f"{head}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(f"{head}{START}\n\n{text}\n\n{END}{tail}")
+    PAGE.write_text(page)
     return PAGE
 
 

@@ -2,11 +2,11 @@
 
     python tools/toyworld/results.py --seeds 5                     (or: make results)
     python tools/toyworld/results.py --seeds 5 --tables systems
-    python tools/toyworld/results.py --seeds 5 --arms base sync filter
+    python tools/toyworld/results.py --seeds 5 --tables ablation --arms base sync filter
 
 Trains every arm with every seed, captions the real test images of both domains, and writes mean
-and standard error into docs/results.md. Runs that are done are kept, so it can be stopped and
-started again.
+and standard error into the tables of docs/results.md. Runs that are done are kept, so it can be
+stopped and started again.
 """
 
 import argparse
@@ -106,9 +106,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5)
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
-    chosen.add_argument("--arms", nargs="+", choices=list(ARMS))
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="run only these of them")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")
     parser.add_argument(
         "--quick",
@@ -116,10 +115,14 @@ def main() -> None:
         help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
     )
     args = parser.parse_args()
-    arms = args.arms or list(dict.fromkeys(a for table in args.tables for a in arms_of(table)))
+    wanted = dict.fromkeys(a for table in args.tables for a in arms_of(table))
+    if unknown := set(args.arms or []) - wanted.keys():
+        sys.exit(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
+    arms = args.arms or list(wanted)
     make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
-    # The page looks into the real pairs too.
-    for command in dict.fromkeys([EXTRACT_REAL, *(BROUGHT[a] for a in arms if a in BROUGHT)]):
+    # The ablation looks into the real pairs too.
+    looked_at = [EXTRACT_REAL] if "ablation" in args.tables else []
+    for command in dict.fromkeys([*looked_at, *(BROUGHT[a] for a in arms if a in BROUGHT)]):
         run(command)
     extra = QUICK if args.quick else ()
     jobs = [(name, seed, extra) for seed in range(args.seeds) for name in arms]
@@ -127,7 +130,7 @@ def main() -> None:
         for seed in range(args.seeds):
             if (WORK / name / f"seed{seed}").exists():
                 claim(name, seed, extra)
-    write = partial(write_page, WORK, args.seeds)
+    write = partial(write_page, WORK, args.seeds, args.tables)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
             for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):
