@@ -36,8 +36,8 @@ model = dict(
 train_dataloader = {{_base_.images.px364.train}}
 val_dataloader = {{_base_.images.px364.val}}
 test_dataloader = {{_base_.images.px364.test}}
-val_evaluator = {{_base_.evaluator}}
-test_evaluator = {{_base_.evaluator}}
+val_evaluator = {{_base_.evaluators.val}}
+test_evaluator = {{_base_.evaluators.test}}
 default_hooks = dict(checkpoint={{_base_.checkpoint}})
 
 # As mmpretrain's own, 8 x 32 pairs an iteration and 10 epochs; on the way a run can be resumed.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -139,10 +140,13 @@ def test_steps_and_captions(name, load):
 
     model.eval()
     for loop in ("val", "test"):
+        evaluator = Evaluator(cfg[f"{loop}_evaluator"])
         batch = next(iter(Runner.build_dataloader(cfg[f"{loop}_dataloader"], seed=0)))
         samples = model.test_step(batch)
         assert [type(sample.pred_caption) for sample in samples] == [str] * len(CAPTIONS)
         assert [sample.gt_caption for sample in samples] == [[text] for text in CAPTIONS]
+        evaluator.process(samples, batch)
+        assert "caption/CIDEr" in evaluator.evaluate(len(CAPTIONS))
 
 
 @pytest.mark.parametrize("name", ["pcm_blip_coco", "pcm_blip2_coco"])

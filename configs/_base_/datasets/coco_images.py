@@ -56,7 +56,11 @@ def _loaders(size):
 
 # By the side of the images in pixels.
 images = dict(px384=_loaders(384), px364=_loaders(364))
-evaluator = dict(_delete_=True, type="pcm_plugin.CaptionMetric")
+# One each: what is taken twice would replace what mmpretrain has only once.
+evaluators = dict(
+    val=dict(_delete_=True, type="pcm_plugin.CaptionMetric"),
+    test=dict(_delete_=True, type="pcm_plugin.CaptionMetric"),
+)
 checkpoint = dict(
     _delete_=True,
     type="pcm_plugin.DurableCheckpointHook",
