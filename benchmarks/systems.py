@@ -11,6 +11,7 @@ last line is JSON.
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from pcm_plugin.engine.runs import best_of, read_config
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "toyworld"))
 
 from arms import ARMS, TABLES, config_of
+from demo import KEEP_MEMORY
 
 PAGE = Path("docs/results.md")
 START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"
@@ -94,6 +96,9 @@ def main() -> None:
     for arm in args.arms:
         if not (args.runs / arm / "seed0" / "run.json").exists():
             sys.exit(f"{args.runs} has no run of {arm}: make it with tools/toyworld/results.py")
+    if not KEEP_MEMORY.keys() <= os.environ.keys():
+        # As the systems were trained; read when a process begins.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
     torch.set_num_threads(1)
     found = {}
     for arm in tqdm(args.arms, desc="systems"):
