@@ -10,3 +10,6 @@ model = dict(
     loss=dict(use_clip_weight=False),
 )
 train_dataloader = dict(dataset=dict(features="caption"))
+# The neck takes no patches.
+val_dataloader = dict(dataset=dict(features="global"))
+test_dataloader = dict(dataset=dict(features="global"))

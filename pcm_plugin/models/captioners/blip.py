@@ -35,14 +35,19 @@ class _CLIPWeighted:
 
     mmpretrain's captioners prepare the words and call the language model with ``labels``, but
     their loss knows nothing of the pairs' scores; so their own ``loss`` runs, and logits and labels
-    are noted where they pass.
+    are noted where they pass. What that loss comes to is not used.
+
+    Args:
+        loss: Config of the loss, such as CLIPWeightedCELoss.
+        kwargs: As mmpretrain's captioner takes them.
     """
 
-    loss_module: nn.Module
-    training: bool
+    language_model: str
+    """Where the captioner has its language model."""
 
-    def _language_model(self) -> nn.Module:
-        raise NotImplementedError
+    def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.loss_module = build(loss)
 
     def loss(
         self, images: Tensor, data_samples: list[DataSample], **kwargs: Any
@@ -63,7 +68,8 @@ class _CLIPWeighted:
         def note(_: nn.Module, __: tuple, given: dict, output: Any) -> None:
             passed.update(logits=output.logits, labels=given["labels"])
 
-        with self._language_model().register_forward_hook(note, with_kwargs=True):
+        lm = self.get_submodule(self.language_model)  # type: ignore[attr-defined]
+        with lm.register_forward_hook(note, with_kwargs=True):
             super().loss(images, data_samples, **kwargs)  # type: ignore[misc]
         # The word at a place is foretold one place before.
         targets = passed["labels"][:, 1:]
@@ -74,33 +80,13 @@ class _CLIPWeighted:
 
 @MODELS.register_module()
 class CLIPWeightedBlipCaption(_CLIPWeighted, BlipCaption):
-    """mmpretrain's ``BlipCaption`` with another loss.
+    """mmpretrain's ``BlipCaption`` with another loss: its arguments, and ``loss``."""
 
-    Args:
-        loss: Config of the loss, such as CLIPWeightedCELoss.
-        kwargs: As ``BlipCaption`` takes them.
-    """
-
-    def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.loss_module = build(loss)
-
-    def _language_model(self) -> nn.Module:
-        return self.seq_gen_head.decoder
+    language_model = "seq_gen_head.decoder"
 
 
 @MODELS.register_module()
 class CLIPWeightedBlip2Caption(_CLIPWeighted, Blip2Caption):
-    """mmpretrain's ``Blip2Caption`` with another loss.
+    """mmpretrain's ``Blip2Caption`` with another loss: its arguments, and ``loss``."""
 
-    Args:
-        loss: Config of the loss, such as CLIPWeightedCELoss.
-        kwargs: As ``Blip2Caption`` takes them.
-    """
-
-    def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.loss_module = build(loss)
-
-    def _language_model(self) -> nn.Module:
-        return self.text_backbone
+    language_model = "text_backbone"

@@ -1,5 +1,6 @@
 """The mix-up in the vision slot of another captioner (paper, Sec. 3.2; its Table 3 does so)."""
 
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -114,8 +115,13 @@ class MixupVisionEncoder(PatchTexts):
         self.text_norm = nn.LayerNorm(self.embed_dims)
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.clip_mean: Tensor
+        self.clip_std: Tensor
+        visual = beside.clip.visual
+        scales = dict(mean=mean, std=std, clip_mean=visual.image_mean, clip_std=visual.image_std)
+        for name, values in scales.items():
+            scale = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, scale, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Encode images.
@@ -144,7 +150,7 @@ class MixupVisionEncoder(PatchTexts):
         text = self.text_norm(text).to(tokens.dtype)
         if self.training:
             extra, patches = tokens.tensor_split([self.num_extra_tokens], dim=1)
-            cells = grid_cells(self._grid(patches.shape[1]), self.clip.grid).to(tokens.device)
+            cells = _cells(self._grid(patches.shape[1]), self.clip.grid, tokens.device)
             patches = replace_cells(patches, text, found.selected, cells)
             return (torch.cat([extra, patches], dim=1),)
         return (torch.cat([tokens, text], dim=1) if self.append_texts else tokens,)
@@ -158,13 +164,9 @@ class MixupVisionEncoder(PatchTexts):
         Returns:
             (B, 3, h, w) in CLIP's size, normalised as CLIP does.
         """
-        visual = self.clip.clip.visual
         own = ((images.float() * self.std + self.mean) / 255).clamp(0, 1)
-        own = F.interpolate(own, visual.image_size, mode="bicubic", antialias=True)
-        mean, std = (
-            own.new_tensor(v).view(-1, 1, 1) for v in (visual.image_mean, visual.image_std)
-        )
-        return (own.clamp(0, 1) - mean) / std
+        own = F.interpolate(own, self.clip.clip.visual.image_size, mode="bicubic", antialias=True)
+        return (own.clamp(0, 1) - self.clip_mean) / self.clip_std
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         # A checkpoint of the captioner before it was wrapped has the encoder's weights here.
@@ -186,3 +188,9 @@ class MixupVisionEncoder(PatchTexts):
                 f"{self.num_extra_tokens}, and grid={self.grid}: set grid to their rows and columns"
             )
         return side, side
+
+
+@functools.cache
+def _cells(fine: tuple[int, int], coarse: tuple[int, int], device: torch.device) -> Tensor:
+    # Made and sent to the GPU once, not in each iteration.
+    return grid_cells(fine, coarse).to(device)
