@@ -175,8 +175,19 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         """
         if global_feats is None:
             raise ValueError("no input: give images, or global_feats and patch_feats")
-        mixed = self.neck(patch_feats, global_feats)
+        mixed = self.neck(patch_feats, global_feats, **self.known(data_samples, global_feats))
         return mixed.tokens, mixed
+
+    def known(
+        self, data_samples: Sequence[DataSample] | None, global_feats: Tensor
+    ) -> dict[str, Tensor]:
+        """What else the neck is told of the images, by the names of its arguments: nothing.
+
+        Args:
+            data_samples: One an image, or None.
+            global_feats: (B, Dc), on whose device it is wanted.
+        """
+        return {}
 
     def predict(
         self,

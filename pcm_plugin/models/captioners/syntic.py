@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from pcm_plugin.models.captioners.pcm_net import PCMNet
-from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -30,24 +29,18 @@ class SynTIC(PCMNet):
     The arguments are PCMNet's; ``neck`` is ObjectPrefix, and ``encoder`` None.
     """
 
-    def encode(
-        self,
-        patch_feats: Tensor | None,
-        global_feats: Tensor | None,
-        data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, MixupOutput]:
-        """See :meth:`Captioner.encode`.
+    def known(
+        self, data_samples: Sequence[DataSample] | None, global_feats: Tensor
+    ) -> dict[str, Tensor]:
+        """The objects of the images, where data samples bring them; see :meth:`Captioner.known`.
 
         Raises:
-            ValueError: If there are no features, only some images have objects, or an object is no
-                concept of the neck.
+            ValueError: If only some images have objects, or one is no concept of the neck.
         """
         labels = [sample.get("objects") for sample in data_samples or ()]
-        if global_feats is None or all(own is None for own in labels):
-            return super().encode(patch_feats, global_feats, data_samples)
-        mixed = self.neck(patch_feats, global_feats, self.number(labels).to(global_feats.device))
-        tokens = mixed.tokens
-        return (tokens if self.encoder is None else self.encoder(tokens, mixed.mask)), mixed
+        if all(own is None for own in labels):
+            return {}
+        return {"objects": self.number(labels).to(global_feats.device)}
 
     def number(self, labels: Sequence[Sequence[str] | None]) -> Tensor:
         """Objects as concepts.
