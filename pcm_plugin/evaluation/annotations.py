@@ -117,6 +117,8 @@ def read_predictions(path: str | os.PathLike) -> dict[Any, str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no results file, or an image has two captions.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no captions at {path}")
     try:
         rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # JSON's and Unicode's errors are ValueErrors
