@@ -13,6 +13,7 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,6 +40,9 @@ from report import write_page
 from tqdm import tqdm
 
 WORK = Path("work_dirs/toy_results")
+# MMEngine reloads pkg_resources where a config inherits from another package's: two threads that do
+# so at once break each other's import.
+READING = threading.Lock()
 TOWN = DATA / "town"
 CAPTIONS = TOWN / "captions_train.json"
 # What some arms need beside the demo's data, and the command that makes it.
@@ -87,15 +91,19 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     """Train one arm with one seed and score it on both domains; does what is missing."""
     config, work = config_of(name), WORK / name / f"seed{seed}"
     log = work / "log.txt"
-    if not claim(name, seed, extra):
+    with READING:
+        trained, tests = claim(name, seed, extra), tests_of(name)
+    if not trained:
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
         tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
         note_trained(work)
     best = best_of(work)
-    for target, options in tests_of(name).items():
+    for target, options in tests.items():
         folder = work / target
         changes = [*options, f"test_evaluator.outfile={folder}/captions.json"]
-        if not is_scored(folder, config, changes, best):
+        with READING:
+            scored = is_scored(folder, config, changes, best)
+        if not scored:
             test = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
             tool([*test, "--cfg-options", *changes], log)
 
