@@ -1,10 +1,11 @@
 # python tools/test.py configs/pcm_coco2flickr30k_vitl14.py work_dirs/pcm_coco_vitl14/best*.pth
 #
 # Cross-domain, COCO to Flickr30k, CLIP ViT-L/14: weights and vocabulary of COCO, images and
-# references of Flickr30k. The concepts are COCO's nouns, as published for either data set. The
-# paper: 55.9 CIDEr (Luo et al., ECCV 2024).
+# references of Flickr30k. The concepts are those of Flickr30k's own config: for the paper's setting
+# import the released list there. The paper: 55.9 CIDEr (Luo et al., ECCV 2024).
 _base_ = "./pcm_coco_vitl14.py"
 
+model = dict(neck=dict(concepts="data/flickr30k/vit_l14/concepts.safetensors"))
 test_dataloader = dict(
     dataset=dict(store="data/flickr30k/vit_l14/test_store", image_root="data/flickr30k/images")
 )

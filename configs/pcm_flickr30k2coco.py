@@ -1,8 +1,8 @@
 # python tools/test.py configs/pcm_flickr30k2coco.py work_dirs/pcm_flickr30k/best*.pth
 #
 # Cross-domain, Flickr30k to COCO, CLIP ViT-B/32: weights and vocabulary of Flickr30k, images and
-# references of COCO. The concepts are COCO's nouns, as published for either data set: those of the
-# target. The paper: 54.9 CIDEr (Luo et al., ECCV 2024).
+# references of COCO. The concepts are those of COCO's own config. The paper: 54.9 CIDEr (Luo et
+# al., ECCV 2024).
 _base_ = "./pcm_flickr30k.py"
 
 model = dict(neck=dict(concepts="data/coco/vit_b32/concepts.safetensors"))

@@ -4,7 +4,7 @@
 # the frequent nouns of COCO's own training captions (its images are not seen). That is what PCM-Net
 # takes from target texts without training. Figures of this setting stand apart, as those of SynTIC-
 # TT and IFCap-TT do; none is published for PCM-Net. The published concepts are COCO's nouns
-# already: this differs from pcm_flickr30k2coco.py by whose list of them it is.
+# already: with these imported, pcm_flickr30k2coco.py differs by whose list of them it is.
 _base_ = "./pcm_flickr30k2coco.py"
 
 # Not the target's usual file, which may hold the released list.

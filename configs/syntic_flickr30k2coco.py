@@ -1,8 +1,8 @@
 # python tools/test.py configs/syntic_flickr30k2coco.py work_dirs/syntic_flickr30k/best*.pth
 #
 # SynTIC, a reconstruction, cross-domain, Flickr30k to COCO: weights, vocabulary and memory of
-# Flickr30k, images and references of COCO; objects are COCO's nouns both ways. SynTIC's paper:
-# 47.0 CIDEr.
+# Flickr30k, images and references of COCO; objects are the concepts of COCO's own config.
+# SynTIC's paper: 47.0 CIDEr.
 _base_ = "./syntic_flickr30k.py"
 
 model = dict(neck=dict(concepts="data/coco/vit_b32/concepts.safetensors"))

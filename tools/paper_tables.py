@@ -294,10 +294,10 @@ TABLES = {
         "we have its form, SynTIC is reconstructed.",
     ),
     "cross-domain": Table(
-        "Cross-domain: weights of one data set, images of the other",
+        "Cross-domain: weights of one data set, images and concepts of the other",
         FIVE,
         CROSS_DOMAIN,
-        "Concepts are COCO's nouns both ways, as published.",
+        "Concepts are those that the target's own config names; published ones are COCO's nouns.",
     ),
     "target-text": Table(
         "Cross-domain with target texts",

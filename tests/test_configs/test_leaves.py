@@ -167,11 +167,11 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
     if system == "decap":
         assert cfg.model.neck.memory == f"data/{target}/vit_b32/train_store"
     else:
+        at_home = Config.fromfile(f"configs/{weights.replace(source, target)}.py")
         text = f"data/{target}/vit_b32/concepts_of_captions.safetensors"
-        wanted = (
-            text if system == "pcm" and "tt" in ends else f"data/coco/{tower}/concepts.safetensors"
-        )
+        wanted = text if system == "pcm" and "tt" in ends else at_home.model.neck.concepts
         assert cfg.model.neck.concepts == wanted
+        assert wanted.startswith(f"data/{target}/{tower}/")
     if system == "syntic":
         of = target if "tt" in ends else source
         assert cfg.model.neck.memory == f"data/{of}/vit_b32/train_store"
