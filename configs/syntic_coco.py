@@ -35,4 +35,9 @@ prerequisites = [
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
         " --out data/coco/vit_b32/contrast",
     ),
+    # A detector's labels, where they take the concepts' place.
+    *(
+        dict(key=f"{loop}_dataloader.dataset.objects", command="a detector of yours", optional=True)
+        for loop in ("train", "val", "test")
+    ),
 ]

@@ -38,4 +38,9 @@ prerequisites = [
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
         " --temperature 0.03 --out data/toy/town/contrast",
     ),
+    # A detector's labels, where they take the concepts' place.
+    *(
+        dict(key=f"{loop}_dataloader.dataset.objects", command="a detector of yours", optional=True)
+        for loop in ("train", "val", "test")
+    ),
 ]

@@ -7,6 +7,7 @@ from pcm_plugin.engine.inputs import (
     MissingInputError,
     check_features,
     check_inputs,
+    check_same_inputs,
     identify_inputs,
 )
 from pcm_plugin.synthesis.concepts import save_concepts
@@ -166,6 +167,23 @@ def test_a_language_model_is_known_by_its_files(tmp_path):
         cfg = Config(dict(model=settings, prerequisites=[dict(key=key, command="make it")]))
         found.append(identify_inputs(cfg, ("train",))[key])
     assert found[0] == found[1] != found[2]
+
+
+def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path):
+    cfg = Config.fromfile("configs/syntic_toy.py")
+    # The other files are not there.
+    cfg.prerequisites = [e for e in cfg.prerequisites if e["key"].endswith(".objects")]
+    assert identify_inputs(cfg, ("train",)) == {}
+    file = tmp_path / "objects.json"
+    cfg.train_dataloader.dataset.objects = str(file)
+    with pytest.raises(MissingInputError, match=rf"{file}  \(train_dataloader.dataset.objects\)"):
+        check_inputs(cfg, ("train",))
+    found = []
+    for labels in ('{"a": ["dog"]}', '{"a": ["cat"]}'):
+        file.write_text(labels)
+        found.append(identify_inputs(cfg, ("train",)))
+    with pytest.raises(ValueError, match="begun with other data"):
+        check_same_inputs(*found, cfg)
 
 
 def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):
