@@ -181,27 +181,41 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     import report
 
     ciders = {"text": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
-    for arm, values in ciders.items():
+    probed = {"base": {"_x": [83, 89]}}
+    every = [(arm, "", values) for arm, values in ciders.items()]
+    every += [(arm, end, values) for arm, ends in probed.items() for end, values in ends.items()]
+    for arm, end, values in every:
         for seed, value in enumerate([*values, 1000]):  # a third seed, of an earlier run
             for shift, config in ((0, "pcm_toy"), (-10, "pcm_toy_town2country")):
-                folder = tmp_path / arm / f"seed{seed}" / config
+                folder = tmp_path / arm / f"seed{seed}" / f"{config}{end}"
                 folder.mkdir(parents=True)
                 values_of = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
                 metrics = {f"caption/{m}": v + shift for m, v in values_of.items()}
                 (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
     rows = {name: report.Row(name.upper(), name) for name in [*ciders, "mix"]}
+    rows["base_x"] = report.Row("BASE, CHANGED", "base", "_x")
     table = report.score_table(tmp_path, rows, 2)
     means = (83, 84, 82, 73, 74, 72)
     assert "| BASE | 2 |" + "".join(f" {mean}.0 ± 2.0 |" for mean in means) in table
     assert "| MIX | 0 |" + " - |" * 6 in table
-    lines = report.summary(tmp_path, rows, 2)
+    pairs = [("both", "text"), ("base_x", "base"), ("mix", "base")]
+    lines = report.summary(tmp_path, rows, 2, pairs)
     assert "base is at 67 % of the oracle, gap 40.0 ± 2.8, 14 standard errors" in lines[0]
-    assert lines[1:4] == [
+    assert lines[1:7] == [
         "  - TEXT: -31.0 ± 2.2, -78 % of the gap",
         "  - BOTH: +9.0 ± 2.0, 22 % of the gap",
-        "  - PCM-Net over text-only: +40.0 ± 1.0",
+        "  - BASE, CHANGED: +4.0 ± 3.6, 10 % of the gap",
+        "- CIDEr, town (in-domain), one beside another:",
+        "  - BOTH over TEXT: +40.0 ± 1.0",
+        # of each training by itself: 3 and 5
+        "  - BASE, CHANGED over BASE: +4.0 ± 1.0, the same trainings",
     ]
-    assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[4]
+    assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[7]
+    # A training that is not tested with the change yet has no difference to show.
+    (tmp_path / "base" / "seed1" / "pcm_toy_x" / "metrics.json").unlink()
+    left = report.summary(tmp_path, rows, 3, pairs)
+    # only of the country, where it is tested
+    assert sum("BASE, CHANGED over BASE" in line for line in left) == 1
 
 
 def test_the_papers_table_takes_the_runs_of_the_demo(demo):

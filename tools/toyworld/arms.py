@@ -113,6 +113,15 @@ TABLES: dict[str, Sequence[str]] = {
     ],
 }
 """The rows of the tables: arms, and arms with the end of a probe."""
+COMPARED: dict[str, Sequence[tuple[str, str]]] = {
+    "systems": [
+        *(("both", "text"), ("both_sync", "both"), ("both" + RERANK, "both")),
+        *(("both_sync" + RERANK, "both"), ("both_sync" + RERANK, "oracle"), ("syntic", "decap")),
+        *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
+    ],
+    "ablation": [("both", "text"), ("mix" + NO_TEXTS, "mix"), ("five", "both")],
+}
+"""Rows whose difference is written beside that from the base."""
 
 
 def arms_of(table: str) -> list[str]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from arms import ARMS, TABLES
+from arms import ARMS, COMPARED, TABLES
 from demo import CONFIGS, DATA, TARGETS
 from mmengine.config import Config
 
@@ -72,7 +72,7 @@ def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
         rows = rows_of(table)
         parts = [score_table(work, rows, seeds), reading_table(work, rows, seeds)]
         parts += [mixing_table()] if table == "ablation" else []
-        parts.append(summary(work, rows, seeds))
+        parts.append(summary(work, rows, seeds, COMPARED[table]))
         text = "\n\n".join("\n".join(lines) for lines in parts if lines)
         head, rest = page.split(start)
         page = f"{head}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
@@ -112,30 +112,40 @@ def mixing_table() -> list[str]:
     return lines
 
 
-def summary(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
-    """The gap between base and oracle, and where every arm lies in it."""
+def summary(
+    work: Path, rows: dict[str, Row], seeds: int, compared: Sequence[tuple[str, str]]
+) -> list[str]:
+    """The gap between base and oracle, where every arm lies in it, and arms beside each other."""
     lines = []
     for title, config in TARGETS.items():
         values = {name: scores(work, row, config, "CIDEr", seeds) for name, row in rows.items()}
-        means = {name: mean_and_error(v) for name, v in values.items() if len(v) > 1}
-        if not means.keys() >= {"base", "oracle"}:
+        values = {name: found for name, found in values.items() if len(found) > 1}
+        if not values.keys() >= {"base", "oracle"}:
             continue
-        base, oracle = means["base"], means["oracle"]
-        gap, gap_error = difference(oracle, base)
+        base, oracle = (statistics.mean(values[name]) for name in ("base", "oracle"))
+        gap, gap_error = difference(values["oracle"], values["base"])
         if gap <= 0:  # as after one epoch: nobody has learnt anything
             continue
         lines.append(
-            f"- CIDEr, {title}: base is at {100 * base[0] / oracle[0]:.0f} % of the oracle, gap "
+            f"- CIDEr, {title}: base is at {100 * base / oracle:.0f} % of the oracle, gap "
             f"{gap:.1f} ± {gap_error:.1f}, {gap / gap_error:.0f} standard errors. Over the base:"
         )
-        for name, mean in means.items():
+        for name, found in values.items():
             if name not in ("base", "oracle"):
-                gain, error = difference(mean, base)
+                gain, error = difference(found, values["base"])
                 share = f"{100 * gain / gap:.0f} % of the gap"
                 lines.append(f"  - {rows[name].title}: {gain:+.1f} ± {error:.1f}, {share}")
-        if means.keys() >= {"both", "text"}:
-            gain, error = difference(means["both"], means["text"])
-            lines.append(f"  - PCM-Net over text-only: {gain:+.1f} ± {error:.1f}")
+        pairs = [pair for pair in compared if values.keys() >= {*pair}]
+        lines += [f"- CIDEr, {title}, one beside another:"] if pairs else []
+        for one, other in pairs:
+            same = rows[one].arm == rows[other].arm
+            if same and len(values[one]) != len(values[other]):
+                continue  # a training whose tests are not all run yet
+            gain, error = difference(values[one], values[other], same)
+            how = ", the same trainings" if same else ""
+            lines.append(
+                f"  - {rows[one].title} over {rows[other].title}: {gain:+.1f} ± {error:.1f}{how}"
+            )
     return lines
 
 
@@ -205,6 +215,17 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), error
 
 
-def difference(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Difference of two means, and its standard error."""
-    return one[0] - other[0], math.hypot(one[1], other[1])
+def difference(
+    one: Sequence[float], other: Sequence[float], same: bool = False
+) -> tuple[float, float]:
+    """Difference of two means, and its standard error.
+
+    Args:
+        one: Values, one a seed.
+        other: The others.
+        same: Whether values of a seed are of one training, so that what seeds do drops out.
+    """
+    if same:
+        return mean_and_error([a - b for a, b in zip(one, other, strict=True)])
+    (mean, error), (other_mean, other_error) = mean_and_error(one), mean_and_error(other)
+    return mean - other_mean, math.hypot(error, other_error)
