@@ -5,8 +5,8 @@
 
 On one thread, with the data and the weights (of the first seed) that the systems' runs left. An
 iteration is 32 pairs read, the loss, its gradient and the optimiser's step; a caption is an image's
-features read (or pixels, for BLIP) and its beam searched. Extracting features is not in it. The
-last line is JSON.
+features read (or pixels, for BLIP), its beam searched, and re-ranked where the row says so.
+Extracting features is not in it. The last line is JSON.
 """
 
 import argparse
@@ -15,8 +15,10 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -27,65 +29,83 @@ from pcm_plugin.engine.runs import best_of, read_config
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "toyworld"))
 
-from arms import ARMS, TABLES, config_of
+from arms import config_of, tests_of
 from demo import KEEP_MEMORY
+from report import Row, line, rows_of, table_head
 
 PAGE = Path("docs/results.md")
 START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"
 
 
-def measure(arm: str, runs: Path, iterations: int, images: int) -> dict[str, float]:
-    """Costs of one system; the first iteration, and the first batch of images, do not count."""
-    cfg = read_config(config_of(arm), ARMS[arm].options, ("train", "val", "test"))
-    checkpoint = best_of(runs / arm / "seed0")
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
-        settings = dict(cfg.model)
-        if "data_preprocessor" in cfg:
-            settings.setdefault("data_preprocessor", cfg.data_preprocessor)
-        model = MODELS.build(settings)
-        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-        # An iteration is so many pairs for all of them.
-        batches = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        model.train()
-        seconds = []
-        while len(seconds) <= iterations:
+def build(cfg: Config) -> Any:
+    """The captioner of a config, as MMEngine's runner builds it."""
+    settings = dict(cfg.model)
+    if "data_preprocessor" in cfg:
+        settings.setdefault("data_preprocessor", cfg.data_preprocessor)
+    return MODELS.build(settings)
+
+
+def measure_training(cfg: Config, iterations: int) -> dict[str, float]:
+    """Cost of a training; its first iteration does not count."""
+    model = build(cfg).train()
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    # An iteration is so many pairs for all of them.
+    batches = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    seconds: list[float] = []
+    while len(seconds) <= iterations:
+        start = time.perf_counter()
+        for batch in batches:
+            model.train_step(batch, optim_wrapper)
+            seconds.append(time.perf_counter() - start)
+            if len(seconds) > iterations:
+                break
             start = time.perf_counter()
-            for batch in batches:
-                model.train_step(batch, optim_wrapper)
-                seconds.append(time.perf_counter() - start)
-                if len(seconds) > iterations:
-                    break
-                start = time.perf_counter()
-        # How long captions are, and so their search, is the trained captioner's to say.
-        load_weights(model, checkpoint)
-        model.eval()
-        cfg.test_dataloader.batch_size = 32
-        cfg.test_dataloader.dataset.pop("image_root", None)
-        captioned, spent, start = 0, 0.0, time.perf_counter()
-        with torch.inference_mode():
-            for number, batch in enumerate(Runner.build_dataloader(cfg.test_dataloader, seed=0)):
-                found = len(model.test_step(batch))
-                if number:
-                    captioned, spent = captioned + found, spent + time.perf_counter() - start
-                start = time.perf_counter()
-                if captioned >= images:
-                    break
     iteration = sum(seconds[1:]) / iterations
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {
-        "parameters": learning,
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "iteration_ms": 1e3 * iteration,
         "training_minutes": iteration * len(batches) * cfg.train_cfg.max_epochs / 60,
-        "caption_ms": 1e3 * spent / captioned if captioned else float("nan"),
     }
+
+
+def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
+    """Milliseconds a caption; the first batch of images does not count.
+
+    How long captions are, and so their search, is the trained captioner's to say.
+    """
+    model = build(cfg)
+    load_weights(model, checkpoint)
+    model.eval()
+    cfg.test_dataloader.batch_size = 32
+    cfg.test_dataloader.dataset.pop("image_root", None)
+    captioned, spent, start = 0, 0.0, time.perf_counter()
+    with torch.inference_mode():
+        for number, batch in enumerate(Runner.build_dataloader(cfg.test_dataloader, seed=0)):
+            found = len(model.test_step(batch))
+            if number:
+                captioned, spent = captioned + found, spent + time.perf_counter() - start
+            start = time.perf_counter()
+            if captioned >= images:
+                break
+    return 1e3 * spent / captioned if captioned else float("nan")
+
+
+def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, float]:
+    """Costs of one row; those of its training, if a row of the same training was not before it."""
+    options = tests_of(row.arm)[f"pcm_toy{row.probe}"]
+    cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
+        training = {} if row.probe else measure_training(cfg, iterations)
+        checkpoint = best_of(runs / row.arm / "seed0")
+        return training | {"caption_ms": measure_captions(cfg, checkpoint, images)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    trained = [name for name in TABLES["systems"] if name in ARMS]
-    parser.add_argument("--arms", nargs="+", choices=trained, default=trained)
+    rows = rows_of("systems")
+    parser.add_argument("--arms", nargs="+", choices=list(rows), default=list(rows))
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/toy_results"))
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--images", type=int, default=160)
@@ -93,7 +113,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.write and START not in PAGE.read_text():
         sys.exit(f"{PAGE} has no line {START}: put it and {END} where the table is to stand")
-    for arm in args.arms:
+    for arm in (rows[name].arm for name in args.arms):
         if not (args.runs / arm / "seed0" / "run.json").exists():
             sys.exit(f"{args.runs} has no run of {arm}: make it with tools/toyworld/results.py")
     if not KEEP_MEMORY.keys() <= os.environ.keys():
@@ -102,17 +122,15 @@ def main() -> None:
     torch.set_num_threads(1)
     found = {}
     for arm in tqdm(args.arms, desc="systems"):
-        found[arm] = measure(arm, args.runs, args.iterations, args.images)
-    lines = [
-        "| one CPU thread | parameters that learn | ms an iteration | minutes a training "
-        "| ms a caption |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {ARMS[arm].title} | {cost['parameters'] / 1e6:.2f} M | {cost['iteration_ms']:.0f} "
-        f"| {cost['training_minutes']:.1f} | {cost['caption_ms']:.1f} |"
-        for arm, cost in found.items()
-    ]
+        found[arm] = measure(rows[arm], args.runs, args.iterations, args.images)
+    heads = ["parameters that learn", "ms an iteration", "minutes a training", "ms a caption"]
+    lines = table_head(["one CPU thread", *heads])
+    for arm, cost in found.items():
+        cells = ["", "", ""]  # of a row that another row's training is behind
+        if not rows[arm].probe:
+            cells = [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['iteration_ms']:.0f}"]
+            cells.append(f"{cost['training_minutes']:.1f}")
+        lines.append(line([rows[arm].title, *cells, f"{cost['caption_ms']:.1f}"]))
     print("\n".join(lines))
     if args.write:
         head, rest = PAGE.read_text().split(START)

@@ -142,11 +142,13 @@ def test_what_systems_cost_is_measured(demo, tmp_path):
     assert "has no line <!-- costs" in measure("--arms", "both").stderr.splitlines()[-1]
     page.write_text("a\n<!-- costs: benchmarks/systems.py -->\nold\n<!-- end of costs -->\nb\n")
     assert "no run of base: make it" in measure("--arms", "base").stderr.splitlines()[-1]
-    done = measure("--arms", "both")
+    done = measure("--arms", "both", "both_rerank")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["both"]["iteration_ms"] > 0
+    assert found["both_rerank"].keys() == {"caption_ms"}  # the same training
     assert "| base + both (PCM-Net) | " in page.read_text()
+    assert "| PCM-Net + re-ranking by CLIP |  |  |  | " in page.read_text()
     assert "old" not in page.read_text()
 
 
@@ -203,8 +205,8 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     assert "base is at 67 % of the oracle, gap 40.0 ± 2.8, 14 standard errors" in lines[0]
     assert lines[1:7] == [
         "  - TEXT: -31.0 ± 2.2, -78 % of the gap",
-        "  - BOTH: +9.0 ± 2.0, 22 % of the gap",
-        "  - BASE, CHANGED: +4.0 ± 3.6, 10 % of the gap",
+        "  - BOTH: +9.0 ± 2.0, +22 % of the gap",
+        "  - BASE, CHANGED: +4.0 ± 3.6, +10 % of the gap",
         "- CIDEr, town (in-domain), one beside another:",
         "  - BOTH over TEXT: +40.0 ± 1.0",
         # of each training by itself: 3 and 5

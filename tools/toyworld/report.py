@@ -133,8 +133,8 @@ def summary(
         for name, found in values.items():
             if name not in ("base", "oracle"):
                 gain, error = difference(found, values["base"])
-                share = f"{100 * gain / gap:.0f} % of the gap"
-                lines.append(f"  - {rows[name].title}: {gain:+.1f} ± {error:.1f}, {share}")
+                share = f"{signed(100 * gain / gap, 0)} % of the gap"
+                lines.append(f"  - {rows[name].title}: {signed(gain)} ± {error:.1f}, {share}")
         pairs = [pair for pair in compared if values.keys() >= {*pair}]
         lines += [f"- CIDEr, {title}, one beside another:"] if pairs else []
         for one, other in pairs:
@@ -144,7 +144,7 @@ def summary(
             gain, error = difference(values[one], values[other], same)
             how = ", the same trainings" if same else ""
             lines.append(
-                f"  - {rows[one].title} over {rows[other].title}: {gain:+.1f} ± {error:.1f}{how}"
+                f"  - {rows[one].title} over {rows[other].title}: {signed(gain)} ± {error:.1f}{how}"
             )
     return lines
 
@@ -207,6 +207,11 @@ def cell(values: Sequence[float]) -> str:
         return "-"
     mean, error = mean_and_error(values)
     return f"{mean:.1f}" if math.isnan(error) else f"{mean:.1f} ± {error:.1f}"
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A difference, rounded; none has no minus."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
