@@ -36,8 +36,9 @@ def test_a_low_temperature_finds_the_nearest_text_and_nothing_overflows():
 def test_wrong_use_is_named():
     with pytest.raises(ValueError, match="temperature=0"):
         project_onto_memory(unit(1, 4), [unit(2, 4)], 0)
-    with pytest.raises(ValueError, match="memory is empty"):
-        project_onto_memory(unit(1, 4), [], 0.1)
+    for empty in ([], unit(0, 4).split(8)):
+        with pytest.raises(ValueError, match="memory is empty"):
+            project_onto_memory(unit(1, 4), empty, 0.1)
 
 
 def test_decap_projects_images_and_not_its_training_texts(tmp_path):

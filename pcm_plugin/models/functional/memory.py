@@ -33,12 +33,15 @@ def project_onto_memory(feats: Tensor, memory: Iterable[Tensor], temperature: fl
     # A common factor of all weights is lost in the end; this one keeps them from overflowing.
     highest = queries.new_full((len(queries), 1), -torch.inf)
     total = torch.zeros_like(queries)
-    for chunk in memory:
+    # Counted here: asking the result would have a CPU wait for the GPU in each iteration.
+    count = 0
+    for chunk in filter(len, memory):
+        count += len(chunk)
         texts = chunk.to(queries.device, torch.float32)
         logits = queries @ texts.T
         peak = torch.maximum(highest, logits.amax(dim=1, keepdim=True))
         total = total * (highest - peak).exp() + (logits - peak).exp() @ texts
         highest = peak
-    if bool(highest.isinf().any()):
+    if count == 0:
         raise ValueError("the memory is empty: give at least one text")
     return F.normalize(total, dim=-1)
