@@ -1,8 +1,10 @@
-# python tools/train.py configs/pcm_blip2_coco.py --amp
+# python tools/train.py configs/pcm_blip2_coco.py --amp --cfg-options load_from=FILE.pth
 #
 # mmpretrain's BLIP-2 captioner with the mix-up: its own configuration, its frozen vision encoder
 # wrapped, trained on synthetic pairs with the CLIP-weighted loss. Concepts come from a CLIP beside
-# it. Without the mix-up: --cfg-options model.vision_backbone.mix=none
+# it. Without the mix-up: model.vision_backbone.mix=none
+# FILE.pth are mmpretrain's weights of BLIP-2; without them the frozen encoder would be random. As
+# mmpretrain's config it is for 8 processes of 32 pairs: tools/dist_train.sh CONFIG 8 --amp
 _base_ = [
     "mmpretrain::blip2/blip2-opt2.7b_8xb32_caption.py",
     "./_base_/datasets/coco_images.py",

@@ -1,9 +1,10 @@
-# python tools/train.py configs/pcm_blip_coco.py
+# python tools/train.py configs/pcm_blip_coco.py --cfg-options load_from=FILE.pth
 #
 # mmpretrain's BLIP captioner with the mix-up: its own configuration, its vision encoder wrapped,
 # trained on synthetic pairs with the CLIP-weighted loss. Concepts come from a CLIP beside it.
-# Without the mix-up: --cfg-options model.vision_encoder.mix=none
-# From mmpretrain's weights: docs/pcm_in_your_captioner.md.
+# Without the mix-up: model.vision_encoder.mix=none
+# FILE.pth are mmpretrain's weights of BLIP (docs/pcm_in_your_captioner.md). As mmpretrain's config
+# it is for 8 processes of 32 pairs: tools/dist_train.sh configs/pcm_blip_coco.py 8
 _base_ = [
     "mmpretrain::blip/blip-base_8xb32_caption.py",
     "./_base_/datasets/coco_images.py",

@@ -58,16 +58,15 @@ optim_wrapper = dict(optimizer=dict(lr=(warmup / 10_000) ** 0.5))
 _command = "python tools/make_dataset.py CAPTIONS --recipe RECIPE --out {root}"
 # What dataset.json says of the features, they say themselves.
 prerequisites = [dict(key="made", command=_command, identifies=False)]
+# Optional: other captioners have other files.
 prerequisites += [
-    dict(key=key, command=_command)
-    for key in (
-        "model.vocabulary",
-        "model.neck.concepts",
-        "model.neck.clip_head",
-        "train_dataloader.dataset.store",
-        "train_dataloader.dataset.pairs",
-    )
-] + [
+    dict(key=f"model.{key}", command=_command, optional=True)
+    for key in ("vocabulary", "concepts", "neck.concepts", "neck.clip_head", "neck.memory")
+]
+prerequisites += [
+    dict(key=f"train_dataloader.dataset.{key}", command=_command) for key in ("store", "pairs")
+]
+prerequisites += [
     dict(
         key=f"{split}_dataloader.dataset.store",
         command=_command + f" --{split} IMAGES CAPTIONS",

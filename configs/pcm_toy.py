@@ -1,7 +1,7 @@
 # python tools/train.py configs/pcm_toy.py
 #
 # PCM-Net in the toy world, as `make demo` trains it: COCO's configuration but for sizes, paths,
-# schedule, and the two scales that belong to the CLIP. Arms of docs/results.md:
+# schedule, and what goes by its CLIP and by the size of its things. Arms of docs/results.md:
 #   base            --cfg-options model.neck.mix=none model.loss.use_clip_weight=False
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False
 #   + CLIP weights  --cfg-options model.neck.mix=none

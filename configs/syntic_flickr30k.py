@@ -33,7 +33,7 @@ prerequisites = [
     dict(
         key="train_dataloader.dataset.refined",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --out data/flickr30k/vit_b32/contrast",
+        " --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(

@@ -36,7 +36,7 @@ prerequisites = [
     dict(
         key="train_dataloader.dataset.refined",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --temperature 0.03 --out data/toy/town/contrast",
+        " --temperature 0.03 --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(

@@ -26,8 +26,8 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
     Each entry of that list is ``dict(key=..., command=...)``: ``key`` is where the final config
     holds the path (so that ``--cfg-options`` and leaf configs are honoured), such as
     ``train_dataloader.dataset.store``, and ``command`` the line that makes the file, in which
-    ``{path}`` stands for the path and ``{name}`` or ``{name[key]}`` for what the config says (see
-    :func:`maker`).
+    ``{path}`` stands for the path, ``{folder}`` for the folder that it is in, and ``{name}`` or
+    ``{name[key]}`` for what the config says (see :func:`maker`).
 
     A path that is None, or inside of a part that is None, is not wanted and not checked, nor is one
     that the config has no place for if its entry says ``optional=True``.
@@ -75,7 +75,8 @@ def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
         d for d in cfg.get("other_data", []) if place.is_relative_to(Path(d["root"]).absolute())
     ]
     settings = {**entry, **cfg.to_dict(), **(near[0].to_dict() if near else {})}
-    return entry["command"].format(**{**settings, "path": path})
+    settings |= {"path": path, "folder": str(Path(path).parent)}
+    return entry["command"].format(**settings)
 
 
 def forget_clip_head(cfg: Config) -> None:

@@ -74,7 +74,9 @@ def test_the_settings_of_the_page_are_known(number):
         if isinstance(node, dict):
             scope, _, name = node.get("type", "").rpartition(".")
             if scope == "pcm_plugin":
-                given = {key: value for key, value in node.items() if key != "type"}
+                given = {
+                    key: value for key, value in node.items() if key not in ("type", "_delete_")
+                }
                 if name == "PrefixMapper":
                     given["out_dims"] = None  # the captioner's to say
                 inspect.signature(OURS.get(f"pcm_plugin.{name}")).bind(**given)

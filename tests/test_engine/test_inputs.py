@@ -65,6 +65,13 @@ def test_looks_where_the_final_config_says(tmp_path):
     check_inputs(cfg, loops=("train",))
 
 
+def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
+    cfg = Config.fromfile("configs/syntic_toy.py")
+    cfg.train_dataloader.dataset.refined = f"{tmp_path}/mine/features.safetensors"
+    with pytest.raises(MissingInputError, match=rf"--method contrast .*--out {tmp_path}/mine$"):
+        check_inputs(cfg, ("train",))
+
+
 def test_a_prerequisite_that_is_no_setting_is_an_error(tmp_path):
     cfg = config(tmp_path)
     cfg.prerequisites[0].key = "model.vocabularies"

@@ -306,15 +306,28 @@ def test_the_custom_configuration_goes_by_the_folder(whole, monkeypatch):
     assert cfg.model.neck.num_patches == store.num_patches
 
 
-def train(data, work):
-    """One epoch of a small captioner by configs/pcm_custom.py."""
-    args = ["configs/pcm_custom.py", "--work-dir", work, "--cfg-options"]
-    args += ["train_cfg.max_epochs=1", "model.encoder.num_layers=1", "model.decoder.num_layers=1"]
+def train(data, work, name="pcm"):
+    """One epoch of a small captioner by configs/{pcm,syntic}_custom.py."""
+    args = [f"configs/{name}_custom.py", "--work-dir", work, "--cfg-options"]
+    args += ["train_cfg.max_epochs=1", "model.decoder.num_layers=1"]
+    args += ["model.encoder.num_layers=1"] if name == "pcm" else []
     return run("train.py", *args, log=work.with_suffix(".log"), env={"PCM_DATA": str(data)})
 
 
 def test_it_trains_without_real_images(whole, tmp_path):
     result = train(whole, tmp_path / "run")
+    assert result.code == 0, result.output
+    assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, tmp_path):
+    data = shutil.copytree(whole, tmp_path / "data")
+    result = train(data, tmp_path / "run", "syntic")
+    assert result.code == 1
+    (command,) = re.findall("made by: python tools/(refine.py .*)", result.output)
+    result = run(*command.split(), log=tmp_path / "log")
+    assert result.code == 0, result.output
+    result = train(data, tmp_path / "run", "syntic")
     assert result.code == 0, result.output
     assert (tmp_path / "run" / "epoch_1.pth").is_file()
 

@@ -1,0 +1,46 @@
+# PCM_DATA=data/mine python tools/train.py configs/syntic_custom.py
+#
+# SynTIC, a reconstruction, on a folder that tools/make_dataset.py made: syntic_coco.py but for what
+# the recipe says of sizes and scales. Its features come from tools/refine.py --method contrast.
+_base_ = "./pcm_custom.py"
+
+_root, _found = _base_.root, _base_.model.neck
+model = dict(
+    type="pcm_plugin.SynTIC",
+    neck=dict(
+        _delete_=True,
+        type="pcm_plugin.ObjectPrefix",
+        clip_dim=_found.clip_dim,
+        embed_dims=_found.embed_dims,
+        concepts=_found.concepts,
+        memory=f"{_root}/train_store",
+        memory_temperature=_found.temperature,
+    ),
+    encoder=None,
+    # The paper's; widths and dropouts are PCM-Net's.
+    decoder=dict(num_layers=4, num_heads=4),
+    # Refinement has drawn each image to its caption: there is little left to weight.
+    loss=dict(use_clip_weight=False),
+)
+
+_global = dict(dataset=dict(features="global"))
+train_dataloader = dict(
+    # All pairs, each with its own image: what `pairs` chose goes by the features as they were.
+    dataset=dict(features="global", pairs=None, refined=f"{_root}/contrast/features.safetensors")
+)
+val_dataloader = _global if _base_.val_dataloader else None
+test_dataloader = _global if _base_.test_dataloader else None
+
+prerequisites = [
+    *_base_.prerequisites,
+    dict(
+        key="train_dataloader.dataset.refined",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
+        " --temperature {model[neck][memory_temperature]} --out {folder}",
+    ),
+    # A detector's labels, where they take the concepts' place.
+    *(
+        dict(key=f"{loop}_dataloader.dataset.objects", command="a detector of yours", optional=True)
+        for loop in ("train", "val", "test")
+    ),
+]
