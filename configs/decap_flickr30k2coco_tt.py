@@ -3,10 +3,6 @@
 # DeCap cross-domain with target texts, Flickr30k to COCO: weights and vocabulary of Flickr30k; an
 # image's feature is projected onto the training captions of COCO. Of the store that holds these,
 # nothing else is read. Figures of this setting stand apart from those without target texts.
-_base_ = "./decap_flickr30k.py"
+_base_ = "./decap_flickr30k2coco.py"
 
 model = dict(neck=dict(memory="data/coco/vit_b32/train_store"))
-test_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/test_store", image_root="data/coco/images")
-)
-other_data = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]

@@ -9,15 +9,20 @@ what is missing.
 import argparse
 import glob
 import json
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
 from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
 from pcm_plugin.engine.command_line import add_run_arguments, load_config
 from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
+from pcm_plugin.evaluation import java
+from pcm_plugin.evaluation.caption_metric import NEEDS_JAVA
 
 
 def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> Config:
@@ -49,8 +54,9 @@ def name_run(config: Path, options: Sequence[str]) -> str:
     """
     loops = ("train", "val")
     cfg = read_config(config, options, loops)
-    # What to say where a file is missing changes nothing of a run.
-    parts = [key for key in cfg if key != "prerequisites" and not key.startswith("_")]
+    # Tests, logs and what to say where a file is missing change nothing of a run.
+    parts = [key for key in cfg if not key.startswith(("_", "test_", "log_"))]
+    parts = [key for key in parts if key not in ("prerequisites", "env_cfg")]
     return fingerprint([name_settings(cfg, parts), identify_inputs(cfg, loops)])
 
 
@@ -68,10 +74,12 @@ def is_trained(work: Path, name: str) -> bool:
     if record.exists():
         found = json.loads(record.read_text())
         if found["run"] != name or not (work / (found["best"] or "")).exists():
-            sys.exit(f"{work} holds a run with other settings or data: remove it first")
+            sys.exit(
+                f"{work} holds a run with other settings or data: take another folder, or remove it"
+            )
         return found["best"] is not None
-    if glob.glob(f"{work}/*.pth"):
-        sys.exit(f"{work} holds checkpoints of another run: remove it first")
+    if glob.glob(f"{glob.escape(str(work))}/*.pth"):
+        sys.exit(f"{work} holds checkpoints of another run: take another folder, or remove it")
     work.mkdir(parents=True, exist_ok=True)
     write_json(record, {"run": name, "best": None})
     return False
@@ -83,7 +91,8 @@ def note_trained(work: Path) -> None:
     Args:
         work: The folder, as :func:`is_trained` left it.
     """
-    best = sorted(glob.glob(f"{work}/best_*.pth"))[-1]
+    # Of a folder that was moved while it trained, an older one may be left.
+    best = max(glob.glob(f"{glob.escape(str(work))}/best_*.pth"), key=os.path.getmtime)
     record = json.loads((work / "run.json").read_text())
     write_json(work / "run.json", {**record, "best": Path(best).name})
 
@@ -118,4 +127,13 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
         "inputs": identify_inputs(cfg, ("test",)),
         "checkpoint_sha256": sha256(Path(checkpoint)),
     }
-    return all(found.get(key) == value for key, value in wanted.items())
+    same = all(found.get(key) == value for key, value in wanted.items())
+    return same and _is_complete(found["metrics"], cfg.test_evaluator)
+
+
+def _is_complete(metrics: dict[str, float], evaluator: Mapping[str, Any]) -> bool:
+    """Whether no scorer failed, and none was left out for lack of a Java that is there now."""
+    asked = [name for name in NEEDS_JAVA if name in evaluator.get("scorers", ())]
+    there = {key.rpartition("/")[2] for key, value in metrics.items() if math.isfinite(value)}
+    whole = all(math.isfinite(value) for value in metrics.values())
+    return whole and all(name in there or java.missing(name) for name in asked)

@@ -42,7 +42,7 @@ TOKENIZERS = ("ptb", "ptb-java")
 """The tokenizers: ours, and the Java program."""
 KNOWN = (*SCORERS, "CLIPScore", "diversity")
 """The scorers."""
-_NEEDS_JAVA = ("METEOR", "SPICE")
+NEEDS_JAVA = ("METEOR", "SPICE")
 
 
 class CaptionedImage(NamedTuple):
@@ -157,7 +157,7 @@ class CaptionMetric(BaseMetric):
         )
         self.scorers = []
         for name in scorers:
-            problem = java.missing(name) if name in _NEEDS_JAVA else None
+            problem = java.missing(name) if name in NEEDS_JAVA else None
             if problem:
                 _log(f"{problem}; the other scores are computed", logging.WARNING)
             else:

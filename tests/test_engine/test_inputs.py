@@ -142,6 +142,9 @@ def test_each_loop_has_objects_or_none(features, tmp_path):
     features.val_dataloader = dict(dataset=dict(store=features.train_dataloader.dataset.store))
     with pytest.raises(ValueError, match="train has objects= and val has none"):
         check_features(features, loops=("train", "val"))
+    # of a captioner that was trained with objects
+    with pytest.raises(ValueError, match="train has objects= and val has none"):
+        check_features(features, loops=("val",))
 
 
 def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path):

@@ -144,7 +144,9 @@ def test_grids_that_are_no_square_are_given(clip):
     wide = torch.randn(1, 3, 16, 32)
     with pytest.raises(ValueError, match="set grid to their rows and columns"):
         make(clip, grid=(3, 9)).train()(wide)
-    model = make(clip, grid=(4, 8)).train()
+    with pytest.raises(ValueError, match="set grid to their rows and columns"):
+        make(clip, grid=(3, 9)).eval()(wide)
+    model = make(clip, grid=[4, 8]).train()  # as JSON and YAML have it
     found = model.find(*clip(model.pixels_for_clip(wide)))
     changed = (model(wide)[0] != model.encoder(wide)[0])[:, 1:].any(-1)
     assert torch.equal(changed, found.selected[:, grid_cells((4, 8), (4, 4))])

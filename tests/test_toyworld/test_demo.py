@@ -15,6 +15,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.engine import runs
+from pcm_plugin.engine.inputs import TESTED, name_settings
 from tests.browser import check_page, open_browser
 
 TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
@@ -98,7 +100,7 @@ def test_the_demo_does_not_pass_off_old_results_as_those_of_new_data(demo, tmp_p
     with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
         file.write("unheard\n")
     said = walk(folder, "demo.py", "--processes", "1", code=1)
-    assert "pcm_toy holds a run with other settings or data: remove it first" in said
+    assert "pcm_toy holds a run with other settings or data: take another folder, or" in said
 
 
 def test_the_results_write_their_page(demo, tmp_path):
@@ -249,3 +251,37 @@ def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     assert not tool.is_scored(folder, config, options, f"{tool.WORK}/run.json")
     other = f"test_dataloader.dataset.store={tool.DATA}/country/test_store"
     assert not tool.is_scored(folder, config, [*options, other], checkpoint)
+
+
+def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
+    monkeypatch.chdir(demo[0])
+    tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
+    config = tool.CONFIGS / "pcm_toy.py"
+    name = tool.name_run(config, [])
+    for option in ("test_dataloader.batch_size=8", "env_cfg.dist_cfg.timeout=60"):
+        assert tool.name_run(config, [option]) == name
+    for option in ("train_dataloader.batch_size=8", "randomness.seed=1"):
+        assert tool.name_run(config, [option]) != name
+
+
+def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(demo[0])
+    tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
+    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of(tool.WORK)
+    options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
+    found = json.loads((tool.WORK / "test" / "pcm_toy" / "metrics.json").read_text())
+    cfg = runs.read_config(config, options, ("test",))
+    found["settings"] = name_settings(cfg, TESTED)
+
+    def is_scored(**metrics):
+        metrics = {f"caption/{name}": value for name, value in metrics.items()}
+        (tmp_path / "metrics.json").write_text(json.dumps(found | {"metrics": metrics}))
+        return tool.is_scored(tmp_path, config, options, checkpoint)
+
+    monkeypatch.setattr(runs.java, "missing", lambda name: f"{name} needs Java")
+    assert is_scored(CIDEr=1.0)
+    assert not is_scored(CIDEr=float("nan"))
+    # Java is there now.
+    monkeypatch.setattr(runs.java, "missing", lambda name: None)
+    assert not is_scored(CIDEr=1.0)
+    assert is_scored(CIDEr=1.0, METEOR=2.0)

@@ -68,7 +68,7 @@ class MixupVisionEncoder(PatchTexts):
         mean: Sequence[float],
         std: Sequence[float],
         embed_dims: int | None = None,
-        grid: tuple[int, int] | None = None,
+        grid: Sequence[int] | None = None,
         num_extra_tokens: int = 1,
         concepts: str | os.PathLike | None = None,
         top_concepts: int = 5,
@@ -103,7 +103,8 @@ class MixupVisionEncoder(PatchTexts):
                 f"{type(self.encoder).__name__} does not say its embed_dims: give embed_dims=..."
             )
         self.embed_dims = int(width)
-        self.grid = grid
+        # Configs of other formats have lists.
+        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.num_extra_tokens = num_extra_tokens
         self.append_texts = append_texts
         if mix == "none":
@@ -142,6 +143,8 @@ class MixupVisionEncoder(PatchTexts):
         tokens = tokens[0] if isinstance(tokens, tuple | list) else tokens
         if self.mix == "none":
             return (tokens,)
+        count = tokens.shape[1] - self.num_extra_tokens
+        cells = _cells(self._grid(count), self.clip.grid, tokens.device)
         patch_feats, global_feats = self.clip(self.pixels_for_clip(images))
         found = self.find(self.check_features(patch_feats, global_feats).float(), global_feats)
         text = self.text_proj(found.text) + gather_slots(
@@ -150,7 +153,6 @@ class MixupVisionEncoder(PatchTexts):
         text = self.text_norm(text).to(tokens.dtype)
         if self.training:
             extra, patches = tokens.tensor_split([self.num_extra_tokens], dim=1)
-            cells = _cells(self._grid(patches.shape[1]), self.clip.grid, tokens.device)
             patches = replace_cells(patches, text, found.selected, cells)
             return (torch.cat([extra, patches], dim=1),)
         return (torch.cat([tokens, text], dim=1) if self.append_texts else tokens,)
