@@ -65,6 +65,9 @@ ARMS = {
     "syntic": Arm("SynTIC (reconstruction)", config="syntic_toy"),
     "prefix_text": Arm("prefix captioner (GPT-2 kind), text-only", config="prefix_text_toy"),
     "prefix": Arm("prefix captioner, synthetic images' features", config="prefix_toy"),
+    "prefix_patches": Arm(
+        "prefix captioner, synthetic images' patches too", (NO_MIX, NO_WEIGHT), "prefix_pcm_toy"
+    ),
     "prefix_pcm": Arm("prefix captioner with PCM and CLIP weights", config="prefix_pcm_toy"),
     "blip": Arm(
         "BLIP, tiny, from scratch, on synthetic images",
@@ -104,7 +107,8 @@ ARMS = {
 }
 TABLES: dict[str, Sequence[str]] = {
     "systems": [
-        *("text", "decap", "syntic", "prefix_text", "prefix", "prefix_pcm", "blip", "blip_pcm"),
+        *("text", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
+        *("blip", "blip_pcm"),
         *("base", "both", "both_sync", "both" + RERANK, "both_sync" + RERANK, "oracle"),
     ],
     "ablation": [
@@ -117,6 +121,7 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     "systems": [
         *(("both", "text"), ("both_sync", "both"), ("both" + RERANK, "both")),
         *(("both_sync" + RERANK, "both"), ("both_sync" + RERANK, "oracle"), ("syntic", "decap")),
+        *(("prefix_pcm", "prefix_patches"), ("prefix_patches", "prefix")),
         *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
     ],
     "ablation": [("both", "text"), ("mix" + NO_TEXTS, "mix"), ("five", "both")],

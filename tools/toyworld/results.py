@@ -59,7 +59,8 @@ BROUGHT = {
     "filter": f"{REFINE}/filter --method filter",
     "syntic": f"{REFINE}/contrast --method contrast --temperature 0.03",
     **dict.fromkeys(
-        ("prefix_text", "prefix", "prefix_pcm"), f"{BUILD_LM} --kind gpt2 --out {TOWN}/gpt2"
+        ("prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
+        f"{BUILD_LM} --kind gpt2 --out {TOWN}/gpt2",
     ),
     **dict.fromkeys(("blip", "blip_pcm"), f"{BUILD_LM} --kind bert --out {TOWN}/bert"),
 }
