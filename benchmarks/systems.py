@@ -91,7 +91,7 @@ def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
 
 
 def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, float]:
-    """Costs of one row; those of its training, if a row of the same training was not before it."""
+    """Costs of one row; of captions alone where it is another row's training, tested otherwise."""
     options = tests_of(row.arm)[f"pcm_toy{row.probe}"]
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):

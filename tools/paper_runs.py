@@ -1,6 +1,5 @@
 """How a row of a table of the papers is run: its training, its test, what is there already."""
 
-import glob
 import json
 import os
 import shlex
@@ -18,6 +17,7 @@ from pcm_plugin.engine.runs import (
     is_scored,
     is_trained,
     name_run,
+    newest_best,
     note_trained,
     read_config,
 )
@@ -105,9 +105,9 @@ def weights_of(name: str, settings: Settings) -> str:
         return settings.checkpoints[name]
     if not (work / "run.json").exists():
         # Of one that tools/train.py was asked for by hand, the folder's name is all that is known.
-        found = sorted(glob.glob(f"{glob.escape(str(work))}/best_*.pth"), key=os.path.getmtime)
-        if found:
-            return found[-1]
+        found = newest_best(work)
+        if found is not None:
+            return str(found)
     if not settings.train and not _is_finished(work):
         command = shown(train_command(name, settings))
         raise NotRun(f"no weights in {work}: {command}  (or give --train)")

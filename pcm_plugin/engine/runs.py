@@ -7,10 +7,8 @@ what is missing.
 """
 
 import argparse
-import glob
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,7 +76,7 @@ def is_trained(work: Path, name: str) -> bool:
                 f"{work} holds a run with other settings or data: take another folder, or remove it"
             )
         return found["best"] is not None
-    if glob.glob(f"{glob.escape(str(work))}/*.pth"):
+    if any(work.glob("*.pth")):
         sys.exit(f"{work} holds checkpoints of another run: take another folder, or remove it")
     work.mkdir(parents=True, exist_ok=True)
     write_json(record, {"run": name, "best": None})
@@ -90,11 +88,26 @@ def note_trained(work: Path) -> None:
 
     Args:
         work: The folder, as :func:`is_trained` left it.
+
+    Raises:
+        FileNotFoundError: If no checkpoint was chosen on validation.
     """
-    # Of a folder that was moved while it trained, an older one may be left.
-    best = max(glob.glob(f"{glob.escape(str(work))}/best_*.pth"), key=os.path.getmtime)
+    best = newest_best(work)
+    if best is None:
+        raise FileNotFoundError(f"{work} holds no best checkpoint: let the config validate")
     record = json.loads((work / "run.json").read_text())
-    write_json(work / "run.json", {**record, "best": Path(best).name})
+    write_json(work / "run.json", {**record, "best": best.name})
+
+
+def newest_best(work: Path) -> Path | None:
+    """The checkpoint that was last the best on validation; None if there is none.
+
+    Of a folder that was moved while it trained, an older one may be left beside it.
+
+    Args:
+        work: The folder of a training's checkpoints.
+    """
+    return max(work.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def best_of(work: Path) -> str:
