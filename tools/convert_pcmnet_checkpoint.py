@@ -9,9 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from safetensors.torch import save
-
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.conversion import convert_official, read_official
 from pcm_plugin.plain_errors import plain_errors
@@ -46,8 +44,7 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
         "source": Path(src).name,
         "sizes": json.dumps(sizes._asdict()),
     }
-    Path(dst).parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(Path(dst), save(state, metadata))
+    write_tensors(Path(dst), state, metadata)
     listing = "\n".join(f"  {name} = {value}" for name, value in sizes._asdict().items())
     return f"{dst}: {len(state)} tensors; the config needs\n{listing}\n  vocabulary = {vocabulary}"
 

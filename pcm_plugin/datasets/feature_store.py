@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from pcm_plugin.datasets.durable import fingerprint, write_bytes
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.datasets.tensor_file import write_tensors
 
 FORMAT = "pcm-features"
 CLIP_HEAD = "clip_head.safetensors"
@@ -98,10 +98,7 @@ def write_shard(
     name = shard.name
     lines = (json.dumps(image, ensure_ascii=False) + "\n" for image in images)
     write_bytes(folder.path / f"{name}.jsonl", "".join(lines).encode())
-    write_bytes(
-        folder.path / f"{name}.safetensors",
-        save({key: value.cpu().contiguous() for key, value in tensors.items()}),
-    )
+    write_tensors(folder.path / f"{name}.safetensors", tensors)
     info = {
         "num_patches": patch_feats.shape[1],
         "patch_dim": patch_feats.shape[2],

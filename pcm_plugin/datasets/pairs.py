@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.tensor_file import write_tensors
 
 
 class Pairs(NamedTuple):
@@ -34,8 +33,7 @@ class Pairs(NamedTuple):
             path: The file.
             store: ``identity`` of the store that the numbers belong to.
         """
-        arrays = {key: np.ascontiguousarray(value) for key, value in self._asdict().items()}
-        write_bytes(path, save(arrays, {"store": store}))
+        write_tensors(path, self._asdict(), {"store": store})
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, store: str) -> "Pairs":

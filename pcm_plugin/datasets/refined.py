@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.tensor_file import write_tensors
 
 
 def save_refined(path: Path, feats: Tensor, store: FeatureStore) -> None:
@@ -19,7 +18,7 @@ def save_refined(path: Path, feats: Tensor, store: FeatureStore) -> None:
         feats: (captions, Dc), row j the image of the store's caption j.
         store: The store that the rows belong to.
     """
-    write_bytes(path, save({"global_feats": feats.contiguous()}, {"store": store.identity}))
+    write_tensors(path, {"global_feats": feats}, {"store": store.identity})
 
 
 def load_refined(path: str | os.PathLike, store: FeatureStore) -> Tensor:

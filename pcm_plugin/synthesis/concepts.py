@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.tensor_file import write_tensors
 
 if TYPE_CHECKING:  # models need this module first
     from pcm_plugin.models.backbones import OpenCLIPBackbone
@@ -81,9 +80,7 @@ def save_concepts(
         "templates": json.dumps([*templates]),
     }
     metadata |= {"model": model or "", "pretrained": pretrained or ""}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, save({"embeddings": F.normalize(rows, dim=1).contiguous()}, metadata))
+    write_tensors(Path(path), {"embeddings": F.normalize(rows, dim=1)}, metadata)
 
 
 def load_concepts(path: str | os.PathLike) -> ConceptSet:

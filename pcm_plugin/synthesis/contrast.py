@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.refined import save_refined
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.sharing import share
@@ -120,7 +120,7 @@ def refine_features(
                 settings.step_size,
             )
             name = f"{plan[index].name}.safetensors"
-            write_bytes(folder.path / name, save({"global_feats": refined.half().cpu()}))
+            write_tensors(folder.path / name, {"global_feats": refined.half()})
             tick(len(rows))
             folder.add(plan[index], [name], len(rows))
     feats = torch.cat([_read(folder.path, shard) for shard in plan])

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from pcm_plugin.datasets.durable import name_by_content, sha256, write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.datasets.tensor_file import serialize_tensors
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.sharing import share
@@ -161,7 +161,7 @@ def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str | None:
         # One of another CLIP may lie there from a first try that failed.
         path.unlink(missing_ok=True)
         return None
-    data = save(clip.clip_head())
+    data = serialize_tensors(clip.clip_head())
     while not path.is_file() or path.read_bytes() != data:
         # Another process may write the same at this moment; it may also be killed at it.
         try:

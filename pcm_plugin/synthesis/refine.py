@@ -18,13 +18,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import sha256, write_bytes
+from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.pairs import Pairs
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.models.functional.retrieval import nearest
 from pcm_plugin.synthesis.extract import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
@@ -128,7 +129,7 @@ def refine(
             for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
                 name = plan[index].name
                 rows = range(index * chunk, index * chunk + plan[index].count)
-                write_bytes(folder.path / f"{name}.safetensors", save(work(rows, folder)))
+                write_tensors(folder.path / f"{name}.safetensors", work(rows, folder))
                 tick(len(rows))
                 folder.add(plan[index], [f"{name}.safetensors"], len(rows))
     pairs = _choose(folder, captions, settings)

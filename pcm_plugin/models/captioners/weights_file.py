@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 import pcm_plugin
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
@@ -102,7 +101,7 @@ def save_captioner(
         "about": dict(about or {}),
     }
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}
-    write_bytes(path, save(tensors, {"format": FORMAT, **metadata}))
+    write_tensors(path, tensors, {"format": FORMAT, **metadata})
 
 
 def is_captioner(path: str | os.PathLike) -> bool:

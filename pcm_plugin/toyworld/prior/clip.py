@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pcm_plugin.datasets.tensor_file import write_tensors
 
 from ..scene import PLACES, STUDIO, Scene
 from ..things import KINDS, plural
@@ -247,5 +249,5 @@ def export(model: PriorCLIP, config: dict, folder: Path) -> None:
     """Write ``open_clip_config.json`` and ``open_clip_model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    weights = {k: v.half().contiguous() for k, v in model.clip.state_dict().items()}
-    save_file(weights, folder / "open_clip_model.safetensors", {"format": "pt"})
+    weights = {key: value.half() for key, value in model.clip.state_dict().items()}
+    write_tensors(folder / "open_clip_model.safetensors", weights, {"format": "pt"})

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.affinity import project_patches
 
@@ -118,8 +118,8 @@ def _encoded(encode: Callable[[Tensor], Tensor], web: Web, path: Path) -> Tensor
     parts = []
     for start in tqdm(range(0, len(web.scenes), 64), desc=path.stem, mininterval=5):
         parts.append(encode(to_tensor(web.images[start : start + 64])).half())
-    encoded = torch.cat(parts).contiguous()
-    write_bytes(path, save({path.stem: encoded}))
+    encoded = torch.cat(parts)
+    write_tensors(path, {path.stem: encoded})
     return encoded
 
 

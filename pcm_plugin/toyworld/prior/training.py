@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.tensor_file import write_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 logger = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def _save(
             if key in state:
                 tensors[f"{key}.{name}"] = state[key]
     # safetensors stores no shared memory; clone what modules tie together
-    tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-    write_bytes(path, save(tensors, {"step": str(step)}))
+    tensors = {k: v.detach().clone() for k, v in tensors.items()}
+    write_tensors(path, tensors, {"step": str(step)})
 
 
 def _load(path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Adam) -> int:
