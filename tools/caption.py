@@ -39,6 +39,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--min-len", type=int, help="fewest words")
     parser.add_argument("--max-len", type=int, help="most words, the stop token included")
     parser.add_argument(
+        "--length-penalty",
+        type=float,
+        help="power of its length that a caption's log-probability is divided by: 0 ranks by the "
+        "sum, 1 by the mean per word (default: as the model was trained)",
+    )
+    parser.add_argument(
         "--rerank",
         type=float,
         help="weight of CLIP's cosine of image and caption, by which beams are ordered anew",
@@ -57,6 +63,7 @@ def search_of(args: argparse.Namespace) -> dict[str, Any]:
         "min_len": args.min_len,
         "max_len": args.max_len,
         "rerank": args.rerank,
+        "length_penalty": args.length_penalty,
     }
     return {key: value for key, value in given.items() if value is not None}
 

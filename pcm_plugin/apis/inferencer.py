@@ -21,6 +21,7 @@ from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import forget_clip_head
 from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
 from pcm_plugin.models.captioners.base import check_kind
+from pcm_plugin.models.captioners.search import Search
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.sources import all_images
@@ -59,7 +60,7 @@ class CaptionInferencer(BaseInferencer):
     """
 
     preprocess_kwargs = {"skip_broken"}
-    forward_kwargs = {"beam_size", "max_len", "min_len", "num_captions", "rerank"}
+    forward_kwargs = set(Search._fields)
 
     model: PCMNet
 
@@ -97,9 +98,10 @@ class CaptionInferencer(BaseInferencer):
             batch_size: Images at a time. Defaults to 32.
             draw: Whether to draw each image with its caption, concepts and mixed patches. Defaults
                 to False.
-            kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank``: see
-                PCMNet; ``skip_broken``: whether an image that cannot be read gets a dict of
-                ``image`` and ``error`` instead of ending the call, defaults to False.
+            kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank``,
+                ``length_penalty``: see PCMNet; ``skip_broken``: whether an image that cannot be
+                read gets a dict of ``image`` and ``error`` instead of ending the call, defaults to
+                False.
 
         Returns:
             ``predictions``, one an image, in order: the dicts of :meth:`describe`, or data samples
@@ -190,7 +192,8 @@ class CaptionInferencer(BaseInferencer):
             - ``image`` (str): its file, or its number;
             - ``caption`` (str) and ``log_prob`` (float);
             - ``captions``: if there are several or they are re-ranked, dicts of ``caption``,
-              ``log_prob`` and, re-ranked, ``similarity``, best first;
+              ``log_prob`` and, re-ranked, ``similarity``, with a length penalty ``score``, best
+              first;
             - ``concepts``: dicts of ``concept`` and ``probability``, likeliest first;
             - ``patches``: dicts of ``patch`` (its number in the grid, row by row) and ``concept``
               that were mixed.

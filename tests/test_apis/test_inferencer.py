@@ -136,6 +136,23 @@ def test_reranking_by_hand():
     search = Search(num_captions=2, rerank=2.0)
     found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, search)
     assert found == [[Found("y", -2.0, 1.0), Found("x", -1.0, 0.0)]]
+    # With a length penalty the score of the search counts, not the log-probability.
+    captions = [[Found("y", -2.0, score=-1.0), Found("x", -9.0, score=1.5)]]
+    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, search)
+    assert found == [[Found("x", -9.0, 0.0, 1.5), Found("y", -2.0, 1.0, -1.0)]]
+
+
+def test_a_length_penalty_is_set_by_call(inferencer, folder):
+    best = inferencer(folder, beam_size=5, num_captions=5)["predictions"]
+    long = inferencer(folder, beam_size=5, num_captions=5, length_penalty=3.0)["predictions"]
+    words = [sum(len(p["caption"].split()) for p in found) for found in (best, long)]
+    assert words[1] > words[0]
+    for prediction in long:
+        for found in prediction["captions"]:
+            length = len(found["caption"].split()) + 1  # the stop token
+            assert found["score"] == pytest.approx(found["log_prob"] / length**3, rel=1e-3)
+    with pytest.raises(ValueError, match="`length_penalty` must be a finite number, got `nan`"):
+        inferencer(folder, length_penalty=float("nan"))
 
 
 def test_cameras_pictures_stand_upright(inferencer, folder, tmp_path):
@@ -202,10 +219,11 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
     for file in list(folder.iterdir())[:2]:
         (pictures / file.name).write_bytes(file.read_bytes())
     out, sheet, page = (tmp_path / "new" / name for name in ("c.json", "s.png", "p.html"))
-    command = [NAME, pictures, "--captions", 2, "--out", out, "--sheet", sheet, "--html", page]
+    command = [NAME, pictures, "--captions", 2, "--length-penalty", 2, "--out", out]
+    command += ["--sheet", sheet, "--html", page]
     result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output
-    expected = inferencer(pictures, num_captions=2)["predictions"]
+    expected = inferencer(pictures, num_captions=2, length_penalty=2.0)["predictions"]
     for prediction in expected:
         assert f"{prediction['image']}\t{prediction['caption']}" in result.output
     rows = json.loads(out.read_text())

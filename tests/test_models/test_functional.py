@@ -156,6 +156,65 @@ def test_stopping_early_changes_nothing():
     raise AssertionError("no search stopped early: the test shows nothing")
 
 
+@pytest.mark.parametrize("length_penalty", [0.6, 1.0, -0.5])
+def test_a_wide_beam_finds_the_best_sentences_by_the_length_penalty(length_penalty):
+    decoder = TableDecoder(vocab_size=20, max_len=2)
+    found = beam_search(decoder, 3, 20, 2, num_return=5, length_penalty=length_penalty)
+    changed = False
+    for image in range(3):
+
+        def score(words, image=image):
+            return decoder.score(image, words) / len(words) ** length_penalty
+
+        ranked = sorted(all_sentences(2, 20), key=score, reverse=True)
+        best = [list(words) + [0] * (2 - len(words)) for words in ranked[:5]]
+        assert found.ids[image].tolist() == best
+        torch.testing.assert_close(found.scores[image], torch.tensor([*map(score, ranked[:5])]))
+        assert found.lengths[image].tolist() == [len(words) for words in ranked[:5]]
+        changed |= ranked != sorted(
+            all_sentences(2, 20), key=lambda words: decoder.score(image, words), reverse=True
+        )
+    assert changed
+
+
+def published_search(decoder, image, beam_size, max_len, stops):
+    """ViECap's beam search, one image, in plain Python: beams are kept by their mean."""
+    beams = [((), 0.0)]
+    for t in range(max_len):
+        successors = []
+        for words, total in beams:
+            if words and words[-1] in stops:
+                successors.append((words, total))
+                continue
+            last = words[-1] if words else 0
+            log_probs = decoder.table[image, t, last].log_softmax(-1).tolist()
+            successors += [((*words, w), total + log_prob) for w, log_prob in enumerate(log_probs)]
+        beams = sorted(successors, key=lambda b: b[1] / len(b[0]), reverse=True)[:beam_size]
+        if all(words[-1] in stops for words, _ in beams):
+            break
+    return beams
+
+
+def test_a_penalty_of_one_is_the_published_search_by_mean_log_probability():
+    differs = early = 0
+    for seed in range(30):
+        torch.manual_seed(seed)
+        decoder = TableDecoder(batch_size=2, max_len=7, vocab_size=6)
+        found = beam_search(decoder, 2, 3, 7, eos_id=(5, 2), length_penalty=1.0)
+        early += decoder.t < 6
+        decoder.t = -1
+        plain = beam_search(decoder, 2, 3, 7, eos_id=(5, 2))
+        for image in range(2):
+            words, total = published_search(decoder, image, 3, 7, (5, 2))[0]
+            length = int(found.lengths[image, 0])
+            assert found.ids[image, 0].tolist() == [*words, *[5] * (7 - len(words))]
+            assert length == len(words)
+            assert float(found.scores[image, 0]) == pytest.approx(total / length, rel=1e-4)
+        differs += not torch.equal(found.ids, plain.ids)
+    assert differs > 5
+    assert early > 5
+
+
 def test_beam_size_must_fit():
     with pytest.raises(ValueError, match="beam_size=5 but the vocabulary has 4"):
         beam_search(TableDecoder(), 3, 5, 4)

@@ -43,6 +43,9 @@ class PCMNet(Captioner):
         num_captions: Captions an image, at most ``beam_size``. Defaults to 1.
         rerank: Weight of CLIP's cosine of image and caption beside the log-probability, by which
             the beams are ordered; needs a backbone. Defaults to 0, which leaves their order.
+        length_penalty: Power of the caption's length by which its log-probability is divided for
+            ranking: 0 ranks by the sum of log-probabilities, as released, 1 by their mean per word.
+            Defaults to 0.
         data_preprocessor: MMEngine's; None moves batches to the model's device.
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
@@ -64,10 +67,11 @@ class PCMNet(Captioner):
         min_len: int = 0,
         num_captions: int = 1,
         rerank: float = 0.0,
+        length_penalty: float = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        search = Search(beam_size, max_len, min_len, num_captions, rerank)
+        search = Search(beam_size, max_len, min_len, num_captions, rerank, length_penalty)
         if not isinstance(vocabulary, Vocabulary):
             vocabulary = Vocabulary.from_file(vocabulary)
         super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)

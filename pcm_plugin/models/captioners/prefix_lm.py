@@ -12,7 +12,8 @@ from pcm_plugin.datasets.vocabulary import IGNORED
 from pcm_plugin.models.captioners.base import Captioner, build
 from pcm_plugin.models.captioners.entity_prompt import EntityPrompt
 from pcm_plugin.models.captioners.language_model import load_language_model
-from pcm_plugin.models.captioners.search import Found, Search
+from pcm_plugin.models.captioners.search import Found, Search, collect_captions
+from pcm_plugin.models.functional.beam_search import Step, beam_search
 from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -58,6 +59,9 @@ class PrefixCaptioner(Captioner):
         num_captions: Captions an image, at most ``beam_size``. Defaults to 1.
         rerank: Weight of CLIP's cosine of image and caption beside the log-probability, by which
             the beams are ordered; needs a backbone. Defaults to 0, which leaves their order.
+        length_penalty: Power of the caption's length by which its log-probability is divided for
+            ranking: 0 ranks by the sum of log-probabilities, 1 by their mean per token. Defaults
+            to 0.
         data_preprocessor: MMEngine's; None moves batches to the model's device.
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
@@ -85,12 +89,15 @@ class PrefixCaptioner(Captioner):
         min_len: int = 0,
         num_captions: int = 1,
         rerank: float = 0.0,
+        length_penalty: float = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        search = Search(beam_size, max_len, min_len, num_captions, rerank)
+        search = Search(beam_size, max_len, min_len, num_captions, rerank, length_penalty)
         super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)
         self.tokenizer, self.lm = load_language_model(language_model, pretrained)
+        # Tokens that end a caption; the first pads.
+        self.stop_ids: list[int] = [self.tokenizer.eos_token_id]
         self._room: int | None = getattr(self.lm.config, "max_position_embeddings", None)
         width = self.lm.get_input_embeddings().embedding_dim
         if isinstance(mapper, dict):
@@ -186,47 +193,67 @@ class PrefixCaptioner(Captioner):
 
     @torch.no_grad()
     def write(self, memory: Tensor, mixed: MixupOutput, search: Search) -> list[list[Found]]:
-        """See :meth:`Captioner.write`: the sum of log-probabilities, no length penalty.
+        """See :meth:`Captioner.write`.
 
         Raises:
             ValueError: As :meth:`teach`.
         """
         self._check_room(memory, search.max_len)
         count = search.beam_size if search.rerank else search.num_captions
-        end = self.tokenizer.eos_token_id
-        beams: dict[str, Any] = {"num_beams": search.beam_size, "num_return_sequences": count}
-        if search.beam_size > 1:
-            # A caption in hand ends the search once no open one can overtake it.
-            beams |= {"length_penalty": 0.0, "early_stopping": False}
-        ids = self.lm.generate(
-            inputs_embeds=memory,
-            attention_mask=mixed.mask.long(),
-            max_new_tokens=search.max_len,
-            min_new_tokens=search.min_len,
-            do_sample=False,
-            eos_token_id=end,
-            pad_token_id=end,
-            **beams,
+        found = beam_search(
+            self._stepper(memory, mixed.mask, search.min_len),
+            len(memory),
+            search.beam_size,
+            search.max_len,
+            eos_id=self.stop_ids,
+            num_return=count,
+            device=memory.device,
+            length_penalty=search.length_penalty,
         )
-        # The first end of text belongs to the caption, those behind it are padding.
-        ended = (ids == end).cumsum(1) - (ids == end).long()
-        targets = ids.masked_fill(ended > 0, IGNORED)
-        log_probs = self._log_probs(
-            memory.repeat_interleave(count, 0), mixed.mask.repeat_interleave(count, 0), targets
-        )
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        found = [
-            Found(" ".join(text.split()), log_prob)
-            for text, log_prob in zip(texts, log_probs.tolist(), strict=True)
-        ]
-        return [found[i : i + count] for i in range(0, len(found), count)]
+        return collect_captions(found, self._decode, search)
 
-    def _log_probs(self, memory: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        """Log-probabilities (B,) of captions (B, T), -1 where there is no word."""
-        # transformers gives none of a greedy search, and those of beams as penalties changed them.
-        log_probs = self._logits(memory, mask, targets).float().log_softmax(-1)
-        each = log_probs.gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        return each.masked_fill(targets < 0, 0).sum(1)
+    def _stepper(self, memory: Tensor, mask: Tensor, min_len: int) -> Step:
+        """Return the ``step`` of a beam search that continues prefix and prompt."""
+        known, past = mask, None
+        positions = known.long().sum(1, keepdim=True)  # (B, 1), of the next token
+
+        def step(words: Tensor, parents: Tensor | None) -> Tensor:
+            nonlocal known, past, positions
+            if parents is None:  # the prefix and the prompt; no word is known yet
+                out = self._run(memory, known, (known.long().cumsum(1) - 1).clamp(min=0))
+                beams = 1
+            else:
+                first = torch.arange(len(parents), device=parents.device).unsqueeze(1)
+                rows = (first * (len(known) // len(parents)) + parents).flatten()  # (B * W,)
+                past = _select_rows(past, rows)
+                known = F.pad(known[rows], (0, 1), value=True)
+                inputs = self._embed(words.flatten().unsqueeze(1)).to(memory.dtype)  # (B * W, 1, E)
+                out = self._run(inputs, known, positions[rows], past)
+                positions = positions[rows] + 1
+                beams = words.shape[1]
+            past = out.past_key_values
+            logits = self.lm.get_output_embeddings()(out.last_hidden_state[:, -1])
+            if known.shape[1] - memory.shape[1] < min_len:
+                logits[:, self.stop_ids] = -torch.inf
+            return logits.unflatten(0, (-1, beams))
+
+        return step
+
+    def _run(self, inputs: Tensor, mask: Tensor, positions: Tensor, past: Any = None) -> Any:
+        """Run the language model's Transformer with a cache."""
+        return self.lm.base_model(
+            inputs_embeds=inputs,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+        )
+
+    def _decode(self, ids: list[int]) -> str:
+        """Return the text of a caption without its stop token."""
+        ends = [i for i, token in enumerate(ids) if token in self.stop_ids]
+        text = self.tokenizer.decode(ids[: ends[0]] if ends else ids, skip_special_tokens=True)
+        return " ".join(text.split())
 
     def _logits(
         self, memory: Tensor, mask: Tensor, targets: Tensor, packed: bool = False
@@ -261,6 +288,15 @@ class PrefixCaptioner(Captioner):
 
     def _embed(self, words: Tensor) -> Tensor:
         return self.lm.get_input_embeddings()(words)
+
+
+def _select_rows(past: Any, rows: Tensor) -> Any:
+    """Return a key-value cache with the given rows, which may repeat."""
+    if hasattr(past, "reorder_cache"):
+        past.reorder_cache(rows)
+        return past
+    # Older versions of transformers: a tuple of keys and values per layer.
+    return tuple(tuple(part.index_select(0, rows) for part in layer) for layer in past)
 
 
 def _bare(caption: str) -> str:

@@ -1,5 +1,6 @@
 """How an encoded image gets its captions: beam search, and a second look by CLIP."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pcm_plugin.datasets.vocabulary import STOP, Vocabulary
 from pcm_plugin.models.decoders import DecoderCache
-from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.functional.beam_search import BeamOutput, beam_search
 
 
 class Search(NamedTuple):
@@ -20,8 +21,11 @@ class Search(NamedTuple):
         max_len: Most words of a caption, the stop token included.
         min_len: Fewest words of a caption, the stop token not included.
         num_captions: Captions an image, the best first; at most ``beam_size``.
-        rerank: Captions are ordered by log-probability plus this times the cosine of CLIP's
-            embeddings of image and caption; 0 leaves the beam's order.
+        rerank: Captions are ordered by their score plus this times the cosine of CLIP's embeddings
+            of image and caption; 0 leaves the beam's order.
+        length_penalty: The score of a caption is its log-probability divided by its number of words
+            (the stop token included) to this power: 0 is the log-probability itself, 1 the mean per
+            word. Positive values favor long captions.
     """
 
     beam_size: int = 3
@@ -29,6 +33,7 @@ class Search(NamedTuple):
     min_len: int = 0
     num_captions: int = 1
     rerank: float = 0.0
+    length_penalty: float = 0.0
 
     def check(self) -> "Search":
         """Itself.
@@ -47,6 +52,11 @@ class Search(NamedTuple):
                 f"min_len={self.min_len}: give 0 to less than max_len={self.max_len}, which counts "
                 "the stop token"
             )
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(
+                f"`length_penalty` must be a finite number, got `{self.length_penalty}`: pass 0 to "
+                "rank by the sum of log-probabilities, 1 by their mean"
+            )
         return self
 
 
@@ -57,11 +67,13 @@ class Found(NamedTuple):
         caption: Its words.
         log_prob: Its log-probability.
         similarity: Cosine of CLIP's embeddings of image and caption, if captions were re-ranked.
+        score: The score of the search if it is not ``log_prob``, i.e. with a length penalty.
     """
 
     caption: str
     log_prob: float
     similarity: float | None = None
+    score: float | None = None
 
 
 class Decoder(Protocol):
@@ -109,11 +121,32 @@ def search_captions(
         search.max_len,
         num_return=count,
         device=memory.device,
+        length_penalty=search.length_penalty,
     )
-    pairs = zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+    return collect_captions(found, vocabulary.decode, search)
+
+
+def collect_captions(
+    found: BeamOutput, decode: Callable[[list[int]], str], search: Search
+) -> list[list[Found]]:
+    """Turn the result of a beam search into captions.
+
+    Args:
+        found: The R best sequences of B images.
+        decode: Maps the token ids of a caption, the stop token and what follows included, to text.
+        search: The settings of the search.
+
+    Returns:
+        The R captions of each image, best first.
+    """
+    log_probs = found.log_probs.sum(-1) if search.length_penalty else found.scores
+    rows = zip(found.ids.tolist(), log_probs.tolist(), found.scores.tolist(), strict=True)
     return [
-        [Found(vocabulary.decode(i), s) for i, s in zip(ids, scores, strict=True)]
-        for ids, scores in pairs
+        [
+            Found(decode(i), log_prob, score=score if search.length_penalty else None)
+            for i, log_prob, score in zip(ids, own, scores, strict=True)
+        ]
+        for ids, own, scores in rows
     ]
 
 
@@ -141,8 +174,10 @@ def rerank(
     seen = F.normalize(global_feats.float(), dim=-1).to(written.device)
     cosines = iter((written * seen[owners.to(written.device)]).sum(-1).tolist())
     scored = [[found._replace(similarity=next(cosines)) for found in own] for own in captions]
-    ordered = [
-        sorted(own, key=lambda f: f.log_prob + search.rerank * (f.similarity or 0), reverse=True)
-        for own in scored
-    ]
+
+    def rank(found: Found) -> float:
+        score = found.log_prob if found.score is None else found.score
+        return score + search.rerank * (found.similarity or 0)
+
+    ordered = [sorted(own, key=rank, reverse=True) for own in scored]
     return [own[: search.num_captions] for own in ordered]
