@@ -273,6 +273,7 @@ NOCAPS = [
             ("ViECap's form", "prefix_text", "61.1/64.3/65.0/66.2", VIECAP),
             ("ViECap's form on synthetic images", "prefix", "-/-/-/70.5", PCM),
             ("ViECap's form on synthetic images, with PCM", "prefix_pcm", "-/-/-/74.7", PCM),
+            ("the same, PCM in the form of its released code", "prefix_pcm_vse", "-/-/-/-", ""),
         )
     ),
 ]

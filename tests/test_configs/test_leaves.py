@@ -95,7 +95,7 @@ def test_steps_and_captions_at_full_size(name, load):
     assert torch.isfinite(losses["loss"])
     moved = [key for key, value in model.named_parameters() if not torch.equal(value, before[key])]
     if cfg.model.type == "pcm_plugin.PrefixCaptioner":
-        parts = {"neck", "mapper", "lm"}
+        parts = {"neck", "mapper", "lm"} | ({"encoder"} if cfg.model.get("encoder") else set())
     else:
         parts = {"neck", "decoder"} | ({"encoder"} if cfg.model.encoder else set())
     assert {key.split(".")[0] for key in moved} == parts
@@ -142,7 +142,10 @@ CROSS += [
 ]
 NOCAPS = {"pcm_nocaps": "pcm_coco"}
 NOCAPS |= {f"{name}_nocaps": f"{name}_coco" for name in ("capdec", "decap")}
-NOCAPS |= {f"{name}_nocaps": f"{name}_coco" for name in ("prefix_text", "prefix", "prefix_pcm")}
+NOCAPS |= {
+    f"{name}_nocaps": f"{name}_coco"
+    for name in ("prefix_text", "prefix", "prefix_pcm", "prefix_pcm_vse")
+}
 
 
 @pytest.mark.parametrize("name", CROSS)

@@ -105,9 +105,26 @@ def one(feats, i):
     return {key: value[i : i + 1] for key, value in feats.items()}
 
 
-@pytest.fixture(scope="module", params=["global", "pcm"])
+def vse_settings():
+    """The form of PCM-Net's released code: visual-semantic encoder, global token, MLP."""
+    return dict(
+        encoder=dict(
+            type="pcm_plugin.VisualSemanticEncoder",
+            embed_dims=D,
+            num_layers=2,
+            num_heads=2,
+            ffn_dims=24,
+            attn_dropout=0.0,
+            dropout=0.0,
+        ),
+        mapper=dict(type="pcm_plugin.MLPPrefixMapper", embed_dims=D, prefix_length=3),
+    )
+
+
+@pytest.fixture(scope="module", params=["global", "pcm", "pcm_vse"])
 def model(request, folder):
-    return make_model(folder, request.param)
+    neck, *form = request.param.split("_")
+    return make_model(folder, neck, **(vse_settings() if form else {}))
 
 
 def test_mapper_honours_the_mask():
@@ -149,6 +166,8 @@ def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
         ids = [*ids[:7], end]
         assert targets[i][targets[i] >= 0].tolist() == ids
         tokens, alone = super(type(model), model).encode(**one(feats, i))
+        if model.encoder is not None:
+            tokens = model.encoder(tokens, alone.mask)
         prompt = model.prompter(feats["global_feats"][i : i + 1])[0]
         spoken = model.tokenizer(prompt, add_special_tokens=False).input_ids + ids[:-1]
         embeds = model.lm.get_input_embeddings()(torch.tensor([spoken]))
@@ -284,8 +303,36 @@ def test_all_beams_come_back_to_be_re_ranked(model):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_it_learns(folder):
-    model = make_model(folder, "pcm").train()
+def test_the_mlp_maps_the_global_token_as_released(folder):
+    """MapperEncoder of the released code, written down again."""
+    model = make_model(folder, "pcm", prompt=None, **vse_settings())
+    feats = make_feats()
+    prefix, mixed = model.encode(**feats)
+    assert prefix.shape == (B, 3, 12)
+    assert mixed.mask.shape == (B, 3)
+    assert mixed.slots.shape == (B, 4)  # real images keep their patches and get texts
+    tokens = model.neck(**feats)
+    first, _, second = model.mapper.layers
+    assert first.weight.shape == (3 * 12 // 2, D)
+    token = model.encoder(tokens.tokens, tokens.mask)[:, 0]
+    expected = (token @ first.weight.T + first.bias).tanh() @ second.weight.T + second.bias
+    torch.testing.assert_close(prefix, expected.view(B, 3, 12))
+    # The other tokens reach the prefix through the encoder.
+    changed = feats | {"patch_feats": feats["patch_feats"].flip(1)}
+    assert not torch.allclose(model.encode(**changed)[0], prefix)
+    no_encoder = make_model(folder, "pcm", prompt=None, mapper=vse_settings()["mapper"])
+    torch.testing.assert_close(no_encoder.encode(**changed)[0], no_encoder.encode(**feats)[0])
+    with pytest.raises(ValueError, match="`prefix_length` must be at least 1, got `0`"):
+        MODELS.build(dict(type="pcm_plugin.MLPPrefixMapper", out_dims=6, prefix_length=0))
+    wide = vse_settings()
+    wide["encoder"]["embed_dims"] = 8
+    with pytest.raises(ValueError, match="`embed_dims` must be the neck's 16, got `8`"):
+        make_model(folder, "pcm", **wide)
+
+
+@pytest.mark.parametrize("form", ["queries", "vse"])
+def test_it_learns(folder, form):
+    model = make_model(folder, "pcm", **(vse_settings() if form == "vse" else {})).train()
     optimizer = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.01))
     feats = make_feats()
     losses = []
@@ -300,10 +347,12 @@ def test_it_learns(folder):
     assert samples[0].pred_concept_ids.shape == (3,)
 
 
-@pytest.mark.parametrize("neck", ["global", "pcm"])
+@pytest.mark.parametrize("neck", ["global", "pcm", "pcm_vse"])
 @pytest.mark.parametrize("freeze_lm", [False, True])
 def test_gradients(folder, neck, freeze_lm):
-    model = make_model(folder, neck, freeze_lm=freeze_lm).train()
+    neck, *form = neck.split("_")
+    settings = vse_settings() if form else {}
+    model = make_model(folder, neck, freeze_lm=freeze_lm, **settings).train()
     model(**make_feats(), data_samples=make_samples(), mode="loss")["loss"].backward()
     for name, value in model.named_parameters():
         assert value.requires_grad == (not freeze_lm or not name.startswith("lm."))

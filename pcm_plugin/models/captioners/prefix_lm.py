@@ -21,23 +21,27 @@ from pcm_plugin.structures import DataSample
 
 @MODELS.register_module()
 class PrefixCaptioner(Captioner):
-    """Captioner: [CLIP backbone] -> neck -> mapper -> soft prefix, prompt -> language model.
+    """Captioner: [CLIP backbone] -> neck -> [encoder] -> mapper -> prefix -> language model.
 
     The language model of transformers goes on from a soft prefix, which the mapper makes of the
     neck's tokens, and a prompt that names the image's concepts. With GlobalPrefix on captions'
     features that is ViECap (Fei et al. 2023); with PCMMixup it is ViECap with PCM (paper, Table 3).
+    With PCMMixup, VisualSemanticEncoder and MLPPrefixMapper the prefix is made as in the
+    ``MapperEncoder`` of PCM-Net's released code.
 
     It is for models of GPT-2's kind: what they say next is their output embedding of the last
     hidden state.
 
-    The arguments ``neck``, ``mapper``, ``loss`` and ``backbone`` are configs of registered types,
-    or modules.
+    The arguments ``neck``, ``encoder``, ``mapper``, ``loss`` and ``backbone`` are configs of
+    registered types, or modules.
 
     Args:
         neck: Makes tokens from features, such as GlobalPrefix or PCMMixup.
-        mapper: Makes the prefix of tokens, such as PrefixMapper. Its config may leave out
-            ``out_dims``, which then is the language model's.
+        mapper: Makes the prefix of tokens, such as PrefixMapper or MLPPrefixMapper. Its config may
+            leave out ``out_dims``, which then is the language model's.
         language_model: Folder of a causal language model, or a name that transformers finds.
+        encoder: Encodes the neck's tokens before the mapper, such as VisualSemanticEncoder.
+            Defaults to None, which passes them on.
         pretrained: Whether to begin with its weights. Defaults to True; otherwise they are random.
         freeze_lm: Whether to train the neck and the mapper alone, as ClipCap's Transformer variant
             does. Defaults to False, as ViECap's released code.
@@ -67,7 +71,7 @@ class PrefixCaptioner(Captioner):
 
     Raises:
         FileNotFoundError: If there is no such language model, or a file of it is missing.
-        ValueError: If neck, mapper and language model have several widths.
+        ValueError: If neck, encoder, mapper and language model have several widths.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class PrefixCaptioner(Captioner):
         neck: dict | nn.Module,
         mapper: dict | nn.Module,
         language_model: str,
+        encoder: dict | nn.Module | None = None,
         pretrained: bool = True,
         freeze_lm: bool = False,
         prompt: str | None = "There are {} in image.",
@@ -103,11 +108,17 @@ class PrefixCaptioner(Captioner):
         if isinstance(mapper, dict):
             mapper = {"out_dims": width, **mapper}
         self.mapper = build(mapper)
+        self.encoder = None if encoder is None else build(encoder)
         if self.mapper.out_dims != width or self.mapper.embed_dims != self.neck.embed_dims:
             raise ValueError(
                 f"the mapper takes embed_dims={self.mapper.embed_dims} to out_dims="
                 f"{self.mapper.out_dims}, but the neck has embed_dims={self.neck.embed_dims} and "
                 f"the language model {width}: give it the neck's embed_dims, and leave out_dims out"
+            )
+        if self.encoder is not None and self.encoder.embed_dims != self.neck.embed_dims:
+            raise ValueError(
+                f"the encoder's `embed_dims` must be the neck's {self.neck.embed_dims}, got "
+                f"`{self.encoder.embed_dims}`: pass one width to neck, encoder and mapper"
             )
         self.freeze_lm = freeze_lm
         self.lm.requires_grad_(not freeze_lm)
@@ -159,7 +170,9 @@ class PrefixCaptioner(Captioner):
             ValueError: If there are no features.
         """
         tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
-        memory = self.mapper(tokens, mixed.mask)
+        if self.encoder is not None:
+            tokens = self.encoder(tokens, mixed.mask)
+        memory = self.mapper(tokens, mixed.mask)  # (B, P, E)
         mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         if self.prompter is not None and global_feats is not None:
             prompts = [self._ids(prompt) for prompt in self.prompter(global_feats)]

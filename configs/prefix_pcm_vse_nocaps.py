@@ -1,0 +1,14 @@
+# python tools/test.py configs/prefix_pcm_vse_nocaps.py work_dirs/prefix_pcm_vse_coco/best*.pth
+#
+# The prefix captioner with the mix-up and the visual-semantic encoder, trained on COCO's synthetic
+# images, on NoCaps' 4,500 validation images, overall and by domain.
+_base_ = "./prefix_pcm_vse_coco.py"
+
+test_dataloader = dict(
+    dataset=dict(store="data/nocaps/vit_b32/val_store", image_root="data/nocaps/images")
+)
+test_evaluator = dict(groups="data/nocaps/nocaps_val_4500_captions.json")
+# Its file knows no splits: all of it is validation.
+other_data = [
+    dict(root="data/nocaps", captions="data/nocaps/nocaps_val_4500_captions.json", split="")
+]
