@@ -2,6 +2,8 @@
 
 import unicodedata
 
+from pcm_plugin.datasets.cleaning import clean_text
+
 # Karpathy's COCO tokens, from which the released vocabularies were counted, write "t-shirt" as
 # "tshirt" and "man's" as "mans": these two signs join what they stand between.
 _JOINING = frozenset("'\u2019\u2018`-\u2010\u2011")
@@ -29,7 +31,8 @@ def tokenize(caption: str) -> list[str]:
     """Split a caption into lower-case words without punctuation.
 
     Apostrophes and hyphens vanish, every other punctuation mark or symbol separates words, as
-    does white space. Letters of any script are kept; the text is first brought to Unicode NFC.
+    does white space. Letters of any script are kept. The text first goes through
+    :func:`~pcm_plugin.datasets.cleaning.clean_text`.
 
     Args:
         caption: One sentence.
@@ -37,4 +40,6 @@ def tokenize(caption: str) -> list[str]:
     Returns:
         The words, empty when the caption holds none.
     """
-    return unicodedata.normalize("NFC", caption).lower().translate(_SIGNS).split()
+    words = clean_text(caption).lower().translate(_SIGNS).split()
+    # Of a joined emoji, whose parts are symbols, the joiner alone would be left.
+    return [word for word in words if word != "\u200d"]

@@ -21,6 +21,7 @@ from mmengine.dist import (
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import write_json
 from pcm_plugin.evaluation import java
 from pcm_plugin.evaluation.annotations import (
@@ -321,6 +322,7 @@ class CaptionMetric(BaseMetric):
         return {" ".join(tokens) for tokens in self._tokenized(texts)}
 
     def _tokenized(self, texts: list[str]) -> list[list[str]]:
+        texts = [clean_text(text) for text in texts]
         if self.tokenizer == "ptb-java":
             return java.tokenize_with_java(texts)
         return [ptb_tokenize(text) for text in texts]

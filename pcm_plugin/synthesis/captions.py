@@ -5,7 +5,6 @@ import itertools
 import json
 import os
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import replacing
 from pcm_plugin.synthesis.caption_forms import READERS, Record, recognise
 
@@ -26,7 +26,7 @@ class Caption(NamedTuple):
     Attributes:
         id: The caption's id; the seed of its synthetic image depends on it.
         image_id: Id of the image that was described; the caption's own if the file names none.
-        text: The sentence in Unicode NFC, its white space single.
+        text: The sentence as :func:`~pcm_plugin.datasets.cleaning.clean_text` returns it.
         file_name: File of that image, None if the file names none.
     """
 
@@ -98,8 +98,8 @@ class CaptionFile:
       ``file_name``, ``split``; an id that is missing is the number of the line;
     - plain text, a caption a line; ids are the numbers of the lines, from 1.
 
-    Texts are brought to Unicode NFC, control characters and runs of white space become one
-    space. Blank captions are passed over.
+    Texts go through :func:`~pcm_plugin.datasets.cleaning.clean_text`. Blank captions are passed
+    over.
 
     Args:
         path: A UTF-8 file.
@@ -206,8 +206,7 @@ class CaptionFile:
         return record.split in (_TRAINING if wanted == "train" else (wanted,))
 
     def _clean(self, record: Record, report: CaptionReport) -> Caption | None:
-        text = unicodedata.normalize("NFC", record.text or "").translate(_CONTROLS)
-        text = " ".join(text.split())
+        text = clean_text(record.text or "")
         problem = record.problem
         named = (record.id, record.image_id, record.file_name, text)
         if not all(_is_unicode(str(value)) for value in named):
@@ -280,15 +279,3 @@ class _Repeats:
         hashes = np.memmap(self._file, dtype=np.uint64, mode="r+")
         hashes.sort()
         return int((hashes[1:] == hashes[:-1]).sum())
-
-
-class _Controls(dict):
-    """Translation table for ``str.translate``: control characters become spaces."""
-
-    def __missing__(self, code: int) -> str:
-        char = chr(code)
-        self[code] = " " if unicodedata.category(char) == "Cc" or char == "\ufeff" else char
-        return self[code]
-
-
-_CONTROLS = _Controls()

@@ -68,6 +68,12 @@ def test_data_samples_and_tensor_ids_are_taken():
     assert metric.evaluate(2)["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
 
 
+def test_captions_and_references_are_compared_as_a_reader_sees_them():
+    references = {1: ["a man&#39;s re\u200ed car<br>"], 2: ["two dogs &amp; a \uff43at"]}
+    captions = [(1, "a man's red car"), (2, "two dogs & a cat\ufeff")]
+    assert score(captions, references)["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
+
+
 def test_nothing_is_printed(capsys):
     score([(i, "a dog") for i in REFERENCES])
     assert capsys.readouterr().out == ""
