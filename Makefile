@@ -14,7 +14,7 @@ $(STAMP): constraints.txt setup.cfg
 	  echo "$(PYTHON311) not found: install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
 	  exit 1; }
 	@test -x $(PY) || $(PYTHON311) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mmcv-lite,blip,webui,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mmcv-lite,blip,webui,parquet,dev]'
 	@touch $@
 
 lint: $(STAMP)

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from pcm_plugin.datasets.durable import fingerprint, replacing
+from pcm_plugin.datasets.image_tar import append_image
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.captions import Caption, CaptionFile
 from pcm_plugin.synthesis.painter import Order, Painted, Painter
@@ -198,12 +198,4 @@ def _append(
     }
     if result.problems:
         facts["problems"] = result.problems
-    text = json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()
-    for name, data in (
-        (f"{key}.{settings.format}", encode(image, settings)),
-        (f"{key}.json", text),
-    ):
-        # TarInfo's defaults (owner 0, time 0) make equal images equal archives.
-        entry = tarfile.TarInfo(name)
-        entry.size = len(data)
-        tar.addfile(entry, io.BytesIO(data))
+    append_image(tar, key, settings.format, encode(image, settings), facts)

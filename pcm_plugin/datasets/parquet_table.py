@@ -1,0 +1,306 @@
+"""Parquet files of one data set, read as a single table, row by row.
+
+Hugging Face stores data sets as ``train-00000-of-00032.parquet``, ...; rows are numbered from 0
+over all files in the order of their names. Needs pyarrow, which the extra ``parquet`` installs.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)\.parquet", re.IGNORECASE)
+_SAMPLES = 64
+_SAMPLE_BYTES = 1 << 20
+# Rows held at a time: images of 10 MB each still fit.
+_BATCH_ROWS = 16
+
+
+class ParquetRow(NamedTuple):
+    """One row of a :class:`ParquetTable`.
+
+    Attributes:
+        number: Row number over all files, from 0.
+        place: ``'FILE#ROW'``, with the row number inside of that file.
+        values: Value of each requested column; None where it is null.
+    """
+
+    number: int
+    place: str
+    values: dict[str, Any]
+
+
+def import_pyarrow() -> Any:
+    """Import ``pyarrow``, with its ``parquet`` module.
+
+    Raises:
+        RuntimeError: If it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise RuntimeError(
+            f"reading Parquet files needs pyarrow ({error}): pip install pyarrow, or install "
+            "pcm-plugin with its extra `parquet`"
+        ) from None
+    return pyarrow
+
+
+def find_parquet_files(paths: Sequence[str | os.PathLike], partial: bool = False) -> list[Path]:
+    """List the Parquet files of one data set in the order in which their rows are numbered.
+
+    Args:
+        paths: Files, or folders, whose ``.parquet`` files are taken (not those of subfolders).
+        partial: Whether to accept ``NAME-00000-of-00032.parquet`` without the 31 others.
+            Defaults to False.
+
+    Returns:
+        The files, sorted by name; digits in names are compared as numbers.
+
+    Raises:
+        FileNotFoundError: If a path does not exist, or a folder has no Parquet files.
+        ValueError: If two files have the same name, the files belong to several sets, or files of
+            the set are missing.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += _of_folder(path)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"no file or folder at {path}")
+    files.sort(key=lambda file: (_natural(file.name), file.name))
+    for first, second in pairwise(files):
+        if first.name == second.name:
+            raise ValueError(
+                f"{first} and {second} have the same name, so the order of their rows is not "
+                "defined: pass the files of one data set"
+            )
+    _check_set(files, partial)
+    return files
+
+
+def _of_folder(folder: Path) -> list[Path]:
+    files = [path for path in folder.iterdir() if _is_parquet(path)]
+    if not files:
+        below = sorted({str(path.parent) for path in folder.rglob("*") if _is_parquet(path)})
+        hint = f"; there are some in {', '.join(below)}: pass one of these folders" if below else ""
+        raise FileNotFoundError(f"no .parquet files in {folder}{hint}")
+    return files
+
+
+def _is_parquet(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() == ".parquet" and not hidden and path.is_file()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+def _check_set(files: list[Path], partial: bool) -> None:
+    matches = [_NUMBERED.fullmatch(file.name) for file in files]
+    numbered = [match for match in matches if match]
+    if not numbered:
+        return
+    sets = sorted({f"{match['stem']}-*-of-{match['count']}" for match in numbered})
+    sets += [file.name for file, match in zip(files, matches, strict=True) if not match]
+    if len(sets) > 1:
+        raise ValueError(
+            f"the Parquet files are of several sets ({', '.join(sets)}): pass the files of one"
+        )
+    count = int(numbered[0]["count"])
+    missing = sorted(set(range(count)) - {int(match["index"]) for match in numbered})
+    if missing and not partial:
+        name = numbered[0]
+        first = f"{name['stem']}-{missing[0]:0{len(name['index'])}d}-of-{name['count']}.parquet"
+        raise FileNotFoundError(
+            f"{len(missing)} of the {count} Parquet files are missing, the first is {first}: "
+            "download them, or number only the rows of the files that are there with --partial"
+        )
+
+
+class ParquetTable:
+    """Several Parquet files as one table.
+
+    Rows are streamed: memory is that of a few rows and one page of the file, whatever the size of
+    files and row groups.
+
+    Args:
+        files: The files, in order.
+
+    Attributes:
+        num_rows: Number of rows of all files.
+
+    Raises:
+        RuntimeError: If pyarrow is not installed.
+        ValueError: If a file is not a complete Parquet file, or there are no rows.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._pyarrow = import_pyarrow()
+        self.files = list(files)
+        self._groups: list[tuple[Path, int]] = []
+        starts, self._file_starts, total = [], {}, 0
+        for path in self.files:
+            self._file_starts[path] = total
+            with self._open(path) as file:
+                for group in range(file.metadata.num_row_groups):
+                    starts.append(total)
+                    self._groups.append((path, group))
+                    total += file.metadata.row_group(group).num_rows
+        self._starts = np.array(starts, dtype=np.int64)
+        self.num_rows = total
+        if not total:
+            raise ValueError(f"no rows in {', '.join(map(str, self.files)) or 'no files'}")
+
+    def check_column(self, column: str, kind: str, option: str) -> None:
+        """Require a column of one kind in all files.
+
+        Args:
+            column: Its name.
+            kind: ``'text'``, a column of strings; ``'image'``, of encoded images: binary values,
+                or Hugging Face's ``struct<bytes: binary, path: string>``.
+            option: Command-line option that names the column, for messages.
+
+        Raises:
+            ValueError: If a file does not have it; the message names file and columns.
+        """
+        for path in self.files:
+            with self._open(path) as file:
+                schema = file.schema_arrow
+            if column not in schema.names:
+                raise ValueError(
+                    f"{path} has no column {column!r}, only {schema.names}: name it with {option}"
+                )
+            found = schema.field(column).type
+            if not (self._is_text(found) if kind == "text" else self._is_image(found)):
+                wanted = "strings" if kind == "text" else "encoded images, binary or struct{bytes}"
+                raise ValueError(
+                    f"{path}: column {column!r} must be of {wanted}, got {found}: name another "
+                    f"with {option}"
+                )
+
+    def rows(self, columns: Sequence[str], start: int = 0) -> Iterator[ParquetRow]:
+        """Read rows from one on to the end.
+
+        Strings are given as UTF-8 bytes, which need not be valid; of a struct with ``bytes``,
+        those are given.
+
+        Args:
+            columns: What to read.
+            start: Number of the first row. Defaults to 0.
+
+        Raises:
+            ValueError: If a file is damaged; the message names it and the row.
+        """
+        if start >= self.num_rows:
+            return
+        first = int(np.searchsorted(self._starts, start, "right")) - 1
+        for index in range(first, len(self._groups)):
+            path, group = self._groups[index]
+            number, inside = int(self._starts[index]), self._file_starts[path]
+            for values in self._group_rows(path, group, columns, number):
+                if number >= start:
+                    place = f"{path.name}#{number - inside}"
+                    yield ParquetRow(number, place, dict(zip(columns, values, strict=True)))
+                number += 1
+
+    def _group_rows(
+        self, path: Path, group: int, columns: Sequence[str], number: int
+    ) -> Iterator[tuple[Any, ...]]:
+        try:
+            with self._open(path) as file:
+                batches = file.iter_batches(
+                    _BATCH_ROWS, row_groups=[group], columns=list(columns), use_threads=False
+                )
+                for batch in batches:
+                    read = (self._values(batch.column(column)) for column in columns)
+                    yield from zip(*read, strict=True)
+                    number += len(batch)
+        except (self._pyarrow.ArrowException, OSError) as error:
+            row = number - self._file_starts[path]
+            raise ValueError(
+                f"{path} is damaged at or after row {row}: {_one_line(error)}; download it again"
+            ) from None
+
+    def _values(self, column: Any) -> list[Any]:
+        pa = self._pyarrow
+        if pa.types.is_struct(column.type):
+            # A null struct has null bytes.
+            column = column.flatten()[column.type.get_field_index("bytes")]
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if self._is_text(column.type):
+            column = column.cast(pa.large_binary())
+        return column.to_pylist()
+
+    def _is_text(self, kind: Any) -> bool:
+        types = self._pyarrow.types
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        views = getattr(types, "is_string_view", lambda _: False)
+        return types.is_string(kind) or types.is_large_string(kind) or views(kind)
+
+    def _is_image(self, kind: Any) -> bool:
+        types = self._pyarrow.types
+        if types.is_struct(kind):
+            index = kind.get_field_index("bytes")
+            return index >= 0 and self._is_image(kind.field(index).type)
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        views = getattr(types, "is_binary_view", lambda _: False)
+        return types.is_binary(kind) or types.is_large_binary(kind) or views(kind)
+
+    def _open(self, path: Path) -> Any:
+        parquet = self._pyarrow.parquet
+        try:
+            # Without pre-buffering a row group is read page by page.
+            return parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        except (self._pyarrow.ArrowException, OSError) as error:
+            if isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            with open(path, "rb") as file:
+                pointer = file.read(40).startswith(b"version https://git-lfs")
+            if pointer:
+                raise ValueError(
+                    f"{path} is a Git LFS pointer, not the data: fetch it with `git lfs pull`"
+                ) from None
+            raise ValueError(
+                f"{path} is not a complete Parquet file: {_one_line(error)}; download it again"
+            ) from None
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each file by name.
+
+        It covers the size, and all bytes of a file of up to 64 MiB; of a larger one, 64 blocks of
+        1 MiB, the first and the last (which lists all others) among them.
+        """
+        return {path.name: _fingerprint(path) for path in self.files}
+
+
+def _fingerprint(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(f"{size}\n".encode())
+    if size <= _SAMPLES * _SAMPLE_BYTES:
+        starts = list(range(0, size, _SAMPLE_BYTES))
+    else:
+        last = size - _SAMPLE_BYTES
+        starts = [last * index // (_SAMPLES - 1) for index in range(_SAMPLES)]
+    with open(path, "rb") as file:
+        for start in starts:
+            file.seek(start)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
