@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.command_line import add_config_options
+from pcm_plugin.engine.command_line import add_config_options, apply_cfg_options
 from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
 from pcm_plugin.models.captioners import save_captioner
 from pcm_plugin.models.captioners.base import check_kind
@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     with plain_errors():
         cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        apply_cfg_options(cfg, args.cfg_options)
         if cfg.get("clip") is None:
             raise ValueError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
         check_kind(cfg.model)

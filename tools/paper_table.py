@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
         parser.error("name a TABLE")
     for pair in [*args.checkpoint, *args.cfg_options]:
         if "=" not in pair:
-            parser.error(f"{pair}: give NAME=VALUE, without spaces")
+            parser.error(f"{pair!r} must be NAME=VALUE, quoted if it contains spaces")
     return args
 
 

@@ -3,29 +3,25 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
+from pcm_plugin.engine.cfg_options import CfgOptions
+from pcm_plugin.engine.checkpoints import use_safe_loading
+from pcm_plugin.engine.config_checks import (
+    check_config,
+    check_evaluators,
+    check_options,
+    disable_worker_options,
+)
+from pcm_plugin.engine.distributed import start_cpu_group
+from pcm_plugin.engine.inputs import check_features, check_inputs, forget_clip_head
 from pcm_plugin.plain_errors import plain_errors
-
-from .checkpoints import use_safe_loading
-from .distributed import start_cpu_group
-from .inputs import check_features, check_inputs, forget_clip_head
-
-
-class _CfgOptions(DictAction):
-    """MMEngine's ``KEY=VALUE`` pairs, with a message for what is none."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        for value in values:
-            if "=" not in value:
-                parser.error(f"{option_string} {value}: give KEY=VALUE, without spaces")
-        super().__call__(parser, namespace, values, option_string)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +47,30 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_CfgOptions,
+        action=CfgOptions,
         metavar="KEY=VALUE",
         help="override settings of the config, e.g. train_dataloader.batch_size=16",
     )
+
+
+def apply_cfg_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Override settings of a config, with a warning for settings that it does not have.
+
+    Args:
+        cfg: The config, changed.
+        options: What ``--cfg-options`` was parsed to; None for no option.
+
+    Raises:
+        SystemExit: With code 1 and a message if the config has no place for one of them.
+    """
+    options = options or {}
+    with plain_errors():
+        for warning in check_options(cfg, options):
+            print(f"warning: {warning}", file=sys.stderr)
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError) as error:
+        sys.exit(f"--cfg-options {' '.join(options)}: {error.args[0]}")
 
 
 def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
@@ -69,17 +85,20 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
 
     Raises:
         SystemExit: With code 1 and a message if the config or one of its inputs is missing,
-            unfinished, or does not go with the others.
+            unfinished, or does not go with the others, or if a setting cannot work.
     """
     if not Path(args.config).is_file():
         sys.exit(f"config {args.config} does not exist")
     with plain_errors():  # a config may import what is not there
         cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    apply_cfg_options(cfg, args.cfg_options)
     if "train" not in loops:
         forget_clip_head(cfg)
     with plain_errors():
+        disable_worker_options(cfg)
+        check_config(cfg, loops)
         check_inputs(cfg, loops)
+        check_evaluators(cfg, loops)
         check_features(cfg, loops)
     cfg.launcher = args.launcher
     if args.work_dir is not None:

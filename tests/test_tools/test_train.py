@@ -203,7 +203,30 @@ def test_plain_words_for_wrong_arguments(train, tmp_path, args, message):
 def test_an_option_without_a_value_is_said(train, tmp_path):
     result = train(tmp_path / "wrong", "--cfg-options", "train_cfg.max_epochs")
     assert result.code == 2
-    assert "--cfg-options train_cfg.max_epochs: give KEY=VALUE" in result.output
+    assert "--cfg-options must be KEY=VALUE" in result.output
+
+
+def test_no_workers_need_no_other_option(train, tmp_path):
+    settings = {"train_dataloader.num_workers": 0, "train_dataloader.persistent_workers": True}
+    result = train(tmp_path / "run", **settings, **{"train_cfg.max_epochs": 1})
+    assert result.code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_dataloader.batch_size=0", "train_dataloader.batch_size must be a whole number"),
+        ("trian_cfg.max_epochs=1", "the config has no `trian_cfg`; did you mean `train_cfg`?"),
+        ("model.neck.top_concept=5", "did you mean `top_concepts`?"),
+    ],
+)
+def test_a_wrong_setting_is_named_before_anything_is_written(train, tmp_path, option, message):
+    key, _, value = option.partition("=")
+    result = train(tmp_path / "run", **{key: value})
+    assert result.code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
 
 
 def test_refuses_to_resume_from_a_foreign_pickle(train, tmp_path):

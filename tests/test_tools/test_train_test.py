@@ -39,6 +39,14 @@ def test_scores_safetensors_and_writes_the_metrics(checkpoint, tmp_path, tiny_se
     assert f'"caption/CIDEr": {written["metrics"]["caption/CIDEr"]}' in result.output
 
 
+def test_a_path_with_a_space_is_kept(checkpoint, tmp_path, tiny_settings):
+    path = tmp_path / "my out, 2" / "captions.json"
+    settings = {**tiny_settings, "test_evaluator.outfile": path}
+    result = score(checkpoint, tmp_path / "my run", settings, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert len(json.loads(path.read_text())) == 3
+
+
 def test_weights_of_another_model_are_refused(checkpoint, tmp_path, tiny_settings):
     settings = {**tiny_settings, "model.encoder.num_layers": 2}
     result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")

@@ -1,0 +1,159 @@
+"""The ``KEY=VALUE`` pairs of ``--cfg-options``."""
+
+import argparse
+import ast
+import re
+from typing import Any
+
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_SYNTAX = "KEY=VALUE, quoted for the shell if it contains spaces: 'KEY=my folder/file.json'"
+
+
+class CfgOptions(argparse.Action):
+    """Parse ``KEY=VALUE`` pairs with :func:`parse_value`; the option may be repeated.
+
+    It takes the place of MMEngine's ``DictAction``, which removes every space from a value.
+    """
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Parse the pairs of one occurrence of the option."""
+        settings: dict[str, Any] = dict(getattr(namespace, self.dest) or {})
+        for pair in values:
+            key, equals, text = pair.partition("=")
+            if not equals or not all(key.split(".")):
+                parser.error(f"{option_string} must be {_SYNTAX}; got {pair!r}")
+            try:
+                settings[key.strip()] = parse_value(text)
+            except ValueError as error:
+                parser.error(f"{option_string} {key}: {error}")
+        setattr(namespace, self.dest, settings)
+
+
+def parse_value(text: str) -> Any:
+    """Return the value that a text stands for.
+
+    - Numbers, ``True``, ``False`` (in any case) and ``None`` are what they look like.
+    - ``[...]``, ``(...)`` and ``{...: ...}`` are lists, tuples and dictionaries. Their elements
+      follow these rules too, so that words need no quotes: ``[BLEU, CIDEr]``.
+    - Text in quotes is a Python string: ``"1"``, ``['a, b', c]``.
+    - Text with commas but without spaces, slashes or brackets is a list, ``BLEU,CIDEr``, and so
+      are numbers with commas.
+    - Everything else is a string, unchanged: its spaces are kept.
+
+    Args:
+        text: What follows the first ``=``.
+
+    Raises:
+        ValueError: If a bracket is not closed, or an entry of ``{...}`` is not a pair.
+    """
+    inner = text.strip()
+    if inner[:1] in ("'", '"'):
+        try:
+            value = ast.literal_eval(inner)
+        except (ValueError, SyntaxError):
+            return text
+        return list(value) if isinstance(value, tuple) else value
+    if inner[:1] in _CLOSING:
+        value, end = _read_group(inner, 0)
+        if end == len(inner):
+            return value
+        return text  # such as a path that begins with brackets: (copy) out/captions.json
+    if "," in inner:
+        values = [_parse_scalar(part) for part in inner.removesuffix(",").split(",")]
+        is_numeric = not any(isinstance(value, str) for value in values)
+        if is_numeric or not any(c in "()[]{}'\"/" or c.isspace() for c in inner):
+            return values
+    value = _parse_scalar(inner)
+    return text if isinstance(value, str) else value
+
+
+def format_option(key: str, value: Any) -> str:
+    """Return the ``KEY=VALUE`` that :func:`parse_value` reads back as ``value``.
+
+    Args:
+        key: The setting.
+        value: Strings, numbers, None and lists, tuples and dictionaries of them.
+    """
+    plain = str(value)
+    if isinstance(value, str) and _is_unchanged(plain):
+        return f"{key}={plain}"
+    return f"{key}={value!r}"
+
+
+def _is_unchanged(text: str) -> bool:
+    try:
+        return parse_value(text) == text
+    except ValueError:
+        return False
+
+
+def _read_group(text: str, start: int) -> tuple[Any, int]:
+    """Read the list, tuple or dictionary at ``start``; also return where it ends."""
+    closing = _CLOSING[text[start]]
+    values: list[Any] = []
+    keys: list[Any] = []
+    position = start + 1
+    while True:
+        position = _skip_spaces(text, position)
+        if text[position : position + 1] == closing:
+            break
+        if closing == "}":
+            key, position = _read_element(text, position, ":}")
+            if text[position : position + 1] != ":":
+                raise ValueError(f"each entry of {text!r} must be a pair 'key: value'")
+            keys.append(key)
+            position = _skip_spaces(text, position + 1)
+        value, position = _read_element(text, position, "," + closing)
+        values.append(value)
+        if text[position : position + 1] == ",":
+            position += 1
+        elif text[position : position + 1] != closing:
+            raise _unclosed(text)
+    if closing == "}":
+        return dict(zip(keys, values, strict=True)), position + 1
+    return (tuple(values) if closing == ")" else values), position + 1
+
+
+def _read_element(text: str, start: int, ends: str) -> tuple[Any, int]:
+    """Read an element that one of ``ends`` ends; also return where that is."""
+    if text[start : start + 1] in _CLOSING:
+        value, position = _read_group(text, start)
+        position = _skip_spaces(text, position)
+        if text[position : position + 1] in ends:
+            return value, position
+    if quoted := re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"").match(text, start):
+        position = _skip_spaces(text, quoted.end())
+        if text[position : position + 1] in ends:
+            return ast.literal_eval(quoted[0]), position
+    position, depth = start, 0
+    while position < len(text) and (depth or text[position] not in ends):
+        depth += (text[position] in _CLOSING) - (text[position] in _CLOSING.values())
+        position += 1
+    return _parse_scalar(text[start:position].strip()), position
+
+
+def _skip_spaces(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _unclosed(text: str) -> ValueError:
+    return ValueError(
+        f"brackets are not closed in {text!r}; close them, or put the value into quotes if it is "
+        "text: 'KEY=\"...\"'"
+    )
+
+
+def _parse_scalar(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    words = {"true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    return None if text == "None" else text

@@ -1,0 +1,105 @@
+import argparse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.config import Config
+
+from pcm_plugin.engine.cfg_options import CfgOptions, format_option, parse_value
+from pcm_plugin.engine.command_line import apply_cfg_options
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("my out/captions.json", "my out/captions.json"),
+        ("  two  spaces ", "  two  spaces "),
+        ("a photo of a {}, drawn", "a photo of a {}, drawn"),
+        ("(copy) out/captions.json", "(copy) out/captions.json"),
+        ("runs/a,b/captions.json", "runs/a,b/captions.json"),
+        ("it's", "it's"),
+        ("key=value", "key=value"),
+        ("none", "none"),
+        ("", ""),
+        ("-3", -3),
+        ("1e-4", 1e-4),
+        ("-0.5", -0.5),
+        ("None", None),
+        ("true", True),
+        ("False", False),
+        ("'1'", "1"),
+        ('"a, b"', "a, b"),
+        ("BLEU,CIDEr", ["BLEU", "CIDEr"]),
+        ("0.9, 0.98", [0.9, 0.98]),
+        ("[BLEU, CIDEr]", ["BLEU", "CIDEr"]),
+        ("[one two, 'three, four']", ["one two", "three, four"]),
+        ("[(1, 2), [a, None], it's]", [(1, 2), ["a", None], "it's"]),
+        ("(0.9, 0.999)", (0.9, 0.999)),
+        ("(1,)", (1,)),
+        ("[]", []),
+        (
+            "{type: Adam, betas: (0, 1), 'a b': x y}",
+            {"type": "Adam", "betas": (0, 1), "a b": "x y"},
+        ),
+    ],
+)
+def test_values_are_read_as_they_are_written(text, value):
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "{a: [1}", "{a b}"])
+def test_open_brackets_are_refused(text):
+    with pytest.raises(ValueError, match=r"not closed|must be a pair"):
+        parse_value(text)
+
+
+LEAVES = st.text(st.characters(codec="utf-8")) | st.integers() | st.booleans() | st.none()
+VALUES = st.recursive(
+    LEAVES | st.floats(allow_nan=False),
+    lambda value: st.lists(value) | st.dictionaries(st.text(), value) | st.tuples(value, value),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_a_formatted_option_is_read_back(value):
+    key, _, text = format_option("a.b", value).partition("=")
+    assert key == "a.b"
+    assert parse_value(text) == value
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=CfgOptions)
+    return parser.parse_args(["--cfg-options", *words]).cfg_options
+
+
+def test_pairs_are_split_at_the_first_equals_sign():
+    assert parse("a.b=x=y z", "c=", "d=-1") == {"a.b": "x=y z", "c": "", "d": -1}
+
+
+@pytest.mark.parametrize("word", ["train_cfg.max_epochs", "=1", "a..b=1", "a=[1"])
+def test_what_is_not_a_pair_is_refused(word, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse("outfile=my", word)
+    assert end.value.code == 2
+    assert "--cfg-options" in capsys.readouterr().err
+
+
+def test_new_settings_are_reported(capsys):
+    def apply(**options):
+        cfg = Config({"clip": {"model": "x"}, "train_cfg": {"type": "x", "max_epochs": 2}})
+        apply_cfg_options(cfg, {key.replace("__", "."): value for key, value in options.items()})
+        return cfg
+
+    with pytest.raises(SystemExit, match="has no `trian_cfg`; did you mean `train_cfg`"):
+        apply(trian_cfg__max_epochs=1)
+    assert apply(clip__modle="y").clip.modle == "y"
+    assert "`clip` has no `modle` in the config; did you mean `model`?" in capsys.readouterr().err
+    assert apply(load_from="x.pth").load_from == "x.pth"
+    assert apply(clip__model="y").clip.model == "y"
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit, match=r"--cfg-options clip.model.name: "):
+        apply(clip__model__name=1)
