@@ -9,6 +9,8 @@ default_hooks = dict(
         save_best="caption/CIDEr",
         rule="greater",
     ),
+    # Stops before the first iteration if more than 5 % of the captions have no known word.
+    vocabulary=dict(type="pcm_plugin.VocabularyCoverageHook", max_unknown_captions=0.05),
 )
 custom_hooks = [
     dict(type="pcm_plugin.SeedEveryIterationHook"),

@@ -4,8 +4,9 @@
 # (SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.)
 
 vocabulary = dict(min_count=5)
-# The nouns of the captions; prompts as in the paper.
-concepts = dict(min_count=5, max_nouns=500, phrases=False, templates=["A photo of {}"])
+# The nouns of the captions. Prompts as in the released concept files: open_clip's set of seven, by
+# all evidence. The paper names ["A photo of {}"].
+concepts = dict(min_count=5, max_nouns=500, phrases=False, templates=["simple"])
 generate = dict(
     pipeline="stable-diffusion-v1-5/stable-diffusion-v1-5",
     scheduler="DPMSolverMultistepScheduler",

@@ -1,7 +1,8 @@
 """Pairs of (synthetic) image features and captions from a feature store."""
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,21 @@ class SynthCaptionDataset(Dataset):
         """The data sample of an item, without reading features."""
         item = int(self._items[index])
         return self._sample(item, item if self._pairs is None else int(self._pairs.image[item]))
+
+    def iter_captions(self) -> Iterator[str]:
+        """Yield the caption of each training pair, in the order of the store, without features.
+
+        Raises:
+            ValueError: In ``test_mode``, where items have several captions or none.
+        """
+        if self._pairs is None:
+            raise ValueError("iter_captions() needs training pairs, got test_mode=True")
+        captions = np.sort(self._pairs.caption[self._items])
+        owners = self.store.owners(captions).tolist()
+        rows = zip(captions.tolist(), owners, strict=True)
+        for owner, group in itertools.groupby(rows, key=lambda row: row[1]):
+            texts, first = self.store.captions(owner), int(self.store.caption_offsets[owner])
+            yield from (texts[j - first] for j, _ in group)
 
     def _global(self, chosen: np.ndarray, images: np.ndarray) -> Tensor:
         if self._pairs is not None and self._refined is not None:

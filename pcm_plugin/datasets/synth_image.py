@@ -1,7 +1,7 @@
 """Pairs of (synthetic) images and captions, for captioners with a vision encoder of their own."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,10 @@ class SynthImageDataset(Dataset):
             if key in sample:
                 item[key] = sample.get(key)
         return self.pipeline(item)
+
+    def iter_captions(self) -> Iterator[str]:
+        """See :meth:`SynthCaptionDataset.iter_captions`."""
+        return self.captions.iter_captions()
 
     def _open(self, sample: DataSample) -> Image.Image:
         name = sample.image_id

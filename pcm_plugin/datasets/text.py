@@ -4,9 +4,10 @@ import unicodedata
 
 from pcm_plugin.datasets.cleaning import clean_text
 
-# Karpathy's COCO tokens, from which the released vocabularies were counted, write "t-shirt" as
-# "tshirt" and "man's" as "mans": these two signs join what they stand between.
-_JOINING = frozenset("'\u2019\u2018`-\u2010\u2011")
+# Karpathy's COCO tokens, from which the released vocabularies were counted, drop apostrophes
+# ("man's" is `mans`), split at hyphens ("t-shirt" is `t`, `shirt`) and keep two symbols as words.
+_DROPPED = frozenset("'\u2019\u2018`")
+_WORDS = frozenset("&#")
 
 
 class _Signs(dict):
@@ -14,8 +15,11 @@ class _Signs(dict):
 
     def __missing__(self, code: int) -> str | None:
         char = chr(code)
-        if char in _JOINING:
+        mapped: str | None
+        if char in _DROPPED:
             mapped = None
+        elif char in _WORDS:
+            mapped = f" {char} "
         elif unicodedata.category(char)[0] in "PS":
             mapped = " "
         else:
@@ -30,15 +34,16 @@ _SIGNS = _Signs()
 def tokenize(caption: str) -> list[str]:
     """Split a caption into lower-case words without punctuation.
 
-    Apostrophes and hyphens vanish, every other punctuation mark or symbol separates words, as
-    does white space. Letters of any script are kept. The text first goes through
-    :func:`~pcm_plugin.datasets.cleaning.clean_text`.
+    The rules are those of Karpathy's ``tokens``: apostrophes are dropped (``man's`` is ``mans``);
+    ``&`` and ``#`` are words; every other punctuation mark or symbol separates words, hyphens
+    included (``t-shirt`` is ``t``, ``shirt``), as does white space. Letters of any script are kept;
+    the text first goes through :func:`~pcm_plugin.datasets.cleaning.clean_text`.
 
     Args:
         caption: One sentence.
 
     Returns:
-        The words, empty when the caption holds none.
+        The words; empty if the caption has none.
     """
     words = clean_text(caption).lower().translate(_SIGNS).split()
     # Of a joined emoji, whose parts are symbols, the joiner alone would be left.

@@ -17,6 +17,9 @@ STOP = 0
 IGNORED = -1
 """Padding of a target sequence: positions that carry no loss."""
 
+UNKNOWN = "UNK"
+"""Word for all words that are not in a vocabulary; the last word of the released lists."""
+
 
 class Vocabulary:
     """Words and their indices.
@@ -28,7 +31,7 @@ class Vocabulary:
         words: The words in the order of their indices, from index 1 on.
 
     Raises:
-        ValueError: If a word is empty, holds white space or comes twice.
+        ValueError: If a word is empty, contains white space or is repeated.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -36,10 +39,10 @@ class Vocabulary:
         self._index = {word: i for i, word in enumerate(self.words, start=1)}
         for i, word in enumerate(self.words, start=1):
             if word.split() != [word]:
-                raise ValueError(f"word {i} of the vocabulary is {word!r}: give one word an entry")
+                raise ValueError(f"word {i} must be a single word, got {word!r}")
             if self._index[word] != i:
                 raise ValueError(f"word {word!r} has two indices, {i} and {self._index[word]}")
-        self._unknown = self._index.get("UNK")
+        self._unknown = self._index.get(UNKNOWN)
 
     def __len__(self) -> int:
         """Number of indices, the stop token's 0 included."""
@@ -55,15 +58,18 @@ class Vocabulary:
         return hash(tuple(self.words))
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 5) -> "Vocabulary":
+    def build(cls, captions: Iterable[str], min_count: int = 5, unk: bool = False) -> "Vocabulary":
         """Count the words of a corpus and keep the frequent ones.
 
         Args:
             captions: The corpus, read once.
             min_count: How often a word must occur to be kept. Defaults to 5.
+            unk: Whether to append the word ``UNK``, which then stands for every rare word, as in
+                the released lists. Without it, rare words are left out of captions. Defaults to
+                False.
 
         Returns:
-            Words by falling frequency, equal counts in alphabetical order.
+            Words by falling frequency, equal counts in alphabetical order; ``UNK`` is the last.
 
         Raises:
             ValueError: If no word occurs ``min_count`` times.
@@ -77,11 +83,12 @@ class Vocabulary:
                 f"none of {len(counts)} words occurs min_count={min_count} times: "
                 "lower min_count or give more captions"
             )
-        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+        words = sorted(kept, key=lambda word: (-counts[word], word))
+        return cls([*words, UNKNOWN] if unk else words)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> "Vocabulary":
-        """Read a ``vocabulary.txt``: one word a line, from index 1 on.
+        """Read a ``vocabulary.txt``: one word per line, from index 1 on.
 
         Args:
             path: The file, UTF-8.
@@ -91,7 +98,7 @@ class Vocabulary:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If a line is empty, holds several words or repeats one.
+            ValueError: If a line is empty, contains several words or repeats one.
         """
         path = Path(path)
         if not path.is_file():
@@ -106,16 +113,34 @@ class Vocabulary:
             raise ValueError(f"{path}: {error}") from None
 
     def to_file(self, path: str | os.PathLike) -> None:
-        """Write the words, one a line, in UTF-8; an old file is replaced whole or not at all."""
+        """Write the words, one per line, in UTF-8; an existing file is replaced atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, "".join(f"{word}\n" for word in self.words).encode())
 
+    def split(self, caption: str) -> list[str]:
+        """Split a caption into words.
+
+        If every whitespace-separated token of the caption is in the vocabulary, these tokens are
+        the words, so that a sentence from :meth:`decode` (an imported caption with ``&`` or
+        ``UNK``, say) has exactly the indices it was decoded from. Any other caption is tokenized.
+
+        Args:
+            caption: One sentence.
+
+        Returns:
+            The words, known or not.
+        """
+        tokens = caption.split()
+        return tokens if all(token in self._index for token in tokens) else tokenize(caption)
+
     def encode(self, caption: str, max_len: int = 20) -> tuple[Tensor, Tensor]:
-        """Turn a caption into the decoder's input and its target.
+        """Convert a caption to the decoder's input and target, as the released data have them.
 
         Unknown words become ``UNK`` if the vocabulary has that word, and are left out otherwise.
-        A caption of more than ``max_len - 1`` words is cut, so that the target always ends in 0.
+        The target of up to ``max_len - 1`` words ends with the stop token. A longer caption is cut:
+        its first ``max_len`` words fill the target, and no stop token follows, since the sentence
+        does not end there.
 
         Args:
             caption: One sentence.
@@ -123,30 +148,32 @@ class Vocabulary:
 
         Returns:
             ``input_ids`` (T,) int64: 0, the words, then zeros; ``target_ids`` (T,) int64: the
-            words, 0, then -1.
+            words, 0 if there is room for it, then -1.
 
         Raises:
             ValueError: If ``max_len`` is below 1.
         """
         if max_len < 1:
-            raise ValueError(f"max_len={max_len}: give at least 1, the place of the stop token")
-        known = (self._index.get(word, self._unknown) for word in tokenize(caption))
-        ids = [index for index in known if index is not None][: max_len - 1]
-        rest = max_len - 1 - len(ids)
+            raise ValueError(f"max_len must be >= 1, got {max_len}")
+        indices = (self._index.get(word, self._unknown) for word in self.split(caption))
+        ids = [index for index in indices if index is not None][:max_len]
+        padding = max_len - 1 - len(ids)
+        if padding < 0:
+            return torch.tensor([STOP, *ids[:-1]]), torch.tensor(ids)
         return (
-            torch.tensor([STOP, *ids] + [STOP] * rest),
-            torch.tensor([*ids, STOP] + [IGNORED] * rest),
+            torch.tensor([STOP, *ids] + [STOP] * padding),
+            torch.tensor([*ids, STOP] + [IGNORED] * padding),
         )
 
     def encode_batch(self, captions: Sequence[str], max_len: int = 20) -> tuple[Tensor, Tensor]:
-        """Encode several captions, no longer than the longest of them needs.
+        """Encode several captions, cut to the length that the longest of them needs.
 
         Args:
             captions: B sentences.
             max_len: Upper bound of T. Defaults to 20.
 
         Returns:
-            ``input_ids`` and ``target_ids``, both (B, T) int64, as :meth:`encode` gives them.
+            ``input_ids`` and ``target_ids``, both (B, T) int64, as :meth:`encode` returns them.
         """
         inputs, targets = map(
             torch.stack, zip(*(self.encode(c, max_len) for c in captions), strict=True)
@@ -155,7 +182,7 @@ class Vocabulary:
         return inputs[:, :longest], targets[:, :longest]
 
     def decode(self, ids: Iterable[int], with_stop: bool = False) -> str:
-        """Turn indices into a sentence, up to the first 0.
+        """Convert indices to a sentence, up to the first 0.
 
         Args:
             ids: Word indices without the leading BOS.

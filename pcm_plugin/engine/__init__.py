@@ -5,6 +5,7 @@ from .loop import ResumableTrainLoop
 from .noam import NoamLR
 from .precision import BFloat16OptimWrapper
 from .randomness import SeedEveryIterationHook
+from .vocabulary_hook import VocabularyCoverageHook
 
 __all__ = [
     "BFloat16OptimWrapper",
@@ -12,4 +13,5 @@ __all__ = [
     "NoamLR",
     "ResumableTrainLoop",
     "SeedEveryIterationHook",
+    "VocabularyCoverageHook",
 ]

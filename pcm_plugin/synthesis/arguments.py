@@ -50,7 +50,7 @@ def add_caption_arguments(
     )
     parser.add_argument(
         "--split",
-        help="train, val or test, for files that know splits (default: their training split)",
+        help="train, val, test or all, for files with splits (default: their training split)",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="pass over captions that cannot be read"

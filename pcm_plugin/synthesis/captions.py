@@ -19,6 +19,9 @@ from pcm_plugin.synthesis.caption_forms import READERS, Record, recognise
 _SHOWN = 20
 _TRAINING = ("train", "restval")
 
+ALL_SPLITS = "all"
+"""Value of ``split`` for the captions of all splits."""
+
 
 class Caption(NamedTuple):
     """A caption and whose it is.
@@ -106,7 +109,7 @@ class CaptionFile:
         column: What holds the captions in a table or JSONL. Defaults to ``'caption'``.
         split: ``'train'``, ``'val'`` or ``'test'``, for files that know splits: by default such a
             file gives its training split alone (Karpathy's ``restval`` is part of it), and a file
-            that knows none gives all.
+            that knows none gives all. ``'all'`` gives every caption of any file.
         skip_bad: Whether to pass over what cannot be read, instead of an error. Defaults to False.
         max_chars: A longer caption counts as bad. Defaults to 1,000.
 
@@ -192,7 +195,7 @@ class CaptionFile:
                 # What a record says of itself has its place already.
                 known = str(error).startswith(f"{self.path}:")
                 raise error if known else ValueError(f"{self.path}: {error}") from None
-        if self.split is not None and not knows_splits:
+        if self.split not in (None, ALL_SPLITS) and not knows_splits:
             raise ValueError(
                 f"{self.path}: split={self.split!r}, but this {report.form} knows no splits"
             )
@@ -200,7 +203,7 @@ class CaptionFile:
             raise ValueError(f"{self.path}: no caption is of split={self.split!r}")
 
     def _wants(self, record: Record) -> bool:
-        if record.split is None:
+        if record.split is None or self.split == ALL_SPLITS:
             return True
         wanted = self.split or "train"
         return record.split in (_TRAINING if wanted == "train" else (wanted,))

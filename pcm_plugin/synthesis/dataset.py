@@ -23,6 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pcm_plugin.datasets.coverage import VocabularyCoverage
 from pcm_plugin.datasets.durable import write_bytes, write_json
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.shards import Shard, ShardFolder
@@ -157,7 +158,8 @@ def make_corpus(
         clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
         written = write_jsonl(captions, out / "captions.jsonl", limit)
         corpus = CaptionFile(out / "captions.jsonl")
-        vocabulary, words = find_words(corpus, recipe)
+        vocabulary, coverage, words = find_words(corpus, recipe)
+        print(f"vocabulary: {coverage}", flush=True)
         vocabulary.to_file(out / "vocabulary.txt")
         write_bytes(out / "concepts.txt", "".join(f"{word}\n" for word in words).encode())
         templates = prompts(recipe.concepts.templates)
@@ -179,25 +181,37 @@ def _digests(captions: CaptionFile, limit: int | None, first: int) -> tuple[int,
     return count, content.hexdigest()[:16], begins
 
 
-def find_words(captions: Iterable[Caption], recipe: Recipe) -> tuple[Vocabulary, list[str]]:
-    """The captioner's vocabulary and the concepts' words, as a recipe wants them.
+def find_words(
+    captions: Iterable[Caption], recipe: Recipe
+) -> tuple[Vocabulary, VocabularyCoverage, list[str]]:
+    """Return the captioner's vocabulary, its coverage of the corpus, and the concepts' words.
 
     Args:
-        captions: The corpus, read once or twice.
+        captions: The corpus, read two or three times.
         recipe: The settings.
 
     Raises:
-        ValueError: If there are too few; says which setting brings more.
+        ValueError: If there are too few words or concepts, or too many captions have no word of
+            the vocabulary; names the setting to change.
     """
     want, look_for = recipe.vocabulary, recipe.concepts
     try:
         vocabulary = (
-            Vocabulary.build((caption.text for caption in captions), want.min_count)
+            Vocabulary.build((c.text for c in captions), want.min_count, want.unk)
             if want.file is None
             else Vocabulary.from_file(want.file)
         )
     except ValueError as error:
         raise ValueError(f"{error} (--set vocabulary.min_count=1)") from None
+    coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
+    source, fix = f"vocabulary.min_count={want.min_count}", "--set vocabulary.min_count=1"
+    if want.file is not None:
+        source, fix = f"vocabulary.file={want.file}", "Use another vocabulary.file"
+    coverage.check(
+        want.max_unknown_captions,
+        source,
+        f"{fix}, or accept them with --set vocabulary.max_unknown_captions=SHARE",
+    )
     if look_for.words is not None:
         words = read_words(look_for.words)
     else:
@@ -222,7 +236,7 @@ def find_words(captions: Iterable[Caption], recipe: Recipe) -> tuple[Vocabulary,
             f"nearest to an image: lower concepts.min_count ({look_for.min_count}), give a list as "
             f"concepts.words, or --set model.neck.top_concepts={len(words)}"
         )
-    return vocabulary, words
+    return vocabulary, coverage, words
 
 
 def _of_split(path: str, split: str) -> CaptionFile:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from pcm_plugin.datasets.coverage import VocabularyCoverage
 from pcm_plugin.datasets.feature_store import FORMAT as STORE_FORMAT
 from pcm_plugin.datasets.shards import ShardFolder
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
@@ -66,19 +67,22 @@ class Estimate(NamedTuple):
     Attributes:
         words: Size of the vocabulary.
         concepts: Number of concepts.
+        coverage: How much of the captions the vocabulary covers.
         stages: The stages that take long.
         free: Bytes that are free on the disk.
     """
 
     words: int
     concepts: int
+    coverage: VocabularyCoverage
     stages: list[Stage]
     free: int
 
     def __str__(self) -> str:
         """A line a stage, and whether the disk will do."""
         left = sum((stage.total - stage.done) * stage.bytes_each for stage in self.stages)
-        lines = [f"{self.words:,} words, {self.concepts:,} concepts", *map(str, self.stages)]
+        lines = [f"{self.words:,} words, {self.concepts:,} concepts", str(self.coverage)]
+        lines += map(str, self.stages)
         if left > self.free:
             lines.append(f"THE DISK IS TOO SMALL: {_size(left)} to come, {_size(self.free)} free")
         else:
@@ -111,7 +115,7 @@ def estimate(
     """
     ShardFolder.check(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
     count = min(count, limit or count)
-    vocabulary, words = find_words(_First(captions, count), recipe)
+    vocabulary, coverage, words = find_words(_First(captions, count), recipe)
     with steady_threads(device):
         painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
         looking, feature_bytes, clip_dim = _looking(recipe, device, images, texts)
@@ -138,7 +142,7 @@ def estimate(
         # Twice: captions of images, images of captions.
         done = min(2 * pairs, _done(out / "pairs", PAIRS_FORMAT))
         stages.append(Stage("refine", "rows", 2 * pairs, done, matching, _ROW_BYTES))
-    return Estimate(len(vocabulary) - 1, len(words), stages, _free(out))
+    return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free(out))
 
 
 class _First:

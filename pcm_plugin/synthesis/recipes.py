@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from pcm_plugin.datasets.coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.synthesis.concepts import TEMPLATES
 from pcm_plugin.synthesis.extract import ExtractSettings, model_identity
@@ -23,14 +24,20 @@ class VocabularySettings:
 
     Attributes:
         min_count: How often a word must occur in the captions. Defaults to 5.
+        unk: Whether to append the word ``UNK``, which then stands for rare words, as in the
+            released lists. Defaults to False: captions lose their rare words.
         file: A ``vocabulary.txt`` to take as it is, such as a released one.
+        max_unknown_captions: Largest accepted share of captions without a single word of the
+            vocabulary. Defaults to 0.05.
 
     Raises:
         FileNotFoundError: If there is no such file.
     """
 
     min_count: int = 5
+    unk: bool = False
     file: str | None = None
+    max_unknown_captions: float = MAX_UNKNOWN_CAPTIONS
 
     def __post_init__(self) -> None:
         _check_file("vocabulary.file", self.file)
@@ -103,6 +110,7 @@ class Recipe:
             f"{part}.{key}": value
             for part in ("vocabulary", "concepts")
             for key, value in getattr(self, part).__dict__.items()
+            if key != "max_unknown_captions"  # a check, on which no output depends
         }
         for key in ("vocabulary.file", "concepts.stop_list", "concepts.words"):
             if record[key] is not None:

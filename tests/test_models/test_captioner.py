@@ -54,6 +54,25 @@ def make_model(**settings):
     return model
 
 
+@pytest.mark.parametrize("num_words", [9, 10, 11])
+def test_captions_as_long_as_the_limit_train_all_targets(num_words):
+    """With max_len=10, 9 words leave room for the stop token, 10 and more do not."""
+    model, (patch_feats, global_feats) = make_model(), make_feats().values()
+    words = (WORDS * 2)[:num_words]
+    captions = ["a dog", " ".join(words)] * 2
+    encoded, mixed = model.eval().encode(patch_feats, global_feats)
+    logits, targets = model.teach(encoded, mixed, captions)
+    assert logits.shape[:2] == targets.shape == (B, 10)
+    ids = [model.vocabulary.words.index(word) + 1 for word in words]
+    assert targets[1].tolist() == [*ids, 0][:10]
+    samples = [DataSample(gt_caption=c, clip_score=1.0) for c in captions]
+    loss = model(
+        patch_feats=patch_feats, global_feats=global_feats, data_samples=samples, mode="loss"
+    )["loss"]
+    expected = model.loss_module(logits, targets, torch.ones(B))
+    torch.testing.assert_close(loss, expected)
+
+
 def make_feats():
     torch.manual_seed(1)
     return {"patch_feats": torch.randn(B, N, DV), "global_feats": torch.randn(B, DC)}

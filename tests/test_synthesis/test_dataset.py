@@ -231,6 +231,34 @@ def test_words_of_ones_own(inputs, tmp_path):
     assert make(inputs, tmp_path / "other", *args).code == 1, "too few are left"
 
 
+def test_captions_that_lose_all_their_words_are_refused(inputs, tmp_path):
+    (tmp_path / "vocabulary.txt").write_text("hund\nkatze\n")
+    setting = f"vocabulary.file={tmp_path}/vocabulary.txt"
+    for more in ([], ["--dry-run"]):
+        result = make(inputs, tmp_path / "data", "--set", setting, *more, log=tmp_path / "log")
+        assert result.code == 1
+        last = result.output.splitlines()[-1]
+        assert f"{setting}: 25 of 25 captions (100.0 %) have no word that is in the voc" in last
+        assert "'the dog runs next to a dog'" in last
+        assert "--set vocabulary.max_unknown_captions=SHARE" in last
+    accepted = ["--stages", "corpus", "--set", setting, "vocabulary.max_unknown_captions=1.0"]
+    result = make(inputs, tmp_path / "data", *accepted, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert "175 of 175 words (100.0 %) are not in the vocabulary; 25 of 25" in result.output
+    # The limit is a check, on which the data do not depend.
+    accepted[-1] = "vocabulary.max_unknown_captions=0.1"
+    result = make(inputs, tmp_path / "data", *accepted, log=tmp_path / "log")
+    assert "settings" not in result.output
+
+
+def test_rare_words_become_unk(inputs, tmp_path):
+    settings = ["vocabulary.unk=True", "vocabulary.min_count=6", "concepts.min_count=1"]
+    args = ["--stages", "corpus", "--set", *settings]
+    result = make(inputs, tmp_path / "data", *args)
+    assert result.code == 0, result.output
+    assert Vocabulary.from_file(tmp_path / "data/corpus/vocabulary.txt").words[-1] == "UNK"
+
+
 def test_wrong_inputs_are_said_before_the_painting(inputs, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "val.csv").write_text("caption,image\na dog,1.jpg\n")

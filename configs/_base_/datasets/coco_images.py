@@ -84,8 +84,9 @@ _train_store = (
     + "{train_dataloader[dataset][store]}"
 )
 _real_store = "python tools/extract.py {root}/images --captions {captions} --split %s"
+# Prompts as in the released concept files, by all evidence.
 _concepts = (
-    "python tools/build_concepts.py --captions {captions}"
+    "python tools/build_concepts.py --captions {captions} --templates simple"
     " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
 )
 prerequisites = [

@@ -36,8 +36,10 @@ _painted = (
     " --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
     " --out {root}/synthetic && python tools/extract.py {root}/synthetic" + _features
 )
+# Prompts as in the released concept files: open_clip's set of seven, by all evidence. The paper
+# names "A photo of {}".
 _concepts = (
-    "python tools/build_concepts.py --captions {captions}"
+    "python tools/build_concepts.py --captions {captions} --templates simple"
     " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
 )
 _train_store = _painted + "{train_dataloader[dataset][store]}"
@@ -45,7 +47,8 @@ _real_store = "python tools/extract.py {root}/images --captions {captions}{split
 prerequisites = [
     dict(
         key="model.vocabulary",
-        command="python tools/build_vocabulary.py {captions} --out {path}",
+        # As the released lists were made: counted over all splits, UNK for rare words.
+        command="python tools/build_vocabulary.py {captions} --split all --unk --out {path}",
         optional=True,
     ),
     # The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.

@@ -1,0 +1,69 @@
+"""Refuse to train on captions that the captioner's vocabulary does not cover."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from pcm_plugin.datasets.coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
+from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.registry import HOOKS
+
+
+@HOOKS.register_module()
+class VocabularyCoverageHook(Hook):
+    """Count the words of the training captions that the vocabulary does not know.
+
+    The counts are logged before the training starts. If too many captions have no known word, as
+    with the vocabulary of another language, the training stops there. Models without a vocabulary,
+    such as those with a language model, are not checked.
+
+    Args:
+        max_unknown_captions: Largest accepted share of captions without a known word. Defaults to
+            0.05.
+    """
+
+    def __init__(self, max_unknown_captions: float = MAX_UNKNOWN_CAPTIONS) -> None:
+        self.max_unknown_captions = max_unknown_captions
+
+    def before_train(self, runner: Any) -> None:
+        """Read all captions of the training set once.
+
+        Raises:
+            ValueError: If more than ``max_unknown_captions`` of them have no known word.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        vocabulary = getattr(model, "vocabulary", None)
+        if not isinstance(vocabulary, Vocabulary):
+            return
+        for dataset in _leaf_datasets(runner.train_dataloader.dataset):
+            name = type(dataset).__name__
+            if not hasattr(dataset, "iter_captions"):
+                runner.logger.warning(
+                    f"{name} has no iter_captions(): its captions are not compared with the "
+                    "vocabulary"
+                )
+                continue
+            coverage = VocabularyCoverage.measure(vocabulary, dataset.iter_captions())
+            runner.logger.info(f"Training captions: {coverage}")
+            coverage.check(
+                self.max_unknown_captions,
+                f"train_dataloader.dataset ({name})",
+                "Set model.vocabulary to one built from these captions "
+                "(tools/build_vocabulary.py), or accept them with --cfg-options "
+                "default_hooks.vocabulary.max_unknown_captions=SHARE",
+            )
+
+
+def _leaf_datasets(dataset: Any) -> Iterator[Any]:
+    """Unwrap datasets that concatenate or repeat others."""
+    if hasattr(dataset, "iter_captions"):
+        yield dataset
+    elif hasattr(dataset, "datasets"):
+        for part in dataset.datasets:
+            yield from _leaf_datasets(part)
+    elif hasattr(dataset, "dataset"):
+        yield from _leaf_datasets(dataset.dataset)
+    else:
+        yield dataset

@@ -1,0 +1,55 @@
+import logging
+
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, Subset
+
+from pcm_plugin.datasets import SynthCaptionDataset, Vocabulary
+from pcm_plugin.engine import VocabularyCoverageHook
+from tests.builders import build_store
+
+CAPTIONS = [["a dog", "the dog"], ["cats"], ["a dog"], []]
+
+
+class Runner:
+    def __init__(self, dataset, words=("a", "dog")):
+        self.model = torch.nn.Module()
+        if words is not None:
+            self.model.vocabulary = Vocabulary(words)
+        self.train_dataloader = torch.utils.data.DataLoader(dataset)
+        self.logger = logging.getLogger("runner")
+
+
+@pytest.fixture
+def store(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    return tmp_path / "store"
+
+
+def test_captions_of_the_chosen_pairs_are_read(store):
+    dataset = SynthCaptionDataset(store)
+    assert list(dataset.iter_captions()) == ["a dog", "the dog", "cats", "a dog"]
+    few = SynthCaptionDataset(store, max_pairs=2)
+    assert sorted(few.iter_captions()) == sorted(few.sample(i).gt_caption for i in range(2))
+    with pytest.raises(ValueError, match="got test_mode=True"):
+        list(SynthCaptionDataset(store, test_mode=True).iter_captions())
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: ConcatDataset([x, x])])
+def test_a_training_on_captions_without_known_words_is_refused(store, wrap, caplog):
+    caplog.set_level(logging.INFO)
+    runner = Runner(wrap(SynthCaptionDataset(store)))
+    with pytest.raises(ValueError, match=r"1 of 4 captions \(25.0 %\).*'cats'.*default_hooks"):
+        VocabularyCoverageHook().before_train(runner)
+    VocabularyCoverageHook(max_unknown_captions=0.25).before_train(runner)
+    assert "2 of 7 words (28.6 %) are not in the vocabulary; 1 of 4" in caplog.text
+
+
+def test_what_cannot_be_checked_is_left_alone(store, caplog):
+    dataset = Subset(SynthCaptionDataset(store), [0])
+    VocabularyCoverageHook().before_train(Runner(dataset, words=None))
+    assert not caplog.text
+    VocabularyCoverageHook().before_train(Runner([{"x": 1}]))
+    assert "list has no iter_captions()" in caplog.text
+    with pytest.raises(ValueError, match="1 of 4 captions"):
+        VocabularyCoverageHook().before_train(Runner(dataset))
