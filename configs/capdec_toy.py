@@ -6,8 +6,9 @@ _base_ = "./pcm_toy.py"
 
 model = dict(
     neck=dict(_delete_=True, type="pcm_plugin.GlobalPrefix", clip_dim=128, embed_dims=128),
-    # A caption and itself always agree: there is nothing to weight.
-    loss=dict(use_clip_weight=False),
+    # Plain cross entropy, as in CapDec's released code. A caption always agrees with itself: there
+    # is nothing to weight.
+    loss=dict(use_clip_weight=False, gamma_type="none", label_smoothing=0.0),
 )
 train_dataloader = dict(dataset=dict(features="caption"))
 # The neck takes no patches.

@@ -9,5 +9,7 @@ model = dict(
     neck=dict(
         noise_var=0.0,
         memory="data/flickr30k/vit_b32/train_store",
-    )
+    ),
+    # As in DeCap's released code.
+    loss=dict(label_smoothing=0.1),
 )

@@ -10,5 +10,7 @@ model = dict(
         memory="data/toy/town/train_store",
         # That of this CLIP, as 0.01 is of OpenAI's: one over its logit scale, 34.6.
         memory_temperature=0.03,
-    )
+    ),
+    # As in DeCap's released code.
+    loss=dict(label_smoothing=0.1),
 )

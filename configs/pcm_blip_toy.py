@@ -4,6 +4,7 @@
 # configuration but for sizes, paths, schedule, and what belongs to the toy world's CLIP.
 # Without the mix-up and the weights, as a baseline:
 #   --cfg-options model.vision_encoder.mix=none model.loss.use_clip_weight=False
+#       model.loss.gamma_type=none
 _base_ = "./pcm_blip_coco.py"
 
 root = "data/toy/town"

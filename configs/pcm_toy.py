@@ -3,9 +3,11 @@
 # PCM-Net in the toy world, as `make demo` trains it: COCO's configuration but for sizes, paths,
 # schedule, and what goes by its CLIP and by the size of its things. Arms of docs/results.md:
 #   base            --cfg-options model.neck.mix=none model.loss.use_clip_weight=False
-#   + mix-up        --cfg-options model.loss.use_clip_weight=False
+#                       model.loss.gamma_type=none
+#   + mix-up        --cfg-options model.loss.use_clip_weight=False model.loss.gamma_type=none
 #   + CLIP weights  --cfg-options model.neck.mix=none
 #   text-only       configs/capdec_toy.py
+# The released unweighted loss has no (1 - p)^2 factor: hence gamma_type=none.
 _base_ = [
     "./_base_/models/pcm_vitb32.py",
     "./_base_/datasets/toy.py",

@@ -19,8 +19,10 @@ model = dict(
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
     decoder=dict(num_layers=4, num_heads=4),
-    # Refinement has drawn each image to its caption: there is little left to weight.
-    loss=dict(use_clip_weight=False),
+    # No source gives SynTIC's loss. Ours is PCM-Net's released unweighted loss: label smoothing 0.1
+    # and no (1 - p)^2 factor. Refinement has moved each image to its caption: there is little left
+    # to weight.
+    loss=dict(use_clip_weight=False, gamma_type="none"),
 )
 
 _global = dict(dataset=dict(features="global"))

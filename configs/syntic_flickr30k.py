@@ -2,8 +2,8 @@
 #
 # SynTIC (AAAI 2024, arXiv 2312.08865) on Flickr30k, CLIP ViT-B/32: a reconstruction, since no
 # code, loss or settings are public. The paper's own: 56.6 CIDEr. What is ours is said in SynTIC,
-# ObjectPrefix and refine_by_contrast; the schedule and the loss are PCM-Net's, without its CLIP
-# weights.
+# ObjectPrefix and refine_by_contrast; the schedule is PCM-Net's, the loss its unweighted
+# one.
 _base_ = "./pcm_flickr30k.py"
 
 model = dict(
@@ -18,8 +18,10 @@ model = dict(
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
     decoder=dict(num_layers=4, num_heads=4),
-    # Refinement has drawn each image to its caption: there is little left to weight.
-    loss=dict(use_clip_weight=False),
+    # No source gives SynTIC's loss. Ours is PCM-Net's released unweighted loss: label smoothing 0.1
+    # and no (1 - p)^2 factor. Refinement has moved each image to its caption: there is little left
+    # to weight.
+    loss=dict(use_clip_weight=False, gamma_type="none"),
 )
 
 train_dataloader = dict(

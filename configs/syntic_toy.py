@@ -2,7 +2,7 @@
 #
 # SynTIC (AAAI 2024, arXiv 2312.08865) in the toy world: a reconstruction, since no code, loss or
 # settings are public. What is ours is said in SynTIC, ObjectPrefix and refine_by_contrast; the
-# schedule and the loss are PCM-Net's, without its CLIP weights. The synthetic features as they are:
+# schedule is PCM-Net's, the loss its unweighted one. The synthetic features as they are:
 #   --cfg-options train_dataloader.dataset.refined=None
 _base_ = "./pcm_toy.py"
 
@@ -21,8 +21,10 @@ model = dict(
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
     decoder=dict(num_layers=4, num_heads=4),
-    # Refinement has drawn each image to its caption: there is little left to weight.
-    loss=dict(use_clip_weight=False),
+    # No source gives SynTIC's loss. Ours is PCM-Net's released unweighted loss: label smoothing 0.1
+    # and no (1 - p)^2 factor. Refinement has moved each image to its caption: there is little left
+    # to weight.
+    loss=dict(use_clip_weight=False, gamma_type="none"),
 )
 
 train_dataloader = dict(

@@ -76,7 +76,9 @@ DOMAINS = {
 }
 """NoCaps."""
 
-NO_MIX, NO_WEIGHT = "model.neck.mix=none", "model.loss.use_clip_weight=False"
+NO_MIX = "model.neck.mix=none"
+# The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
+NO_WEIGHT = ("model.loss.use_clip_weight=False", "model.loss.gamma_type=none")
 PAPER_LOSS = "model.loss.gamma_type=none"
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 # The values are ours, around the config's own: no list of the paper's is known here.
@@ -89,14 +91,14 @@ def _random(share: float) -> tuple[str, str]:
 
 
 TRAININGS = {
-    "pcm_coco_vitl14_base": Training("pcm_coco_vitl14", (NO_MIX, NO_WEIGHT)),
-    "pcm_coco_vitl14_no_weight": Training("pcm_coco_vitl14", (NO_WEIGHT,)),
+    "pcm_coco_vitl14_base": Training("pcm_coco_vitl14", (NO_MIX, *NO_WEIGHT)),
+    "pcm_coco_vitl14_no_weight": Training("pcm_coco_vitl14", NO_WEIGHT),
     "pcm_coco_vitl14_no_mix": Training("pcm_coco_vitl14", (NO_MIX,)),
     # About as many patches as five pairs have at most, of 64 and of the toy world's 49 by two.
     "pcm_coco_vitl14_random_mix": Training("pcm_coco_vitl14", _random(0.08)),
     "pcm_coco_vitl14_paper_loss": Training("pcm_coco_vitl14", (PAPER_LOSS,)),
-    "pcm_toy_base": Training("pcm_toy", (NO_MIX, NO_WEIGHT)),
-    "pcm_toy_no_weight": Training("pcm_toy", (NO_WEIGHT,)),
+    "pcm_toy_base": Training("pcm_toy", (NO_MIX, *NO_WEIGHT)),
+    "pcm_toy_no_weight": Training("pcm_toy", NO_WEIGHT),
     "pcm_toy_no_mix": Training("pcm_toy", (NO_MIX,)),
     "pcm_toy_random_mix": Training("pcm_toy", _random(0.04)),
     "pcm_toy_paper_loss": Training("pcm_toy", (PAPER_LOSS,)),
@@ -346,8 +348,9 @@ TABLES = {
         "What each part does, COCO, ViT-L/14",
         FIVE,
         ABLATION,
-        "All but the last row have the released loss. The share of the random mix is ours: about "
-        "five of 64 patches.",
+        "Rows with CLIP weights have the released loss and its (1 - p)^2 factor, except the last; "
+        "rows without have the released LabelSmoothing, which has no such factor. The share of the "
+        "random mix is ours: about five of 64 patches.",
     ),
     "data-efficiency": Table(
         "Share of the training pairs, COCO, ViT-B/32",

@@ -129,6 +129,13 @@ def test_hyper_parameters_are_the_released_ones(name):
     assert all(file.startswith(f"data/{dataset}/") for file in files)
     tower = "vit_l14" if column else "vit_b32"
     assert sum(tower in file for file in files) == len(files) - 1
+    # Vocabulary and concepts are built as the released ones were.
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(cfg, ["train", "val"])
+    commands = dict(pairs_of(str(caught.value)))
+    assert "--split all --unk" in commands[cfg.model.vocabulary]
+    assert "--templates simple" in commands[cfg.model.neck.concepts]
+    assert "--split all" not in commands[cfg.train_dataloader.dataset.store]
 
 
 CROSS = ["pcm_coco2flickr30k", "pcm_flickr30k2coco"]

@@ -7,7 +7,9 @@ from pathlib import Path
 from demo import CLIP, CONFIGS, DATA
 from mmengine.config import Config
 
-NO_MIX, NO_WEIGHT = "model.neck.mix=none", "model.loss.use_clip_weight=False"
+NO_MIX = "model.neck.mix=none"
+# The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
+NO_WEIGHT = ("model.loss.use_clip_weight=False", "model.loss.gamma_type=none")
 PAIRS = "train_dataloader.dataset.pairs"
 REAL_STORE = DATA / "town" / "real_store"
 BLIP_CLIP = f"model.vision_encoder.clip.model_name={CLIP}"
@@ -66,19 +68,19 @@ ARMS = {
     "prefix_text": Arm("prefix captioner (GPT-2 kind), text-only", config="prefix_text_toy"),
     "prefix": Arm("prefix captioner, synthetic images' features", config="prefix_toy"),
     "prefix_patches": Arm(
-        "prefix captioner, synthetic images' patches too", (NO_MIX, NO_WEIGHT), "prefix_pcm_toy"
+        "prefix captioner, synthetic images' patches too", (NO_MIX, *NO_WEIGHT), "prefix_pcm_toy"
     ),
     "prefix_pcm": Arm("prefix captioner with PCM and CLIP weights", config="prefix_pcm_toy"),
     "blip": Arm(
         "BLIP, tiny, from scratch, on synthetic images",
-        ("model.vision_encoder.mix=none", NO_WEIGHT, BLIP_CLIP),
+        ("model.vision_encoder.mix=none", *NO_WEIGHT, BLIP_CLIP),
         "pcm_blip_toy",
     ),
     "blip_pcm": Arm("BLIP with PCM and CLIP weights", (BLIP_CLIP,), "pcm_blip_toy"),
-    "base": Arm("base: synthetic pairs, no mix-up, no weights", (NO_MIX, NO_WEIGHT)),
+    "base": Arm("base: synthetic pairs, no mix-up, no weights", (NO_MIX, *NO_WEIGHT)),
     "mix": Arm(
         "base + mix-up",
-        (NO_WEIGHT,),
+        NO_WEIGHT,
         probes={
             NO_TEXTS: Probe(
                 "base + mix-up, its texts left out at inference", ("model.neck.append_texts=False",)
@@ -90,10 +92,10 @@ ARMS = {
         "base + both (PCM-Net)", probes={RERANK: Probe("PCM-Net + re-ranking by CLIP", _RERANKED)}
     ),
     "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.top_patches=5",)),
-    "sync": Arm("base, pairs refined by SynC", (NO_MIX, NO_WEIGHT, _refined("sync"))),
+    "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined("sync"))),
     "filter": Arm(
         "base, the worst tenth of the pairs by CLIP score left out",
-        (NO_MIX, NO_WEIGHT, _refined("filter")),
+        (NO_MIX, *NO_WEIGHT, _refined("filter")),
     ),
     "both_sync": Arm(
         "PCM-Net, pairs refined by SynC",
@@ -102,7 +104,7 @@ ARMS = {
     ),
     "oracle": Arm(
         "oracle: the base on real pairs",
-        (NO_MIX, NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),
+        (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),
     ),
 }
 TABLES: dict[str, Sequence[str]] = {

@@ -1,5 +1,7 @@
 # PCM-Net with the released hyper-parameters for CLIP ViT-B/32.
-# The paper's loss has no confidence factor: loss=dict(gamma_type='none').
+# The paper's loss has no confidence factor: loss=dict(gamma_type='none'). Nor has the released
+# loss without CLIP weights (LabelSmoothing):
+# loss=dict(use_clip_weight=False, gamma_type='none').
 
 # The CLIP that makes features and concepts, as the commands under `prerequisites` name it.
 clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)

@@ -20,7 +20,8 @@ model = dict(
     top_concepts=3,
     concept_threshold=0.2,
     temperature=0.01,
-    # Plain cross entropy; only the captioner with the mix-up weights its pairs.
+    # Plain cross entropy, as in ViECap's released code; only the captioner with the mix-up weights
+    # its pairs.
     loss=dict(
         type="pcm_plugin.CLIPWeightedCELoss",
         label_smoothing=0.0,
