@@ -1,5 +1,8 @@
 """Captions for one's own images."""
 
+import errno
+import itertools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -16,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.datasets.images import as_rgb, read_image
+from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
+from pcm_plugin.datasets.images import read_image, to_rgb
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import forget_clip_head
 from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
@@ -24,10 +28,16 @@ from pcm_plugin.models.captioners.base import check_kind
 from pcm_plugin.models.captioners.search import Search
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from pcm_plugin.synthesis.sources import all_images
 from pcm_plugin.visualization import SheetEntry, contact_sheet, sample_concepts
 
 _SHOWN = (640, 640)
+# The file itself is at fault (missing, no permission, bad name), not the disk.
+_FILE_ERRNOS = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, None),
+)
+
+logger = logging.getLogger(__name__)
 
 
 class _Input(NamedTuple):
@@ -133,8 +143,9 @@ class CaptionInferencer(BaseInferencer):
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
         search = self.model.search._replace(**searching).check()
-        with tqdm(total=_count(inputs), desc="images", disable=not self.show_progress) as bar:
-            for opened in self.preprocess(inputs, batch_size, **reading):
+        items, total = _expand(inputs)
+        with tqdm(total=total, desc="images", disable=not self.show_progress) as bar:
+            for opened in self.preprocess(items, batch_size, **reading):
                 images = [entry.image for entry in opened if isinstance(entry, _Input)]
                 samples = iter(self.forward(images, search=search))
                 for entry in opened:
@@ -160,7 +171,7 @@ class CaptionInferencer(BaseInferencer):
             For each image of a batch a pair of name and RGB image, or a dict of ``image`` and
             ``error``.
         """
-        items = enumerate(_expand(inputs))
+        items = enumerate(_expand(inputs)[0])
         while batch := list(islice(items, batch_size)):
             yield [_open(i, item, skip_broken) for i, item in batch]
 
@@ -218,7 +229,7 @@ class CaptionInferencer(BaseInferencer):
     ) -> SheetEntry:
         """What a contact sheet shows of an image, which is made smaller."""
         concepts, patches = sample_concepts(sample, self._words)
-        title = Path(str(sample.get("img_path", ""))).name
+        title = printable(Path(str(sample.get("img_path", ""))).name)
         image = image.copy()
         image.thumbnail(_SHOWN)
         return SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
@@ -312,57 +323,61 @@ def build_with_clip(cfg: Config) -> PCMNet:
     return MODELS.build(settings)
 
 
-def _count(inputs: Any) -> int | None:
+def _expand(inputs: Any) -> tuple[Iterator[Any], int | None]:
+    """Return single inputs of any that may hold several, and their number if it is known."""
     if isinstance(inputs, str | os.PathLike):
-        return len(all_images(Path(inputs))) if Path(inputs).is_dir() else 1
-    if isinstance(inputs, np.ndarray | Image.Image | Tensor):
-        return 1
-    try:
-        return sum(_count(item) or 0 for item in inputs) if len(inputs) else 0
-    except TypeError:  # a generator: nobody knows
-        return None
+        files = _list_folder(Path(inputs)) if Path(inputs).is_dir() else [inputs]
+        return iter(files), len(files)
+    if isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
+        return iter([inputs]), 1
+    if not isinstance(inputs, Sequence):  # such as a generator, which is read as it is needed
+        return (item for part in inputs for item in _expand(part)[0]), None
+    parts = [_expand(part) for part in inputs]
+    counts = [count for _, count in parts]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    return itertools.chain.from_iterable(items for items, _ in parts), total
 
 
-def _expand(inputs: Any) -> Iterator[Any]:
-    """Single inputs of any that may hold several."""
-    if isinstance(inputs, str | os.PathLike):
-        path = Path(inputs)
-        if not path.is_dir():
-            yield inputs
-            return
-        found = all_images(path)
-        if not found:
-            raise FileNotFoundError(f"{path} holds no images")
-        yield from (path / image.file_name for image in found)
-    elif isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
-        yield inputs
-    else:
-        for item in inputs:
-            yield from _expand(item)
+def _list_folder(folder: Path) -> list[Path]:
+    listing = list_images(folder)
+    if listing.skipped:
+        logger.warning("%s: %s", folder, listing.describe_skipped())
+    if not listing.files:
+        raise FileNotFoundError(f"{folder} contains no images")
+    return [folder / name for name in listing.files]
 
 
 def _open(number: int, item: Any, skip_broken: bool = False) -> _Input | dict[str, str]:
     is_file = isinstance(item, str | os.PathLike)
-    name = str(item) if is_file else str(number)
+    name = printable(str(item)) if is_file and not is_utf8(str(item)) else str(item)
+    name = name if is_file else str(number)
     try:
-        if is_file and "://" in name:
-            raise ValueError(f"{name} is a URL: get the file first, nothing is downloaded here")
-        if is_file:
-            return _Input(name, read_image(item))
-        if isinstance(item, Image.Image):
-            return _Input(name, as_rgb(item))
-        if not isinstance(item, np.ndarray):
-            raise TypeError(
-                f"input {number} is a {type(item).__name__}: give files, folders, uint8 arrays or "
-                "PIL images"
-            )
-        if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
-            raise ValueError(
-                f"input {number} is an array {item.shape} of {item.dtype}: give (H, W, 3) or "
-                "(H, W) of uint8, RGB"
-            )
-        return _Input(name, Image.fromarray(item).convert("RGB"))
+        return _Input(name, _load(number, item))
     except (OSError, ValueError) as error:
-        if not skip_broken:
+        # A disk that fails must not make every image a broken one.
+        if not skip_broken or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
             raise
         return {"image": name, "error": str(error)}
+
+
+def _load(number: int, item: Any) -> Image.Image:
+    if isinstance(item, str | os.PathLike):
+        name = str(item)
+        if "://" in name:
+            raise ValueError(f"{name} is a URL: download the file first")
+        if not is_utf8(name):
+            raise ValueError(f"{printable(name)} is not a valid UTF-8 file name: rename the file")
+        return read_image(item)
+    if isinstance(item, Image.Image):
+        return to_rgb(item)
+    if not isinstance(item, np.ndarray):
+        raise TypeError(
+            f"input {number} must be a file, a folder, a uint8 array or a PIL image, got "
+            f"{type(item).__name__}"
+        )
+    if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"input {number} must be an RGB or gray array (H, W, 3) or (H, W) of uint8, got "
+            f"{item.shape} of {item.dtype}"
+        )
+    return to_rgb(Image.fromarray(item))

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import itertools
 import logging
 import os
@@ -174,22 +173,21 @@ def write_head(folder: ShardFolder, clip: OpenCLIPBackbone) -> str | None:
 def _load(
     clip: OpenCLIPBackbone, skip_missing: bool, image: CaptionedImage
 ) -> tuple[CaptionedImage, Tensor | str]:
-    """Pixels, or why there are none. A disk that fails is no broken image, and stops the work."""
+    """Return the preprocessed image, or the reason it cannot be decoded. I/O errors propagate."""
     try:
         data = image.data()
     except FileNotFoundError as error:
         if not skip_missing:
             raise FileNotFoundError(
-                f"no image {error.filename}: bring it, or leave out all that are missing with "
+                f"no image at {error.filename}; to leave out all images that are missing, pass "
                 "--skip-missing"
             ) from None
         return image, "missing"
     try:
-        return image, clip.preprocess(read_image(io.BytesIO(data)))
+        pixels = read_image(data)
     except ValueError as error:
         return image, str(error)
-    except Exception as error:  # decoders of broken files raise whatever they meet
-        return image, f"{type(error).__name__}: {error}"
+    return image, clip.preprocess(pixels)
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 import tarfile
 from collections.abc import Iterator
@@ -10,17 +11,19 @@ from typing import Any, NamedTuple, Protocol
 
 from pcm_plugin.datasets.coco import CocoImage, read_coco_images
 from pcm_plugin.datasets.durable import fingerprint, sha256
+from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
 from pcm_plugin.synthesis.caption_forms import COCO
 from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 
 LOOKED_FOR = 20
 """Files of which one must be there before any work starts."""
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
 
 
 class CaptionedImage(NamedTuple):
@@ -139,6 +142,15 @@ class ImageFolder:
     ) -> None:
         if shard_size < 1:
             raise ValueError(f"shard_size={shard_size}: give at least 1")
+        undecodable = [i.file_name for i in images if not is_utf8(i.file_name)]
+        if undecodable:
+            images = [image for image in images if is_utf8(image.file_name)]
+            shown = ", ".join(map(printable, undecodable[:LOOKED_FOR]))
+            logger.warning(
+                "left out %d files with names that are not valid UTF-8 (rename them): %s",
+                len(undecodable),
+                shown,
+            )
         if not images:
             raise ValueError(f"no images for {path}")
         first = [path / image.file_name for image in images[:LOOKED_FOR]]
@@ -190,10 +202,14 @@ def captioned_images(captions: CaptionFile) -> list[CocoImage]:
 
 
 def all_images(path: Path) -> list[CocoImage]:
-    """All image files below a folder, without captions; the path of each is its id."""
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
-    names = [p.relative_to(path).as_posix() for p in files]
-    return [CocoImage(name.rpartition(".")[0], name, []) for name in names]
+    """All image files below a folder, without captions; the path of each is its id.
+
+    What is skipped is logged, see :func:`pcm_plugin.datasets.image_folder.list_images`.
+    """
+    listing = list_images(path)
+    if listing.skipped and Rank.from_environment().index == 0:
+        logger.warning("%s: %s", path, listing.describe_skipped())
+    return [CocoImage(name.rpartition(".")[0], name, []) for name in listing.files]
 
 
 def released_images(

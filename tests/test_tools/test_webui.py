@@ -150,7 +150,7 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, picture, tmp_path):
     broken.write_text("no image")
     upload(page, broken)
     [message] = until(lambda: texts(page, ".toast-body"))
-    assert "broken.png gets no caption: it is no image" in message
+    assert "broken.png gets no caption: it is not an image" in message
     assert texts(page, "#caption p:not(.hint)") == []
     assert texts(page, "#beam td") == []
     upload(page, picture)
