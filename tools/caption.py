@@ -14,22 +14,28 @@ id keep the suffix.
 """
 
 import argparse
+import io
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from pcm_plugin.apis import CaptionInferencer
-from pcm_plugin.datasets.durable import write_bytes, write_json
+from pcm_plugin.apis.journal import Journal
+from pcm_plugin.datasets.durable import fingerprint, write_bytes, write_json_list
+from pcm_plugin.datasets.image_folder import list_images, printable
 from pcm_plugin.datasets.image_ids import results_ids
+from pcm_plugin.datasets.images import read_image
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.sources import all_images
-from pcm_plugin.visualization import captions_page, contact_sheet, save_sheet
+from pcm_plugin.visualization import SheetEntry, captions_page, contact_sheet, save_sheet
 
 BATCH = 32
 MOST_DRAWN = 200
+SHOWN = (640, 640)
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,22 +84,19 @@ def search_of(args: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value is not None}
 
 
-def list_images(inputs: list[str]) -> dict[str, int | str]:
+def find_images(inputs: list[str]) -> dict[str, int | str]:
     """Return the image files of the command line, each once, with their ids in a results file.
 
     Raises:
-        FileNotFoundError: If an input does not exist, or a folder holds no images.
+        FileNotFoundError: If an input does not exist, or a folder contains no images.
     """
-    absent = [name for name in inputs if not Path(name).exists()]
+    absent = [printable(name) for name in inputs if not Path(name).exists()]
     if absent:
         raise FileNotFoundError(f"no such file or folder: {', '.join(absent)}")
     names: dict[str, str] = {}
     seen: set[str] = set()
     for given in map(Path, inputs):
-        inside = [image.file_name for image in all_images(given)] if given.is_dir() else [""]
-        if not inside:
-            raise FileNotFoundError(f"{given} holds no images")
-        for name in inside:
+        for name in list_folder(given) if given.is_dir() else [""]:
             path = str(given / name)
             if os.path.abspath(path) not in seen:
                 seen.add(os.path.abspath(path))
@@ -101,47 +104,140 @@ def list_images(inputs: list[str]) -> dict[str, int | str]:
     return dict(zip(names, results_ids([*names.values()], [*names]), strict=True))
 
 
-def write(args: argparse.Namespace, rows: list, entries: list, grid: tuple[int, int]) -> None:
-    """Write the files that the command line asks for."""
-    if args.out and rows:
-        write_json(Path(args.out), rows)
-    if args.sheet and entries:
+def list_folder(folder: Path) -> list[str]:
+    """Return the images of a folder, and print what else it contains."""
+    listing = list_images(folder)
+    if listing.skipped:
+        print(f"{printable(str(folder))}: {listing.describe_skipped()}", file=sys.stderr)
+    # Names that are not valid UTF-8 are reported like images that cannot be read.
+    found = listing.files + listing.undecodable
+    if not found:
+        raise FileNotFoundError(f"{printable(str(folder))} contains no images")
+    return found
+
+
+def caption(
+    args: argparse.Namespace, inferencer: CaptionInferencer, paths: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Caption images, print their captions and yield a row for each, in order."""
+    results = inferencer.stream(paths, args.batch_size, skip_broken=True, **search_of(args))
+    for image, sample in results:
+        if image is None:
+            tqdm.write(f"left out: {sample['error']}", sys.stderr)
+            yield sample
+        else:
+            row = inferencer.describe(sample)
+            tqdm.write(f"{printable(row['image'])}\t{row['caption']}")
+            yield row
+
+
+def caption_to_file(
+    args: argparse.Namespace, inferencer: CaptionInferencer, ids: dict[str, int | str]
+) -> int:
+    """Caption images into ``--out``, and draw them.
+
+    Returns:
+        How many images could not be read.
+    """
+    paths, out = list(ids), Path(args.out)
+    settings = {
+        "model": inferencer.identity(),
+        "search": inferencer.model.search._replace(**search_of(args))._asdict(),
+        "batch_size": args.batch_size,
+        "device": next(inferencer.model.parameters()).device.type,
+        "images": len(paths),
+        "file names": fingerprint([printable(path) for path in paths]),
+    }
+    with Journal(out, settings, args.batch_size) as journal:
+        if journal.count:
+            print(f"{journal.count:,} images are captioned already", file=sys.stderr)
+        rows = caption(args, inferencer, paths[journal.count :])
+        try:
+            while batch := list(islice(rows, args.batch_size)):
+                journal.append(batch)
+        except BaseException:
+            if journal.count:
+                done = f"{journal.count:,} of {len(paths):,} images are captioned"
+                message = f"{done} and kept in {journal.path}: run the command again to continue"
+                print(message, file=sys.stderr)
+            else:
+                journal.remove()
+            raise
+        pairs = zip(ids.values(), journal.rows(), strict=True)
+        write_json_list(out, ({"image_id": i, **row} for i, row in pairs if "error" not in row))
+        broken = draw(args, inferencer, journal.rows())
+        journal.remove()
+    return broken
+
+
+def draw(
+    args: argparse.Namespace, inferencer: CaptionInferencer, rows: Iterable[dict[str, Any]]
+) -> int:
+    """Draw the first images with their captions into ``--sheet`` and ``--html``.
+
+    Returns:
+        How many of the rows are of images that could not be read.
+    """
+    shown: list[dict[str, Any]] = []
+    count = broken = 0
+    try:
+        for row in rows:
+            count += 1
+            if "error" in row:
+                broken += 1
+            elif (args.sheet or args.html) and len(shown) < MOST_DRAWN:
+                shown.append(row)
+    finally:  # what was captioned before an interruption is drawn
+        if shown:
+            write_drawings(args, inferencer.grid, [entry_of(row) for row in shown])
+        if len(shown) == MOST_DRAWN < count - broken:
+            print(f"sheet and page show the first {MOST_DRAWN} of {count - broken:,} images")
+    return broken
+
+
+def entry_of(row: dict[str, Any]) -> SheetEntry:
+    """Return what a contact sheet shows of a row of the results."""
+    image = read_image(row["image"])
+    image.thumbnail(SHOWN)
+    concepts = [(c["concept"], c["probability"]) for c in row["concepts"]]
+    patches = [(p["patch"], p["concept"]) for p in row["patches"]]
+    title = printable(Path(row["image"]).name)
+    return SheetEntry(image, row["caption"], (), concepts, patches, title)
+
+
+def write_drawings(
+    args: argparse.Namespace, grid: tuple[int, int], entries: list[SheetEntry]
+) -> None:
+    """Write the sheet and the page."""
+    if args.sheet:
         save_sheet(contact_sheet(entries, grid), args.sheet)
-    if args.html and entries:
+    if args.html:
         page = captions_page(entries, grid, f"Captions by {Path(args.weights).name}")
         write_bytes(Path(args.html), page.encode())
-    if len(entries) == MOST_DRAWN < len(rows):
-        print(f"sheet and page show the first {MOST_DRAWN} of {len(rows):,} images")
 
 
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    rows: list[dict[str, Any]] = []
-    entries = []
-    broken = 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without Unicode must not cost the results.
+        sys.stdout.reconfigure(errors="backslashreplace")
     with plain_errors():
-        ids = list_images(args.images)
+        if args.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+        ids = find_images(args.images)
         inferencer = CaptionInferencer(
             args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
         )
-        found = inferencer.stream(list(ids), args.batch_size, skip_broken=True, **search_of(args))
         try:
-            for image, sample in found:
-                if image is None:
-                    broken += 1
-                    tqdm.write(f"left out: {sample['error']}", sys.stderr)
-                    continue
-                row = inferencer.describe(sample)
-                rows.append({"image_id": ids[row["image"]], **row})
-                tqdm.write(f"{rows[-1]['image']}\t{rows[-1]['caption']}")
-                if (args.sheet or args.html) and len(entries) < MOST_DRAWN:
-                    entries.append(inferencer.sheet_entry(image, sample))
-        finally:
-            # What was captioned before an interruption is not lost.
-            write(args, rows, entries, inferencer.grid)
+            if args.out:
+                broken = caption_to_file(args, inferencer, ids)
+            else:
+                broken = draw(args, inferencer, caption(args, inferencer, list(ids)))
+        except KeyboardInterrupt:
+            sys.exit(130)
     if broken:
-        sys.exit(f"{broken} of {len(ids)} images could not be read")
+        sys.exit(f"{broken:,} of {len(ids):,} images could not be read")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Captions for one's own images."""
 
 import errno
+import hashlib
 import itertools
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +28,10 @@ from pcm_plugin.engine.inputs import forget_clip_head
 from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
 from pcm_plugin.models.captioners.base import check_kind
 from pcm_plugin.models.captioners.search import Search
+from pcm_plugin.models.captioners.weights_file import BROUGHT
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
+from pcm_plugin.synthesis.extract import model_identity
 from pcm_plugin.visualization import SheetEntry, contact_sheet, sample_concepts
 
 _SHOWN = (640, 640)
@@ -233,6 +237,23 @@ class CaptionInferencer(BaseInferencer):
         image = image.copy()
         image.thumbnail(_SHOWN)
         return SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
+
+    def identity(self) -> str:
+        """Return a short hash of weights, vocabulary, concepts and CLIP, as a name of the model."""
+        digest = hashlib.sha256(str(self.model).encode())
+        tensors = dict(self.model.state_dict())
+        for key in BROUGHT:
+            if getattr(self.model.neck, key, None) is not None:
+                tensors[key] = getattr(self.model.neck, key)
+        for key, value in sorted(tensors.items()):
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(memoryview(raw.numpy()))
+        words = getattr(getattr(self.model, "vocabulary", None), "words", [])
+        clip = self.backbone.model_name, self.backbone.pool
+        names = [list(words), list(self._words), model_identity(clip[0]), clip[1]]
+        digest.update(json.dumps(names).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def grid(self) -> tuple[int, int]:

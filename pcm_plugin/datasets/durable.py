@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -105,6 +105,19 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys and a final newline, so that equal values are equal bytes."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_bytes(path, text.encode())
+
+
+def write_json_list(path: Path, values: Iterable[Any]) -> None:
+    """Write what :func:`write_json` writes of a list, one value at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        separator = "["
+        for value in values:
+            text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+            indented = text.replace("\n", "\n ")  # a JSON string contains no line break
+            file.write(f"{separator}\n {indented}".encode())
+            separator = ","
+        file.write(b"[]\n" if separator == "[" else b"\n]\n")
 
 
 def sha256(path: Path) -> str:

@@ -88,7 +88,8 @@ class ImageFolderListing:
             for reason, entry in sorted(self.skipped.items())
         ]
         total = sum(entry.count for entry in self.skipped.values())
-        return f"skipped {total:,} entries: {'; '.join(parts)}" if parts else ""
+        what = "entry" if total == 1 else "entries"
+        return f"skipped {total:,} {what}: {'; '.join(parts)}" if parts else ""
 
 
 def list_images(folder: str | os.PathLike) -> ImageFolderListing:

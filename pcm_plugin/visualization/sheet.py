@@ -1,5 +1,6 @@
 """Contact sheets: what a captioner said of images, what PCM found in them and where it mixed."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.ImageFont import FreeTypeFont
 from torch import Tensor
 
+from pcm_plugin.datasets.durable import write_bytes
 from pcm_plugin.structures import DataSample
 
 _PAPER, _CARD, _LINE = "#eceef1", "#ffffff", "#d5d9df"
@@ -171,9 +173,10 @@ def sample_concepts(
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:
-    """Write a sheet as PNG; its folder is made."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
+    """Write a sheet as PNG; its folder is created."""
+    encoded = io.BytesIO()
+    sheet.save(encoded, "PNG")
+    write_bytes(Path(path), encoded.getvalue())
 
 
 def _card(entry: SheetEntry, grid: tuple[int, int], style: _Style) -> Image.Image:

@@ -1,0 +1,130 @@
+"""Results of a long job that survive an interruption."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from pcm_plugin.datasets.durable import naming_locks
+
+SUFFIX = ".partial"
+
+
+class Journal:
+    """Rows that are appended to ``PATH.partial``, one JSON object per line.
+
+    The first line holds the settings that the rows depend on. A job that starts again with equal
+    settings continues after the last complete batch; an incomplete line or batch at the end is
+    dropped, so that batches, and with them the last bits of scores, are those of a job that was
+    not interrupted. Use it as a context manager: the file stays locked.
+
+    Args:
+        path: Final file of the job. The journal is written next to it; the folder is created.
+        settings: JSON values that the rows depend on.
+        batch_size: Rows per batch.
+
+    Attributes:
+        path (Path): File of the journal.
+        count (int): Number of rows.
+
+    Raises:
+        BlockingIOError: If another process runs the same job.
+        OSError: If the file cannot be written.
+        ValueError: If it has rows that were made with other settings; the message names them.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], batch_size: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path.with_name(path.name + SUFFIX)
+        self._file = self._lock()
+        try:
+            self._start, self.count = self._resume(dict(settings), batch_size)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append one batch of rows."""
+        lines = (json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+        self._file.write("".join(lines).encode())
+        self._file.flush()
+        self.count += len(rows)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Read all rows, in order."""
+        with open(self.path, "rb") as file:
+            file.seek(self._start)
+            yield from map(json.loads, file)
+
+    def remove(self) -> None:
+        """Delete the file: its rows are in the final file."""
+        self.path.unlink()
+
+    def _lock(self) -> BinaryIO:
+        while True:
+            file = open(self.path, "a+b")  # noqa: SIM115
+            try:
+                with naming_locks(self.path):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held the lock may have removed the file since it was opened.
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                    return file
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                file.close()
+                raise BlockingIOError(
+                    f"another process is writing {self.path}: wait until it has finished"
+                ) from None
+            file.close()
+
+    def _resume(self, settings: dict[str, Any], batch_size: int) -> tuple[int, int]:
+        """Return where the rows start, and how many there are."""
+        self._file.seek(0)
+        first = self._file.readline()
+        ends = [len(first)]
+        while (line := self._file.readline()).endswith(b"\n"):
+            ends.append(ends[-1] + len(line))
+        count = (len(ends) - 1) // batch_size * batch_size
+        if count:
+            self._refuse_changes(first, settings)
+            self._file.truncate(ends[count])
+            self._file.seek(0, os.SEEK_END)
+            return ends[0], count
+        # Nothing depends on the settings of a journal without rows.
+        header = (json.dumps(settings, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        self._file.truncate(0)
+        self._file.write(header)
+        self._file.flush()
+        return len(header), 0
+
+    def _refuse_changes(self, first: bytes, settings: dict[str, Any]) -> None:
+        try:
+            old = json.loads(first)
+            keys = sorted(old.keys() | settings.keys())
+        except (ValueError, AttributeError):
+            raise ValueError(f"{self.path} is not the journal of a job: move it away") from None
+        changes = [
+            f"{key}: {old.get(key)!r} there, {settings.get(key)!r} now"
+            for key in keys
+            if old.get(key) != settings.get(key)
+        ]
+        if changes:
+            raise ValueError(
+                f"{self.path} holds the results of an interrupted job with other settings "
+                f"({'; '.join(changes)}): repeat that command, or delete the file to start over"
+            )
