@@ -179,8 +179,8 @@ def _load(
     except FileNotFoundError as error:
         if not skip_missing:
             raise FileNotFoundError(
-                f"no image at {error.filename}; to leave out all images that are missing, pass "
-                "--skip-missing"
+                f"no image at {error.filename}: restore it, or leave out all images that are "
+                "missing with --skip-missing"
             ) from None
         return image, "missing"
     try:
