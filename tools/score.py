@@ -6,24 +6,34 @@ python tools/score.py captions.json refs.json --scorers CLIPScore --images val20
     --model ViT-B-32-quickgelu --pretrained openai
 python tools/score.py captions.json nocaps_val.json --groups nocaps_val.json
 
-The captions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...]; the references any
-caption file that names images: COCO's, Karpathy's, a Flickr token file, a table or JSONL.
+The captions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...], such as
+tools/caption.py writes; the references any caption file that names images: COCO's, Karpathy's, a
+Flickr token file, a table or JSONL. Images are matched by id, file name or number, so that 42,
+"000000000042.jpg" and "val2014/COCO_val2014_000000000042.jpg" are one image.
+
+As in COCO's evaluation every prediction must have references, and every image with references a
+prediction; --partial scores the images that are in both files.
 """
 
 import argparse
+import math
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.durable import write_json
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.evaluation import CaptionMetric
-from pcm_plugin.evaluation.annotations import find_image, read_predictions
-from pcm_plugin.evaluation.caption_metric import KNOWN, TOKENIZERS
+from pcm_plugin.evaluation.annotations import Prediction, read_predictions
+from pcm_plugin.evaluation.references import References
 from pcm_plugin.evaluation.scorers import NO_JAVA
+from pcm_plugin.evaluation.scoring import KNOWN, TOKENIZERS, finite_scores
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.sources import captioned_images
+from pcm_plugin.synthesis.arguments import add_caption_arguments, open_captions
 
 BATCH = 32
 
@@ -34,8 +44,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("predictions", help="COCO results file")
-    parser.add_argument("references", help="caption file with the references")
-    parser.add_argument("--split", help="of the references; default: 'test', if they know splits")
+    add_caption_arguments(
+        parser, name="references", help="caption file with the references", default_split="test"
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="score the images that have both a prediction and references, whatever others there "
+        "are in either file",
+    )
     parser.add_argument("--scorers", nargs="+", choices=KNOWN, default=list(NO_JAVA))
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="ptb")
     parser.add_argument("--train-captions", help="caption file, for diversity's `novel`")
@@ -46,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--groups",
         metavar="FILE",
-        help="JSON in COCO's form whose images have a group: each is scored by itself too",
+        help="JSON in COCO's format whose images have a group: each is scored by itself too",
     )
     parser.add_argument("--group-field", default="domain", help="what names it (NoCaps': domain)")
     parser.add_argument("--out", help="JSON file for the scores")
@@ -59,11 +76,45 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def find_files(metric: CaptionMetric, folder: Path, ids: list) -> list[Path]:
-    """The image file of each id, by what the references say."""
-    assert metric.reference_file is not None
-    names = {i.image_id: i.file_name for i in captioned_images(metric.reference_file)}
-    files = [folder / names[find_image(i, names) or ""] for i in ids]
+def match(
+    predictions: list[Prediction], references: References, partial: bool
+) -> list[tuple[Prediction, CocoImage]]:
+    """Return the predictions to score with the images of their references.
+
+    Raises:
+        ValueError: If images cannot be matched, or, without ``partial``, some have no counterpart.
+    """
+    names = [prediction.name for prediction in predictions]
+    matched = references.match(names)
+    pairs = [(p, image) for p, image in zip(predictions, matched, strict=True) if image]
+    gaps = references.describe_gaps(names, matched)
+    if not pairs:
+        raise ValueError(f"no image is in both files: {gaps}")
+    if gaps and not partial:
+        raise ValueError(f"{gaps} (--partial scores the {len(pairs):,} that are in both files)")
+    if gaps:
+        print(gaps, file=sys.stderr)
+    scored = [(p, image) for p, image in pairs if image.captions]
+    if len(scored) < len(pairs):
+        lost = len(pairs) - len(scored)
+        print(f"{lost:,} images have no usable reference in {references}", file=sys.stderr)
+    return scored
+
+
+def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list[Path]:
+    """Return the image files, by what the references say, or else the predictions.
+
+    Raises:
+        FileNotFoundError: If some are missing, or not named.
+    """
+    names = [image.file_name or prediction.file_name for prediction, image in scored]
+    unnamed = [p.image_id for (p, _), name in zip(scored, names, strict=True) if not name]
+    if unnamed:
+        raise FileNotFoundError(
+            f"no file name for {len(unnamed)} of {len(scored)} images ({unnamed[0]}): CLIPScore "
+            "needs references with file_name"
+        )
+    files = [folder / str(name) for name in names]
     absent = [file for file in files if not file.is_file()]
     if absent:
         raise FileNotFoundError(f"{len(absent)} of {len(files)} images are missing: {absent[0]}")
@@ -71,61 +122,54 @@ def find_files(metric: CaptionMetric, folder: Path, ids: list) -> list[Path]:
 
 
 def read_pixels(metric: CaptionMetric, files: list[Path]) -> torch.Tensor:
-    """Images as the metric's CLIP wants them: (B, 3, H, W)."""
+    """Images as the metric's CLIP takes them: (B, 3, H, W)."""
     return torch.stack([metric.clip.preprocess(read_image(file)) for file in files])
 
 
-def score(args: argparse.Namespace) -> dict[str, float]:
-    """Score the captions that have references."""
-    captions = read_predictions(args.predictions)
+def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
+    """Score the captions; returns the scores, and why some of them are undefined."""
+    predictions = read_predictions(args.predictions)
     clip = {"model_name": args.model, "pretrained": args.pretrained}
+    trained = args.train_captions
     metric = CaptionMetric(
         args.scorers,
         args.tokenizer,
-        args.references,
-        args.split,
+        open_captions(args, args.references),
+        None,
         {"type": "pcm_plugin.OpenCLIPBackbone", **clip} if args.model else None,
-        args.train_captions,
+        None if trained is None else replace(open_captions(args, trained), split=None),
         per_image=args.per_image,
         groups=args.groups,
         group_field=args.group_field,
         prefix="",
+        partial=args.partial,
     )
     assert metric.references is not None
-    found = {i: find_image(i, metric.references) for i in captions}
-    scored = [i for i, key in found.items() if key is not None]
-    if not scored:
-        some, other = next(iter(captions)), next(iter(metric.references))
-        raise ValueError(
-            f"no image of {args.predictions} is in {args.references}: ids are like {some!r} in "
-            f"the one and like {other!r} in the other"
-        )
-    if len({found[i] for i in scored}) < len(scored):
-        raise ValueError(f"several ids of {args.predictions} are one image of {args.references}")
-    absent = len(metric.references.keys() - found.values())
-    if absent:
-        print(f"{absent} of {len(metric.references)} images with references have no caption")
-    if len(scored) < len(captions):
-        print(f"{len(captions) - len(scored)} of {len(captions)} captions have no reference")
-    files = find_files(metric, Path(args.images), scored) if args.images else []
+    print(metric.references.file.survey(), file=sys.stderr)
+    scored = match(predictions, metric.references, args.partial)
+    files = find_files(scored, Path(args.images)) if args.images else []
     for start in tqdm(range(0, len(scored), BATCH), desc="batches", disable=not files):
-        ids = scored[start : start + BATCH]
         batch = {"images": read_pixels(metric, files[start : start + BATCH])} if files else {}
-        samples = [{"image_id": i, "pred_caption": captions[i]} for i in ids]
+        samples = [
+            {"image_id": image.image_id, "pred_caption": prediction.caption}
+            for prediction, image in scored[start : start + BATCH]
+        ]
         metric.process(batch, samples)
-    return metric.evaluate(len(scored))
+    return metric.evaluate(len(scored)), metric.remarks
 
 
 def main() -> None:
     """Run the command."""
     args = parse_args()
     with plain_errors():
-        scores = score(args)
+        scores, remarks = score(args)
         if args.out:
-            write_json(Path(args.out), scores)
+            about = {"remarks": remarks} if remarks else {}
+            write_json(Path(args.out), {**finite_scores(scores), **about})
     width = max(15, *map(len, scores))
-    for name, value in scores.items():
-        print(f"{name:{width}}{value:10.4f}")
+    cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
+    lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

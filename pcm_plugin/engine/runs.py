@@ -20,7 +20,7 @@ from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
 from pcm_plugin.engine.command_line import add_run_arguments, load_config
 from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
 from pcm_plugin.evaluation import java
-from pcm_plugin.evaluation.caption_metric import NEEDS_JAVA
+from pcm_plugin.evaluation.scoring import NEEDS_JAVA
 
 
 def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> Config:
@@ -144,9 +144,11 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
     return same and _is_complete(found["metrics"], cfg.test_evaluator)
 
 
-def _is_complete(metrics: dict[str, float], evaluator: Mapping[str, Any]) -> bool:
+def _is_complete(metrics: Mapping[str, float | None], evaluator: Mapping[str, Any]) -> bool:
     """Whether no scorer failed, and none was left out for lack of a Java that is there now."""
     asked = [name for name in NEEDS_JAVA if name in evaluator.get("scorers", ())]
-    there = {key.rpartition("/")[2] for key, value in metrics.items() if math.isfinite(value)}
-    whole = all(math.isfinite(value) for value in metrics.values())
+    # JSON has null for NaN.
+    finite = {key for key, value in metrics.items() if value is not None and math.isfinite(value)}
+    there = {key.rpartition("/")[2] for key in finite}
+    whole = len(finite) == len(metrics)
     return whole and all(name in there or java.missing(name) for name in asked)

@@ -1,13 +1,11 @@
 """Scores of captions against references, as a metric of MMEngine."""
 
 import logging
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.device import get_device
@@ -19,47 +17,28 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
-from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import write_json
-from pcm_plugin.evaluation import java
-from pcm_plugin.evaluation.annotations import (
-    coco_results,
-    find_image,
-    image_key,
-    read_groups,
-    read_references,
-    reference_file,
+from pcm_plugin.datasets.image_ids import name_some, normalize_id
+from pcm_plugin.evaluation.annotations import coco_results, read_groups
+from pcm_plugin.evaluation.matching import ImageName, match_images
+from pcm_plugin.evaluation.references import CaptionSource, References, open_captions
+from pcm_plugin.evaluation.scorers import NO_JAVA
+from pcm_plugin.evaluation.scoring import (
+    CaptionResult,
+    CaptionScorer,
+    attempt,
+    error_text,
+    finite_scores,
+    log,
 )
-from pcm_plugin.evaluation.clip_score import clip_scores
-from pcm_plugin.evaluation.diversity import diversity
-from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
-from pcm_plugin.evaluation.scorers import NO_JAVA, SCORE_NAMES, SCORERS, Scores
-from pcm_plugin.registry import METRICS, MODELS
-from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.registry import METRICS
 
-TOKENIZERS = ("ptb", "ptb-java")
-"""The tokenizers: ours, and the Java program."""
-KNOWN = (*SCORERS, "CLIPScore", "diversity")
-"""The scorers."""
-NEEDS_JAVA = ("METEOR", "SPICE")
+_IDS = "every image of the data set needs an id of its own"
 
 
-class CaptionedImage(NamedTuple):
-    """An image's caption and what it is compared with.
-
-    Attributes:
-        image_id: Any id.
-        caption: What the captioner said.
-        references: What people said.
-        global_feats: (Dc,), CLIP's embedding of the image, for CLIPScore alone.
-    """
-
-    image_id: Any
-    caption: str
-    references: list[str]
-    global_feats: torch.Tensor | None = None
+class Refused(ValueError):
+    """Images, ids and references that do not go together."""
 
 
 @METRICS.register_module()
@@ -69,11 +48,13 @@ class CaptionMetric(BaseMetric):
     The scorers are pycocoevalcap's; tokens are those of the PTB tokenizer (Stanford CoreNLP 3.4.1,
     as COCO's server uses it), made here without Java unless it is asked for.
 
-    Each data sample brings ``image_id`` (any), ``pred_caption`` (str) and, without
+    Each data sample has ``image_id`` (any), ``pred_caption`` (str) and, without
     ``references``, ``gt_caption`` (str or list[str]). An image that comes twice, as the padding of
     distributed samplers makes it, counts once. A scorer that fails is logged by name and gives NaN,
-    which no hook takes for the best; the others still come. A rank that fails is named by all of
-    them, and none waits for it. Ranks exchange results through the process group, not by files.
+    which no hook takes for the best; the others still come. A score that is not defined for the
+    images, such as CIDEr of a single one, is NaN too, and ``remarks`` says why. A rank that fails
+    is named by all of them, and none waits for it. Ranks exchange results through the process
+    group, not by files.
 
     Args:
         scorers: Which to compute, of
@@ -89,87 +70,78 @@ class CaptionMetric(BaseMetric):
 
             Defaults to the first three.
         tokenizer: ``'ptb'``, or ``'ptb-java'`` for the Java program itself. Defaults to ``'ptb'``.
-        references: A caption file by which captions are scored instead of ``gt_caption``, such as
-            COCO's or Karpathy's; images that it does not have are passed over, so that several
-            metrics can share one evaluator. Defaults to None.
-        split: Of a ``references`` file that knows splits. Defaults to None: ``'test'``.
+        references: A caption file whose captions are the references instead of ``gt_caption``,
+            such as COCO's or Karpathy's; its path, or a dict of the arguments of
+            :class:`~pcm_plugin.synthesis.captions.CaptionFile`, such as
+            ``dict(path='refs.csv', column='text')``. Images are matched by
+            :func:`~pcm_plugin.evaluation.matching.match_images`. Samples that the file does not
+            have are logged and not scored, so that several metrics can share one evaluator.
+            Defaults to None.
+        split: The split of a ``references`` file that has splits. Defaults to None: ``'test'``.
+        partial: Whether images of ``references`` may be without a caption; they are logged. By
+            default that is an error, as in COCO's evaluation: a score of some of the images is
+            not comparable with one of all. Defaults to False.
         clip: Config of the OpenCLIPBackbone that made ``global_feats``, for CLIPScore. Images'
             embeddings are taken from the batch. Defaults to None.
-        train_captions: A caption file, for ``novel``. Defaults to None.
+        train_captions: A caption file, as for ``references``, for ``novel``. Defaults to None.
         outfile: File for the captions in COCO's results form,
             ``[{"image_id": ..., "caption": ...}, ...]``. Ids that are plain decimal numbers are
             written as numbers, as COCO's tools expect. Defaults to None.
         per_image: JSON file for the scores of each image. Defaults to None.
-        groups: JSON in COCO's form whose images say in ``group_field`` which group they belong to,
-            such as NoCaps' annotations. Each group is then scored as a data set of its own, under
-            keys such as ``caption/in-domain/CIDEr``: CIDEr's document frequencies are those of the
-            group's references, so that the overall score, of all images at once under the usual
-            keys, is no mean of the groups'. Defaults to None: no groups.
+        groups: JSON in COCO's format whose images say in ``group_field`` to which group they
+            belong, such as NoCaps' annotations. Each group is then scored as a data set of its own,
+            under keys such as ``caption/in-domain/CIDEr``: CIDEr's document frequencies are those
+            of the group's references, so that the overall score, of all images at once under the
+            usual keys, is not the mean of the groups'. Defaults to None: no groups.
         group_field: Where an image's group stands. Defaults to ``'domain'``, as in NoCaps.
         prefix: First part of the keys, e.g. ``caption/CIDEr``; ``''`` for none. Defaults to
             ``'caption'``.
 
     Raises:
         FileNotFoundError: If a file that is named is missing.
-        ValueError: If a scorer or the tokenizer is unknown, CLIPScore has no ``clip``, or no image
-            of ``groups`` has a group.
+        ValueError: If a scorer or the tokenizer is unknown, CLIPScore has no ``clip``, no image
+            of ``groups`` has a group, or a file cannot be read.
     """
 
     default_prefix = "caption"
 
     def __init__(
         self,
-        scorers: Sequence[str] = NO_JAVA,
+        scorers: Sequence[str] | str = NO_JAVA,
         tokenizer: str = "ptb",
-        references: str | os.PathLike | None = None,
+        references: CaptionSource | None = None,
         split: str | None = None,
         clip: dict | None = None,
-        train_captions: str | os.PathLike | None = None,
+        train_captions: CaptionSource | None = None,
         outfile: str | os.PathLike | None = None,
         per_image: str | os.PathLike | None = None,
         groups: str | os.PathLike | None = None,
         group_field: str = "domain",
         prefix: str | None = None,
+        partial: bool = False,
     ) -> None:
         super().__init__(prefix=prefix)
         if prefix is not None:
             self.prefix = prefix
-        unknown = [name for name in scorers if name not in KNOWN]
-        if unknown:
-            raise ValueError(f"scorers={unknown}: known are {list(KNOWN)}")
-        if tokenizer not in TOKENIZERS:
-            raise ValueError(f"tokenizer={tokenizer!r}: choose one of {list(TOKENIZERS)}")
-        if "CLIPScore" in scorers and clip is None:
-            raise ValueError(
-                "scorers=['CLIPScore', ...] needs the CLIP that made the features: "
-                "clip=dict(type='pcm_plugin.OpenCLIPBackbone', model_name=...)"
-            )
-        if tokenizer == "ptb-java" and (problem := java.missing(tokenizer)):
-            raise ValueError(f"tokenizer='ptb-java': {problem}, or take tokenizer='ptb'")
-        self.tokenizer = tokenizer
-        self.reference_file = None if references is None else reference_file(references, split)
-        self.references: dict[str, list[str]] | None = None
-        if self.reference_file is not None:
-            self.references = read_references(self.reference_file)
-        self.groups = {} if groups is None else read_groups(groups, group_field)
-        self.train_captions = None if train_captions is None else CaptionFile.of(train_captions)
+        trained = None if train_captions is None else open_captions(train_captions)
+        self.scorer = CaptionScorer(scorers, tokenizer, clip, trained)
+        self.references = None if references is None else References(references, split)
+        self.partial = partial
+        self.groups = [] if groups is None else read_groups(groups, group_field)
         self.outfile, self.per_image = (
             None if f is None else Path(f) for f in (outfile, per_image)
         )
-        self.scorers = []
-        for name in scorers:
-            problem = java.missing(name) if name in NEEDS_JAVA else None
-            if problem:
-                _log(f"{problem}; the other scores are computed", logging.WARNING)
-            else:
-                self.scorers.append(name)
-        self._clip_config = clip
         self._failure: Exception | None = None
 
-    @cached_property
+    @property
     def clip(self) -> Any:
         """The CLIP of CLIPScore."""
-        return MODELS.build(self._clip_config).eval().to(get_device())
+        return self.scorer.clip
+
+    @property
+    def remarks(self) -> list[str]:
+        """Why scores of the last evaluation are undefined."""
+        return self.scorer.remarks
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
         """Keep what is needed of a batch.
@@ -196,16 +168,17 @@ class CaptionMetric(BaseMetric):
         """Score the captions of all ranks.
 
         Args:
-            size: Images in all, padding not counted; not needed.
+            size: Number of images, padding not counted.
 
         Returns:
             Score by name, the prefix before it.
 
         Raises:
-            RuntimeError: If a rank failed; names it, on all ranks.
+            RuntimeError: If a rank failed, on all ranks; the message names the rank.
+            ValueError: If images share an id, no image has a reference, or images of the
+                references have no caption and ``partial`` is False.
         """
-        del size
-        failures = all_gather_object(self._failure and _text(self._failure))
+        failures = all_gather_object(self._failure and error_text(self._failure))
         failed = [f"rank {i}: {text}" for i, text in enumerate(failures) if text]
         # Rank r of w has images r, r + w, ...: in turns they have their order again.
         gathered = [] if failed else all_gather_object(self.results)
@@ -215,91 +188,130 @@ class CaptionMetric(BaseMetric):
         outcome: list[Any] = [None, None]
         if is_main_process() and not failed:
             try:
-                outcome = [self.compute_metrics(results), None]
+                outcome = [self.compute_metrics(results, size), None]
+            except Refused as error:
+                outcome = [error, None]
             except Exception as error:
-                outcome = [None, f"rank {get_rank()}: {_text(error)}"]
+                outcome = [None, f"rank {get_rank()}: {error_text(error)}"]
         broadcast_object_list(outcome)
         failed += [outcome[1]] if outcome[1] else []
         if failed:
             raise RuntimeError(f"{type(self).__name__} failed on {'; '.join(failed)}")
         metrics = outcome[0]
+        if isinstance(metrics, Refused):
+            raise metrics
         return {f"{self.prefix}/{k}" if self.prefix else k: v for k, v in metrics.items()}
 
-    def compute_metrics(self, results: list[CaptionedImage]) -> dict[str, float]:
+    def compute_metrics(self, results: list[CaptionResult], size: int = 0) -> dict[str, float]:
         """Score captions.
 
         Args:
             results: What :meth:`process` kept.
+            size: Number of images that there must be at least. Defaults to 0.
 
         Returns:
-            Score by name, those of groups as ``GROUP/NAME``; NaN where its scorer failed.
+            Score by name, those of groups as ``GROUP/NAME``; NaN where its scorer failed, or the
+            score is undefined.
+
+        Raises:
+            ValueError: See :meth:`evaluate`.
         """
-        by_image: dict[str, CaptionedImage] = {}
+        self.scorer.remarks.clear()
+        by_image: dict[str, CaptionResult] = {}
         for result in results:
-            by_image.setdefault(image_key(result.image_id), result)
-        images = [image for image in by_image.values() if image.references]
+            first = by_image.setdefault(result.image_id, result)
+            if first.references != result.references:
+                raise Refused(f"image_id={result.image_id!r} has two lists of references: {_IDS}")
+        if len(by_image) < size:
+            raise Refused(f"{size} images have {len(by_image)} different image_id: {_IDS}")
+        captioned, refusal = [*by_image.values()], ""
+        if self.references is not None:
+            captioned, refusal = self._with_references(captioned)
+        images = [image for image in captioned if image.references]
         if self.outfile is not None:
-            written = by_image.values() if self.references is None else images
+            written = captioned if self.references is None or refusal else images
             rows = coco_results((image.image_id, image.caption) for image in written)
-            _attempt(f"outfile {self.outfile}", write_json, self.outfile, rows)
-        if len(images) < len(by_image):
-            where = "" if self.reference_file is None else f" in {self.reference_file.path}"
-            _log(
-                f"{len(by_image) - len(images)} of {len(by_image)} images have no reference"
-                f"{where} and are not scored",
+            attempt(f"outfile {self.outfile}", write_json, self.outfile, rows)
+        where = "" if self.references is None else f" in {self.references}"
+        without = [image.image_id for image in captioned if not image.references]
+        if not images and not refusal:
+            refusal = f"no image has a reference{where}: {name_some(without) or 'no images'}"
+            if self.references is not None:
+                known = name_some(image.image_id for image in self.references.images)
+                refusal += f"; ids there are {known}"
+        if refusal:
+            raise Refused(refusal)
+        if without:
+            log(
+                f"{len(without)} of {len(by_image)} images have no reference{where} and are not "
+                f"scored: {name_some(without)}",
                 logging.WARNING,
             )
-        if not images:
-            return {}
-        found = self._scored(images)
-        groups = [self._group(image) for image in images]
-        total = dict(found.total)
+        return self._scores_of(images)
+
+    def _with_references(self, results: list[CaptionResult]) -> tuple[list[CaptionResult], str]:
+        """Set references, and the references' ids, by which COCO's tools match; or say why not."""
+        assert self.references is not None
+        try:
+            matched = self.references.match([ImageName(r.image_id, r.file_name) for r in results])
+        except ValueError as error:
+            return results, str(error)
+        captioned = [
+            result
+            if image is None
+            else result._replace(
+                image_id=image.image_id,
+                references=image.captions,
+                file_name=image.file_name or result.file_name,
+            )
+            for result, image in zip(results, matched, strict=True)
+        ]
+        missing = self.references.without_caption(matched) if any(matched) else []
+        if not missing:
+            return captioned, ""
+        text = f"{len(missing):,} images of {self.references} have no caption: {name_some(missing)}"
+        if not self.partial:
+            return captioned, f"{text}; set partial=True to score the others alone"
+        log(f"{text}; only the others are scored", logging.WARNING)
+        return captioned, ""
+
+    def _scores_of(self, images: list[CaptionResult]) -> dict[str, float]:
+        scores = self.scorer.score(images)
+        groups = self._groups_of(images)
+        total = dict(scores.total)
         for name in sorted(set(filter(None, groups))):
             own = [image for image, group in zip(images, groups, strict=True) if group == name]
-            total |= {f"{name}/{score}": x for score, x in self._scored(own).total.items()}
+            total |= {f"{name}/{k}": x for k, x in self.scorer.score(own, name).total.items()}
         if self.groups and (lost := groups.count(None)):
-            _log(f"{lost} of {len(images)} images have no group: overall only", logging.WARNING)
+            log(f"{lost} of {len(images)} images have no group: overall only", logging.WARNING)
         if self.per_image is not None:
-            rows = [self._row(image, i, found.each) for i, image in enumerate(images)]
-            _attempt(f"per_image {self.per_image}", write_json, self.per_image, rows)
+            rows = [
+                self._row(image, group, {k: v[i] for k, v in scores.each.items()})
+                for i, (image, group) in enumerate(zip(images, groups, strict=True))
+            ]
+            attempt(f"per_image {self.per_image}", write_json, self.per_image, rows)
         return total
 
-    def _scored(self, images: list[CaptionedImage]) -> Scores:
-        captions = self._tokenized([image.caption for image in images])
-        flat = iter(self._tokenized([text for image in images for text in image.references]))
-        references = [[" ".join(next(flat)) for _ in image.references] for image in images]
-        found = Scores({}, {})
-        for name in self.scorers:
-            scores = _attempt(f"scorer {name}", self._score, name, images, captions, references)
-            if scores is None:
-                scores = Scores(dict.fromkeys(SCORE_NAMES.get(name, (name,)), math.nan), {})
-            found.total.update(scores.total)
-            found.each.update(scores.each)
-        return found
+    def _groups_of(self, images: list[CaptionResult]) -> list[str | None]:
+        """The group of each image, None for those without."""
+        names = [ImageName(image.image_id, image.file_name) for image in images]
+        found = match_images(names, [name for name, _ in self.groups])
+        return [None if i is None else self.groups[i][1] for i in found]
 
-    def _group(self, image: CaptionedImage) -> str | None:
-        return self.groups.get(find_image(image.image_id, self.groups) or "")
-
-    def _kept(self, data_batch: Any, data_samples: Sequence[Any]) -> list[CaptionedImage]:
+    def _kept(self, data_batch: Any, data_samples: Sequence[Any]) -> list[CaptionResult]:
         embedded: list[Any] = [None] * len(data_samples)
-        if "CLIPScore" in self.scorers:
+        if "CLIPScore" in self.scorer.names:
             embedded = list(self._embedded(data_batch))
         kept = []
         for sample, global_feats in zip(data_samples, embedded, strict=True):
             fields = sample if isinstance(sample, dict) else sample.to_dict()
             try:
-                image_id, caption = fields["image_id"], fields["pred_caption"]
-                if self.references is None:
-                    references = fields["gt_caption"]
-                else:
-                    key = find_image(image_id, self.references)
-                    references = [] if key is None else self.references[key]
-                    # Written as the references have it, so that COCO's tools match them.
-                    image_id = image_id if key is None else key
+                image_id, caption = normalize_id(fields["image_id"]), fields["pred_caption"]
+                references = [] if self.references is not None else fields["gt_caption"]
             except KeyError as error:
                 raise KeyError(f"a data sample has no {error}, only {sorted(fields)}") from None
             texts = [references] if isinstance(references, str) else list(references)
-            kept.append(CaptionedImage(image_key(image_id), caption, texts, global_feats))
+            kept.append(CaptionResult(image_id, caption, texts, global_feats))
         return kept
 
     def _embedded(self, data_batch: Any) -> torch.Tensor:
@@ -313,57 +325,9 @@ class CaptionMetric(BaseMetric):
             f"CLIPScore needs global_feats or images in the batch, which has {sorted(batch)}"
         )
 
-    @cached_property
-    def _trained_on(self) -> set[str] | None:
-        """The training captions' tokens, made once for all groups of images."""
-        if self.train_captions is None:
-            return None
-        texts = [caption.text for caption in self.train_captions]
-        return {" ".join(tokens) for tokens in self._tokenized(texts)}
-
-    def _tokenized(self, texts: list[str]) -> list[list[str]]:
-        texts = [clean_text(text) for text in texts]
-        if self.tokenizer == "ptb-java":
-            return java.tokenize_with_java(texts)
-        return [ptb_tokenize(text) for text in texts]
-
-    def _score(
-        self,
-        name: str,
-        images: list[CaptionedImage],
-        captions: list[list[str]],
-        references: list[list[str]],
-    ) -> Scores:
-        if name == "CLIPScore":
-            embedded = torch.stack([image.global_feats for image in images])  # type: ignore[misc]
-            said = [image.caption for image in images]
-            return clip_scores(embedded, said, [image.references for image in images], self.clip)
-        if name == "diversity":
-            return diversity(captions, self._trained_on)
-        return SCORERS[name](references, [" ".join(tokens) for tokens in captions])
-
-    def _row(self, image: CaptionedImage, i: int, each: dict[str, list[float]]) -> dict[str, Any]:
+    def _row(
+        self, image: CaptionResult, group: str | None, scores: dict[str, float]
+    ) -> dict[str, Any]:
         (row,) = coco_results([(image.image_id, image.caption)])
-        group = {"group": self._group(image)} if self.groups else {}
-        return {
-            **row,
-            **group,
-            "references": image.references,
-            **{k: v[i] for k, v in each.items()},
-        }
-
-
-def _attempt(what: str, function: Callable, *args: Any) -> Any:
-    try:
-        return function(*args)
-    except Exception as error:
-        _log(f"{what} failed: {_text(error)}", logging.ERROR)
-        return None
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _log(text: str, level: int) -> None:
-    print_log(text, logger="current", level=level)
+        row |= {"group": group} if self.groups else {}
+        return {**row, "references": image.references, **finite_scores(scores)}

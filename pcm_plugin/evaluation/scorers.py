@@ -1,7 +1,7 @@
 """Caption scores by name: tokenized references and captions in, percentages out.
 
-CIDEr weighs n-grams by how rare they are in the references given, so it depends on the whole set
-and is 0 for a single image.
+CIDEr weighs n-grams by how rare they are among the images' references, so it depends on the whole
+set and is undefined where no n-gram is rarer than another, as for a single image.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +17,10 @@ References = Sequence[Sequence[str]]
 """Tokenized references of each image: words separated by single spaces."""
 Captions = Sequence[str]
 """The tokenized caption of each image."""
+
+
+class Undefined(ValueError):
+    """A score that is not defined for the given set of images."""
 
 
 class Scores(NamedTuple):
@@ -48,7 +52,19 @@ def cider(references: References, captions: Captions) -> Scores:
     """CIDEr-D (Vedantam et al. 2015), which COCO's server and pycocoevalcap call CIDEr.
 
     Document frequencies are those of these references. It comes under both names.
+
+    Raises:
+        Undefined: If the references of all images have the same n-grams, as those of a single
+            image do: all weights are 0, and so would be the score of any caption.
     """
+    ngrams = (_ngrams(texts) for texts in references)
+    first = next(ngrams)
+    if all(other == first for other in ngrams):
+        which = "a single image" if len(references) == 1 else "images with the same references"
+        raise Undefined(
+            f"CIDEr is undefined for {which}: it weighs words by how rare they are among the "
+            "references of several images"
+        )
     found = Cider().compute_score(*_as_dicts(references, captions))
     return _percent([("CIDEr", *found), ("CIDEr-D", *found)])
 
@@ -80,6 +96,14 @@ SCORE_NAMES: dict[str, tuple[str, ...]] = {
     "CLIPScore": ("CLIPScore", "RefCLIPScore"),
 }
 """What a scorer's scores are called, where not as the scorer itself."""
+
+
+def _ngrams(texts: Sequence[str]) -> set[tuple[str, ...]]:
+    """All n-grams of an image's references, n from 1 to 4."""
+    words = [text.split() for text in texts]
+    return {
+        tuple(own[i : i + n]) for own in words for n in range(1, 5) for i in range(len(own) - n + 1)
+    }
 
 
 def _as_dicts(references: References, captions: Captions) -> tuple[dict, dict]:

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+from pathlib import Path
 from typing import Any
 
 from pcm_plugin.datasets.shards import ShardFolder
@@ -41,20 +42,41 @@ class KeyValues(argparse.Action):
 
 
 def add_caption_arguments(
-    parser: argparse._ActionsContainer, option: bool = False, help: str = CAPTION_FORMS
+    parser: argparse._ActionsContainer,
+    option: bool = False,
+    help: str = CAPTION_FORMS,
+    name: str = "captions",
+    default_split: str = "their training split",
 ) -> None:
-    """Add the file of captions, as an argument or an option, and how to read it."""
-    parser.add_argument("--captions" if option else "captions", help=help)
+    """Add a caption file, as an argument or an option, and how to read it.
+
+    Args:
+        parser: Where to add them.
+        option: Whether the file is an option, ``--captions``. Defaults to False.
+        help: Help of the file.
+        name: Name of the argument. Defaults to ``'captions'``.
+        default_split: What the help says is read of a file that has splits.
+    """
+    parser.add_argument(f"--{name}" if option else name, help=help)
     parser.add_argument(
         "--column", default="caption", help="what holds the captions in CSV, TSV and JSONL"
     )
     parser.add_argument(
         "--split",
-        help="train, val, test or all, for files with splits (default: their training split)",
+        help=f"train, val, test or all, for files with splits (default: {default_split})",
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="pass over captions that cannot be read"
     )
+
+
+def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
+    """Return a caption file, to be read as :func:`add_caption_arguments` parsed.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    return CaptionFile(Path(path), args.column, args.split, args.skip_bad)
 
 
 def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
@@ -64,7 +86,7 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read or holds no captions.
     """
-    captions = CaptionFile(args.captions, args.column, args.split, args.skip_bad)
+    captions = open_captions(args, args.captions)
     return captions, captions.survey()
 
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import ijson
 
+from pcm_plugin.datasets.image_ids import strip_image_suffix
+
 COCO = "COCO captions JSON"
 KARPATHY = "Karpathy's JSON"
 TOKENS = "Flickr token file"
@@ -243,7 +245,7 @@ def _from_fields(place: str, text: str, row: dict[str, Any], number: Any) -> Rec
 
 
 def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
+    return strip_image_suffix(name)
 
 
 def _items(file: BinaryIO, prefix: str) -> Iterator[Any]:

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pcm_plugin.datasets.coco import CocoImage, read_coco_images
+from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
+from pcm_plugin.datasets.image_ids import ids_of_files, refuse_repeated
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
-from pcm_plugin.synthesis.caption_forms import COCO
 from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.synthesis.image_captions import group_by_image
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 
@@ -134,7 +135,7 @@ class ImageFolder:
 
     Raises:
         FileNotFoundError: If none of the first images is there.
-        ValueError: If there are no images, or ``shard_size`` is less than 1.
+        ValueError: If there are no images, images share an id, or ``shard_size`` is less than 1.
     """
 
     def __init__(
@@ -153,6 +154,11 @@ class ImageFolder:
             )
         if not images:
             raise ValueError(f"no images for {path}")
+        refuse_repeated(
+            lambda: (image.image_id for image in images),
+            f"image ids of {path}",
+            "give every image an id of its own",
+        )
         first = [path / image.file_name for image in images[:LOOKED_FOR]]
         if not any(file.is_file() for file in first):
             raise FileNotFoundError(
@@ -177,39 +183,32 @@ class ImageFolder:
 
 
 def captioned_images(captions: CaptionFile) -> list[CocoImage]:
-    """The images that a caption file names, with all their captions, in the order of the file.
+    """Return the image files that a caption file names, with all their captions.
 
     Raises:
-        ValueError: If a caption names no image file.
+        ValueError: If a caption names no image file, or images share an id.
     """
-    if captions.form() == COCO:
-        # Its captions name images by id alone, and some images may have none.
-        found = {image.image_id: image for image in read_coco_images(captions.path)}
-        for image in found.values():
-            image.captions.clear()
-        for caption in captions:
-            found[caption.image_id].captions.append(caption.text)
-        return list(found.values())
-    images: dict[tuple[str, str], list[str]] = {}
-    for caption in captions:
-        if caption.file_name is None:
-            raise ValueError(
-                f"{captions.path}: caption {caption.id} names no image file: give COCO captions "
-                "JSON, Karpathy's JSON, a Flickr token file, or a table or JSONL with file_name"
-            )
-        images.setdefault((caption.image_id, caption.file_name), []).append(caption.text)
-    return [CocoImage(image_id, name, own) for (image_id, name), own in images.items()]
+    images = group_by_image(captions)
+    unnamed = [image.image_id for image in images if not image.file_name]
+    if unnamed:
+        raise ValueError(
+            f"{captions.path}: image {unnamed[0]} has no file name; pass COCO captions JSON, "
+            "Karpathy's JSON, a Flickr token file, or a table or JSONL with file_name"
+        )
+    return images
 
 
 def all_images(path: Path) -> list[CocoImage]:
-    """All image files below a folder, without captions; the path of each is its id.
+    """Return all image files below a folder, without captions.
 
+    The id of each is its path without the suffix, or with it where files differ by that alone.
     What is skipped is logged, see :func:`pcm_plugin.datasets.image_folder.list_images`.
     """
     listing = list_images(path)
     if listing.skipped and Rank.from_environment().index == 0:
         logger.warning("%s: %s", path, listing.describe_skipped())
-    return [CocoImage(name.rpartition(".")[0], name, []) for name in listing.files]
+    ids = ids_of_files(listing.files)
+    return [CocoImage(i, name, []) for i, name in zip(ids, listing.files, strict=True)]
 
 
 def released_images(

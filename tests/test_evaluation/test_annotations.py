@@ -1,27 +1,8 @@
 import json
 
 import pytest
-import torch
 
-from pcm_plugin.evaluation.annotations import coco_results, find_image, read_predictions
-
-
-def test_ids_meet_as_numbers_texts_and_files():
-    known = {"42": [], "a": [], "b.png": []}
-    for image_id, key in (
-        (42, "42"),
-        ("42", "42"),
-        (torch.tensor(42), "42"),
-        ("42.jpg", "42"),
-        ("val/COCO_val2014_000000000042.jpg", "42"),
-        ("folder/a.jpg", "a"),
-        ("C:\\folder\\a.jpg", "a"),
-        ("folder/b.png", "b.png"),
-    ):
-        assert find_image(image_id, known) == key
-    # A number at the end of any other name is not COCO's.
-    for image_id in ("IMG_0042", "photo_42.jpg", "town_test_00042", "c", ""):
-        assert find_image(image_id, known) is None
+from pcm_plugin.evaluation.annotations import coco_results, read_predictions
 
 
 def test_ids_are_written_as_coco_has_them():
@@ -33,7 +14,34 @@ def test_one_image_has_one_caption(tmp_path):
     path = tmp_path / "captions.json"
     rows = [{"image_id": 42, "caption": "a"}, {"image_id": "42", "caption": "b"}]
     path.write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match="has two captions"):
+    with pytest.raises(ValueError, match="must have one caption, but '42' has several"):
         read_predictions(path)
     path.write_text(json.dumps(rows[:1]))
-    assert read_predictions(path) == {42: "a"}
+    assert read_predictions(path) == [("42", "a", None)]
+
+
+def test_results_files_of_real_life_are_read(tmp_path):
+    path = tmp_path / "captions.json"
+    rows = [
+        {"image_id": 7.0, "caption": "a"},
+        {"image_id": "007", "caption": "b", "file_name": "x/007.jpg"},
+        {"image": "photos/8.png", "caption": "c"},
+        {"image_id": 9, "image": "photos/9.png", "caption": "", "log_prob": -1.5},
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8-sig")
+    assert read_predictions(path) == [
+        ("7", "a", None),
+        ("007", "b", "x/007.jpg"),
+        ("photos/8.png", "c", "photos/8.png"),
+        ("9", "", "photos/9.png"),
+    ]
+
+
+@pytest.mark.parametrize("image_id", ["null", "true", "NaN", '""', "[7]", "{}"])
+def test_an_id_that_is_none_is_refused(tmp_path, image_id):
+    path = tmp_path / "captions.json"
+    path.write_text(
+        f'[{{"image_id": 1, "caption": "a"}}, {{"image_id": {image_id}, "caption": "b"}}]'
+    )
+    with pytest.raises(ValueError, match="entry 1"):
+        read_predictions(path)

@@ -28,7 +28,7 @@ def score(captions, own=REFERENCES, **kwargs):
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", **kwargs})
     samples = [{"image_id": i, "pred_caption": text, "gt_caption": own[i]} for i, text in captions]
     metric.process(None, samples)
-    return metric.evaluate(len(samples))
+    return metric.evaluate(len({str(i) for i, _ in captions}))
 
 
 def test_a_caption_equal_to_a_reference_scores_full_marks():
@@ -65,7 +65,7 @@ def test_data_samples_and_tensor_ids_are_taken():
     sample = DataSample(metainfo={"image_id": torch.tensor(3)})
     sample.pred_caption, sample.gt_caption = "a b c d", "a b c d"
     metric.process(None, [sample, sample])
-    assert metric.evaluate(2)["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
+    assert metric.evaluate(1)["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
 
 
 def test_captions_and_references_are_compared_as_a_reader_sees_them():
@@ -145,7 +145,8 @@ def test_references_of_a_file_take_the_place_of_the_samples_own(tmp_path):
     nothing = dict.fromkeys(REFERENCES, "nothing of the kind")
     assert score(captions, nothing, references=path) == score(captions)
     # An image is found by its number, its text, or its file.
-    spelt = [("images/7.jpg", captions[0][1]), ("8", captions[1][1]), captions[2]]
+    spelt = [("images/7.jpg", captions[0][1]), ("8", captions[1][1])]
+    spelt.append(("COCO_val2014_000000000009.jpg", captions[2][1]))
     gone = dict.fromkeys([name for name, _ in spelt], "nothing")
     assert score(spelt, gone, references=path) == score(captions)
 
@@ -241,7 +242,7 @@ def test_images_without_a_group_count_in_the_overall_scores(tmp_path, logged):
     ("content", "message"),
     [
         ("[]", "groups need JSON"),
-        ("{", "groups need JSON"),
+        ("{", "not a JSON file"),
         ('{"images": [{"domain": "in"}]}', "'id'"),
         ('{"images": [{"id": 1}, {"id": 2}]}', "none of its 2 images has 'domain'"),
     ],
@@ -252,6 +253,110 @@ def test_a_file_without_groups_is_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         METRICS.build({"type": "pcm_plugin.CaptionMetric", "groups": file})
     assert str(file) in str(caught.value)
+
+
+def test_cider_of_a_single_image_is_undefined(tmp_path, logged):
+    metric = METRICS.build(
+        {"type": "pcm_plugin.CaptionMetric", "per_image": tmp_path / "each.json"}
+    )
+    sample = {"image_id": 7, "pred_caption": "A dog runs on the grass.", "gt_caption": "a dog"}
+    metric.process(None, [sample])
+    scores = metric.evaluate(1)
+    assert all(math.isnan(scores[f"caption/{name}"]) for name in ("CIDEr", "CIDEr-D"))
+    assert scores["caption/BLEU-1"] > 0
+    assert "CIDEr is undefined for a single image" in metric.remarks[0]
+    assert metric.remarks[0] in logged.text
+    (row,) = json.loads((tmp_path / "each.json").read_text())
+    assert (row["CIDEr"], row["CIDEr-D"]) == (None, None)
+    # Words that all images share weigh nothing: no caption could score above 0.
+    same = {1: ["a dog runs"], 2: ["a dog runs"]}
+    scores = score([(1, "a dog runs"), (2, "a dog runs")], same)
+    assert math.isnan(scores["caption/CIDEr"])
+    scores = score([(1, "a dog runs"), (2, "a cat runs")], {1: ["a dog runs"], 2: ["a cat runs"]})
+    assert scores["caption/CIDEr"] > 0
+
+
+def test_cider_of_a_group_of_one_is_undefined(tmp_path, logged):
+    file = write_nocaps(tmp_path / "nocaps.json", REFERENCES, {7: "in", 8: "in", 9: "out"})
+    scores = score([(i, texts[0]) for i, texts in REFERENCES.items()], groups=file)
+    assert math.isnan(scores["caption/out/CIDEr"])
+    assert not math.isnan(scores["caption/in/CIDEr"])
+    assert not math.isnan(scores["caption/CIDEr"])
+    assert "group out: CIDEr is undefined for a single image" in logged.text
+
+
+def test_one_scorer_need_not_be_a_list():
+    captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
+    assert score(captions, scorers="ROUGE-L") == score(captions, scorers=["ROUGE-L"])
+    for wrong in ("Cider", ["BLEU", "Cider"], []):
+        with pytest.raises(ValueError, match=r"scorers must be a list of 'BLEU', .* got "):
+            METRICS.build({"type": "pcm_plugin.CaptionMetric", "scorers": wrong})
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ((7, 7, 9), "two lists of references"),
+        ((7, "7", 9), "two lists of references"),
+        ((7, 7.0, 9), "two lists of references"),
+        ((7, None, 9), "must be a number or a text"),
+        ((7, math.nan, 9), "must be a number or a text"),
+    ],
+)
+def test_images_that_share_an_id_are_refused(ids, message):
+    metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "scorers": ["BLEU"]})
+    samples = [
+        {"image_id": i, "pred_caption": "a", "gt_caption": texts}
+        for i, texts in zip(ids, REFERENCES.values(), strict=True)
+    ]
+
+    def evaluate():
+        metric.process(None, samples)
+        metric.evaluate(3)
+
+    with pytest.raises(ValueError, match=message):
+        evaluate()
+
+
+def test_images_that_share_an_id_are_counted(tmp_path):
+    # With a file of references, samples bring none by which they could differ.
+    path = write_references(tmp_path / "references.json", REFERENCES)
+    metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "references": path})
+    metric.process(None, [{"image_id": i, "pred_caption": "a"} for i in (7, 8, 9, 9)])
+    with pytest.raises(ValueError, match="4 images have 3 different image_id"):
+        metric.evaluate(4)
+
+
+def test_references_without_a_caption_are_refused_unless_partial(tmp_path, logged):
+    path = write_references(tmp_path / "references.json", REFERENCES)
+    captions = [(i, REFERENCES[i][0]) for i in (7, 8)]
+    out = tmp_path / "captions.json"
+    with pytest.raises(ValueError, match=r"1 images of .* have no caption: '9'; set partial=True"):
+        score(captions, references=path, outfile=out)
+    # The captions are not lost.
+    assert [row["image_id"] for row in json.loads(out.read_text())] == [7, 8]
+    scores = score(captions, references=path, partial=True)
+    assert scores == score(captions, {i: REFERENCES[i] for i in (7, 8)})
+    assert "1 images of" in logged.text
+
+
+def test_no_image_with_a_reference_is_an_error(tmp_path):
+    path = write_references(tmp_path / "references.json", REFERENCES)
+    with pytest.raises(ValueError, match="no image has a reference: '1', '2'"):
+        score([(1, "a"), (2, "b")], {1: [], 2: []})
+    with pytest.raises(ValueError, match=r"no image has a reference in .*: '1'; ids there are '7'"):
+        score([(1, "a")], {1: ["a"]}, references=path)
+
+
+def test_references_are_read_as_all_caption_files_are(tmp_path):
+    path = tmp_path / "references.csv"
+    rows = [f'{i}.jpg,"{text}"' for i, texts in REFERENCES.items() for text in texts]
+    path.write_text("\n".join(["image,text", *rows, f"7.jpg,{'long ' * 300}"]), "utf-8-sig")
+    captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
+    references = {"path": path, "column": "text", "skip_bad": True}
+    assert score(captions, references=references) == score(captions)
+    with pytest.raises(ValueError, match="more than 1,000"):
+        score(captions, references=references | {"skip_bad": False})
 
 
 def test_diversity(tmp_path):

@@ -92,9 +92,62 @@ def test_a_folder_without_captions(images):
     ]
 
 
+def test_files_of_one_stem_are_two_images(tmp_path, images):
+    folder = images / "val2014"
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    expected = ["a.jpg", "a.png", "b", "c"]
+    assert [row[0] for row in read(open_source(folder, "none", shard_size=9))] == expected
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text("a.jpg#0\tone\na.png#0\ttwo\na.jpg#1\tthree\nc.jpg#0\tfour\n")
+    table = tmp_path / "table.csv"
+    table.write_text("image,caption\na.jpg,one\na.png,two\na.jpg,three\nc.jpg,four\n")
+    for path in (tokens, table):
+        assert read(open_source(folder, path, shard_size=9)) == [
+            ("a.jpg", "a.jpg", ["one", "three"]),
+            ("a.png", "a.png", ["two"]),
+            ("c", "c.jpg", ["four"]),
+        ]
+
+
+def write_coco(path, images, annotations):
+    images = [{"id": i, "file_name": name} for i, name in images]
+    rows = enumerate(annotations)
+    rows = [{"id": n, "image_id": i, "caption": text} for n, (i, text) in rows]
+    path.write_text(json.dumps({"images": images, "annotations": rows}))
+    return path
+
+
+def test_images_that_share_an_id_are_refused_by_name(tmp_path, images):
+    folder = images / "val2014"
+    joined = write_coco(
+        tmp_path / "joined.json",
+        [(1, "a.jpg"), (2, "b.jpg"), ("1", "c.jpg")],
+        [(1, "one"), (2, "two"), (1, "three")],
+    )
+    table = tmp_path / "table.csv"
+    table.write_text("image_id,image,caption\n1,a.jpg,one\n1,b.jpg,two\n2,c.jpg,three\n")
+    with pytest.raises(ValueError, match=r'ids of "images" must be unique, but \'1\' is repeated'):
+        open_source(folder, joined, shard_size=9)
+    with pytest.raises(ValueError, match=r"id '1' is used for several images: 'a.jpg', 'b.jpg'"):
+        open_source(folder, table, shard_size=9)
+
+
+@pytest.mark.parametrize("image_id", [None, "", True])
+def test_an_image_without_an_id_is_refused(tmp_path, images, image_id):
+    file = write_coco(tmp_path / "c.json", [(1, "a.jpg"), (image_id, "b.jpg")], [(1, "one")])
+    with pytest.raises(ValueError, match=r"images\[1\] has no valid id"):
+        open_source(images / "val2014", file, shard_size=9)
+
+
+def test_an_annotation_of_no_image_is_refused(tmp_path, images):
+    file = write_coco(tmp_path / "c.json", [(1, "a.jpg")], [(1, "one"), (2, "two")])
+    with pytest.raises(ValueError, match="image_id='2', which is none of its"):
+        open_source(images / "val2014", file, shard_size=9)
+
+
 def test_captions_that_name_no_images_are_refused(tmp_path, images):
     (tmp_path / "captions.txt").write_text("a dog\n")
-    with pytest.raises(ValueError, match="caption 1 names no image file: give COCO captions"):
+    with pytest.raises(ValueError, match="image 1 has no file name; pass COCO captions"):
         open_source(images, tmp_path / "captions.txt", shard_size=2)
     with pytest.raises(FileNotFoundError, match="no caption file at"):
         open_source(images, tmp_path / "nowhere.json", shard_size=2)

@@ -1,8 +1,11 @@
+import contextlib
+import io
 import json
 
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.evaluation import CaptionMetric
@@ -92,9 +95,15 @@ def test_karpathys_file_and_paths_for_ids(files):
         for i, text in CAPTIONS.items()
     ]
     captions.write_text(json.dumps(rows))
-    result = score(folder, captions, karpathy, "--out", folder / "scores.json")
+    command = [captions, karpathy, "--out", folder / "scores.json"]
+    result = score(folder, *command)
+    assert result.code == 1
+    message = "(split 'test'): 'val2014/COCO_val2014_000000000009.jpg' (--partial scores the 2 that"
+    assert "1 of 3 predictions have no reference in" in result.output
+    assert message in result.output
+    result = score(folder, *command, "--partial")
     assert result.code == 0, result.output
-    assert "1 of 3 captions have no reference" in result.output
+    assert "1 of 3 predictions have no reference" in result.output
     two = CaptionMetric(prefix="")
     two.process(
         None,
@@ -127,12 +136,17 @@ def test_wrong_inputs_are_named(files):
     folder, captions, references = files
     bad = folder / "bad.json"
     for content, message in (
-        ("{", "no results file"),
-        ("{}", "it should be"),
+        ("{", "is not a JSON file"),
+        ("{}", "must be a COCO results file"),
+        ("[]", "got an empty list"),
         ('[{"image_id": 1}]', "entry 0"),
-        ('[{"image_id": 1.5, "caption": "a"}]', "no image_id"),
-        ('[{"image_id": 7, "caption": "a"}, {"image_id": 7, "caption": "b"}]', "two captions"),
-        ('[{"image_id": 70, "caption": "a"}]', "no image of"),
+        ('[{"image_id": null, "caption": "a"}]', "no image_id"),
+        ('[{"image_id": 7, "caption": "a"}, {"image_id": 7, "caption": "b"}]', "has several"),
+        ('[{"image_id": 70, "caption": "a"}]', "no image is in both files"),
+        (
+            '[{"image_id": "07", "caption": "a"}, {"image_id": "007", "caption": "b"}]',
+            "'07', '007'",
+        ),
     ):
         bad.write_text(content)
         result = score(folder, bad, references)
@@ -145,3 +159,128 @@ def test_wrong_inputs_are_named(files):
     assert (result.code, "Traceback" in result.output) == (1, False)
     result = score(folder, captions, references, "--scorers", "CLIPScore")
     assert (result.code, "--images FOLDER and --model" in result.output) == (2, True)
+
+
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def refs(ids, **fields):
+    """References in COCO's format: two captions for each id."""
+    texts = [f"the number {i} stands on a {'red' if int(i) % 2 else 'blue'} wall" for i in ids]
+    annotations = [
+        {"id": 2 * n + k, "image_id": i, "caption": text[4 * k :]}
+        for n, (i, text) in enumerate(zip(ids, texts, strict=True))
+        for k in range(2)
+    ]
+    images = [{"id": i, "file_name": f"{int(i):012d}.jpg"} for i in ids]
+    return {"images": images, "annotations": annotations} | fields
+
+
+def test_an_id_with_a_dot_is_not_another_id(tmp_path):
+    annotations = refs([1, 2])["annotations"]
+    references = write(tmp_path, "refs.json", {"annotations": annotations})
+    rows = [{"image_id": "1.2", "caption": "a"}, {"image_id": "2", "caption": "b"}]
+    result = score(tmp_path, write(tmp_path, "captions.json", rows), references)
+    assert result.code == 1
+    assert "1 of 2 predictions have no reference in" in result.output
+    assert ": '1.2';" in result.output
+    assert "1 of 2 images in" in result.output
+    assert "have no prediction: '1' (--partial scores the 1" in result.output
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["{:012d}", "{:012d}.jpg", "val2017/{:012d}.jpg", "COCO_val2014_{:012d}.jpg", "{}.png", "{}.0"],
+)
+def test_cocos_file_names_match_numeric_ids(tmp_path, spelling):
+    ids = [9, 25, 30, 139]
+    references = write(tmp_path, "refs.json", refs(ids))
+    wanted = {a["image_id"]: a["caption"] for a in refs(ids)["annotations"]}
+    # A mix of spellings is matched too.
+    names = [*map(spelling.format, ids[:3]), 139]
+    rows = [{"image_id": n, "caption": wanted[i]} for n, i in zip(names, ids, strict=True)]
+    result = score(tmp_path, write(tmp_path, "captions.json", rows), references)
+    assert result.code == 0, result.output
+    assert f"BLEU-4{100:19.4f}" in result.output
+
+
+def test_cider_of_a_single_image_is_not_zero(tmp_path):
+    references = write(tmp_path, "refs.json", refs([9]))
+    rows = write(tmp_path, "captions.json", [{"image_id": 9, "caption": "the number 9"}])
+    out = tmp_path / "scores.json"
+    result = score(tmp_path, rows, references, "--scorers", "CIDEr", "BLEU", "--out", out)
+    assert result.code == 0, result.output
+    assert f"CIDEr{'n/a':>20}" in result.output
+
+    def refuse(text):
+        raise AssertionError(text)
+
+    scores = json.loads(out.read_text(), parse_constant=refuse)  # NaN is not JSON
+    assert (scores["CIDEr"], scores["CIDEr-D"]) == (None, None)
+    assert scores["BLEU-1"] > 0
+    assert "undefined for a single image" in scores["remarks"][0]
+
+
+def test_the_advice_of_messages_can_be_followed(tmp_path):
+    content = refs([9, 25])
+    content["annotations"][0]["caption"] = "word " * 300
+    references = write(tmp_path, "refs.json", content)
+    rows = [{"image_id": i, "caption": f"the number {i}"} for i in (9, 25)]
+    captions = write(tmp_path, "captions.json", rows)
+    result = score(tmp_path, captions, references)
+    assert (result.code, "--skip-bad" in result.output) == (1, True)
+    result = score(tmp_path, captions, references, "--skip-bad")
+    assert result.code == 0, result.output
+    assert "more than 1,000" in result.output
+    table = tmp_path / "refs.csv"
+    table.write_text("image,Text\n9.jpg,a red car\n25.jpg,a tall giraffe\n", "utf-8-sig")
+    result = score(tmp_path, captions, table, "--column", "Text")
+    assert result.code == 0, result.output
+
+
+def test_images_whose_references_are_all_unusable_are_counted(tmp_path):
+    content = refs([9, 25, 30])
+    content["annotations"] = content["annotations"][:4]
+    references = write(tmp_path, "refs.json", content)
+    rows = [{"image_id": i, "caption": f"number {i}"} for i in (9, 25, 30)]
+    result = score(tmp_path, write(tmp_path, "captions.json", rows), references)
+    assert result.code == 0, result.output
+    assert "1 images have no usable reference in" in result.output
+
+
+def test_captions_of_a_folder_are_scored(tmp_path):
+    """The chain of README: caption.py, then score.py; pycocotools takes the file too."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    names = ["9.png", "000000000025.png", "dog.png", "dog.jpg", "more/cat.webp"]
+    for n, name in enumerate(names):
+        Image.new("RGB", (32, 32), (40 * n, 200, 90)).save(photos / name)
+    ids = [9, 25, "dog.png", "dog.jpg", "more/cat"]
+    images = [{"id": i, "file_name": name} for i, name in zip(ids, names, strict=True)]
+    annotations = [
+        {"id": n, "image_id": i, "caption": f"a photo of number {n}"} for n, i in enumerate(ids)
+    ]
+    references = write(tmp_path, "refs.json", {"images": images, "annotations": annotations})
+    out = tmp_path / "captions.json"
+    command = ["pcm-net_toy", photos, "--out", out, "--captions", 2]
+    result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
+    assert result.code == 0, result.output
+    rows = json.loads(out.read_text())
+    assert {row["image_id"] for row in rows} == {*ids}
+    assert all(len(row["captions"]) == 2 for row in rows)
+    result = score(tmp_path, out, references)
+    assert result.code == 0, result.output
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(references).loadRes(str(out))
+    assert {i: loaded.imgToAnns[i][0]["caption"] for i in ids} == {
+        row["image_id"]: row["caption"] for row in rows
+    }
+    # References that were numbered in another way: files decide.
+    for n, image in enumerate(images):
+        image["id"] = annotations[n]["image_id"] = (9, 7, 25, 5, 3)[n - 1]
+    renumbered = write(tmp_path, "renumbered.json", {"images": images, "annotations": annotations})
+    again = score(tmp_path, out, renumbered)
+    assert again.code == 0, again.output
+    assert again.output.splitlines()[-7:] == result.output.splitlines()[-7:]

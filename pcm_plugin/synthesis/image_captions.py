@@ -1,0 +1,101 @@
+"""The captions of a file, by image."""
+
+import ijson
+
+from pcm_plugin.datasets.coco import CocoImage
+from pcm_plugin.datasets.image_ids import (
+    name_some,
+    normalize_id,
+    refuse_repeated,
+    strip_image_suffix,
+)
+from pcm_plugin.synthesis.caption_forms import COCO
+from pcm_plugin.synthesis.captions import CaptionFile
+
+
+def group_by_image(captions: CaptionFile) -> list[CocoImage]:
+    """Return the images of a caption file with all their captions, in the order of the file.
+
+    Image ids are unique. Where an id was made from a file name, and files such as ``x.png`` and
+    ``x.jpg`` would share one, these images get their file names as ids.
+
+    Args:
+        captions: The file, of any format.
+
+    Returns:
+        The images; ``file_name`` is empty where the file does not say it. Of a COCO file these
+        are its ``images``, also those without captions.
+
+    Raises:
+        ValueError: If the file cannot be read, images share an id, or an annotation belongs to
+            none of the ``images``.
+    """
+    if captions.form() == COCO:
+        return _group_coco(captions)
+    found: dict[str, dict[str, list[str]]] = {}
+    for caption in captions:
+        files = found.setdefault(caption.image_id, {})
+        files.setdefault(caption.file_name or "", []).append(caption.text)
+    images = [
+        CocoImage(image_id if len(files) == 1 else name, name, texts)
+        for image_id, files in found.items()
+        for name, texts in _files_of(captions, image_id, files).items()
+    ]
+    refuse_repeated(
+        lambda: (image.image_id for image in images),
+        f"{captions.path}: image ids",
+        "rename the images, or add a column or field image_id",
+    )
+    return images
+
+
+def _files_of(
+    captions: CaptionFile, image_id: str, files: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """The captions of each file that an image id came with; several only if all gave it its id."""
+    if len(files) == 1 or all(image_id in _derived_ids(name) for name in files):
+        return files
+    listed = name_some(name for name in files if name)
+    raise ValueError(
+        f"{captions.path}: image id {image_id!r} is used for several images: {listed}"
+        f"{'' if all(files) else ', and for captions without a file'}; every image needs an id of "
+        "its own, so number the images anew if several files were joined"
+    )
+
+
+def _derived_ids(name: str) -> set[str]:
+    """The ids that caption readers make from the name of a file."""
+    return {strip_image_suffix(name), strip_image_suffix(name.rpartition("/")[2])}
+
+
+def _group_coco(captions: CaptionFile) -> list[CocoImage]:
+    entries = _coco_entries(captions)
+    refuse_repeated(
+        lambda: (image_id for image_id, _ in entries),
+        f'{captions.path}: the ids of "images"',
+        "number the images anew if several files were joined, and list each image once",
+    )
+    found = {image_id: CocoImage(image_id, name, []) for image_id, name in entries}
+    for caption in captions:
+        if entries and caption.image_id not in found:
+            raise ValueError(
+                f"{captions.path}: an annotation has image_id={caption.image_id!r}, which is none "
+                'of its "images"'
+            )
+        image = found.setdefault(caption.image_id, CocoImage(caption.image_id, "", []))
+        image.captions.append(caption.text)
+    return [*found.values()]
+
+
+def _coco_entries(captions: CaptionFile) -> list[tuple[str, str]]:
+    """Id and file name of each of the ``images`` of a COCO file."""
+    entries = []
+    with open(captions.path, "rb") as file:
+        for index, row in enumerate(ijson.items(file, "images.item", use_float=True)):
+            try:
+                entries.append((normalize_id(row["id"]), str(row.get("file_name") or "")))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{captions.path}: images[{index}] has no valid id: {error}"
+                ) from None
+    return entries
