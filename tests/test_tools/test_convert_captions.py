@@ -53,7 +53,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
     (tmp_path / "captions.txt").write_text("a dog\n")
     result = convert(tmp_path, tmp_path / "captions.txt", "--out", tmp_path / "out.json")
     assert result.code == 1
-    assert "caption 1 names no image file" in result.output
+    assert "image 1 has no file name" in result.output
     result = convert(tmp_path, tmp_path / "captions.txt", "--out", tmp_path / "out.txt")
     assert "give a name that ends in .json or .jsonl" in result.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.txt", "log"]
