@@ -31,7 +31,8 @@ class Ending(torch.nn.Module):
     def __init__(self, decoder: Any, lengths: list[int]) -> None:
         super().__init__()
         self.decoder, self.vocab_size = decoder, decoder.vocab_size
-        self.lengths, self.steps = torch.tensor(lengths), 0
+        device = next(decoder.parameters()).device
+        self.lengths, self.steps = torch.tensor(lengths, device=device), 0
 
     def start(self, memory: Tensor, mask: Tensor) -> Any:
         """As the decoder's own."""
@@ -49,7 +50,7 @@ class Ending(torch.nn.Module):
 
 def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
     """Captioning of a batch of the size of :func:`add_size_arguments`, the model warm."""
-    model = build_model(args.vocabulary, args.concepts, args.patches).eval()
+    model = build_model(args.vocabulary, args.concepts, args.patches).eval().to(args.device)
     model.search = model.search._replace(beam_size=args.beam)
     generator = random.Random(0)
     shortest, longest = (8, 14) if args.natural else (NEVER, NEVER)
@@ -59,7 +60,7 @@ def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
     features = {key: batch[key] for key in ("patch_feats", "global_feats")}
 
     def caption() -> Any:
-        with torch.autocast("cpu", torch.bfloat16, enabled=args.amp):
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.amp):
             return model.test_step(features)
 
     words = [len(sample.pred_caption.split()) for sample in caption()]

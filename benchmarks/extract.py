@@ -15,15 +15,14 @@ import functools
 import itertools
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import open_clip
 import torch
 from made_up import write_images
-from matrix import matrix_gflops, print_json
+from matrix import matrix_gflops, print_json, seconds_of
 from safetensors.torch import save_file
 
 from pcm_plugin.datasets.durable import write_json
@@ -43,79 +42,84 @@ def write_clip(path: Path, name: str) -> str:
     return f"local-dir:{path}"
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Images per second of the image tower alone, of both towers, and of extraction."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        name = write_clip(folder / "clip", args.model)
+        write_images(folder / "images", args.images, args.side, distinct=args.distinct)
+        source = open_source(folder / "images", None, 1000)
+        backbone = OpenCLIPBackbone(name, pool=args.pool).to(args.device)
+        pixels = torch.randn(args.batch, 3, *backbone.clip.visual.image_size, device=args.device)
+        images = itertools.islice(source.read(source.shards[0]), args.batch)
+        tokens = backbone.tokenizer([image.captions[0] for image in images]).to(args.device)
+        batches = args.images // args.batch
+
+        def bare_image() -> None:
+            backbone.clip.encode_image(pixels)
+
+        def bare_both() -> None:
+            backbone.clip.encode_image(pixels)
+            backbone.clip.encode_text(tokens)
+
+        def whole(store: Path) -> None:
+            settings = extract.ExtractSettings(name, pool=args.pool)
+            extract.extract(source, settings, store, args.batch, args.device, args.workers)
+
+        seconds = functools.partial(seconds_of, repeats=1, warm_up=0, device=args.device)
+        works: dict[str, list[float]] = {"image tower": [], "both towers": [], "extract": []}
+        rates = []
+        with (
+            torch.inference_mode(),
+            extract.steady_threads(args.device),
+            mock.patch.object(extract, "OpenCLIPBackbone", return_value=backbone),
+        ):
+            bare_both()
+            for i in range(args.rounds):
+                works["image tower"].append(args.batch / seconds(bare_image, calls=batches))
+                works["both towers"].append(args.batch / seconds(bare_both, calls=batches))
+                make = functools.partial(whole, folder / f"store{i}")
+                # Again over the finished store is what it costs however many images there are.
+                works["extract"].append(args.images / (seconds(make) - seconds(make)))
+                rates.append(matrix_gflops())
+            threads = torch.get_num_threads()
+    found = {kind: statistics.median(values) for kind, values in works.items()}
+    shares = {kind: found["extract"] / found[kind] for kind in ("image tower", "both towers")}
+    rate = statistics.median(rates)
+    return {
+        "gemm_gflop": args.batch / found["extract"] * rate,
+        "seconds": args.batch / found["extract"],
+        "matrix_gflops": rate,
+        "images_per_second": found,
+        "share_of_bare": shares,
+        "threads": threads,
+    }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what extraction depends on."""
+    parser.add_argument("--model", default="ViT-B-32-quickgelu")
+    parser.add_argument("--pool", type=int, default=1)
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--distinct", type=int, help="different images among them; default: all")
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="ViT-B-32-quickgelu")
-    parser.add_argument("--images", type=int, default=192)
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    add_arguments(parser)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        name = write_clip(folder / "clip", args.model)
-        write_images(folder / "images", args.images, args.side)
-        source = open_source(folder / "images", None, 1000)
-        backbone = OpenCLIPBackbone(name)
-        pixels = torch.randn(args.batch, 3, *backbone.clip.visual.image_size)
-        images = itertools.islice(source.read(source.shards[0]), args.batch)
-        tokens = backbone.tokenizer([image.captions[0] for image in images])
-        batches = args.images // args.batch
-
-        def bare_image() -> None:
-            for _ in range(batches):
-                backbone.clip.encode_image(pixels)
-
-        def bare_both() -> None:
-            for _ in range(batches):
-                backbone.clip.encode_image(pixels)
-                backbone.clip.encode_text(tokens)
-
-        def whole(store: Path) -> None:
-            settings = extract.ExtractSettings(name)
-            extract.extract(source, settings, store, args.batch, "cpu", args.workers)
-
-        works: dict[str, list[float]] = {"image tower": [], "both towers": [], "extract": []}
-        rates = []
-        with (
-            torch.inference_mode(),
-            extract.steady_threads("cpu"),
-            mock.patch.object(extract, "OpenCLIPBackbone", return_value=backbone),
-        ):
-            bare_both()
-            for i in range(args.rounds):
-                works["image tower"].append(batches * args.batch / seconds_of(bare_image))
-                works["both towers"].append(batches * args.batch / seconds_of(bare_both))
-                make = functools.partial(whole, folder / f"store{i}")
-                # Again over the finished store is what it costs however many images there are.
-                works["extract"].append(args.images / (seconds_of(make) - seconds_of(make)))
-                rates.append(matrix_gflops())
-            threads = torch.get_num_threads()
-    found = {kind: statistics.median(values) for kind, values in works.items()}
-    shares = {kind: found["extract"] / found[kind] for kind in ("image tower", "both towers")}
-    for kind, value in found.items():
+    result = measure(args)
+    for kind, value in result["images_per_second"].items():
         print(f"{kind:12} {value:6.2f} images a second")
-    print(f"extract is {100 * shares['both towers']:.0f} % of both towers")
-    seconds, rate = args.batch / found["extract"], statistics.median(rates)
-    print_json(
-        {
-            "gemm_gflop": seconds * rate,
-            "seconds": seconds,
-            "matrix_gflops": rate,
-            "images_per_second": found,
-            "share_of_bare": shares,
-        },
-        vars(args) | {"threads": threads},
-    )
+    print(f"extract is {100 * result['share_of_bare']['both towers']:.0f} % of both towers")
+    print_json(result, vars(args) | {"threads": result.pop("threads")})
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patches", type=at_least(1), default=49)
     parser.add_argument("--vocabulary", type=at_least(20), default=VOCABULARY)
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--device", default="cpu", help="where the model is")
 
 
 def build_model(

@@ -1,5 +1,6 @@
 """Feature stores of made-up numbers and images of made-up pixels, for benchmarks."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -45,16 +46,30 @@ def write_store(path: Path, entries: int, size: int, features: Callable[[int], F
     write_bytes(path / CLIP_HEAD, save({"proj": head}))
 
 
-def write_images(path: Path, count: int, side: int, size: int = 250) -> None:
-    """Write shards of random smooth images as tools/generate.py does, a caption each."""
+def write_images(path: Path, count: int, side: int, distinct: int | None = None) -> None:
+    """Write shards of random smooth images as tools/generate.py does, a caption each.
+
+    Args:
+        path: Folder to make.
+        count: Number of images.
+        side: Height and width.
+        distinct: Number of different images, which saves time. Defaults to all.
+    """
     settings = generate.GenerateSettings(pipeline="made/up", size=side)
 
     class Painter:
         def __init__(self, *_: object) -> None:
             self.settings, self._random = settings, np.random.default_rng(0)
+            self._images: list[Image.Image] = []
+            self._next = itertools.cycle(range(distinct or count))
 
         def paint(self, orders: list) -> list[Painted]:
-            return [Painted(self._image(), 0, []) for _ in orders]
+            return [Painted(self._made(next(self._next)), 0, []) for _ in orders]
+
+        def _made(self, number: int) -> Image.Image:
+            if number == len(self._images):
+                self._images.append(self._image())
+            return self._images[number]
 
         def _image(self) -> Image.Image:
             coarse = self._random.integers(0, 256, (24, 24, 3), dtype=np.uint8)
@@ -66,5 +81,16 @@ def write_images(path: Path, count: int, side: int, size: int = 250) -> None:
 
     captions = path.with_suffix(".txt")
     captions.write_text("\n".join(f"a dog runs over the grass with ball {i}" for i in range(count)))
-    with mock.patch.object(generate, "Painter", Painter):
+    encoded: dict[int, bytes] = {}
+
+    def encode(image: Image.Image, settings: generate.GenerateSettings) -> bytes:
+        if id(image) not in encoded:  # all images are kept
+            encoded[id(image)] = write(image, settings)
+        return encoded[id(image)]
+
+    write = generate.encode
+    with (
+        mock.patch.object(generate, "Painter", Painter),
+        mock.patch.object(generate, "encode", encode),
+    ):
         generate.generate(captions, settings, path, device="cpu")

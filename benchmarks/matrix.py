@@ -18,10 +18,43 @@ FLOP = 2 * 1600 * 512 * 2048
 PRODUCTS = 5
 
 
-def seconds_of(work: Callable[[], Any], repeats: int, warm_up: int = 1) -> float:
-    """Seconds of one call, the median of some after a few that do not count."""
-    taken = [_timed(work) for _ in range(warm_up + repeats)]
-    return statistics.median(taken[warm_up:])
+def seconds_of(
+    work: Callable[[], Any],
+    repeats: int,
+    warm_up: int = 1,
+    device: str = "cpu",
+    calls: int = 1,
+) -> float:
+    """Return the seconds of one call: a median, after a few calls that are not counted.
+
+    Args:
+        work: What to time.
+        repeats: Number of timings.
+        warm_up: Timings before these.
+        device: Where the work is done; a GPU is waited for before and after each timing.
+        calls: Calls in each timing, between which nothing is waited for.
+    """
+    taken = [_timed(work, device, calls) for _ in range(warm_up + repeats)]
+    return statistics.median(taken[warm_up:]) / calls
+
+
+def synchronize(device: str) -> None:
+    """Wait for all work on a GPU; nothing to do on a CPU."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def product_rate(device: str, dtype: torch.dtype, side: int = 8192) -> float:
+    """Return the FLOP/s of a square matrix product of random numbers.
+
+    Args:
+        device: Where to multiply.
+        dtype: Of the matrices. Whether float32 uses TF32 is PyTorch's setting at the time.
+        side: Rows and columns. Defaults to 8192, which fills a large GPU.
+    """
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * side**3 / seconds_of(lambda: torch.mm(a, b, out=out), 3, 2, device, calls=5)
 
 
 class Figure(NamedTuple):
@@ -83,7 +116,10 @@ def matrix_gflops(repeats: int = 30) -> float:
     return FLOP / 1e9 / seconds_of(lambda: torch.mm(a, b), repeats, warm_up=5)
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def _timed(work: Callable[[], Any], device: str = "cpu", calls: int = 1) -> float:
+    synchronize(device)
     start = time.perf_counter()
-    work()
+    for _ in range(calls):
+        work()
+    synchronize(device)
     return time.perf_counter() - start

@@ -3,14 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_bytes(work: Callable[[], Any]) -> int:
-    """Bytes that PyTorch holds on the CPU at most during a call, above what it held before it.
+def peak_bytes(work: Callable[[], Any], device: str = "cpu") -> int:
+    """Return the most bytes that PyTorch holds during a call, above what it held before.
 
     Counted from its allocations, so that it does not depend on what the allocator keeps.
     """
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as run:
         work()
     results = run.profiler.kineto_results if run.profiler else None

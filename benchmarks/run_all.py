@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from page import read_marked, write_marked
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
@@ -190,17 +191,14 @@ def main() -> None:
     if args.dry:
         print("\n".join(f"python benchmarks/{command}" for command in commands))
         return
-    before, found, rest = PAGE.read_text().partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
-        sys.exit(f"{PAGE} has no lines {BEGIN} and {END}: put them where the table belongs")
+    read_marked(PAGE, BEGIN, END)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for command in (bar := tqdm(commands, unit="benchmark")):
             bar.set_description(command.partition(" --folder")[0])
             results[command] = run(command, folder)
     written = table(results)
-    PAGE.write_text(f"{before}{BEGIN}\n{written}\n{END}{after}")
+    write_marked(PAGE, BEGIN, END, written)
     print(written)
 
 

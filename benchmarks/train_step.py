@@ -26,7 +26,7 @@ import pcm_plugin.engine  # noqa: F401  registers
 
 def build_step(args: argparse.Namespace) -> Callable[[], Any]:
     """An iteration of the size of :func:`add_size_arguments`, the model warm."""
-    model = build_model(args.vocabulary, CONCEPTS, args.patches).train()
+    model = build_model(args.vocabulary, CONCEPTS, args.patches).train().to(args.device)
     if args.straightforward:
         make_straightforward(model)
     for part in (model.neck, model.encoder, model.decoder) if args.compile else ():

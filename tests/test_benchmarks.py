@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 KEYS = {"gemm_gflop", "seconds", "matrix_gflops", "settings", "versions"}
 
@@ -62,3 +63,34 @@ def test_all_of_them_are_listed_with_their_commands():
     commands = run("benchmarks/run_all.py", "--dry").splitlines()
     assert "python benchmarks/train_step.py" in commands
     assert len(commands) == len(set(commands))
+
+
+def run_gpu(folder, *options):
+    """Exit code, ``gpu.json`` and ``gpu.md`` of the benchmark of a GPU."""
+    command = [sys.executable, "benchmarks/gpu.py", "--out", folder, *options]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert (folder / "gpu.json").exists(), process.stderr
+    found = json.loads((folder / "gpu.json").read_text())
+    return process.returncode, found["steps"], (folder / "gpu.md").read_text()
+
+
+def test_the_dry_run_of_the_gpu_benchmark(tmp_path):
+    code, steps, page = run_gpu(tmp_path, "--device", "cpu", "--minutes", "2")
+    assert [name for name, step in steps.items() if step["status"] == "failed"] == []
+    assert code == 0
+    # What is left of the time on a slow machine may not be enough for the rest.
+    assert steps["device"]["status"] == steps["parity"]["status"] == "ok"
+    assert max(steps["parity"]["figures"]["largest_difference"].values()) < 1e-4
+    assert steps["train_32_float32"]["figures"]["pairs_per_second"] > 0
+    assert steps["toy_world"]["status"] == "skipped"
+    for step in steps.values():
+        assert f"| {step['title']} | " in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_step_that_fails_is_noted_and_the_others_go_on(tmp_path):
+    code, steps, page = run_gpu(tmp_path, "--minutes", "2", "--steps", "device", "parity")
+    assert code == 1
+    assert [step["status"] for step in steps.values()] == ["failed", "failed"]
+    assert all(step["traceback"] for step in steps.values())
+    assert page.count("**failed**") == 2
