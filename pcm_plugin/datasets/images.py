@@ -77,6 +77,22 @@ def read_image(file: str | os.PathLike | BinaryIO | bytes) -> Image.Image:
         raise
 
 
+def detect_format(data: bytes) -> str:
+    """Return Pillow's name of the format of an image file's content, e.g. ``'JPEG'``.
+
+    Raises:
+        ValueError: If it is not an image.
+    """
+    try:
+        with _decoding("it"), _open(data) as image:
+            return image.format or ""
+    except ValueError:
+        stripped = strip_metadata(data)
+        if stripped is None or stripped == data:
+            raise
+        return detect_format(stripped)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a Pillow image, loaded or not, to upright 8-bit RGB.
 
@@ -105,14 +121,16 @@ def _read(file: str | os.PathLike | BinaryIO) -> bytes:
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
-    with _decoding(name):
-        try:
-            image = Image.open(io.BytesIO(data), formats=image_formats())
-        except UnidentifiedImageError:
-            content = describe_content(data)
-            raise UnidentifiedImageError(f"not an image in a supported format{content}") from None
-        with image:
-            return _convert(image)
+    with _decoding(name), _open(data) as image:
+        return _convert(image)
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=image_formats())
+    except UnidentifiedImageError:
+        content = describe_content(data)
+        raise UnidentifiedImageError(f"not an image in a supported format{content}") from None
 
 
 @contextlib.contextmanager
@@ -251,7 +269,7 @@ def _widen(image: Image.Image, rawmode: str, data: bytes | None) -> Image.Image:
         return image
     if data is None:
         raise ValueError("16-bit planar TIFF with dark colors: save it with 8 bits per channel")
-    with Image.open(io.BytesIO(data), formats=image_formats()) as again:
+    with _open(data) as again:
         prepare_tiles(again)
         swap_byte_order(again)
         _load(again)

@@ -5,7 +5,6 @@ the Hugging Face Hub. The shards are those that ``tools/generate.py`` writes.
 """
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -15,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import fingerprint, replacing
 from pcm_plugin.datasets.image_tar import append_image
-from pcm_plugin.datasets.images import read_image
+from pcm_plugin.datasets.images import detect_format, read_image
 from pcm_plugin.datasets.parquet_table import ParquetRow, ParquetTable, find_parquet_files
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.captions import CaptionFile
@@ -179,9 +176,8 @@ def _image_suffix(data: bytes | None) -> str:
     """Decode an image, and return the file name suffix of its format."""
     if not data:
         raise ValueError("no image bytes")
-    read_image(io.BytesIO(data))
-    with Image.open(io.BytesIO(data)) as image:
-        kind = image.format or "img"
+    read_image(data)
+    kind = detect_format(data)
     return _SUFFIXES.get(kind, kind.lower())
 
 

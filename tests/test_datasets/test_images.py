@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pcm_plugin.datasets.images import image_formats, image_suffixes, read_image, to_rgb
+from pcm_plugin.datasets.images import (
+    detect_format,
+    image_formats,
+    image_suffixes,
+    read_image,
+    to_rgb,
+)
 from tests.image_files import chunk, png, tiff
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
@@ -284,6 +290,7 @@ def test_broken_metadata_do_not_cost_the_image():
     broken = chunk(b"tEXt", b"a\0b")[:-1] + b"?"
     for before in (chunk(b"zTXt", zipped), broken, chunk(b"iCCP", b"?"), chunk(b"eXIf", b"?")):
         data = png(pixels, 2, before=before)
+        assert detect_format(data) == "PNG"
         assert np.array_equal(np.asarray(read_image(data)).ravel(), pixels.ravel())
         late = png(pixels, 2)
         end = late.index(b"IEND") - 4

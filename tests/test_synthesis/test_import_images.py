@@ -202,8 +202,8 @@ def test_invalid_rows_stop_or_are_counted(tmp_path):
     assert "5 images in 4 shards" in result.output
     assert "5 left out:" in result.output
     for place, reason in (
-        ("a.parquet#1", "cannot be read"),
-        ("b.parquet#2", "no image that Pillow reads"),
+        ("a.parquet#1", "cannot be decoded"),
+        ("b.parquet#2", "a web page, so the download failed"),
         ("b.parquet#4", "no caption"),
         ("b.parquet#5", "its caption is blank"),
     ):
