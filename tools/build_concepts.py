@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
@@ -37,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("words", nargs="?", help="text file, a word a line")
     parser.add_argument("--out", help="concept file to write")
     parser.add_argument("--model", help="open_clip name, or local-dir:FOLDER")
-    parser.add_argument("--pretrained", help="open_clip's tag of the weights")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument(
         "--templates",
         nargs="+",
@@ -109,7 +110,8 @@ def main() -> None:
     clip = OpenCLIPBackbone(args.model, args.pretrained)
     embeddings = embed_words(words, clip, templates)
     identity = model_identity(args.model)
-    save_concepts(args.out, words, embeddings, identity, args.pretrained, templates)
+    weights = weights_identity(args.pretrained)
+    save_concepts(args.out, words, embeddings, identity, weights, templates)
     print(f"{args.out}: {len(words)} concepts of {identity}")
 
 

@@ -48,7 +48,7 @@ def main() -> None:
         "--skip-missing", action="store_true", help="leave out images whose file is not there"
     )
     parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
-    parser.add_argument("--pretrained", help="open_clip's tag of the weights")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument("--out", required=True, help="folder of the feature store")
     parser.add_argument(
         "--pool", type=int, default=1, help="average patches over POOL x POOL; 2 for ViT-L/14"

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("annotations", help="annotation pickle")
     parser.add_argument("--vocabulary", required=True, help="vocabulary.txt released with it")
     parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
-    parser.add_argument("--pretrained", help="open_clip's tag of the weights")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument("--out", required=True, help="folder of the feature store")
     parser.add_argument(
         "--pattern",

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from pcm_plugin.datasets.durable import fingerprint, folder_sha256, sha256
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.objects import read_objects
+from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.synthesis.concepts import ConceptSet, load_concepts
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
@@ -130,10 +131,10 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     }
     for key in ("model.backbone", "model.vision_encoder.clip", "model.vision_backbone.clip"):
         for name in _paths(cfg, f"{key}.model_name", optional=True):
-            pretrained = _paths(cfg, f"{key}.pretrained", optional=True)
+            given = _paths(cfg, f"{key}.pretrained", optional=True)
             # A folder may be a copy that has not all files of the one that features came from.
             if not name.startswith("local-dir:"):
-                makers[key] = _clip_name(name, *pretrained)
+                makers[key] = _clip_name(name, *map(weights_identity, given))
     if len(set(makers.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]

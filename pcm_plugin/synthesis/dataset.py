@@ -28,6 +28,7 @@ from pcm_plugin.datasets.durable import write_bytes, write_json
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.captions import Caption, CaptionFile, write_jsonl
 from pcm_plugin.synthesis.concepts import embed_words, prompts, read_words, save_concepts
@@ -165,7 +166,8 @@ def make_corpus(
         templates = prompts(recipe.concepts.templates)
         embeddings = embed_words(words, clip, templates)
         concepts, model = out / "concepts.safetensors", model_identity(extracting.model)
-        save_concepts(concepts, words, embeddings, model, extracting.pretrained, templates)
+        weights = weights_identity(extracting.pretrained)
+        save_concepts(concepts, words, embeddings, model, weights, templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
         tick(written)
         folder.add(wanted[0], files, written)

@@ -21,6 +21,7 @@ from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.tensor_file import serialize_tensors
+from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.sharing import share
@@ -41,7 +42,7 @@ class ExtractSettings:
 
     Attributes:
         model: Name of an open_clip model, or ``'local-dir:FOLDER'``.
-        pretrained: open_clip's tag of its weights; None where the name brings its own.
+        pretrained: open_clip's tag of its weights, or a file; None where the name brings its own.
         pool: Average patches over windows of this many by as many; the released L/14 features
             have 2. Defaults to 1.
         dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
@@ -62,8 +63,12 @@ class ExtractSettings:
             raise ValueError(f"caption_template={self.caption_template!r}: give it one '{{}}'")
 
     def as_record(self) -> dict[str, Any]:
-        """The settings as JSON; a local model is known by its content, not by its place."""
-        return {**self.__dict__, "model": model_identity(self.model)}
+        """The settings as JSON; local models and weights are named by content, not by place."""
+        made_with = {
+            "model": model_identity(self.model),
+            "pretrained": weights_identity(self.pretrained),
+        }
+        return {**self.__dict__, **made_with}
 
 
 def model_identity(model: str) -> str:

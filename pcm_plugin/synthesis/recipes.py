@@ -10,7 +10,7 @@ from mmengine.config import Config
 from pcm_plugin.datasets.coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.synthesis.concepts import TEMPLATES
-from pcm_plugin.synthesis.extract import ExtractSettings, model_identity
+from pcm_plugin.synthesis.extract import ExtractSettings
 from pcm_plugin.synthesis.refine import RefineSettings
 from pcm_plugin.synthesis.settings import GenerateSettings
 
@@ -115,8 +115,8 @@ class Recipe:
         for key in ("vocabulary.file", "concepts.stop_list", "concepts.words"):
             if record[key] is not None:
                 record[key] = f"sha256 {sha256(Path(record[key]))[:16]}"
-        model = {"model": model_identity(self.extract.model), "pretrained": self.extract.pretrained}
-        return record | model
+        made_with = self.extract.as_record()
+        return record | {key: made_with[key] for key in ("model", "pretrained")}
 
 
 def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:

@@ -17,6 +17,7 @@ from torch import Tensor
 from pcm_plugin.datasets.durable import fingerprint
 from pcm_plugin.datasets.feature_store import FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.extract import (
     CLIP_SCORE_SCALE,
@@ -37,7 +38,7 @@ class ImportSettings:
     Attributes:
         model: The CLIP that made them, by open_clip's name; it gives the head and the captions'
             features, which were not released.
-        pretrained: open_clip's tag of its weights.
+        pretrained: open_clip's tag of its weights, or a file.
         pattern: Where an image's file lies, with ``{split_id}`` and ``{image_id}``. Defaults to
             where the released loader looks: ``'img_sp{split_id}/{image_id}.npz'``, or
             ``'img/{image_id}.npz'`` if the annotations know no parts.
@@ -116,7 +117,7 @@ def import_features(
         )
     made_with = {
         "model": model_identity(settings.model),
-        "pretrained": settings.pretrained,
+        "pretrained": weights_identity(settings.pretrained),
         "pool": pool,
         "dtype": settings.dtype,
         "caption_template": "{}",

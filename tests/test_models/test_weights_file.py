@@ -3,14 +3,17 @@
 import json
 import shutil
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip import factory
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.models.captioners import is_captioner, load_captioner, save_captioner
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld import ASSETS
@@ -100,6 +103,35 @@ def test_a_clip_travels_with_the_file(model, tmp_path):
     assert json.loads(settings_of(tmp_path / "c.safetensors")["clip"])["model"] == "ViT-B-32"
 
 
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_clips_weights_of_a_file_come_along_with_their_activation(model, tmp_path, quick_gelu):
+    config = json.loads((ASSETS / "clip" / "open_clip_config.json").read_text())["model_cfg"]
+    config["text_cfg"]["hf_tokenizer_name"] = str(ASSETS / "clip")
+    name = "exported-quickgelu" if quick_gelu else "exported"
+    (tmp_path / f"{name}.json").write_text(json.dumps(config | {"quick_gelu": quick_gelu}))
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    weights = str(ASSETS / "clip" / "open_clip_model.safetensors")
+    path = tmp_path / "far" / "captioner.safetensors"
+    try:
+        save_captioner(path, model, own_settings(), {"model": name, "pretrained": weights})
+        expected = OpenCLIPBackbone(name, weights)
+        said = expected.encode_text(["two blue cars beside a tree"])
+    finally:
+        factory._MODEL_CONFIG_PATHS.remove(tmp_path / f"{name}.json")
+        del factory._MODEL_CONFIGS[name]
+    named = json.loads(settings_of(path)["clip"])
+    assert (named["model"], named["pretrained"]) == ("local-dir:captioner.clip", None)
+    shutil.move(tmp_path / "far", tmp_path / "near")
+    again = load_captioner(tmp_path / "near" / "captioner.safetensors")
+    images = torch.randn(2, 3, 112, 112)
+    plain = model.look(images)[1]
+    found = again.look(images)[1]
+    torch.testing.assert_close(found, expected(images)[1])
+    assert torch.allclose(found, plain, atol=1e-5) != quick_gelu
+    text = ["two blue cars beside a tree"]
+    torch.testing.assert_close(again.backbone.encode_text(text), said)
+
+
 @pytest.mark.parametrize(
     "kind",
     ["os.system", "pcm_plugin.os.system", "Adam", "mmengine.ToyModel", "pcm_plugin.load_captioner"],
@@ -156,7 +188,7 @@ def test_wrong_files_are_named(model, tmp_path):
     with pytest.raises(ValueError, match="names a file as CLIP's weights"):
         load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(named)))
     own = {"model": "ViT-B-32", "pretrained": str(FILE)}
-    with pytest.raises(ValueError, match="would not come along"):
+    with pytest.raises(ValueError, match="must say the activation"):
         save_captioner(tmp_path / "c.safetensors", model, own_settings(), own)
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "open_clip_model.bin").touch()

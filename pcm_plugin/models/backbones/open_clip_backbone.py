@@ -1,9 +1,7 @@
 """CLIP through open_clip: images to patch features and a global feature."""
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
 from pcm_plugin.models.backbones.image_towers import read_tower
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.registry import MODELS
@@ -27,8 +26,11 @@ class OpenCLIPBackbone(BaseModule):
         model_name: A name of open_clip's, such as ``'ViT-B-32-quickgelu'``, ``'hf-hub:ORG/REPO'``,
             or ``'local-dir:FOLDER'`` for a folder with open_clip's ``open_clip_config.json``, its
             weights and its tokenizer.
-        pretrained: open_clip's tag of the weights, such as ``'openai'``, or a file. Not used where
-            the name brings its own. Defaults to None.
+        pretrained: open_clip's tag of the weights, such as ``'openai'``, or a file: open_clip's
+            (safetensors or a state dict) or OpenAI's ``.pt``, which is read without running its
+            code. With a file that does not show whether it was trained with QuickGELU, the name
+            must say it: ``'ViT-B-32-quickgelu'`` or ``'ViT-B-32-gelu'``. Must be None where the
+            name brings its own weights. Defaults to None.
         pool: Average patches over windows of this many by as many: 1 for ViT-B/32, 2 for ViT-L/14
             as the released features have it (16 x 16 patches to 64). Defaults to 1.
         init_cfg: Not used; MMEngine gives it to every module.
@@ -44,10 +46,11 @@ class OpenCLIPBackbone(BaseModule):
         preprocess: PIL image to (3, H, W) tensor, as this CLIP wants it.
 
     Raises:
-        FileNotFoundError: If a local folder is missing.
+        FileNotFoundError: If a local folder or a weights file is missing.
         RuntimeError: If open_clip knows no such model, or finds no weights.
-        ValueError: If name and weights disagree about QuickGELU, the image tower's patches have no
-            known way into the joint space, or ``pool`` does not divide its grid.
+        ValueError: If name and weights disagree about QuickGELU or do not say it, a weights file
+            cannot be read safely or does not fit, the image tower's patches have no known way into
+            the joint space, or ``pool`` does not divide its grid.
     """
 
     preprocess: Callable[[Any], Tensor]
@@ -60,24 +63,7 @@ class OpenCLIPBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        # It takes seconds to import, and a captioner on stored features does without it.
-        import open_clip
-
-        folder = model_name.removeprefix("local-dir:")
-        if folder != model_name and not Path(folder).is_dir():
-            raise FileNotFoundError(f"model_name={model_name!r}: there is no folder {folder}")
-        with warnings.catch_warnings():
-            # With the other activation the features are wrong, and nothing else would say so.
-            warnings.filterwarnings("error", "QuickGELU mismatch")
-            try:
-                clip, _, self.preprocess = open_clip.create_model_and_transforms(
-                    model_name, pretrained, require_pretrained=True
-                )
-            except UserWarning as error:
-                raise ValueError(
-                    f"model_name={model_name!r} with pretrained={pretrained!r}: {error} "
-                    "Add or drop '-quickgelu' at the end of the name"
-                ) from error
+        clip, self.preprocess = load_clip(model_name, pretrained)
         tower = read_tower(clip.visual)
         if tower is None:
             what = type(getattr(clip.visual, "trunk", clip.visual)).__name__
@@ -114,9 +100,9 @@ class OpenCLIPBackbone(BaseModule):
 
         try:
             # A CLIP's config may ask transformers to run code that lies beside it.
-            return get_tokenizer(self.model_name, trust_remote_code=False)
+            return get_tokenizer(architecture(self.model_name), trust_remote_code=False)
         except TypeError:  # open_clip's own tokenizers know no such setting
-            return get_tokenizer(self.model_name)
+            return get_tokenizer(architecture(self.model_name))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

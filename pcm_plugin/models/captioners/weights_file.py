@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 import pcm_plugin
 from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.models.backbones.clip_weights import is_weights_file, save_clip_folder
 from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.registry import MODELS
@@ -47,8 +48,9 @@ def save_captioner(
 ) -> None:
     """Write a captioner to one file.
 
-    A CLIP in a local folder is copied beside the file, to ``NAME.clip``, unless it lies there
-    already; the two travel together.
+    A CLIP in a local folder is copied next to the file, to ``NAME.clip``, unless it lies there
+    already; one whose weights are a file is written there as such a folder. The two travel
+    together.
 
     Args:
         path: File to write, ``.safetensors``; its folder is made.
@@ -60,10 +62,10 @@ def save_captioner(
         half: Store float16. Defaults to False.
 
     Raises:
-        FileNotFoundError: If CLIP's folder is not there.
+        FileNotFoundError: If CLIP's folder or weights file is missing.
         ValueError: If the file has another ending, the model has no vocabulary, as one with a
             language model, or holds modules of other packages, CLIP's folder has no safetensors,
-            or its weights are a file of their own.
+            or its weights file cannot be read (:func:`~.clip_weights.load_clip`).
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -83,19 +85,15 @@ def save_captioner(
             tensors[key] = brought.detach().cpu().contiguous()
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    if clip.get("pretrained") and Path(clip["pretrained"]).is_file():
-        raise ValueError(
-            f"CLIP's weights are the file {clip['pretrained']}, which would not come along: make a "
-            "folder of it, with open_clip_config.json and .safetensors, and name that local-dir:"
-        )
     path.parent.mkdir(parents=True, exist_ok=True)
+    weights_file = clip["pretrained"] if is_weights_file(clip.get("pretrained")) else None
     facts = {
         "model": own,
         "vocabulary": model.vocabulary.words,
         "concepts": concepts,
         "clip": {
-            "model": _bring_clip(str(clip["model"]), path),
-            "pretrained": clip.get("pretrained"),
+            "model": _bring_clip(str(clip["model"]), weights_file, path),
+            "pretrained": None if weights_file else clip.get("pretrained"),
             "pool": clip.get("pool", 1),
         },
         "about": dict(about or {}),
@@ -207,8 +205,13 @@ def _check_types(node: Any, place: str) -> None:
         _check_types(value, place)
 
 
-def _bring_clip(name: str, path: Path) -> str:
-    """How the file is to name its CLIP; a local folder is put where the file can find it."""
+def _bring_clip(name: str, weights_file: str | None, path: Path) -> str:
+    """Return how the file names its CLIP; local weights are put where the file can find them."""
+    if weights_file is not None:
+        # Its config says the activation, which a file of weights does not.
+        folder = path.with_suffix(".clip")
+        save_clip_folder(folder, name, weights_file)
+        return f"{_LOCAL}{folder.name}"
     if not name.startswith(_LOCAL):
         return name
     folder, home = Path(name.removeprefix(_LOCAL)).resolve(), path.parent.resolve()
