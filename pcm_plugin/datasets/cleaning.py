@@ -36,11 +36,11 @@ _INVISIBLE_PLANE = range(0xE0000, 0xE1000)  # tags and the supplementary variati
 # others are blank, but no white space to Python.
 _BLANK = (0x200B, 0x2800, 0x3164, 0xFFA0)
 # Ligatures and presentation forms, full- and half-width forms, letters in mathematical styles.
-_STYLED = (range(0xFB00, 0xFE00), range(0xFE70, 0xFEFD), range(0xFF01, 0xFFEF))
+_STYLED: tuple[range, ...] = (range(0xFB00, 0xFE00), range(0xFE70, 0xFEFD), range(0xFF01, 0xFFEF))
 _STYLED += (range(0x1D400, 0x1D800),)
 # Scripts in which the two joiners choose the form of a letter: from Arabic to Myanmar, Khmer,
 # Mongolian, and their later blocks.
-_SHAPED = (range(0x600, 0x10A0), range(0x1780, 0x1D00), range(0xA800, 0xAC00))
+_SHAPED: tuple[range, ...] = (range(0x600, 0x10A0), range(0x1780, 0x1D00), range(0xA800, 0xAC00))
 _SHAPED += (range(0xFB50, 0xFE00), range(0xFE70, 0xFEFD), range(0x10A00, 0x12000))
 _SHAPED += (range(0x1E900, 0x1E960),)
 
