@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.durable import fingerprint, sha256
-from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
+from pcm_plugin.datasets.image_folder import list_images
 from pcm_plugin.datasets.image_ids import ids_of_files, refuse_repeated
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
@@ -143,15 +143,6 @@ class ImageFolder:
     ) -> None:
         if shard_size < 1:
             raise ValueError(f"shard_size={shard_size}: give at least 1")
-        undecodable = [i.file_name for i in images if not is_utf8(i.file_name)]
-        if undecodable:
-            images = [image for image in images if is_utf8(image.file_name)]
-            shown = ", ".join(map(printable, undecodable[:LOOKED_FOR]))
-            logger.warning(
-                "left out %d files with names that are not valid UTF-8 (rename them): %s",
-                len(undecodable),
-                shown,
-            )
         if not images:
             raise ValueError(f"no images for {path}")
         refuse_repeated(

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import sys
 import tarfile
 from pathlib import Path
@@ -271,3 +273,43 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     for wrong in ({"dtype": "int8"}, {"caption_template": "a photo"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
             ExtractSettings(clip, **wrong)
+
+
+def test_a_folder_as_people_have_it(tmp_path, clip, caplog):
+    """Formats of all suffixes, transparency, broken EXIF data, and names that are not UTF-8."""
+    folder = tmp_path / "images"
+    (folder / "x.png").mkdir(parents=True)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+    image.save(folder / "a.png")
+    image.save(folder / "b.png", exif=b"Exif\0\0\0\x08\0\x02\x01\x12\0\x03")
+    white = Image.new("RGB", (16, 16), "white")
+    white.save(folder / "c.avif", quality=100)
+    hidden = image.copy()
+    hidden.putalpha(0)
+    hidden.save(folder / "d.png")
+    white.save(folder / "e.jfif", "JPEG")
+    (folder / "f.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    image.save(folder / "bad.png")
+    (folder / "bad.png").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    (folder / "notes.txt").write_text("no image")
+    shards = extract(
+        open_source(folder, "none", 10), ExtractSettings(clip, **SETTINGS), tmp_path / "store"
+    )
+    store = FeatureStore(tmp_path / "store")
+    names = [store.image(i)["file_name"] for i in range(len(store))]
+    assert names == ["a.png", "b.png", "c.avif", "d.png", "e.jfif"]
+    feats = [store.global_feats(i) for i in range(5)]
+    assert torch.equal(feats[0], feats[1])
+    assert torch.equal(feats[3], feats[4])
+    assert list(shards.shards["shard-00000"]["left_out"]) == ["f.png"]
+    for part in (r"rename it): caf\xe9.png", "name of an image: x.png", "suffix: .txt 1"):
+        assert part in caplog.text
+
+
+def test_a_disk_that_fails_stops_the_run(tmp_path, images, clip, monkeypatch):
+    def fails(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        run(images, clip, tmp_path / "store")
