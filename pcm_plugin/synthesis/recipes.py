@@ -11,7 +11,7 @@ from pcm_plugin.datasets.coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.synthesis.concepts import TEMPLATES
 from pcm_plugin.synthesis.extract import ExtractSettings
-from pcm_plugin.synthesis.refine import RefineSettings
+from pcm_plugin.synthesis.refine_settings import RefineSettings
 from pcm_plugin.synthesis.settings import GenerateSettings
 
 # In the repository, wherever its tools are called from.

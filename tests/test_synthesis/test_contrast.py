@@ -11,7 +11,8 @@ from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis import contrast
 from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
-from pcm_plugin.synthesis.refine import RefineSettings, refine
+from pcm_plugin.synthesis.refine import refine
+from pcm_plugin.synthesis.refine_settings import RefineSettings
 from tests.builders import build_store
 from tests.test_tools.commands import run
 
