@@ -53,6 +53,11 @@ def main() -> None:
     parser.add_argument(
         "--pool", type=int, default=1, help="average patches over POOL x POOL; 2 for ViT-L/14"
     )
+    parser.add_argument(
+        "--no-patches",
+        action="store_true",
+        help="store no patch features: for refining, and for captioners of global features",
+    )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument(
         "--caption-template",
@@ -69,7 +74,12 @@ def main() -> None:
         args.source, _captions(args), args.shard_size, args.vocabulary, args.pattern
     )
     settings = ExtractSettings(
-        args.model, args.pretrained, args.pool, args.dtype, args.caption_template
+        args.model,
+        args.pretrained,
+        args.pool,
+        args.dtype,
+        args.caption_template,
+        patches=not args.no_patches,
     )
     folder = extract(
         source,

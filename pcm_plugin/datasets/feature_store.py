@@ -264,7 +264,7 @@ class FeatureStore:
         size = out.dtype.itemsize * math.prod(out.shape[1:])
         # Rows that follow each other are one piece.
         breaks = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(inside) != 1))
-        cuts = [0, *breaks.tolist(), len(wanted)] if len(wanted) else []
+        cuts = [0, *breaks.tolist(), len(wanted)] if out.size else []
         buffer = out.data.cast("B") if cuts else memoryview(b"")
         pieces = []
         for a, b in pairwise(cuts):

@@ -92,6 +92,11 @@ class SynthCaptionDataset(Dataset):
                 "the global features of training pairs, for features='global'"
             )
         self.store = FeatureStore(store)
+        if features == "image" and not self.store.num_patches:
+            raise ValueError(
+                f"{store} has no patch features (tools/extract.py --no-patches made it): extract "
+                "them, or use features='global' with a captioner that takes no patches"
+            )
         self.test_mode = test_mode
         self.features = features
         self.image_root = image_root

@@ -48,6 +48,8 @@ class ExtractSettings:
         dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
         caption_template: What CLIP reads for a caption, with one ``{}``. Defaults to ``'{}'``,
             the caption alone. CLIPScore's authors put ``'A photo depicts {}'`` there.
+        patches: Whether to store patch features, which are nearly all of a store's size. Refining
+            pairs and captioners with ``features='global'`` need none. Defaults to True.
     """
 
     model: str
@@ -55,6 +57,7 @@ class ExtractSettings:
     pool: int = 1
     dtype: str = "float16"
     caption_template: str = "{}"
+    patches: bool = True
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float16", "bfloat16", "float32"):
@@ -68,7 +71,10 @@ class ExtractSettings:
             "model": model_identity(self.model),
             "pretrained": weights_identity(self.pretrained),
         }
-        return {**self.__dict__, **made_with}
+        record = {**self.__dict__, **made_with}
+        if self.patches:  # as stores record it that were made before there was a choice
+            del record["patches"]
+        return record
 
 
 def model_identity(model: str) -> str:
@@ -227,8 +233,9 @@ def _extract_shard(
         raise ValueError(f"not one image of {shard.name} can be read; {name}: {reason}")
     if not images:
         nothing = torch.empty(0, clip.clip_dim)
+        num_patches = clip.num_patches if settings.patches else 0
         parts.append(
-            (torch.empty(0, clip.num_patches, clip.patch_dim), nothing, nothing, torch.empty(0))
+            (torch.empty(0, num_patches, clip.patch_dim), nothing, nothing, torch.empty(0))
         )
     patch_feats, global_feats, caption_feats, clip_scores = map(torch.cat, zip(*parts, strict=True))
     write_shard(
@@ -249,6 +256,8 @@ def _features(
 ) -> tuple[Tensor, ...]:
     """Features of a batch, on the CPU; patches in the store's dtype, as they are many."""
     patch_feats, global_feats = clip(pixels)
+    if not settings.patches:
+        patch_feats = patch_feats[:, :0]
     texts = [settings.caption_template.replace("{}", text) for own in captions for text in own]
     caption_feats = encode_texts(clip, texts)
     owners = torch.tensor([len(own) for own in captions], device=pixels.device)

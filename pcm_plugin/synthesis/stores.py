@@ -95,6 +95,8 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
             the folder holds another store's export.
     """
     reader = FeatureStore(store)
+    if not reader.num_patches:
+        raise ValueError(f"{store} has no patch features, which the released code reads")
     ids = reader.image_ids
     if len(set(ids)) < len(ids):
         raise ValueError(f"images of {store} share an id: an .npz an image would lose some")

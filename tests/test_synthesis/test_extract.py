@@ -17,10 +17,15 @@ from safetensors.torch import load_file
 from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.generate import FORMAT
+from pcm_plugin.synthesis.refine import refine
+from pcm_plugin.synthesis.refine_settings import RefineSettings
 from pcm_plugin.synthesis.sources import open_source
+from pcm_plugin.synthesis.stores import export
 from tests.builders import build_clip
+from tests.test_tools.commands import run as run_tool
 from tools.extract import main
 
 CAPTIONS = [["a red dog", "the dog"], [], ["a car"], ["the cat", "a cat on a tree", "the tree"]]
@@ -104,6 +109,36 @@ def test_pool_averages_neighbours_and_half_precision_rounds(tmp_path, images, cl
     grid = full.patch_feats(0).view(2, 2, 2, 2, 16).mean((1, 3)).view(4, 16)
     torch.testing.assert_close(pooled.patch_feats(0), grid, atol=2e-3, rtol=2e-3)
     assert torch.equal(pooled.patch_feats(0), pooled.patch_feats(0).half().float())
+
+
+def test_a_store_without_patches_is_the_same_but_for_them(tmp_path, images, clip):
+    run(images, clip, tmp_path / "whole")
+    captions = ["--captions", tmp_path / "captions.json", "--dtype", "float32"]
+    args = [images, *captions, "--model", clip, "--shard-size", 3, "--batch-size", 2]
+    args += ["--no-patches", "--device", "cpu", "--out", tmp_path / "store"]
+    result = run_tool("extract.py", *args, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    whole, store = FeatureStore(tmp_path / "whole"), FeatureStore(tmp_path / "store")
+    assert (store.num_patches, store.settings["patches"]) == (0, False)
+    assert "patches" not in whole.settings
+    assert store.patch_feats(3).shape == (0, 16)
+    for key, count in (("global_feats", 4), ("caption_feats", 6)):
+        assert torch.equal(store.rows(key, range(count)), whole.rows(key, range(count)))
+    assert np.array_equal(store.clip_scores, whole.clip_scores)
+    data = SynthCaptionDataset(tmp_path / "store", features="global")
+    assert torch.equal(data[1]["global_feats"], whole.global_feats(0))
+    with pytest.raises(ValueError, match=r"has no patch features \(tools/extract.py --no-patches"):
+        SynthCaptionDataset(tmp_path / "store")
+    with pytest.raises(ValueError, match="has no patch features, which the released code reads"):
+        export(tmp_path / "store", tmp_path / "npz")
+    with pytest.raises(ValueError, match=r"patches: (None|False) .* (None|False)"):
+        run(images, clip, tmp_path / "store")
+    settings = RefineSettings(num_images=3, keep=1.0)
+    pairs = [
+        refine(tmp_path / "whole", settings, out, device="cpu", assign_store=assigning)
+        for out, assigning in ((tmp_path / "a", tmp_path / "store"), (tmp_path / "b", None))
+    ]
+    assert np.array_equal(pairs[0].image, pairs[1].image)
 
 
 def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
