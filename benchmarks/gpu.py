@@ -50,6 +50,8 @@ def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
         scratch: Folder for temporary files; of a process that is killed they stay.
     """
     os.environ["TMPDIR"] = scratch
+    # As tools/train.py has it for deterministic products; it is read once.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.setsid()  # so that it can be stopped together with the processes that it starts
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -85,7 +87,6 @@ def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
             if device != "cpu":
                 result["peak_bytes"] = torch.cuda.max_memory_allocated()
             gc.collect()
-            torch._dynamo.reset()
             torch.cuda.empty_cache()
         pipe.send({**result, "figures": run.figures})
 
@@ -141,7 +142,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
-        self.process.join()
+        self.process.join(5)
         self.pipe.close()
 
 
@@ -152,12 +153,17 @@ def measure(args: argparse.Namespace, start: float, scratch: str) -> Result:
     deadline = start + 60 * args.minutes - _RESERVE
     worker: Worker | None = Worker(args.device, args.out / "gpu.log", scratch)
     steps = worker.start(deadline - time.monotonic())
+    if unknown := set(args.steps or ()) - set(steps):
+        worker.kill()
+        sys.exit(f"--steps {' '.join(sorted(unknown))}: the steps are {' '.join(steps)}")
     for name in args.steps or steps:
         step, left = steps[name], deadline - time.monotonic()
         needs = step["dry_needs" if args.device == "cpu" else "needs"]
+        if args.steps:
+            needs = 0
         if needs is None:
             result = {"status": "skipped", "result": "not part of a dry run"}
-        elif left < needs:
+        elif left < max(needs, 1):
             reason = f"needs about {needs:.0f} seconds, {max(left, 0):.0f} were left"
             result = {"status": "skipped", "result": reason}
         else:
@@ -226,7 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--minutes", type=float, default=8, help="time for all of it")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a dry run")
-    parser.add_argument("--steps", nargs="+", help="these alone; gpu.json has the names")
+    parser.add_argument("--steps", nargs="+", help="these alone, in this order, and never skipped")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     parser.add_argument(
         "--reuse", action="store_true", help="measure nothing, take FOLDER/gpu.json"

@@ -146,6 +146,8 @@ def train(
         peak = peak_bytes(step, run.device)
     finally:
         torch.use_deterministic_algorithms(False)
+        if compiled:
+            torch._dynamo.reset()
     floor = iteration_gflop(batch, run.device)
     rate = matrix_peak(run.device, "bfloat16" if amp else "float32")
     share = floor * 1e9 / seconds / rate

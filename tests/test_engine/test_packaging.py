@@ -39,14 +39,22 @@ def test_only_the_blip_extra_bounds_transformers():
     assert "4.52.0" not in requirements("blip")["transformers"]
 
 
-def test_constraints_are_exact_and_within_the_ranges():
+@pytest.mark.parametrize(
+    ("file", "extras"),
+    [
+        ("constraints.txt", ("mmcv-lite", "blip", "parquet", "test")),
+        # mmpretrain's models do not work with a transformers as new as this.
+        ("constraints-py312.txt", ("mmcv-lite", "parquet")),
+    ],
+)
+def test_constraints_are_exact_and_within_the_ranges(file, extras):
     pins = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
+    for line in (ROOT / file).read_text().splitlines():
         if not line.startswith("#"):
             name, version = line.split("==")
             pins[name.lower().replace("_", "-")] = version
     wanted = dict(requirements())
-    for extra in ("mmcv-lite", "blip", "test"):
+    for extra in extras:
         wanted.update(requirements(extra))
     for name, specifier in wanted.items():
         assert pins[name.lower().replace("_", "-")] in specifier, name
