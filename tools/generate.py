@@ -13,6 +13,7 @@ from dataclasses import fields
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file, left_out
 from pcm_plugin.synthesis.generate import generate
+from pcm_plugin.synthesis.prompts import read_repeats
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.settings import IMAGE_FORMATS, GenerateSettings
 
@@ -34,6 +35,11 @@ def parse_args() -> argparse.Namespace:
         "--prompt", default="{}", help="what the pipeline reads, with {} for the caption"
     )
     parser.add_argument("--images-per-caption", type=int, default=1)
+    parser.add_argument(
+        "--unique",
+        action="store_true",
+        help="one image for all captions whose texts are equal, with the seed of the first",
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shard-size", type=int, default=250, help="captions a shard")
@@ -69,7 +75,11 @@ def main() -> None:
         return
     records = folder.shards.values()
     images, retried = (sum(record[key] for record in records) for key in ("count", "retried"))
-    print(f"{folder.path}: {images:,} images in {len(records)} shards")
+    shared = read_repeats(folder.path, folder.manifest["settings"])
+    repeats = sum(len(ids) for keys in shared.values() for ids in keys.values())
+    prompts = sum(record["made_of"] for record in records) // settings.images_per_caption
+    pairs = f", for {prompts + repeats:,} captions" if settings.unique else ""
+    print(f"{folder.path}: {images:,} images in {len(records)} shards{pairs}")
     if retried:
         print(f"{retried:,} were flagged, black or not finite and had a second try")
     print(left_out(folder), end="")

@@ -39,7 +39,7 @@ from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.recipes import Recipe
 from pcm_plugin.synthesis.refine import PAIRS, refine
 from pcm_plugin.synthesis.sharing import share
-from pcm_plugin.synthesis.sources import Source, open_source
+from pcm_plugin.synthesis.sources import GeneratedImages, Source, open_source
 
 CORPUS_FORMAT = "pcm-corpus"
 STAGES = ("corpus", "generate", "extract", "refine")
@@ -255,11 +255,13 @@ def _is_through(recipe: Recipe, out: Path) -> bool:
     corpus, images, store = (ShardFolder(part, None).shards.values() for part in parts)
     captions = sum(record["count"] for record in corpus)
     wanted = captions * recipe.generate.images_per_caption
-    painted = sum(record["count"] for record in images)
-    return (sum(r["made_of"] for r in images), sum(r["made_of"] for r in store)) == (
-        wanted,
-        painted,
-    )
+    try:
+        generated = GeneratedImages(out / "synthetic")
+    except ValueError:
+        return False
+    missing = sum(r["made_of"] - r["count"] for r in images)
+    available = sum(shard.count for shard in generated.shards)
+    return (available + missing, sum(r["made_of"] for r in store)) == (wanted, available)
 
 
 def _is_complete(path: Path) -> bool:

@@ -21,6 +21,7 @@ from pcm_plugin.synthesis.dataset import find_words
 from pcm_plugin.synthesis.generate import FORMAT as IMAGE_FORMAT
 from pcm_plugin.synthesis.generate import encode
 from pcm_plugin.synthesis.painter import Order, Painter
+from pcm_plugin.synthesis.prompts import Prompts
 from pcm_plugin.synthesis.ranks import steady_threads
 from pcm_plugin.synthesis.recipes import Recipe
 from pcm_plugin.synthesis.refine import FORMAT as PAIRS_FORMAT
@@ -119,7 +120,8 @@ def estimate(
     with steady_threads(device):
         painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
         looking, feature_bytes, clip_dim = _looking(recipe, device, images, texts)
-        pairs = count * recipe.generate.images_per_caption
+        prompts = Prompts(captions, count, recipe.generate.shard_size, recipe.generate.unique)
+        pairs = sum(map(len, prompts)) * recipe.generate.images_per_caption
         matching = _matching(pairs, clip_dim, device) if _matches(recipe) else 0.0
     stages = [
         Stage(

@@ -1,10 +1,9 @@
 """Captions to shards of synthetic images."""
 
 import io
-import itertools
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
@@ -14,6 +13,7 @@ from pcm_plugin.datasets.image_tar import append_image
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.captions import Caption, CaptionFile
 from pcm_plugin.synthesis.painter import Order, Painted, Painter
+from pcm_plugin.synthesis.prompts import Prompts, image_key, shard_name, write_repeats
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.settings import GenerateSettings
 from pcm_plugin.synthesis.sharing import share
@@ -38,6 +38,10 @@ def generate(
     if a first try failed, ``problems``; and a ``manifest.json``. An image that the safety checker
     flags, or that is black or not finite, is tried once more with another seed; if that fails
     too it is left out and listed under ``left_out`` in its shard's record.
+
+    With ``settings.unique``, one image is generated for all captions of equal text. It has the id
+    and the seed of the first of them; ``repeats.json`` lists the others, which ``extract`` pairs
+    with the same image.
 
     A run over a folder that has shards already makes those that are missing. The seed of an
     image depends on the run's seed and its caption's id alone, and no shard is split between
@@ -72,15 +76,17 @@ def generate(
     made_with = settings.as_record()
     # Settings first: with another shard size the captions of a shard would differ too.
     ShardFolder.check(out, FORMAT, made_with)
-    chunks = _Chunks(CaptionFile.of(captions), limit, settings.shard_size)
+    chunks = Prompts(CaptionFile.of(captions), limit, settings.shard_size, settings.unique)
     several = settings.images_per_caption
     plan = [
-        Shard(f"shard-{index:05d}", len(chunk) * several, _digest(chunk))
+        Shard(shard_name(index), len(chunk) * several, _digest(chunk))
         for index, chunk in enumerate(chunks)
     ]
     if not plan:
         raise ValueError(f"no captions in {chunks.captions.path}")
     folder = ShardFolder.resume(out, FORMAT, made_with, plan)
+    if settings.unique:
+        write_repeats(folder.path, chunks.repeats, settings.shard_size)
     painter: Painter | None = None
     with steady_threads(device):
         for index, tick in share(folder, plan, rank, "generate"):
@@ -107,7 +113,7 @@ def _make_shard(
 ) -> None:
     settings = painter.settings
     orders = [
-        (caption, Order(caption.id, caption.text, number), f"{position:08d}{suffix}")
+        (caption, Order(caption.id, caption.text, number), f"{image_key(position)}{suffix}")
         for position, caption in enumerate(chunk, start=index * settings.shard_size)
         for number, suffix in enumerate(_suffixes(settings.images_per_caption))
     ]
@@ -140,26 +146,6 @@ def _make_shard(
         retried=retried,
         left_out=left_out,
     )
-
-
-class _Chunks:
-    """The captions of each shard; read again from the file, and no more than one shard's held."""
-
-    def __init__(self, captions: CaptionFile, limit: int | None, size: int) -> None:
-        self.captions, self._limit, self._size = captions, limit, size
-        self._ahead, self._next = iter(self), 0
-
-    def __iter__(self) -> Iterator[list[Caption]]:
-        captions = itertools.islice(self.captions, self._limit)
-        while chunk := list(itertools.islice(captions, self._size)):
-            yield chunk
-
-    def __getitem__(self, index: int) -> list[Caption]:
-        if index < self._next:
-            self._ahead, self._next = iter(self), 0
-        chunk = next(itertools.islice(self._ahead, index - self._next, None), [])
-        self._next = index + 1
-        return chunk
 
 
 def _suffixes(images_per_caption: int) -> list[str]:

@@ -23,6 +23,8 @@ class GenerateSettings:
         prompt: What the pipeline reads for a caption, with one ``{}``. Defaults to ``'{}'``, the
             caption alone, as SynthImgCap has it.
         images_per_caption: Defaults to 1.
+        unique: Whether to generate one image for all captions whose texts are equal, as SynthImgCap
+            has it, instead of one for each caption. Defaults to False.
         dtype: ``'float32'``, ``'float16'`` or ``'bfloat16'``. Defaults to ``'float32'``.
         seed: Seed of the run. Defaults to 0.
         shard_size: Captions a shard, at most what a process that is killed loses. Defaults to 250.
@@ -42,6 +44,7 @@ class GenerateSettings:
     negative_prompt: str | None = None
     prompt: str = "{}"
     images_per_caption: int = 1
+    unique: bool = False
     dtype: str = "float32"
     seed: int = 0
     shard_size: int = 250

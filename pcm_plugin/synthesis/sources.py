@@ -18,6 +18,7 @@ from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.image_captions import group_by_image
+from pcm_plugin.synthesis.prompts import read_repeats
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 
@@ -90,10 +91,17 @@ class GeneratedImages:
             )
         self._path = path
         self.settings: dict[str, Any] = {"images": folder.manifest["fingerprint"]}
-        self.shards = [
-            Shard(name, record["count"], record["files"][f"{name}.tar"]["sha256"])
-            for name, record in folder.shards.items()
-        ]
+        self._counts = {name: record["count"] for name, record in folder.shards.items()}
+        self._repeats = read_repeats(path, folder.manifest["settings"])
+        each = folder.manifest["settings"].get("images_per_caption", 1)
+        self.shards = []
+        for name, record in folder.shards.items():
+            digest, repeats = record["files"][f"{name}.tar"]["sha256"], self._repeats.get(name)
+            if repeats:
+                digest = fingerprint([digest, repeats])
+            # It grows with the captions that its images stand for, and is then made again.
+            count = record["count"] + each * sum(map(len, (repeats or {}).values()))
+            self.shards.append(Shard(name, count, digest))
 
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read the images of one archive in its order.
@@ -102,6 +110,7 @@ class GeneratedImages:
             ValueError: If it does not hold what was written.
         """
         path, found = self._path / f"{shard.name}.tar", 0
+        count, repeats = self._counts[shard.name], self._repeats.get(shard.name, {})
         try:
             with tarfile.open(path, "r:") as tar:
                 for _, members in itertools.groupby(tar, lambda m: m.name.partition(".")[0]):
@@ -113,10 +122,13 @@ class GeneratedImages:
                     ((name, data),) = files.items()
                     place = f"{shard.name}.tar/{name}"
                     found += 1
-                    yield CaptionedImage(about["id"], [about["caption"]], place, data, False)
+                    # Captions of equal text share the image, and keep their number.
+                    others = repeats.get(name.partition(".")[0].partition("-")[0], [])
+                    captions = [about["caption"]] * (1 + len(others))
+                    yield CaptionedImage(about["id"], captions, place, data, False)
             # A damaged header ends an archive silently.
-            if found != shard.count:
-                raise tarfile.TarError(f"{found} of {shard.count} images can be read")
+            if found != count:
+                raise tarfile.TarError(f"{found} of {count} images can be read")
         except (tarfile.TarError, json.JSONDecodeError, KeyError) as error:
             raise ValueError(
                 f"{path} is not as it was written ({error}): delete it, and run the command that "

@@ -72,9 +72,10 @@ checkpoint = dict(
 custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook")]
 
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
+# One image for captions of equal text, as in SynthImgCap.
 _synthetic = (
-    "python tools/generate.py {captions} --pipeline {pipeline} --dtype float16 --batch-size 16"
-    " --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
+    "python tools/generate.py {captions} --unique --pipeline {pipeline} --dtype float16"
+    " --batch-size 16 --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
     " --out {root}/synthetic"
 )
 _train_store = (

@@ -31,9 +31,10 @@ test_cfg = dict()
 # has its path, and what makes it; optional: necks that have no such setting do without. A leaf that
 # reads another data set too says in `other_data` what that one's root and captions are.
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
+# One image for captions of equal text, as in SynthImgCap.
 _painted = (
-    "python tools/generate.py {captions} --pipeline {pipeline} --dtype float16 --batch-size 16"
-    " --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
+    "python tools/generate.py {captions} --unique --pipeline {pipeline} --dtype float16"
+    " --batch-size 16 --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
     " --out {root}/synthetic && python tools/extract.py {root}/synthetic" + _features
 )
 # Prompts as in the released concept files: open_clip's set of seven, by all evidence. The paper
