@@ -12,7 +12,8 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import add_caption_arguments, left_out
+from pcm_plugin.synthesis.annotation_scores import CLIP_SCORE_SOURCES
+from pcm_plugin.synthesis.arguments import add_caption_arguments, left_out, print_clip_scores
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.ranks import Rank
@@ -58,6 +59,13 @@ def main() -> None:
         action="store_true",
         help="store no patch features: for refining, and for captioners of global features",
     )
+    parser.add_argument(
+        "--clip-scores",
+        default="auto",
+        choices=CLIP_SCORE_SOURCES,
+        help="of annotations that have them: keep theirs, compute them with --model, or keep them "
+        "if --model made them, as a comparison of the first says (default: auto)",
+    )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument(
         "--caption-template",
@@ -80,6 +88,7 @@ def main() -> None:
         args.dtype,
         args.caption_template,
         patches=not args.no_patches,
+        clip_score_source=args.clip_scores,
     )
     folder = extract(
         source,
@@ -95,6 +104,7 @@ def main() -> None:
     records = folder.shards.values()
     images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
     print(f"{folder.path}: {images:,} images with {captions:,} captions in {len(records)} shards")
+    print_clip_scores(folder)
     print(left_out(folder), end="")
 
 

@@ -11,7 +11,8 @@ import argparse
 
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import left_out
+from pcm_plugin.synthesis.annotation_scores import CLIP_SCORE_SOURCES
+from pcm_plugin.synthesis.arguments import left_out, print_clip_scores
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 from pcm_plugin.synthesis.released_features import ImportSettings, import_features
@@ -36,6 +37,13 @@ def main() -> None:
     parser.add_argument(
         "--skip-missing", action="store_true", help="leave out images whose file is not there"
     )
+    parser.add_argument(
+        "--clip-scores",
+        default="auto",
+        choices=CLIP_SCORE_SOURCES,
+        help="of annotations that have them: keep theirs, compute them with --model, or keep them "
+        "if --model made them, as a comparison of the first says (default: auto)",
+    )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument("--shard-size", type=int, default=1000, help="images a shard")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
@@ -43,7 +51,12 @@ def main() -> None:
     args = parser.parse_args()
     pairs = read_released_annotations(args.annotations, Vocabulary.from_file(args.vocabulary))
     settings = ImportSettings(
-        args.model, args.pretrained, args.pattern, args.dtype, args.shard_size
+        args.model,
+        args.pretrained,
+        args.pattern,
+        args.dtype,
+        args.shard_size,
+        args.clip_scores,
     )
     folder = import_features(
         args.features,
@@ -58,6 +71,7 @@ def main() -> None:
         return
     records = folder.shards.values()
     print(f"{folder.path}: {sum(r['count'] for r in records):,} images in {len(records)} shards")
+    print_clip_scores(folder)
     print(left_out(folder), end="")
 
 

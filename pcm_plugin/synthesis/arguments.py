@@ -104,3 +104,16 @@ def left_out(folder: ShardFolder) -> str:
     more = len(lines) - _SHOWN
     end = [f"  and {more:,} more, all in {folder.path}/manifest.json"] if more > 0 else []
     return "\n".join([f"{len(lines):,} left out:", *lines[:_SHOWN], *end]) + "\n"
+
+
+def print_clip_scores(folder: ShardFolder) -> None:
+    """Print whether a store of annotated images has the annotations' CLIP scores.
+
+    Args:
+        folder: A finished feature store.
+    """
+    settings = folder.manifest["settings"]
+    if settings.get("clip_score_source") == "annotation":
+        print("CLIP scores: as in the annotations")
+    elif "clip_score_source" in settings:
+        print(f"CLIP scores: computed with {settings['model']}")

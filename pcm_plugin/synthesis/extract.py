@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.tensor_file import serialize_tensors
 from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.synthesis.annotation_scores import check_clip_score_source, choose_clip_scores
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.sharing import share
-from pcm_plugin.synthesis.sources import CaptionedImage, Source
+from pcm_plugin.synthesis.sources import LOOKED_FOR, CaptionedImage, Source
 
 CLIP_SCORE_SCALE = 2.5
 """CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
@@ -50,6 +51,10 @@ class ExtractSettings:
             the caption alone. CLIPScore's authors put ``'A photo depicts {}'`` there.
         patches: Whether to store patch features, which are nearly all of a store's size. Refining
             pairs and captioners with ``features='global'`` need none. Defaults to True.
+        clip_score_source: For annotations that have CLIP scores: ``'annotation'`` to keep them,
+            ``'model'`` to compute them, or ``'auto'`` to keep them if this CLIP made them; see
+            :func:`~pcm_plugin.synthesis.annotation_scores.choose_clip_scores`. Defaults to
+            ``'auto'``.
     """
 
     model: str
@@ -58,8 +63,10 @@ class ExtractSettings:
     dtype: str = "float16"
     caption_template: str = "{}"
     patches: bool = True
+    clip_score_source: str = "auto"
 
     def __post_init__(self) -> None:
+        check_clip_score_source(self.clip_score_source)
         if self.dtype not in ("float16", "bfloat16", "float32"):
             raise ValueError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
         if self.caption_template.count("{}") != 1:
@@ -72,6 +79,7 @@ class ExtractSettings:
             "pretrained": weights_identity(self.pretrained),
         }
         record = {**self.__dict__, **made_with}
+        del record["clip_score_source"]  # the choice is recorded where there is one
         if self.patches:  # as stores record it that were made before there was a choice
             del record["patches"]
         return record
@@ -131,12 +139,23 @@ def extract(
     rank = rank or Rank.from_environment()
     record = settings.as_record() | {"source": source.settings}
     device = device or rank.device()
+
+    @functools.cache
+    def backbone() -> OpenCLIPBackbone:
+        return OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+
+    if source.has_clip_scores:
+        chosen = settings.clip_score_source
+        if chosen == "auto":
+            chosen = _compare_clip_scores(source, settings, backbone())
+        settings = replace(settings, clip_score_source=chosen)
+        record["clip_score_source"] = chosen
     folder = ShardFolder.resume(out, FORMAT, record, source.shards)
 
     @functools.cache
     def model() -> tuple[OpenCLIPBackbone, str | None]:
         # Only who has something to do waits for a model to be loaded.
-        clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+        clip = backbone()
         head = write_head(folder, clip)
         return clip.to(device), head
 
@@ -201,6 +220,22 @@ def _load(
     return image, clip.preprocess(pixels)
 
 
+def _compare_clip_scores(source: Source, settings: ExtractSettings, clip: OpenCLIPBackbone) -> str:
+    """Compare the annotations' CLIP scores of the first images with this CLIP's."""
+    annotated: list[float] = []
+    computed: list[float] = []
+    images = itertools.chain.from_iterable(map(source.read, source.shards))
+    for image in itertools.islice(images, LOOKED_FOR):
+        if image.clip_scores is None:
+            continue
+        _, pixels = _load(clip, True, image)
+        if isinstance(pixels, Tensor):
+            *_, scores = _features(clip, pixels.unsqueeze(0), [image.captions], settings)
+            annotated += image.clip_scores
+            computed += scores.tolist()
+    return choose_clip_scores("auto", annotated, computed, settings.model)
+
+
 @torch.inference_mode()
 def _extract_shard(
     folder: ShardFolder,
@@ -226,7 +261,10 @@ def _extract_shard(
         if kept:
             images += [image for image, _ in kept]
             pixels = torch.stack([pixels for _, pixels in kept]).to(device)
-            parts.append(_features(clip, pixels, [image.captions for image, _ in kept], settings))
+            features = _features(clip, pixels, [image.captions for image, _ in kept], settings)
+            if settings.clip_score_source == "annotation":
+                features[-1].copy_(_annotated([image for image, _ in kept], features[-1]))
+            parts.append(features)
         tick(len(batch))
     if not images and shard.tells():
         name, reason = next(iter(left_out.items()))
@@ -251,6 +289,18 @@ def _extract_shard(
     )
 
 
+def _annotated(images: list[CaptionedImage], computed: Tensor) -> Tensor:
+    """Return the annotations' CLIP scores (m,), the computed ones where there are none."""
+    own = computed.split([len(image.captions) for image in images])
+    return torch.cat(
+        [
+            scores if image.clip_scores is None else torch.tensor(image.clip_scores)
+            for image, scores in zip(images, own, strict=True)
+        ]
+    )
+
+
+@torch.inference_mode()
 def _features(
     clip: OpenCLIPBackbone, pixels: Tensor, captions: list[list[str]], settings: ExtractSettings
 ) -> tuple[Tensor, ...]:

@@ -1,12 +1,13 @@
 """The released features, an ``.npz`` an image, gathered into a feature store."""
 
+import contextlib
 import functools
 import io
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pcm_plugin.datasets.feature_store import FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.synthesis.annotation_scores import check_clip_score_source, choose_clip_scores
 from pcm_plugin.synthesis.extract import (
     CLIP_SCORE_SCALE,
     encode_texts,
@@ -44,6 +46,8 @@ class ImportSettings:
             ``'img/{image_id}.npz'`` if the annotations know no parts.
         dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
         shard_size: Images a shard. Defaults to 1,000.
+        clip_score_source: See :class:`~pcm_plugin.synthesis.extract.ExtractSettings`. Defaults to
+            ``'auto'``.
     """
 
     model: str
@@ -51,8 +55,10 @@ class ImportSettings:
     pattern: str | None = None
     dtype: str = "float16"
     shard_size: int = 1000
+    clip_score_source: str = "auto"
 
     def __post_init__(self) -> None:
+        check_clip_score_source(self.clip_score_source)
         if self.dtype not in ("float16", "bfloat16", "float32"):
             raise ValueError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
         if self.shard_size < 1:
@@ -123,6 +129,13 @@ def import_features(
         "caption_template": "{}",
         "source": source,
     }
+    chosen = "model"
+    if any(pair.clip_scores is not None for pair in pairs):
+        chosen = settings.clip_score_source
+        if chosen == "auto":
+            chosen = _compare_clip_scores(root, pairs[:LOOKED_FOR], settings, clip)
+        made_with["clip_score_source"] = chosen
+    settings = replace(settings, clip_score_source=chosen)
     folder = ShardFolder.resume(out, FORMAT, made_with, plan)
     head = write_head(folder, clip)
     clip = clip.to(device)
@@ -183,16 +196,37 @@ def _write(
         patches.to(getattr(torch, settings.dtype)),
         whole,
         texts,
-        _scores([pair for pair, _ in kept], whole, texts),
+        _scores([pair for pair, _ in kept], whole, texts, settings),
         head,
         left_out=left_out,
     )
 
 
-def _scores(pairs: list[ReleasedPair], whole: Tensor, texts: Tensor) -> Tensor:
-    """The released CLIP scores; those that are missing, computed."""
+def _compare_clip_scores(
+    root: Path, pairs: Sequence[ReleasedPair], settings: ImportSettings, clip: OpenCLIPBackbone
+) -> str:
+    """Compare the annotations' CLIP scores of some images with this CLIP's."""
+    annotated: list[float] = []
+    computed: list[float] = []
+    for pair in pairs:
+        path = _path(root, pair, settings)
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            if pair.clip_scores is not None:
+                _, whole = read_npz(path)
+                cosine = encode_texts(clip, pair.captions).cpu() @ whole
+                annotated += pair.clip_scores
+                computed += (CLIP_SCORE_SCALE * cosine).tolist()
+    return choose_clip_scores("auto", annotated, computed, settings.model)
+
+
+def _scores(
+    pairs: list[ReleasedPair], whole: Tensor, texts: Tensor, settings: ImportSettings
+) -> Tensor:
+    """Return the annotations' CLIP scores if they are kept, and computed ones otherwise."""
     owners = torch.tensor([len(pair.captions) for pair in pairs], dtype=torch.int64)
     found = CLIP_SCORE_SCALE * (texts * whole.repeat_interleave(owners, dim=0)).sum(-1)
+    if settings.clip_score_source == "model":
+        return found
     parts = zip(pairs, found.split(owners.tolist()), strict=True)
     each = [own if p.clip_scores is None else torch.tensor(p.clip_scores) for p, own in parts]
     return torch.cat(each) if each else found

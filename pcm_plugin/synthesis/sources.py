@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +37,7 @@ class CaptionedImage(NamedTuple):
         name: Its file, or its place in an archive.
         encoded: The bytes of the image, or its file.
         is_file: Whether ``name`` is a file of its own.
+        clip_scores: 2.5 * cosine of each caption, where annotations have it.
     """
 
     image_id: str
@@ -44,6 +45,7 @@ class CaptionedImage(NamedTuple):
     name: str
     encoded: bytes | Path
     is_file: bool
+    clip_scores: list[float] | None = None
 
     def data(self) -> bytes:
         """The bytes of the image.
@@ -64,6 +66,7 @@ class Source(Protocol):
 
     settings: dict[str, Any]
     shards: list[Shard]
+    has_clip_scores: bool
 
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read the images of one shard."""
@@ -75,6 +78,8 @@ class GeneratedImages:
     Raises:
         ValueError: If the folder is unfinished, or files are missing or cut.
     """
+
+    has_clip_scores = False
 
     def __init__(self, path: Path) -> None:
         folder = ShardFolder(path, generate.FORMAT)
@@ -144,6 +149,7 @@ class ImageFolder:
         images: Which files, and their captions.
         shard_size: Images a shard.
         settings: What tells this list of images from another.
+        clip_scores: 2.5 * cosine of each caption by the image's id, where annotations have it.
 
     Raises:
         FileNotFoundError: If none of the first images is there.
@@ -151,7 +157,12 @@ class ImageFolder:
     """
 
     def __init__(
-        self, path: Path, images: list[CocoImage], shard_size: int, settings: dict[str, Any]
+        self,
+        path: Path,
+        images: list[CocoImage],
+        shard_size: int,
+        settings: dict[str, Any],
+        clip_scores: Mapping[str, list[float]] | None = None,
     ) -> None:
         if shard_size < 1:
             raise ValueError(f"shard_size={shard_size}: give at least 1")
@@ -169,6 +180,8 @@ class ImageFolder:
                 f"{path} holds"
             )
         self._path = path
+        self._clip_scores = clip_scores or {}
+        self.has_clip_scores = bool(self._clip_scores)
         self._chunks = {
             f"shard-{number:05d}": images[start : start + shard_size]
             for number, start in enumerate(range(0, len(images), shard_size))
@@ -182,7 +195,8 @@ class ImageFolder:
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read one part of the list, in its order."""
         for image_id, file_name, captions in self._chunks[shard.name]:
-            yield CaptionedImage(image_id, captions, file_name, self._path / file_name, True)
+            file, scores = self._path / file_name, self._clip_scores.get(image_id)
+            yield CaptionedImage(image_id, captions, file_name, file, True, scores)
 
 
 def captioned_images(captions: CaptionFile) -> list[CocoImage]:
@@ -216,8 +230,8 @@ def all_images(path: Path) -> list[CocoImage]:
 
 def released_images(
     annotations: Path, vocabulary: str | os.PathLike, pattern: str | None
-) -> list[CocoImage]:
-    """The images of SynthImgCap, their captions decoded from the released annotations.
+) -> tuple[list[CocoImage], dict[str, list[float]]]:
+    """Return the images of SynthImgCap, with captions decoded from the released annotations.
 
     Args:
         annotations: The released pickle, read without executing it.
@@ -225,13 +239,17 @@ def released_images(
         pattern: Where an image lies, with ``{split_id}`` and ``{image_id}``. None for
             ``'{split_id}/{image_id}.jpg'``, or without the first if there are no parts.
 
+    Returns:
+        The images, and the CLIP scores of their captions by the images' ids, where they are given.
+
     Raises:
         ValueError: If pattern, annotations or vocabulary are not what they should be.
     """
     pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
     parts = pairs[0].split_id is not None
     pattern = pattern or ("{split_id}/{image_id}.jpg" if parts else "{image_id}.jpg")
-    return [CocoImage(p.image_id, p.place(pattern), p.captions) for p in pairs]
+    images = [CocoImage(p.image_id, p.place(pattern), p.captions) for p in pairs]
+    return images, {p.image_id: p.clip_scores for p in pairs if p.clip_scores is not None}
 
 
 def open_source(
@@ -276,10 +294,10 @@ def open_source(
     if not isinstance(captions, CaptionFile) and Path(captions).suffix in (".pkl", ".pickle"):
         if vocabulary is None:
             raise ValueError(f"{captions} holds numbers for words: give its vocabulary.txt too")
-        released = released_images(Path(captions), vocabulary, pattern)
+        released, scores = released_images(Path(captions), vocabulary, pattern)
         known = _known(captions, vocabulary=vocabulary)
         try:
-            return ImageFolder(path, released, shard_size, known)
+            return ImageFolder(path, released, shard_size, known, scores)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}: --pattern says where they lie") from None
     file = CaptionFile.of(captions)

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def tool(tmp_path, name, *args, model, processes=1):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_released_features_become_a_store(released, tmp_path, processes):
-    command = [*FEATURES, "--dtype", "float32", "--skip-missing"]
+    command = [*FEATURES, "--dtype", "float32", "--skip-missing", "--clip-scores", "annotation"]
     (tmp_path / "npz/img_sp0/100.npz").unlink()
     (tmp_path / "npz/img_sp1/103.npz").write_bytes(b"cut")
     other = {"features": np.ones((9, 16)), "g_feature": np.ones((1, 8))}
@@ -157,6 +158,38 @@ def test_without_parts_and_scores_both_are_found(released, tmp_path):
     (tmp_path / "store/manifest.json").unlink()
     result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
     assert "npz/img/102.npz: bring it, or leave out all that are missing" in result.output
+
+
+@pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
+def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_path, name):
+    args = [*(FEATURES if name == "import_features.py" else [*IMAGES, *WORDS])]
+    args += ["--dtype", "float32"]
+
+    def build(*more, offsets):
+        scores = made + offsets
+        rows = [{**e, "clipscore": score} for e, score in zip(ENTRIES, scores, strict=True)]
+        (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(rows))
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        result = tool(tmp_path, name, *args, *more, model=released)
+        assert result.code == 0, result.output
+        return FeatureStore(tmp_path / "store").clip_scores, result.output
+
+    made, zeros = np.zeros(5), np.zeros(5)
+    # What this CLIP computes.
+    made, output = build("--clip-scores", "model", offsets=zeros)
+    assert "CLIP scores: computed with" in output
+    # Made from captions that had more words, say; one pair is far off.
+    offsets = np.array([0.01, -0.03, 0.5, 0.02, -0.02])
+    found, output = build(offsets=offsets)
+    np.testing.assert_allclose(found, made + offsets, atol=1e-5)
+    assert "CLIP scores: as in the annotations" in output
+    # Those of another CLIP.
+    found, output = build(offsets=zeros + 0.13)
+    np.testing.assert_allclose(found, made, atol=1e-5)
+    assert "differ by 0.130 (median of 5 captions)" in output
+    assert "--clip-scores annotation keeps them" in output
+    found, output = build("--clip-scores", "annotation", offsets=zeros + 0.13)
+    np.testing.assert_allclose(found, made + 0.13, atol=1e-5)
 
 
 def test_the_released_images_can_be_extracted(released, tmp_path):
