@@ -78,9 +78,9 @@ def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
             result: Result = {"status": "ok", "result": STEPS[name].work(run)}
         except (Exception, SystemExit) as error:
             traceback.print_exc()
-            last = traceback.format_exception_only(error)[-1].strip()
             trace = traceback.format_exc().splitlines()[-12:]
-            result = {"status": "failed", "result": last[-1500:], "traceback": trace}
+            reason = f"{type(error).__name__}: {error}"
+            result = {"status": "failed", "result": reason[:3000], "traceback": trace}
         result["took_seconds"] = time.monotonic() - start
         # A broken GPU answers nothing any more.
         with contextlib.suppress(RuntimeError):
@@ -216,7 +216,7 @@ def table(results: Result) -> str:
     for step in results["steps"].values():
         text = " ".join(step["result"].replace("|", "\\|").split())
         if step["status"] != "ok":
-            text = f"**{step['status']}**: {text}"
+            text = f"**{step['status']}**: {text[:300]}"
         peak = step.get("peak_bytes")
         memory = "" if peak is None else f"{peak / 2**30:.2f} GiB"
         took = f"{step['took_seconds']:.0f} s" if "took_seconds" in step else ""

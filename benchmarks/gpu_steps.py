@@ -296,10 +296,10 @@ def train_toy_world(run: Run) -> str:
                 )
                 code: int | str = result.returncode
             except subprocess.TimeoutExpired:
-                code = "stopped, out of time"
+                code = "none, out of time"
         if code != 0:
-            tail = log.read_text(errors="replace")[-1500:]
-            raise AssertionError(f"{run.figures['command']}: {code}\n{tail}")
+            run.figures["log"] = log.read_text(errors="replace").splitlines()[-30:]
+            raise AssertionError(f"{run.figures['command']}: exit code {code}")
         scores = {
             file.parent.name: json.loads(file.read_text())["metrics"]["caption/CIDEr"]
             for file in sorted(Path(folder).glob("work_dirs/pcm_toy/test/*/metrics.json"))
