@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FeatureStore
+from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.released_annotations import ReleasedPair, read_released_annotations
@@ -158,6 +159,27 @@ def test_without_parts_and_scores_both_are_found(released, tmp_path):
     (tmp_path / "store/manifest.json").unlink()
     result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
     assert "npz/img/102.npz: bring it, or leave out all that are missing" in result.output
+
+
+def test_imported_captions_train_with_exactly_the_released_indices(released, tmp_path):
+    """UNK, & and # are words, and captions of 20 words and more have no stop token."""
+    vocabulary = Vocabulary(["a", "dog", "cat", "runs", "&", "#", "UNK"])
+    vocabulary.to_file(tmp_path / "vocabulary.txt")
+    ids = [[1, 7, 4], [5, 1, 6, 7], [7, 7], [1, 2, 4] * 6 + [1], [1, 2, 7, 4] * 5]
+    targets = np.stack([np.array([*row, 0, *[-1] * 20][:20]) for row in ids])
+    tokens = np.stack([np.array([0, *row, *[0] * 20][:20]) for row in ids])
+    entries = [
+        {**entry, "tokens_ids": tokens[i : i + 1], "target_ids": targets[i : i + 1]}
+        for i, entry in enumerate(ENTRIES)
+    ]
+    (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(entries))
+    result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
+    assert result.code == 0, result.output
+    dataset = SynthCaptionDataset(tmp_path / "store")
+    captions = [dataset[i]["data_samples"].gt_caption for i in range(len(dataset))]
+    encoded = vocabulary.encode_batch(captions, max_len=20)
+    assert np.array_equal(encoded[0], tokens)
+    assert np.array_equal(encoded[1], targets)
 
 
 @pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
