@@ -25,14 +25,17 @@ def build_store(
     seed: int = 0,
     given: dict[str, torch.Tensor] | None = None,
     with_head: bool = True,
+    ids: Sequence[str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Write a feature store of random features.
 
     Args:
         path: Folder to make.
-        captions: The captions of each image; image i gets the id ``f'image{i}'``.
+        captions: The captions of each image.
         given: ``patch_feats`` and ``global_feats`` to write instead of random ones.
         with_head: Whether a CLIP head comes with the patches.
+        ids: Ids of the images, their files are named by them. Defaults to ``f'image{i}'`` and
+            ``f'{i}.png'`` for image i.
 
     Returns:
         The float32 tensors that the store should give back: ``patch_feats`` (n, N, Dv),
@@ -40,6 +43,8 @@ def build_store(
     """
     generator = torch.Generator().manual_seed(seed)
     n, m = len(captions), sum(map(len, captions))
+    files = [f"{name}.png" for name in ids or range(n)]
+    ids = ids or [f"image{i}" for i in range(n)]
     owner = torch.tensor([i for i, texts in enumerate(captions) for _ in texts], dtype=torch.int64)
     patch_feats = torch.randn(n, num_patches, patch_dim, generator=generator).to(dtype)
     global_feats = F.normalize(torch.randn(n, clip_dim, generator=generator), dim=1).to(dtype)
@@ -60,10 +65,7 @@ def build_store(
         write_shard(
             folder,
             plan[s],
-            [
-                {"image_id": f"image{i}", "captions": captions[i], "file_name": f"{i}.png"}
-                for i in images
-            ],
+            [{"image_id": ids[i], "captions": captions[i], "file_name": files[i]} for i in images],
             patch_feats[images.start : images.stop],
             global_feats[images.start : images.stop],
             caption_feats[mine],

@@ -101,6 +101,11 @@ def main() -> None:
         commands.add_parser(name, help=text).add_argument("folder", type=Path)
     merging = commands.add_parser("merge", help="join stores of one CLIP")
     merging.add_argument("stores", nargs="+", type=Path)
+    merging.add_argument(
+        "--prefix-ids",
+        action="store_true",
+        help="put the number of its store before each image id (1-7) and file name (1/7.png)",
+    )
     exporting = commands.add_parser("export", help="an .npz an image, as the released code has it")
     exporting.add_argument("store", type=Path)
     for command in (merging, exporting):
@@ -122,7 +127,7 @@ def main() -> None:
     elif args.command == "verify":
         verify(args.folder)
     elif args.command == "merge":
-        stores.merge(args.stores, args.out)
+        stores.merge(args.stores, args.out, args.prefix_ids)
         info(args.out)
     elif args.command == "sheet":
         sheet(args)

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from pcm_plugin.datasets.durable import fingerprint, write_bytes
+from pcm_plugin.datasets.image_ids import refuse_repeated
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.tensor_file import write_tensors
 
@@ -74,8 +75,13 @@ def write_shard(
         **record: Further values for the shard's record in the manifest.
 
     Raises:
-        ValueError: If the sizes do not agree.
+        ValueError: If the sizes do not agree, or two images share an id.
     """
+    refuse_repeated(
+        lambda: (image["image_id"] for image in images),
+        f"image ids of {folder.path}, {shard.name},",
+        "give every image an id of its own",
+    )
     counts = [len(image["captions"]) for image in images]
     if not len(images) == len(patch_feats) == len(global_feats):
         raise ValueError(
@@ -155,6 +161,7 @@ class FeatureStore:
         self.clip_dim: int = info["clip_dim"]
         self.settings: dict[str, Any] = folder.manifest["settings"]
         self.identity = fingerprint({name: r["files"] for name, r in folder.shards.items()})
+        self.digests: list[str] = [record["digest"] for record in folder.shards.values()]
         self._names = list(folder.shards)
         counts = [record["count"] for record in folder.shards.values()]
         captions = [record["captions"] for record in folder.shards.values()]
@@ -205,9 +212,21 @@ class FeatureStore:
         s = bisect.bisect_right(first, i) - 1
         return json.loads(self._shard(s).line(i - first[s]))
 
-    def shard_name(self, i: int) -> str:
-        """The shard that image i is in; of generated images, that of the image itself too."""
-        return self._names[bisect.bisect_right(self._first_images, i) - 1]
+    def digest(self, i: int) -> str:
+        """What the shard of image i was made of; for generated images, their archive's SHA-256."""
+        return self.digests[bisect.bisect_right(self._first_images, i) - 1]
+
+    def check_unique_ids(self) -> None:
+        """Check that no two images share an id, where ids are used to tell images apart.
+
+        Raises:
+            ValueError: If some do; the first are named.
+        """
+        refuse_repeated(
+            lambda: (self.image(i)["image_id"] for i in range(len(self))),
+            f"image ids of {self.path}",
+            "extract it again from images with ids that differ",
+        )
 
     def captions(self, i: int) -> list[str]:
         """The captions of image i."""

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.image_ids import name_some
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.shards import ShardFolder
 
@@ -31,7 +33,8 @@ class GeneratedImageArchive:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is unfinished, or an archive is not as it was written.
+        ValueError: If it is unfinished, an archive is not as it was written, or two images share
+            an id.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -42,16 +45,35 @@ class GeneratedImageArchive:
                 f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: run the "
                 "command that made it again"
             )
+        self._digests = {
+            facts["sha256"] for r in folder.shards.values() for facts in r["files"].values()
+        }
         self._places: dict[str, _Place] = {}
         many = len(folder.shards) > 100
         for name in tqdm(folder.shards, desc="archives", unit="shard", disable=not many):
-            self._places |= _places(self.path / f"{name}.tar")
+            found = _places(self.path / f"{name}.tar")
+            repeated = [image_id for image_id in found if image_id in self._places]
+            if repeated:
+                raise ValueError(_repeated(self.path, repeated))
+            self._places |= found
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __contains__(self, image_id: str) -> bool:
         return image_id in self._places
+
+    def check_store(self, store: FeatureStore) -> None:
+        """Check that a store was extracted from these archives, so that ids are of equal images.
+
+        Raises:
+            ValueError: If it was made of other images, though their ids may be the same.
+        """
+        if not self._digests.issuperset(store.digests):
+            raise ValueError(
+                f"{store.path} was not extracted from the images in {self.path} as they are now: "
+                "pass the folder that it was extracted from, or run tools/extract.py again"
+            )
 
     def read(self, image_id: str) -> Image.Image:
         """Read an image.
@@ -84,10 +106,20 @@ def _places(path: Path) -> dict[str, _Place]:
                 about = tar.extractfile(member)
                 if about is None or last is None:
                     raise tarfile.TarError(f"{member.name} describes no image")
-                found[str(json.load(about)["id"])] = last
+                image_id = str(json.load(about)["id"])
+                if image_id in found:
+                    raise ValueError(_repeated(path, [image_id]))
+                found[image_id] = last
     except (tarfile.TarError, json.JSONDecodeError, KeyError) as error:
         raise ValueError(
             f"{path} is not as it was written ({error}): delete it, and run the command that made "
             "it again"
         ) from error
     return found
+
+
+def _repeated(path: Path, ids: list[str]) -> str:
+    return (
+        f"image ids of {path} must be unique, but {name_some(ids)} come more than once: generate "
+        "the images again from captions with ids that differ"
+    )

@@ -56,8 +56,8 @@ class SynthCaptionDataset(Dataset):
 
     Raises:
         FileNotFoundError: If there is no store, or a named file is missing.
-        ValueError: If an argument is out of range, arguments or files do not go together, or no
-            pair is left.
+        ValueError: If an argument is out of range, arguments or files do not go together, no pair
+            is left, or, with ``test_mode`` or ``objects``, images share an id.
     """
 
     def __init__(
@@ -97,6 +97,8 @@ class SynthCaptionDataset(Dataset):
                 f"{store} has no patch features (tools/extract.py --no-patches made it): extract "
                 "them, or use features='global' with a captioner that takes no patches"
             )
+        if test_mode or objects is not None:
+            self.store.check_unique_ids()
         self.test_mode = test_mode
         self.features = features
         self.image_root = image_root

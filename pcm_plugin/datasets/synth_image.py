@@ -70,6 +70,8 @@ class SynthImageDataset(Dataset):
             raise FileNotFoundError(f"no folder of images at {images}")
         is_archive = (self.images / "manifest.json").is_file()
         self._archive = GeneratedImageArchive(images) if is_archive else None
+        if self._archive is not None:
+            self._archive.check_store(self.captions.store)
         self.pipeline = Compose(pipeline)
         self._open(self.captions.sample(0))
 
@@ -110,9 +112,4 @@ class SynthImageDataset(Dataset):
                     "the folder of tools/generate.py that it was made of"
                 )
             return read_image(sample.img_path)
-        if name not in self._archive:
-            raise ValueError(
-                f"{self.images} has no image {name!r} of {self.captions.store.path}: give the "
-                "folder that the store was made of"
-            )
         return self._archive.read(name)

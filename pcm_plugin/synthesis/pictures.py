@@ -48,22 +48,22 @@ def pictures_of(
 
 def _generated(store: FeatureStore, ids: dict[int, str], folder: Path) -> dict[int, Image.Image]:
     source = GeneratedImages(folder)
-    shards = {shard.name: shard for shard in source.shards}
-    wanted: dict[str, dict[str, int]] = {}
+    # A shard of features names the archive that it was made of: equal ids do not mean equal images.
+    archives = {shard.digest: shard for shard in source.shards}
+    wanted: dict[str, dict[str, list[int]]] = {}
     for i, image_id in ids.items():
-        wanted.setdefault(store.shard_name(i), {})[image_id] = i
+        wanted.setdefault(store.digest(i), {}).setdefault(image_id, []).append(i)
     found = {}
-    for name, own in wanted.items():
-        # Generated images and their features lie in shards of one name.
-        for image in source.read(shards[name]) if name in shards else ():
-            if image.image_id in own:
-                found[own.pop(image.image_id)] = read_image(io.BytesIO(image.data()))
+    for digest, own in wanted.items():
+        for image in source.read(archives[digest]) if digest in archives else ():
+            for i in own.pop(image.image_id, ()):
+                found[i] = read_image(io.BytesIO(image.data()))
             if not own:
                 break
     absent = ids.keys() - found.keys()
     if absent:
         raise ValueError(
-            f"{folder} does not hold image {ids[min(absent)]} of {store.path}: give the folder "
-            "that the features were made from"
+            f"{folder} does not hold image {ids[min(absent)]} of {store.path}: pass the folder "
+            "that the features were extracted from, unchanged"
         )
     return found

@@ -4,12 +4,13 @@ import codecs
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pcm_plugin.datasets.image_ids import normalize_id, unique_ids
 from pcm_plugin.datasets.vocabulary import IGNORED, Vocabulary
 from pcm_plugin.synthesis.restricted_pickle import load_restricted
 
@@ -18,16 +19,19 @@ class ReleasedPair(NamedTuple):
     """An image of SynthImgCap and what was released of it.
 
     Attributes:
-        image_id: Its id.
+        image_id: Its id in the file, by which its features and pixels are found.
         split_id: The part, of eight, in which its files lie; None where there are no parts.
         captions: Its captions, decoded; usually one.
         clip_scores: 2.5 * cosine of each; None where they are not given.
+        key: Its id in a feature store, which is unique: ``image_id``, or ``PART-ID`` where several
+            parts have that id. Empty before :func:`read_released_annotations` sets it.
     """
 
     image_id: str
     split_id: str | None
     captions: list[str]
     clip_scores: list[float] | None
+    key: str = ""
 
     def place(self, pattern: str) -> str:
         """Where a file of it lies, by a pattern with ``{split_id}`` and ``{image_id}``.
@@ -104,6 +108,8 @@ def read_released_annotations(
 ) -> list[ReleasedPair]:
     """Read an annotation pickle of the released code.
 
+    Entries of one image, with the same part and id, are joined: it has the captions of all.
+
     Args:
         path: A pickle of a list of ``{image_id, split_id, tokens_ids (n, 20), target_ids (n, 20),
             clipscore}``; ``split_id`` and ``clipscore`` may be missing.
@@ -121,7 +127,31 @@ def read_released_annotations(
     rows = load_restricted(path, _AnnotationUnpickler, "annotation")
     if not isinstance(rows, list) or not rows:
         raise ValueError(f"{path} is not a released annotation list: it holds no list of images")
-    return list(_pairs(rows, vocabulary, path))
+    return _with_keys(_joined(_pairs(rows, vocabulary, path)))
+
+
+def _joined(pairs: Iterable[ReleasedPair]) -> list[ReleasedPair]:
+    found: dict[tuple[str | None, str], ReleasedPair] = {}
+    for pair in pairs:
+        first = found.setdefault((pair.split_id, pair.image_id), pair)
+        if first is not pair:
+            both = first.clip_scores is not None and pair.clip_scores is not None
+            found[pair.split_id, pair.image_id] = first._replace(
+                captions=first.captions + pair.captions,
+                clip_scores=first.clip_scores + pair.clip_scores if both else None,  # type: ignore
+            )
+    return [*found.values()]
+
+
+def _with_keys(pairs: list[ReleasedPair]) -> list[ReleasedPair]:
+    candidates: list[list[int | str]] = [
+        [pair.image_id]
+        if pair.split_id is None
+        else [pair.image_id, f"{pair.split_id}-{pair.image_id}"]
+        for pair in pairs
+    ]
+    keys = unique_ids(candidates)
+    return [pair._replace(key=str(key)) for pair, key in zip(pairs, keys, strict=True)]
 
 
 def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedPair]:
@@ -152,4 +182,7 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
         captions = [vocabulary.decode(ids[ids != IGNORED]) for ids in targets]
         each = np.broadcast_to(scores, len(targets)).astype(float).tolist() if len(scores) else None
         part = None if split_id is None else str(split_id)
-        yield ReleasedPair(str(image_id), part, captions, each)
+        try:
+            yield ReleasedPair(normalize_id(image_id), part, captions, each)
+        except ValueError as error:
+            raise ValueError(f"{place}: image_id: {error}") from None

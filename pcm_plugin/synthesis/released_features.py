@@ -181,7 +181,7 @@ def _write(
     head: str | None,
 ) -> None:
     kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
-    left_out = {pair.image_id: feats for pair, feats in found if isinstance(feats, str)}
+    left_out = {pair.key: feats for pair, feats in found if isinstance(feats, str)}
     if not kept and shard.tells():
         image_id, reason = next(iter(left_out.items()))
         raise ValueError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
@@ -192,7 +192,7 @@ def _write(
     write_shard(
         folder,
         shard,
-        [{"image_id": pair.image_id, "captions": pair.captions} for pair, _ in kept],
+        [{"image_id": pair.key, "captions": pair.captions} for pair, _ in kept],
         patches.to(getattr(torch, settings.dtype)),
         whole,
         texts,

@@ -248,8 +248,8 @@ def released_images(
     pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
     parts = pairs[0].split_id is not None
     pattern = pattern or ("{split_id}/{image_id}.jpg" if parts else "{image_id}.jpg")
-    images = [CocoImage(p.image_id, p.place(pattern), p.captions) for p in pairs]
-    return images, {p.image_id: p.clip_scores for p in pairs if p.clip_scores is not None}
+    images = [CocoImage(p.key, p.place(pattern), p.captions) for p in pairs]
+    return images, {p.key: p.clip_scores for p in pairs if p.clip_scores is not None}
 
 
 def open_source(

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,14 +15,20 @@ from tqdm import tqdm
 from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.datasets.durable import fingerprint, replacing, write_bytes, write_json
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
+from pcm_plugin.datasets.image_ids import refuse_repeated
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 
 _OF_ADD = ("count", "digest", "files", "made_of")
 _MARKER = "store.json"
 
 
-def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardFolder:
+def merge(
+    stores: Sequence[str | os.PathLike], out: str | os.PathLike, prefix_ids: bool = False
+) -> ShardFolder:
     """Join stores that one CLIP made into a new one, their images in the order given.
+
+    No two images may share an id or the name of a file: nothing else tells them apart in a
+    training's validation, in scores and in file names.
 
     Files are linked where the file system can, so that they take no space twice, and copied
     elsewhere; those of a store are never written to again, only replaced. A run over a folder
@@ -29,13 +37,17 @@ def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardF
     Args:
         stores: Folders of finished stores.
         out: Folder of the new one.
+        prefix_ids: Whether to put the number of its store, from 0, before each id and file name:
+            image ``'7'`` of ``'7.png'`` in the second store becomes ``'1-7'`` of ``'1/7.png'``.
+            Defaults to False.
 
     Returns:
         The finished folder.
 
     Raises:
         FileNotFoundError: If there is no store at one of them.
-        ValueError: If they were made with different settings, or one is ``out`` itself.
+        ValueError: If they were made with different settings, one is ``out`` itself, or images
+            share an id or a file name.
     """
     folders = [_open(path) for path in stores]
     first = _settings(folders[0])
@@ -52,23 +64,31 @@ def merge(stores: Sequence[str | os.PathLike], out: str | os.PathLike) -> ShardF
     heads = [_head(folder) for folder in folders]
     if any(head != heads[0] for head in heads):
         raise ValueError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
-    parts = [(folder, name) for folder in folders for name in folder.shards]
-    records = [folder.shards[name] for folder, name in parts]
+    if not prefix_ids:
+        _refuse_shared_names(stores)
+    parts = [(i, folder, name) for i, folder in enumerate(folders) for name in folder.shards]
+    records = [folder.shards[name] for _, folder, name in parts]
     plan = [
         Shard(f"shard-{index:05d}", record["made_of"], record["digest"])
         for index, record in enumerate(records)
     ]
-    source = {"merged": [fingerprint(folder.manifest) for folder in folders]}
+    source: dict[str, Any] = {"merged": [fingerprint(folder.manifest) for folder in folders]}
+    if prefix_ids:
+        source["prefix_ids"] = True
     settings = {**folders[0].manifest["settings"], "source": source}
     merged = ShardFolder.resume(out, FORMAT, settings, plan)
     if heads[0] is not None:
         write_bytes(merged.path / CLIP_HEAD, heads[0])
-    for shard, (folder, name) in tqdm([*zip(plan, parts, strict=True)], desc="merge", unit="shard"):
+    pairs = [*zip(plan, parts, strict=True)]
+    for shard, (i, folder, name) in tqdm(pairs, desc="merge", unit="shard"):
         if shard.name not in merged.shards:
             record = folder.shards[name]
             files = {file: file.replace(name, shard.name) for file in record["files"]}
             for old, new in files.items():
-                _link(folder.path / old, merged.path / new)
+                if prefix_ids and old.endswith(".jsonl"):
+                    _write_prefixed(folder.path / old, merged.path / new, i)
+                else:
+                    _link(folder.path / old, merged.path / new)
             others = {k: v for k, v in record.items() if k not in _OF_ADD}
             info = folder.manifest["info"]
             merged.add(shard, [*files.values()], record["count"], info, **others)
@@ -98,8 +118,12 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
     if not reader.num_patches:
         raise ValueError(f"{store} has no patch features, which the released code reads")
     ids = reader.image_ids
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"images of {store} share an id: an .npz an image would lose some")
+    # Some file systems do not distinguish upper and lower case, or Unicode's normal forms.
+    refuse_repeated(
+        lambda: (unicodedata.normalize("NFC", image_id).casefold() for image_id in ids),
+        f"image ids of {store}, in lower case,",
+        "files would be overwritten",
+    )
     wrong = [name for name in ids if "/" in name or name.startswith(".")]
     if wrong:
         raise ValueError(f"image_id={wrong[0]!r} of {store} cannot be the name of a file")
@@ -125,6 +149,35 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
         ((x["image_id"], x.get("file_name", ""), x["captions"]) for x in images),
     )
     return len(ids)
+
+
+def _refuse_shared_names(stores: Sequence[str | os.PathLike]) -> None:
+    readers = [FeatureStore(path) for path in stores]
+    where = ", ".join(map(str, stores))
+
+    def records() -> Iterator[dict[str, Any]]:
+        return (reader.image(i) for reader in readers for i in range(len(reader)))
+
+    refuse_repeated(
+        lambda: (record["image_id"] for record in records()),
+        f"image ids of {where}",
+        "pass --prefix-ids to put the number of its store before each id",
+    )
+    refuse_repeated(
+        lambda: (record["file_name"] for record in records() if "file_name" in record),
+        f"file names of {where}",
+        "pass --prefix-ids to put the number of its store before each file name",
+    )
+
+
+def _write_prefixed(old: Path, new: Path, number: int) -> None:
+    with open(old, "rb") as source, replacing(new) as target:
+        for line in source:
+            record = json.loads(line)
+            record["image_id"] = f"{number}-{record['image_id']}"
+            if "file_name" in record:
+                record["file_name"] = f"{number}/{record['file_name']}"
+            target.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
 
 
 def _open(path: str | os.PathLike) -> ShardFolder:

@@ -147,10 +147,27 @@ def test_objects_come_with_their_image(store, tmp_path):
     for wrong, message in (
         ("[]", "holds a list"),
         ('{"a": "dog"}', "'a' are 'dog'"),
-        ("{", "no J"),
+        ("{", "cannot be read"),
+        ('{"image1": [], "image1": ["dog"]}', "'image1' is repeated"),
     ):
         file.write_text(wrong)
         with pytest.raises(ValueError, match=message):
             build(store, objects=file)
     with pytest.raises(FileNotFoundError, match="no objects at"):
         build(store, objects=tmp_path / "nowhere.json")
+
+
+def test_images_that_share_an_id_are_not_validated_on(tmp_path):
+    build_store(tmp_path / "store", [["a"], ["b"], ["c"]], shard_size=1, ids=["x", "y", "x"])
+    assert len(build([tmp_path / "store"])) == 3
+    (tmp_path / "objects.json").write_text('{"x": [], "y": []}')
+    for wrong in ({"test_mode": True}, {"objects": tmp_path / "objects.json"}):
+        with pytest.raises(
+            ValueError, match=r"image ids of .* must be unique, but 'x' is repeated"
+        ):
+            build([tmp_path / "store"], **wrong)
+
+
+def test_a_shard_has_no_two_images_of_one_id(tmp_path):
+    with pytest.raises(ValueError, match=r"shard-00000, must be unique, but 'x' is repeated"):
+        build_store(tmp_path / "store", [["a"], ["b"]], ids=["x", "x"])

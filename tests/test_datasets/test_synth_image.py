@@ -12,9 +12,14 @@ from PIL import Image
 
 from pcm_plugin.datasets import SynthImageDataset
 from pcm_plugin.datasets.coco import write_coco_captions
+from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.generated_images import GeneratedImageArchive
+from pcm_plugin.datasets.image_tar import append_image
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
-from pcm_plugin.synthesis.generate import GenerateSettings, generate
+from pcm_plugin.synthesis.generate import FORMAT, GenerateSettings, generate
+from pcm_plugin.synthesis.pictures import pictures_of
 from pcm_plugin.synthesis.sources import open_source
 from tests.builders import build_clip, build_pipeline
 
@@ -101,12 +106,42 @@ def test_a_choice_of_pairs_is_that_of_the_features(made):
     assert ids == [features[i]["data_samples"].image_id for i in range(2)]
 
 
+def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
+    """Ids of plain text are the numbers of its lines, in any file."""
+    (tmp_path / "others.txt").write_text("\n".join(reversed(CAPTIONS)))
+    settings = GenerateSettings(str(made / "pipeline"), steps=1, format="png", shard_size=2)
+    generate(CaptionFile.of(tmp_path / "others.txt"), settings, tmp_path / "others", device="cpu")
+    with pytest.raises(ValueError, match="was not extracted from the images in"):
+        SynthImageDataset(made / "store", tmp_path / "others", [PACK])
+    with pytest.raises(ValueError, match="does not hold image 1 of"):
+        pictures_of(FeatureStore(made / "store"), [0], tmp_path / "others")
+
+
+def write_archives(folder, ids):
+    """A folder of generated images in shards of two, with given ids."""
+    plan = [Shard(f"shard-{n:05d}", 2, "") for n in range(len(ids) // 2)]
+    shards = ShardFolder.resume(folder, FORMAT, {}, plan)
+    for n, shard in enumerate(plan):
+        with tarfile.open(folder / f"{shard.name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for position, image_id in enumerate(ids[2 * n : 2 * n + 2]):
+                facts = {"id": image_id, "caption": "a dog"}
+                append_image(tar, f"{2 * n + position:08d}", "png", b"", facts)
+        shards.add(shard, [f"{shard.name}.tar"], 2)
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "b", "c"], ["a", "a", "b", "c"]])
+def test_archives_with_images_of_one_id_are_refused(tmp_path, ids):
+    write_archives(tmp_path, ids)
+    with pytest.raises(ValueError, match=r"must be unique, but '[ab]' come more than once"):
+        GeneratedImageArchive(tmp_path)
+
+
 def test_wrong_folders_are_named(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder of images"):
         SynthImageDataset(made / "store", tmp_path / "no", [PACK])
     with pytest.raises(ValueError, match="does not say in which file"):
         SynthImageDataset(made / "store", made / "real", [PACK])
-    with pytest.raises(ValueError, match=r"has no image '10' of .*real_store"):
+    with pytest.raises(ValueError, match=r"real_store was not extracted from the images in"):
         SynthImageDataset(made / "real_store", made / "synthetic", [PACK], test_mode=True)
     with pytest.raises(FileNotFoundError, match=r"no image at .*0\.png"):
         SynthImageDataset(made / "real_store", tmp_path, [PACK], test_mode=True)

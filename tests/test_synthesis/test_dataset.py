@@ -283,9 +283,10 @@ def test_wrong_inputs_are_said_before_the_painting(inputs, tmp_path):
 def test_real_images_are_those_of_their_split(inputs, tmp_path):
     images = []
     (tmp_path / "photos").mkdir()
-    for i, split in enumerate(("train", "val", "test")):
+    # Two of each: CIDEr of a single image is undefined, and chooses no checkpoint.
+    for i, split in enumerate(("train", "val", "test") * 2):
         Image.new("RGB", (16, 16)).save(tmp_path / "photos" / f"{i}.png")
-        sentences = [{"raw": f"a {split} dog", "sentid": i}]
+        sentences = [{"raw": f"{'a cat of' * (i > 2)} a {split} dog", "sentid": i}]
         images.append({"filename": f"{i}.png", "split": split, "sentences": sentences})
     (tmp_path / "karpathy.json").write_text(json.dumps({"images": images}))
     real = [tmp_path / "photos", tmp_path / "karpathy.json"]
@@ -294,7 +295,8 @@ def test_real_images_are_those_of_their_split(inputs, tmp_path):
     assert result.code == 0, result.output
     for split in ("val", "test"):
         store = FeatureStore(tmp_path / "data" / f"{split}_store")
-        assert [store.captions(i) for i in range(len(store))] == [[f"a {split} dog"]]
+        expected = [[f"a {split} dog"], [f"a cat of a {split} dog"]]
+        assert [store.captions(i) for i in range(len(store))] == expected
     result = train(tmp_path / "data", tmp_path / "run")
     assert result.code == 0, result.output
     assert "caption/CIDEr" in result.output

@@ -79,15 +79,41 @@ def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
     assert [pair.split_id for pair in pairs] == ["0", "1", "0", "1", "0"]
     assert pairs[2].clip_scores == [pytest.approx(0.7)]
     several = {**ENTRIES[0], "target_ids": np.concatenate([e["target_ids"] for e in ENTRIES[:2]])}
-    expected = ReleasedPair("100", "0", ["a dog runs", "a cat"], [0.5, 0.5])
+    expected = ReleasedPair("100", "0", ["a dog runs", "a cat"], [0.5, 0.5], "100")
     assert read([{**several, "clipscore": 0.5}]) == [expected]
     bare = {key: several[key] for key in ("image_id", "target_ids")}
-    assert read([bare]) == [ReleasedPair("100", None, ["a dog runs", "a cat"], None)]
+    assert read([bare]) == [ReleasedPair("100", None, ["a dog runs", "a cat"], None, "100")]
+
+
+def test_images_of_one_id_in_several_parts_are_told_apart(released, tmp_path):
+    """Entries of one image are joined; ids that come in two parts get these before them."""
+    texts = [(100, 0, "a dog runs"), (101, 1, "a cat"), (100, 1, "a dog"), (100, 0, "cat runs")]
+    entries = []
+    for n, (image_id, part, caption) in enumerate(texts):
+        changed = {"image_id": image_id, "split_id": part, "clipscore": np.float32(0.1 * n)}
+        entries.append(entry(0, caption) | changed)
+    (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(entries))
+    other = tmp_path / "npz/img_sp1/100.npz"
+    np.savez(other, features=np.ones((16, 16)), g_feature=np.ones((1, 8)))
+    result = tool(tmp_path, "import_features.py", *FEATURES, "--dtype", "float32", model=released)
+    assert result.code == 0, result.output
+    store = FeatureStore(tmp_path / "store")
+    assert store.image_ids == ["0-100", "101", "1-100"]
+    assert [store.captions(i) for i in range(3)] == [
+        ["a dog runs", "cat runs"],
+        ["a cat"],
+        ["a dog"],
+    ]
+    assert store.clip_scores.tolist() == pytest.approx([0.0, 0.3, 0.1, 0.2])
+    assert torch.equal(store.patch_feats(2), torch.ones(16, 16))
+    with np.load(tmp_path / "npz/img_sp0/100.npz") as found:
+        assert torch.equal(store.patch_feats(0), torch.from_numpy(found["features"]))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ([{**ENTRIES[0], "image_id": None}], "entry 0: image_id: an id must be a number"),
         (Harmful(), "it asks for io.open|it asks for _io.open|asks for builtins.open"),
         ([{**ENTRIES[0], "image_id": Harmful()}], "it asks for"),
         ([{**ENTRIES[0], "target_ids": np.array([["x"]], dtype=object)}], "an array of type 'O8'"),

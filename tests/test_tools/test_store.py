@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pcm_plugin.datasets.coco import read_coco_images
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FeatureStore
+from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
+from pcm_plugin.datasets.shards import Shard, ShardFolder
 from tests.builders import build_store
 from tests.test_tools.commands import run
 
@@ -19,7 +20,7 @@ def store(tmp_path, *args):
 @pytest.fixture
 def two(tmp_path):
     build_store(tmp_path / "one", CAPTIONS)
-    build_store(tmp_path / "two", [["a house"], ["a red house"]])
+    build_store(tmp_path / "two", [["a house"], ["a red house"]], ids=["house0", "house1"])
     # Stores of one CLIP.
     (tmp_path / "two" / CLIP_HEAD).write_bytes((tmp_path / "one" / CLIP_HEAD).read_bytes())
     return tmp_path / "one", tmp_path / "two"
@@ -60,6 +61,47 @@ def test_merged_stores_read_as_one(tmp_path, two):
     assert (tmp_path / "both" / "manifest.json").read_bytes() == before
     result = store(tmp_path, "merge", *reversed(two), "--out", tmp_path / "both")
     assert "was made with other settings (source" in result.output
+
+
+def test_stores_with_images_of_one_id_are_merged_by_prefix_alone(tmp_path, two):
+    build_store(tmp_path / "three", [["a tree"], ["a house"]], ids=["house1", "image1"])
+    (tmp_path / "three" / CLIP_HEAD).write_bytes((two[0] / CLIP_HEAD).read_bytes())
+    command = ["merge", *two, tmp_path / "three", "--out", tmp_path / "all"]
+    result = store(tmp_path, *command)
+    assert result.code == 1
+    assert "must be unique, but 'image1', 'house1' are repeated; pass --prefix-ids" in result.output
+    assert not (tmp_path / "all").exists()
+    result = store(tmp_path, *command, "--prefix-ids")
+    assert result.code == 0, result.output
+    merged = FeatureStore(tmp_path / "all")
+    assert merged.image_ids[1::5] == ["0-image1", "1-house1"]
+    assert merged.image(8) == {
+        "image_id": "2-image1", "file_name": "2/image1.png", "captions": ["a house"]
+    }  # fmt: skip
+    third = FeatureStore(tmp_path / "three")
+    assert torch.equal(merged.patch_feats(8), third.patch_feats(1))
+    assert store(tmp_path, "verify", tmp_path / "all").code == 0
+    # The stores are as they were.
+    assert third.image_ids == ["house1", "image1"]
+
+
+def test_files_of_one_name_are_merged_by_prefix_alone(tmp_path, two):
+    lines = (two[1] / "shard-00000.jsonl").read_text().replace("house0.png", "0.png")
+    shard = ShardFolder(two[1], FORMAT)
+    (two[1] / "shard-00000.jsonl").write_text(lines)
+    record = shard.shards["shard-00000"]
+    plan = Shard("shard-00000", record["made_of"], record["digest"])
+    shard.add(plan, [*record["files"]], 2, shard.manifest["info"], captions=2)
+    result = store(tmp_path, "merge", *two, "--out", tmp_path / "both")
+    assert result.code == 1
+    assert "file names of" in result.output
+    assert "'0.png' is repeated; pass --prefix-ids" in result.output
+
+
+def test_ids_that_are_one_file_name_elsewhere_are_not_exported(tmp_path):
+    build_store(tmp_path / "store", [["a"], ["b"]], ids=["Dog", "dog"])
+    result = store(tmp_path, "export", tmp_path / "store", "--out", tmp_path / "npz")
+    assert (result.code, "but 'dog' is repeated" in result.output) == (1, True)
 
 
 def test_stores_of_different_settings_are_not_merged(tmp_path, two):
