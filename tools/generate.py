@@ -10,10 +10,10 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 from dataclasses import fields
 
+from pcm_plugin.datasets.generated_images import read_repeats
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file, left_out
 from pcm_plugin.synthesis.generate import generate
-from pcm_plugin.synthesis.prompts import read_repeats
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.settings import IMAGE_FORMATS, GenerateSettings
 

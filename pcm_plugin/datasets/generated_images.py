@@ -5,15 +5,61 @@ import json
 import os
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
 
+from pcm_plugin.datasets.durable import fingerprint
 from pcm_plugin.datasets.feature_store import FeatureStore
 from pcm_plugin.datasets.image_ids import name_some
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.shards import ShardFolder
+
+REPEATS = "repeats.json"
+"""File of a folder of images that were generated once per distinct text, see `read_repeats`."""
+
+
+def read_repeats(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """Read which captions share the image of an equal text.
+
+    Args:
+        folder: Folder of generated images.
+        settings: The settings in its manifest.
+
+    Returns:
+        By the name of a shard and the key of an image in its archive, the ids of the further
+        captions; empty for images that were generated for each caption.
+
+    Raises:
+        ValueError: If the file is missing.
+    """
+    if not settings.get("unique"):
+        return {}
+    try:
+        return json.loads((folder / REPEATS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder / REPEATS} is missing: run the command that made {folder} again"
+        ) from None
+
+
+def archive_digests(folder: ShardFolder) -> dict[str, str]:
+    """Return what the content of each archive is known by in a store that was extracted from it.
+
+    Args:
+        folder: A folder of generated images.
+
+    Returns:
+        By the name of a shard, the SHA-256 of its archive, and where its images stand for further
+        captions a fingerprint of both.
+    """
+    repeats = read_repeats(folder.path, folder.manifest["settings"])
+    digests = {}
+    for name, record in folder.shards.items():
+        sha256 = record["files"][f"{name}.tar"]["sha256"]
+        digests[name] = fingerprint([sha256, repeats[name]]) if name in repeats else sha256
+    return digests
 
 
 class _Place(NamedTuple):
@@ -45,9 +91,7 @@ class GeneratedImageArchive:
                 f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: run the "
                 "command that made it again"
             )
-        self._digests = {
-            facts["sha256"] for r in folder.shards.values() for facts in r["files"].values()
-        }
+        self._digests = {*archive_digests(folder).values()}
         self._places: dict[str, _Place] = {}
         many = len(folder.shards) > 100
         for name in tqdm(folder.shards, desc="archives", unit="shard", disable=not many):

@@ -5,7 +5,7 @@ from collections import defaultdict, deque
 import numpy as np
 
 from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.image_ids import find_repeated, name_some
+from pcm_plugin.datasets.image_ids import name_some
 
 
 def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray, np.ndarray]:
@@ -22,10 +22,19 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
         for captions.
 
     Raises:
-        ValueError: If an image id occurs twice in a store, or the stores differ in an image or
-            caption; the first differences are named.
+        ValueError: If an image id occurs twice in a store, the stores were extracted from different
+            generated images, or they differ in an image or caption; the first differences are
+            named.
     """
-    ids = [_unique_ids(store) for store in (first, second)]
+    generated = all("images" in store.settings.get("source", {}) for store in (first, second))
+    if generated and {*first.digests} != {*second.digests}:
+        raise ValueError(
+            f"{first.path} and {second.path} were extracted from different generated images: "
+            "extract both from the same folder"
+        )
+    for store in (first, second):
+        store.check_unique_ids()
+    ids = [store.image_ids for store in (first, second)]
     numbers = {image_id: i for i, image_id in enumerate(ids[1])}
     missing = [image_id for image_id in ids[0] if image_id not in numbers]
     extra = numbers.keys() - set(ids[0])
@@ -56,14 +65,3 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
             )
         captions[first.caption_offsets[i] : first.caption_offsets[i + 1]] = matched
     return images, captions
-
-
-def _unique_ids(store: FeatureStore) -> list[str]:
-    ids = store.image_ids
-    repeated = find_repeated(lambda: ids)
-    if repeated:
-        raise ValueError(
-            f"image ids are not unique in {store.path}: {name_some(repeated)} occur more than "
-            "once, so that its images cannot be matched with those of another store"
-        )
-    return ids

@@ -6,13 +6,10 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from pcm_plugin.datasets.durable import write_json
+from pcm_plugin.datasets.generated_images import REPEATS
 from pcm_plugin.synthesis.captions import Caption, CaptionFile
-
-REPEATS = "repeats.json"
-"""File of a folder of images that were generated once per distinct text, see `read_repeats`."""
 
 _POLL_SECONDS = 0.1
 
@@ -88,30 +85,6 @@ def write_repeats(folder: Path, repeats: dict[int, list[str]], shard_size: int) 
             write_json(path, content)
         except BlockingIOError:  # another process writes the same
             time.sleep(_POLL_SECONDS)
-
-
-def read_repeats(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
-    """Read which captions share the image of an equal text.
-
-    Args:
-        folder: Folder of generated images.
-        settings: The settings in its manifest.
-
-    Returns:
-        By the name of a shard and the key of an image in its archive, the ids of the further
-        captions; empty for images that were generated for each caption.
-
-    Raises:
-        ValueError: If the file is missing.
-    """
-    if not settings.get("unique"):
-        return {}
-    try:
-        return json.loads((folder / REPEATS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"{folder / REPEATS} is missing: run the command that made {folder} again"
-        ) from None
 
 
 def shard_name(index: int) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.durable import fingerprint, sha256
+from pcm_plugin.datasets.generated_images import archive_digests, read_repeats
 from pcm_plugin.datasets.image_folder import list_images
 from pcm_plugin.datasets.image_ids import ids_of_files, refuse_repeated
 from pcm_plugin.datasets.shards import Shard, ShardFolder
@@ -18,7 +19,6 @@ from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.image_captions import group_by_image
-from pcm_plugin.synthesis.prompts import read_repeats
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released_annotations import read_released_annotations
 
@@ -99,14 +99,13 @@ class GeneratedImages:
         self._counts = {name: record["count"] for name, record in folder.shards.items()}
         self._repeats = read_repeats(path, folder.manifest["settings"])
         each = folder.manifest["settings"].get("images_per_caption", 1)
+        digests = archive_digests(folder)
         self.shards = []
         for name, record in folder.shards.items():
-            digest, repeats = record["files"][f"{name}.tar"]["sha256"], self._repeats.get(name)
-            if repeats:
-                digest = fingerprint([digest, repeats])
             # It grows with the captions that its images stand for, and is then made again.
-            count = record["count"] + each * sum(map(len, (repeats or {}).values()))
-            self.shards.append(Shard(name, count, digest))
+            repeats = self._repeats.get(name, {})
+            count = record["count"] + each * sum(map(len, repeats.values()))
+            self.shards.append(Shard(name, count, digests[name]))
 
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read the images of one archive in its order.
