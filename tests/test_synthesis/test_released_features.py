@@ -95,7 +95,8 @@ def test_images_of_one_id_in_several_parts_are_told_apart(released, tmp_path):
     (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(entries))
     other = tmp_path / "npz/img_sp1/100.npz"
     np.savez(other, features=np.ones((16, 16)), g_feature=np.ones((1, 8)))
-    result = tool(tmp_path, "import_features.py", *FEATURES, "--dtype", "float32", model=released)
+    command = [*FEATURES, "--dtype", "float32", "--clip-scores", "annotation"]
+    result = tool(tmp_path, "import_features.py", *command, model=released)
     assert result.code == 0, result.output
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["0-100", "101", "1-100"]
