@@ -83,7 +83,7 @@ def sheet(args: argparse.Namespace) -> None:
         image_id = store.image(int(pairs.image[p]))["image_id"]
         title = f"{image_id}, CLIP score {pairs.clip_score[p]:.3f}"
         entries.append(SheetEntry(picture, store.caption(int(pairs.caption[p])), title=title))
-    drawn = contact_sheet(entries, columns=args.columns, title=f"Pairs of {args.store}")
+    drawn = contact_sheet(entries, columns=args.columns, title=f"Pairs of {store.path.name}")
     save_sheet(drawn, args.out)
     print(f"{len(entries)} of {len(pairs.caption):,} pairs: {args.out}")
 

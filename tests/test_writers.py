@@ -1,0 +1,135 @@
+"""Everything that is written is byte-identical for identical input."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.writers import WRITERS, prepare
+
+# Functions that write files, by names that nothing else has, and by others.
+WRITING = {
+    *("replacing", "write_bytes", "write_json", "write_json_list", "write_tensors", "write_text"),
+    *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
+    *("savefig", "save_sheet", "to_file", "write_shard", "copyfile", "copyfileobj"),
+}
+CALLS = {"save", "dump"}
+# Which function of tests/writers.py runs a module's writers, or why none does.
+TOY_ASSETS = "makes the weights that come with the package, once"
+RUN = "a training's or test's own record; through write_json"
+COVERED = {
+    "pcm_plugin/apis/journal.py": "deleted at the end; tests/test_tools/test_caption.py",
+    "pcm_plugin/datasets/coco.py": "corpus_files",
+    "pcm_plugin/datasets/durable.py": "captions",
+    "pcm_plugin/datasets/feature_store.py": "dataset",
+    "pcm_plugin/datasets/pairs.py": "dataset",
+    "pcm_plugin/datasets/refined.py": "dataset",
+    "pcm_plugin/datasets/shards.py": "dataset",
+    "pcm_plugin/datasets/tensor_file.py": "tensors",
+    "pcm_plugin/datasets/vocabulary.py": "corpus_files",
+    "pcm_plugin/engine/checkpoint_hook.py": "torch.save: checkpoints hold times, see docs/reproducible_files.md",
+    "pcm_plugin/engine/runs.py": RUN,
+    "pcm_plugin/evaluation/caption_metric.py": "captions",
+    "pcm_plugin/evaluation/java.py": "temporary files of Java programs",
+    "pcm_plugin/models/backbones/clip_weights.py": "as captioner; tests/test_models",
+    "pcm_plugin/models/captioners/weights_file.py": "captioner",
+    "pcm_plugin/synthesis/captions.py": "corpus_files",
+    "pcm_plugin/synthesis/concepts.py": "corpus_files",
+    "pcm_plugin/synthesis/contrast.py": "dataset",
+    "pcm_plugin/synthesis/dataset.py": "dataset",
+    "pcm_plugin/synthesis/extract.py": "dataset",
+    "pcm_plugin/synthesis/generate.py": "dataset",
+    "pcm_plugin/synthesis/import_images.py": "imported_images",
+    "pcm_plugin/synthesis/language_model.py": "tests/test_synthesis/test_language_model.py",
+    "pcm_plugin/synthesis/refine.py": "dataset",
+    "pcm_plugin/synthesis/released_features.py": "a feature store, as of dataset",
+    "pcm_plugin/synthesis/sharing.py": "hidden lock",
+    "pcm_plugin/synthesis/stores.py": "dataset",
+    "pcm_plugin/toyworld/prior/clip.py": TOY_ASSETS,
+    "pcm_plugin/toyworld/prior/diffusion.py": TOY_ASSETS,
+    "pcm_plugin/toyworld/prior/tokenizer.py": TOY_ASSETS,
+    "pcm_plugin/toyworld/prior/training.py": TOY_ASSETS,
+    "pcm_plugin/toyworld/prior/web.py": TOY_ASSETS,
+    "pcm_plugin/toyworld/world.py": "toy_world",
+    "pcm_plugin/visualization/charts.py": "report",
+    "pcm_plugin/visualization/page.py": "report",
+    "pcm_plugin/visualization/sheet.py": "captions",
+    "tools/build_concepts.py": "corpus_files",
+    "tools/build_vocabulary.py": "corpus_files",
+    "tools/caption.py": "captions",
+    "tools/convert_pcmnet_checkpoint.py": "captioner",
+    "tools/paper_runs.py": "log of the runs",
+    "tools/paper_table.py": RUN,
+    "tools/report.py": "report",
+    "tools/score.py": "captions",
+    "tools/store.py": "dataset",
+    "tools/test.py": RUN,
+    "tools/toyworld/demo.py": "captions",
+    "tools/toyworld/measure_prior.py": TOY_ASSETS,
+    "tools/toyworld/report.py": "page of this repository with measured times",
+    "tools/toyworld/results.py": "log of the runs",
+}
+
+
+def writes(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if name_of(node) in WRITING:
+            return True
+        if not isinstance(node, ast.Call):
+            continue
+        words = [*node.args, *(keyword.value for keyword in node.keywords)]
+        modes = [str(word.value) for word in words if isinstance(word, ast.Constant)]
+        opens = name_of(node.func) == "open" and any(m[:1] in ("w", "a", "x") for m in modes)
+        if opens or name_of(node.func) in CALLS:
+            return True
+    return False
+
+
+def name_of(node):
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def test_the_list_of_writers_is_complete():
+    """A module that writes files is run by tests/writers.py, or the list says why it is not."""
+    modules = [*Path("pcm_plugin").rglob("*.py"), *Path("tools").rglob("*.py")]
+    found = {path.as_posix() for path in modules if writes(path)}
+    assert sorted(found - COVERED.keys()) == []
+    assert sorted(COVERED.keys() - found) == []
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """What each of two processes has written; hash seed, time and time zone differ."""
+    inputs = tmp_path_factory.mktemp("inputs")
+    prepare(inputs)
+    folders = []
+    processes = []
+    for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo")):
+        folder = tmp_path_factory.mktemp(f"seed{seed}")
+        env = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "OMP_NUM_THREADS": "1"}
+        with open(folder.with_suffix(".log"), "wb") as log:
+            command = [sys.executable, "-m", "tests.writers", str(folder), str(inputs)]
+            processes.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+        folders.append(folder)
+    for process, folder in zip(processes, folders, strict=True):
+        assert process.wait(300) == 0, folder.with_suffix(".log").read_text()
+    return folders
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_two_processes_write_the_same_bytes(folders, name):
+    first, second = (contents(folder / name) for folder in folders)
+    assert first
+    assert first.keys() == second.keys()
+    assert [file for file, data in first.items() if data != second[file]] == []

@@ -1,0 +1,196 @@
+"""Run every writer of files once, in a process of its own: ``python -m tests.writers OUT INPUTS``.
+
+Used by tests/test_writers.py, which compares the bytes of several such processes.
+"""
+
+import io
+import json
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+NAME = "pcm-net_toy"
+CAPTIONS = [f"the {a} runs next to a {b}" for a in ("dog", "cat", "car") for b in ("tree", "house")]
+WRITERS: dict[str, Callable[[Path, Path], None]] = {}
+
+
+def prepare(inputs: Path) -> None:
+    """Write what the writers read."""
+    import yaml
+
+    from tests.builders import build_clip, build_pipeline
+
+    recipe = {
+        "vocabulary": {"min_count": 1},
+        "concepts": {"min_count": 1},
+        "generate": {
+            "pipeline": str(build_pipeline(inputs / "pipeline")),
+            "steps": 2,
+            "format": "png",
+            "shard_size": 4,
+        },
+        "extract": {"model": build_clip(inputs / "clip")},
+        "refine": {"keep": 0.8, "chunk": 4},
+    }
+    (inputs / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    (inputs / "captions.txt").write_text("\n".join(CAPTIONS))
+    photos = inputs / "photos"
+    photos.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+
+
+def writer(function: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    """Register a writer by its name."""
+    WRITERS[function.__name__] = function
+    return function
+
+
+def command(tool: str, *words: object) -> None:
+    """Run a command in this process."""
+    sys.argv = [tool, *map(str, words)]
+    runpy.run_path(f"tools/{tool}", run_name="__main__")
+
+
+@writer
+def dataset(out: Path, inputs: Path) -> None:
+    """Corpus, vocabulary, concepts, generated images, feature store, pairs, dataset.json."""
+    words = [inputs / "captions.txt", "--recipe", inputs / "tiny.yaml", "--device", "cpu"]
+    command("make_dataset.py", *words, "--out", out / "data")
+    store = out / "data" / "train_store"
+    command("refine.py", store, "--method", "contrast", "--out", out / "contrast")
+    command("store.py", "export", store, "--out", out / "npz")
+    words = ["--captions", "none", "--model", f"local-dir:{inputs / 'clip'}", "--device", "cpu"]
+    command("extract.py", inputs / "photos", *words, "--out", out / "real")
+    command("store.py", "merge", store, out / "real", "--out", out / "merged")
+    images = out / "data" / "synthetic"
+    command("store.py", "sheet", store, "--images", images, "--out", out / "pairs.png")
+
+
+@writer
+def corpus_files(out: Path, inputs: Path) -> None:
+    """Caption files, vocabularies and concept files of the single commands."""
+    from pcm_plugin.datasets.coco import write_coco_captions
+
+    write_coco_captions(out / "coco.json", [(i, f"{i}.png", [c]) for i, c in enumerate(CAPTIONS)])
+    command("convert_captions.py", out / "coco.json", "--out", out / "captions.jsonl")
+    command("build_vocabulary.py", out / "coco.json", "--min-count", 1, "--out", out / "words.txt")
+    words = ["--words-out", out / "concepts.txt", "--min-count", 1]
+    words += ["--model", f"local-dir:{inputs / 'clip'}"]
+    out_file = ["--out", out / "concepts.safetensors"]
+    command("build_concepts.py", "--captions", out / "coco.json", *words, *out_file)
+
+
+@writer
+def imported_images(out: Path, inputs: Path) -> None:
+    """Image shards of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    image = (inputs / "photos" / "0.png").read_bytes()
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = pa.array([{"bytes": image, "path": "x.png"}] * 3, kind)
+    pq.write_table(pa.table({"image": rows, "text": CAPTIONS[:3]}), out / "in.parquet")
+    command("import_images.py", out / "in.parquet", "--out", out / "shards")
+    (out / "in.parquet").unlink()
+
+
+@writer
+def captioner(out: Path, inputs: Path) -> None:
+    """A captioner's file with the CLIP next to it, and a converted checkpoint."""
+    from pcm_plugin.apis.zoo import find_weights
+    from pcm_plugin.models.captioners import load_captioner, save_captioner
+
+    path = find_weights(NAME)
+    with safe_open(path, "pt") as file:
+        settings = json.loads(file.metadata()["model"])
+    clip = {"model": f"local-dir:{inputs / 'clip'}"}
+    save_captioner(out / "captioner.safetensors", load_captioner(path), settings, clip, {"b": 1})
+    parity = Path("tests/data/parity/b32_small")
+    words = [parity / "official_state_dict.safetensors", out / "converted.safetensors"]
+    command("convert_pcmnet_checkpoint.py", *words, "--vocabulary", parity / "vocabulary.txt")
+
+
+@writer
+def captions(out: Path, inputs: Path) -> None:
+    """Results of captioning, and of scoring them."""
+    words = [NAME, inputs / "photos", "--captions", 2, "--device", "cpu"]
+    words += ["--out", out / "results.json", "--sheet", out / "sheet.png"]
+    command("caption.py", *words, "--html", out / "page.html")
+    references = [{"image_id": i, "caption": c} for i in range(3) for c in CAPTIONS[:2]]
+    (out / "references.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": i, "file_name": f"{i}.png"} for i in range(3)],
+                "annotations": [{"id": n, **row} for n, row in enumerate(references)],
+            }
+        )
+    )
+    scores = ["--scorers", "BLEU", "CIDEr", "--out", out / "scores.json"]
+    files = [out / "results.json", out / "references.json"]
+    command("score.py", *files, *scores, "--per-image", out / "each.json")
+
+
+@writer
+def report(out: Path, inputs: Path) -> None:
+    """The page of a training: charts, images, tables."""
+    from pcm_plugin.datasets.durable import write_bytes
+    from pcm_plugin.visualization import SheetEntry
+    from pcm_plugin.visualization.report import Pair, Run, Scored, report_page
+
+    image = Image.open(inputs / "photos" / "0.png").convert("RGB")
+    entry = SheetEntry(image, "a dog", ["the dog"], [("dog", 0.75)], [(3, "dog")], "one")
+    run = Run(
+        train=[{"step": step, "loss": 3 - step / 9} for step in range(9)],
+        scores=[{"step": 1, "caption/CIDEr": 50.0}, {"step": 2, "caption/CIDEr": 60.0}],
+        tests={"test": {"caption/CIDEr": 61.0}},
+    )
+    scores = np.random.default_rng(0).normal(1.4, 0.2, 500)
+    page = report_page(
+        "run", run, "model = dict()", (2, 2), "best.pth", [Scored(entry, 9.0)], scores,
+        [Pair(image, "low", 0.3)], [Pair(image, "high", 1.9)], ["note"],
+    )  # fmt: skip
+    write_bytes(out / "report.html", page.encode())
+
+
+@writer
+def toy_world(out: Path, inputs: Path) -> None:
+    """Images, captions and scenes of the toy world."""
+    from pcm_plugin.toyworld.world import build_world
+
+    build_world(out / "town", "town", {"train": 3, "val": 2, "test": 2}, 0, workers=1)
+
+
+@writer
+def tensors(out: Path, inputs: Path) -> None:
+    """Files of tensors with several metadata keys."""
+    from pcm_plugin.datasets.tensor_file import write_tensors
+
+    metadata = {f"key{i}": str(i) for i in range(8)}
+    write_tensors(out / "x.safetensors", {"b": torch.ones(2), "a": np.arange(3)}, metadata)
+
+
+def main() -> None:
+    """Run all writers below a folder."""
+    out, inputs = map(Path, sys.argv[1:])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    for name, write in WRITERS.items():
+        (out / name).mkdir(parents=True)
+        sys.stdout, shown = io.StringIO(), sys.stdout
+        try:
+            write(out / name, inputs)
+        finally:
+            sys.stdout = shown
+        print(name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
