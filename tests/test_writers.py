@@ -14,7 +14,7 @@ from tests.writers import WRITERS, prepare
 WRITING = {
     *("replacing", "write_bytes", "write_json", "write_json_list", "write_tensors", "write_text"),
     *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
-    *("savefig", "save_sheet", "to_file", "write_shard", "copyfile", "copyfileobj"),
+    *("savefig", "save_sheet", "to_file", "write_shard", "copy_file", "copyfile", "copyfileobj"),
 }
 CALLS = {"save", "dump"}
 # Which function of tests/writers.py runs a module's writers, or why none does.
@@ -30,7 +30,7 @@ COVERED = {
     "pcm_plugin/datasets/shards.py": "dataset",
     "pcm_plugin/datasets/tensor_file.py": "tensors",
     "pcm_plugin/datasets/vocabulary.py": "corpus_files",
-    "pcm_plugin/engine/checkpoint_hook.py": "torch.save: checkpoints hold times, see docs/reproducible_files.md",
+    "pcm_plugin/engine/checkpoint_hook.py": "contain times, see docs/reproducible_files.md",
     "pcm_plugin/engine/runs.py": RUN,
     "pcm_plugin/evaluation/caption_metric.py": "captions",
     "pcm_plugin/evaluation/java.py": "temporary files of Java programs",

@@ -146,7 +146,7 @@ def caption_to_file(
         "batch_size": args.batch_size,
         "device": next(inferencer.model.parameters()).device.type,
         "images": len(paths),
-        "file names": fingerprint([printable(path) for path in paths]),
+        "list of images": fingerprint([printable(path) for path in paths]),
     }
     with Journal(out, settings, args.batch_size) as journal:
         if journal.count:

@@ -96,8 +96,10 @@ class Journal:
         """Return where the rows start, and how many there are."""
         self._file.seek(0)
         first = self._file.readline()
+        if first.endswith(b"\n") and not _is_row(first):
+            raise ValueError(f"{self.path} is not the journal of a job: move it away")
         ends = [len(first)]
-        while (line := self._file.readline()).endswith(b"\n"):
+        while _is_row(line := self._file.readline()):
             ends.append(ends[-1] + len(line))
         count = (len(ends) - 1) // batch_size * batch_size
         if count:
@@ -113,11 +115,8 @@ class Journal:
         return len(header), 0
 
     def _refuse_changes(self, first: bytes, settings: dict[str, Any]) -> None:
-        try:
-            old = json.loads(first)
-            keys = sorted(old.keys() | settings.keys())
-        except (ValueError, AttributeError):
-            raise ValueError(f"{self.path} is not the journal of a job: move it away") from None
+        old = json.loads(first)
+        keys = sorted(old.keys() | settings.keys())
         changes = [
             f"{key}: {old.get(key)!r} there, {settings.get(key)!r} now"
             for key in keys
@@ -128,3 +127,10 @@ class Journal:
                 f"{self.path} holds the results of an interrupted job with other settings "
                 f"({'; '.join(changes)}): repeat that command, or delete the file to start over"
             )
+
+
+def _is_row(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:  # what a power cut left
+        return False

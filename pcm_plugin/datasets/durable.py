@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -99,6 +100,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the content of a file through :func:`replacing`."""
+    with open(source, "rb") as old, replacing(target) as new:
+        shutil.copyfileobj(old, new)
 
 
 def write_json(path: Path, value: Any) -> None:

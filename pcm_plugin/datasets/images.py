@@ -24,6 +24,7 @@ from pcm_plugin.datasets.rawmode import PLANAR, is_16_bit_color, prepare_tiles, 
 # Pillow only recognizes these or runs another program (PostScript's interpreter) to decode them.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _MAX_ASPECT = 100
+_MAX_BYTES = 2 << 30
 _ORIENTATION = 0x0112
 _PHOTOMETRIC = 262
 _TRANSPOSE = {
@@ -65,13 +66,16 @@ def read_image(file: str | os.PathLike | BinaryIO | bytes) -> Image.Image:
         ValueError: If it is not an image, is damaged, or is too large.
     """
     name = str(file) if isinstance(file, str | os.PathLike) else "it"
-    data = file if isinstance(file, bytes) else _read(file)
+    if isinstance(file, bytes):
+        data = file
+    else:
+        data = read_file(file, name) if isinstance(file, str | os.PathLike) else file.read()
     try:
         return _decode(data, name)
     except ValueError:
         # Broken or oversized metadata make some decoders give up before they reach the pixels.
         stripped = strip_metadata(data)
-        if stripped is not None:
+        if stripped not in (None, data):
             with contextlib.suppress(ValueError):
                 return _decode(stripped, name)
         raise
@@ -107,17 +111,29 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _convert(image)
 
 
-def _read(file: str | os.PathLike | BinaryIO) -> bytes:
-    if not isinstance(file, str | os.PathLike):
-        return file.read()
+def read_file(path: str | os.PathLike, name: str = "it") -> bytes:
+    """Return the content of an image file.
+
+    Args:
+        path: The file.
+        name: What messages of a ValueError call it. Defaults to ``'it'``.
+
+    Raises:
+        OSError: If the file is missing or cannot be read.
+        ValueError: If it is a folder, is larger than 2 GiB, or cannot be the name of a file.
+    """
     try:
-        return Path(file).read_bytes()
+        size = os.stat(path).st_size
     except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {file}") from None
-    except IsADirectoryError:
-        raise ValueError(f"{file} is a folder") from None
+        raise FileNotFoundError(f"no image at {path}") from None
     except ValueError as error:
-        raise ValueError(f"{str(file)!r} cannot be a file name: {error}") from None
+        raise ValueError(f"{str(path)!r} cannot be a file name: {error}") from None
+    if size > _MAX_BYTES:
+        raise ValueError(f"{name} is larger than {_MAX_BYTES >> 30} GiB: save a smaller copy of it")
+    try:
+        return Path(path).read_bytes()
+    except IsADirectoryError:
+        raise ValueError(f"{name} is a folder") from None
 
 
 def _decode(data: bytes, name: str) -> Image.Image:

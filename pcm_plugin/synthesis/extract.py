@@ -205,16 +205,13 @@ def _load(
 ) -> tuple[CaptionedImage, Tensor | str]:
     """Return the preprocessed image, or the reason it cannot be decoded. I/O errors propagate."""
     try:
-        data = image.data()
+        pixels = read_image(image.data())
     except FileNotFoundError as error:
         if not skip_missing:
             raise FileNotFoundError(
-                f"no image at {error.filename}: restore it, or leave out all images that are "
-                "missing with --skip-missing"
+                f"{error}: restore it, or leave out all images that are missing with --skip-missing"
             ) from None
         return image, "missing"
-    try:
-        pixels = read_image(data)
     except ValueError as error:
         return image, str(error)
     return image, clip.preprocess(pixels)

@@ -14,6 +14,7 @@ from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.generated_images import archive_digests, read_repeats
 from pcm_plugin.datasets.image_folder import list_images
 from pcm_plugin.datasets.image_ids import ids_of_files, refuse_repeated
+from pcm_plugin.datasets.images import read_file
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis import generate
@@ -52,8 +53,9 @@ class CaptionedImage(NamedTuple):
 
         Raises:
             OSError: If its file is missing or cannot be read.
+            ValueError: If it is a folder, or larger than 2 GiB.
         """
-        return self.encoded if isinstance(self.encoded, bytes) else self.encoded.read_bytes()
+        return self.encoded if isinstance(self.encoded, bytes) else read_file(self.encoded)
 
     def as_record(self) -> dict[str, Any]:
         """What a feature store keeps of it."""

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.durable import fingerprint, replacing, write_bytes, write_json
+from pcm_plugin.datasets.durable import copy_file, fingerprint, replacing, write_bytes, write_json
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
 from pcm_plugin.datasets.image_ids import refuse_repeated
 from pcm_plugin.datasets.shards import Shard, ShardFolder
@@ -201,5 +200,4 @@ def _link(old: Path, new: Path) -> None:
     try:
         os.link(old, new)
     except OSError:
-        with open(old, "rb") as source, replacing(new) as target:
-            shutil.copyfileobj(source, target)
+        copy_file(old, new)

@@ -371,6 +371,10 @@ def test_too_many_pixels(monkeypatch, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(tmp_path / "large.png").size == (40, 30)
+    with open(tmp_path / "huge.tif", "wb") as file:
+        file.truncate((2 << 30) + 1)
+    with pytest.raises(ValueError, match=r"huge\.tif is larger than 2 GiB"):
+        read_image(tmp_path / "huge.tif")
     with pytest.raises(ValueError, match="no pixels, its size is 0 x 3"):
         to_rgb(Image.new("RGB", (0, 3)))
 

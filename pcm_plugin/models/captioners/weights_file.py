@@ -11,7 +11,6 @@ relative to the file.
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 import pcm_plugin
+from pcm_plugin.datasets.durable import copy_file
 from pcm_plugin.datasets.tensor_file import write_tensors
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.clip_weights import is_weights_file, save_clip_folder
@@ -228,7 +228,7 @@ def _bring_clip(name: str, weights_file: str | None, path: Path) -> str:
     beside = path.with_suffix(".clip")
     beside.mkdir(exist_ok=True)
     for file in files:
-        shutil.copyfile(file, beside / file.name)
+        copy_file(file, beside / file.name)
     return f"{_LOCAL}{beside.name}"
 
 
