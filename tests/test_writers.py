@@ -44,6 +44,7 @@ COVERED = {
     "pcm_plugin/synthesis/generate.py": "dataset",
     "pcm_plugin/synthesis/import_images.py": "imported_images",
     "pcm_plugin/synthesis/language_model.py": "tests/test_synthesis/test_language_model.py",
+    "pcm_plugin/synthesis/prompts.py": "dataset",
     "pcm_plugin/synthesis/refine.py": "dataset",
     "pcm_plugin/synthesis/released_features.py": "a feature store, as of dataset",
     "pcm_plugin/synthesis/sharing.py": "hidden lock",

@@ -41,6 +41,7 @@ def prepare(inputs: Path) -> None:
     }
     (inputs / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     (inputs / "captions.txt").write_text("\n".join(CAPTIONS))
+    (inputs / "repeated.txt").write_text("\n".join(CAPTIONS * 2))
     photos = inputs / "photos"
     photos.mkdir()
     for number in range(3):
@@ -70,7 +71,9 @@ def dataset(out: Path, inputs: Path) -> None:
     command("store.py", "export", store, "--out", out / "npz")
     words = ["--captions", "none", "--model", f"local-dir:{inputs / 'clip'}", "--device", "cpu"]
     command("extract.py", inputs / "photos", *words, "--out", out / "real")
-    command("store.py", "merge", store, out / "real", "--out", out / "merged")
+    command("store.py", "merge", store, out / "real", "--prefix-ids", "--out", out / "merged")
+    words = ["--pipeline", inputs / "pipeline", "--steps", 2, "--device", "cpu", "--unique"]
+    command("generate.py", inputs / "repeated.txt", *words, "--out", out / "unique")
     images = out / "data" / "synthetic"
     command("store.py", "sheet", store, "--images", images, "--out", out / "pairs.png")
 
