@@ -4,6 +4,9 @@
 # images, on NoCaps' 4,500 validation images, overall and by domain.
 _base_ = "./prefix_pcm_vse_coco.py"
 
+# As scripts/eval_nocaps.sh of ViECap: VinVL's entities above 0.2.
+entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
+model = dict(concepts="data/vinvl/vit_b32/concepts.safetensors", concept_threshold=0.2)
 test_dataloader = dict(
     dataset=dict(store="data/nocaps/vit_b32/val_store", image_root="data/nocaps/images")
 )

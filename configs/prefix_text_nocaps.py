@@ -4,6 +4,9 @@
 # and by domain. PCM-Net's paper, Table 3: 66.2 CIDEr overall, of ViECap itself.
 _base_ = "./prefix_text_coco.py"
 
+# As scripts/eval_nocaps.sh of ViECap: VinVL's entities above 0.2.
+entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
+model = dict(concepts="data/vinvl/vit_b32/concepts.safetensors", concept_threshold=0.2)
 test_dataloader = dict(
     dataset=dict(store="data/nocaps/vit_b32/val_store", image_root="data/nocaps/images")
 )

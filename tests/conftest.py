@@ -87,6 +87,7 @@ def write_inputs(tmp_path_factory):
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
             "model.concepts": str(concepts),
+            "model.caption_entities": str(concepts),
             "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD)
             if sizes["with_head"]
             else None,

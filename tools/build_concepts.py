@@ -4,7 +4,8 @@
     python tools/build_concepts.py --captions CAPTIONS --model ... --out concepts.safetensors
     python tools/build_concepts.py --captions CAPTIONS --words-out words.txt
 
-WORDS is a text file with a word, or a short phrase, a line. With --captions the words are the
+WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
+whose keys they are, as VinVL's class names). With --captions the words are the
 frequent nouns of a corpus in English; --words-out writes them as such a file, to be looked over.
 """
 

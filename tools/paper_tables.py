@@ -169,7 +169,7 @@ IN_DOMAIN = [
         "COCO",
         Row("CapDec (published: RN50x4)", "capdec_coco", five("26.4/25.1/51.8/91.8/-"), CAPDEC),
         Row("DeCap", "decap_coco", five("24.7/25.0/-/91.2/18.7"), DECAP),
-        Row("ViECap's form", "prefix_text_coco", five("27.2/24.8/-/92.9/18.2"), VIECAP),
+        Row("ViECap", "prefix_text_coco", five("27.2/24.8/-/92.9/18.2"), VIECAP),
         Row(
             "SynTIC (ours: a reconstruction)",
             "syntic_coco",
@@ -186,7 +186,7 @@ IN_DOMAIN = [
             "CapDec (published: RN50x4)", "capdec_flickr30k", five("17.7/20.0/43.9/39.1/-"), CAPDEC
         ),
         Row("DeCap", "decap_flickr30k", five("21.2/21.8/-/56.7/15.2"), DECAP),
-        Row("ViECap", None, five("21.4/20.1/-/47.9/13.6"), VIECAP),
+        Row("ViECap", "prefix_text_flickr30k", five("21.4/20.1/-/47.9/13.6"), VIECAP),
         Row(
             *("SynTIC (ours: a reconstruction)", "syntic_flickr30k"),
             *(five("22.3/22.4/47.3/56.6/16.6"), SYNTIC),
@@ -208,7 +208,10 @@ CROSS_DOMAIN = [
             *("DeCap", "decap_coco", five("16.3/17.9/-/35.7/11.1"), VIECAP),
             test="decap_coco2flickr30k",
         ),
-        Row("ViECap", None, five("17.4/18.0/-/38.4/11.2"), VIECAP),
+        Row(
+            *("ViECap", "prefix_text_coco", five("17.4/18.0/-/38.4/11.2"), VIECAP),
+            test="prefix_text_coco2flickr30k",
+        ),
         Row(
             *("SynTIC (ours: a reconstruction)", "syntic_coco"),
             *(five("17.9/18.6/42.7/38.4/11.9"), SYNTIC),
@@ -233,7 +236,10 @@ CROSS_DOMAIN = [
             *("DeCap", "decap_flickr30k", five("12.1/18.0/-/44.4/10.9"), VIECAP),
             test="decap_flickr30k2coco",
         ),
-        Row("ViECap", None, five("12.6/19.3/-/54.2/12.5"), VIECAP),
+        Row(
+            *("ViECap", "prefix_text_flickr30k", five("12.6/19.3/-/54.2/12.5"), VIECAP),
+            test="prefix_text_flickr30k2coco",
+        ),
         Row(
             *("SynTIC (ours: a reconstruction)", "syntic_flickr30k"),
             *(five("14.6/19.4/40.9/47.0/11.9"), SYNTIC),
@@ -272,9 +278,9 @@ NOCAPS = [
         for title, name, figures, source in (
             ("CapDec (published: RN50x4)", "capdec", "60.1/50.2/28.7/45.9", VIECAP),
             ("DeCap", "decap", "65.2/47.8/25.8/45.9", VIECAP),
-            ("ViECap's form", "prefix_text", "61.1/64.3/65.0/66.2", VIECAP),
-            ("ViECap's form on synthetic images", "prefix", "-/-/-/70.5", PCM),
-            ("ViECap's form on synthetic images, with PCM", "prefix_pcm", "-/-/-/74.7", PCM),
+            ("ViECap", "prefix_text", "61.1/64.3/65.0/66.2", VIECAP),
+            ("ViECap on synthetic images", "prefix", "-/-/-/70.5", PCM),
+            ("ViECap on synthetic images, with PCM", "prefix_pcm", "-/-/-/74.7", PCM),
             ("the same, PCM in the form of its released code", "prefix_pcm_vse", "-/-/-/-", ""),
         )
     ),
@@ -319,8 +325,8 @@ TABLES = {
         "In-domain captions of real images",
         FIVE,
         IN_DOMAIN,
-        "Ours of CapDec and DeCap have PCM-Net's encoder and decoder and CLIP ViT-B/32; of ViECap "
-        "we have its form, SynTIC is reconstructed.",
+        "Ours of CapDec and DeCap have PCM-Net's encoder and decoder and CLIP ViT-B/32; ViECap has "
+        "its released settings (docs/paper_settings.md), SynTIC is reconstructed.",
     ),
     "cross-domain": Table(
         "Cross-domain: weights of one data set, images and concepts of the other",
@@ -341,8 +347,8 @@ TABLES = {
         "NoCaps validation, weights of COCO",
         DOMAINS,
         NOCAPS,
-        "Each domain is scored by itself. The prompt of ViECap names entities of VinVL's list "
-        "there, ours COCO's nouns: bring a list of your own by model.concepts.",
+        "Each domain is scored by itself. The prompt of ViECap names entities of VinVL's list, "
+        "which its repository releases.",
     ),
     "ablation": Table(
         "What each part does, COCO, ViT-L/14",

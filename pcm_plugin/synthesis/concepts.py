@@ -124,22 +124,26 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
 
 
 def read_words(path: str | os.PathLike) -> list[str]:
-    """Read a list of concepts: a word or a short phrase a line.
+    """Read a list of concepts, words or short phrases.
 
     Args:
-        path: A UTF-8 text file.
+        path: A UTF-8 text file with one word per line; or a ``.json`` file with a list of words,
+            or with an object whose keys are the words, such as VinVL's class names.
 
     Returns:
         The words in the order of the file, each once.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no words, is not UTF-8, or looks like captions or JSON.
+        ValueError: If it holds no words, is not UTF-8, or looks like captions.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error.reason}") from None
+    lines = text.splitlines()
+    if Path(path).suffix == ".json":
+        lines = _words_of_json(path, text)
     words: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         word = " ".join(line.split())
@@ -153,6 +157,19 @@ def read_words(path: str | os.PathLike) -> list[str]:
     if not words:
         raise ValueError(f"no words in {path}")
     return list(words)
+
+
+def _words_of_json(path: str | os.PathLike, text: str) -> list[str]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    words = list(content) if isinstance(content, (list, dict)) else []
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(
+            f"{path} is not a list of words: pass a JSON list of texts, or one word per line"
+        )
+    return words
 
 
 def prompts(templates: Sequence[str]) -> tuple[str, ...]:

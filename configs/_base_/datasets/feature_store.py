@@ -43,6 +43,7 @@ _concepts = (
     "python tools/build_concepts.py --captions {captions} --templates simple"
     " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
 )
+entities = "configs/words/coco_categories.txt"
 _train_store = _painted + "{train_dataloader[dataset][store]}"
 _real_store = "python tools/extract.py {root}/images --captions {captions}{split}" + _features
 prerequisites = [
@@ -54,7 +55,14 @@ prerequisites = [
     ),
     # The released concepts are COCO's for both data sets: docs/coco_and_flickr30k.md.
     dict(key="model.neck.concepts", command=_concepts, optional=True),
-    dict(key="model.concepts", command=_concepts, optional=True),
+    # What a prompt names: the words of a list, in training those of captions.
+    dict(
+        key="model.concepts",
+        command="python tools/build_concepts.py {entities} --templates simple"
+        " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}",
+        optional=True,
+    ),
+    dict(key="model.caption_entities", command=_concepts, optional=True),
     dict(key="model.neck.clip_head", command=_train_store, optional=True),
     dict(key="model.neck.memory", command=_painted + "{path}", optional=True),
     dict(key="train_dataloader.dataset.store", command=_train_store),

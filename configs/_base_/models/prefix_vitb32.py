@@ -1,5 +1,6 @@
 # A language model behind a prefix of CLIP ViT-B/32's global feature: ViECap's sizes (Fei et al.
-# 2023, as its released code has them). Its mapper reads ten tokens of the feature, ours the neck's.
+# 2023, as its released code has them), with one token of the feature and our form of captions.
+# All of ViECap's settings are in viecap_vitb32.py.
 
 # The CLIP that makes features and concepts, as the commands under `prerequisites` name it.
 clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)

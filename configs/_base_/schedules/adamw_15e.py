@@ -1,6 +1,6 @@
-# ViECap's schedule (Fei et al. 2023, as its released code has it): 15 epochs, AdamW, the rate rises
-# over 5,000 iterations and falls to 0 in a line; gradients are not clipped. Here the fall begins
-# with the rise, so that the highest rate on COCO is 5 % lower.
+# ViECap's schedule (Fei et al. 2023; main.py of its released code): 15 epochs, AdamW. The rate
+# rises over 5,000 iterations and then falls in a line to 0 at the end of the run; gradients are not
+# clipped. MMEngine's rate cannot be 0 in the first iteration, so that the warm-up is one ahead.
 
 train_cfg = dict(type="pcm_plugin.ResumableTrainLoop", max_epochs=15, val_interval=1)
 
@@ -10,16 +10,9 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=2e-5, betas=(0.9, 0.999), eps=1e-6, weight_decay=0, fused=True),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=5000),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.0,
-        by_epoch=True,
-        begin=0,
-        end=15,
-        convert_to_iter_based=True,
-    ),
+    dict(type="LinearLR", start_factor=2e-4, by_epoch=False, begin=0, end=5000),
+    # Without an end it lasts as long as the run.
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=False, begin=5000),
 ]
 
 # 80 pairs on one GPU; tools/train.py --auto-scale-lr scales from there.

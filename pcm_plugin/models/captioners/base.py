@@ -126,7 +126,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
             raise ValueError(f"mode={mode!r}: choose 'tensor', 'loss' or 'predict'")
         if data_samples is None:
             raise ValueError(f"mode={mode!r} needs data_samples with a gt_caption each")
-        captions = _captions(data_samples)
+        captions = read_captions(data_samples)
         if mode == "tensor":
             return self.teach(memory, mixed, captions)[0]
         if self.loss_module is None:
@@ -288,7 +288,12 @@ def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
         )
 
 
-def _captions(data_samples: Sequence[DataSample]) -> list[str]:
+def read_captions(data_samples: Sequence[DataSample]) -> list[str]:
+    """Return the training captions of data samples.
+
+    Raises:
+        ValueError: If one has none, or several.
+    """
     captions = [sample.get("gt_caption") for sample in data_samples]
     for caption in captions:
         if not isinstance(caption, str):

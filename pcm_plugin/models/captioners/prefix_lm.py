@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.datasets.vocabulary import IGNORED
-from pcm_plugin.models.captioners.base import Captioner, build
+from pcm_plugin.models.captioners.base import Captioner, build, read_captions
+from pcm_plugin.models.captioners.caption_form import find_full_stops, to_phrase, to_sentence
 from pcm_plugin.models.captioners.entity_prompt import EntityPrompt
 from pcm_plugin.models.captioners.language_model import load_language_model
+from pcm_plugin.models.captioners.lm_search import continue_prefix
 from pcm_plugin.models.captioners.search import Found, Search, collect_captions
-from pcm_plugin.models.functional.beam_search import Step, beam_search
+from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -53,6 +54,17 @@ class PrefixCaptioner(Captioner):
         concept_threshold: Concepts not above this probability are not named. Defaults to 0.2, as
             there.
         temperature: Of the softmax over the concepts. Defaults to 0.01, as there.
+        caption_entities: Words that the prompt names in training if the caption has them, instead
+            of the concepts that are found by the feature: a concept file or a list of words. See
+            :class:`EntityPrompt`. Defaults to None.
+        entity_dropout: Probability with which an entity of a caption is left out of the prompt.
+            Defaults to 0.4, as in ViECap's released scripts.
+        entity_aliases: What some words of captions are called in the prompt, as ``man`` a
+            ``person``. Defaults to None.
+        full_sentences: Whether captions are whole sentences, as in ViECap's released code: a
+            capital letter begins them, directly after the prompt, and a full stop ends them, at
+            which generation stops. Otherwise the end of text ends them. Generated captions have no
+            full stop either way. Defaults to False.
         loss: Compares logits and tokens, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
         backbone: Makes features from images, such as OpenCLIPBackbone. Defaults to None.
@@ -71,7 +83,8 @@ class PrefixCaptioner(Captioner):
 
     Raises:
         FileNotFoundError: If there is no such language model, or a file of it is missing.
-        ValueError: If neck, encoder, mapper and language model have several widths.
+        ValueError: If neck, encoder, mapper and language model have several widths, or the
+            tokenizer has no full stop for ``full_sentences``.
     """
 
     def __init__(
@@ -87,6 +100,10 @@ class PrefixCaptioner(Captioner):
         top_concepts: int = 3,
         concept_threshold: float = 0.2,
         temperature: float = 0.01,
+        caption_entities: str | os.PathLike | None = None,
+        entity_dropout: float = 0.4,
+        entity_aliases: dict[str, str] | None = None,
+        full_sentences: bool = False,
         loss: dict | nn.Module | None = None,
         backbone: dict | nn.Module | None = None,
         beam_size: int = 5,
@@ -101,8 +118,11 @@ class PrefixCaptioner(Captioner):
         search = Search(beam_size, max_len, min_len, num_captions, rerank, length_penalty)
         super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)
         self.tokenizer, self.lm = load_language_model(language_model, pretrained)
-        # Tokens that end a caption; the first pads.
+        self.full_sentences = full_sentences
+        # Tokens that end a caption; the first is that of training.
         self.stop_ids: list[int] = [self.tokenizer.eos_token_id]
+        if full_sentences:
+            self.stop_ids = find_full_stops(self.tokenizer)
         self._room: int | None = getattr(self.lm.config, "max_position_embeddings", None)
         width = self.lm.get_input_embeddings().embedding_dim
         if isinstance(mapper, dict):
@@ -125,7 +145,15 @@ class PrefixCaptioner(Captioner):
         self.prompter: EntityPrompt | None = None
         if prompt is not None:
             self.prompter = EntityPrompt(
-                self.neck.clip_dim, prompt, concepts, top_concepts, concept_threshold, temperature
+                self.neck.clip_dim,
+                prompt,
+                concepts,
+                top_concepts,
+                concept_threshold,
+                temperature,
+                caption_entities,
+                entity_dropout,
+                entity_aliases,
             )
 
     @property
@@ -167,7 +195,7 @@ class PrefixCaptioner(Captioner):
             of prefix and prompt. The gaps before shorter prompts are masked.
 
         Raises:
-            ValueError: If there are no features.
+            ValueError: If there are no features, or prompts need captions that are missing.
         """
         tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
         if self.encoder is not None:
@@ -175,7 +203,7 @@ class PrefixCaptioner(Captioner):
         memory = self.mapper(tokens, mixed.mask)  # (B, P, E)
         mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         if self.prompter is not None and global_feats is not None:
-            prompts = [self._ids(prompt) for prompt in self.prompter(global_feats)]
+            prompts = [self._ids(text) for text in self._prompts(global_feats, data_samples)]
             longest = max(map(len, prompts))
             gaps = [longest - len(ids) for ids in prompts]
             end = self.tokenizer.eos_token_id
@@ -187,6 +215,19 @@ class PrefixCaptioner(Captioner):
             mask = torch.cat([mask, known], dim=1)
         return memory, mixed._replace(mask=mask)
 
+    def _prompts(
+        self, global_feats: Tensor, data_samples: Sequence[DataSample] | None
+    ) -> list[str]:
+        assert self.prompter is not None
+        if not (self.training and self.prompter.reads_captions):
+            return self.prompter(global_feats)
+        if data_samples is None:
+            raise ValueError(
+                "`data_samples` must have a gt_caption each in training, got `None`: the prompts "
+                "name the entities of the captions (caption_entities=None names the images')"
+            )
+        return self.prompter.from_captions(read_captions(data_samples))
+
     def teach(
         self, memory: Tensor, mixed: MixupOutput, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -197,9 +238,8 @@ class PrefixCaptioner(Captioner):
         """
         self._check_room(memory, self.search.max_len)
         longest = self.search.max_len - 1
-        end = self.tokenizer.eos_token_id
-        # As the prompt's last word is followed in the texts it was trained on: by a space.
-        ids = [[*self._ids(" " + _bare(caption))[:longest], end] for caption in captions]
+        form = to_sentence if self.full_sentences else to_phrase
+        ids = [[*self._ids(form(text))[:longest], self.stop_ids[0]] for text in captions]
         width = max(map(len, ids))
         targets = torch.tensor([own + [IGNORED] * (width - len(own)) for own in ids])
         return self._logits(memory, mixed.mask, targets, packed), targets.to(memory.device)
@@ -214,7 +254,7 @@ class PrefixCaptioner(Captioner):
         self._check_room(memory, search.max_len)
         count = search.beam_size if search.rerank else search.num_captions
         found = beam_search(
-            self._stepper(memory, mixed.mask, search.min_len),
+            continue_prefix(self.lm, memory, mixed.mask, search.min_len, self.stop_ids),
             len(memory),
             search.beam_size,
             search.max_len,
@@ -224,43 +264,6 @@ class PrefixCaptioner(Captioner):
             length_penalty=search.length_penalty,
         )
         return collect_captions(found, self._decode, search)
-
-    def _stepper(self, memory: Tensor, mask: Tensor, min_len: int) -> Step:
-        """Return the ``step`` of a beam search that continues prefix and prompt."""
-        known, past = mask, None
-        positions = known.long().sum(1, keepdim=True)  # (B, 1), of the next token
-
-        def step(words: Tensor, parents: Tensor | None) -> Tensor:
-            nonlocal known, past, positions
-            if parents is None:  # the prefix and the prompt; no word is known yet
-                out = self._run(memory, known, (known.long().cumsum(1) - 1).clamp(min=0))
-                beams = 1
-            else:
-                first = torch.arange(len(parents), device=parents.device).unsqueeze(1)
-                rows = (first * (len(known) // len(parents)) + parents).flatten()  # (B * W,)
-                past = _select_rows(past, rows)
-                known = F.pad(known[rows], (0, 1), value=True)
-                inputs = self._embed(words.flatten().unsqueeze(1)).to(memory.dtype)  # (B * W, 1, E)
-                out = self._run(inputs, known, positions[rows], past)
-                positions = positions[rows] + 1
-                beams = words.shape[1]
-            past = out.past_key_values
-            logits = self.lm.get_output_embeddings()(out.last_hidden_state[:, -1])
-            if known.shape[1] - memory.shape[1] < min_len:
-                logits[:, self.stop_ids] = -torch.inf
-            return logits.unflatten(0, (-1, beams))
-
-        return step
-
-    def _run(self, inputs: Tensor, mask: Tensor, positions: Tensor, past: Any = None) -> Any:
-        """Run the language model's Transformer with a cache."""
-        return self.lm.base_model(
-            inputs_embeds=inputs,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=True,
-        )
 
     def _decode(self, ids: list[int]) -> str:
         """Return the text of a caption without its stop token."""
@@ -301,17 +304,3 @@ class PrefixCaptioner(Captioner):
 
     def _embed(self, words: Tensor) -> Tensor:
         return self.lm.get_input_embeddings()(words)
-
-
-def _select_rows(past: Any, rows: Tensor) -> Any:
-    """Return a key-value cache with the given rows, which may repeat."""
-    if hasattr(past, "reorder_cache"):
-        past.reorder_cache(rows)
-        return past
-    # Older versions of transformers: a tuple of keys and values per layer.
-    return tuple(tuple(part.index_select(0, rows) for part in layer) for layer in past)
-
-
-def _bare(caption: str) -> str:
-    """A caption without what its end says anyway."""
-    return " ".join(caption.split()).rstrip(". ")

@@ -23,6 +23,8 @@ class PrefixMapper(BaseModule):
         num_heads: Attention heads. Defaults to 8, as there.
         ffn_dims: Width of the feed-forward layers. Defaults to None: 2 * D, as there.
         dropout: Of the blocks. Defaults to 0, as there.
+        qkv_bias: Whether queries, keys and values have a bias. Defaults to True; False in ViECap's
+            released code.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, and a standard
             normal distribution for the queries, as there.
 
@@ -39,6 +41,7 @@ class PrefixMapper(BaseModule):
         num_heads: int = 8,
         ffn_dims: int | None = None,
         dropout: float = 0.0,
+        qkv_bias: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -51,12 +54,15 @@ class PrefixMapper(BaseModule):
         self.out_dims = out_dims
         self.queries = nn.Parameter(torch.randn(prefix_length, embed_dims))
         width = 2 * embed_dims if ffn_dims is None else ffn_dims
-        self.blocks = nn.ModuleList(
+        blocks = [
             nn.TransformerEncoderLayer(
                 embed_dims, num_heads, width, dropout, batch_first=True, norm_first=True
             )
             for _ in range(num_layers)
-        )
+        ]
+        for block in blocks if not qkv_bias else ():
+            block.self_attn.register_parameter("in_proj_bias", None)
+        self.blocks = nn.ModuleList(blocks)
         self.out = nn.Identity() if out_dims == embed_dims else nn.Linear(embed_dims, out_dims)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The neck of the text-only relatives: one token, from the global feature alone."""
+"""The neck of the text-only relatives: tokens from the global feature alone."""
 
 import os
 
@@ -18,7 +18,7 @@ from pcm_plugin.registry import MODELS
 
 @MODELS.register_module()
 class GlobalPrefix(BaseModule):
-    """A global CLIP feature as the only token.
+    """A global CLIP feature as the only token, or as several.
 
     Trained on text features and run on image features, with our captioner behind it, this is one
     of two systems that see no image in training:
@@ -26,6 +26,9 @@ class GlobalPrefix(BaseModule):
     - CapDec (Nukrai et al. 2022): noise on the text feature (``noise_var``);
     - DeCap (Li et al. 2023): no noise, and at inference the image's feature is put together from
       the texts of the training that are like it (``memory``).
+
+    With ``num_tokens=10`` and ``linear=True`` it is the first layer of ViECap's mapping network
+    (Fei et al. 2023); :class:`PrefixMapper` is the rest.
 
     Args:
         clip_dim: Width Dc of CLIP's joint space.
@@ -38,11 +41,15 @@ class GlobalPrefix(BaseModule):
         memory_chunk: Texts of the memory at a time. Defaults to 65,536; some 4,096 stay in a CPU's
             cache, which takes half the time there.
         dropout: Of the token. Defaults to 0.5, as PCMMixup's.
+        num_tokens: Number L of tokens. Defaults to 1.
+        linear: Whether the tokens are the projection of the feature as it is, without ReLU,
+            LayerNorm and dropout. Defaults to False.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
 
     Raises:
         FileNotFoundError: If there is no such store.
-        ValueError: If the store is of another width, or has no captions.
+        ValueError: If the store is of another width, or has no captions, or ``num_tokens`` is below
+            1.
     """
 
     def __init__(
@@ -54,9 +61,13 @@ class GlobalPrefix(BaseModule):
         memory_temperature: float = 0.01,
         memory_chunk: int = 65_536,
         dropout: float = 0.5,
+        num_tokens: int = 1,
+        linear: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if num_tokens < 1:
+            raise ValueError(f"`num_tokens` must be at least 1, got `{num_tokens}`: pass 1 or more")
         self.clip_dim = clip_dim
         self.embed_dims = embed_dims
         self.noise_var = noise_var
@@ -64,9 +75,12 @@ class GlobalPrefix(BaseModule):
         self.memory_chunk = memory_chunk
         self.memory: Tensor
         self.register_buffer("memory", torch.zeros(0, clip_dim), persistent=False)
-        self.global_proj = nn.Linear(clip_dim, embed_dims)
-        self.norm = nn.LayerNorm(embed_dims)
-        self.dropout = Dropout(dropout)
+        self.num_tokens = num_tokens
+        self.linear = linear
+        self.global_proj = nn.Linear(clip_dim, num_tokens * embed_dims)
+        if not linear:
+            self.norm = nn.LayerNorm(embed_dims)
+            self.dropout = Dropout(dropout)
         if memory is not None:
             store = FeatureStore(memory)
             every = np.arange(store.num_captions)
@@ -90,14 +104,14 @@ class GlobalPrefix(BaseModule):
         self.memory = texts.to(self.global_proj.weight.device)
 
     def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> MixupOutput:
-        """Make the token.
+        """Make the tokens.
 
         Args:
             patch_feats: Not used; here so that necks can be exchanged.
             global_feats: (B, Dc), an image's or a caption's CLIP feature.
 
         Returns:
-            Tokens (B, 1, D), and a mask that is all True.
+            Tokens (B, L, D), and a mask that is all True.
 
         Raises:
             ValueError: If the features have another width than the neck.
@@ -107,9 +121,10 @@ class GlobalPrefix(BaseModule):
             # DeCap, Sec. 3.3: only images are projected; in training the texts are the memory's.
             feats = self.project(feats)
         feats = inject_noise(feats, self.noise_var if self.training else 0.0)
-        token = self.finish(self.global_proj(feats)).unsqueeze(1)
-        mask = torch.ones(token.shape[:2], dtype=torch.bool, device=token.device)
-        return MixupOutput(token, mask)
+        size = (self.num_tokens, self.embed_dims)
+        tokens = self.finish(self.global_proj(feats).unflatten(-1, size))  # (B, L, D)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return MixupOutput(tokens, mask)
 
     def check(self, global_feats: Tensor) -> Tensor:
         """The features (B, Dc) in float32.
@@ -131,4 +146,4 @@ class GlobalPrefix(BaseModule):
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Projected features (..., D) as the decoder gets them."""
-        return self.dropout(self.norm(F.relu(tokens)))
+        return tokens if self.linear else self.dropout(self.norm(F.relu(tokens)))

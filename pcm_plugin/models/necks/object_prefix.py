@@ -71,7 +71,14 @@ class ObjectPrefix(GlobalPrefix):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
-            clip_dim, embed_dims, 0.0, memory, memory_temperature, memory_chunk, dropout, init_cfg
+            clip_dim,
+            embed_dims,
+            0.0,
+            memory,
+            memory_temperature,
+            memory_chunk,
+            dropout,
+            init_cfg=init_cfg,
         )
         self.top_concepts = top_concepts
         self.object_proj = nn.Linear(clip_dim, embed_dims)

@@ -1,0 +1,70 @@
+"""Continue a prefix with a causal language model of transformers, one token at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcm_plugin.models.functional.beam_search import Step
+
+
+def continue_prefix(
+    lm: Any, prefix: Tensor, mask: Tensor, min_len: int, stop_ids: Sequence[int]
+) -> Step:
+    """Return the ``step`` of a beam search that continues prefixes.
+
+    Keys and values of the prefix and of the tokens so far are kept, so that a step costs one token.
+
+    Args:
+        lm: A model such as GPT2LMHeadModel.
+        prefix: (B, L, E), input embeddings.
+        mask: (B, L) bool, True for positions that may be attended to; positions are counted
+            without the others.
+        min_len: Fewest tokens before one of ``stop_ids``.
+        stop_ids: Tokens that end a sequence.
+    """
+    known, past = mask, None
+    positions = known.long().sum(1, keepdim=True)  # (B, 1), of the next token
+
+    def step(words: Tensor, parents: Tensor | None) -> Tensor:
+        nonlocal known, past, positions
+        if parents is None:  # no token is known yet
+            beams = 1
+            out = _run(lm, prefix, known, (known.long().cumsum(1) - 1).clamp(min=0), past)
+        else:
+            beams = words.shape[1]
+            first = torch.arange(len(parents), device=parents.device).unsqueeze(1)
+            rows = (first * (len(known) // len(parents)) + parents).flatten()  # (B * W,)
+            past = _select_rows(past, rows)
+            known = F.pad(known[rows], (0, 1), value=True)  # (B * W, L + t)
+            inputs = lm.get_input_embeddings()(words.flatten().unsqueeze(1))  # (B * W, 1, E)
+            out = _run(lm, inputs.to(prefix.dtype), known, positions[rows], past)
+            positions = positions[rows] + 1
+        past = out.past_key_values
+        logits = lm.get_output_embeddings()(out.last_hidden_state[:, -1])
+        if known.shape[1] - prefix.shape[1] < min_len:
+            logits[:, list(stop_ids)] = -torch.inf
+        return logits.unflatten(0, (-1, beams))
+
+    return step
+
+
+def _run(lm: Any, inputs: Tensor, mask: Tensor, positions: Tensor, past: Any) -> Any:
+    return lm.base_model(
+        inputs_embeds=inputs,
+        attention_mask=mask.long(),
+        position_ids=positions,
+        past_key_values=past,
+        use_cache=True,
+    )
+
+
+def _select_rows(past: Any, rows: Tensor) -> Any:
+    """Return a key-value cache with the given rows, which may repeat."""
+    if hasattr(past, "reorder_cache"):
+        past.reorder_cache(rows)
+        return past
+    # Older versions of transformers: a tuple of keys and values per layer.
+    return tuple(tuple(part.index_select(0, rows) for part in layer) for layer in past)

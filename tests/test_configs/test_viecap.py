@@ -1,0 +1,153 @@
+"""ViECap's settings against its released code (FeiElysia/ViECap; the files are in the comments)."""
+
+import re
+from functools import reduce
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
+
+from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.synthesis.concepts import read_words
+from tools.paper_tables import TABLES
+
+PUBLISHED = {
+    # main.py and scripts/train_coco.sh
+    "train_dataloader.batch_size": 80,
+    "auto_scale_lr.base_batch_size": 80,
+    "optim_wrapper.optimizer.type": "AdamW",
+    "optim_wrapper.optimizer.lr": 2e-5,
+    "optim_wrapper.optimizer.weight_decay": 0,
+    "optim_wrapper.optimizer.eps": 1e-6,
+    "model.freeze_lm": None,
+    "model.language_model": "openai-community/gpt2",
+    "model.entity_dropout": 0.4,
+    "model.loss.label_smoothing": 0.0,
+    "model.loss.gamma_type": "none",
+    # utils.py
+    "model.prompt": "There are {} in image.",
+    "model.entity_aliases.woman": "person",
+    # ClipCap.py
+    "model.mapper.prefix_length": 10,
+    "model.mapper.num_layers": 8,
+    "model.mapper.num_heads": 8,
+    "model.mapper.qkv_bias": False,
+    # retrieval_categories.py, validation.py
+    "model.top_concepts": 3,
+    "model.temperature": 0.01,
+    # search.py
+    "model.full_sentences": True,
+    "model.length_penalty": 1.0,
+    "model.max_len": 64,
+}
+OWN_NECK = {
+    "model.neck.noise_var": 0.016,  # main.py
+    "model.neck.num_tokens": 10,  # ClipCap.py
+    "model.neck.linear": True,
+    "train_dataloader.dataset.features": "caption",
+    "model.loss.use_clip_weight": False,
+}
+CATEGORIES = "data/coco/vit_b32/categories.safetensors"
+VINVL = "data/vinvl/vit_b32/concepts.safetensors"
+# Entities, threshold and beams: scripts/eval_*.sh, and what README.md adds to them.
+BY_DATA = {
+    "coco": (CATEGORIES, 0.4, 5),
+    "flickr30k": (VINVL, 0.3, 1),
+    "nocaps": (VINVL, 0.2, 5),
+    "coco2flickr30k": (VINVL, 0.2, 1),
+    "flickr30k2coco": (CATEGORIES, 0.2, 1),
+}
+
+
+def get(cfg, key):
+    return reduce(lambda part, k: part.get(k), key.split("."), cfg)
+
+
+@pytest.mark.parametrize("data", BY_DATA)
+def test_settings_are_those_of_the_released_code(data):
+    cfg = Config.fromfile(f"configs/prefix_text_{data}.py")
+    wanted = PUBLISHED | OWN_NECK
+    assert {key: get(cfg, key) for key in wanted} == wanted
+    assert len(cfg.model.entity_aliases) == 18
+    model = cfg.model
+    assert (model.concepts, model.concept_threshold, model.beam_size) == BY_DATA[data]
+    source = "flickr30k" if data.startswith("flickr30k") else "coco"
+    assert cfg.train_cfg.max_epochs == (30 if source == "flickr30k" else 15)
+    assert model.caption_entities == f"data/{source}/vit_b32/concepts.safetensors"
+
+
+@pytest.mark.parametrize("name", ["prefix", "prefix_pcm", "prefix_pcm_vse"])
+@pytest.mark.parametrize("data", ["coco", "nocaps"])
+def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, data):
+    cfg = Config.fromfile(f"configs/{name}_{data}.py")
+    wanted = dict(PUBLISHED)
+    if name == "prefix_pcm_vse":  # an MLP
+        wanted = {k: v for k, v in wanted.items() if not re.search("num_layers|num_heads|qkv", k)}
+    assert {key: get(cfg, key) for key in wanted} == wanted
+    model = cfg.model
+    assert (model.concepts, model.concept_threshold, model.beam_size) == BY_DATA[data]
+
+
+def test_the_rate_is_the_published_one():
+    """get_linear_schedule_with_warmup of transformers, 5,000 of 20,000 iterations."""
+    cfg = Config.fromfile("configs/prefix_text_coco.py")
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-5)
+    schedulers = []
+    for part in cfg.param_scheduler:
+        assert not part.by_epoch
+        part.setdefault("end", 20_000)  # as MMEngine's runner does
+        schedulers.append(PARAM_SCHEDULERS.build(part, default_args=dict(optimizer=optimizer)))
+    rates = []
+    for _ in range(20_000):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    steps = np.arange(20_000)
+    published = 2e-5 * np.minimum(steps / 5000, (20_000 - steps) / 15_000)
+    np.testing.assert_allclose(rates, published, atol=2e-5 / 5000 * 1.01)
+
+
+@pytest.mark.parametrize("data", ["flickr30k2coco", "coco2flickr30k", "nocaps", "coco"])
+def test_missing_entities_are_made_of_the_published_lists(data):
+    cfg = Config.fromfile(f"configs/prefix_text_{data}.py")
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(cfg, ["test"])
+    entities = {CATEGORIES: "configs/words/coco_categories.txt"}
+    entities[VINVL] = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
+    path = cfg.model.concepts
+    command = f"python tools/build_concepts.py {entities[path]} --templates simple --model"
+    found = re.search(rf"missing: {path} .*\n  made by: (.*)", str(caught.value))
+    assert found[1].startswith(command)
+    assert found[1].endswith(f" --out {path}")
+
+
+def test_cocos_categories():
+    words = read_words("configs/words/coco_categories.txt")
+    assert len(words) == 80
+    assert {"person", "traffic light", "toothbrush"} < set(words)
+
+
+def test_words_of_json(tmp_path):
+    """VinVL's class names are the keys of an object."""
+    path = tmp_path / "class2ind.json"
+    path.write_text('{"flying disc": 1, "dog": 2, "dog ": 3}')
+    assert read_words(path) == ["flying disc", "dog"]
+    path.write_text('["cat", "dog"]')
+    assert read_words(path) == ["cat", "dog"]
+    for wrong in ('[{"name": "cat"}]', "3", "[]", '["cat"'):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match=r"class2ind\.json"):
+            read_words(path)
+
+
+def test_every_published_row_has_a_config():
+    rows = {
+        row.test or row.training
+        for table in ("in-domain", "cross-domain", "nocaps")
+        for row in TABLES[table].rows
+        if "ViECap" in row.title
+    }
+    assert {f"prefix_text_{data}" for data in BY_DATA} <= rows
