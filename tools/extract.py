@@ -13,7 +13,12 @@ import argparse
 
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.annotation_scores import CLIP_SCORE_SOURCES
-from pcm_plugin.synthesis.arguments import add_caption_arguments, left_out, print_clip_scores
+from pcm_plugin.synthesis.arguments import (
+    add_caption_arguments,
+    caption_file,
+    left_out,
+    print_clip_scores,
+)
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.ranks import Rank
@@ -24,7 +29,10 @@ def _captions(args: argparse.Namespace) -> CaptionFile | str | None:
     plain = args.captions in (None, "none") or args.captions.endswith((".pkl", ".pickle"))
     if plain:
         return args.captions
-    return CaptionFile(args.captions, args.column, args.split, args.skip_bad)
+    captions, report = caption_file(args)
+    if Rank.from_environment().index == 0:
+        print(report, flush=True)
+    return captions
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_caption_arguments(parser)
+    add_caption_arguments(parser, format_option="--caption-format")
     parser.add_argument("--pipeline", required=True, help="name on the hub, or local folder")
     parser.add_argument("--out", required=True, help="folder for the image shards")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the pipeline's)")

@@ -1,12 +1,13 @@
 """COCO captions files: ``{"images": [...], "annotations": [...]}``."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcm_plugin.datasets.durable import write_json
+from pcm_plugin.datasets.image_ids import normalize_id, refuse_repeated
+from pcm_plugin.datasets.text_file import read_json
 
 
 class CocoImage(NamedTuple):
@@ -23,37 +24,58 @@ class CocoImage(NamedTuple):
     captions: list[str]
 
 
-def read_coco_images(path: str | os.PathLike) -> list[CocoImage]:
+def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> list[CocoImage]:
     """Read images and their captions, in the order of ``images``.
 
     Args:
-        path: COCO captions JSON, UTF-8.
+        path: COCO captions JSON, compressed with gzip or not.
+        encoding: Its encoding. Defaults to None: see
+            :func:`~pcm_plugin.datasets.text_file.open_text`.
 
     Returns:
-        Id, file name and captions of each image; an image without captions has none.
+        Id, file name and captions of each image; an image without captions has none. Captions that
+        VizWiz marks as rejected or canned are left out.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a COCO captions file.
+        ValueError: If it is not a COCO captions file, two images or two annotations have the same
+            id, or an annotation is of an image that is not in the list; names the first ones.
     """
+    content = read_json(path, encoding)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        captions: dict[Any, list[str]] = {image["id"]: [] for image in content["images"]}
-        for annotation in content["annotations"]:
-            if annotation["image_id"] not in captions:
+        images, annotations = content["images"], content["annotations"]
+        ids = _read_ids(path, "images", images)
+        _read_ids(path, "annotations", [row for row in annotations if "id" in row])
+        captions: dict[str, list[str]] = {image_id: [] for image_id in ids}
+        for annotation in annotations:
+            image_id = normalize_id(annotation["image_id"])
+            if image_id not in captions:
                 raise ValueError(
                     f"{path}: an annotation has image_id={annotation['image_id']!r}, "
                     'which is none of its "images"'
                 )
-            captions[annotation["image_id"]].append(annotation["caption"])
+            if not (annotation.get("is_rejected") or annotation.get("is_precanned")):
+                captions[image_id].append(annotation["caption"])
         return [
-            CocoImage(str(image["id"]), image["file_name"], captions[image["id"]])
-            for image in content["images"]
+            CocoImage(image_id, image["file_name"], captions[image_id])
+            for image_id, image in zip(ids, images, strict=True)
         ]
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+    except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a COCO captions file: {error}") from error
     except KeyError as error:
         raise ValueError(f"{path} is not a COCO captions file: no {error}") from error
+
+
+def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) -> list[str]:
+    ids = []
+    for index, row in enumerate(rows):
+        try:
+            ids.append(normalize_id(row["id"]))
+        except ValueError as error:
+            raise ValueError(f"{path}: {member}[{index}]: {error}") from None
+    what = f'{path}: the ids of "{member}"'
+    refuse_repeated(lambda: ids, what, "number them anew if several files were joined")
+    return ids
 
 
 def coco_id(image_id: int | str) -> int | str:

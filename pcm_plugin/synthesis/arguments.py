@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from pcm_plugin.datasets.shards import ShardFolder
-from pcm_plugin.synthesis.captions import CaptionFile, CaptionReport
+from pcm_plugin.synthesis.caption_formats import FORMATS
+from pcm_plugin.synthesis.caption_report import CaptionReport
+from pcm_plugin.synthesis.captions import CaptionFile
 
 _SHOWN = 20
 
 CAPTION_FORMS = (
-    "COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, or plain text with "
-    "a caption a line; told apart by content"
+    "caption file: COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, a "
+    "JSON list, or plain text with one caption per line; the format is detected"
 )
+
+
+_OPTIONS = {"column": "--column", "encoding": "--encoding", "skip_bad": "--skip-bad"}
 
 
 class KeyValues(argparse.Action):
@@ -47,6 +52,7 @@ def add_caption_arguments(
     help: str = CAPTION_FORMS,
     name: str = "captions",
     default_split: str = "their training split",
+    format_option: str = "--format",
 ) -> None:
     """Add a caption file, as an argument or an option, and how to read it.
 
@@ -56,17 +62,34 @@ def add_caption_arguments(
         help: Help of the file.
         name: Name of the argument. Defaults to ``'captions'``.
         default_split: What the help says is read of a file that has splits.
+        format_option: Name of the option for the file's format. Defaults to ``'--format'``.
     """
     parser.add_argument(f"--{name}" if option else name, help=help)
-    parser.add_argument(
-        "--column", default="caption", help="what holds the captions in CSV, TSV and JSONL"
-    )
     parser.add_argument(
         "--split",
         help=f"train, val, test or all, for files with splits (default: {default_split})",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="pass over captions that cannot be read"
+        "--column",
+        default="caption",
+        help="column or field that holds the captions, in CSV, TSV, JSONL and JSON lists "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        format_option,
+        dest="caption_format",
+        choices=FORMATS,
+        help="format of the caption file (default: detected)",
+    )
+    parser.set_defaults(reading_options=_OPTIONS | {"format": format_option})
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="its encoding, by Python's name, such as gb18030 or cp1252 (default: UTF-8, or that "
+        "of its byte-order mark)",
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out captions that cannot be read"
     )
 
 
@@ -76,15 +99,23 @@ def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    return CaptionFile(Path(path), args.column, args.split, args.skip_bad)
+    return CaptionFile(
+        Path(path),
+        args.column,
+        args.split,
+        args.skip_bad,
+        format=args.caption_format,
+        encoding=args.encoding,
+        options=args.reading_options,
+    )
 
 
 def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
-    """What :func:`add_caption_arguments` parsed, and what was met when it was read once.
+    """Return what :func:`add_caption_arguments` parsed, and the counts of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read or holds no captions.
+        ValueError: If it cannot be read or has no captions.
     """
     captions = open_captions(args, args.captions)
     return captions, captions.survey()

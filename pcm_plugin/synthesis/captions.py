@@ -1,22 +1,25 @@
-"""Captions in: files of many forms, told apart by their content."""
+"""Captions of a file, in any of the formats of ``caption_formats``."""
 
-import hashlib
+import contextlib
 import itertools
 import json
 import os
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, BinaryIO, NamedTuple
 
 from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import replacing
-from pcm_plugin.synthesis.caption_forms import READERS, Record, recognise
+from pcm_plugin.datasets.image_ids import strip_image_suffix
+from pcm_plugin.datasets.scripts import is_unspaced
+from pcm_plugin.datasets.text_file import FileFormatError, describe_fixes, open_text
+from pcm_plugin.synthesis.caption_formats import FORMATS, Format, Record, detect_format
+from pcm_plugin.synthesis.caption_formats.coco_images import check_coco_images
+from pcm_plugin.synthesis.caption_ids import HashColumn, IdTable, RepeatedIds, caption_id
+from pcm_plugin.synthesis.caption_report import CaptionReport
 
-_SHOWN = 20
 _TRAINING = ("train", "restval")
 
 ALL_SPLITS = "all"
@@ -27,7 +30,7 @@ class Caption(NamedTuple):
     """A caption and whose it is.
 
     Attributes:
-        id: The caption's id; the seed of its synthetic image depends on it.
+        id: The caption's id, unique in its file; the seed of its synthetic image depends on it.
         image_id: Id of the image that was described; the caption's own if the file names none.
         text: The sentence as :func:`~pcm_plugin.datasets.cleaning.clean_text` returns it.
         file_name: File of that image, None if the file names none.
@@ -39,82 +42,39 @@ class Caption(NamedTuple):
     file_name: str | None = None
 
 
-@dataclass
-class CaptionReport:
-    """What was met while a caption file was read.
-
-    Attributes:
-        path: The file.
-        form: Its form, e.g. ``'Flickr token file'``.
-        captions: How many were read.
-        blank: How many had no character but white space.
-        duplicates: How many had the text of one before; they are read all the same.
-        repeated_ids: How many had the id of one before.
-        bad: How many could not be read.
-        other_splits: How many belong to splits that were not asked for.
-        examples: The first messages of those that could not be read.
-    """
-
-    path: Path
-    form: str = ""
-    captions: int = 0
-    blank: int = 0
-    duplicates: int = 0
-    repeated_ids: int = 0
-    bad: int = 0
-    other_splits: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """A line of counts, and a line for each message."""
-        counts = [f"{self.captions:,} captions"]
-        remarks = {
-            "of other splits": self.other_splits,
-            "blank": self.blank,
-            "duplicates": self.duplicates,
-            "with an id used before": self.repeated_ids,
-            "bad, passed over": self.bad,
-        }
-        counts += [f"{count:,} {remark}" for remark, count in remarks.items() if count]
-        rest = self.bad - len(self.examples)
-        more = [f"  and {rest:,} more"] if rest else []
-        return "\n".join(
-            [
-                f"{self.path} ({self.form}): {', '.join(counts)}",
-                *(f"  {example}" for example in self.examples),
-                *more,
-            ]
-        )
-
-
 @dataclass(frozen=True)
 class CaptionFile:
-    """A file of captions, read anew each time it is iterated over, one caption at a time.
+    """Captions of a file, which is read each time they are iterated over, one caption at a time.
 
-    Six forms are recognised by content, whatever the file's name:
+    The format is detected by content. Texts go through
+    :func:`~pcm_plugin.datasets.cleaning.clean_text`; blank captions are left out, and so are those
+    that VizWiz marks as rejected or canned.
 
-    - COCO captions JSON; ids are those of the annotations;
-    - Karpathy's JSON (``dataset_coco.json`` and those of Flickr8k and Flickr30k);
-    - Flickr token files: ``FILE#NUMBER``, a tab, the caption;
-    - tables (CSV, TSV) whose first line has ``column``;
-    - JSONL: a JSON object a line, with ``column`` and optionally ``id``, ``image_id``,
-      ``file_name``, ``split``; an id that is missing is the number of the line;
-    - plain text, a caption a line; ids are the numbers of the lines, from 1.
-
-    Texts go through :func:`~pcm_plugin.datasets.cleaning.clean_text`. Blank captions are passed
-    over.
+    No two captions have the same id. A caption without an id has the number of its line or entry.
+    Where ids are repeated in a table, JSONL or a JSON list, and all captions with the same id are
+    of one image, or no images are named, the ids are those of the images: their captions get
+    ``ID#1``, ``ID#2``, ... in the order of the file. Ids that are repeated otherwise are an error.
+    The id of an image that is named by its file alone is the file's name without suffix.
 
     Args:
-        path: A UTF-8 file.
-        column: What holds the captions in a table or JSONL. Defaults to ``'caption'``.
-        split: ``'train'``, ``'val'`` or ``'test'``, for files that know splits: by default such a
+        path: A text file, compressed with gzip or not.
+        column: Column or field that holds the captions, in tables, JSONL and JSON lists. Defaults
+            to ``'caption'``.
+        split: ``'train'``, ``'val'`` or ``'test'``, for files that have splits: by default such a
             file gives its training split alone (Karpathy's ``restval`` is part of it), and a file
-            that knows none gives all. ``'all'`` gives every caption of any file.
-        skip_bad: Whether to pass over what cannot be read, instead of an error. Defaults to False.
+            without splits gives all. ``'all'`` gives every caption of any file.
+        skip_bad: Whether to leave out what cannot be read, instead of an error. Defaults to False.
         max_chars: A longer caption counts as bad. Defaults to 1,000.
+        format: A key of :data:`~pcm_plugin.synthesis.caption_formats.FORMATS`. Defaults to None:
+            detected.
+        encoding: Python's name of the encoding. Defaults to None: that of the byte-order mark, or
+            UTF-8.
+        options: Options of a command that errors name instead of these arguments, by argument, such
+            as ``{'skip_bad': '--skip-bad'}``. Defaults to None: errors name the arguments.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If ``format`` is unknown.
     """
 
     path: Path
@@ -122,43 +82,82 @@ class CaptionFile:
     split: str | None = None
     skip_bad: bool = False
     max_chars: int = 1000
+    format: str | None = None
+    encoding: str | None = None
+    options: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
+    _cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
         if not self.path.is_file():
             raise FileNotFoundError(f"no caption file at {self.path}")
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"format must be one of {list(FORMATS)}, got {self.format!r}")
 
     @classmethod
     def of(cls, captions: "CaptionFile | str | os.PathLike") -> "CaptionFile":
-        """A file as it is, or one with default settings for a path."""
+        """Return a caption file as it is, or one with default settings for a path."""
         return captions if isinstance(captions, CaptionFile) else cls(Path(captions))
+
+    def with_path(self, path: str | os.PathLike) -> "CaptionFile":
+        """Return another file that is read with the same arguments, except for the split.
+
+        ``format`` and ``encoding`` are passed on if the file needs them: not if its format can be
+        detected, or if it is marked as UTF-8 or obviously UTF-8.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
+        file = replace(self, path=Path(path), split=None)
+        for name in ("encoding", "format"):
+            default = replace(file, **{name: None})  # type: ignore[arg-type]
+            with contextlib.suppress(ValueError):
+                if name == "format":
+                    default.form()
+                    file = default
+                elif self.encoding is not None:
+                    open_text(path, self.encoding).close()
+                    continue
+            if name == "encoding" and self.encoding is not None:
+                file = default
+        return file
 
     def __iter__(self) -> Iterator[Caption]:
         """Read the captions in the order of the file.
 
         Raises:
-            ValueError: At the first caption that cannot be read, unless ``skip_bad``; the message
-                starts with file and line number. If the file has another form than it should, or
-                no split of that name.
+            ValueError: At the first caption that cannot be read, unless ``skip_bad``, and at ids
+                that are repeated without being those of images; the message starts with file and
+                line. If the file has another format than it should, or no split of that name.
+                Raised before the first caption is returned.
         """
-        return self._read(CaptionReport(self.path))
+        repeated = self._scan().repeated
+        numbers: Counter[str] = Counter()
+        met: set[str] = set()
+        for record, text in self._accepted(CaptionReport(self.path)):
+            own = caption_id(record)
+            image_id = record.image_id or strip_image_suffix(record.file_name or "") or own
+            if repeated.of_images:
+                numbers[own] += 1
+                own = f"{own}#{numbers[own]}"
+            elif own in repeated:
+                if own in met:
+                    continue
+                met.add(own)
+            yield Caption(own, image_id, text, record.file_name)
 
     def form(self) -> str:
-        """Which form the file has, e.g. ``'COCO captions JSON'``.
+        """Return the name of the file's format, e.g. ``'COCO captions JSON'``.
 
         Raises:
             ValueError: If it has none of the known ones.
         """
-        with open(self.path, "rb") as file:
-            try:
-                return recognise(file, self.column, self.path.name)
-            except ValueError as error:
-                raise ValueError(f"{self.path}: {error}") from None
+        return self._format().name
 
     def knows_splits(self) -> bool:
-        """Whether the file puts its captions into splits."""
-        with open(self.path, "rb") as file:
-            first = next(READERS[self.form()](file, self.column), None)
+        """Whether the file assigns its captions to splits."""
+        with self._errors():
+            first = next(self._format().read(self.open, self.column), None)
         return first is not None and first.split is not None
 
     def survey(self) -> CaptionReport:
@@ -167,40 +166,111 @@ class CaptionFile:
         Raises:
             ValueError: As reading does; also if there are no captions.
         """
-        report = CaptionReport(self.path)
-        with _Repeats() as texts, _Repeats() as ids:
-            for caption in self._read(report):
-                texts.add(caption.text)
-                ids.add(caption.id)
-            report.duplicates, report.repeated_ids = texts.count(), ids.count()
+        report = self._scan().report
         if not report.captions:
             raise ValueError(f"no captions in {report}")
         return report
 
-    def _read(self, report: CaptionReport) -> Iterator[Caption]:
-        with open(self.path, "rb") as file:
-            try:
-                report.form = recognise(file, self.column, self.path.name)
-                knows_splits = False
-                for record in READERS[report.form](file, self.column):
-                    knows_splits = knows_splits or record.split is not None
-                    if not self._wants(record):
-                        report.other_splits += 1
-                        continue
-                    caption = self._clean(record, report)
-                    if caption is not None:
-                        report.captions += 1
-                        yield caption
-            except ValueError as error:
-                # What a record says of itself has its place already.
-                known = str(error).startswith(f"{self.path}:")
-                raise error if known else ValueError(f"{self.path}: {error}") from None
-        if self.split not in (None, ALL_SPLITS) and not knows_splits:
+    def open(self) -> BinaryIO:
+        """Open the file as UTF-8, see :func:`~pcm_plugin.datasets.text_file.open_text`."""
+        return open_text(self.path, self.encoding)
+
+    def _format(self) -> Format:
+        if self.format is not None:
+            return FORMATS[self.format]
+        return self._once("format", self._detect_format)
+
+    def _detect_format(self) -> Format:
+        with self._errors():
+            return FORMATS[detect_format(self.open, self.column, self.path.name)]
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except FileFormatError as error:
+            raise ValueError(error.describe(self.path, self.options)) from None
+
+    def _once(self, name: str, find: Callable[[], Any]) -> Any:
+        """What ``find`` returns, which is called again only if the file has changed."""
+        status = self.path.stat()
+        key = f"{name} {status.st_size} {status.st_mtime_ns}"
+        if key not in self._cache:
+            self._cache[key] = find()
+        return self._cache[key]
+
+    def _scan(self) -> "_Scan":
+        """Read the file once, to count and to compare ids."""
+        return self._once("scan", self._scan_now)
+
+    def _scan_now(self) -> "_Scan":
+        kind = self._format()
+        report = CaptionReport(self.path, kind.name)
+        with IdTable() as ids, contextlib.closing(HashColumn()) as texts:
+            for record, text in self._accepted(report):
+                ids.add(record)
+                texts.add(text)
+                report.captions += 1
+                report.unspaced += is_unspaced(text)
+                report.damaged += "\ufffd" in text
+            repeated = ids.find_repeated(kind.ids_may_be_images)
+            report.duplicates = texts.count_repeats()
+        if kind is FORMATS["coco"]:
+            with self._errors():
+                check_coco_images(self.open)
+        report.ids_of_images = repeated.of_images
+        if len(repeated.hashes) and not repeated.of_images:
+            self._note_repeated(repeated, report)
+        if self.split not in (None, ALL_SPLITS):
+            self._check_split(report)
+        return _Scan(report, repeated)
+
+    def _check_split(self, report: CaptionReport) -> None:
+        if not report.splits and (report.captions or report.blank or report.bad):
             raise ValueError(
                 f"{self.path}: split={self.split!r}, but this {report.form} knows no splits"
             )
-        if self.split is not None and not report.captions and report.other_splits:
-            raise ValueError(f"{self.path}: no caption is of split={self.split!r}")
+        if not report.captions and report.other_splits:
+            raise ValueError(
+                f"{self.path}: no caption is of split={self.split!r}, only of "
+                f"{sorted(report.splits)}"
+            )
+
+    def _note_repeated(self, repeated: RepeatedIds, report: CaptionReport) -> None:
+        """Refuse ids that are repeated, or count those after the first as bad."""
+        first: dict[str, str] = {}
+        for record, _ in self._accepted(CaptionReport(self.path)):
+            own = caption_id(record)
+            if own not in repeated:
+                continue
+            if own not in first:
+                first[own] = record.location
+                continue
+            self._refuse(
+                Record(record.location, problem=f"id {own!r} is that of {first[own]} too"), report
+            )
+            report.captions -= 1
+
+    def _accepted(self, report: CaptionReport) -> Iterator[tuple[Record, str]]:
+        """The records of the split that have a caption, with its text; counts the others."""
+        with self._errors():
+            for record in self._format().read(self.open, self.column):
+                if record.split is not None:
+                    report.splits.add(record.split)
+                if not self._wants(record):
+                    report.other_splits += 1
+                    continue
+                if record.rejected:
+                    report.rejected += 1
+                    continue
+                text = clean_text(record.text) if isinstance(record.text, str) else ""
+                problem = record.problem or self._find_problem(record, text)
+                if problem:
+                    self._refuse(record._replace(problem=problem), report)
+                elif not text:
+                    report.blank += 1
+                else:
+                    yield record, text
 
     def _wants(self, record: Record) -> bool:
         if record.split is None or self.split == ALL_SPLITS:
@@ -208,32 +278,40 @@ class CaptionFile:
         wanted = self.split or "train"
         return record.split in (_TRAINING if wanted == "train" else (wanted,))
 
-    def _clean(self, record: Record, report: CaptionReport) -> Caption | None:
-        text = clean_text(record.text or "")
-        problem = record.problem
+    def _find_problem(self, record: Record, text: str) -> str:
         named = (record.id, record.image_id, record.file_name, text)
-        if not all(_is_unicode(str(value)) for value in named):
-            problem = "not Unicode: it holds half of a surrogate pair, or bytes of another encoding"
+        if not all(_is_unicode(value) for value in named if value is not None):
+            return "not Unicode: it holds half of a surrogate pair, or bytes of another encoding"
         if len(text) > self.max_chars:
-            problem = f"a caption of {len(text):,} characters, more than {self.max_chars:,}"
-        if problem:
-            number = record.place if record.place.isdigit() else f" {record.place}"
-            message = f"{self.path}:{number}: {problem}"
-            if not self.skip_bad:
-                raise ValueError(f"{message} (--skip-bad passes over such captions)")
-            report.bad += 1
-            if len(report.examples) < _SHOWN:
-                report.examples.append(message)
-            return None
-        if not text:
-            report.blank += 1
-            return None
-        image_id = record.id if record.image_id is None else record.image_id
-        return Caption(str(record.id), str(image_id), text, record.file_name)
+            return f"a caption of {len(text):,} characters, more than {self.max_chars:,}"
+        return ""
+
+    def _refuse(self, record: Record, report: CaptionReport) -> None:
+        """Count a caption that cannot be read.
+
+        Raises:
+            ValueError: Unless ``skip_bad``.
+        """
+        location = record.location if record.location.isdigit() else f" {record.location}"
+        message = f"{self.path}:{location}: {record.problem}"
+        if self.skip_bad:
+            report.add_bad(message + describe_fixes(record.fixes, self.options))
+            return
+        skip = describe_fixes((("skip_bad", True),), self.options)
+        skip = f" ({skip.removeprefix(': pass ')} leaves such captions out)"
+        advice = describe_fixes(record.fixes, self.options) if record.fixes else skip
+        raise ValueError(message + advice)
+
+
+class _Scan(NamedTuple):
+    """What is known of a file that was read once."""
+
+    report: CaptionReport
+    repeated: RepeatedIds
 
 
 def write_jsonl(captions: CaptionFile, path: Path, limit: int | None = None) -> int:
-    """Write captions as JSONL, in the form that :class:`CaptionFile` reads, one at a time.
+    """Write captions as JSONL, in the format that :class:`CaptionFile` reads, one at a time.
 
     Args:
         captions: Where they come from.
@@ -260,25 +338,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-class _Repeats:
-    """Counts strings that were met before, in a file: memory does not grow with their number."""
-
-    def __enter__(self) -> "_Repeats":
-        self._file = tempfile.TemporaryFile()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._file.close()
-
-    def add(self, value: str) -> None:
-        self._file.write(hashlib.blake2b(value.encode(), digest_size=8).digest())
-
-    def count(self) -> int:
-        if not self._file.tell():
-            return 0
-        self._file.flush()
-        hashes = np.memmap(self._file, dtype=np.uint64, mode="r+")
-        hashes.sort()
-        return int((hashes[1:] == hashes[:-1]).sum())

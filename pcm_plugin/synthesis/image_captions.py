@@ -1,7 +1,5 @@
 """The captions of a file, by image."""
 
-import ijson
-
 from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.image_ids import (
     name_some,
@@ -9,7 +7,8 @@ from pcm_plugin.datasets.image_ids import (
     refuse_repeated,
     strip_image_suffix,
 )
-from pcm_plugin.synthesis.caption_forms import COCO
+from pcm_plugin.synthesis.caption_formats import FORMATS
+from pcm_plugin.synthesis.caption_formats.json_documents import read_items
 from pcm_plugin.synthesis.captions import CaptionFile
 
 
@@ -30,7 +29,7 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
         ValueError: If the file cannot be read, images share an id, or an annotation belongs to
             none of the ``images``.
     """
-    if captions.form() == COCO:
+    if captions.form() == FORMATS["coco"].name:
         return _group_coco(captions)
     found: dict[str, dict[str, list[str]]] = {}
     for caption in captions:
@@ -70,18 +69,9 @@ def _derived_ids(name: str) -> set[str]:
 
 def _group_coco(captions: CaptionFile) -> list[CocoImage]:
     entries = _coco_entries(captions)
-    refuse_repeated(
-        lambda: (image_id for image_id, _ in entries),
-        f'{captions.path}: the ids of "images"',
-        "number the images anew if several files were joined, and list each image once",
-    )
     found = {image_id: CocoImage(image_id, name, []) for image_id, name in entries}
+    # Before its first caption the file refuses repeated ids, and annotations of unknown images.
     for caption in captions:
-        if entries and caption.image_id not in found:
-            raise ValueError(
-                f"{captions.path}: an annotation has image_id={caption.image_id!r}, which is none "
-                'of its "images"'
-            )
         image = found.setdefault(caption.image_id, CocoImage(caption.image_id, "", []))
         image.captions.append(caption.text)
     return [*found.values()]
@@ -90,12 +80,9 @@ def _group_coco(captions: CaptionFile) -> list[CocoImage]:
 def _coco_entries(captions: CaptionFile) -> list[tuple[str, str]]:
     """Id and file name of each of the ``images`` of a COCO file."""
     entries = []
-    with open(captions.path, "rb") as file:
-        for index, row in enumerate(ijson.items(file, "images.item", use_float=True)):
-            try:
-                entries.append((normalize_id(row["id"]), str(row.get("file_name") or "")))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(
-                    f"{captions.path}: images[{index}] has no valid id: {error}"
-                ) from None
+    for index, row in enumerate(read_items(captions.open, "images.item")):
+        try:
+            entries.append((normalize_id(row["id"]), str(row.get("file_name") or "")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{captions.path}: images[{index}] has no valid id: {error}") from None
     return entries

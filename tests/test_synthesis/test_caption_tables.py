@@ -1,0 +1,95 @@
+import pytest
+
+from pcm_plugin.synthesis.captions import Caption, CaptionFile
+from tests.test_synthesis.caption_files import read, texts, write
+
+LONE_MARKS = [
+    *('id\tcaption\n1\t"keep calm poster on a wall\n2\ta dog in a park\n3\ta cat\n',),
+    *('4\ta sign with "\n5\ta car\n',),
+]
+
+
+def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
+    expected = ['"keep calm poster on a wall', "a dog in a park", "a cat", 'a sign with "', "a car"]
+    tsv = "".join(LONE_MARKS)
+    assert texts(tmp_path, tsv) == expected
+    # A row that happens to be in quotation marks proves nothing.
+    assert texts(tmp_path, tsv + '6\t"stop"\n') == [*expected, '"stop"']
+    assert texts(tmp_path, tsv + '6\t"stop" sign\n7\t"a"\n') == [*expected, '"stop" sign', '"a"']
+    # Commas are in sentences too: only the user can say what is meant.
+    csv = tsv.replace("\t", ",")
+    with pytest.raises(
+        ValueError, match="captions:2: a quotation mark opens a field that one in l"
+    ):
+        read(tmp_path, csv)
+    kept = texts(tmp_path, csv, skip_bad=True)
+    assert kept == ["a dog in a park", "a cat", 'a sign with "', "a car"]
+    with pytest.raises(ValueError, match="captions:2: a quotation mark opens a field that no oth"):
+        read(tmp_path, 'id,caption\n1,"keep calm\n2,a dog\n')
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('id,caption\n1,"a dog, ""big"""\n2,a cat\n', ['a dog, "big"', "a cat"]),
+        ('"id","caption"\n"1","a dog"\n"2","a\ncat"\n', ["a dog", "a cat"]),
+        ('id,caption\n1,"a dog, big"\n2,"a cat,\nsmall"\n3,"on\nand on, so"\n', 3),
+        ('caption\n"two\nlines, a"\n"x, y"\n', None),
+        ('id\tcaption\n1\t"a\tdog"\n2\t"stop"\n', ["a dog", "stop"]),
+        ('id\tcaption\n1\t"Hello" says the sign\n2\ta cat\n', ['"Hello" says the sign', "a cat"]),
+        ('id,caption\n1,"a" dog\n2,a cat\n', ['"a" dog', "a cat"]),
+        ('id,caption\n1,"a \\"big\\" dog, here"\n2,"c\\\\d"\n', ['a "big" dog, here', "c\\d"]),
+        ('id;caption\r\n1;"a dog; big"\r\n2;a cat\r\n', ["a dog; big", "a cat"]),
+        ("sep=;\nid;caption\n1;a dog, a cat\n", ["a dog, a cat"]),
+        ('id, caption\n1, "a dog, big"\n2, a cat\n', ["a dog, big", "a cat"]),
+        (
+            'image_name| number| caption\nx.jpg| 0| A " stop " sign .\ny.jpg| 1| "A" cat .\n',
+            ['A " stop " sign .', '"A" cat .'],
+        ),
+        ("caption\na dog\na cat, a bird\n", ["a dog", "a cat, a bird"]),
+        ("id,caption\n1,nan\n2,NULL\n3,\n4,a dog\n", ["a dog"]),
+        ("id,caption\n\n1,a dog\n\n", ["a dog"]),
+    ],
+)
+def test_the_file_says_what_quotation_marks_mean(tmp_path, content, expected):
+    if expected is None:
+        with pytest.raises(ValueError, match="captions:2: a quotation mark opens a field that one"):
+            read(tmp_path, content)
+    elif isinstance(expected, int):
+        assert len(read(tmp_path, content)) == expected
+    else:
+        assert texts(tmp_path, content) == expected
+
+
+def test_rows_with_a_wrong_number_of_fields_are_named(tmp_path):
+    content = 'id,caption\n1,"a, b"\n2,a, b\n3,c\n'
+    with pytest.raises(ValueError, match=r"captions:3: 3 fields, the first line has 2 \(skip_bad"):
+        read(tmp_path, content)
+    assert texts(tmp_path, content, skip_bad=True) == ["a, b", "c"]
+    mixed = 'id,caption\n1,"a, b"\n2,"c" d\n3,"e\n4,"f, g"\n5,h\n'
+    assert texts(tmp_path, mixed, skip_bad=True) == ["a, b", "f, g", "h"]
+    report = CaptionFile(tmp_path / "captions", skip_bad=True).survey()
+    assert [message.split(": ")[0].rpartition(":")[2] for message in report.examples] == ["3", "4"]
+
+
+def test_one_field_does_not_swallow_the_file(tmp_path):
+    rows = "".join(f'{i},"a dog, {i}"\n' for i in range(300))
+    content = f'id,caption\n{rows}300,"never closed, here\n' + rows.replace("dog", "cat")
+    content = content.replace('"', "", 0)
+    kept = read(tmp_path, content.replace("cat, 7", "cat, 8"), skip_bad=True)
+    report = CaptionFile(tmp_path / "captions", skip_bad=True).survey()
+    assert report.bad + len(kept) == 601
+    assert any(":302:" in message for message in report.examples)
+
+
+def test_columns_with_an_image(tmp_path):
+    content = "image_id,caption\n5,a dog\nx.jpg,a cat\nNaN,a car\n"
+    assert read(tmp_path, content) == [
+        Caption("2", "5", "a dog"),
+        Caption("3", "x", "a cat", "x.jpg"),
+        Caption("4", "4", "a car"),
+    ]
+    assert texts(tmp_path, "image| text\nx.jpg| a dog\n", column="text") == ["a dog"]
+    assert write(tmp_path, "id,caption\n").is_file()
+    with pytest.raises(ValueError, match="no captions in"):
+        CaptionFile(tmp_path / "captions").survey()
