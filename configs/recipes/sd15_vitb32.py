@@ -17,5 +17,5 @@ generate = dict(
     batch_size=16,
 )
 extract = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1, batch_size=256)
-# SynC: refine = dict(method="sync", keep=0.9)
+# SynC with CLIP's own features: refine = dict(method="sync"). As released: sd15_vitb32_sync.py.
 refine = None

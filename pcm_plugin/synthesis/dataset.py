@@ -5,6 +5,7 @@
 - ``corpus/``: ``captions.jsonl``, ``vocabulary.txt``, ``concepts.txt``, ``concepts.safetensors``;
 - ``synthetic/``: shards of images;
 - ``train_store/``: their features; ``val_store/`` and ``test_store/``, those of real images;
+- ``assign_store/``: features of the model that assigns captions, where the recipe has one;
 - ``pairs/``: the chosen pairs, where the recipe refines;
 - ``dataset.json``: what ``configs/pcm_custom.py`` reads.
 
@@ -38,6 +39,7 @@ from pcm_plugin.synthesis.nouns import STOP_WORDS, find_nouns
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.recipes import Recipe
 from pcm_plugin.synthesis.refine import PAIRS, refine
+from pcm_plugin.synthesis.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.sharing import share
 from pcm_plugin.synthesis.sources import GeneratedImages, Source, open_source
 
@@ -91,9 +93,19 @@ def make_dataset(
         for split, source in sources.items():
             store, batch = out / f"{split}_store", recipe.extract_batch
             extract(source, recipe.extract, store, batch, device, rank=rank)
+        if recipe.assign is not None:
+            store, batch = out / "assign_store", recipe.assign_batch
+            extract(sources["train"], recipe.assign, store, batch, device, rank=rank)
     if "refine" in stages and recipe.refine is not None:
-        chunk = recipe.refine_chunk
-        refine(out / "train_store", recipe.refine, out / "pairs", None, chunk, device, rank)
+        refine(
+            out / "train_store",
+            recipe.refine,
+            out / "pairs",
+            chunk=recipe.refine_chunk,
+            device=device,
+            rank=rank,
+            assign_store=None if recipe.assign is None else out / "assign_store",
+        )
     if rank.index == 0 and _is_through(recipe, out):
         write_json(out / "dataset.json", describe(recipe, out))
 
@@ -157,6 +169,7 @@ def make_corpus(
         # With the settings of the extraction, so that wrong ones are said before the painting.
         extracting = recipe.extract
         clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
+        _check_refinement(recipe)
         written = write_jsonl(captions, out / "captions.jsonl", limit)
         corpus = CaptionFile(out / "captions.jsonl")
         vocabulary, coverage, words = find_words(corpus, recipe)
@@ -171,6 +184,14 @@ def make_corpus(
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
         tick(written)
         folder.add(wanted[0], files, written)
+
+
+def _check_refinement(recipe: Recipe) -> None:
+    """Load the models that refining needs, so that missing ones are reported before generation."""
+    if recipe.assign is not None:
+        OpenCLIPBackbone(recipe.assign.model, recipe.assign.pretrained, recipe.assign.pool)
+    if recipe.refine is not None and recipe.refine.sentence_encoder is not None:
+        SentenceEncoder(recipe.refine.sentence_encoder, recipe.refine.pooling).encode(["a dog"])
 
 
 def _digests(captions: CaptionFile, limit: int | None, first: int) -> tuple[int, str, str]:

@@ -18,6 +18,7 @@ from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.functional.retrieval import nearest
 from pcm_plugin.synthesis.captions import Caption, CaptionFile
 from pcm_plugin.synthesis.dataset import find_words
+from pcm_plugin.synthesis.extract import ExtractSettings
 from pcm_plugin.synthesis.generate import FORMAT as IMAGE_FORMAT
 from pcm_plugin.synthesis.generate import encode
 from pcm_plugin.synthesis.painter import Order, Painter
@@ -25,6 +26,7 @@ from pcm_plugin.synthesis.prompts import Prompts
 from pcm_plugin.synthesis.ranks import steady_threads
 from pcm_plugin.synthesis.recipes import Recipe
 from pcm_plugin.synthesis.refine import FORMAT as PAIRS_FORMAT
+from pcm_plugin.synthesis.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.sources import Source
 
 # As in extract.
@@ -119,10 +121,15 @@ def estimate(
     vocabulary, coverage, words = find_words(_First(captions, count), recipe)
     with steady_threads(device):
         painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
-        looking, feature_bytes, clip_dim = _looking(recipe, device, images, texts)
+        size = recipe.extract_batch
+        looking, feature_bytes, clip_dim = _looking(recipe.extract, size, device, images, texts)
         prompts = Prompts(captions, count, recipe.generate.shard_size, recipe.generate.unique)
         pairs = sum(map(len, prompts)) * recipe.generate.images_per_caption
+        if recipe.assign is not None:
+            size = recipe.assign_batch
+            assigning, assign_bytes, clip_dim = _looking(recipe.assign, size, device, images, texts)
         matching = _matching(pairs, clip_dim, device) if _matches(recipe) else 0.0
+        comparing, sentence_bytes = _comparing(recipe, device, texts)
     stages = [
         Stage(
             "generate",
@@ -140,9 +147,17 @@ def estimate(
         done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
         name = f"extract {split}"
         stages.append(Stage(name, "images", total, done, looking, feature_bytes))
+    if recipe.assign is not None:
+        done = min(pairs, _done(out / "assign_store", STORE_FORMAT))
+        stages.append(Stage("assign", "images", pairs, done, assigning, assign_bytes))
+    if comparing:
+        total = count * recipe.generate.images_per_caption
+        done = min(total, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
+        stages.append(Stage("sentences", "captions", total, done, comparing, sentence_bytes))
     if _matches(recipe):
         # Twice: captions of images, images of captions.
-        done = min(2 * pairs, _done(out / "pairs", PAIRS_FORMAT))
+        done = _done(out / "pairs", PAIRS_FORMAT) - _done(out / "pairs", PAIRS_FORMAT, "sentences")
+        done = min(2 * pairs, done)
         stages.append(Stage("refine", "rows", 2 * pairs, done, matching, _ROW_BYTES))
     return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free(out))
 
@@ -179,12 +194,10 @@ def _painting(
 
 
 def _looking(
-    recipe: Recipe, device: str, images: list[Image.Image], texts: list[str]
+    settings: ExtractSettings, size: int, device: str, images: list[Image.Image], texts: list[str]
 ) -> tuple[float, float, int]:
     """Seconds and bytes of an image's features, and CLIP's width."""
-    clip = OpenCLIPBackbone(recipe.extract.model, recipe.extract.pretrained, recipe.extract.pool)
-    clip = clip.to(device)
-    size = recipe.extract_batch
+    clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool).to(device)
 
     @torch.inference_mode()
     def look(batch: list[int]) -> None:
@@ -194,9 +207,19 @@ def _looking(
         clip.encode_text([texts[i % len(texts)] for i in batch])
 
     seconds = _seconds_each([list(range(size)), list(range(size))], look, device)
-    width = 4 if recipe.extract.dtype == "float32" else 2
-    size = width * (clip.num_patches * clip.patch_dim + 2 * clip.clip_dim)
-    return seconds, size, clip.clip_dim
+    width = 4 if settings.dtype == "float32" else 2
+    num_patches = clip.num_patches if settings.patches else 0
+    return seconds, width * (num_patches * clip.patch_dim + 2 * clip.clip_dim), clip.clip_dim
+
+
+def _comparing(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, int]:
+    """Seconds and bytes of a caption's sentence embedding; 0 without a sentence encoder."""
+    if recipe.refine is None or recipe.refine.sentence_encoder is None:
+        return 0.0, 0
+    encoder = SentenceEncoder(recipe.refine.sentence_encoder, recipe.refine.pooling, device)
+    batch = [texts[i % len(texts)] for i in range(256)]
+    width = encoder.encode(batch[:1]).shape[1]
+    return _seconds_each([batch, batch], encoder.encode, device), 4 * width
 
 
 def _matches(recipe: Recipe) -> bool:
@@ -229,11 +252,12 @@ def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
     return taken
 
 
-def _done(folder: Path, format: str) -> int:
-    """Samples that finished shards were made of."""
+def _done(folder: Path, format: str, start: str = "") -> int:
+    """Samples that finished shards were made of; of those whose names have a start."""
     if not (folder / "manifest.json").is_file():
         return 0
-    return sum(record["made_of"] for record in ShardFolder(folder, format).shards.values())
+    shards = ShardFolder(folder, format).shards
+    return sum(record["made_of"] for name, record in shards.items() if name.startswith(start))
 
 
 def _free(folder: Path) -> int:

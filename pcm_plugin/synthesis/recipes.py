@@ -86,8 +86,11 @@ class Recipe:
         generate: Images.
         extract: Features.
         refine: Choice of pairs, None to take all as they are.
+        assign: Features of another model, by which ``refine`` assigns captions to images. None for
+            those of ``extract``.
         generate_batch: Images made at a time.
         extract_batch: Images encoded at a time.
+        assign_batch: The same for ``assign``.
         refine_chunk: Images, or captions, matched at a time.
         offload: For GPUs that are too small, see :class:`~pcm_plugin.synthesis.painter.Painter`.
         model: What ``configs/pcm_custom.py`` takes over into its model.
@@ -98,8 +101,10 @@ class Recipe:
     generate: GenerateSettings
     extract: ExtractSettings
     refine: RefineSettings | None = None
+    assign: ExtractSettings | None = None
     generate_batch: int = 8
     extract_batch: int = 32
+    assign_batch: int = 32
     refine_chunk: int = 8192
     offload: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
@@ -144,19 +149,23 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     except TypeError as error:
         raise ValueError(f"recipe {path}: {error}") from None
     content = {key: value for key, value in cfg.to_dict().items() if key[0] != "_"}
-    known = ("vocabulary", "concepts", "generate", "extract", "refine", "model")
+    known = ("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model")
     wrong = sorted(content.keys() - set(known))
     missing = sorted({"generate", "extract"} - content.keys())
     if wrong or missing:
         raise ValueError(f"recipe {path}: unknown parts {wrong}, missing parts {missing}")
     generate, extract = dict(content["generate"]), dict(content["extract"])
     refine = content.get("refine") and dict(content["refine"])
+    assign = content.get("assign") and {"patches": False, **content["assign"]}
+    if assign and not refine:
+        raise ValueError(f"recipe {path}: assign has no effect without refine: set refine.method")
     offload = generate.pop("offload", None)
     # How much at a time is none of the settings that the data depend on.
     sizes: dict[str, int] = {}
     for part, key, settings in (
         ("generate", "batch_size", generate),
         ("extract", "batch_size", extract),
+        ("assign", "batch_size", assign or {}),
         ("refine", "chunk", refine or {}),
     ):
         if key in settings:
@@ -170,6 +179,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         _build(GenerateSettings, generate, path, "generate"),
         _build(ExtractSettings, extract, path, "extract"),
         None if refine is None else _build(RefineSettings, refine, path, "refine"),
+        None if assign is None else _build(ExtractSettings, assign, path, "assign"),
         offload=offload,
         model=content.get("model") or {},
         **sizes,

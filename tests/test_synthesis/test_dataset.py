@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from mmengine.config import Config
@@ -13,10 +14,13 @@ from mmengine.registry import MODELS
 from PIL import Image
 
 from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.datasets.pairs import Pairs
 from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.synthesis.concepts import load_concepts
 from pcm_plugin.synthesis.recipes import load_recipe
-from tests.builders import build_clip, build_pipeline
+from pcm_plugin.synthesis.refine import refine
+from pcm_plugin.synthesis.refine_settings import RefineSettings
+from tests.builders import build_clip, build_pipeline, build_sentence_encoder
 from tests.test_tools.commands import run, start
 
 THINGS = ["dog", "cat", "car", "tree", "house"]
@@ -88,6 +92,40 @@ def test_any_number_of_ranks_makes_the_same_folder(inputs, whole, tmp_path, proc
     result = make(inputs, tmp_path / "data", processes=processes)
     assert result.code == 0, result.output
     assert contents(tmp_path / "data") == contents(whole)
+
+
+def test_another_model_and_a_sentence_encoder_assign_the_captions(inputs, whole, tmp_path):
+    encoder = build_sentence_encoder(tmp_path / "encoder")
+    args = ["--set", f"assign.model={build_clip(tmp_path / 'assigning', seed=1)}"]
+    args += ["assign.batch_size=5", f"refine.sentence_encoder={encoder}", "refine.score_scale=5.0"]
+    out = shutil.copytree(whole, tmp_path / "data")
+    result = make(inputs, out, *args, log=tmp_path / "log")
+    assert result.code == 1
+    assert "pairs was made with other settings (assign_store: None there" in result.output
+    shutil.rmtree(out / "pairs")
+    result = make(inputs, out, *args, processes=2)
+    assert result.code == 0, result.output
+    store, assigning = FeatureStore(out / "train_store"), FeatureStore(out / "assign_store")
+    assert assigning.num_patches == 0
+    settings = RefineSettings(keep=0.8, sentence_encoder=str(encoder), score_scale=5.0)
+    expected = refine(
+        *(out / "train_store", settings, tmp_path / "pairs"),
+        **dict(chunk=4, device="cpu", assign_store=out / "assign_store"),
+    )
+    written = Pairs.from_file(out / "pairs" / "pairs.safetensors", store.identity)
+    assert all(map(np.array_equal, written, expected))
+    assert (written.image != store.owners(written.caption)).any()
+    result = make(inputs, tmp_path / "data", *args, "--dry-run", log=tmp_path / "log")
+    assert "assign                 25 images, 25 done; 800.0 B" in result.output, result.output
+    assert "sentences              25 captions, 25 done; 800.0 B" in result.output
+    assert "refine                 50 rows, 50 done" in result.output
+    assert train(out, tmp_path / "run").code == 0
+    (out / "dataset.json").unlink()
+    args[-2] = "refine.sentence_encoder=/nowhere/encoder"
+    result = make(inputs, tmp_path / "new", *args)
+    assert result.code == 1
+    assert "no folder /nowhere/encoder" in result.output
+    assert not list((tmp_path / "new").rglob("shard-*"))
 
 
 STAGES = ("synthetic", "train_store", "pairs")
@@ -364,8 +402,8 @@ def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, t
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in Path("configs/recipes").glob("*.py")))
 def test_every_recipe_is_read(name):
-    changed = load_recipe(name, {"generate.steps": 99, "refine.method": "filter"})
-    assert (changed.generate.steps, changed.refine.method) == (99, "filter")
+    changed = load_recipe(name, {"generate.steps": 99, "refine.keep": 0.5})
+    assert (changed.generate.steps, changed.refine.keep) == (99, 0.5)
 
 
 def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
@@ -382,6 +420,7 @@ def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
         ({"painting.x": 3}, r"unknown parts \['painting'\]"),
         ({"concepts.max": 3}, "concepts has no max, only"),
         ({"vocabulary.max_nouns": 3}, "vocabulary has no max_nouns, only"),
+        ({"assign.model": "x"}, "assign has no effect without refine: set refine.method"),
     ],
 )
 def test_wrong_recipes_are_said(changes, message):
