@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
 
+from pcm_plugin.datasets.coverage import VocabularyCoverageError
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.inputs import check_same_inputs, identify_inputs
@@ -76,7 +77,10 @@ def main() -> None:
     prepare_process(args, cfg)
     runner = Runner.from_cfg(cfg)
     runner.message_hub.update_info(INPUTS, inputs)
-    runner.train()
+    try:
+        runner.train()
+    except VocabularyCoverageError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,10 @@ MAX_UNKNOWN_CAPTIONS = 0.05
 _NUM_EXAMPLES = 3
 
 
+class VocabularyCoverageError(ValueError):
+    """Too many captions have no word that is in the vocabulary."""
+
+
 @dataclass
 class VocabularyCoverage:
     """Coverage of a corpus by a vocabulary.
@@ -62,8 +66,8 @@ class VocabularyCoverage:
             fix: What to do about it, for the message.
 
         Raises:
-            ValueError: If there are more; names count, share, examples and fix. If the limit is
-                out of range.
+            VocabularyCoverageError: If there are more; names count, share, examples and fix.
+            ValueError: If the limit is out of range.
         """
         if not 0 <= max_unknown_captions <= 1:
             raise ValueError(
@@ -71,7 +75,7 @@ class VocabularyCoverage:
             )
         if self.unknown_captions > max_unknown_captions * self.captions:
             examples = ", ".join(map(repr, self.examples))
-            raise ValueError(
+            raise VocabularyCoverageError(
                 f"{source}: {self.unknown_captions:,} of {self.captions:,} captions "
                 f"({_percent(self.unknown_captions, self.captions)}) have no word that is in the "
                 f"vocabulary, such as {examples}; the limit is "

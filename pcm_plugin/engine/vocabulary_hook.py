@@ -31,7 +31,7 @@ class VocabularyCoverageHook(Hook):
         """Read all captions of the training set once.
 
         Raises:
-            ValueError: If more than ``max_unknown_captions`` of them have no known word.
+            VocabularyCoverageError: If more than ``max_unknown_captions`` have no known word.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         vocabulary = getattr(model, "vocabulary", None)

@@ -7,6 +7,7 @@ from torch.utils.data import ConcatDataset, Subset
 from pcm_plugin.datasets import SynthCaptionDataset, Vocabulary
 from pcm_plugin.engine import VocabularyCoverageHook
 from tests.builders import build_store
+from tests.test_tools.commands import run
 
 CAPTIONS = [["a dog", "the dog"], ["cats"], ["a dog"], []]
 
@@ -53,3 +54,30 @@ def test_what_cannot_be_checked_is_left_alone(store, caplog):
     assert "list has no iter_captions()" in caplog.text
     with pytest.raises(ValueError, match="1 of 4 captions"):
         VocabularyCoverageHook().before_train(Runner(dataset))
+
+
+def test_the_training_command_refuses_another_vocabulary(tmp_path, tiny_settings):
+    """One of the captions of ``tiny_settings`` has no word of this vocabulary."""
+    Vocabulary(["a", "two", "unrelated"]).to_file(tmp_path / "vocabulary.txt")
+    settings = {
+        **tiny_settings,
+        "model.vocabulary": str(tmp_path / "vocabulary.txt"),
+        "train_cfg.max_epochs": 1,
+    }
+
+    def train(**more):
+        options = [f"{key}={value}" for key, value in {**settings, **more}.items()]
+        args = ["configs/pcm_coco.py", "--work-dir", tmp_path / "run", "--cfg-options", *options]
+        return run("train.py", *args, log=tmp_path / "log")
+
+    result = train()
+    assert result.code == 1
+    last = result.output.splitlines()[-1]
+    assert "1 of 12 captions (8.3 %) have no word that is in the vocabulary" in last
+    assert "such as 'men'" in last
+    assert not list((tmp_path / "run").glob("*.pth"))
+    # The option that the message names.
+    assert "default_hooks.vocabulary.max_unknown_captions=SHARE" in last
+    result = train(**{"default_hooks.vocabulary.max_unknown_captions": 0.1})
+    assert result.code == 0, result.output
+    assert "1 of 12 captions have no known word" in result.output
