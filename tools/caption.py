@@ -216,26 +216,34 @@ def write_drawings(
         write_bytes(Path(args.html), page.encode())
 
 
+def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
+    """Caption the images of the command line.
+
+    Returns:
+        Their files with their ids, and how many of them could not be read.
+    """
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    ids = find_images(args.images)
+    inferencer = CaptionInferencer(
+        args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
+    )
+    if args.out:
+        return ids, caption_to_file(args, inferencer, ids)
+    return ids, draw(args, inferencer, caption(args, inferencer, list(ids)))
+
+
 def main() -> None:
     """Run the command."""
     args = parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without Unicode must not cost the results.
         sys.stdout.reconfigure(errors="backslashreplace")
-    with plain_errors():
-        if args.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
-        ids = find_images(args.images)
-        inferencer = CaptionInferencer(
-            args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
-        )
-        try:
-            if args.out:
-                broken = caption_to_file(args, inferencer, ids)
-            else:
-                broken = draw(args, inferencer, caption(args, inferencer, list(ids)))
-        except KeyboardInterrupt:
-            sys.exit(130)
+    try:
+        with plain_errors():
+            ids, broken = run(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
     if broken:
         sys.exit(f"{broken:,} of {len(ids):,} images could not be read")
 

@@ -1,17 +1,11 @@
 """Captions for one's own images."""
 
-import errno
-import hashlib
-import itertools
-import json
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -20,33 +14,20 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from pcm_plugin.apis.image_inputs import InputImage, expand_inputs, open_input
+from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
-from pcm_plugin.datasets.images import read_image, to_rgb
+from pcm_plugin.datasets.image_folder import printable
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import forget_clip_head
 from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
 from pcm_plugin.models.captioners.base import check_kind
 from pcm_plugin.models.captioners.search import Search
-from pcm_plugin.models.captioners.weights_file import BROUGHT
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from pcm_plugin.synthesis.extract import model_identity
 from pcm_plugin.visualization import SheetEntry, contact_sheet, sample_concepts
 
 _SHOWN = (640, 640)
-# The file itself is at fault (missing, no permission, bad name), not the disk.
-_FILE_ERRNOS = (
-    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
-    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, None),
-)
-
-logger = logging.getLogger(__name__)
-
-
-class _Input(NamedTuple):
-    name: str
-    image: Image.Image
 
 
 class CaptionInferencer(BaseInferencer):
@@ -147,10 +128,10 @@ class CaptionInferencer(BaseInferencer):
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
         search = self.model.search._replace(**searching).check()
-        items, total = _expand(inputs)
+        items, total = expand_inputs(inputs)
         with tqdm(total=total, desc="images", disable=not self.show_progress) as bar:
             for opened in self.preprocess(items, batch_size, **reading):
-                images = [entry.image for entry in opened if isinstance(entry, _Input)]
+                images = [entry.image for entry in opened if isinstance(entry, InputImage)]
                 samples = iter(self.forward(images, search=search))
                 for entry in opened:
                     if isinstance(entry, dict):
@@ -175,9 +156,9 @@ class CaptionInferencer(BaseInferencer):
             For each image of a batch a pair of name and RGB image, or a dict of ``image`` and
             ``error``.
         """
-        items = enumerate(_expand(inputs)[0])
+        items = enumerate(expand_inputs(inputs)[0])
         while batch := list(islice(items, batch_size)):
-            yield [_open(i, item, skip_broken) for i, item in batch]
+            yield [open_input(i, item, skip_broken) for i, item in batch]
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[Image.Image], **kwargs: Any) -> list[DataSample]:
@@ -240,20 +221,7 @@ class CaptionInferencer(BaseInferencer):
 
     def identity(self) -> str:
         """Return a short hash of weights, vocabulary, concepts and CLIP, as a name of the model."""
-        digest = hashlib.sha256(str(self.model).encode())
-        tensors = dict(self.model.state_dict())
-        for key in BROUGHT:
-            if getattr(self.model.neck, key, None) is not None:
-                tensors[key] = getattr(self.model.neck, key)
-        for key, value in sorted(tensors.items()):
-            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(memoryview(raw.numpy()))
-        words = getattr(getattr(self.model, "vocabulary", None), "words", [])
-        clip = self.backbone.model_name, self.backbone.pool
-        names = [list(words), list(self._words), model_identity(clip[0]), clip[1]]
-        digest.update(json.dumps(names).encode())
-        return digest.hexdigest()[:16]
+        return model_hash(self.model, self._words)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -342,63 +310,3 @@ def build_with_clip(cfg: Config) -> PCMNet:
             "pool": cfg.clip.get("pool", 1),
         }
     return MODELS.build(settings)
-
-
-def _expand(inputs: Any) -> tuple[Iterator[Any], int | None]:
-    """Return single inputs of any that may hold several, and their number if it is known."""
-    if isinstance(inputs, str | os.PathLike):
-        files = _list_folder(Path(inputs)) if Path(inputs).is_dir() else [inputs]
-        return iter(files), len(files)
-    if isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
-        return iter([inputs]), 1
-    if not isinstance(inputs, Sequence):  # such as a generator, which is read as it is needed
-        return (item for part in inputs for item in _expand(part)[0]), None
-    parts = [_expand(part) for part in inputs]
-    counts = [count for _, count in parts]
-    total = None if None in counts else sum(count or 0 for count in counts)
-    return itertools.chain.from_iterable(items for items, _ in parts), total
-
-
-def _list_folder(folder: Path) -> list[Path]:
-    listing = list_images(folder)
-    if listing.skipped:
-        logger.warning("%s: %s", folder, listing.describe_skipped())
-    if not listing.files:
-        raise FileNotFoundError(f"{folder} contains no images")
-    return [folder / name for name in listing.files]
-
-
-def _open(number: int, item: Any, skip_broken: bool = False) -> _Input | dict[str, str]:
-    is_file = isinstance(item, str | os.PathLike)
-    name = printable(str(item)) if is_file and not is_utf8(str(item)) else str(item)
-    name = name if is_file else str(number)
-    try:
-        return _Input(name, _load(number, item))
-    except (OSError, ValueError) as error:
-        # A disk that fails must not make every image a broken one.
-        if not skip_broken or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
-            raise
-        return {"image": name, "error": str(error)}
-
-
-def _load(number: int, item: Any) -> Image.Image:
-    if isinstance(item, str | os.PathLike):
-        name = str(item)
-        if "://" in name:
-            raise ValueError(f"{name} is a URL: download the file first")
-        if not is_utf8(name):
-            raise ValueError(f"{printable(name)} is not a valid UTF-8 file name: rename the file")
-        return read_image(item)
-    if isinstance(item, Image.Image):
-        return to_rgb(item)
-    if not isinstance(item, np.ndarray):
-        raise TypeError(
-            f"input {number} must be a file, a folder, a uint8 array or a PIL image, got "
-            f"{type(item).__name__}"
-        )
-    if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
-        raise ValueError(
-            f"input {number} must be an RGB or gray array (H, W, 3) or (H, W) of uint8, got "
-            f"{item.shape} of {item.dtype}"
-        )
-    return to_rgb(Image.fromarray(item))

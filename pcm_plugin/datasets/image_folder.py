@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pcm_plugin.datasets.images import image_suffixes
+from pcm_plugin.datasets.image_formats import image_suffixes
 
 _SYSTEM_NAMES = {
     *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),

@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pcm_plugin.datasets.images import (
-    detect_format,
-    image_formats,
-    image_suffixes,
-    read_image,
-    to_rgb,
-)
+from pcm_plugin.datasets.image_formats import image_formats, image_suffixes
+from pcm_plugin.datasets.images import detect_format, read_image, to_rgb
 from tests.image_files import chunk, png, tiff
 
 RED, WHITE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 0)
@@ -149,10 +144,12 @@ def test_integers_use_the_depth_that_their_maximum_needs(depth):
         assert np.array_equal(shown(data), colors >> (depth - 8))
 
 
-def test_pgm_states_its_maximum():
+def test_a_file_may_state_its_depth():
     values = np.array([[0, 100, 200]], ">u2")
     data = b"P5 3 1 4095\n" + values.tobytes()
     assert shown(data)[0, :, 0].tolist() == [0, 6, 12]
+    dark = Image.fromarray(np.full((8, 8), 0x0A00, np.uint16))
+    assert shown(encoded(dark, "JPEG2000"))[4, 4].tolist() == [10, 10, 10]
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

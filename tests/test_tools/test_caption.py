@@ -227,12 +227,12 @@ def test_wrong_settings_leave_no_journal(command, photos, tmp_path):
 
 def test_a_disk_that_fails_stops_the_job(command, photos, tmp_path, monkeypatch):
     """An I/O error is not a broken image: all others would fail too."""
-    from pcm_plugin.apis import inferencer
+    from pcm_plugin.apis import image_inputs
 
     def fails(file):
         raise OSError(5, "Input/output error", str(file))
 
-    monkeypatch.setattr(inferencer, "read_image", fails)
+    monkeypatch.setattr(image_inputs, "read_image", fails)
     code, _, _ = command(photos, "--out", tmp_path / "out.json")
     assert "Input/output error" in code
     monkeypatch.undo()

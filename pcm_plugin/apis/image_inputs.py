@@ -1,0 +1,99 @@
+"""Inputs of the inferencer: files, folders, arrays, PIL images, and iterables of these."""
+
+import errno
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
+from pcm_plugin.datasets.images import read_image, to_rgb
+
+# The file itself is at fault (missing, no permission, bad name), not the disk.
+_FILE_ERRNOS = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, None),
+)
+
+logger = logging.getLogger(__name__)
+
+
+class InputImage(NamedTuple):
+    """An RGB image, and its file name or number."""
+
+    name: str
+    image: Image.Image
+
+
+def expand_inputs(inputs: Any) -> tuple[Iterator[Any], int | None]:
+    """Return single inputs of any that may hold several, and their number if it is known."""
+    if isinstance(inputs, str | os.PathLike):
+        files = _list_folder(Path(inputs)) if Path(inputs).is_dir() else [inputs]
+        return iter(files), len(files)
+    if isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
+        return iter([inputs]), 1
+    if not isinstance(inputs, Sequence):  # such as a generator, which is read as it is needed
+        return (item for part in inputs for item in expand_inputs(part)[0]), None
+    parts = [expand_inputs(part) for part in inputs]
+    counts = [count for _, count in parts]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    return itertools.chain.from_iterable(items for items, _ in parts), total
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    listing = list_images(folder)
+    if listing.skipped:
+        logger.warning("%s: %s", folder, listing.describe_skipped())
+    if not listing.files:
+        raise FileNotFoundError(f"{folder} contains no images")
+    return [folder / name for name in listing.files]
+
+
+def open_input(number: int, item: Any, skip_broken: bool = False) -> InputImage | dict[str, str]:
+    """Decode one input.
+
+    Args:
+        number: Its number, which is its name if it is not a file.
+        item: A file, array or PIL image.
+        skip_broken: Whether an image that cannot be read gives a dict of ``image`` and ``error``.
+            Errors of the disk are raised in any case. Defaults to False.
+    """
+    is_file = isinstance(item, str | os.PathLike)
+    name = printable(str(item)) if is_file and not is_utf8(str(item)) else str(item)
+    name = name if is_file else str(number)
+    try:
+        return InputImage(name, _load(number, item))
+    except (OSError, ValueError) as error:
+        # A disk that fails must not make every image a broken one.
+        if not skip_broken or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
+            raise
+        return {"image": name, "error": str(error)}
+
+
+def _load(number: int, item: Any) -> Image.Image:
+    if isinstance(item, str | os.PathLike):
+        name = str(item)
+        if "://" in name:
+            raise ValueError(f"{name} is a URL: download the file first")
+        if not is_utf8(name):
+            raise ValueError(f"{printable(name)} is not a valid UTF-8 file name: rename the file")
+        return read_image(item)
+    if isinstance(item, Image.Image):
+        return to_rgb(item)
+    if not isinstance(item, np.ndarray):
+        raise TypeError(
+            f"input {number} must be a file, a folder, a uint8 array or a PIL image, got "
+            f"{type(item).__name__}"
+        )
+    if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
+        raise ValueError(
+            f"input {number} must be an RGB or gray array (H, W, 3) or (H, W) of uint8, got "
+            f"{item.shape} of {item.dtype}"
+        )
+    return to_rgb(Image.fromarray(item))

@@ -1,0 +1,33 @@
+"""Name a captioner by its content."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+
+from pcm_plugin.models.captioners import PCMNet
+from pcm_plugin.models.captioners.weights_file import BROUGHT
+from pcm_plugin.synthesis.extract import model_identity
+
+
+def model_hash(model: PCMNet, concept_words: Sequence[str]) -> str:
+    """Return a short hash of weights, vocabulary, concepts and CLIP's name.
+
+    Args:
+        model: A captioner.
+        concept_words: The words of its concepts.
+    """
+    digest = hashlib.sha256(str(model).encode())
+    tensors = dict(model.state_dict())
+    for key in BROUGHT:
+        if getattr(model.neck, key, None) is not None:
+            tensors[key] = getattr(model.neck, key)
+    for key, value in sorted(tensors.items()):
+        raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(memoryview(raw.numpy()))
+    words = getattr(getattr(model, "vocabulary", None), "words", [])
+    clip = model.backbone and [model_identity(model.backbone.model_name), model.backbone.pool]
+    digest.update(json.dumps([list(words), list(concept_words), clip]).encode())
+    return digest.hexdigest()[:16]
