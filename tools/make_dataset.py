@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import KeyValues, add_caption_arguments, caption_file
-from pcm_plugin.synthesis.dataset import STAGES, make_dataset, real_sources
+from pcm_plugin.synthesis.dataset import STAGES, captions_of, make_dataset, real_sources
 from pcm_plugin.synthesis.estimate import estimate
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.recipes import load_recipe
@@ -35,7 +35,8 @@ def parse_args() -> argparse.Namespace:
             f"--{split}",
             nargs=2,
             metavar=("IMAGES", "CAPTIONS"),
-            help=f"real images for {split}: a folder, and a caption file that names them",
+            help=f"real images for {split}: a folder, and a caption file that names them, which is "
+            "read with the same options as CAPTIONS",
         )
     parser.add_argument("--limit", type=int, help="take only the first captions")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
@@ -58,14 +59,22 @@ def main() -> None:
     captions, report = caption_file(args)
     if rank.index == 0:
         print(report, flush=True)
-    real = {split: getattr(args, split) for split in ("val", "test") if getattr(args, split)}
+    real = {}
+    for split in ("val", "test"):
+        if getattr(args, split):
+            images, path = getattr(args, split)
+            file = captions_of(split, path, captions)
+            counts = file.survey()
+            if rank.index == 0:
+                print(counts, flush=True)
+            real[split] = (images, file)
     if args.dry_run:
         if rank.index == 0:
             device = args.device or rank.device()
             pairs = min(report.captions, args.limit or report.captions)
             pairs *= recipe.generate.images_per_caption
             print(f"{pairs:,} pairs", flush=True)
-            sources = real_sources(real, recipe)
+            sources = real_sources(real, recipe, captions)
             print(
                 estimate(captions, report.captions, recipe, args.out, device, sources, args.limit)
             )

@@ -18,7 +18,6 @@ prediction; --partial scores the images that are in both files.
 import argparse
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -130,14 +129,14 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
     """Score the captions; returns the scores, and why some of them are undefined."""
     predictions = read_predictions(args.predictions)
     clip = {"model_name": args.model, "pretrained": args.pretrained}
-    trained = args.train_captions
+    references, trained = open_captions(args, args.references), args.train_captions
     metric = CaptionMetric(
         args.scorers,
         args.tokenizer,
-        open_captions(args, args.references),
+        references,
         None,
         {"type": "pcm_plugin.OpenCLIPBackbone", **clip} if args.model else None,
-        None if trained is None else replace(open_captions(args, trained), split=None),
+        None if trained is None else references.with_path(trained),
         per_image=args.per_image,
         groups=args.groups,
         group_field=args.group_field,

@@ -109,6 +109,13 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
     return text  # type: ignore[return-value]
 
 
+def is_clearly_utf8(path: str | os.PathLike) -> bool:
+    """Whether a file has a byte-order mark, or begins with valid UTF-8 that is not only ASCII."""
+    with _unpack(Path(path)) as file:
+        head = file.read(HEAD)
+    return head.startswith(tuple(BYTE_ORDER_MARKS)) or _count_utf8(head) > 0
+
+
 def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
     """Read a JSON document at once, from a file that :func:`open_text` reads.
 
@@ -122,7 +129,7 @@ def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
     except (json.JSONDecodeError, FileFormatError) as error:
         if isinstance(error, FileFormatError):
             raise ValueError(error.describe(path)) from None
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
 
 
 class CheckedUtf8(io.RawIOBase):

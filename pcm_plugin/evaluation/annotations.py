@@ -1,6 +1,5 @@
 """Predictions and groups of images in files."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pcm_plugin.datasets.coco import coco_id
 from pcm_plugin.datasets.image_ids import name_some, normalize_id, refuse_repeated
+from pcm_plugin.datasets.text_file import read_json
 from pcm_plugin.evaluation.matching import ImageName
 
 _FILE_FIELDS = ("image", "file_name")
@@ -115,11 +115,7 @@ def read_predictions(path: str | os.PathLike) -> list[Prediction]:
 def _read_json(path: str | os.PathLike, what: str) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no {what} at {path}")
-    try:
-        # Editors on Windows put a byte-order mark before UTF-8.
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # JSON's and Unicode's errors are ValueErrors
-        raise ValueError(f"{path} is not a JSON file in UTF-8: {error}") from None
+    return read_json(path)
 
 
 def coco_results(captions: Iterable[tuple[Any, str]]) -> list[dict[str, Any]]:

@@ -14,7 +14,12 @@ from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import replacing
 from pcm_plugin.datasets.image_ids import strip_image_suffix
 from pcm_plugin.datasets.scripts import is_unspaced
-from pcm_plugin.datasets.text_file import FileFormatError, describe_fixes, open_text
+from pcm_plugin.datasets.text_file import (
+    FileFormatError,
+    describe_fixes,
+    is_clearly_utf8,
+    open_text,
+)
 from pcm_plugin.synthesis.caption_formats import FORMATS, Format, Record, detect_format
 from pcm_plugin.synthesis.caption_formats.coco_images import check_coco_images
 from pcm_plugin.synthesis.caption_ids import HashColumn, IdTable, RepeatedIds, caption_id
@@ -103,23 +108,19 @@ class CaptionFile:
         """Return another file that is read with the same arguments, except for the split.
 
         ``format`` and ``encoding`` are passed on if the file needs them: not if its format can be
-        detected, or if it is marked as UTF-8 or obviously UTF-8.
+        detected, or if it has a byte-order mark or is valid UTF-8 beyond ASCII.
 
         Raises:
             FileNotFoundError: If there is no such file.
         """
         file = replace(self, path=Path(path), split=None)
-        for name in ("encoding", "format"):
-            default = replace(file, **{name: None})  # type: ignore[arg-type]
+        if self.encoding is not None and is_clearly_utf8(path):
+            file = replace(file, encoding=None)
+        if self.format is not None:
+            detected = replace(file, format=None)
             with contextlib.suppress(ValueError):
-                if name == "format":
-                    default.form()
-                    file = default
-                elif self.encoding is not None:
-                    open_text(path, self.encoding).close()
-                    continue
-            if name == "encoding" and self.encoding is not None:
-                file = default
+                detected.form()
+                return detected
         return file
 
     def __iter__(self) -> Iterator[Caption]:

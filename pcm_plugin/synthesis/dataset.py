@@ -44,6 +44,7 @@ from pcm_plugin.synthesis.sharing import share
 from pcm_plugin.synthesis.sources import GeneratedImages, Source, open_source
 
 CORPUS_FORMAT = "pcm-corpus"
+RealImages = dict[str, tuple[str, "str | CaptionFile"]]
 STAGES = ("corpus", "generate", "extract", "refine")
 
 _TOP_CONCEPTS = 5
@@ -54,7 +55,7 @@ def make_dataset(
     recipe: Recipe,
     out: Path,
     stages: Sequence[str] = STAGES,
-    real: dict[str, tuple[str, str]] | None = None,
+    real: RealImages | None = None,
     limit: int | None = None,
     device: str | None = None,
     rank: Rank | None = None,
@@ -70,7 +71,7 @@ def make_dataset(
         out: The folder.
         stages: Which of :data:`STAGES` to run. Defaults to all.
         real: ``'val'`` and ``'test'`` to a folder of real images and a caption file that names
-            them.
+            them. A path is read with the same options as ``captions``, see :func:`captions_of`.
         limit: Take only the first captions.
         device: Where to work. Defaults to a GPU if there is one.
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
@@ -82,7 +83,7 @@ def make_dataset(
     """
     rank = rank or Rank.from_environment()
     # All inputs are looked at before the first stage begins its hours of work.
-    sources = real_sources(real or {}, recipe)
+    sources = real_sources(real or {}, recipe, captions)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     if "generate" in stages:
         corpus = CaptionFile(out / "corpus" / "captions.jsonl")
@@ -110,12 +111,35 @@ def make_dataset(
         write_json(out / "dataset.json", describe(recipe, out))
 
 
-def real_sources(real: dict[str, tuple[str, str]], recipe: Recipe) -> dict[str, Source]:
-    """Open the real images of ``'val'`` and ``'test'``: a folder and a caption file each."""
-    return {
-        split: open_source(images, _of_split(file, split), recipe.generate.shard_size)
-        for split, (images, file) in real.items()
-    }
+def real_sources(real: RealImages, recipe: Recipe, captions: CaptionFile) -> dict[str, Source]:
+    """Open the real images of ``'val'`` and ``'test'``, and read their captions.
+
+    Args:
+        real: See :func:`make_dataset`.
+        recipe: The settings.
+        captions: The corpus, with whose options paths of caption files are read.
+
+    Raises:
+        FileNotFoundError: If a folder, a file, or all of the first images are missing.
+        ValueError: If captions cannot be read, or name no images.
+    """
+    sources = {}
+    for split, (images, file) in real.items():
+        named = file if isinstance(file, CaptionFile) else captions_of(split, file, captions)
+        sources[split] = open_source(images, named, recipe.generate.shard_size)
+    return sources
+
+
+def captions_of(split: str, path: str, captions: CaptionFile) -> CaptionFile:
+    """Return a caption file of real images, read with the same options as the corpus.
+
+    Args:
+        split: The split to read if the file has splits.
+        path: The file.
+        captions: The corpus, see :meth:`~pcm_plugin.synthesis.captions.CaptionFile.with_path`.
+    """
+    file = captions.with_path(path)
+    return replace(file, split=split) if file.knows_splits() else file
 
 
 def make_corpus(
@@ -260,12 +284,6 @@ def find_words(
             f"concepts.words, or --set model.neck.top_concepts={len(words)}"
         )
     return vocabulary, coverage, words
-
-
-def _of_split(path: str, split: str) -> CaptionFile:
-    """A caption file's own split of that name, where it knows any."""
-    captions = CaptionFile(Path(path))
-    return replace(captions, split=split) if captions.knows_splits() else captions
 
 
 def _is_through(recipe: Recipe, out: Path) -> bool:

@@ -318,6 +318,34 @@ def test_wrong_inputs_are_said_before_the_painting(inputs, tmp_path):
         assert not list(tmp_path.rglob("shard-*"))
 
 
+def test_files_of_real_images_are_read_with_the_same_options(inputs, tmp_path):
+    texts = [f"une {thing} près d'un {other}" for thing in THINGS for other in THINGS]
+    table = "\n".join(["image,Caption", *(f"{i}.png,{text}" for i, text in enumerate(texts))])
+    (tmp_path / "captions.csv").write_text(table, encoding="cp1252")
+    (tmp_path / "photos").mkdir()
+    for name in "xy":
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / f"{name}.png")
+    rows = ["image,Caption", "x.png,un café", "y.png,a ball, on the floor", "y.png,a bed"]
+    (tmp_path / "val.csv").write_text("\n".join(rows), encoding="cp1252")
+    args = [tmp_path / "captions.csv", "--recipe", inputs / "tiny.yaml", "--out", tmp_path / "data"]
+    args += ["--device", "cpu", "--val", tmp_path / "photos", tmp_path / "val.csv"]
+    args += ["--stages", "corpus", "--set", "concepts.min_count=1"]
+    for message, *more in (
+        ("captions.csv: no column 'caption' in the first line", "--skip-bad"),
+        ("not UTF-8 (0xE8 at byte 30), probably Windows-1252 or", "--column", "Caption"),
+        ("val.csv:3: 3 fields, the first line has 2 (--skip-bad", "--column", "Caption"),
+    ):
+        encoding = [] if "UTF-8" in message else ["--encoding", "cp1252"]
+        result = run("make_dataset.py", *args, *more, *encoding, log=tmp_path / "log")
+        assert (result.code, message in result.output) == (1, True), result.output
+        assert not (tmp_path / "data").exists()
+    options = ["--column", "Caption", "--encoding", "cp1252", "--skip-bad"]
+    result = run("make_dataset.py", *args, *options, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert "val.csv (table): 2 captions, 1 bad, left out" in result.output
+    assert "près" in Vocabulary.from_file(tmp_path / "data/corpus/vocabulary.txt").words
+
+
 def test_real_images_are_those_of_their_split(inputs, tmp_path):
     images = []
     (tmp_path / "photos").mkdir()

@@ -57,3 +57,81 @@ def test_what_cannot_be_written_is_said(tmp_path):
     result = convert(tmp_path, tmp_path / "captions.txt", "--out", tmp_path / "out.txt")
     assert "give a name that ends in .json or .jsonl" in result.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.txt", "log"]
+
+
+def build(tmp_path, *args):
+    return run("build_vocabulary.py", *args, log=tmp_path / "log")
+
+
+def test_each_option_that_a_message_names_exists(tmp_path):
+    files = {
+        "encoding": ("一个女孩走进木屋\n两只狗在草地上\n".encode("gbk"), "--encoding gb18030"),
+        "format": (b"a red car", "--format text"),
+        "column": (b"id,Caption\n1,a dog\n", "--column Caption"),
+        "bad": (b"id,caption\n1,a, dog\n2,a cat\n", "--skip-bad"),
+    }
+    for name, (content, option) in files.items():
+        (tmp_path / name).write_bytes(content)
+        result = convert(tmp_path, tmp_path / name, "--out", tmp_path / "out.jsonl")
+        assert (result.code, option in result.output) == (1, True), result.output
+        args = [tmp_path / name, "--out", tmp_path / "out.jsonl", *option.split()]
+        result = convert(tmp_path, *args)
+        assert result.code == 0, result.output
+        args = [tmp_path / name, "--out", tmp_path / "words.txt", "--min-count", 1]
+        assert option in build(tmp_path, *args).output
+        assert build(tmp_path, *args, *option.split()).code == 0
+    # There --format is that of the images.
+    args = ["--pipeline", "none", "--out", tmp_path / "images"]
+    result = run("generate.py", tmp_path / "format", *args, log=tmp_path / "log")
+    assert "--caption-format text" in result.output
+    result = run(
+        "extract.py",
+        tmp_path,
+        "--captions",
+        tmp_path / "column",
+        "--model",
+        "none",
+        *args[2:],
+        log=tmp_path / "log",
+    )
+    assert "--column Caption" in result.output
+
+
+def test_a_file_with_ids_of_images_keeps_each_caption(tmp_path):
+    (tmp_path / "captions.csv").write_text("id,caption\n1,a red car\n1,a dog\n2,a cat\n2,a man\n")
+    result = convert(tmp_path, tmp_path / "captions.csv", "--out", tmp_path / "out.jsonl")
+    assert result.code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [tuple(row.values()) for row in rows] == [
+        ("1#1", "1", "a red car"),
+        ("1#2", "1", "a dog"),
+        ("2#1", "2", "a cat"),
+        ("2#2", "2", "a man"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("一个女孩走进木屋\n一个女孩走进草地\n", True),
+        ("一 个 女孩 走进 木屋\n两 只 狗 在 草地 上\n", False),
+        ("犬が二匹、草の上を走っている。\n赤い車\n", True),
+        ("犬 が 二 匹 、 草 の 上 を 走って いる 。\n赤い 車\n", False),
+        ("สุนัขสองตัวกำลังวิ่งอยู่บนหญ้า\nรถสีแดง\n", True),
+        ("สุนัข สอง ตัว กำลัง วิ่ง อยู่ บน หญ้า\nรถ สี แดง\n", False),
+        ("ឆ្កែពីរក្បាលកំពុងរត់នៅលើស្មៅ\n", True),
+        ("ឆ្កែ\u200bពីរ\u200bក្បាល\u200bកំពុង\u200bរត់\u200bនៅ\u200bលើ\u200bស្មៅ\n", False),
+        ("ໝາສອງໂຕກຳລັງແລ່ນຢູ່ເທິງຫຍ້າ\n", True),
+        ("ခွေးနှစ်ကောင်မြက်ပေါ်တွင်ပြေးနေသည်\n", True),
+        ("개 두 마리가 잔디에서 뛰고 있다\n", False),
+        ("a dog\n" * 99 + "一个女孩走进木屋\n", False),
+    ],
+)
+def test_scripts_without_spaces_are_warned_of(tmp_path, text, warned):
+    (tmp_path / "captions.txt").write_text(text)
+    args = ["--min-count", 1, "--out", tmp_path / "words.txt"]
+    result = build(tmp_path, tmp_path / "captions.txt", *args)
+    assert result.code == 0, result.output
+    assert ("WARNING" in result.output) == warned
+    if warned:
+        assert "without spaces between words" in result.output
