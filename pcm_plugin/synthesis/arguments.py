@@ -14,7 +14,7 @@ _SHOWN = 20
 
 CAPTION_FORMS = (
     "caption file: COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, a "
-    "JSON list, or plain text with one caption per line; the format is detected"
+    "JSON list, Parquet, or plain text with one caption per line; the format is detected"
 )
 
 
@@ -72,8 +72,8 @@ def add_caption_arguments(
     parser.add_argument(
         "--column",
         default="caption",
-        help="column or field that holds the captions, in CSV, TSV, JSONL and JSON lists "
-        "(default: %(default)s)",
+        help="column or field that holds the captions, in CSV, TSV, JSONL, JSON lists and "
+        "Parquet (default: %(default)s)",
     )
     parser.add_argument(
         format_option,

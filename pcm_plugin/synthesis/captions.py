@@ -22,6 +22,7 @@ from pcm_plugin.datasets.text_file import (
 )
 from pcm_plugin.synthesis.caption_formats import FORMATS, Format, Record, detect_format
 from pcm_plugin.synthesis.caption_formats.coco_images import check_coco_images
+from pcm_plugin.synthesis.caption_formats.parquet import is_parquet
 from pcm_plugin.synthesis.caption_ids import HashColumn, IdTable, RepeatedIds, caption_id
 from pcm_plugin.synthesis.caption_report import CaptionReport
 
@@ -62,9 +63,9 @@ class CaptionFile:
     The id of an image that is named by its file alone is the file's name without suffix.
 
     Args:
-        path: A text file, compressed with gzip or not.
-        column: Column or field that holds the captions, in tables, JSONL and JSON lists. Defaults
-            to ``'caption'``.
+        path: A text file, compressed with gzip or not, or a Parquet file.
+        column: Column or field that holds the captions, in tables, JSONL, JSON lists and Parquet.
+            Defaults to ``'caption'``.
         split: ``'train'``, ``'val'`` or ``'test'``, for files that have splits: by default such a
             file gives its training split alone (Karpathy's ``restval`` is part of it), and a file
             without splits gives all. ``'all'`` gives every caption of any file.
@@ -173,7 +174,12 @@ class CaptionFile:
         return report
 
     def open(self) -> BinaryIO:
-        """Open the file as UTF-8, see :func:`~pcm_plugin.datasets.text_file.open_text`."""
+        """Open the file: Parquet as it is, everything else as UTF-8.
+
+        See :func:`~pcm_plugin.datasets.text_file.open_text`.
+        """
+        if self.format in (None, "parquet") and self.encoding is None and is_parquet(self.path):
+            return open(self.path, "rb")
         return open_text(self.path, self.encoding)
 
     def _format(self) -> Format:

@@ -1,8 +1,8 @@
 """The formats of caption files: which one a file has, and a reader for each.
 
 Every reader is a generator that holds one record at a time, so that memory does not grow with the
-file. It takes a function that opens the file as UTF-8, and the name of the column or field that
-holds the captions.
+file. It takes a function that opens the file as UTF-8, or as it is if it is a Parquet file, and
+the name of the column or field that holds the captions.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ from pcm_plugin.synthesis.caption_formats.json_documents import (
     read_textcaps,
 )
 from pcm_plugin.synthesis.caption_formats.lines import read_jsonl, read_text, read_tokens
+from pcm_plugin.synthesis.caption_formats.parquet import read_parquet
 from pcm_plugin.synthesis.caption_formats.record import Record
 from pcm_plugin.synthesis.caption_formats.table import read_table
 
@@ -45,6 +46,7 @@ FORMATS = {
     "flickr": Format("Flickr token file", read_tokens),
     "nwpu": Format("NWPU-Captions JSON", read_nwpu),
     "textcaps": Format("TextCaps JSON", read_textcaps),
+    "parquet": Format("Parquet", read_parquet, True),
 }
 """Formats by the value of ``format`` and ``--format``."""
 

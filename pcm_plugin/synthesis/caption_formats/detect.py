@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from pcm_plugin.datasets.text_file import HEAD, FileFormatError, not_utf8
 from pcm_plugin.synthesis.caption_formats.json_documents import read_events
 from pcm_plugin.synthesis.caption_formats.lines import TOKEN_LINE
+from pcm_plugin.synthesis.caption_formats.parquet import PARQUET_MAGIC
 from pcm_plugin.synthesis.caption_formats.record import IMAGE_FILE, likely_column
 from pcm_plugin.synthesis.caption_formats.table import (
     DELIMITERS,
@@ -57,6 +58,8 @@ def detect_format(open_file: Callable[[], BinaryIO], column: str, name: str) -> 
     """
     with open_file() as file:
         head = file.read(HEAD)
+    if head.startswith(PARQUET_MAGIC):
+        return "parquet"
     first = head.decode(errors="replace").lstrip().partition("\n")[0]
     if _JSON_START.match(first):
         return _detect_json(open_file, head, column)
