@@ -123,7 +123,7 @@ def caption(
     results = inferencer.stream(paths, args.batch_size, skip_broken=True, **search_of(args))
     for image, sample in results:
         if image is None:
-            tqdm.write(f"left out: {sample['error']}", sys.stderr)
+            tqdm.write(f"left out: {printable(sample['error'])}", sys.stderr)
             yield sample
         else:
             row = inferencer.describe(sample)
@@ -224,6 +224,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
     """
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    for option in ("out", "sheet", "html"):
+        file = getattr(args, option)
+        if file and Path(file).is_dir():
+            raise ValueError(f"--{option} must be the name of a file, got the folder {file}")
     ids = find_images(args.images)
     inferencer = CaptionInferencer(
         args.config, args.weights, args.device, show_progress=sys.stderr.isatty()

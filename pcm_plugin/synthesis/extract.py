@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pcm_plugin.datasets.durable import name_by_content, sha256, write_bytes
 from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
+from pcm_plugin.datasets.image_folder import printable
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.tensor_file import serialize_tensors
@@ -254,7 +255,7 @@ def _extract_shard(
         for image, reason in batch:
             if isinstance(reason, str):
                 left_out[image.name] = reason
-                logger.warning("left out %s: %s", image.name, reason)
+                logger.warning("left out %s: %s", printable(image.name), reason)
         if kept:
             images += [image for image, _ in kept]
             pixels = torch.stack([pixels for _, pixels in kept]).to(device)

@@ -7,6 +7,7 @@ import time
 import urllib.request
 
 import pytest
+from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.toyworld.render import render
@@ -170,3 +171,28 @@ def test_files_of_the_server_stay_there(address, picture):
     with urllib.request.urlopen(data, timeout=PATIENCE) as stream:
         answer = stream.read().decode()
     assert "x gets no caption: it was not uploaded here" in answer
+
+
+def test_uploads_are_decoded_as_a_viewer_shows_them(picture, inferencer, tmp_path):
+    """Without a browser: broken EXIF data, hidden colors, and messages for what is broken."""
+    gradio = pytest.importorskip("gradio")
+    from tools.webui import captioning
+
+    show = captioning(inferencer, tmp_path)
+
+    def caption(name):
+        upload = {"path": str(tmp_path / name), "orig_name": f"<{name}>"}
+        *_, (html, *_) = show(upload, 3, 1, 0)
+        return html
+
+    with Image.open(picture) as image:
+        image.load()
+    image.save(tmp_path / "exif.png", exif=b"Exif\0\0\0\x08\0\x02\x01\x12\0\x03")
+    assert caption("exif.png") == caption(picture.name)
+    Image.new("RGB", image.size, "white").save(tmp_path / "white.png")
+    image.putalpha(0)
+    image.save(tmp_path / "hidden.png")
+    assert caption("hidden.png") == caption("white.png") != caption(picture.name)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "white.png").read_bytes()[:60])
+    with pytest.raises(gradio.Error, match=r"&lt;broken.png&gt; gets no caption: it cannot be"):
+        caption("broken.png")
