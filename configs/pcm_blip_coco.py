@@ -41,7 +41,9 @@ val_evaluator = {{_base_.evaluators.val}}
 test_evaluator = {{_base_.evaluators.test}}
 default_hooks = dict(checkpoint={{_base_.checkpoint}})
 
-# As mmpretrain's own, 8 x 32 pairs an iteration and 10 epochs; on the way a run can be resumed.
+# As mmpretrain's own, 8 x 32 pairs per iteration and 10 epochs, but resumable. The cosine ends with
+# the run: mmpretrain's has an end of its own, after which a longer run would train at rate 0.
 train_cfg = dict(type="pcm_plugin.ResumableTrainLoop", val_interval=1)
+param_scheduler = [dict(type="CosineAnnealingLR", by_epoch=True, begin=0)]
 randomness = dict(seed=1234)
 auto_scale_lr = dict(base_batch_size=256, enable=False)

@@ -54,6 +54,7 @@ pack = dict(
 train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
+    drop_last=False,
     dataset=dict(
         store="data/toy/town/train_store",
         images="data/toy/town/synthetic",
@@ -80,7 +81,7 @@ train_cfg = dict(max_epochs=16, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=100, end=1504),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=100),
 ]
 default_hooks = dict(logger=dict(interval=20))
 

@@ -33,10 +33,12 @@ model = dict(
     },
 )
 train_dataloader = dict(
+    # Of a small corpus, the pairs that do not fill a batch are a good part of an epoch.
+    drop_last=facts["pairs"] >= 10 * _base_.train_dataloader.batch_size,
     dataset=dict(
         store=f"{root}/train_store",
         pairs=f"{root}/pairs/pairs.safetensors" if facts["refined"] else None,
-    )
+    ),
 )
 # Without real images there is no validation, and the last checkpoint is the one to take.
 if "val" in facts["real"]:

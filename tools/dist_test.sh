@@ -6,7 +6,7 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 CONFIG CHECKPOINT N [options of tools/test.py]" >&2
     exit 2
 fi
-tools=$(cd "$(dirname "$0")" && pwd)
+tools=$(unset CDPATH && cd -- "$(dirname -- "$0")" && pwd)
 config=$1
 checkpoint=$2
 processes=$3

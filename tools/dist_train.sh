@@ -7,7 +7,7 @@ if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG N [options of tools/train.py]" >&2
     exit 2
 fi
-tools=$(cd "$(dirname "$0")" && pwd)
+tools=$(unset CDPATH && cd -- "$(dirname -- "$0")" && pwd)
 config=$1
 processes=$2
 shift 2

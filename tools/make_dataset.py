@@ -11,6 +11,8 @@ Run again after an interruption, it makes what is missing. --set changes setting
 """
 
 import argparse
+import os
+import shlex
 from pathlib import Path
 
 from pcm_plugin.plain_errors import plain_errors
@@ -90,8 +92,10 @@ def main() -> None:
         rank,
     )
     if rank.index == 0 and (args.out / "dataset.json").is_file():
+        root = Path(os.path.relpath(Path(__file__).parents[1]))
+        command = ["python", str(root / "tools/train.py"), str(root / "configs/pcm_custom.py")]
         print(f"{args.out} is made; train on it with:")
-        print(f"  PCM_DATA={args.out} python tools/train.py configs/pcm_custom.py")
+        print(f"  PCM_DATA={shlex.quote(str(args.out))} {shlex.join(command)}")
 
 
 if __name__ == "__main__":

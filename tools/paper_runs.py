@@ -12,15 +12,9 @@ from typing import Any
 
 from paper_tables import Row, training_of
 
-from pcm_plugin.engine.runs import (
-    best_of,
-    is_scored,
-    is_trained,
-    name_run,
-    newest_best,
-    note_trained,
-    read_config,
-)
+from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.runs import is_scored, is_trained, read_config
+from pcm_plugin.engine.work_folder import best_checkpoint, best_of_finished, read_record
 
 # Data and runs belong to the current folder, tools and configs to the repository.
 ROOT = Path(os.path.relpath(Path(__file__).parents[1]))
@@ -103,36 +97,31 @@ def weights_of(name: str, settings: Settings) -> str:
         if not Path(settings.checkpoints[name]).is_file():
             raise NotRun(f"checkpoint {settings.checkpoints[name]} does not exist")
         return settings.checkpoints[name]
-    if not (work / "run.json").exists():
-        # Of one that tools/train.py was asked for by hand, the folder's name is all that is known.
-        found = newest_best(work)
-        if found is not None:
-            return str(found)
-    if not settings.train and not _is_finished(work):
+    record = read_record(work)
+    if record is None and (found := best_checkpoint(work)) is not None:
+        return str(found)  # brought from elsewhere: the folder's name is all that is known of it
+    if not settings.train and not (record and record["finished"]):
         command = shown(train_command(name, settings))
-        raise NotRun(f"no weights in {work}: {command}  (or give --train)")
+        raise NotRun(f"no weights in {work}: {command}  (or use --train)")
     training = training_of(name)
     config, options = CONFIGS / f"{training.config}.py", [*training.options, *settings.options]
     if settings.train:
-        if not is_trained(work, name_run(config, options)):
+        if not is_trained(work, config, options):
             run_tool(train_command(name, settings), work)
-            note_trained(work)
     else:
         _check_same(work, config, options)
-    return best_of(work)
-
-
-def _is_finished(work: Path) -> bool:
-    record = work / "run.json"
-    return record.exists() and json.loads(record.read_text())["best"] is not None
+    try:
+        return best_of_finished(work)
+    except FileNotFoundError as error:
+        raise NotRun(str(error)) from None
 
 
 def _check_same(work: Path, config: Path, options: Sequence[str]) -> None:
     try:
-        name = name_run(config, options)
+        read_config(config, options, ("train", "val"))
     except SystemExit:
-        return  # Without the training's data there is nothing to tell it by.
-    is_trained(work, name)
+        return  # Without the training's data there is nothing to compare.
+    is_trained(work, config, options)
 
 
 def test_command(row: Row, settings: Settings) -> tuple[str, list[str], Path]:
@@ -144,7 +133,11 @@ def test_command(row: Row, settings: Settings) -> tuple[str, list[str], Path]:
     options = [*training.options, *settings.options]
     if settings.scorers is not None:
         options.append(f"test_evaluator.scorers=[{','.join(settings.scorers)}]")
-    return config, [*options, f"test_evaluator.outfile={folder}/captions.json"], folder
+    return (
+        config,
+        [*options, format_option("test_evaluator.outfile", f"{folder}/captions.json")],
+        folder,
+    )
 
 
 def run_row(row: Row, settings: Settings) -> dict[str, Any]:

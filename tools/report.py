@@ -29,7 +29,7 @@ from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.pairs import pairs_of
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
-from pcm_plugin.engine.runs import newest_best
+from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.registry import MODELS
@@ -78,7 +78,7 @@ def find_config(args: argparse.Namespace) -> Config:
 
 def find_checkpoint(args: argparse.Namespace) -> Path:
     """The checkpoint that captions."""
-    found = Path(args.checkpoint) if args.checkpoint else newest_best(args.work_dir)
+    found = Path(args.checkpoint) if args.checkpoint else best_checkpoint(args.work_dir)
     found = found or latest_checkpoint(args.work_dir)
     if found is None:
         raise FileNotFoundError(f"{args.work_dir} holds no checkpoint: name it with --checkpoint")

@@ -8,7 +8,7 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG [options of tools/train.py]" >&2
     exit 2
 fi
-tools=$(cd "$(dirname "$0")" && pwd)
+tools=$(unset CDPATH && cd -- "$(dirname -- "$0")" && pwd)
 partition=$1
 job=$2
 config=$3

@@ -5,21 +5,25 @@ python tools/train.py configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from pcm_plugin.datasets.coverage import VocabularyCoverageError
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
-from pcm_plugin.engine.inputs import check_same_inputs, identify_inputs
+from pcm_plugin.engine.resume import ContinueRunHook, check_resume
+from pcm_plugin.engine.run_record import RECORD, Record, record_run
+from pcm_plugin.engine.schedules import RunLength, check_schedule, run_length, scale_to_batch
+from pcm_plugin.engine.work_folder import claim_folder, lock_folder, mark_finished
+from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.registry import MODELS
-
-# Where a checkpoint's message hub has the names, by content, of what it was trained on.
-INPUTS = "inputs"
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,51 +40,86 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="scale the learning rate with the total batch size, against auto_scale_lr's base",
+        help="scale learning rate and warm-up with the total batch size, against auto_scale_lr's "
+        "base",
     )
     return parser.parse_args()
 
 
-def apply_options(cfg: Config, args: argparse.Namespace, inputs: dict[str, str]) -> None:
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
     """Write the options of this command into the config."""
     if args.amp:
         on_gpu = is_cuda_available()
         cfg.optim_wrapper.type = "AmpOptimWrapper" if on_gpu else "pcm_plugin.BFloat16OptimWrapper"
-    if args.auto_scale_lr:
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            sys.exit(f"--auto-scale-lr: {args.config} has no auto_scale_lr.base_batch_size")
-        cfg.auto_scale_lr.enable = True
-    if args.resume is None:
-        return
+    if args.auto_scale_lr or (cfg.get("auto_scale_lr") or {}).get("enable"):
+        scale_to_batch(cfg, get_world_size())
+    if cfg.get("resume") and args.resume is None:  # by --cfg-options
+        args.resume = cfg.get("load_from") or "auto"
+        cfg.load_from = None
+
+
+def measure_run(cfg: Config) -> RunLength:
+    """Return the length of the training, from its data; check it and its schedule."""
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    if not len(loader):
+        pairs, batch = len(loader.dataset), cfg.train_dataloader.batch_size
+        raise ValueError(
+            f"train_dataloader.drop_last=True leaves no batch: {pairs} pairs, in "
+            f"{get_world_size()} processes with train_dataloader.batch_size={batch}. Set "
+            "train_dataloader.drop_last=False, or a smaller batch_size, with --cfg-options"
+        )
+    length = run_length(cfg, len(loader))
+    for warning in check_schedule(cfg, length):
+        if is_main_process():
+            print(f"warning: {warning}", file=sys.stderr)
+    return length
+
+
+def prepare_resume(cfg: Config, args: argparse.Namespace, run: Record, length: RunLength) -> None:
+    """Let the config go on from the checkpoint of ``--resume``, if that can be done."""
     checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else Path(args.resume)
     if checkpoint is None:
         print(f"--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning")
-    elif not checkpoint.is_file():
+        return
+    if not checkpoint.is_file():
         sys.exit(f"--resume: checkpoint {checkpoint} does not exist")
-    else:
-        model = MODELS.build(cfg.model)
-        try:
-            facts = check_resumable(checkpoint, model)
-            if INPUTS in facts:
-                check_same_inputs(facts[INPUTS], inputs, cfg)
-        except (ValueError, RuntimeError, UnpicklingError) as error:
-            sys.exit(f"--resume: {error}")
-        cfg.resume, cfg.load_from = True, str(checkpoint)
+    model = MODELS.build(cfg.model)
+    try:
+        state = check_resumable(checkpoint, model)
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
+        check_resume(state, checkpoint, cfg, run, length, [group["lr"] for group in groups])
+    except (ValueError, RuntimeError, UnpicklingError) as error:
+        sys.exit(f"--resume: {error}")
+    known = state["message_hub"]["runtime_info"].get(RECORD)
+    if known is not None and "load_from" in known["settings"]:
+        # The weights that the run began with need not be named again.
+        run["settings"]["load_from"] = known["settings"]["load_from"]
+    cfg.resume, cfg.load_from = True, str(checkpoint)
 
 
 def main() -> None:
     """Run the command."""
     args = parse_args()
     cfg = load_config(args, loops=("train", "val"))
-    inputs = identify_inputs(cfg, ("train", "val"))
-    apply_options(cfg, args, inputs)
     prepare_process(args, cfg)
-    runner = Runner.from_cfg(cfg)
-    runner.message_hub.update_info(INPUTS, inputs)
-    try:
-        runner.train()
-    except VocabularyCoverageError as error:
-        sys.exit(str(error))
+    folder = Path(cfg.work_dir)
+    with ExitStack() as stack:
+        with plain_errors():
+            stack.enter_context(lock_folder(folder))
+            apply_options(cfg, args)
+            run = record_run(cfg, get_world_size())
+            length = measure_run(cfg)
+            if args.resume is not None:
+                prepare_resume(cfg, args, run, length)
+            claim_folder(folder, run, Path(cfg.load_from) if cfg.get("resume") else None)
+            runner = Runner.from_cfg(cfg)
+        runner.register_hook(ContinueRunHook(run))
+        try:
+            runner.train()
+        except VocabularyCoverageError as error:
+            sys.exit(str(error))
+        if is_main_process():
+            mark_finished(folder)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import json
 import math
 import os
 import resource
+import shlex
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -140,7 +141,7 @@ class FeatureStore:
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"no feature store at {self.path}; make one with: "
-                f"python tools/extract.py IMAGES --model MODEL --out {self.path}"
+                f"python tools/extract.py IMAGES --model MODEL --out {shlex.quote(str(self.path))}"
             ) from None
         if not folder.shards or not folder.complete:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Refined image features, one a caption of a store: what ``--method contrast`` writes."""
 
 import os
+import shlex
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -37,8 +38,8 @@ def load_refined(path: str | os.PathLike, store: FeatureStore) -> Tensor:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"no refined features at {path}; make them with: python tools/refine.py {store.path} "
-            "--method contrast --out FOLDER"
+            f"no refined features at {path}; make them with: python tools/refine.py "
+            f"{shlex.quote(str(store.path))} --method contrast --out FOLDER"
         )
     try:
         with safe_open(path, "pt") as file:

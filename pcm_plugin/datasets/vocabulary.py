@@ -1,6 +1,7 @@
 """The word-level vocabulary of a captioner."""
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ class Vocabulary:
         if not path.is_file():
             raise FileNotFoundError(
                 f"no vocabulary at {path}; make one with: "
-                f"python tools/build_vocabulary.py CAPTIONS --out {path}"
+                f"python tools/build_vocabulary.py CAPTIONS --out {shlex.quote(str(path))}"
             )
         lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
         try:

@@ -1,18 +1,22 @@
-"""Checkpoints that a killed run leaves whole."""
+"""Checkpoints that a killed run leaves whole, and one best checkpoint per folder."""
 
+import glob
+import shutil
 from pathlib import Path
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
 
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.datasets.durable import replacing, write_bytes
 from pcm_plugin.registry import HOOKS
 
 
 @register_backend("pcm_plugin.durable", force=True)
 class DurableBackend(LocalBackend):
-    """MMEngine's local files, but written beside, synced and renamed."""
+    """MMEngine's local files, but written next to the final path, synced and renamed."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write ``obj`` to ``filepath``, which holds the old bytes or the new ones, never some."""
@@ -26,7 +30,13 @@ class DurableCheckpointHook(CheckpointHook):
     """MMEngine's checkpoint hook through :class:`DurableBackend`.
 
     MMEngine writes a checkpoint in place, and writes the newest one a second time when its
-    validation is the best so far: a run killed at that moment could not be resumed.
+    validation is the best so far: a run killed at that moment could not be resumed. It also
+    remembers the best checkpoint by its full path, so that a folder that was moved, or a run that
+    goes on in another one, ends with two best checkpoints or none.
+
+    Here a folder has one checkpoint ``best_KEY_*`` for each metric of ``save_best`` from the first
+    validation on: a new one is written before the one before is removed, and a run that goes on in
+    another folder brings its best checkpoint along.
 
     Args:
         **kwargs: See :class:`mmengine.hooks.CheckpointHook`; ``backend_args`` is taken.
@@ -34,3 +44,68 @@ class DurableCheckpointHook(CheckpointHook):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(backend_args=dict(backend="pcm_plugin.durable"), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the best checkpoint of a resumed run in the folder of this one."""
+        super().before_train(runner)
+        if self.save_best:
+            for key, path in self._best_paths().items():
+                self._set_best_path(key, self._bring(runner, key, path))
+            self._remove_other_best()
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return
+        before = self._best_paths()
+        for key in before:  # or the base class removes the file before it has written the next
+            self._set_best_path(key, None)
+        super()._save_best_checkpoint(runner, metrics)
+        # In the same order; the name of a single key may have been 'auto' until now.
+        for (key, path), old in zip(self._best_paths().items(), before.values(), strict=True):
+            if path is None:
+                self._set_best_path(key, old)
+        self._remove_other_best()
+
+    def _best_paths(self) -> dict[str, str | None]:
+        if len(self.key_indicators) == 1:
+            return {self.key_indicators[0]: self.best_ckpt_path}
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best_path(self, key: str, path: str | None) -> None:
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = path
+        else:
+            self.best_ckpt_path_dict[key] = path
+
+    def _bring(self, runner: Runner, key: str, recorded: str | None) -> str | None:
+        """Return the best checkpoint's path in this folder; copy it from where the run was."""
+        suffix = "" if len(self.key_indicators) == 1 else f"_{key}"
+        if recorded is None:
+            return None
+        path = Path(self.out_dir) / Path(recorded).name
+        places = [Path(recorded)]
+        if runner._load_from is not None:
+            places.append(Path(runner._load_from).with_name(path.name))
+        source = next((place for place in places if place.is_file()), None)
+        if not path.is_file() and source is not None and is_main_process():
+            with open(source, "rb") as old, replacing(path) as new:
+                shutil.copyfileobj(old, new)
+        if source is None and not path.is_file():
+            runner.logger.warning(
+                f"The best checkpoint so far, {path.name}, is not there any more: the best of the "
+                "validations to come will be kept."
+            )
+            runner.message_hub.runtime_info.pop(f"best_score{suffix}", None)
+            runner.message_hub.runtime_info.pop(f"best_ckpt{suffix}", None)
+            return None
+        runner.message_hub.update_info(f"best_ckpt{suffix}", str(path))
+        return str(path)
+
+    def _remove_other_best(self) -> None:
+        if not is_main_process():
+            return
+        for key, kept in self._best_paths().items():
+            pattern = glob.escape(f"best_{key}_".replace("/", "_")) + self.filename_tmpl.format("*")
+            for path in Path(self.out_dir).glob(pattern):
+                if kept is None or path.name != Path(kept).name:
+                    path.unlink()

@@ -133,7 +133,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
         model: One built like the run's; gets the weights.
 
     Returns:
-        What the run noted of itself in MMEngine's message hub.
+        What the file holds.
 
     Raises:
         ValueError: If it is no checkpoint, holds weights without a run's state, or weights that do
@@ -147,10 +147,10 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
     if absent:
         raise ValueError(
             f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
-            "run with its weights, give --cfg-options load_from=" + str(filename)
+            f"run with its weights, use --cfg-options load_from={filename}"
         )
     _fill(model, checkpoint["state_dict"], filename)
-    return checkpoint["message_hub"]["runtime_info"]
+    return checkpoint
 
 
 def load_weights(model: torch.nn.Module, filename: str) -> None:

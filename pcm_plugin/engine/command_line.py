@@ -19,7 +19,7 @@ from pcm_plugin.engine.config_checks import (
     check_options,
     disable_worker_options,
 )
-from pcm_plugin.engine.distributed import start_cpu_group
+from pcm_plugin.engine.distributed import start_group
 from pcm_plugin.engine.inputs import check_features, check_inputs, forget_clip_head
 from pcm_plugin.plain_errors import plain_errors
 
@@ -123,5 +123,5 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
             if loader is not None:
                 loader.setdefault("pin_memory", True)
     with plain_errors():
-        start_cpu_group(args.launcher, cfg)
+        start_group(args.launcher, cfg)
     use_safe_loading()

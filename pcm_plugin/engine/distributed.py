@@ -1,4 +1,4 @@
-"""Several processes on a machine that has no GPU."""
+"""Several processes, with and without GPUs."""
 
 import os
 import subprocess
@@ -6,17 +6,20 @@ import subprocess
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import init_dist
+from mmengine.utils.dl_utils import set_multi_processing
 
 
-def start_cpu_group(launcher: str, cfg: Config) -> bool:
-    """Start a gloo process group and prepare the config for it, where there is no accelerator.
+def start_group(launcher: str, cfg: Config) -> bool:
+    """Start the process group of a launcher, before there is a runner.
 
-    MMEngine's launchers select a CUDA device before anything else; started earlier, a group is
-    used by the runner as it is. Where there is an accelerator this does nothing.
+    With an accelerator this is what MMEngine's runner does later. Its launchers select a CUDA
+    device before anything else; where there is none, a gloo group is started, which the runner uses
+    as it is, and the config is prepared for it.
 
     Args:
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
-        cfg: The config of the run; gets a ``model_wrapper_cfg`` unless it has one.
+        cfg: The config of the run; gets a ``model_wrapper_cfg`` without GPUs unless it has one.
 
     Returns:
         Whether a group was started.
@@ -24,20 +27,26 @@ def start_cpu_group(launcher: str, cfg: Config) -> bool:
     Raises:
         RuntimeError: If the launcher's environment variables are not there.
     """
-    if launcher == "none" or get_device() != "cpu":
+    if launcher == "none":
         return False
-    if launcher == "slurm":
+    on_cpu = get_device() == "cpu"
+    if launcher == "slurm" and on_cpu:
         _take_environment_from_slurm()
     absent = [
         name
         for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
         if name not in os.environ
     ]
-    if absent:
+    if absent and (launcher == "pytorch" or on_cpu):
         raise RuntimeError(
             f"--launcher {launcher}, but {', '.join(absent)} not in the environment: "
             "start through tools/dist_train.sh or tools/dist_test.sh"
         )
+    if not on_cpu:
+        env_cfg = cfg.get("env_cfg") or {}
+        set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+        init_dist(launcher, **env_cfg.get("dist_cfg", {}))
+        return True
     torch.distributed.init_process_group("gloo")
     cfg.setdefault(
         "model_wrapper_cfg",

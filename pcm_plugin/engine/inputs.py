@@ -1,6 +1,7 @@
 """Say what is missing, or does not belong together, before anything is built."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,21 @@ def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
     near = [
         d for d in cfg.get("other_data", []) if place.is_relative_to(Path(d["root"]).absolute())
     ]
-    settings = {**entry, **cfg.to_dict(), **(near[0].to_dict() if near else {})}
-    settings |= {"path": path, "folder": str(Path(path).parent)}
+    values = {**cfg.to_dict(), **(near[0].to_dict() if near else {})}
+    values |= {"path": path, "folder": str(Path(path).parent)}
+    # What the entry itself brings is a piece of a command already.
+    settings = {
+        **entry,
+        **{key: value if key in entry else _quoted(value) for key, value in values.items()},
+    }
     return entry["command"].format(**settings)
+
+
+def _quoted(value: Any) -> Any:
+    """Quote a setting for the shell, and every setting inside it."""
+    if isinstance(value, Mapping):
+        return {key: _quoted(part) for key, part in value.items()}
+    return shlex.quote(value) if isinstance(value, str) else value
 
 
 def forget_clip_head(cfg: Config) -> None:
@@ -203,26 +216,6 @@ def name_settings(cfg: Config, parts: Iterable[str]) -> str:
     """
     settings = {part: cfg.to_dict().get(part) for part in parts}
     return fingerprint(json.loads(json.dumps(settings, default=str)))
-
-
-def check_same_inputs(before: dict[str, str], now: dict[str, str], cfg: Config) -> None:
-    """Refuse to go on with a run on other data than it was begun with.
-
-    Args:
-        before: What :func:`identify_inputs` found then.
-        now: What it finds now.
-        cfg: The config of ``now``.
-
-    Raises:
-        ValueError: If they differ; names what does, and where it is now.
-    """
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    if changed:
-        there = [f"{key} ({', '.join(_paths(cfg, key, optional=True))})" for key in changed]
-        raise ValueError(
-            f"the run was begun with other data than are there now: {'; '.join(there)}. Bring the "
-            "old ones back, or begin anew in another --work-dir"
-        )
 
 
 def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """An epoch loop that goes on where a checkpoint was written, wherever that was."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -15,11 +16,13 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
     Two things are added, and a run that is never resumed notices neither:
 
     - A checkpoint taken in the middle of an epoch (``by_epoch=False``) resumes behind its last
-      batch; the base class would start the epoch anew.
+      batch; the base class would start the epoch again.
     - A checkpoint taken at the end of an epoch is written before that epoch is validated. A
       resumed run validates it first, so that the best checkpoint is the best of all epochs.
 
-    Takes the arguments of :class:`mmengine.runner.EpochBasedTrainLoop`.
+    Takes the arguments of :class:`mmengine.runner.EpochBasedTrainLoop`. ``val_interval`` may be a
+    fraction: with 2.5 the model is validated after epochs 3, 5, 8, 10 and so on, whenever another
+    2.5 epochs are complete.
     """
 
     # Kept in MMEngine's message hub, which every checkpoint holds.
@@ -67,6 +70,12 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self.runner.message_hub.update_info(self._DONE, value)
 
     def _validate_if_due(self) -> None:
-        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        due = is_due(self._epoch, self.val_interval) or self._epoch == self._max_epochs
         if self.runner.val_loop is not None and self._epoch >= self.val_begin and due:
             self.runner.val_loop.run()
+
+
+def is_due(epoch: int, interval: float) -> bool:
+    """Return whether another ``interval`` epochs are complete after ``epoch`` of them."""
+    # The small number is for intervals such as 5/3, which no decimal number is.
+    return math.floor(epoch / interval + 1e-6) > math.floor((epoch - 1) / interval + 1e-6)

@@ -1,26 +1,22 @@
-"""Runs that are kept: which training a folder holds, and whose scores.
-
-A folder of a training holds ``run.json`` beside its checkpoints: a name, by settings and data, and,
-once the training is finished, the checkpoint that was best on validation. A folder of a test holds
-what ``tools/test.py`` writes. So a program of many runs can be stopped and started again, and does
-what is missing.
-"""
+"""Kept results: the config of a command, and whether its scores are there already."""
 
 import argparse
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.datasets.durable import fingerprint, sha256, write_json
+from pcm_plugin.datasets.durable import sha256
 from pcm_plugin.engine.command_line import add_run_arguments, load_config
 from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
+from pcm_plugin.engine.run_record import record_run
+from pcm_plugin.engine.work_folder import is_finished
 from pcm_plugin.evaluation import java
 from pcm_plugin.evaluation.scoring import NEEDS_JAVA
+from pcm_plugin.plain_errors import plain_errors
 
 
 def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> Config:
@@ -40,83 +36,21 @@ def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> C
     return load_config(parser.parse_args([str(config), *changes]), loops)
 
 
-def name_run(config: Path, options: Sequence[str]) -> str:
-    """A name for a training: another with other settings or data has another.
+def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
+    """Return whether a folder holds the finished training of a config.
 
     Args:
+        folder: The ``--work-dir`` of the training; need not exist.
         config: Its config's file.
         options: As for ``--cfg-options``.
 
     Raises:
-        SystemExit: With a message, if something that it reads is missing.
+        SystemExit: With a message, if something that the training reads is missing, or if the
+            folder holds another training.
     """
-    loops = ("train", "val")
-    cfg = read_config(config, options, loops)
-    # Tests, logs and what to say where a file is missing change nothing of a run.
-    parts = [key for key in cfg if not key.startswith(("_", "test_", "log_"))]
-    parts = [key for key in parts if key not in ("prerequisites", "env_cfg")]
-    return fingerprint([name_settings(cfg, parts), identify_inputs(cfg, loops)])
-
-
-def is_trained(work: Path, name: str) -> bool:
-    """Whether the run of this name is finished; the folder is its own from now on.
-
-    Args:
-        work: The folder of its checkpoints; made if it is not there.
-        name: Of :func:`name_run`.
-
-    Raises:
-        SystemExit: With a message, if the folder holds another run.
-    """
-    record = work / "run.json"
-    if record.exists():
-        found = json.loads(record.read_text())
-        if found["run"] != name or not (work / (found["best"] or "")).exists():
-            sys.exit(
-                f"{work} holds a run with other settings or data: take another folder, or remove it"
-            )
-        return found["best"] is not None
-    if any(work.glob("*.pth")):
-        sys.exit(f"{work} holds checkpoints of another run: take another folder, or remove it")
-    work.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"run": name, "best": None})
-    return False
-
-
-def note_trained(work: Path) -> None:
-    """Note that the run of a folder is finished, and its best checkpoint on validation.
-
-    Args:
-        work: The folder, as :func:`is_trained` left it.
-
-    Raises:
-        FileNotFoundError: If no checkpoint was chosen on validation.
-    """
-    best = newest_best(work)
-    if best is None:
-        raise FileNotFoundError(f"{work} holds no best checkpoint: let the config validate")
-    record = json.loads((work / "run.json").read_text())
-    write_json(work / "run.json", {**record, "best": best.name})
-
-
-def newest_best(work: Path) -> Path | None:
-    """The checkpoint that was last the best on validation; None if there is none.
-
-    Of a folder that was moved while it trained, an older one may be left beside it.
-
-    Args:
-        work: The folder of a training's checkpoints.
-    """
-    return max(work.glob("best_*.pth"), key=lambda path: path.stat().st_mtime, default=None)
-
-
-def best_of(work: Path) -> str:
-    """The checkpoint of a finished run.
-
-    Args:
-        work: The folder of its checkpoints.
-    """
-    return str(work / json.loads((work / "run.json").read_text())["best"])
+    run = record_run(read_config(config, options, ("train", "val")))
+    with plain_errors():
+        return is_finished(folder, run)
 
 
 def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: str) -> bool:

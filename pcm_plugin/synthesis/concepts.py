@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
     if not path.is_file():
         raise FileNotFoundError(
             f"no concept file at {path}; make one with: "
-            f"python tools/build_concepts.py WORDS --model MODEL --out {path}"
+            f"python tools/build_concepts.py WORDS --model MODEL --out {shlex.quote(str(path))}"
         )
     try:
         with safe_open(path, "pt") as file:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
+from pcm_plugin.engine.loop import is_due
 from pcm_plugin.engine.runs import read_config
 from pcm_plugin.registry import DATASETS, MODELS
 from tests.test_tools import commands
@@ -81,6 +82,8 @@ def test_every_training_is_a_matter_of_options(name, tiny_settings):
         "model.loss.gamma_type": lambda: model.loss_module.gamma_type,
         "model.loss.clip_weight": lambda: model.loss_module.clip_weight,
         "train_dataloader.dataset.max_pairs": lambda: None,
+        "train_cfg.max_epochs": lambda: None,
+        "train_cfg.val_interval": lambda: None,
     }
     own = Config.fromfile(config)
     for option in training.options:
@@ -94,6 +97,32 @@ def test_every_training_is_a_matter_of_options(name, tiny_settings):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         cfg.train_dataloader.dataset.max_pairs = None
         assert len(dataset) == round(share * len(DATASETS.build(cfg.train_dataloader.dataset)))
+
+
+@pytest.mark.parametrize(("config", "pairs"), [("pcm_coco", 542_401), ("pcm_toy", 3000)])
+def test_a_share_of_the_pairs_has_as_many_iterations_and_validations(config, pairs):
+    own = Config.fromfile(f"configs/{config}.py")
+    loader, loop = own.train_dataloader, own.train_cfg
+    shares = [name for name in TRAININGS if name.startswith(f"{config}_pairs")]
+    assert len(shares) == 5
+
+    def count(pairs, max_epochs, val_interval):
+        batches = pairs // loader.batch_size + (pairs % loader.batch_size > 0) * (
+            not loader.drop_last
+        )
+        return batches * max_epochs, sum(is_due(e, val_interval) for e in range(1, max_epochs + 1))
+
+    iterations, validations = count(pairs, loop.max_epochs, loop.val_interval)
+    for name in shares:
+        options = dict(option.split("=") for option in TRAININGS[name].options)
+        chosen = round(float(options["train_dataloader.dataset.max_pairs"]) * pairs)
+        epochs = int(options["train_cfg.max_epochs"])
+        counted = count(chosen, epochs, float(options["train_cfg.val_interval"]))
+        if config == "pcm_coco":
+            assert counted == (iterations, validations) == (12 * 16_950, 12)
+        else:
+            assert counted[0] == pytest.approx(iterations, rel=0.07)
+            assert counted[1] == validations
 
 
 @pytest.fixture
@@ -150,7 +179,7 @@ def test_rows_are_trained_scored_and_kept(table, tmp_path):
     # What other settings were trained to is not passed off as this row's.
     for words in ((), ("--train",)):
         code, said = table(*TWO, *words, **{"train_cfg.max_epochs": 2})
-        assert said.count("holds a run with other settings or data") == 1
+        assert said.count("holds a training with other settings or data") == 1
         assert "Ours are of" not in said
 
 

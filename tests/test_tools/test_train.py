@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from pcm_plugin.engine.checkpoints import load_local_checkpoint
+from pcm_plugin.engine.work_folder import lock_folder
 from tests.test_tools.commands import run
 
 BASE = Path("configs/pcm_coco.py").resolve()
@@ -24,6 +26,12 @@ optim_wrapper = dict(_delete_=True, optimizer=dict(type="SGD", lr=1.0))
 param_scheduler = None
 val_dataloader = val_evaluator = val_cfg = None
 default_hooks = dict(checkpoint=dict(save_best=None))
+"""
+
+COSINE = f"""
+_base_ = "{BASE}"
+param_scheduler = dict(_delete_=True, type="CosineAnnealingLR", by_epoch=False)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 """
 
 UNUSED = ("val_", "param_scheduler")
@@ -162,9 +170,14 @@ def test_mixed_precision_trains_without_a_gpu(train, tmp_path):
 def test_learning_rate_scales_with_the_batch(train, tmp_path):
     result = train(tmp_path / "scaled", "--auto-scale-lr", **{"train_cfg.max_epochs": 1})
     assert result.code == 0, result.output
-    groups = load_local_checkpoint(str(tmp_path / "scaled" / "epoch_1.pth"))["optimizer"]
-    # Batches of 4 against the base of 32.
-    assert groups["param_groups"][0]["initial_lr"] == pytest.approx(1 / 8)
+    # Batches of 4 against the base of 32: eight times the warm-up, an eighth of the rate.
+    assert "still rises when the run ends" in result.output
+    checkpoint = load_local_checkpoint(str(tmp_path / "scaled" / "epoch_1.pth"))
+    (schedule,) = checkpoint["param_schedulers"]
+    assert schedule["warmup"] == 32
+    rates = checkpoint["message_hub"]["log_scalars"]["train/lr"].data[0]
+    # After one iteration of the base, 32 pairs, it would be D^-0.5 * warmup^-1.5.
+    assert rates[0] * 8 == pytest.approx(16**-0.5 * 4**-1.5 / 8)
 
 
 def test_missing_data_is_said_at_once(tmp_path):
@@ -263,10 +276,7 @@ def test_a_run_on_other_data_is_not_resumed(train, survivor, tmp_path, tiny_sett
     settings = {"train_dataloader.dataset.store": other, "train_cfg.max_epochs": 4}
     result = train(tmp_path / "run", "--resume", survivor, **settings)
     assert result.code == 1
-    assert (
-        f"begun with other data than are there now: train_dataloader.dataset.store ({other})"
-        in (result.output)
-    )
+    assert "other settings or data.\ntrain_dataloader.dataset.store: other data" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
     # The same data in another place are the same data.
@@ -281,5 +291,132 @@ def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):
     result = train(tmp_path / "run", **{"train_dataloader.dataset.store": tmp_path / "empty"})
     assert result.code == 1
     assert f"no feature store at {tmp_path / 'empty'}" in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_epochs_go_on_as_a_run_that_was_never_stopped(train, tmp_path, survivor):
+    short = {"train_cfg.max_epochs": 1}
+    assert train(tmp_path / "run", **short).code == 0
+    stopped = load_local_checkpoint(str(tmp_path / "run" / "epoch_1.pth"))
+    assert stopped["param_schedulers"][0]["end"] == 3
+    assert train(tmp_path / "run", "--resume").code == 0
+    assert_same_run(tmp_path / "run" / "epoch_3.pth", survivor)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["settings"]["train_cfg.max_epochs"] == 3
+    assert record == json.loads((survivor.parent / "run.json").read_text())
+    result = train(tmp_path / "run", "--resume", **short)
+    assert result.code == 1
+    assert "was written after 3 epochs, but the run is to have 1: set train_cfg.max_epochs" in (
+        result.output
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "lines"),
+    [
+        ({"train_dataloader.batch_size": 6}, 1, ["train_dataloader.batch_size: 4 there, 6 here"]),
+        (
+            {"train_dataloader.batch_size": 2},
+            2,
+            ["processes: 1 there, 2 here", "train_dataloader.batch_size: 4 there, 2 here"],
+        ),
+        (
+            {"param_scheduler.warmup": 2},
+            1,
+            ["learning rate of iteration 1: 0.03125 there", "param_scheduler.warmup: 4 there, 2"],
+        ),
+        (
+            {"optim_wrapper.optimizer.lr": 0.5},
+            1,
+            ["other learning rates so far", "optim_wrapper.optimizer.lr: 1.0 there, 0.5 here"],
+        ),
+        (
+            {"optim_wrapper.optimizer.betas": "(0.9,0.9)"},
+            1,
+            ["optim_wrapper.optimizer.betas: [0.9, 0.999] there, [0.9, 0.9] here"],
+        ),
+        ({"randomness.seed": 1}, 1, ["randomness.seed: 1234 there, 1 here"]),
+        (
+            {"optim_wrapper.accumulative_counts": 2},
+            1,
+            ["optim_wrapper.accumulative_counts: not set there, 2 here"],
+        ),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_what_an_old_run_would_override_is_named(
+    train, tmp_path, survivor, settings, processes, lines
+):
+    more = {"train_cfg.max_epochs": 4, **settings}
+    result = train(tmp_path / "run", "--resume", survivor, processes=processes, **more)
+    assert result.code == 1
+    for line in lines:
+        assert line in result.output
+    assert "Traceback" not in result.output
+    assert f"--work-dir OTHER --cfg-options load_from={survivor}" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_schedule_over_the_whole_run_cannot_be_prolonged(tmp_path, tiny_settings):
+    config = tmp_path / "cosine.py"
+    config.write_text(COSINE)
+    settings = {k: v for k, v in tiny_settings.items() if not k.startswith("param_scheduler")}
+
+    def trained(*args, **more):
+        words = [config, "--work-dir", tmp_path / "run", *args]
+        return run("train.py", *words, *options({**settings, **more}), log=tmp_path / "log")
+
+    assert trained(**{"train_cfg.max_epochs": 2}).code == 0
+    result = trained("--resume", **{"train_cfg.max_epochs": 3})
+    assert result.code == 1
+    assert "an uninterrupted run would have had other learning rates so far" in result.output
+    assert "learning rate of iteration 2: " in result.output
+    assert "train_cfg.max_epochs: 2 there, 3 here" in result.output
+    # Milestones to come have no effect on what is past.
+    assert trained("--resume", **{"train_cfg.max_epochs": 2}).code == 0
+
+
+def test_a_training_owns_its_work_folder(train, tmp_path, tiny_settings):
+    folder = tmp_path / "run"
+    short = {"train_cfg.max_epochs": 1}
+    assert train(folder, **short).code == 0
+    before = {path: path.read_bytes() for path in folder.glob("*.pth")}
+    other = {"train_dataloader.dataset.store": tiny_settings["val_dataloader.dataset.store"]}
+    result = train(folder, **short, **other)
+    assert result.code == 1
+    assert f"{folder} holds a finished training" in result.output
+    assert "train_dataloader.dataset.store: other data" in result.output
+    assert "Choose another --work-dir, or remove the folder" in result.output
+    result = train(folder, **short)
+    assert result.code == 1
+    assert "go on from its last checkpoint with --resume" in result.output
+    with lock_folder(folder):
+        result = train(folder, "--resume", processes=2, **short)
+    assert result.code == 1
+    assert f"another training writes to {folder}" in result.output
+    assert "Traceback" not in result.output
+    assert {path: path.read_bytes() for path in folder.glob("*.pth")} == before
+
+
+def test_there_is_one_best_checkpoint_wherever_a_run_goes_on(train, tmp_path):
+    assert train(tmp_path / "first", **{"train_cfg.max_epochs": 1}).code == 0
+    (tmp_path / "first").rename(tmp_path / "moved")
+    # Of a run that was killed between writing the best checkpoint and removing the one before.
+    (tmp_path / "moved" / "best_caption_CIDEr_epoch_0.pth").touch()
+    assert train(tmp_path / "moved", "--resume", **{"train_cfg.max_epochs": 2}).code == 0
+    assert len(list((tmp_path / "moved").glob("best_*.pth"))) == 1
+    moved = next((tmp_path / "moved").glob("best_*.pth"))
+    last = tmp_path / "moved" / "epoch_2.pth"
+    assert train(tmp_path / "third", "--resume", last, **{"train_cfg.max_epochs": 2}).code == 0
+    (brought,) = (tmp_path / "third").glob("best_*.pth")
+    assert brought.name == moved.name
+
+
+def test_too_few_pairs_for_a_batch_are_named(train, tmp_path):
+    result = train(tmp_path / "run", **{"train_dataloader.batch_size": 64})
+    assert result.code == 1
+    assert "drop_last=True leaves no batch: 12 pairs" in result.output
+    assert "train_dataloader.batch_size=64" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()

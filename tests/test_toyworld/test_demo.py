@@ -100,7 +100,8 @@ def test_the_demo_does_not_pass_off_old_results_as_those_of_new_data(demo, tmp_p
     with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
         file.write("unheard\n")
     said = walk(folder, "demo.py", "--processes", "1", code=1)
-    assert "pcm_toy holds a run with other settings or data: take another folder, or" in said
+    assert "pcm_toy holds a training with other settings or data:" in said
+    assert "model.vocabulary: other data" in said
 
 
 def test_the_results_write_their_page(demo, tmp_path):
@@ -244,7 +245,7 @@ def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     # Anew, since its paths are those of the folder where it is started.
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     folder = tool.WORK / "test" / "pcm_toy"
-    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of(tool.WORK)
+    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
     assert tool.is_scored(folder, config, options, checkpoint)
     assert not tool.is_scored(folder, config, [*options, "model.beam_size=1"], checkpoint)
@@ -257,17 +258,17 @@ def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     config = tool.CONFIGS / "pcm_toy.py"
-    name = tool.name_run(config, [])
     for option in ("test_dataloader.batch_size=8", "env_cfg.dist_cfg.timeout=60"):
-        assert tool.name_run(config, [option]) == name
+        assert tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
     for option in ("train_dataloader.batch_size=8", "randomness.seed=1"):
-        assert tool.name_run(config, [option]) != name
+        with pytest.raises(SystemExit, match=option.split("=")[0].split("_")[0]):
+            tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
 
 
 def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(demo[0])
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
-    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of(tool.WORK)
+    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
     options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
     found = json.loads((tool.WORK / "test" / "pcm_toy" / "metrics.json").read_text())
     cfg = runs.read_config(config, options, ("test",))

@@ -16,7 +16,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcm_plugin.engine.runs import best_of, is_scored, is_trained, name_run, note_trained
+from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.runs import is_scored, is_trained
+from pcm_plugin.engine.work_folder import best_of_finished
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
 
@@ -48,26 +50,30 @@ KEEP_MEMORY = {
 }
 
 
-def run(command: str, done: Path | None = None) -> None:
-    """Print and run a command, unless what it makes is there."""
+def run(command: Sequence[object], done: Path | None = None) -> None:
+    """Print and run a command of Python, unless what it makes is there.
+
+    Args:
+        command: Its words behind ``python``.
+        done: What it makes.
+    """
     if done is not None and done.exists():
         return
-    print(f"\n$ {command}", flush=True)
+    words = [str(word) for word in command]
+    shown = shlex.join(["python", *words])
+    print(f"\n$ {shown}", flush=True)
     # a word lost behind the toy tokenizer's 28 tokens is not worth a warning a batch
     quiet = {"DIFFUSERS_VERBOSITY": "error"}
     environment = {**KEEP_MEMORY, **quiet, **os.environ}
-    words = [sys.executable if w == "python" else w for w in shlex.split(command)]
-    result = subprocess.run(words, env=environment)
+    result = subprocess.run([sys.executable, *words], env=environment)
     if result.returncode:
-        sys.exit(f"stopped: this command failed with exit code {result.returncode}:\n  {command}")
+        sys.exit(f"stopped: this command failed with exit code {result.returncode}:\n  {shown}")
 
 
-def in_parallel(tool: str, ranks: int) -> str:
-    """A tool's command on several processes of this machine."""
-    if ranks == 1:
-        return f"python {TOOLS / tool}"
-    launch = f"python -m torch.distributed.run --standalone --nproc_per_node {ranks}"
-    return f"{launch} {TOOLS / tool}"
+def in_parallel(tool: str, ranks: int) -> list[object]:
+    """The first words of a tool's command on several processes of this machine."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
+    return [*(launch if ranks > 1 else []), TOOLS / tool]
 
 
 def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
@@ -75,39 +81,34 @@ def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     for domain, sizes in world.items():
         root = DATA / domain
         build_world(root, domain, sizes)
-        run(
-            f"python {TOOLS}/build_concepts.py {root}/concepts.txt --model {CLIP} "
-            f"--out {root}/concepts.safetensors",
-            root / "concepts.safetensors",
-        )
+        concepts = root / "concepts.safetensors"
+        source = [root / "concepts.txt", "--model", CLIP, "--out", concepts]
+        run([TOOLS / "build_concepts.py", *source], concepts)
     town = DATA / "town"
+    captions, vocabulary = town / "captions_train.json", town / "vocabulary.txt"
+    build = [TOOLS / "build_vocabulary.py", captions, "--min-count", 3, "--out", vocabulary]
+    run(build, vocabulary)
     run(
-        f"python {TOOLS}/build_vocabulary.py {town}/captions_train.json --min-count 3 "
-        f"--out {town}/vocabulary.txt",
-        town / "vocabulary.txt",
-    )
-    run(
-        in_parallel("generate.py", ranks)
-        + f" {town}/captions_train.json --pipeline {DIFFUSION} --out {town}/synthetic --steps 12 "
-        "--guidance 7.5 --format png --batch-size 25"
+        [
+            *in_parallel("generate.py", ranks),
+            *(captions, "--pipeline", DIFFUSION, "--out", town / "synthetic", "--steps", 12),
+            *("--guidance", 7.5, "--format", "png", "--batch-size", 25),
+        ]
     )
     extract = in_parallel("extract.py", ranks)
-    run(f"{extract} {town}/synthetic --model {CLIP} --out {town}/train_store")
+    run([*extract, town / "synthetic", "--model", CLIP, "--out", town / "train_store"])
     for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
-        run(
-            f"{extract} {root}/images --captions {root}/captions_{split}.json "
-            f"--model {CLIP} --out {root}/{split}_store"
-        )
+        real = [root / "images", "--captions", root / f"captions_{split}.json"]
+        run([*extract, *real, "--model", CLIP, "--out", root / f"{split}_store"])
 
 
 def train(options: Sequence[str] = ()) -> str:
     """Train, or go on training; returns the best checkpoint on validation."""
     config = CONFIGS / "pcm_toy.py"
-    if not is_trained(WORK, name_run(config, options)):
-        changes = " ".join(["--cfg-options", *options]) if options else ""
-        run(f"python {TOOLS}/train.py {config} --resume {changes}")
-        note_trained(WORK)
-    return best_of(WORK)
+    if not is_trained(WORK, config, options):
+        changes = ["--cfg-options", *options] if options else []
+        run([TOOLS / "train.py", config, "--resume", *changes])
+    return best_of_finished(WORK)
 
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
@@ -115,12 +116,10 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     table = {}
     for name, target in TARGETS.items():
         folder, config = WORK / "test" / target, CONFIGS / f"{target}.py"
-        options = [f"test_evaluator.outfile={folder}/captions.json"]
+        options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
         if not is_scored(folder, config, options, checkpoint):
-            run(
-                f"python {TOOLS}/test.py {config} {checkpoint} --work-dir {folder} "
-                f"--cfg-options {options[0]}"
-            )
+            test = [TOOLS / "test.py", config, checkpoint, "--work-dir", folder]
+            run([*test, "--cfg-options", *options])
         table[name] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return table
 
@@ -151,14 +150,12 @@ def make_outputs(checkpoint: str) -> tuple[Path, Path]:
     config = CONFIGS / "pcm_toy.py"
     captioner, report = WORK / "captioner.safetensors", WORK / "report.html"
     made = os.path.getmtime(checkpoint)
-    for command, file in (
-        (
-            f"python {TOOLS}/export.py {config} {checkpoint} --out {captioner} "
-            f"--cfg-options clip.model={CLIP}",
-            captioner,
-        ),
-        (f"python {TOOLS}/report.py {WORK} --config {config} --checkpoint {checkpoint}", report),
-    ):
+    clip = ["--cfg-options", format_option("clip.model", CLIP)]
+    commands: dict[Path, list[object]] = {
+        captioner: [TOOLS / "export.py", config, checkpoint, "--out", captioner, *clip],
+        report: [TOOLS / "report.py", WORK, "--config", config, "--checkpoint", checkpoint],
+    }
+    for file, command in commands.items():
         if not file.exists() or file.stat().st_mtime < made:
             run(command)
     return captioner, report
@@ -190,7 +187,7 @@ def main() -> None:
         print(f"{name:24}" + "".join(f"{metrics[f'caption/{s}']:10.1f}" for s in SCORES))
     print(f"\ncontact sheet: {sheet}\ncaptions: {WORK}/test/*/captions.json")
     print(f"report: {report}\ncaptioner: {captioner}")
-    print(f"  python {TOOLS}/caption.py {captioner} IMAGES")
+    print(f"  {shlex.join(['python', str(TOOLS / 'caption.py'), str(captioner)])} IMAGES")
     print(f"took {(time.time() - start) / 60:.1f} minutes")
 
 

@@ -11,6 +11,7 @@ stopped and started again.
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -28,12 +29,11 @@ from demo import (
     QUICK_SIZES,
     SIZES,
     TOOLS,
-    best_of,
+    best_of_finished,
+    format_option,
     is_scored,
     is_trained,
     make_data,
-    name_run,
-    note_trained,
     run,
 )
 from report import write_page
@@ -45,24 +45,33 @@ WORK = Path("work_dirs/toy_results")
 READING = threading.Lock()
 TOWN = DATA / "town"
 CAPTIONS = TOWN / "captions_train.json"
-# What some arms need beside the demo's data, and the command that makes it.
-EXTRACT_REAL = (
-    f"python {TOOLS}/extract.py {TOWN}/images --captions {CAPTIONS} --model {CLIP} "
-    f"--out {REAL_STORE}"
+# What some arms need in addition to the demo's data: the command that makes it.
+EXTRACT_REAL: tuple[object, ...] = (
+    *(TOOLS / "extract.py", TOWN / "images", "--captions", CAPTIONS),
+    *("--model", CLIP, "--out", REAL_STORE),
 )
-REFINE = f"python {TOOLS}/refine.py {TOWN}/train_store --out {TOWN}"
-BUILD_LM = f"python {TOOLS}/build_language_model.py {CAPTIONS}"
-BROUGHT = {
+
+
+def _refine(method: str, *words: object) -> tuple[object, ...]:
+    out = ("--out", TOWN / method, "--method", method)
+    return (TOOLS / "refine.py", TOWN / "train_store", *out, *words)
+
+
+def _build_language_model(kind: str) -> tuple[object, ...]:
+    out = ("--kind", kind, "--out", TOWN / kind)
+    return (TOOLS / "build_language_model.py", CAPTIONS, *out)
+
+
+EXTRA_INPUTS: dict[str, tuple[object, ...]] = {
     "oracle": EXTRACT_REAL,
-    "sync": f"{REFINE}/sync --method sync",
-    "both_sync": f"{REFINE}/sync --method sync",
-    "filter": f"{REFINE}/filter --method filter",
-    "syntic": f"{REFINE}/contrast --method contrast --temperature 0.03",
+    "sync": _refine("sync"),
+    "both_sync": _refine("sync"),
+    "filter": _refine("filter"),
+    "syntic": _refine("contrast", "--temperature", 0.03),
     **dict.fromkeys(
-        ("prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
-        f"{BUILD_LM} --kind gpt2 --out {TOWN}/gpt2",
+        ("prefix_text", "prefix", "prefix_patches", "prefix_pcm"), _build_language_model("gpt2")
     ),
-    **dict.fromkeys(("blip", "blip_pcm"), f"{BUILD_LM} --kind bert --out {TOWN}/bert"),
+    **dict.fromkeys(("blip", "blip_pcm"), _build_language_model("bert")),
 }
 
 
@@ -74,7 +83,7 @@ def tool(command: list[str], log: Path) -> None:
             [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
         )
     if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: see {log}")
+        raise RuntimeError(f"{shlex.join(command)} failed: see {log}")
 
 
 def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
@@ -82,26 +91,26 @@ def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
     return [*ARMS[name].options, f"randomness.seed={seed}", *extra]
 
 
-def claim(name: str, seed: int, extra: Sequence[str]) -> bool:
-    """Whether a run is trained; its folder must not hold another one."""
-    run_name = name_run(config_of(name), options_of(name, seed, extra))
-    return is_trained(WORK / name / f"seed{seed}", run_name)
+def is_arm_trained(name: str, seed: int, extra: Sequence[str]) -> bool:
+    """Whether an arm is trained with a seed; its folder must not hold another training."""
+    work = WORK / name / f"seed{seed}"
+    return is_trained(work, config_of(name), options_of(name, seed, extra))
 
 
 def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     """Train one arm with one seed and score it on both domains; does what is missing."""
     config, work = config_of(name), WORK / name / f"seed{seed}"
+    work.mkdir(parents=True, exist_ok=True)
     log = work / "log.txt"
     with READING:
-        trained, tests = claim(name, seed, extra), tests_of(name)
+        trained, tests = is_arm_trained(name, seed, extra), tests_of(name)
     if not trained:
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
         tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
-        note_trained(work)
-    best = best_of(work)
+    best = best_of_finished(work)
     for target, options in tests.items():
         folder = work / target
-        changes = [*options, f"test_evaluator.outfile={folder}/captions.json"]
+        changes = [*options, format_option("test_evaluator.outfile", f"{folder}/captions.json")]
         with READING:
             scored = is_scored(folder, config, changes, best)
         if not scored:
@@ -131,14 +140,15 @@ def main() -> None:
     make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
     # The ablation looks into the real pairs too.
     looked_at = [EXTRACT_REAL] if "ablation" in args.tables else []
-    for command in dict.fromkeys([*looked_at, *(BROUGHT[a] for a in arms if a in BROUGHT)]):
+    needed = [EXTRA_INPUTS[arm] for arm in arms if arm in EXTRA_INPUTS]
+    for command in dict.fromkeys([*looked_at, *needed]):
         run(command)
     extra = QUICK if args.quick else ()
     jobs = [(name, seed, extra) for seed in range(args.seeds) for name in arms]
     for name in ARMS:
         for seed in range(args.seeds):
             if (WORK / name / f"seed{seed}").exists():
-                claim(name, seed, extra)
+                is_arm_trained(name, seed, extra)
     write = partial(write_page, WORK, args.seeds, args.tables)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:

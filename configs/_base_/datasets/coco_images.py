@@ -36,6 +36,7 @@ def _loader(split, images, size):
         persistent_workers=True,
         sampler=dict(type="DefaultSampler", shuffle=split == "train"),
         collate_fn=dict(type="default_collate"),
+        drop_last=split == "train",
         dataset=dict(
             type="pcm_plugin.SynthImageDataset",
             store=f"data/coco/vit_b32/{split}_store",

@@ -8,6 +8,8 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
+    # As released: the last pairs of an epoch that do not fill a batch are left out.
+    drop_last=True,
     # pairs: of tools/refine.py, None trains on all.
     dataset=dict(type="pcm_plugin.SynthCaptionDataset", pairs=None),
 )

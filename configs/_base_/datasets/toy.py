@@ -4,7 +4,11 @@ _base_ = "./feature_store.py"
 root = "data/toy/town"
 
 train_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(store="data/toy/town/train_store")
+    num_workers=0,
+    persistent_workers=False,
+    # All pairs: there are few, and with --quick fewer than a batch.
+    drop_last=False,
+    dataset=dict(store="data/toy/town/train_store"),
 )
 val_dataloader = dict(
     num_workers=0,

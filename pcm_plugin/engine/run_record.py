@@ -1,0 +1,132 @@
+"""What a training depends on: its settings and its data, in a form that can be compared."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from pcm_plugin.engine.inputs import identify_inputs
+
+RECORD = "run"
+"""Where the message hub of a checkpoint has the record of its run."""
+
+# The parts of a config on which the result of a training depends. What only its author needs to
+# read, such as paths from which other paths are put together, is not among them.
+_PARTS = (
+    *("model", "train_dataloader", "val_dataloader", "val_evaluator", "train_cfg", "val_cfg"),
+    *("optim_wrapper", "param_scheduler", "randomness", "custom_hooks", "data_preprocessor"),
+    *("load_from", "sync_bn", "compile"),
+)
+# How data are fetched, and files that are written: neither changes the result.
+_WITHOUT_EFFECT = (
+    *("num_workers", "persistent_workers", "prefetch_factor", "pin_memory"),
+    *("dataset.image_root", "outfile", "per_image"),
+)
+_BATCH, _PROCESSES = "train_dataloader.batch_size", "processes"
+# What may be changed before a run is resumed. Of these the schedule is compared by its rates.
+_FREE = (
+    *("train_cfg.", "val_cfg.", "param_scheduler.", "optim_wrapper.optimizer.lr", "load_from"),
+    *("val_dataloader.batch_size", "val_evaluator.scorers", "custom_hooks."),
+)
+
+Record = dict[str, dict[str, Any]]
+
+
+def record_run(cfg: Config, processes: int = 1) -> Record:
+    """Return the settings and the data of a training.
+
+    Args:
+        cfg: The final config, its files there.
+        processes: Number of processes.
+
+    Returns:
+        ``settings``, JSON values by dotted key, and ``inputs``, names by content (see
+        :func:`identify_inputs`). Paths of inputs are not among the settings, so that data may be
+        moved.
+    """
+    inputs = identify_inputs(cfg, ("train", "val"))
+    settings: dict[str, Any] = {_PROCESSES: processes}
+    values = json.loads(json.dumps(cfg.to_dict(), default=str))
+    for part in _PARTS:
+        if values.get(part) is not None:
+            settings.update(_flatten(part, values[part]))
+    hook = (values.get("default_hooks") or {}).get("checkpoint") or {}
+    for key in ("save_best", "rule"):
+        settings[f"default_hooks.checkpoint.{key}"] = hook.get(key)
+    paths = {entry["key"] for entry in cfg.get("prerequisites", [])}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key not in paths and not (_is_loading(key) and key.endswith(_WITHOUT_EFFECT))
+    }
+    return {"settings": kept, "inputs": inputs}
+
+
+def find_changes(old: Record, new: Record) -> list[str]:
+    """Return what differs between two trainings, a line each; an empty list if nothing does.
+
+    Processes and the batch of each count only as their product, the batch of a step.
+    """
+    one, other = (_with_total_batch(record["settings"]) for record in (old, new))
+    return [*_changed_inputs(old, new), *_changed(one, other)]
+
+
+def find_changes_for_resume(old: Record, new: Record) -> list[str]:
+    """Return what differs and keeps a run from being resumed, a line each.
+
+    The length of the run, its schedule, and what only validation depends on may differ.
+    """
+    changes = _changed(old["settings"], new["settings"])
+    return [
+        *_changed_inputs(old, new),
+        *(change for change in changes if not change.startswith(_FREE)),
+    ]
+
+
+def find_schedule_changes(old: Record, new: Record) -> list[str]:
+    """Return what differs in the length of two runs and in their learning rates, a line each."""
+    places = ("train_cfg.max_", "param_scheduler.", "optim_wrapper.optimizer.lr")
+    return [c for c in _changed(old["settings"], new["settings"]) if c.startswith(places)]
+
+
+def _is_loading(key: str) -> bool:
+    return "dataloader." in key or "evaluator." in key
+
+
+def _with_total_batch(settings: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {k: v for k, v in settings.items() if k not in (_BATCH, _PROCESSES)}
+    if _BATCH in settings:
+        rest["batch of all processes"] = settings[_BATCH] * settings[_PROCESSES]
+    return rest
+
+
+def _changed_inputs(old: Record, new: Record) -> list[str]:
+    keys = sorted(old["inputs"].keys() | new["inputs"].keys())
+    return [
+        f"{key}: other data" for key in keys if old["inputs"].get(key) != new["inputs"].get(key)
+    ]
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key}: {_shown(old, key)} there, {_shown(new, key)} here"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return repr(settings[key]) if key in settings else "not set"
+
+
+def _flatten(place: str, value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        parts = enumerate(value)
+    else:
+        yield place, value
+        return
+    for key, part in parts:
+        yield from _flatten(f"{place}.{key}", part)

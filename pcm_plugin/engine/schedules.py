@@ -1,0 +1,235 @@
+"""Parameter schedules, replayed without training."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
+
+# Arguments of MMEngine's schedulers, and of ours, that count iterations if `by_epoch` is False.
+_ITERATION_COUNTS = ("begin", "end", "step_size", "T_max", "total_steps", "warmup")
+
+
+class RunLength(NamedTuple):
+    """How long a training is.
+
+    Attributes:
+        epoch_length: Iterations of an epoch.
+        max_iters: Iterations of the run.
+        max_epochs: Epochs of the run; None for a loop that counts iterations.
+    """
+
+    epoch_length: int
+    max_iters: int
+    max_epochs: int | None
+
+
+def run_length(cfg: Config, epoch_length: int) -> RunLength:
+    """Return the length of the training that a config describes.
+
+    Args:
+        cfg: The final config.
+        epoch_length: Batches that the training's data loader gives per epoch.
+    """
+    if "max_iters" in cfg.train_cfg:
+        return RunLength(epoch_length, cfg.train_cfg.max_iters, None)
+    epochs = cfg.train_cfg.max_epochs
+    return RunLength(epoch_length, epochs * epoch_length, epochs)
+
+
+class Replay(NamedTuple):
+    """What a schedule did up to some iteration.
+
+    Attributes:
+        rates: (n,) float64, the learning rate of the first parameter group in each iteration.
+        schedulers: MMEngine's schedulers in the state that they have then.
+        param_groups: The parameter groups of their optimizer, with the values of the next
+            iteration.
+    """
+
+    rates: np.ndarray
+    schedulers: list[_ParamScheduler]
+    param_groups: list[dict[str, Any]]
+
+
+def replay(
+    cfg: Config,
+    length: RunLength,
+    base_rates: Sequence[float],
+    iterations: int,
+    epochs: int | None = None,
+) -> Replay:
+    """Step the schedulers of a config as a training would, without a model.
+
+    The schedulers themselves are run, so that the values are bit for bit those of a training.
+
+    Args:
+        cfg: The final config.
+        length: Length of the run. Schedulers without an ``end`` last as long.
+        base_rates: Learning rate of each parameter group before any scheduling.
+        iterations: How many iterations to replay.
+        epochs: How many ends of epochs to replay. Defaults to all that lie in the iterations.
+
+    Raises:
+        ValueError: If a scheduler cannot be built from its settings.
+    """
+    if epochs is None:
+        epochs = iterations // length.epoch_length if length.max_epochs is not None else 0
+    settings = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k not in ("fused", "type")}
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": float(rate)} for rate in base_rates
+    ]
+    kind = cfg.optim_wrapper.optimizer.type
+    optimizer = OPTIMIZERS.build({**settings, "type": kind, "params": groups})
+    schedulers = [
+        _build_scheduler(part, optimizer, length) for part in _as_list(cfg.get("param_scheduler"))
+    ]
+    optimizer._global_step = 0  # MMEngine warns of a scheduler that is stepped before its optimizer
+    rates = np.empty(iterations)
+    for iteration in range(iterations):
+        rates[iteration] = optimizer.param_groups[0]["lr"]
+        for scheduler in schedulers:
+            if not scheduler.by_epoch:
+                scheduler.step()
+        if (iteration + 1) % length.epoch_length == 0 and epochs > 0:
+            epochs -= 1
+            for scheduler in schedulers:
+                if scheduler.by_epoch:
+                    scheduler.step()
+    return Replay(rates, schedulers, optimizer.param_groups)
+
+
+def is_replayable(cfg: Config) -> bool:
+    """Whether the schedule depends on nothing but iterations and epochs."""
+    schedulers = cfg.get("param_scheduler") or []
+    if isinstance(schedulers, Mapping) and "type" not in schedulers:
+        return False  # several optimizers
+    kinds = [PARAM_SCHEDULERS.get(part["type"]) for part in _as_list(schedulers)]
+    return not any(getattr(kind, "need_val_args", False) for kind in kinds)
+
+
+def check_schedule(cfg: Config, length: RunLength) -> list[str]:
+    """Check the learning rate of a whole run.
+
+    Args:
+        cfg: The final config.
+        length: Length of the run.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        ValueError: If a scheduler cannot be built, a rate is negative or not finite, or the rate is
+            0 for an epoch or more at the end.
+    """
+    if not is_replayable(cfg):
+        return []
+    base = float(cfg.optim_wrapper.optimizer.get("lr", 1e-3))
+    rates = replay(cfg, length, [base], length.max_iters).rates
+    if not np.isfinite(rates).all() or (rates < 0).any():
+        first = int(np.argmax(~np.isfinite(rates) | (rates < 0)))
+        raise ValueError(
+            f"param_scheduler gives the learning rate {rates[first]} in iteration {first + 1}; it "
+            "must be a number from 0 on"
+        )
+    trained = np.flatnonzero(rates)
+    last = int(trained[-1]) + 1 if len(trained) else 0
+    if length.max_iters - last > length.epoch_length:
+        raise ValueError(
+            f"param_scheduler gives the learning rate 0 from iteration {last + 1} on, but the run "
+            f"has {length.max_iters:,} iterations ({_length_setting(length)}); remove `end` from "
+            "the scheduler, so that it ends with the run, or shorten the run"
+        )
+    if length.max_iters > 1 and (np.diff(rates) > 0).all():
+        return [
+            f"the learning rate still rises when the run ends after {length.max_iters:,} "
+            f"iterations: its warm-up is longer than {_length_setting(length)}"
+        ]
+    return []
+
+
+def scale_to_batch(cfg: Config, processes: int) -> None:
+    """Scale a config's learning rate and schedule to its batch size.
+
+    The linear scaling rule (Goyal et al. 2017, arXiv 1706.02677): with k times the pairs per
+    step, k times the rate after the same number of pairs. A batch of all processes that is k
+    times as large reaches a number of pairs in 1/k of the iterations, so everything that a
+    scheduler counts in iterations, its warm-up above all, is divided by k. What it counts in epochs
+    stays.
+
+    Noam's rate, ``lr * D^-0.5 * min(n^-0.5, n * w^-1.5)`` in iteration n with a warm-up of w, grows
+    by itself as w shrinks: by k^0.5 at its peak. There ``lr`` is multiplied by k^0.5, so that the
+    rate is exactly k times that of the base after each number of pairs:
+    ``k^0.5 * min(n^-0.5, n * (w/k)^-1.5) = k * min((kn)^-0.5, kn * w^-1.5)``.
+
+    With ``accumulative_counts=a`` a step sees a times the pairs, at the same pairs per iteration:
+    the rate is multiplied by a too.
+
+    Args:
+        cfg: The config, changed: the base is its ``auto_scale_lr.base_batch_size``.
+        processes: Number of processes; each takes a batch of its own.
+
+    Raises:
+        ValueError: If the config has no base, or a scheduler that cannot be scaled.
+    """
+    base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+    if base is None:
+        raise ValueError(f"{cfg.filename} has no auto_scale_lr.base_batch_size")
+    ratio = processes * cfg.train_dataloader.batch_size / base
+    factor = ratio * cfg.optim_wrapper.get("accumulative_counts", 1)
+    for scheduler in _as_list(cfg.get("param_scheduler")):
+        if scheduler.get("by_epoch", True):
+            continue
+        if "gamma" in scheduler and "step_size" not in scheduler and "milestones" not in scheduler:
+            raise ValueError(
+                f"{scheduler['type']} with by_epoch=False decays in each iteration and cannot be "
+                "scaled to another batch size; use by_epoch=True"
+            )
+        for key in _ITERATION_COUNTS:
+            if scheduler.get(key):
+                scheduler[key] = max(1, round(scheduler[key] / ratio))
+        for key in ("milestones", "periods"):
+            if key in scheduler:
+                scheduler[key] = [max(1, round(count / ratio)) for count in scheduler[key]]
+        if scheduler["type"].endswith("NoamLR"):
+            factor /= math.sqrt(ratio)
+    cfg.optim_wrapper.optimizer.lr *= factor
+    # Done here, together with the schedule: MMEngine's runner would scale the rate alone.
+    cfg.auto_scale_lr.enable = False
+
+
+def _build_scheduler(part: Any, optimizer: Any, length: RunLength) -> _ParamScheduler:
+    part = copy.deepcopy(dict(part))
+    by_epoch = part.get("by_epoch", True)
+    # As MMEngine's runner does it. An epoch of a loop that counts iterations is the whole run.
+    part.setdefault("end", (length.max_epochs or 1) if by_epoch else length.max_iters)
+    if part["end"] <= part.get("begin", 0):
+        unit = "epochs" if by_epoch else "iterations"
+        raise ValueError(
+            f"param_scheduler of type {part['type']} begins after {part.get('begin', 0)} {unit} "
+            f"and ends after {part['end']}; the run has {length.max_iters:,} iterations "
+            f"({_length_setting(length)}): set a smaller begin, and a shorter warm-up before it"
+        )
+    try:
+        return PARAM_SCHEDULERS.build(
+            part, default_args=dict(optimizer=optimizer, epoch_length=length.epoch_length)
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"param_scheduler of type {part['type']}: {error}") from None
+
+
+def _as_list(schedulers: Any) -> list[Any]:
+    if schedulers is None:
+        return []
+    return list(schedulers) if isinstance(schedulers, (list, tuple)) else [schedulers]
+
+
+def _length_setting(length: RunLength) -> str:
+    if length.max_epochs is None:
+        return f"train_cfg.max_iters={length.max_iters}"
+    return f"train_cfg.max_epochs={length.max_epochs}"

@@ -1,0 +1,204 @@
+"""The work folder of a training: who writes into it, what it holds, which checkpoint is the best.
+
+A folder of a training holds ``run.json`` next to its checkpoints: the record of the run (see
+:mod:`pcm_plugin.engine.run_record`), whether it is finished, and the name of the checkpoint that
+was the best on validation.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+
+from pcm_plugin.datasets.durable import naming_locks, write_json
+from pcm_plugin.engine.run_record import Record, find_changes
+
+RUN_FILE = "run.json"
+_LOCK_FILE = ".lock"
+_CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
+
+
+class OtherRunError(ValueError):
+    """A folder holds another training than the one that is asked for."""
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder until the block or the process ends.
+
+    The main process holds the lock, and the others learn from it that the folder is taken. The
+    lock is one of POSIX: the system drops it when the process dies, however that happens, and
+    workers that outlive it do not inherit it.
+
+    Args:
+        folder: The folder; made if it is not there, and removed again if nothing is in it after
+            the block.
+
+    Raises:
+        BlockingIOError: If another training holds it.
+        OSError: If the file system has no locks.
+    """
+    with contextlib.ExitStack() as stack:
+        error: list[Any] = [None]
+        if is_main_process():
+            try:
+                stack.enter_context(_lock(folder))
+            except OSError as problem:
+                error = [problem]
+        broadcast_object_list(error, src=0)
+        if error[0] is not None:
+            raise error[0]
+        yield
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK_FILE
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+        try:
+            with naming_locks(folder):
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = file.read().strip()
+            raise BlockingIOError(
+                f"another training writes to {folder}{f' ({holder})' if holder else ''}: wait for "
+                "it to end, or choose another --work-dir"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            if is_new and os.listdir(folder) == [_LOCK_FILE]:
+                path.unlink()
+                folder.rmdir()
+
+
+def claim_folder(folder: Path, run: Record, resumed: Path | None) -> None:
+    """Note in a folder which training its checkpoints will be of.
+
+    Args:
+        folder: The folder, locked by this process.
+        run: The training.
+        resumed: The checkpoint that the training goes on from, None if it begins.
+
+    Raises:
+        OtherRunError: If the folder holds checkpoints that the training does not go on from, and
+            would replace; says what differs.
+    """
+    held = find_checkpoints(folder)
+    if held and (resumed is None or resumed.resolve().parent != folder.resolve()):
+        raise OtherRunError(_describe_conflict(folder, run, held, resumed))
+    if is_main_process():
+        write_json(folder / RUN_FILE, {**run, "best": None, "finished": False})
+
+
+def mark_finished(folder: Path) -> None:
+    """Note that the training of a folder is finished, and which checkpoint is its best."""
+    best = best_checkpoint(folder)
+    record = json.loads((folder / RUN_FILE).read_text())
+    record |= {"best": best.name if best else None, "finished": True}
+    write_json(folder / RUN_FILE, record)
+
+
+def is_finished(folder: Path, run: Record) -> bool:
+    """Return whether a folder holds a training and it is finished.
+
+    Args:
+        folder: The folder of its checkpoints; need not exist.
+        run: The training.
+
+    Raises:
+        OtherRunError: If the folder holds another training; says what differs.
+    """
+    held = find_checkpoints(folder)
+    record = read_record(folder)
+    if record is None:
+        if held:
+            raise OtherRunError(
+                f"{folder} holds checkpoints ({held[0].name}) of a training without {RUN_FILE}: "
+                "choose another folder, or remove it"
+            )
+        return False
+    if changes := find_changes(record, run):
+        if not held:  # begun and ended without a checkpoint: nothing to lose
+            return False
+        raise OtherRunError(
+            "\n".join(
+                [
+                    f"{folder} holds a training with other settings or data:",
+                    *changes,
+                    "Choose another folder, or remove it.",
+                ]
+            )
+        )
+    return record["finished"] and (record["best"] is None or (folder / record["best"]).exists())
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return what ``run.json`` of a folder says, None if there is none."""
+    path = folder / RUN_FILE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a training in a folder, the newest first."""
+    found = [path for pattern in _CHECKPOINTS for path in folder.glob(pattern)]
+    return sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint that was the best on validation; None if there is none.
+
+    Args:
+        folder: The folder of a training's checkpoints.
+    """
+    return next((p for p in find_checkpoints(folder) if p.name.startswith("best_")), None)
+
+
+def best_of_finished(folder: Path) -> str:
+    """Return the best checkpoint of a finished training.
+
+    Args:
+        folder: The folder of its checkpoints.
+
+    Raises:
+        FileNotFoundError: If the training did not choose one by validation.
+    """
+    best = json.loads((folder / RUN_FILE).read_text())["best"]
+    if best is None:
+        raise FileNotFoundError(
+            f"the training in {folder} has no best checkpoint: its config must have a "
+            "val_dataloader, and default_hooks.checkpoint.save_best must name a metric"
+        )
+    return str(folder / best)
+
+
+def _describe_conflict(folder: Path, run: Record, held: list[Path], resumed: Path | None) -> str:
+    record = read_record(folder)
+    state = "a finished training" if record and record["finished"] else "a training"
+    lines = [
+        f"{folder} holds {state} ({held[0].name}), and this one would replace its checkpoints."
+    ]
+    if resumed is not None:
+        lines.append(f"It is to go on from {resumed}, which is in another folder.")
+        lines.append("Choose another --work-dir, or remove the folder.")
+    elif record is None or (changes := find_changes(record, run)):
+        if record is not None:
+            lines += ["It differs from this one in", *changes]
+        lines.append("Choose another --work-dir, or remove the folder.")
+    else:
+        lines.append(
+            "Its settings and data are the same: go on from its last checkpoint with --resume, "
+            "choose another --work-dir, or remove the folder."
+        )
+    return "\n".join(lines)
