@@ -6,7 +6,11 @@ _base_ = "./prefix_pcm_vse_coco.py"
 
 # As scripts/eval_nocaps.sh of ViECap: VinVL's entities above 0.2.
 entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
-model = dict(concepts="data/vinvl/vit_b32/concepts.safetensors", concept_threshold=0.2)
+model = dict(
+    concepts="data/vinvl/vit_b32/concepts.safetensors",
+    concept_threshold=0.2,
+    caption_entities=None,  # only training reads them
+)
 test_dataloader = dict(
     dataset=dict(store="data/nocaps/vit_b32/val_store", image_root="data/nocaps/images")
 )

@@ -6,7 +6,12 @@ _base_ = "./prefix_text_coco.py"
 
 # As ViECap's README and scripts/eval_flickr30k.sh: VinVL's entities above 0.2, greedy search.
 entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
-model = dict(concepts="data/vinvl/vit_b32/concepts.safetensors", concept_threshold=0.2, beam_size=1)
+model = dict(
+    concepts="data/vinvl/vit_b32/concepts.safetensors",
+    concept_threshold=0.2,
+    caption_entities=None,  # only training reads them
+    beam_size=1,
+)
 test_dataloader = dict(
     dataset=dict(store="data/flickr30k/vit_b32/test_store", image_root="data/flickr30k/images")
 )

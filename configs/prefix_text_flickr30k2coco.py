@@ -6,7 +6,11 @@ _base_ = "./prefix_text_flickr30k.py"
 
 # As ViECap's README and scripts/eval_coco.sh: COCO's 80 categories above 0.2, greedy search.
 entities = "configs/words/coco_categories.txt"
-model = dict(concepts="data/coco/vit_b32/categories.safetensors", concept_threshold=0.2)
+model = dict(
+    concepts="data/coco/vit_b32/categories.safetensors",
+    concept_threshold=0.2,
+    caption_entities=None,  # only training reads them
+)
 test_dataloader = dict(
     dataset=dict(store="data/coco/vit_b32/test_store", image_root="data/coco/images")
 )

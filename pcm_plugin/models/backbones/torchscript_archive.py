@@ -142,7 +142,7 @@ def _first(value: Any, *_: Any) -> Any:
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
     # as_strided refuses to look outside of the storage.
-    return storage.as_strided(size, stride, offset).clone()
+    return storage.as_strided(size, stride, offset)
 
 
 def _collect(
