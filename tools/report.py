@@ -10,6 +10,7 @@ worst captions by CIDEr.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -101,9 +102,10 @@ def caption(cfg: Config, split: str, checkpoint: Path, device: str) -> tuple[Any
         metric.process(None, samples)
         metric.evaluate(len(samples))
         rows = {str(row["image_id"]): row["CIDEr"] for row in json.loads(file.read_text())}
-    scored = [(sample, rows.get(str(sample.image_id))) for sample in samples]
-    # Images without references have no score.
-    return model, [(sample, cider) for sample, cider in scored if cider is not None]
+    # Images without references have no score, and a single image has no CIDEr.
+    scored = [(sample, str(sample.image_id)) for sample in samples]
+    undefined = dict.fromkeys((key for key, cider in rows.items() if cider is None), math.nan)
+    return model, [(sample, (rows | undefined)[key]) for sample, key in scored if key in rows]
 
 
 def draw_samples(

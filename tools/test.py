@@ -16,6 +16,10 @@ from pcm_plugin.datasets.durable import sha256, write_json
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
+from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.evaluation.caption_metric import Refused
+from pcm_plugin.evaluation.scoring import finite_scores
+from pcm_plugin.plain_errors import plain_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,18 +51,39 @@ def main() -> None:
         "checkpoint_sha256": sha256(Path(args.checkpoint)),
     }
     prepare_process(args, cfg)
-    runner = Runner.from_cfg(cfg)
+    with plain_errors():
+        runner = Runner.from_cfg(cfg)
+        check_references(runner)
     try:
         model = getattr(runner.model, "module", runner.model)
         load_weights(model, args.checkpoint)
     except (ValueError, RuntimeError, UnpicklingError) as error:
         sys.exit(str(error))
-    metrics = {name: float(value) for name, value in runner.test().items()}
+    try:
+        scores = runner.test()
+    except Refused as error:
+        sys.exit(str(error))
+    metrics = finite_scores({name: float(value) for name, value in scores.items()})
     if is_main_process():
         path = Path(cfg.work_dir) / "metrics.json"
         write_json(path, {**tested, "metrics": metrics})
         print(json.dumps(metrics, indent=1))
         print(f"written to {path}")
+
+
+def check_references(runner: Runner) -> None:
+    """Check that the images can be scored before they are captioned.
+
+    Raises:
+        ValueError: If not, as where no image has references.
+    """
+    dataset = runner.test_loop.dataloader.dataset
+    if not hasattr(dataset, "sample"):  # not of this package: the metric checks it in the end
+        return
+    samples = [dataset.sample(i) for i in range(len(dataset))]
+    for metric in runner.test_evaluator.metrics:
+        if isinstance(metric, CaptionMetric):
+            metric.check_samples(samples)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ class SynthImageDataset(Dataset):
         """Number of pairs; in ``test_mode``, of images."""
         return len(self.captions)
 
+    def sample(self, index: int) -> DataSample:
+        """The data sample of an item, without reading pixels."""
+        return self.captions.sample(index)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = self.captions.sample(index)
         pixels = np.asarray(self._open(sample))[:, :, ::-1]

@@ -217,37 +217,62 @@ class CaptionMetric(BaseMetric):
             ValueError: See :meth:`evaluate`.
         """
         self.scorer.remarks.clear()
-        by_image: dict[str, CaptionResult] = {}
-        for result in results:
-            first = by_image.setdefault(result.image_id, result)
-            if first.references != result.references:
-                raise Refused(f"image_id={result.image_id!r} has two lists of references: {_IDS}")
-        if len(by_image) < size:
-            raise Refused(f"{size} images have {len(by_image)} different image_id: {_IDS}")
-        captioned, refusal = [*by_image.values()], ""
-        if self.references is not None:
-            captioned, refusal = self._with_references(captioned)
+        captioned, refusal = self._prepare(results, size)
         images = [image for image in captioned if image.references]
         if self.outfile is not None:
             written = captioned if self.references is None or refusal else images
             rows = coco_results((image.image_id, image.caption) for image in written)
             attempt(f"outfile {self.outfile}", write_json, self.outfile, rows)
-        where = "" if self.references is None else f" in {self.references}"
-        without = [image.image_id for image in captioned if not image.references]
-        if not images and not refusal:
-            refusal = f"no image has a reference{where}: {name_some(without) or 'no images'}"
-            if self.references is not None:
-                known = name_some(image.image_id for image in self.references.images)
-                refusal += f"; ids there are {known}"
         if refusal:
             raise Refused(refusal)
+        without = [image.image_id for image in captioned if not image.references]
         if without:
             log(
-                f"{len(without)} of {len(by_image)} images have no reference{where} and are not "
-                f"scored: {name_some(without)}",
+                f"{len(without)} of {len(captioned)} images have no reference{self._where} and "
+                f"are not scored: {name_some(without)}",
                 logging.WARNING,
             )
         return self._scores_of(images)
+
+    def check_samples(self, samples: Sequence[Any]) -> None:
+        """Check before a run that its images can be scored.
+
+        Args:
+            samples: Data samples of all images, or dicts of their fields, without captions.
+
+        Raises:
+            ValueError: As :meth:`evaluate` does.
+        """
+        fields = [sample if isinstance(sample, dict) else sample.to_dict() for sample in samples]
+        results = [self._result({**f, "pred_caption": ""}) for f in fields]
+        _, refusal = self._prepare(results, len(results))
+        if refusal:
+            raise Refused(refusal)
+
+    def _prepare(self, results: list[CaptionResult], size: int) -> tuple[list[CaptionResult], str]:
+        """Each image once, with its references; and why they cannot be scored, if so."""
+        by_image: dict[str, CaptionResult] = {}
+        for result in results:
+            first = by_image.setdefault(result.image_id, result)
+            if first.references != result.references:
+                return results, f"image_id={result.image_id!r} has two lists of references: {_IDS}"
+        captioned = [*by_image.values()]
+        if len(captioned) < size:
+            return results, f"{size} images have {len(captioned)} different image_id: {_IDS}"
+        refusal = ""
+        if self.references is not None:
+            captioned, refusal = self._with_references(captioned)
+        if not refusal and not any(image.references for image in captioned):
+            ids = name_some(image.image_id for image in captioned) or "no images"
+            refusal = f"no image has a reference{self._where}: {ids}"
+            if self.references is not None:
+                known = name_some(image.image_id for image in self.references.images)
+                refusal += f"; ids there are {known}"
+        return captioned, refusal
+
+    @property
+    def _where(self) -> str:
+        return "" if self.references is None else f" in {self.references}"
 
     def _with_references(self, results: list[CaptionResult]) -> tuple[list[CaptionResult], str]:
         """Set references, and the references' ids, by which COCO's tools match; or say why not."""
@@ -305,14 +330,17 @@ class CaptionMetric(BaseMetric):
         kept = []
         for sample, global_feats in zip(data_samples, embedded, strict=True):
             fields = sample if isinstance(sample, dict) else sample.to_dict()
-            try:
-                image_id, caption = normalize_id(fields["image_id"]), fields["pred_caption"]
-                references = [] if self.references is not None else fields["gt_caption"]
-            except KeyError as error:
-                raise KeyError(f"a data sample has no {error}, only {sorted(fields)}") from None
-            texts = [references] if isinstance(references, str) else list(references)
-            kept.append(CaptionResult(image_id, caption, texts, global_feats))
+            kept.append(self._result(fields, global_feats))
         return kept
+
+    def _result(self, fields: dict[str, Any], global_feats: Any = None) -> CaptionResult:
+        try:
+            image_id, caption = normalize_id(fields["image_id"]), fields["pred_caption"]
+            references = [] if self.references is not None else fields["gt_caption"]
+        except KeyError as error:
+            raise KeyError(f"a data sample has no {error}, only {sorted(fields)}") from None
+        texts = [references] if isinstance(references, str) else list(references)
+        return CaptionResult(image_id, caption, texts, global_feats)
 
     def _embedded(self, data_batch: Any) -> torch.Tensor:
         batch = data_batch if isinstance(data_batch, Mapping) else {}

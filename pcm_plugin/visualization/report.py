@@ -1,7 +1,8 @@
 """What a training left behind, as one page."""
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ class Scored(NamedTuple):
 
     Attributes:
         entry: Image, caption, references, concepts and mixed patches.
-        cider: CIDEr of this image, times 100.
+        cider: CIDEr of this image, times 100; NaN where it is undefined.
     """
 
     entry: SheetEntry
@@ -47,12 +48,13 @@ class Run(NamedTuple):
     Attributes:
         train: What was logged in training, by step.
         scores: Validation scores, by epoch.
-        tests: Scores of ``tools/test.py``, by the folder that they are in.
+        tests: Scores of ``tools/test.py``, by the folder that they are in; None where one is
+            undefined.
     """
 
     train: list[dict[str, float]]
     scores: list[dict[str, float]]
-    tests: dict[str, dict[str, float]]
+    tests: dict[str, dict[str, float | None]]
 
 
 def read_run(work_dir: Path) -> Run:
@@ -126,7 +128,7 @@ def report_page(
         drawn.append(charts.histogram(clip_scores, "CLIP score (2.5 cos)", "training pairs", marks))
     parts.append(("Curves", f'<div class="charts">{"".join(drawn)}</div>'))
     for heading, chosen in _thirds(samples):
-        shown = (image_card(s.entry, grid, f"CIDEr {s.cider:.1f}") for s in chosen)
+        shown = (image_card(s.entry, grid, _cider(s.cider)) for s in chosen)
         parts.append((heading, cards(shown)))
     for heading, pairs in (("Pairs from the low end", low), ("Pairs from the high end", high)):
         if pairs:
@@ -174,7 +176,7 @@ def _rows(file: Path) -> Iterator[dict[str, float]]:
 
 
 def _score_table(run: Run, best: str) -> str:
-    rows: dict[str, dict[str, float]] = dict(run.tests)
+    rows: dict[str, Mapping[str, float | None]] = dict(run.tests)
     epoch = _epoch_of(best)
     on_validation = [row for row in run.scores if row.get("step") == epoch]
     if on_validation:
@@ -186,9 +188,17 @@ def _score_table(run: Run, best: str) -> str:
     if not rows:
         return '<p class="note">No scores yet.</p>'
     lines: list[list[Any]] = [
-        [where, *(row.get(name, "-") for name in names)] for where, row in rows.items()
+        [where, *(_cell(row.get(name)) for name in names)] for where, row in rows.items()
     ]
     return table(["", *(name.removeprefix("caption/") for name in names)], lines)
+
+
+def _cell(score: float | None) -> float | str:
+    return "-" if score is None or math.isnan(score) else score
+
+
+def _cider(score: float) -> str:
+    return "CIDEr undefined" if math.isnan(score) else f"CIDEr {score:.1f}"
 
 
 def _epoch_of(best: str) -> int | None:

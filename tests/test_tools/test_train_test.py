@@ -8,6 +8,7 @@ from mmengine.config import Config
 from safetensors.torch import save_file
 
 from pcm_plugin.registry import MODELS
+from tests.builders import build_store
 from tests.test_tools.commands import run
 
 
@@ -65,3 +66,48 @@ def test_missing_files_are_named(tmp_path, tiny_settings):
     assert "missing: nowhere" in result.output
     assert "--captions data/coco/dataset_coco.json --split test" in result.output
     assert "train_store" not in result.output
+
+
+def test_images_without_references_are_refused_before_the_run(checkpoint, tmp_path, tiny_settings):
+    sizes = {"patch_dim": 12, "clip_dim": 8}
+    build_store(tmp_path / "store", [[], [], []], **sizes)
+    settings = {**tiny_settings, "test_dataloader.dataset.store": tmp_path / "store"}
+    result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
+    assert result.code == 1
+    assert "no image has a reference: 'image0', 'image1', 'image2'" in result.output
+    assert "Traceback" not in result.output
+    assert "Epoch(test)" not in result.output
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_references_of_other_images_are_refused_before_the_run(checkpoint, tmp_path, tiny_settings):
+    rows = [{"id": n, "image_id": f"image{n}", "caption": f"a number {n}"} for n in range(2, 5)]
+    file = tmp_path / "references.json"
+    file.write_text(json.dumps({"annotations": rows}))
+    settings = {**tiny_settings, "test_evaluator.references": file}
+    result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
+    assert result.code == 1
+    assert "2 images of" in result.output
+    assert "have no caption: 'image3', 'image4'; set partial=True" in result.output
+    assert "Epoch(test)" not in result.output
+    settings["test_evaluator.partial"] = True
+    result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    # CIDEr of the single image that is left is undefined, which JSON writes as null.
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+    assert written["caption/CIDEr"] is None
+    assert written["caption/BLEU-1"] >= 0
+
+
+def test_one_scorer_need_not_be_a_list(checkpoint, tmp_path, tiny_settings):
+    settings = {**tiny_settings, "test_evaluator.scorers": "CIDEr"}
+    result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
+    assert {*written} == {"caption/CIDEr", "caption/CIDEr-D"}
+    settings["test_evaluator.scorers"] = "Cider"
+    result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
+    assert result.code == 1
+    assert "scorers must be a list of 'BLEU', 'ROUGE-L', 'CIDEr'" in result.output
+    assert "got ['Cider']" in result.output
+    assert "Traceback" not in result.output

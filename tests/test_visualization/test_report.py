@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -124,6 +125,19 @@ def test_the_page_shows_all_and_stands_alone(work, tmp_path):
     path.write_text(text)
     with open_browser(tmp_path / "profile") as browser:
         check_page(browser, path)
+
+
+def test_undefined_scores_are_shown_as_such(work):
+    log(work, "20260101_020000", {"caption/CIDEr": math.nan, "caption/BLEU-4": 22.0, "step": 3})
+    scores = {"caption/CIDEr": None, "caption/BLEU-4": 30.5}
+    (work / "test" / "town" / "metrics.json").write_text(json.dumps({"metrics": scores}))
+    samples = [Scored(SheetEntry(picture("red"), "a dog", title="one"), math.nan)]
+    best = "best_caption_CIDEr_epoch_3.pth"
+    text = report_page("my run", read_run(work), "", GRID, best, samples)
+    assert "30.50" in text
+    assert text.count("<td>-</td>") == 2
+    assert "one · CIDEr undefined" in text
+    assert ">nan<" not in text
 
 
 def test_the_page_of_captions_stands_alone(tmp_path):
