@@ -7,8 +7,15 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from pcm_plugin.datasets.image_formats import image_formats
-from pcm_plugin.datasets.pixel_values import color_to_8_bits, to_8_bits
-from pcm_plugin.datasets.rawmode import PLANAR, is_16_bit_color, prepare_tiles, swap_byte_order
+from pcm_plugin.datasets.pixel_values import channels_to_8_bits, to_8_bits
+from pcm_plugin.datasets.rawmode import (
+    GRAY_ALPHA,
+    PLANAR,
+    is_16_bit_color,
+    prepare_tiles,
+    split_bytes,
+    swap_byte_order,
+)
 
 _MAX_ASPECT = 100
 _ORIENTATION = 0x0112
@@ -121,10 +128,15 @@ def _widen(image: Image.Image, rawmode: str, data: bytes | None) -> Image.Image:
         raise ValueError("16-bit planar TIFF with dark colors: save it with 8 bits per channel")
     with Image.open(io.BytesIO(data), formats=image_formats()) as again:
         prepare_tiles(again)
-        swap_byte_order(again)
+        if rawmode == GRAY_ALPHA:
+            split_bytes(again)
+        else:
+            swap_byte_order(again)
         _load(again)
         low = np.asarray(again)
-    return Image.fromarray(color_to_8_bits(high, low, transparent))
+    if rawmode == GRAY_ALPHA:
+        high, low = low[..., ::2], low[..., 1::2]
+    return Image.fromarray(channels_to_8_bits(high, low, transparent))
 
 
 def _on_white(image: Image.Image, format: str | None) -> Image.Image:

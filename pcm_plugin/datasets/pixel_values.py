@@ -60,24 +60,25 @@ def _depth_of(peak: int, depths: tuple[int, ...]) -> int | None:
     return next((depth for depth in depths if peak < 1 << depth), None)
 
 
-def color_to_8_bits(
+def channels_to_8_bits(
     high: np.ndarray, low: np.ndarray, transparent: tuple[int, ...] | None = None
 ) -> np.ndarray:
-    """Scale RGB or RGBA values of 16 bits to 8 bits, colors and alpha each as one.
+    """Scale 16-bit channels to 8 bits: the colors by one rule, alpha by its own maximum.
 
     Args:
-        high: (H, W, 3 or 4) uint8, the high bytes.
+        high: (H, W, C) uint8, the high bytes of gray with alpha, RGB or RGBA.
         low: The low bytes.
-        transparent: A 16-bit color that is transparent. Defaults to None.
+        transparent: A 16-bit RGB color that is transparent. Defaults to None.
 
     Returns:
-        (H, W, 3 or 4) uint8; with ``transparent`` (H, W, 4).
+        (H, W, C) uint8; with ``transparent`` (H, W, 4).
     """
     values = high.astype(np.uint16) << 8 | low
-    parts = [to_8_bits(values[..., :3])]
+    colors = values[..., : 3 if values.shape[-1] >= 3 else 1]
+    parts = [to_8_bits(colors)]
     if transparent is not None:
-        opaque = (values[..., :3] != np.array(transparent, np.uint16)).any(-1, keepdims=True)
+        opaque = (colors != np.array(transparent, np.uint16)).any(-1, keepdims=True)
         parts.append(opaque.astype(np.uint8) * 255)
-    elif values.shape[-1] == 4:
-        parts.append(to_8_bits(values[..., 3:]))
+    elif values.shape[-1] in (2, 4):
+        parts.append(to_8_bits(values[..., -1:]))
     return np.concatenate(parts, axis=-1)

@@ -12,6 +12,8 @@ _NATIVE = {
     **{"I;16BS": "I;16NS", "I;16S": "I;16NS", "I;32BS": "I;32NS", "I;32S": "I;32NS"},
     **{"F;32BF": "F;32NF", "F;32F": "F;32NF"},
 }
+GRAY_ALPHA = "LA;16B"
+"""Raw mode of 16-bit gray with alpha in PNG, which Pillow decodes to RGBA."""
 PLANAR = "planar;16"
 """Raw mode of compressed 16-bit channels that are stored one after the other: not changeable."""
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -46,13 +48,18 @@ def prepare_tiles(image: Image.Image) -> str:
 
 
 def is_16_bit_color(rawmode: str) -> bool:
-    """Return whether a raw mode has 16 bits per color of RGB, of which Pillow keeps 8."""
-    return re.fullmatch(r"(RGB[AX]?|R);16[BLN]", rawmode) is not None
+    """Return whether a raw mode has 16 bits per channel, of which Pillow keeps 8."""
+    return rawmode == GRAY_ALPHA or re.fullmatch(r"(RGB[AX]?|R);16[BLN]", rawmode) is not None
 
 
 def swap_byte_order(image: Image.Image) -> None:
     """Make an image of 16-bit colors that is not loaded yet decode the low bytes."""
     _replace(image, lambda mode: mode[:-1] + _OTHER_ORDER[mode[-1]])
+
+
+def split_bytes(image: Any) -> None:
+    """Make an image of raw mode LA;16B decode high and low bytes: gray, gray, alpha, alpha."""
+    _replace(image, lambda mode: "RGBA")
 
 
 def _mode(tile: Any) -> str:

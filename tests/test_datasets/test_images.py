@@ -142,6 +142,12 @@ def test_integers_use_the_depth_that_their_maximum_needs(depth):
     opaque = np.concatenate([colors, np.full_like(colors[..., :1], peak)], axis=-1)
     for data in (png(opaque, 6, 16), tiff(opaque)):
         assert np.array_equal(shown(data), colors >> (depth - 8))
+    opaque = np.stack([values, np.full_like(values, peak)], axis=-1)
+    assert np.array_equal(shown(png(opaque, 4, 16))[..., 2], expected)
+    half = np.stack([values, np.full_like(values, peak // 2)], axis=-1)
+    blended = shown(png(half, 4, 16))[..., 0].astype(int)
+    alpha = (peak // 2) >> (depth - 8)
+    assert np.abs(blended - (expected * (alpha / 255) + 255 - alpha)).max() <= 1
 
 
 def test_a_file_may_state_its_depth():
