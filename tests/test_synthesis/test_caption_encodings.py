@@ -147,7 +147,7 @@ BINARY = {
     "tar": (packed(tarred), "a tar archive: unpack it with tar"),
     "tgz": (gzip.compress(packed(tarred)), "a tar archive: unpack it with tar"),
     "gz.gz": (gzip.compress(gzip.compress(b"a")), "gzip data within gzip data"),
-    "parquet": (b"PAR1" + bytes(9), "a Parquet file"),
+    "parquet": (b"PAR1" + bytes(9), "a Parquet file that is damaged"),
     "pkl": (pickle.dumps(["a dog"]), "a Python pickle"),
     "pdf": (b"%PDF-1.4\n", "a PDF document"),
     "html": (b"<!DOCTYPE html>\n<html>", "an HTML or XML document .perhaps the error page"),
@@ -163,7 +163,7 @@ def test_what_is_not_text_is_named(tmp_path, data, message):
         with pytest.raises(ValueError, match=message) as error:
             read(tmp_path, data, name, skip_bad=True)
         assert "skip" not in str(error.value)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message.split(" that")[0]):
         read(tmp_path, data, format="text")
 
 

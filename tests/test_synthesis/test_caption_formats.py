@@ -98,6 +98,17 @@ def test_what_vizwiz_rejects_is_left_out_and_counted(tmp_path):
         assert "1 captions, 2 rejected or canned, left out" in report
 
 
+def test_captions_by_image(tmp_path):
+    content = json.dumps({"a.jpg": ["x y", "z"], "im7": "q"}, indent=1)
+    assert read(tmp_path, content) == [
+        Caption("a.jpg#0", "a", "x y", "a.jpg"),
+        Caption("a.jpg#1", "a", "z", "a.jpg"),
+        Caption("im7#0", "im7", "q"),
+    ]
+    with pytest.raises(ValueError, match="'meta': not the name or the id of an image"):
+        read(tmp_path, json.dumps({"a.jpg": ["x y"], "meta": ["z"]}))
+
+
 def test_flickr8k_cn_and_its_kin(tmp_path):
     content = "11.jpg#zhb#0 一个女孩\n11.jpg#zhb#1 \n12.jpg#enb2zh#0 two dogs\nCOCO_7#zhm#0\t猫\n"
     assert read(tmp_path, content) == [
@@ -173,6 +184,11 @@ def test_plain_text(tmp_path):
             "c",
             r"c:1: no field 'caption', only \['text'\]: pass",
         ),
+        ("1\n2\n3\n", "captions.txt", "lines have no letters"),
+        ("a dog\thttp://x\n", "cc3m.tsv", "a table needs a first line that names its columns"),
+        ('{"image_urls": ["x"], "captions": ["a dog"]}', "captions", "a JSON object with"),
+        ('{\n"caption": "a"\n}\n{\n"caption": "b"\n}', "captions", "not one per line: write JSONL"),
+        ('{"caption": "a"},\n{"caption": "b"},\n', "captions", "not one per line: write JSONL"),
         ('["a.jpg", "b.jpg"]', "captions", "the name of an image file, not a caption"),
         ('[["a", "b", "c"]]', "captions", "a list of 3, not a pair"),
         ('[["a dog", "a cat"]]', "captions", "which part of the pair is the image"),

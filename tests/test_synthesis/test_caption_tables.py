@@ -49,6 +49,7 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
         ("caption\na dog\na cat, a bird\n", ["a dog", "a cat, a bird"]),
         ("id,caption\n1,nan\n2,NULL\n3,\n4,a dog\n", ["a dog"]),
         ("id,caption\n\n1,a dog\n\n", ["a dog"]),
+        ("| image | caption |\n|---|:---|\n| a.jpg | a dog |\n", ["a dog"]),
     ],
 )
 def test_the_file_says_what_quotation_marks_mean(tmp_path, content, expected):

@@ -13,6 +13,7 @@ from pcm_plugin.synthesis.caption_formats.json_documents import (
     read_coco,
     read_karpathy,
     read_list,
+    read_mapping,
     read_nwpu,
     read_textcaps,
 )
@@ -41,6 +42,7 @@ FORMATS = {
     "table": Format("table", read_table, True),
     "jsonl": Format("JSONL", read_jsonl, True),
     "json": Format("JSON list", read_list, True),
+    "mapping": Format("JSON captions by image", read_mapping),
     "coco": Format("COCO captions JSON", read_coco),
     "karpathy": Format("Karpathy's JSON", read_karpathy),
     "flickr": Format("Flickr token file", read_tokens),

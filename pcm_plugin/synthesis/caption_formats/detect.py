@@ -9,7 +9,7 @@ from pcm_plugin.datasets.text_file import HEAD, FileFormatError, not_utf8
 from pcm_plugin.synthesis.caption_formats.json_documents import read_events
 from pcm_plugin.synthesis.caption_formats.lines import TOKEN_LINE
 from pcm_plugin.synthesis.caption_formats.parquet import PARQUET_MAGIC
-from pcm_plugin.synthesis.caption_formats.record import IMAGE_FILE, likely_column
+from pcm_plugin.synthesis.caption_formats.record import IMAGE_FILE, likely_column, names_image
 from pcm_plugin.synthesis.caption_formats.table import (
     DELIMITERS,
     check_columns,
@@ -31,6 +31,7 @@ _PATTERNS = [
     ("begin with an id or a number", r'"?[^\s,;|"]*\d[^\s,;|"]*"?\s*[,;|\t:]|\d+[.)]?\s', 0.8),
     ("are tags", r"<[/\w!?]", 0.5),
     ("are times, as in subtitles", r"[\d:.,]+ --> [\d:.,]+|WEBVTT", 0.3),
+    ("have no letters", r"[\W\d_]+$", 0.5),
     ("are JSON, Python or other code", r"[{\[(].*[}\])],?$|[}\])],?$|[{\[(]$", 0.8),
     ("are names and values, as in YAML", r"(?:- )?[A-Za-z_][\w-]*\s*[:=](?:\s|$)", 0.8),
 ]
@@ -117,37 +118,45 @@ def _detect_json(open_file: Callable[[], BinaryIO], head: bytes, column: str) ->
     if isinstance(value, dict) and isinstance(value.get(column), str | list):
         return "jsonl"
     keys: list[str] = []
-    member = ""
-    for prefix, event, value in read_events(open_file):
-        if prefix == "" and event == "start_array":
+    for prefix, event, found in read_events(open_file):
+        if (prefix, event) == ("", "start_array"):
             return "json"
-        if prefix == "" and event == "map_key":
-            member = value
-            keys.append(value)
-        if (prefix, event) == ("annotations", "start_array"):
-            return "coco"
-        if (prefix, event, value) == ("images.item", "map_key", "sentences"):
-            return "karpathy"
-        if prefix == "data.item" and event == "map_key" and value in _OF_TEXTCAPS:
-            return "textcaps"
-        if (prefix, event, value) == (f"{member}.item", "map_key", "raw"):
-            return "nwpu"
+        if (prefix, event) == ("", "map_key"):
+            keys.append(found)
         if (prefix, event) == ("", "end_map"):
-            raise FileFormatError(
-                f"a JSON object with {keys[:10]}: neither COCO's (with annotations), Karpathy's "
-                "(images with sentences), NWPU-Captions' (classes with raw) nor TextCaps' (data "
-                f"with caption_str), nor a line of JSONL with {column!r}",
-                *_columns(keys),
-            )
-    raise FileFormatError("neither JSON nor JSONL: it ends before its first object does")
+            break
+        known = _recognize_member(keys[-1] if keys else "", prefix, event, found)
+        if known is not None:
+            return known
+    else:
+        raise FileFormatError("neither JSON nor JSONL: it ends before its first object does")
+    if column in keys:
+        raise FileFormatError(
+            "JSON objects that are not one per line: write JSONL, one object per line without a "
+            "comma after it, or a JSON list of the objects"
+        )
+    fields = value if isinstance(value, dict) else {}
+    likely = likely_column([key for key in fields if isinstance(fields[key], str)])
+    raise FileFormatError(
+        f"a JSON object with {keys[:10]}: neither COCO's (with annotations), Karpathy's (images "
+        "with sentences), NWPU-Captions' (classes with raw) nor TextCaps' (data with "
+        f"caption_str), nor captions by image, nor a line of JSONL with {column!r}",
+        *([] if likely is None else [("column", likely)]),
+    )
 
 
-_OF_TEXTCAPS = ("caption_str", "reference_strs")
-
-
-def _columns(keys: list[str]) -> list[tuple[str, Any]]:
-    likely = likely_column(keys)
-    return [] if likely is None else [("column", likely)]
+def _recognize_member(member: str, prefix: str, event: str, value: Any) -> str | None:
+    """The format of a JSON object in which something occurs, None if that does not tell."""
+    if (prefix, event) == ("annotations", "start_array"):
+        return "coco"
+    if (prefix, event, value) == ("images.item", "map_key", "sentences"):
+        return "karpathy"
+    if prefix == "data.item" and event == "map_key" and value in ("caption_str", "reference_strs"):
+        return "textcaps"
+    if (prefix, event, value) == (f"{member}.item", "map_key", "raw"):
+        return "nwpu"
+    captions = event == "string" and member and prefix in (member, f"{member}.item")
+    return "mapping" if captions and names_image(member) else None
 
 
 def _header_or_none(open_file: Callable[[], BinaryIO], column: str) -> Header | None:
@@ -183,6 +192,12 @@ def _is_table(lines: list[str], header: Header) -> bool:
 def _refuse_unnamed_column(header: Header, column: str, name: str) -> None:
     names = [bool(_FIELD_NAME.fullmatch(column)) for column in header.columns]
     suffixed = name.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".psv"))
+    if suffixed and not any(names):
+        raise FileFormatError(
+            f"no column {column!r} in the first line, which has {header.columns}: a table needs a "
+            "first line that names its columns; if it is plain text",
+            ("format", "text"),
+        )
     if suffixed or (any(names) and 2 * sum(names) >= len(names)):
         check_columns(header, column)
 

@@ -12,6 +12,7 @@ from pcm_plugin.synthesis.caption_formats.record import (
     as_id,
     from_fields,
     is_missing,
+    names_image,
     shorten,
 )
 from pcm_plugin.synthesis.caption_formats.values import from_json
@@ -64,6 +65,22 @@ def read_list(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record
     """Read a JSON list of objects, texts or pairs: AI Challenger's, LAVIS's, and others'."""
     for index, value in enumerate(read_items(open_file, "item")):
         yield from from_json(f"[{index}]", index + 1, value, column)
+
+
+def read_mapping(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record]:
+    """Read a JSON object of captions, or lists of captions, by image: its file, or its id."""
+    try:
+        with open_file() as file:
+            pairs = ijson.kvitems(CheckedUtf8(file), "", use_float=True)
+            for number, (image, captions) in enumerate(pairs, start=1):
+                if names_image(image):
+                    texts = [captions] if isinstance(captions, str) else captions
+                    yield from from_json(shorten(image), number, [image, texts], column)
+                else:
+                    problem = "not the name or the id of an image"
+                    yield Record(shorten(image), number, problem=problem)
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise FileFormatError(f"broken JSON: {_one_line(error)}") from None
 
 
 def read_nwpu(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record]:

@@ -114,6 +114,11 @@ def likely_column(columns: list[str]) -> str | None:
     return exact or next((c for c in partly if "num" not in c.lower()), None)
 
 
+def names_image(text: str) -> bool:
+    """Whether a text may be the name of an image file, or an id with a digit."""
+    return bool(IMAGE_FILE.fullmatch(text) or re.fullmatch(r"\S*\d\S*", text))
+
+
 def shorten(text: Any) -> str:
     """The beginning of a text, quoted, for messages."""
     return repr(str(text).strip()[:60])

@@ -23,6 +23,7 @@ from pcm_plugin.synthesis.caption_formats.table_rows import Header, Quoting, rea
 
 DELIMITERS = "\t,;|"
 
+_RULE = re.compile(r"\s*:?-*:?\s*")
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
@@ -90,6 +91,8 @@ def read_table(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Recor
         else:
             fields = dict(zip(header.columns, row.fields, strict=True))
             text = row.fields[where]
+            if text.startswith(("-", ":-")) and all(map(_RULE.fullmatch, row.fields)):
+                continue  # between the header and the rows of a Markdown table
             yield from_fields(location, row.first, "" if is_missing(text) else text, fields)
 
 
