@@ -17,7 +17,9 @@ class Pairs(NamedTuple):
     Attributes:
         image: (P,) int64, the images' numbers in the store.
         caption: (P,) int64, the captions' numbers in the store.
-        clip_score: (P,) float32, 2.5 * cosine of image and caption.
+        clip_score: (P,) float32, by which the loss weights pairs: 2.5 * cosine of image and
+            caption, or with ``tools/refine.py --score-scale`` that many times the cosine in the
+            assigning store (SynC's release: 5 times SigLIP 2's).
         score: (P,) float32, by which the pairs were chosen.
     """
 

@@ -29,9 +29,9 @@ class SynthCaptionDataset(Dataset):
       travels to the model, which makes float32 of them (only with ``features='image'``);
     - ``global_feats`` (Dc,) float32, of length 1;
     - ``data_samples``: a ``DataSample`` with ``image_id`` (str), ``gt_caption`` (str; in
-      ``test_mode`` list[str]), in training ``clip_score`` (float, 2.5 * cosine), and
-      ``img_path`` where the store knows the image's file and ``image_root`` is given, and
-      ``objects`` (list[str]) where a file of them is.
+      ``test_mode`` list[str]), in training ``clip_score`` (float, 2.5 * cosine, or as the file
+      of ``pairs`` has it), and ``img_path`` where the store knows the image's file and
+      ``image_root`` is given, and ``objects`` (list[str]) where a file of them is.
 
     MMEngine's ``default_collate`` makes batches of them.
 

@@ -204,8 +204,8 @@ def _check_invalid(folder: ShardFolder, new: dict[str, str], max_invalid: int) -
     if len(invalid) > max_invalid:
         place, reason = invalid[-1]
         raise ValueError(
-            f"{place}: {reason}. {len(invalid):,} rows are invalid so far, more than "
-            f"--max-invalid {max_invalid:,}; with a larger number they are left out and listed"
+            f"{place}: {reason}. Invalid rows so far: {len(invalid):,}, more than --max-invalid "
+            f"{max_invalid:,}; with a larger number they are left out and listed"
         )
 
 

@@ -124,8 +124,11 @@ class SentenceEncoder:
             if missing:
                 raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
         except Exception as error:  # broken files make readers raise many kinds
+            reason = _one_line(error)
+            if "trust_remote_code" in str(error):
+                reason = "it needs Python code of its own, which is not executed"
             raise ValueError(
-                f"sentence encoder {self._folder} cannot be loaded: {_one_line(error)}"
+                f"sentence encoder {self._folder} cannot be loaded: {reason}"
             ) from None
         finally:
             logging.set_verbosity(verbosity)

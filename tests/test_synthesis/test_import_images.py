@@ -224,7 +224,9 @@ def test_captions_that_are_not_utf8_are_invalid(tmp_path):
     images = pa.array([{"bytes": good, "path": None}] * 2, IMAGE)
     pq.write_table(pa.table({"image": images, "text": texts}), tmp_path / "a.parquet")
     settings = ImportImagesSettings()
-    with pytest.raises(ValueError, match=r"a.parquet#0: its caption is not UTF-8\. 1 rows"):
+    with pytest.raises(
+        ValueError, match=r"a.parquet#0: its caption is not UTF-8\. Invalid rows so far: 1,"
+    ):
         import_images([tmp_path / "a.parquet"], settings, tmp_path / "out")
     import_images([tmp_path / "a.parquet"], settings, tmp_path / "out", max_invalid=1)
     assert [facts["caption"] for _, _, facts in entries(tmp_path / "out")] == ["a dog"]
