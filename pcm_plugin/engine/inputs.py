@@ -83,7 +83,8 @@ def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
         **entry,
         **{key: value if key in entry else _quoted(value) for key, value in values.items()},
     }
-    return entry["command"].format(**settings)
+    # A model that brings its weights, as a local folder does, takes no other ones.
+    return entry["command"].format(**settings).replace(" --pretrained None", "")
 
 
 def _quoted(value: Any) -> Any:

@@ -64,6 +64,15 @@ def test_looks_where_the_final_config_says(tmp_path):
     check_inputs(cfg, loops=("train",))
 
 
+def test_a_clip_that_brings_its_weights_gets_no_others():
+    cfg = Config.fromfile("configs/pcm_coco.py")
+    cfg.clip.update(model="local-dir:my clip", pretrained=None)
+    with pytest.raises(MissingInputError) as caught:
+        check_inputs(cfg, ["train"])
+    assert "--model 'local-dir:my clip' --pool 1 --out" in str(caught.value)
+    assert "--pretrained" not in str(caught.value)
+
+
 def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
     cfg = Config.fromfile("configs/syntic_toy.py")
     cfg.train_dataloader.dataset.refined = f"{tmp_path}/mine/features.safetensors"

@@ -113,7 +113,7 @@ def test_openais_file_is_read_without_running_its_code(tmp_path, monkeypatch, qu
         assert_features(backbone.clip, quick_gelu, half=True)
         assert backbone.preprocess.transforms[-1].mean == open_clip.OPENAI_DATASET_MEAN
     for name in (wrong, "tiny") if quick_gelu else (wrong,):
-        with pytest.raises(ValueError, match=rf"`model_name` must be '{right}' .* got `{name}`"):
+        with pytest.raises(ValueError, match=rf"the model name must be '{right}' .* got `{name}`"):
             OpenCLIPBackbone(name, file)
 
 
@@ -148,7 +148,7 @@ def test_weights_of_openais_code_show_their_activation(tmp_path):
     file = tmp_path / "weights.pt"
     state = torch.jit.load(save_openai(tmp_path / "ViT.pt")).state_dict()
     torch.save(dict(state), file)
-    with pytest.raises(ValueError, match="`model_name` must be 'tiny-quickgelu'"):
+    with pytest.raises(ValueError, match="the model name must be 'tiny-quickgelu'"):
         load_clip("tiny", str(file))
     assert_features(load_clip("tiny-quickgelu", str(file))[0], True, half=True)
 
@@ -275,7 +275,7 @@ def test_tools_take_openais_file_and_name_it_by_content(tmp_path, monkeypatch):
         tool.main()
 
     extract_args = (images, "--captions", tmp_path / "captions.json", "--device", "cpu")
-    with pytest.raises(ValueError, match="`model_name` must be 'tiny-quickgelu'"):
+    with pytest.raises(ValueError, match="the model name must be 'tiny-quickgelu'"):
         call(extract, *extract_args, "--model", "tiny", "--out", tmp_path / "store")
     call(extract, *extract_args, "--model", "tiny-quickgelu", "--out", tmp_path / "store")
     concepts = tmp_path / "concepts.safetensors"

@@ -230,7 +230,7 @@ def _check_activation(model_name: str, name: str, file: str, shown: bool | None)
                 f'"quick_gelu": {str(shown).lower()}'
             )
         raise ValueError(
-            f"`model_name` must be '{right}' for {file}, whose weights were trained with "
+            f"the model name must be '{right}' for {file}, whose weights were trained with "
             f"{'QuickGELU' if shown else 'GELU'}, got `{model_name}`: with the other activation "
             "the features would be wrong"
         )
@@ -238,9 +238,9 @@ def _check_activation(model_name: str, name: str, file: str, shown: bool | None)
     both = {base, f"{base}{_QUICK_GELU}"} <= known
     if shown is None and both and not is_explicit:
         raise ValueError(
-            f"`model_name` must say the activation of the weights in {file}, which do not show it, "
-            f"got `{model_name}`: pass {ways}. OpenAI's, DFN's and MetaCLIP's weights, and those "
-            "fine-tuned from them, have QuickGELU; most of LAION's and DataComp's have GELU"
+            f"the model name must say the activation of the weights in {file}, which do not show "
+            f"it, got `{model_name}`: pass {ways}. OpenAI's, DFN's and MetaCLIP's weights, and "
+            "those fine-tuned from them, have QuickGELU; most of LAION's and DataComp's have GELU"
         )
 
 
