@@ -31,7 +31,7 @@ COVERED = {
     "pcm_plugin/datasets/tensor_file.py": "tensors",
     "pcm_plugin/datasets/vocabulary.py": "corpus_files",
     "pcm_plugin/engine/checkpoint_hook.py": "contain times, see docs/reproducible_files.md",
-    "pcm_plugin/engine/runs.py": RUN,
+    "pcm_plugin/engine/work_folder.py": RUN,
     "pcm_plugin/evaluation/caption_metric.py": "captions",
     "pcm_plugin/evaluation/java.py": "temporary files of Java programs",
     "pcm_plugin/models/backbones/clip_weights.py": "as captioner; tests/test_models",
