@@ -286,9 +286,9 @@ class CaptionFile:
         return record.split in (_TRAINING if wanted == "train" else (wanted,))
 
     def _find_problem(self, record: Record, text: str) -> str:
-        named = (record.id, record.image_id, record.file_name, text)
-        if not all(_is_unicode(value) for value in named if value is not None):
-            return "not Unicode: it holds half of a surrogate pair, or bytes of another encoding"
+        for value in (record.id, record.image_id, record.file_name, text):
+            if value is not None and not value.isascii() and not _is_unicode(value):
+                return "not Unicode: it holds half of a surrogate pair"
         if len(text) > self.max_chars:
             return f"a caption of {len(text):,} characters, more than {self.max_chars:,}"
         return ""

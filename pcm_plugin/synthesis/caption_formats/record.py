@@ -16,9 +16,11 @@ IMAGE_FILE = re.compile(
 )
 """The name of an image file."""
 
-_MISSING = ("", "nan", "null", "none", "<na>", "\\n")
+_MISSING = frozenset(["", "nan", "null", "none", "<na>", "\\n"])
+_LONGEST_MISSING = 80  # with blanks around
 _REJECTED = ("is_rejected", "is_precanned")
 _IMAGE_IDS = ("image_id", "img_id", "imageid", "imgid")
+_READ = frozenset([*IMAGE_FIELDS, *_REJECTED, *_IMAGE_IDS])
 
 
 class Record(NamedTuple):
@@ -51,9 +53,9 @@ class Record(NamedTuple):
 
 def is_missing(value: Any) -> bool:
     """Whether a value stands for none: null, an empty text, or what pandas and SQL write."""
-    if value is None or value != value:  # NaN
-        return True
-    return isinstance(value, str) and value.strip().lower() in _MISSING
+    if isinstance(value, str):
+        return len(value) < _LONGEST_MISSING and value.strip().lower() in _MISSING
+    return value is None or value != value  # NaN
 
 
 def as_id(value: Any) -> str | None:
@@ -64,9 +66,11 @@ def as_id(value: Any) -> str | None:
     """
     if is_missing(value):
         return None
-    if not isinstance(value, str | int | float):
+    if isinstance(value, str):
+        return value.strip()
+    if not isinstance(value, int | float):
         raise ValueError(f"an id must be a number or a text, got {str(value)[:60]!r}")
-    return normalize_id(value).strip()
+    return normalize_id(value)
 
 
 def from_fields(
@@ -83,11 +87,11 @@ def from_fields(
             ``image_id`` that is the name of an image file names the file too.
         given_id: The caption's id, if it is not ``fields['id']``.
     """
+    named = fields.keys() & _READ
     try:
         own = as_id(fields.get("id") if given_id is None else given_id)
-        image_id = next(filter(None, (as_id(fields.get(key)) for key in _IMAGE_IDS)), None)
-        files = (fields.get(key) for key in IMAGE_FIELDS)
-        name = next((as_id(file) for file in files if not is_missing(file)), None)
+        image_id = _first_id(fields, _IMAGE_IDS) if named else None
+        name = _first_id(fields, IMAGE_FIELDS) if named else None
     except ValueError as error:
         return Record(location, number, problem=str(error))
     if name is None and image_id is not None and IMAGE_FILE.fullmatch(image_id):
@@ -101,8 +105,16 @@ def from_fields(
         image_id=image_id,
         file_name=name,
         split=None if is_missing(split) else str(split).strip(),
-        rejected=any(_is_true(fields.get(key)) for key in _REJECTED),
+        rejected=bool(named) and any(_is_true(fields.get(key)) for key in _REJECTED),
     )
+
+
+def _first_id(fields: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    """The first of several fields that is not missing, as text."""
+    for key in keys:
+        if key in fields and not is_missing(fields[key]):
+            return as_id(fields[key])
+    return None
 
 
 def likely_column(columns: list[str]) -> str | None:
