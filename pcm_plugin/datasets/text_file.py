@@ -1,21 +1,24 @@
 """Text files as UTF-8, whatever their encoding and line ends, compressed with gzip or not."""
 
 import codecs
-import gzip
 import io
 import json
 import os
-import shlex
-import zlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pcm_plugin.datasets.byte_streams import (
+    CheckedUtf8,
+    GzipContent,
+    ReturnsAsLineFeeds,
+    Transcoded,
+)
 from pcm_plugin.datasets.encodings import (
     BYTE_ORDER_MARKS,
     guess_encoding,
     guess_wide_encoding,
 )
+from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.datasets.file_kinds import describe_binary
 
 HEAD = 1 << 16
@@ -24,51 +27,6 @@ HEAD = 1 << 16
 _UTF8 = ("utf-8", "utf-8-sig", "ascii")
 # So many characters cannot be valid UTF-8 by accident.
 _CLEARLY_UTF8 = 4
-
-
-class FileFormatError(ValueError):
-    """A file is not what its reader expects.
-
-    Args:
-        problem: What is wrong.
-        fixes: Arguments and values, such as ``('encoding', 'cp1252')``, of which one helps.
-        line: Number of the line, if it is known.
-    """
-
-    def __init__(self, problem: str, *fixes: tuple[str, Any], line: int | None = None) -> None:
-        self.problem, self.fixes, self.line = problem, fixes, line
-        super().__init__(self.describe())
-
-    def describe(
-        self, path: str | os.PathLike = "", options: Mapping[str, str] | None = None
-    ) -> str:
-        """Return a message that starts with path and line and ends with the fixes."""
-        place = f"{path}:" if path else ""
-        place += f"{self.line}:" if self.line is not None else ""
-        advice = describe_fixes(self.fixes, options)
-        return f"{place}{' ' if place else ''}{self.problem}{advice}"
-
-
-def describe_fixes(
-    fixes: Sequence[tuple[str, Any]], options: Mapping[str, str] | None = None
-) -> str:
-    """Return the end of an error message: which argument to pass.
-
-    Args:
-        fixes: Arguments and values, of which one helps.
-        options: Options of a command to name instead, by argument. Defaults to None.
-    """
-    if not fixes:
-        return ""
-    words = []
-    for name, value in fixes:
-        if options is None:
-            words.append(f"{name}={value!r}")
-        else:
-            words.append(
-                options[name] if value is True else f"{options[name]} {shlex.quote(value)}"
-            )
-    return ": pass " + " or ".join(words)
 
 
 def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
@@ -100,12 +58,12 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
     mark = next((mark for mark in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
     text.read(len(mark))
     if codec not in _UTF8:
-        text = io.BufferedReader(_Transcoded(text, codec))  # type: ignore[arg-type]
+        text = io.BufferedReader(Transcoded(text, codec))  # type: ignore[arg-type]
         with _unpack(path) as file:
             file.read(len(mark))
-            head = io.BufferedReader(_Transcoded(file, codec)).read(HEAD)
+            head = io.BufferedReader(Transcoded(file, codec)).read(HEAD)
     if _ends_lines_with_returns(head):
-        text = io.BufferedReader(_ReturnsAsLineFeeds(text))  # type: ignore[arg-type]
+        text = io.BufferedReader(ReturnsAsLineFeeds(text))  # type: ignore[arg-type]
     return text  # type: ignore[return-value]
 
 
@@ -128,66 +86,18 @@ def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
             return json.loads(CheckedUtf8(file).read())
     except (json.JSONDecodeError, FileFormatError) as error:
         if isinstance(error, FileFormatError):
-            raise ValueError(error.describe(path)) from None
+            advice = ": save it as UTF-8" if error.fixes and encoding is None else ""
+            raise ValueError(
+                FileFormatError(error.problem + advice, line=error.line).describe(path)
+            ) from None
         raise ValueError(f"{path} is not a JSON file: {error}") from None
-
-
-class CheckedUtf8(io.RawIOBase):
-    """A binary file that raises where it is not valid UTF-8.
-
-    Args:
-        file: What :func:`open_text` returned.
-
-    Raises:
-        FileFormatError: While reading; names line, byte and the probable encoding.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._offset, self._line = 0, 1
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read up to the length of the buffer."""
-        data = self._file.read(len(buffer))
-        before = self._decoder.getstate()[0]
-        try:
-            self._decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            context = before + data
-            line = self._line + context[: error.start].count(b"\n")
-            position = self._offset - len(before) + error.start
-            raise not_utf8(context, error.start, position, line) from None
-        self._offset += len(data)
-        self._line += data.count(b"\n")
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def not_utf8(data: bytes, start: int, position: int, line: int | None = None) -> FileFormatError:
-    """Return the error for text that is not UTF-8, with the encoding it probably has.
-
-    Args:
-        data: Some of it, with the first invalid byte.
-        start: Where this byte is in ``data``.
-        position: Where it is in the file.
-        line: Number of its line.
-    """
-    problem = f"not UTF-8 (0x{data[start]:02X} at byte {position:,})"
-    guess = guess_encoding(data)
-    name, codec = ("another encoding", "NAME") if guess is None else guess
-    return FileFormatError(f"{problem}, probably {name}", ("encoding", codec), line=line)
 
 
 def _unpack(path: Path) -> BinaryIO:
     file = open(path, "rb")  # noqa: SIM115
     if file.read(3) == b"\x1f\x8b\x08":
         file.close()
-        return io.BufferedReader(_Gzip(path))
+        return io.BufferedReader(GzipContent(path))
     file.seek(0)
     return file
 
@@ -260,90 +170,3 @@ def _count_utf8(head: bytes) -> int:
 def _ends_lines_with_returns(head: bytes) -> bool:
     both = head.count(b"\r\n")
     return head.count(b"\r") - both > head.count(b"\n")
-
-
-class _Gzip(io.RawIOBase):
-    """The content of a gzip file, with errors that say what is wrong."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = gzip.open(path)  # noqa: SIM115
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            return self._file.readinto(buffer)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise FileFormatError(
-                f"its gzip data are damaged or cut off ({error}): copy or download it again"
-            ) from None
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-class _Filter(io.RawIOBase):
-    """Bytes of another file, changed piece by piece."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._ready = file, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            data = self._file.read(HEAD)
-            self._ready = self._change(data)
-            if not data and not self._ready:
-                return 0
-        part, self._ready = self._ready[: len(buffer)], self._ready[len(buffer) :]
-        buffer[: len(part)] = part
-        return len(part)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-    def _change(self, data: bytes) -> bytes:
-        raise NotImplementedError
-
-
-class _ReturnsAsLineFeeds(_Filter):
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file)
-        self._held = b""
-
-    def _change(self, data: bytes) -> bytes:
-        # A return at the end of a piece may belong to a line feed in the next one.
-        data, self._held = self._held + data, b""
-        if data.endswith(b"\r") and data != b"\r":
-            data, self._held = data[:-1], b"\r"
-        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-
-class _Transcoded(_Filter):
-    """Text of any encoding as UTF-8."""
-
-    def __init__(self, file: BinaryIO, codec: str) -> None:
-        super().__init__(file)
-        self._codec, self._offset, self._line = codec, 0, 1
-        self._decoder = codecs.getincrementaldecoder(codec)()
-
-    def _change(self, data: bytes) -> bytes:
-        held = len(self._decoder.getstate()[0])
-        try:
-            text = self._decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            position = self._offset - held + error.start
-            before = error.object[: error.start].decode(self._codec, "replace")
-            line = self._line + before.count("\n")
-            raise FileFormatError(
-                f"not {self._codec} (line {line}, byte {position:,}: {error.reason}): it is "
-                "damaged or has another encoding"
-            ) from None
-        self._offset += len(data)
-        self._line += text.count("\n")
-        return text.encode("utf-8", "surrogatepass")

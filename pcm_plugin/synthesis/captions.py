@@ -12,14 +12,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.durable import replacing
+from pcm_plugin.datasets.file_errors import FileFormatError, describe_fixes
 from pcm_plugin.datasets.image_ids import strip_image_suffix
 from pcm_plugin.datasets.scripts import is_unspaced
-from pcm_plugin.datasets.text_file import (
-    FileFormatError,
-    describe_fixes,
-    is_clearly_utf8,
-    open_text,
-)
+from pcm_plugin.datasets.text_file import is_clearly_utf8, open_text
 from pcm_plugin.synthesis.caption_formats import FORMATS, Format, Record, detect_format
 from pcm_plugin.synthesis.caption_formats.coco_images import check_coco_images
 from pcm_plugin.synthesis.caption_formats.parquet import is_parquet

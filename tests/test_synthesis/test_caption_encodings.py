@@ -182,7 +182,7 @@ def test_coco_files_are_read_in_all_these_ways_with_their_images(tmp_path):
         assert images == [("1", "a.jpg", ["un café"])]
     path = write(tmp_path, content.encode("cp1252"))
     assert read_coco_images(path, "cp1252") == [("1", "a.jpg", ["un café"])]
-    with pytest.raises(ValueError, match=r"captions:1: not UTF-8 .*pass encoding='cp1252'"):
+    with pytest.raises(ValueError, match=r"captions:1: not UTF-8 .*Latin-1: save it as UTF-8"):
         read_coco_images(path)
 
 

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pcm_plugin.datasets.text_file import FileFormatError
+from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.synthesis.caption_formats.json_documents import read_items
 from pcm_plugin.synthesis.caption_formats.record import as_id
 from pcm_plugin.synthesis.caption_ids import HashColumn, hash_text

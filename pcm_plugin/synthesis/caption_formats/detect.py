@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from pcm_plugin.datasets.text_file import HEAD, FileFormatError, not_utf8
+from pcm_plugin.datasets.file_errors import FileFormatError, not_utf8
+from pcm_plugin.datasets.text_file import HEAD
 from pcm_plugin.synthesis.caption_formats.json_documents import read_events
 from pcm_plugin.synthesis.caption_formats.lines import TOKEN_LINE
 from pcm_plugin.synthesis.caption_formats.parquet import PARQUET_MAGIC

@@ -5,8 +5,9 @@ from typing import Any, BinaryIO
 
 import ijson
 
+from pcm_plugin.datasets.byte_streams import CheckedUtf8
+from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.datasets.image_ids import strip_image_suffix
-from pcm_plugin.datasets.text_file import CheckedUtf8, FileFormatError
 from pcm_plugin.synthesis.caption_formats.record import (
     Record,
     as_id,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from pcm_plugin.datasets.text_file import FileFormatError, not_utf8
+from pcm_plugin.datasets.file_errors import FileFormatError, not_utf8
 from pcm_plugin.synthesis.caption_formats.record import IMAGE_FILE, Record, shorten
 from pcm_plugin.synthesis.caption_formats.values import from_json
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.datasets.parquet_table import import_pyarrow
-from pcm_plugin.datasets.text_file import FileFormatError
 from pcm_plugin.synthesis.caption_formats.record import Record, likely_column
 from pcm_plugin.synthesis.caption_formats.values import from_json
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from pcm_plugin.datasets.text_file import FileFormatError
+from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.synthesis.caption_formats.lines import bad_line, read_lines
 from pcm_plugin.synthesis.caption_formats.record import (
     Record,
