@@ -24,6 +24,8 @@ class CaptionReport:
         damaged: Number of captions with U+FFFD, in place of what an earlier conversion has lost.
         unspaced: Number of captions in a script without spaces between words.
         ids_of_images: Whether the file's ids are those of images.
+        without_image: Number of captions with neither an id nor a file of their image.
+        no_image: Where the first of these is.
         splits: The splits that the file has.
         examples: Messages on the first captions that cannot be read.
     """
@@ -39,6 +41,8 @@ class CaptionReport:
     damaged: int = 0
     unspaced: int = 0
     ids_of_images: bool = False
+    without_image: int = 0
+    no_image: str = ""
     splits: set[str] = field(default_factory=set)
     examples: list[str] = field(default_factory=list)
 

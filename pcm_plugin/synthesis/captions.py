@@ -214,6 +214,9 @@ class CaptionFile:
                 ids.add(record)
                 texts.add(text)
                 report.captions += 1
+                if not (record.image_id or record.file_name):
+                    report.without_image += 1
+                    report.no_image = report.no_image or record.location
                 report.unspaced += is_unspaced(text)
                 report.damaged += "\ufffd" in text
             repeated = ids.find_repeated(kind.ids_may_be_images)

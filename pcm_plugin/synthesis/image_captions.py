@@ -26,8 +26,8 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
         are its ``images``, also those without captions.
 
     Raises:
-        ValueError: If the file cannot be read, images share an id, or an annotation belongs to
-            none of the ``images``.
+        ValueError: If the file cannot be read, images share an id, an annotation belongs to none
+            of the ``images``, or some captions name no image while others do.
     """
     if captions.form() == FORMATS["coco"].name:
         return _group_coco(captions)
@@ -35,6 +35,8 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
     for caption in captions:
         files = found.setdefault(caption.image_id, {})
         files.setdefault(caption.file_name or "", []).append(caption.text)
+    if found:
+        _refuse_without_image(captions)
     images = [
         CocoImage(image_id if len(files) == 1 else name, name, texts)
         for image_id, files in found.items()
@@ -46,6 +48,17 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
         "rename the images, or add a column or field image_id",
     )
     return images
+
+
+def _refuse_without_image(captions: CaptionFile) -> None:
+    """Refuse captions without an image among others: their own id may be that of an image."""
+    report = captions.survey()
+    if 0 < report.without_image < report.captions:
+        place = f":{report.no_image}" if report.no_image.isdecimal() else f": {report.no_image}"
+        raise ValueError(
+            f"{captions.path}{place}: {report.without_image:,} captions, the first of them here, "
+            "name no image, while others do; write the id or file of their image, or remove them"
+        )
 
 
 def _files_of(
@@ -74,6 +87,8 @@ def _group_coco(captions: CaptionFile) -> list[CocoImage]:
     for caption in captions:
         image = found.setdefault(caption.image_id, CocoImage(caption.image_id, "", []))
         image.captions.append(caption.text)
+    if any(image.captions for image in found.values()):
+        _refuse_without_image(captions)
     return [*found.values()]
 
 

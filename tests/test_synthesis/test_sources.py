@@ -3,6 +3,7 @@ import json
 import pytest
 from PIL import Image
 
+from pcm_plugin.evaluation.references import References
 from pcm_plugin.synthesis.captions import CaptionFile
 from pcm_plugin.synthesis.sources import open_source
 
@@ -143,6 +144,21 @@ def test_an_annotation_of_no_image_is_refused(tmp_path, images):
     file = write_coco(tmp_path / "c.json", [(1, "a.jpg")], [(1, "one"), (2, "two")])
     with pytest.raises(ValueError, match="image_id='2', which is none of its"):
         open_source(images / "val2014", file, shard_size=9)
+
+
+def test_captions_without_an_image_among_others_are_refused(tmp_path, images):
+    """Their own ids, here the numbers of their lines, may be those of other images."""
+    table = tmp_path / "table.csv"
+    table.write_text("image_id,caption\n4,one\n7,two\n,three\n,four\n")
+    with pytest.raises(ValueError, match=r"table\.csv:4: 2 captions, the first of them here, name"):
+        References(table)
+    document = tmp_path / "captions.json"
+    rows = [{"id": 1, "image_id": 7, "caption": "one"}, {"id": 7, "caption": "two"}]
+    document.write_text(json.dumps({"annotations": rows}))
+    with pytest.raises(ValueError, match=r"annotations\[1\]: 1 captions, the first of them here"):
+        References(document)
+    table.write_text("id,caption\n4,one\n7,two\n")
+    assert [image.image_id for image in References(table).images] == ["4", "7"]
 
 
 def test_captions_that_name_no_images_are_refused(tmp_path, images):
