@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.durable import write_json
+from pcm_plugin.datasets.image_folder import find_name
 from pcm_plugin.datasets.images import read_image
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.annotations import Prediction, read_predictions
@@ -113,7 +114,7 @@ def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list
             f"no file name for {len(unnamed)} of {len(scored)} images ({unnamed[0]}): CLIPScore "
             "needs references with file_name"
         )
-    files = [folder / str(name) for name in names]
+    files = [folder / find_name(folder, str(name)) for name in names]
     absent = [file for file in files if not file.is_file()]
     if absent:
         raise FileNotFoundError(f"{len(absent)} of {len(files)} images are missing: {absent[0]}")

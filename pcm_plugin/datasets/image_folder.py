@@ -127,6 +127,27 @@ def list_images(folder: str | os.PathLike) -> ImageFolderListing:
     return listing
 
 
+def find_name(folder: Path, name: str) -> str:
+    """Return the name under which a folder has a file that a caption file names.
+
+    Names with accents are written in two ways in Unicode; macOS decomposes them, most others do
+    not, and a folder that was copied keeps what it had.
+
+    Args:
+        folder: The folder.
+        name: The name of a file in it.
+
+    Returns:
+        ``name``, or where there is no such file one that is equal to it in Unicode.
+    """
+    if not name.isascii() and not (folder / name).exists():
+        for form in ("NFC", "NFD"):
+            other = unicodedata.normalize(form, name)
+            if other != name and (folder / other).exists():
+                return other
+    return name
+
+
 def is_utf8(name: str) -> bool:
     """Return whether a file name is valid UTF-8, so that JSON can hold it."""
     try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from pcm_plugin.datasets.coco import CocoImage
 from pcm_plugin.datasets.durable import fingerprint, sha256
 from pcm_plugin.datasets.generated_images import archive_digests, read_repeats
-from pcm_plugin.datasets.image_folder import list_images
+from pcm_plugin.datasets.image_folder import find_name, list_images
 from pcm_plugin.datasets.image_ids import ids_of_files, refuse_repeated
 from pcm_plugin.datasets.images import read_file
 from pcm_plugin.datasets.shards import Shard, ShardFolder
@@ -174,13 +174,14 @@ class ImageFolder:
             f"image ids of {path}",
             "give every image an id of its own",
         )
-        first = [path / image.file_name for image in images[:LOOKED_FOR]]
+        first = [path / find_name(path, image.file_name) for image in images[:LOOKED_FOR]]
         if not any(file.is_file() for file in first):
             raise FileNotFoundError(
                 f"no {first[0]}, nor the files after it: the captions name other files than "
                 f"{path} holds"
             )
         self._path = path
+        self._names = {image.file_name for image in images}
         self._clip_scores = clip_scores or {}
         self.has_clip_scores = bool(self._clip_scores)
         self._chunks = {
@@ -196,8 +197,12 @@ class ImageFolder:
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read one part of the list, in its order."""
         for image_id, file_name, captions in self._chunks[shard.name]:
-            file, scores = self._path / file_name, self._clip_scores.get(image_id)
-            yield CaptionedImage(image_id, captions, file_name, file, True, scores)
+            name, scores = self._find(file_name), self._clip_scores.get(image_id)
+            yield CaptionedImage(image_id, captions, name, self._path / name, True, scores)
+
+    def _find(self, file_name: str) -> str:
+        found = find_name(self._path, file_name)
+        return file_name if found in self._names else found
 
 
 def captioned_images(captions: CaptionFile) -> list[CocoImage]:

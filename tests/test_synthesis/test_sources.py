@@ -146,6 +146,23 @@ def test_an_annotation_of_no_image_is_refused(tmp_path, images):
         open_source(images / "val2014", file, shard_size=9)
 
 
+def test_names_in_another_form_of_unicode_are_found(tmp_path):
+    """As of a folder that was copied from macOS."""
+    composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / decomposed)
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(f"{composed}#0\tone\n{composed}#1\ttwo\n")
+    source = open_source(tmp_path / "images", tokens, shard_size=2)
+    assert read(source) == [(composed.partition(".")[0], decomposed, ["one", "two"])]
+    (image,) = source.read(source.shards[0])
+    assert image.data() == (tmp_path / "images" / decomposed).read_bytes()
+    # Where both are listed, each is its own file.
+    tokens.write_text(f"{decomposed}#0\tone\n{composed}#0\ttwo\n")
+    source = open_source(tmp_path / "images", tokens, shard_size=2)
+    assert [name for _, name, _ in read(source)] == [decomposed, composed]
+
+
 def test_captions_without_an_image_among_others_are_refused(tmp_path, images):
     """Their own ids, here the numbers of their lines, may be those of other images."""
     table = tmp_path / "table.csv"
