@@ -22,8 +22,15 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
         ValueError, match="captions:2: a quotation mark opens a field that one in l"
     ):
         read(tmp_path, csv)
-    kept = texts(tmp_path, csv, skip_bad=True)
-    assert kept == ["a dog in a park", "a cat", 'a sign with "', "a car"]
+    assert texts(tmp_path, csv, skip_bad=True) == ["a car"]
+    # Even if the file has quoted fields elsewhere.
+    csv += '6,"a dog, a cat"\n'
+    with pytest.raises(ValueError, match=r"captions:2: .* in line 5 closes, but lines from here"):
+        read(tmp_path, csv)
+    assert texts(tmp_path, csv, skip_bad=True) == ["a car", "a dog, a cat"]
+    odd = tsv.replace("a cat", "a\tcat")
+    with pytest.raises(ValueError, match="captions:4: 3 fields, the first line has 2"):
+        read(tmp_path, odd)
     with pytest.raises(ValueError, match="captions:2: a quotation mark opens a field that no oth"):
         read(tmp_path, 'id,caption\n1,"keep calm\n2,a dog\n')
 
@@ -33,7 +40,9 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
     [
         ('id,caption\n1,"a dog, ""big"""\n2,a cat\n', ['a dog, "big"', "a cat"]),
         ('"id","caption"\n"1","a dog"\n"2","a\ncat"\n', ["a dog", "a cat"]),
-        ('id,caption\n1,"a dog, big"\n2,"a cat,\nsmall"\n3,"on\nand on, so"\n', 3),
+        ('id,caption\n1,"a dog, big"\n2,"a cat,\nsmall"\n3,"on\nand\non, so"\n', 3),
+        ('id\tcaption\n1\t"a dog\nbig"\n2\ta cat\n', ["a dog big", "a cat"]),
+        ('"caption"\n"a\ndog"\n"a cat"\n', ["a dog", "a cat"]),
         ('caption\n"two\nlines, a"\n"x, y"\n', None),
         ('id\tcaption\n1\t"a\tdog"\n2\t"stop"\n', ["a dog", "stop"]),
         ('id\tcaption\n1\t"Hello" says the sign\n2\ta cat\n', ['"Hello" says the sign', "a cat"]),
@@ -74,13 +83,13 @@ def test_rows_with_a_wrong_number_of_fields_are_named(tmp_path):
 
 
 def test_one_field_does_not_swallow_the_file(tmp_path):
-    rows = "".join(f'{i},"a dog, {i}"\n' for i in range(300))
-    content = f'id,caption\n{rows}300,"never closed, here\n' + rows.replace("dog", "cat")
-    content = content.replace('"', "", 0)
-    kept = read(tmp_path, content.replace("cat, 7", "cat, 8"), skip_bad=True)
-    report = CaptionFile(tmp_path / "captions", skip_bad=True).survey()
-    assert report.bad + len(kept) == 601
-    assert any(":302:" in message for message in report.examples)
+    rows = [f'{i},"a dog, {i}"' for i in range(600)]
+    rows[300] = '300,"never closed, here'
+    content = "\n".join(["id,caption", *rows])
+    kept = read(tmp_path, content, skip_bad=True)
+    assert {caption.id for caption in kept} == {str(i) for i in range(600)} - {"300"}
+    with pytest.raises(ValueError, match=r"captions:302: "):
+        read(tmp_path, content)
 
 
 def test_columns_with_an_image(tmp_path):

@@ -19,7 +19,7 @@ from pcm_plugin.synthesis.caption_formats.record import (
     is_missing,
     likely_column,
 )
-from pcm_plugin.synthesis.caption_formats.table_rows import Header, Quoting, read_rows
+from pcm_plugin.synthesis.caption_formats.table_rows import Header, read_rows
 
 DELIMITERS = "\t,;|"
 
@@ -114,7 +114,7 @@ def check_columns(header: Header, column: str) -> None:
         raise FileFormatError(f"two columns are named {twice[0]!r}: rename one")
 
 
-def find_quoting(open_file: Callable[[], BinaryIO], header: Header) -> Quoting:
+def find_quoting(open_file: Callable[[], BinaryIO], header: Header) -> str:
     """Decide what quotation marks mean in a table, from all of its rows.
 
     Fields are quoted if the whole table can be read so, or if some row has a delimiter or a line
@@ -125,6 +125,9 @@ def find_quoting(open_file: Callable[[], BinaryIO], header: Header) -> Quoting:
     Args:
         open_file: Opens the table.
         header: Its header.
+
+    Returns:
+        See :func:`~pcm_plugin.synthesis.caption_formats.table_rows.read_rows`.
     """
     with open_file() as file:
         escaped = quoted = False
@@ -132,37 +135,30 @@ def find_quoting(open_file: Callable[[], BinaryIO], header: Header) -> Quoting:
             quoted = quoted or b'"' in line
             escaped = escaped or b'\\"' in line
     if not quoted:
-        return Quoting("double")
-    for style in ("double", "backslash") if escaped else ("double",):
-        counts = _count(open_file, header, style)
-        if not counts.errors + counts.merged + counts.open:
-            return Quoting(style)
-        sure = counts.needed > 0 or header.quoted
-        if sure and not counts.errors + counts.open:
-            return Quoting(style)
-        if style == "double":
-            double = counts
-    prose = header.delimiter in ",;" or len(header.columns) == 1
-    needed = double.needed > 0 or header.quoted
-    plain = needed and not prose and double.needed < double.errors + double.merged + double.open
-    plain = plain or (not needed and not (prose and double.merged + double.open))
-    return Quoting("none" if plain else "double", sure=False)
+        return "none"
+    counts = _count(open_file, header, "double")
+    if not counts.faults:
+        return "double"
+    if escaped and not _count(open_file, header, "backslash").faults:
+        return "backslash"
+    if header.quoted or counts.needed > (0 if header.has_prose_delimiter else counts.faults):
+        return "double"
+    prose = header.has_prose_delimiter or len(header.columns) == 1
+    return "double" if prose and counts.several_lines else "none"
 
 
 class _Counts(NamedTuple):
-    """Rows with quotation marks: wrong in one line, not closed, several rows in one, needed."""
+    """Rows with quotation marks: faulty, faulty and of several lines, not readable without."""
 
-    errors: int
-    open: int
-    merged: int
+    faults: int
+    several_lines: int
     needed: int
 
 
-def _count(open_file: Callable[[], BinaryIO], header: Header, style: str) -> _Counts:
-    errors = still_open = merged = needed = 0
-    for row in read_rows(open_file, header, Quoting(style, sure=False)):
-        errors += row.fault == "error"
-        still_open += row.fault == "open"
-        merged += row.fault == "merged"
+def _count(open_file: Callable[[], BinaryIO], header: Header, quoting: str) -> _Counts:
+    faults = several_lines = needed = 0
+    for row in read_rows(open_file, header, quoting):
+        faults += bool(row.fault)
+        several_lines += row.fault in ("open", "joined")
         needed += row.needs_quotes
-    return _Counts(errors, still_open, merged, needed)
+    return _Counts(faults, several_lines, needed)

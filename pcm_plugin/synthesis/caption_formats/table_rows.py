@@ -30,19 +30,10 @@ class Header(NamedTuple):
     spaced: bool = False
     lines: int = 0
 
-
-class Quoting(NamedTuple):
-    """What quotation marks mean in a table.
-
-    Attributes:
-        style: ``'double'`` if fields may be quoted and marks within them are doubled,
-            ``'backslash'`` if they are escaped, ``'none'`` if the marks belong to the text.
-        sure: Whether some row cannot be read in another style. If not, a quoted field of several
-            lines is an error where each of the lines is a row by itself.
-    """
-
-    style: str
-    sure: bool = True
+    @property
+    def has_prose_delimiter(self) -> bool:
+        """Whether sentences have the delimiter too."""
+        return self.delimiter in ",;"
 
 
 class Row(NamedTuple):
@@ -53,7 +44,8 @@ class Row(NamedTuple):
         last: Number of its last line.
         fields: Its fields; None if they cannot be read.
         problem: Why not.
-        fault: What its quotation marks do: ``'error'``, ``'open'`` or ``'merged'`` in case of one.
+        fault: What is wrong with its quotation marks: ``'error'``, ``'open'`` (one is not closed)
+            or ``'joined'`` (they join rows); empty if nothing is.
         needs_quotes: Whether it can only be read with quoted fields.
     """
 
@@ -65,20 +57,22 @@ class Row(NamedTuple):
     needs_quotes: bool = False
 
 
-def read_rows(open_file: Callable[[], BinaryIO], header: Header, quoting: Quoting) -> Iterator[Row]:
+def read_rows(open_file: Callable[[], BinaryIO], header: Header, quoting: str) -> Iterator[Row]:
     """Read the rows of a table.
 
     Args:
         open_file: Opens the table.
         header: Its header.
-        quoting: What quotation marks mean.
+        quoting: What quotation marks mean: ``'double'`` if fields may be quoted and marks within
+            them are doubled, ``'backslash'`` if they are escaped, ``'none'`` if the marks belong
+            to the text.
     """
     with open_file() as file:
         lines = _Lines(line for line in read_lines(file) if line[0] > header.lines)
         for number, line in lines:
             if isinstance(line, FileFormatError):
                 yield Row(number, number, None, line)
-            elif '"' in line and quoting.style != "none":
+            elif '"' in line and quoting != "none":
                 yield _read_quoted(number, line, lines, header, quoting)
             elif line.strip():
                 yield _check(number, number, line.split(header.delimiter), header)
@@ -101,7 +95,7 @@ class _Lines:
         self._held[:0] = lines
 
 
-def _read_quoted(number: int, line: str, lines: _Lines, header: Header, quoting: Quoting) -> Row:
+def _read_quoted(number: int, line: str, lines: _Lines, header: Header, quoting: str) -> Row:
     """Read a row that begins in a line with quotation marks, and goes on as far as they say."""
     parts, following = [line], []
     fields = _split(line, header, quoting)
@@ -113,24 +107,34 @@ def _read_quoted(number: int, line: str, lines: _Lines, header: Header, quoting:
         parts.append(after[1])
         if '"' in after[1]:
             fields = _split("\n".join(parts), header, quoting)
+    last = number + len(parts) - 1
+    if isinstance(fields, list) and _joins_rows(parts, header):
+        problem = (
+            f"a quotation mark opens a field that one in line {last} closes, but lines from here "
+            "to there look like rows"
+        )
+        return Row(number, last, None, problem, "joined")
     if isinstance(fields, list):
-        alone = all(p.count(header.delimiter) + 1 == len(header.columns) for p in parts)
-        if len(parts) == 1 or quoting.sure or not alone:
-            row = _check(number, number + len(parts) - 1, fields, header)
-            good = row.fields is not None
-            return row._replace(fault="" if good else "error", needs_quotes=good and not alone)
+        row = _check(number, last, fields, header)
+        alone = len(parts) == 1 and line.count(header.delimiter) + 1 == len(header.columns)
+        good = row.fields is not None
+        return row._replace(fault="" if good else "error", needs_quotes=good and not alone)
     # What follows a row that cannot be read is read on its own.
     lines.put_back(following)
     if isinstance(fields, str):
         return Row(number, number, None, fields, "error")
-    if fields is None:
-        problem = "a quotation mark opens a field that no other one closes"
-        return Row(number, number, None, problem, "open")
-    problem = (
-        f"a quotation mark opens a field that one in line {number + len(parts) - 1} closes, but "
-        "each line from here to there is a row by itself"
-    )
-    return Row(number, number, None, problem, "merged")
+    problem = "a quotation mark opens a field that no other one closes"
+    return Row(number, number, None, problem, "open")
+
+
+def _joins_rows(parts: list[str], header: Header) -> bool:
+    """Whether a field of several lines joins lines that are rows, by their number of fields."""
+    first, *others = (part.count(header.delimiter) + 1 == len(header.columns) for part in parts)
+    if header.quoted:
+        others = [row and part.startswith('"') for row, part in zip(others, parts[1:], strict=True)]
+    if header.has_prose_delimiter:
+        return first and 2 * sum(others) > len(others)
+    return any(others)
 
 
 def _check(first: int, last: int, fields: list[str], header: Header) -> Row:
@@ -140,9 +144,9 @@ def _check(first: int, last: int, fields: list[str], header: Header) -> Row:
     return Row(first, last, fields)
 
 
-def _split(text: str, header: Header, quoting: Quoting) -> list[str] | str | None:
+def _split(text: str, header: Header, quoting: str) -> list[str] | str | None:
     """The fields of a row; what is wrong with it; None if it goes on in the next line."""
-    if quoting.style == "backslash":
+    if quoting == "backslash":
         text = _ESCAPED.sub(lambda escaped: '""' if escaped[1] == '"' else "\\", text)
     reader = csv.reader(
         [text], delimiter=header.delimiter, strict=True, skipinitialspace=header.spaced
