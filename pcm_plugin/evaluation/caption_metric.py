@@ -124,6 +124,8 @@ class CaptionMetric(BaseMetric):
         if prefix is not None:
             self.prefix = prefix
         trained = None if train_captions is None else open_captions(train_captions)
+        if trained is not None and "diversity" in scorers:
+            trained.survey()  # an error in it must not come after the run
         self.scorer = CaptionScorer(scorers, tokenizer, clip, trained)
         self.references = None if references is None else References(references, split)
         self.partial = partial

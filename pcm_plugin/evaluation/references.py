@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,22 @@ CaptionSource = CaptionFile | Mapping[str, Any] | str | os.PathLike
 
 
 def open_captions(file: CaptionSource) -> CaptionFile:
-    """Return a caption file as it is, or the one of a path or of a dict of its arguments."""
-    return CaptionFile(**file) if isinstance(file, Mapping) else CaptionFile.of(file)
+    """Return a caption file as it is, or the one of a path or of a dict of its arguments.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the dict has other keys than the arguments of a CaptionFile, or no path.
+    """
+    if not isinstance(file, Mapping):
+        return CaptionFile.of(file)
+    known = [field.name for field in fields(CaptionFile) if field.init]
+    wrong = [key for key in file if key not in known]
+    if wrong or "path" not in file:
+        raise ValueError(
+            f"a caption file must be a path, or a dict with 'path' and some of {known[1:]}, got "
+            f"{dict(file)}"
+        )
+    return CaptionFile(**file)
 
 
 class References:

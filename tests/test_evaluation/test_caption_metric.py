@@ -355,8 +355,14 @@ def test_references_are_read_as_all_caption_files_are(tmp_path):
     captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
     references = {"path": path, "column": "text", "skip_bad": True}
     assert score(captions, references=references) == score(captions)
+    for wrong, message in (
+        ({"skip_bad": False}, "more than 1,000"),
+        ({"colum": "text"}, "must be a path, or a dict with 'path' and some of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score(captions, references=references | wrong)
     with pytest.raises(ValueError, match="more than 1,000"):
-        score(captions, references=references | {"skip_bad": False})
+        score(captions, scorers=["diversity"], train_captions=references | {"skip_bad": False})
 
 
 def test_diversity(tmp_path):

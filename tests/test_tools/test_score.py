@@ -240,12 +240,18 @@ def test_the_advice_of_messages_can_be_followed(tmp_path):
 
 def test_images_whose_references_are_all_unusable_are_counted(tmp_path):
     content = refs([9, 25, 30])
-    content["annotations"] = content["annotations"][:4]
-    references = write(tmp_path, "refs.json", content)
     rows = [{"image_id": i, "caption": f"number {i}"} for i in (9, 25, 30)]
-    result = score(tmp_path, write(tmp_path, "captions.json", rows), references)
+    captions = write(tmp_path, "captions.json", rows)
+    # VizWiz marks captions of images on which its crowd could not agree.
+    content["annotations"][4] |= {"is_rejected": True, "is_precanned": False}
+    content["annotations"][5] |= {"is_rejected": False, "is_precanned": True}
+    result = score(tmp_path, captions, write(tmp_path, "refs.json", content))
     assert result.code == 0, result.output
     assert "1 images have no usable reference in" in result.output
+    assert "2 rejected or canned" in result.output
+    content["annotations"] = content["annotations"][:4]
+    again = score(tmp_path, captions, write(tmp_path, "refs.json", content))
+    assert again.output.splitlines()[1:] == result.output.splitlines()[1:]
 
 
 def test_captions_of_a_folder_are_scored(tmp_path):
