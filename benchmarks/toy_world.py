@@ -1,0 +1,94 @@
+"""Go from captions to test scores in the toy world, in the current folder.
+
+    python benchmarks/toy_world.py                            # the sizes of make demo
+    python benchmarks/toy_world.py --captions 500 --epochs 4  # shorter
+
+The commands are those of tools/toyworld/demo.py. They run in processes forked from this one, which
+has imported what they need: where importing is slow, it is done once. The last line is JSON: CIDEr
+by test set.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from full_size import at_least
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools" / "toyworld"))
+
+# A process that has asked the CUDA driver for its devices cannot be forked; NVML can be asked.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
+# What the commands import. None of it starts threads.
+import demo  # noqa: E402
+import diffusers  # noqa: E402, F401
+import mmengine.runner  # noqa: E402, F401
+import open_clip  # noqa: E402, F401
+
+import pcm_plugin.evaluation  # noqa: E402
+import pcm_plugin.models  # noqa: E402
+import pcm_plugin.synthesis.generate  # noqa: E402, F401
+
+
+def run_tool(tool: str, arguments: list[str]) -> None:
+    """Run a command's file as ``python tool arguments`` does."""
+    sys.argv = [tool, *arguments]
+    sys.path.insert(0, os.path.dirname(tool))
+    runpy.run_path(tool, run_name="__main__")
+
+
+def run_forked(command: Sequence[object], done: Path | None = None) -> None:
+    """Run a command of the demo in a fork of this process, unless its result exists.
+
+    Args:
+        command: The command's words after ``python``.
+        done: The file that the command writes.
+
+    Raises:
+        SystemExit: If the command fails.
+    """
+    if done is not None and done.exists():
+        return
+    tool, *arguments = (str(word) for word in command)
+    print(f"\n$ python {tool} {' '.join(arguments)}", flush=True)
+    process = multiprocessing.get_context("fork").Process(
+        target=run_tool, args=(tool, arguments), daemon=False
+    )
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f"{tool} failed with exit code {process.exitcode}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    town = demo.SIZES["town"]
+    parser.add_argument("--captions", type=at_least(20), default=town["train"])
+    parser.add_argument("--epochs", type=at_least(1), help="default: those of configs/pcm_toy.py")
+    args = parser.parse_args()
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    demo.run = run_forked
+    share = args.captions / town["train"]
+    sizes = {
+        domain: {
+            split: max(round(count * share), min(count, 10)) for split, count in splits.items()
+        }
+        for domain, splits in demo.SIZES.items()
+    }
+    demo.make_data(1, sizes)
+    options = () if args.epochs is None else (f"train_cfg.max_epochs={args.epochs}",)
+    table = demo.evaluate(demo.train(options))
+    scores = {target: table[name]["caption/CIDEr"] for name, target in demo.TARGETS.items()}
+    print(json.dumps({"captions": args.captions, "CIDEr": scores}))
+
+
+if __name__ == "__main__":
+    main()
