@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,3 +95,14 @@ def test_a_step_that_fails_is_noted_and_the_others_go_on(tmp_path):
     assert [step["status"] for step in steps.values()] == ["failed", "failed"]
     assert all(step["traceback"] for step in steps.values())
     assert page.count("**failed**") == 2
+
+
+def test_the_toy_world_from_captions_to_scores(tmp_path):
+    script = Path("benchmarks/toy_world.py").resolve()
+    command = [sys.executable, script, "--captions", "20", "--epochs", "1"]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout.splitlines()[-1])
+    assert found["captions"] == 20
+    assert set(found["CIDEr"]) == {"pcm_toy", "pcm_toy_town2country"}
+    assert (tmp_path / "work_dirs" / "pcm_toy" / "epoch_1.pth").exists()
