@@ -89,6 +89,25 @@ def test_generated_images_come_with_their_captions(made):
         assert isinstance(sample.image_id, str)
 
 
+def test_captions_whose_ids_repeat_keep_their_images(made, tmp_path):
+    """A table whose ids are those of images, each with several captions."""
+    rows = [f"{1 + i // 2},{text}" for i, text in enumerate(CAPTIONS)]
+    (tmp_path / "captions.csv").write_text("\n".join(["id,caption", *rows]))
+    settings = GenerateSettings(str(made / "pipeline"), steps=1, format="png", shard_size=2)
+    captions = CaptionFile.of(tmp_path / "captions.csv")
+    generate(captions, settings, tmp_path / "synthetic", device="cpu")
+    source = open_source(tmp_path / "synthetic", None, 2)
+    extract(source, ExtractSettings(f"local-dir:{made / 'clip'}"), tmp_path / "store", 2, "cpu")
+    data = SynthImageDataset(tmp_path / "store", tmp_path / "synthetic", [])
+    truth = archived(tmp_path / "synthetic")
+    assert [data[i]["gt_caption"] for i in range(len(data))] == CAPTIONS
+    for i, text in enumerate(CAPTIONS):
+        assert np.array_equal(data[i]["img"][:, :, ::-1], truth[text])
+    pictures = pictures_of(data.captions.store, range(len(data)), tmp_path / "synthetic")
+    for picture, text in zip(pictures, CAPTIONS, strict=True):
+        assert np.array_equal(np.asarray(picture), truth[text])
+
+
 def test_real_images_come_with_their_references(made):
     resize = dict(type="mmpretrain.Resize", scale=(8, 8))
     data = SynthImageDataset(made / "real_store", made / "real", [resize, PACK], test_mode=True)
