@@ -24,6 +24,23 @@ _BLOCKS: tuple[range, ...] = (
 )
 _BLOCKS += (range(0x2010, 0x2040), range(0x3000, 0x3100), range(0x4E00, 0xA000))
 _BLOCKS += (range(0xAC00, 0xD7B0), range(0xFF00, 0xFFF0))
+# Letters and signs beyond ASCII that are frequent in the languages that use an encoding.
+_WESTERN = "áàâãäåæçéèêëíìîïñóòôõöøœúùûüßÿ\u2018\u2019\u201c\u201d\u2013\u2014\u2026«»¿¡°½£€©®´·"
+_LATIN = {
+    "cp1252": ("Windows-1252 or Latin-1", _WESTERN),
+    "cp1250": ("Windows-1250 (Central European)", "ąćęłńóśźżáčďéěíňřšťúůýžőűöüâăîșțäôĺľŕđ"),
+    "cp1254": ("Windows-1254 (Turkish)", "ıışğçöüâîi\u0307"),
+    "mac_roman": ("Mac Roman", _WESTERN),
+    "cp850": ("code page 850 (DOS)", _WESTERN),
+}
+_OTHER_SCRIPTS = {
+    "cp1251": ("Windows-1251 (Cyrillic)", "оеаинтсрвлкмдпуя"),
+    "koi8_r": ("KOI8-R (Cyrillic)", "оеаинтсрвлкмдпуя"),
+    "cp1253": ("Windows-1253 (Greek)", "αοιετσνηυρπκμλάόίέήςύ"),
+    "cp1255": ("Windows-1255 (Hebrew)", "יוהלארתבמשנםדחפק"),
+    "cp1256": ("Windows-1256 (Arabic)", "اليمونرتبةعدسفهكحقأ"),
+    "cp874": ("Windows-874 (Thai)", "านรอกเงมยลวดทส่้ัีิะคปบ"),
+}
 _FEW = 0.02
 _ENOUGH = 0.3
 
@@ -114,15 +131,16 @@ def _guess_two_byte(data: bytes, runs: list[int]) -> EncodingGuess | None:
 
 
 def _guess_one_byte(data: bytes, runs: list[int]) -> EncodingGuess | None:
-    if sum(runs) > 2 * len(runs):  # words of letters that ASCII lacks
-        high = b"".join(_HIGH.findall(data))
-        small = sum(byte >= 0xE0 for byte in high)
-        if 2 * small > len(high):
-            return EncodingGuess("Windows-1251 (Cyrillic)", "cp1251")
-        return EncodingGuess("KOI8-R (Cyrillic)", "koi8_r")
-    if _decodes(data, "cp1252"):
-        return EncodingGuess("Windows-1252 or Latin-1", "cp1252")
-    return EncodingGuess("Latin-1", "latin-1")
+    """European and West Asian scripts, by the letters that are frequent in their languages."""
+    high = b"".join(_HIGH.findall(data))
+    scripts = _OTHER_SCRIPTS if sum(runs) > 2 * len(runs) else _LATIN
+
+    def share(codec: str) -> float:
+        letters = scripts[codec][1]
+        return sum(char in letters for char in high.decode(codec, "replace").lower()) / len(high)
+
+    codec = max(scripts, key=share)
+    return EncodingGuess(scripts[codec][0], codec) if share(codec) > 0.5 else None
 
 
 def _decodes(data: bytes, codec: str) -> bool:

@@ -56,6 +56,8 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
     codec = _find_codec(head, path, encoding)
     text: io.RawIOBase | BinaryIO = _unpack(path)
     mark = next((mark for mark in BYTE_ORDER_MARKS if head.startswith(mark)), b"")
+    while mark and head.startswith(mark * 2):  # written by two programs
+        mark += mark
     text.read(len(mark))
     if codec not in _UTF8:
         text = io.BufferedReader(Transcoded(text, codec))  # type: ignore[arg-type]
@@ -128,12 +130,13 @@ def _find_codec(head: bytes, path: Path, encoding: str | None) -> str:
             f"not {encoding}: its byte-order mark says {marked}, as which it is read if no "
             "encoding is given"
         )
-    if not info.name.startswith(("utf-16", "utf-32", "iso2022")):
+    wide = info.name.startswith(("utf-16", "utf-32"))
+    if not wide and not info.name.startswith("iso2022"):
         _refuse_unmarked(head)
-    if info.name not in _UTF8 and _count_utf8(head) >= _CLEARLY_UTF8:
+    least = 0 if wide and 0 not in head else _CLEARLY_UTF8
+    if info.name not in _UTF8 and head and _count_utf8(head) >= least:
         raise FileFormatError(
-            f"not {encoding} but valid UTF-8 with other characters than ASCII, as which it is "
-            "read if no encoding is given"
+            f"not {encoding} but valid UTF-8, as which it is read if no encoding is given"
         )
     # Without a mark Python takes the machine's byte order.
     return {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(info.name, info.name)

@@ -164,10 +164,8 @@ def make_corpus(
         FileNotFoundError: If it is not there.
         ValueError: If it was made of other captions or with other settings.
     """
-    read_with = {
-        key: getattr(captions, key) for key in ("column", "split", "skip_bad", "max_chars")
-    }
-    settings = {**read_with, **recipe.corpus_record()}
+    # How the file was read is not among them: the captions themselves are compared.
+    settings = recipe.corpus_record()
     there = ShardFolder(out, CORPUS_FORMAT).shards if (out / "manifest.json").is_file() else {}
     before = there.get("corpus", {"made_of": 0, "digest": None})
     count, digest, begins = _digests(captions, limit, before["made_of"])

@@ -59,6 +59,9 @@ def test_an_encoding_of_another_file_is_refused(tmp_path):
     content = CONTENTS["text"]
     with pytest.raises(ValueError, match="not gbk: its byte-order mark says utf-8"):
         read(tmp_path, content.encode("utf-8-sig"), encoding="gbk")
+    for wide in ("utf-16", "utf-16-le", "utf-32"):
+        with pytest.raises(ValueError, match=f"not {wide} but valid UTF-8"):
+            read(tmp_path, "a dog\nb\n", encoding=wide)
     with pytest.raises(ValueError, match="not cp1252 but valid UTF-8"):
         read(tmp_path, CHINESE, encoding="cp1252")
     with pytest.raises(ValueError, match=r"not cp1252 \(line 2, byte 8: character maps"):
@@ -81,6 +84,13 @@ def test_an_encoding_of_another_file_is_refused(tmp_path):
         ("cp949", "빨간 차가 거리에 있다\n두 마리의 개가 뛰고 있다\n", "EUC-KR"),
         ("cp1251", "красная машина на улице\nдве собаки\n", "Windows-1251"),
         ("koi8_r", "красная машина на улице\nдве собаки\n", "KOI8-R"),
+        ("cp1253", "ένα κόκκινο αυτοκίνητο\nδύο σκύλοι\n", "Windows-1253"),
+        ("cp1254", "kırmızı araba sokakta\niki köpek koşuyor\n", "Windows-1254"),
+        ("cp1250", "czerwony samochód na ulicy\ndwa psy biegną\n", "Windows-1250"),
+        ("cp1255", "מכונית אדומה ברחוב\nשני כלבים\n", "Windows-1255"),
+        ("cp1256", "سيارة حمراء في الشارع\nكلبان\n", "Windows-1256"),
+        ("cp874", "รถสีแดงบนถนน\nสุนัขสองตัว\n", "Windows-874"),
+        ("mac_roman", "un café\nun été à Paris\n", "Mac Roman"),
         ("utf-16-le", CHINESE, "UTF-16"),
         ("utf-32-be", CHINESE, "UTF-32"),
         ("cp1252", "it’s a “big” dog\na cat\n", "Windows-1252"),

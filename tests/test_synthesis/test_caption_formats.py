@@ -134,6 +134,12 @@ def test_flickr_files_with_odd_spacing(tmp_path):
         list(CaptionFile(path))
 
 
+def test_a_first_line_of_any_length(tmp_path):
+    rows = [json.dumps({"features": [0.5] * 20000, "caption": text}) for text in "ab"]
+    assert texts(tmp_path, "\n".join(rows)) == ["a", "b"]
+    assert texts(tmp_path, json.dumps(["a dog"] * 20000)) == ["a dog"] * 20000
+
+
 def test_one_bad_line_at_the_top_does_not_change_the_format(tmp_path):
     content = "oops\na.jpg#0\tA dog .\nb.jpg#0\tA cat .\n"
     assert texts(tmp_path, content, skip_bad=True) == ["A dog .", "A cat ."]

@@ -49,6 +49,7 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
         ('id,caption\n1,"a" dog\n2,a cat\n', ['"a" dog', "a cat"]),
         ('id,caption\n1,"a \\"big\\" dog, here"\n2,"c\\\\d"\n', ['a "big" dog, here', "c\\d"]),
         ('id;caption\r\n1;"a dog; big"\r\n2;a cat\r\n', ["a dog; big", "a cat"]),
+        ("\ufeff\ufeffid\u200b,\u00a0caption\u200e\n1,a\n", ["a"]),
         ("sep=;\nid;caption\n1;a dog, a cat\n", ["a dog, a cat"]),
         ('id, caption\n1, "a dog, big"\n2, a cat\n', ["a dog, big", "a cat"]),
         (

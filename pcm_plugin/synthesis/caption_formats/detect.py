@@ -131,6 +131,8 @@ def _detect_json(open_file: Callable[[], BinaryIO], head: bytes, column: str) ->
             return known
     else:
         raise FileFormatError("neither JSON nor JSONL: it ends before its first object does")
+    if column in keys and not rest:
+        return "jsonl"  # an object of one very long line
     if column in keys:
         raise FileFormatError(
             "JSON objects that are not one per line: write JSONL, one object per line without a "

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
+from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.synthesis.caption_formats.lines import bad_line, read_lines
 from pcm_plugin.synthesis.caption_formats.record import (
@@ -38,7 +39,7 @@ def parse_header(line: str, column: str | None = None, delimiter: str | None = N
     found = []
     for mark in (delimiter,) if delimiter else DELIMITERS:
         fields = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
-        names = [field.strip() for field in fields]
+        names = [clean_text(field) for field in fields]
         found.append((column in names, len(names), -DELIMITERS.find(mark), mark, names))
     _, _, _, mark, names = max(found)
     spaced = len(names) > 1 and line.count(mark) == line.count(f"{mark} ")
