@@ -3,8 +3,8 @@
     python tools/convert_captions.py dataset_coco.json --split val --out data/coco/captions_val.json
     python tools/convert_captions.py captions.csv --column text --out captions.jsonl
 
-COCO captions JSON is what tools/extract.py takes beside a folder of images; it needs captions
-whose images have file names, as Karpathy's and Flickr's files and tables with an image column do.
+tools/extract.py takes COCO captions JSON with a folder of images. It needs captions whose images
+have file names, as in Karpathy's and Flickr's files and in tables with an image column.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write: .json or .jsonl")
     args = parser.parse_args()
     if args.out.suffix not in (".json", ".jsonl"):
-        raise ValueError(f"--out {args.out}: give a name that ends in .json or .jsonl")
+        raise ValueError(f"--out must end in .json or .jsonl, got {args.out}")
     captions, report = caption_file(args)
     print(report, flush=True)
     if args.out.suffix == ".jsonl":

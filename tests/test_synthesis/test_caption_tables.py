@@ -57,6 +57,7 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
             ['A " stop " sign .', '"A" cat .'],
         ),
         ("caption\na dog\na cat, a bird\n", ["a dog", "a cat, a bird"]),
+        ('"caption"\n"a dog"\n"a cat, big"\n', ["a dog", "a cat, big"]),
         ("id,caption\n1,nan\n2,NULL\n3,\n4,a dog\n", ["a dog"]),
         ("id,caption\n\n1,a dog\n\n", ["a dog"]),
         ("| image | caption |\n|---|:---|\n| a.jpg | a dog |\n", ["a dog"]),

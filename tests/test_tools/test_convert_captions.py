@@ -55,7 +55,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
     assert result.code == 1
     assert "image 1 has no file name" in result.output
     result = convert(tmp_path, tmp_path / "captions.txt", "--out", tmp_path / "out.txt")
-    assert "give a name that ends in .json or .jsonl" in result.output
+    assert "--out must end in .json or .jsonl, got" in result.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["captions.txt", "log"]
 
 

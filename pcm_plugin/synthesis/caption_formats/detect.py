@@ -68,14 +68,14 @@ def detect_format(open_file: Callable[[], BinaryIO], column: str, name: str) -> 
     lines = _sample(head)
     if not lines:
         return "text"
+    header = _header_or_none(open_file, column)
+    if header is not None and column in header.columns and _is_table(lines, header):
+        return "table"
     if all(isinstance(_json_or_none(line), str | list) for line in lines):
         return "jsonl"
     if _share(lines, TOKEN_LINE.fullmatch) >= 0.5:
         return "flickr"
-    header = _header_or_none(open_file, column)
     if header is not None:
-        if column in header.columns and _is_table(lines, header):
-            return "table"
         _refuse_unnamed_column(header, column, name)
     _refuse_fields(lines)
     _refuse_structure(lines, name)

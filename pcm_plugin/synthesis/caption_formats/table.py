@@ -120,7 +120,7 @@ def find_quoting(open_file: Callable[[], BinaryIO], header: Header) -> str:
 
     Fields are quoted if the whole table can be read so, or if some row has a delimiter or a line
     end within a quoted field. Otherwise the marks belong to the text, if the table can be read
-    line by line; in a table that is separated by commas or semicolons, as sentences are, only as
+    line by line; in a table that is separated by commas, semicolons or bars, only as
     long as no quoted field goes on in another line.
 
     Args:

@@ -32,8 +32,8 @@ class Header(NamedTuple):
 
     @property
     def has_prose_delimiter(self) -> bool:
-        """Whether sentences have the delimiter too."""
-        return self.delimiter in ",;"
+        """Whether the delimiter may be in sentences too, or is of a writer that quotes fields."""
+        return self.delimiter in ",;" or (self.delimiter == "|" and not self.spaced)
 
 
 class Row(NamedTuple):
