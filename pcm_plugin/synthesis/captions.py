@@ -250,7 +250,8 @@ class CaptionFile:
             if own not in repeated:
                 continue
             if own not in first:
-                first[own] = record.location
+                line = "line " if record.location.isdecimal() else ""
+                first[own] = f"{line}{record.location}"
                 continue
             self._refuse(
                 Record(record.location, problem=f"id {own!r} is that of {first[own]} too"), report

@@ -171,6 +171,7 @@ def test_plain_text(tmp_path):
         ("1,a dog\n2,a cat\n", "captions.txt", "lines begin with an id or a number"),
         ("1. a dog\n2. a cat\n", "captions.txt", "lines begin with an id or a number"),
         ("000042 a dog\n000043 a cat\n", "captions.txt", "lines begin with an id or a number"),
+        ("10_69b a dog\n11_f0c a cat\n", "captions.txt", "lines begin with an id or a number"),
         ("- caption: a dog\n- caption: a cat\n", "captions.txt", "names and values, as in YAML"),
         ("<p>a dog</p>\n<p>a cat</p>\n", "captions.txt", "lines are tags"),
         ("{'caption': 'a dog'}\n{'caption': 'a cat'}\n", "captions.txt", "Python or other code"),

@@ -105,3 +105,33 @@ def test_columns_with_an_image(tmp_path):
     assert write(tmp_path, "id,caption\n").is_file()
     with pytest.raises(ValueError, match="no captions in"):
         CaptionFile(tmp_path / "captions").survey()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '"[""a dog"", ""it\'s a cat - big""]"',  # JSON
+        '"[\'a dog\', ""it\'s a cat - big""]"',  # Python
+        '"[\'a dog\'\n ""it\'s a cat - big""]"',  # NumPy
+    ],
+)
+def test_a_list_in_a_field_holds_several_captions(tmp_path, cell):
+    content = f"image,caption\nx.jpg,{cell}\ny.jpg,[sic] a cow\n"
+    assert read(tmp_path, content) == [
+        Caption("x.jpg#0", "x", "a dog", "x.jpg"),
+        Caption("x.jpg#1", "x", "it's a cat - big", "x.jpg"),
+        Caption(str(3 + cell.count("\n")), "y", "[sic] a cow", "y.jpg"),
+    ]
+
+
+def test_a_list_in_a_field_that_cannot_be_read_is_refused(tmp_path):
+    content = "image,caption\nx.jpg,\"['a dog', nan, 'a cat']\"\n"
+    with pytest.raises(ValueError, match=r"captions:2: a list of texts that cannot be read: \"\['"):
+        read(tmp_path, content)
+
+
+def test_splits_may_have_their_other_names(tmp_path):
+    content = "caption,split\na,Training\nb,validation\nc,dev\nd,TEST\n"
+    assert texts(tmp_path, content) == ["a"]
+    assert texts(tmp_path, content, split="val") == ["b", "c"]
+    assert texts(tmp_path, content, split="test") == ["d"]

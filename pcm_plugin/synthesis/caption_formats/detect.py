@@ -29,7 +29,7 @@ _SUFFIX = IMAGE_FILE.pattern.removeprefix(r"\S.*")
 _PATTERNS = [
     ("begin with the name of an image file", rf'"?[^\s,;|"]+{_SUFFIX}"?(?:#\w+)*([\s,;|:]|$)', 0.5),
     ("end with the name of an image file", rf'.*[\s,;|:]"?[^\s,;|"]+{_SUFFIX}"?$', 0.5),
-    ("begin with an id or a number", r'"?[^\s,;|"]*\d[^\s,;|"]*"?\s*[,;|\t:]|\d+[.)]?\s', 0.8),
+    ("begin with an id or a number", r'"?[^\s,;|"]*\d[^\s,;|"]*"?\s*[,;|\t:]|\S*\d\S*\s', 0.8),
     ("are tags", r"<[/\w!?]", 0.5),
     ("are times, as in subtitles", r"[\d:.,]+ --> [\d:.,]+|WEBVTT", 0.3),
     ("have no letters", r"[\W\d_]+$", 0.5),

@@ -18,6 +18,11 @@ IMAGE_FILE = re.compile(
 
 _MISSING = frozenset(["", "nan", "null", "none", "<na>", "\\n"])
 _LONGEST_MISSING = 80  # with blanks around
+_SPLITS = {
+    "training": "train",
+    **dict.fromkeys(("validation", "valid", "dev"), "val"),
+    "testing": "test",
+}
 _REJECTED = ("is_rejected", "is_precanned")
 _IMAGE_IDS = ("image_id", "img_id", "imageid", "imgid")
 _READ = frozenset([*IMAGE_FIELDS, *_REJECTED, *_IMAGE_IDS])
@@ -84,7 +89,8 @@ def from_fields(
         text: The caption.
         fields: All fields. ``id``, ``image_id`` (or ``img_id``), ``split``, those of
             :data:`IMAGE_FIELDS`, and VizWiz's ``is_rejected`` and ``is_precanned`` are read. An
-            ``image_id`` that is the name of an image file names the file too.
+            ``image_id`` that is the name of an image file names the file too. Other names of
+            splits, such as ``validation``, become ``train``, ``val`` and ``test``.
         given_id: The caption's id, if it is not ``fields['id']``.
     """
     named = fields.keys() & _READ
@@ -96,7 +102,7 @@ def from_fields(
         return Record(location, number, problem=str(error))
     if name is None and image_id is not None and IMAGE_FILE.fullmatch(image_id):
         name, image_id = image_id, None
-    split = fields.get("split")
+    split = None if is_missing(fields.get("split")) else str(fields["split"]).strip().lower()
     return Record(
         location,
         number,
@@ -104,7 +110,7 @@ def from_fields(
         id=own,
         image_id=image_id,
         file_name=name,
-        split=None if is_missing(split) else str(split).strip(),
+        split=None if split is None else _SPLITS.get(split, split),
         rejected=bool(named) and any(_is_true(fields.get(key)) for key in _REJECTED),
     )
 

@@ -16,11 +16,11 @@ from pcm_plugin.datasets.file_errors import FileFormatError
 from pcm_plugin.synthesis.caption_formats.lines import bad_line, read_lines
 from pcm_plugin.synthesis.caption_formats.record import (
     Record,
-    from_fields,
     is_missing,
     likely_column,
 )
 from pcm_plugin.synthesis.caption_formats.table_rows import Header, read_rows
+from pcm_plugin.synthesis.caption_formats.values import of_image
 
 DELIMITERS = "\t,;|"
 
@@ -71,7 +71,7 @@ def read_header(file: BinaryIO, column: str | None = None) -> Header:
 def read_table(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record]:
     """Read a table whose first line names the columns.
 
-    Besides ``column`` it may have those of
+    Besides ``column``, which may hold lists of captions, it may have the columns of
     :func:`~pcm_plugin.synthesis.caption_formats.record.from_fields`.
 
     Args:
@@ -94,7 +94,8 @@ def read_table(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Recor
             text = row.fields[where]
             if text.startswith(("-", ":-")) and all(map(_RULE.fullmatch, row.fields)):
                 continue  # between the header and the rows of a Markdown table
-            yield from_fields(location, row.first, "" if is_missing(text) else text, fields)
+            text = "" if is_missing(text) else text
+            yield from of_image(location, row.first, text, fields, f"under {column!r}")
 
 
 def check_columns(header: Header, column: str) -> None:

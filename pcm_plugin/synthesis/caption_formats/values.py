@@ -1,5 +1,10 @@
 """Captions as JSON values: objects, texts, pairs of image and text."""
 
+import ast
+import io
+import json
+import re
+import tokenize
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +17,8 @@ from pcm_plugin.synthesis.caption_formats.record import (
     likely_column,
     shorten,
 )
+
+_LIST_OF_TEXTS = re.compile(r"\[\s*['\"].*['\"]\s*,?\s*\]", re.DOTALL)
 
 
 def from_json(location: str, number: int, value: Any, column: str) -> Iterator[Record]:
@@ -41,12 +48,30 @@ def from_json(location: str, number: int, value: Any, column: str) -> Iterator[R
         problem = f"no field {column!r}, only {sorted(value)}"
         yield Record(location, number, problem=problem, fixes=fixes)
     else:
-        yield from _of_image(location, number, value[column], value, f"under {column!r}")
+        yield from of_image(location, number, value[column], value, f"under {column!r}")
 
 
-def _of_image(
+def of_image(
     location: str, number: int, captions: Any, fields: dict[str, Any], place: str
 ) -> Iterator[Record]:
+    """Read the caption of an image, or its captions.
+
+    Args:
+        location: See :class:`~pcm_plugin.synthesis.caption_formats.record.Record`.
+        number: See there.
+        captions: A text, a list of texts, or such a list written as a text: as JSON, or as Python
+            or NumPy print it, which is how pandas writes lists to tables. Of a list, the ids are
+            ``IMAGE#0``, ``IMAGE#1``, ...
+        fields: See :func:`~pcm_plugin.synthesis.caption_formats.record.from_fields`.
+        place: Where the captions are, for messages.
+    """
+    if isinstance(captions, str) and _LIST_OF_TEXTS.fullmatch(captions.strip()):
+        listed = _parse_list(captions.strip())
+        if listed is None:
+            problem = f"a list of texts that cannot be read: {shorten(captions)}"
+            yield Record(location, number, problem=problem)
+            return
+        captions = listed
     if isinstance(captions, str):
         yield from_fields(location, number, captions, fields)
         return
@@ -84,4 +109,27 @@ def _from_pair(location: str, number: int, value: list) -> Iterator[Record]:
     except ValueError as error:
         yield Record(location, number, problem=str(error))
         return
-    yield from _of_image(location, number, captions, fields, "in the pair")
+    yield from of_image(location, number, captions, fields, "in the pair")
+
+
+def _parse_list(text: str) -> list[str] | None:
+    """The texts of a list that is written as JSON, or as Python or NumPy print it."""
+    try:
+        value = json.loads(text)
+        return value if all(isinstance(part, str) for part in value) else None
+    except ValueError:
+        pass
+    try:
+        tokens = [*tokenize.generate_tokens(io.StringIO(text).readline)]
+    except (tokenize.TokenError, SyntaxError):
+        return None
+    # NumPy has no commas between texts, which Python would join.
+    strings = [token.string for token in tokens if token.type == tokenize.STRING]
+    others = "".join(token.string for token in tokens if token.type != tokenize.STRING)
+    if re.sub(r"[\s,]", "", others) != "[]":
+        return None
+    try:
+        values = [ast.literal_eval(string) for string in strings]
+    except (ValueError, SyntaxError):
+        return None
+    return values if all(isinstance(part, str) for part in values) else None
