@@ -14,7 +14,7 @@ _INLINE_TAGS += "|sub|sup|tt|u|wbr"
 _BLOCK_TAGS = "blockquote|body|br|center|dd|div|dl|dt|h[1-6]|head|hr|html|img|input|li|ol|p|pre"
 _BLOCK_TAGS += "|script|style|table|tbody|td|tfoot|th|thead|tr|ul"
 _TAG = r"</?(?:{})(?:\s[^<>]*)?/?>"
-_INLINE = re.compile(_TAG.format(_INLINE_TAGS) + "|<!--.*?-->", re.IGNORECASE | re.DOTALL)
+_INLINE = re.compile(_TAG.format(_INLINE_TAGS) + "|<!--.{0,2000}?-->", re.IGNORECASE | re.DOTALL)
 _BLOCK = re.compile(_TAG.format(_BLOCK_TAGS), re.IGNORECASE)
 _JOINERS = re.compile("[\u200c\u200d]+")
 

@@ -94,6 +94,26 @@ def test_one_field_does_not_swallow_the_file(tmp_path):
         read(tmp_path, content)
 
 
+def test_flickr30k_results(tmp_path):
+    rows = [
+        "image_name| comment_number| comment",
+        "1.jpg| 0| Two men , a dog .",
+        "1.jpg| 1| A man .",
+    ]
+    rows += ['2.jpg| 0| " Stop " , it says .', '2.jpg| 1| "A man', "2.jpg| 4   A dog runs ."]
+    content = "\n".join(rows)
+    with pytest.raises(ValueError, match="pass column='comment'"):
+        read(tmp_path, content, "results.csv")
+    with pytest.raises(ValueError, match=r"results.csv:6: 2 fields, the first line has 3"):
+        read(tmp_path, content, "results.csv", column="comment")
+    assert read(tmp_path, content, "results.csv", column="comment", skip_bad=True) == [
+        Caption("2", "1", "Two men , a dog .", "1.jpg"),
+        Caption("3", "1", "A man .", "1.jpg"),
+        Caption("4", "2", '" Stop " , it says .', "2.jpg"),
+        Caption("5", "2", '"A man', "2.jpg"),
+    ]
+
+
 def test_columns_with_an_image(tmp_path):
     content = "image_id,caption\n5,a dog\nx.jpg,a cat\nNaN,a car\n"
     assert read(tmp_path, content) == [
