@@ -166,10 +166,10 @@ def main() -> None:
         if args.out:
             about = {"remarks": remarks} if remarks else {}
             write_json(Path(args.out), {**finite_scores(scores), **about})
-    width = max(15, *map(len, scores))
-    cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
-    lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
-    print("\n".join(lines))
+        width = max(15, *map(len, scores))
+        cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
+        lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
+        print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 """Wrong input of each data tool ends in one line, not in a traceback."""
 
+import json
+import os
+import subprocess
+import sys
+
 import pytest
 
 from pcm_plugin.plain_errors import plain_errors
@@ -35,3 +40,17 @@ def test_faults_of_the_program_keep_their_traceback():
     for fault in (TypeError, KeyError, NotImplementedError):
         with pytest.raises(fault), plain_errors():
             raise fault("x")
+
+
+def test_a_closed_pipe_ends_a_command_silently(tmp_path):
+    (tmp_path / "r.csv").write_text("image,caption\n1.jpg,a dog\n2.jpg,a cat\n")
+    rows = [{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": "a cat"}]
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    command = [sys.executable, "tools/score.py", tmp_path / "c.json", tmp_path / "r.csv"]
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "Broken pipe" not in result.stderr
