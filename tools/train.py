@@ -64,9 +64,10 @@ def measure_run(cfg: Config) -> RunLength:
     if not len(loader):
         pairs, batch = len(loader.dataset), cfg.train_dataloader.batch_size
         raise ValueError(
-            f"train_dataloader.drop_last=True leaves no batch: {pairs} pairs, in "
-            f"{get_world_size()} processes with train_dataloader.batch_size={batch}. Set "
-            "train_dataloader.drop_last=False, or a smaller batch_size, with --cfg-options"
+            f"train_dataloader.drop_last=True leaves no batch: {pairs} pairs are fewer than a "
+            f"batch of {batch} (train_dataloader.batch_size) for each of {get_world_size()} "
+            "processes. "
+            "Set train_dataloader.drop_last=False, or a smaller batch_size, with --cfg-options"
         )
     length = run_length(cfg, len(loader))
     for warning in check_schedule(cfg, length):

@@ -1,6 +1,7 @@
 """Reading checkpoints without running what is in them."""
 
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.models.captioners.weights_file import BROUGHT
 
 try:
@@ -125,6 +127,12 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
+def restart_options(filename: str | Path) -> str:
+    """Return the options of ``tools/train.py`` that begin a new run with a checkpoint's weights."""
+    load_from = shlex.quote(format_option("load_from", str(filename)))
+    return f"--work-dir OTHER --cfg-options {load_from}"
+
+
 def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, Any]:
     """Read a checkpoint to see whether a run can go on from it.
 
@@ -147,7 +155,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
     if absent:
         raise ValueError(
             f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
-            f"run with its weights, use --cfg-options load_from={filename}"
+            f"run with its weights, use {restart_options(filename)}"
         )
     _fill(model, checkpoint["state_dict"], filename)
     return checkpoint

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from pcm_plugin.engine.checkpoints import restart_options
 from pcm_plugin.engine.run_record import (
     RECORD,
     Record,
@@ -94,7 +95,7 @@ def check_resume(
             f"{path} was written after {done} iterations, amid an accumulation of gradients over "
             f"{counts} (optim_wrapper.accumulative_counts): those gradients are not in it. Resume "
             f"from a checkpoint after a multiple of {counts} iterations, or begin a new run from "
-            f"its weights: --work-dir OTHER --cfg-options load_from={path}"
+            f"its weights: {restart_options(path)}"
         )
     _check_rates(checkpoint, path, cfg, run, length, base_rates)
 
@@ -164,7 +165,7 @@ def _refusal(path: Path, why: str, changes: list[str]) -> ValueError:
                 f"{path} cannot be resumed: {why}.",
                 *changes,
                 "Set these back to go on with that run, or begin a new run from its weights: "
-                f"--work-dir OTHER --cfg-options load_from={path}",
+                + restart_options(path),
             ]
         )
     )

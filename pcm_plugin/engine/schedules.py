@@ -148,7 +148,7 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
     if length.max_iters > 1 and (np.diff(rates) > 0).all():
         return [
             f"the learning rate still rises when the run ends after {length.max_iters:,} "
-            f"iterations: its warm-up is longer than {_length_setting(length)}"
+            f"iterations ({_length_setting(length)}): set a shorter warm-up in param_scheduler"
         ]
     return []
 

@@ -17,7 +17,7 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from pcm_plugin.datasets.durable import naming_locks, write_json
-from pcm_plugin.engine.run_record import Record, find_changes
+from pcm_plugin.engine.run_record import Record, find_changes, find_changes_for_resume
 
 RUN_FILE = "run.json"
 _LOCK_FILE = ".lock"
@@ -189,16 +189,12 @@ def _describe_conflict(folder: Path, run: Record, held: list[Path], resumed: Pat
     lines = [
         f"{folder} holds {state} ({held[0].name}), and this one would replace its checkpoints."
     ]
+    ways = "Choose another --work-dir, or remove the folder."
     if resumed is not None:
         lines.append(f"It is to go on from {resumed}, which is in another folder.")
-        lines.append("Choose another --work-dir, or remove the folder.")
-    elif record is None or (changes := find_changes(record, run)):
-        if record is not None:
-            lines += ["It differs from this one in", *changes]
-        lines.append("Choose another --work-dir, or remove the folder.")
-    else:
-        lines.append(
-            "Its settings and data are the same: go on from its last checkpoint with --resume, "
-            "choose another --work-dir, or remove the folder."
-        )
-    return "\n".join(lines)
+    elif record is not None:
+        changes = find_changes(record, run)
+        lines += ["It differs from this one in", *changes] if changes else []
+        if not find_changes_for_resume(record, run):
+            ways = f"Go on from its last checkpoint with --resume. {ways}"
+    return "\n".join([*lines, ways])

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -8,6 +10,7 @@ from pcm_plugin.engine.inputs import (
     check_features,
     check_inputs,
     identify_inputs,
+    maker,
 )
 from pcm_plugin.synthesis.concepts import save_concepts
 from tests.builders import build_store
@@ -42,6 +45,16 @@ def test_names_every_missing_file_and_the_command_that_makes_it(tmp_path):
     assert f"made by: embed --model ViT-B-32 {tmp_path / 'concepts'}" in message
     assert message.count("made by: make words") == 1
     assert "extract" not in message
+
+
+def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
+    cfg = config(tmp_path / "my data", concepts="my concepts")
+    entry = dict(key="model.concepts", command="embed{split} {clip[model]} {folder}/x {path}")
+    cfg.clip.model = "local-dir:a b"
+    command = maker(cfg, entry | {"split": " --split val"}, "my data/concepts")
+    assert shlex.split(command) == [
+        *("embed", "--split", "val", "local-dir:a b", "my data/x", "my data/concepts"),
+    ]
 
 
 def test_each_command_checks_what_it_reads(tmp_path):

@@ -61,8 +61,8 @@ def test_checkpoints_of_another_training_are_not_replaced(tmp_path):
     said = str(caught.value)
     assert "train_cfg.max_epochs: 3 there, 2 here" in said
     assert "store: other data" in said
-    assert "Choose another --work-dir, or remove the folder" in said
-    with pytest.raises(OtherRunError, match="the same: go on from its last checkpoint with --res"):
+    assert said.endswith("\nChoose another --work-dir, or remove the folder.")
+    with pytest.raises(OtherRunError, match=r"replace its checkpoints\.\nGo on from its last ch"):
         claim_folder(tmp_path, OTHER, None)
     with pytest.raises(OtherRunError, match="which is in another folder"):
         claim_folder(tmp_path, OTHER, tmp_path.parent / "epoch_1.pth")

@@ -390,7 +390,10 @@ def test_a_training_owns_its_work_folder(train, tmp_path, tiny_settings):
     assert "Choose another --work-dir, or remove the folder" in result.output
     result = train(folder, **short)
     assert result.code == 1
-    assert "go on from its last checkpoint with --resume" in result.output
+    assert "Go on from its last checkpoint with --resume" in result.output
+    result = train(folder, **{"train_cfg.max_epochs": 2})
+    assert result.code == 1
+    assert "train_cfg.max_epochs: 1 there, 2 here\nGo on from its last checkpoint" in result.output
     with lock_folder(folder):
         result = train(folder, "--resume", processes=2, **short)
     assert result.code == 1
@@ -417,6 +420,6 @@ def test_too_few_pairs_for_a_batch_are_named(train, tmp_path):
     result = train(tmp_path / "run", **{"train_dataloader.batch_size": 64})
     assert result.code == 1
     assert "drop_last=True leaves no batch: 12 pairs" in result.output
-    assert "train_dataloader.batch_size=64" in result.output
+    assert "a batch of 64 (train_dataloader.batch_size)" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()

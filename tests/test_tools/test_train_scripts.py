@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,10 +17,14 @@ def script(tmp_path, tiny_settings):
     settings = {**tiny_settings, "train_cfg.max_epochs": 1, "train_dataloader.batch_size": 2}
     options = [f"{key}={value}" for key, value in settings.items()]
 
+    checkout = tmp_path / "my checkout"
+    checkout.symlink_to(Path.cwd())
+
     def script(name, *args, **environment):
+        words = [checkout / "tools" / name, *args, "--work-dir", tmp_path / "my run"]
         return subprocess.run(
-            [f"tools/{name}", *args, "--work-dir", tmp_path, "--cfg-options", *options],
-            env={**os.environ, "PYTHON": sys.executable, **environment},
+            [*words, "--cfg-options", *options],
+            env={**os.environ, "PYTHON": sys.executable, "CDPATH": "/", **environment},
             capture_output=True,
             text=True,
             timeout=200,
@@ -31,13 +36,13 @@ def script(tmp_path, tiny_settings):
 def test_two_processes_train_and_test_without_a_gpu(script, tmp_path):
     trained = script("dist_train.sh", CONFIG, "2")
     assert trained.returncode == 0, trained.stderr
-    checkpoint = tmp_path / "epoch_1.pth"
+    checkpoint = tmp_path / "my run" / "epoch_1.pth"
     # Twelve pairs, two a process.
     assert load_local_checkpoint(str(checkpoint))["meta"]["iter"] == 3
 
     tested = script("dist_test.sh", CONFIG, str(checkpoint), "2")
     assert tested.returncode == 0, tested.stderr
-    result = json.loads((tmp_path / "metrics.json").read_text())
+    result = json.loads((tmp_path / "my run" / "metrics.json").read_text())
     assert result["checkpoint"] == str(checkpoint)
     assert result["metrics"]["caption/CIDEr"] >= 0
     assert '"caption/CIDEr"' in tested.stdout
@@ -65,7 +70,7 @@ def test_slurm_without_a_gpu(script, tmp_path):
         SRUN_ARGS="--quotatype=spot --exclusive",
     )
     assert run.returncode == 0, run.stderr
-    assert (tmp_path / "epoch_1.pth").exists()
+    assert (tmp_path / "my run" / "epoch_1.pth").exists()
     args = (tmp_path / "srun.args").read_text()
     for word in ("--partition=partition", "--job-name=job", "--ntasks=1", "--exclusive"):
         assert word in args.split()

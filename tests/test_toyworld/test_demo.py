@@ -23,10 +23,14 @@ TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
 
 
 def walk(folder: Path, tool: str, *args: str, code: int = 0) -> str:
+    # A checkout, and a folder of one's own, with spaces in their names.
+    checkout = folder.parent / "my checkout"
+    if not checkout.exists():
+        checkout.symlink_to(TOOLS.parents[1])
     done = subprocess.run(
-        [sys.executable, str(TOOLS / tool), "--quick", *args],
+        [sys.executable, str(checkout / "tools" / "toyworld" / tool), "--quick", *args],
         cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(checkout)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -38,7 +42,7 @@ def walk(folder: Path, tool: str, *args: str, code: int = 0) -> str:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """The folder of a first walk, on two processes, and what it said."""
-    folder = tmp_path_factory.mktemp("demo")
+    folder = tmp_path_factory.mktemp("my demo")
     return folder, walk(folder, "demo.py", "--processes", "2")
 
 
@@ -51,6 +55,7 @@ def test_the_demo_goes_from_sentences_to_scores(demo):
     assert "town (in-domain)" in said
     assert "country (cross-domain)" in said
     assert said.count("reference:") == 30
+    assert "$ python '../my checkout/tools/build_vocabulary.py' data/toy/town/captions" in said
     work = folder / "work_dirs" / "pcm_toy"
     with Image.open(work / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 500
