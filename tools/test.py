@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from pcm_plugin.datasets.durable import sha256, write_json
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
+from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.caption_metric import Refused
@@ -69,6 +70,7 @@ def main() -> None:
         write_json(path, {**tested, "metrics": metrics})
         print(json.dumps(metrics, indent=1))
         print(f"written to {path}")
+    stop_group()
 
 
 def check_references(runner: Runner) -> None:

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from pcm_plugin.datasets.coverage import VocabularyCoverageError
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepare_process
+from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.resume import ContinueRunHook, check_resume
 from pcm_plugin.engine.run_record import RECORD, Record, record_run
 from pcm_plugin.engine.schedules import RunLength, check_schedule, run_length, scale_to_batch
@@ -121,6 +122,7 @@ def main() -> None:
             sys.exit(str(error))
         if is_main_process():
             mark_finished(folder)
+        stop_group()
 
 
 if __name__ == "__main__":

@@ -89,8 +89,11 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
     """
     if not Path(args.config).is_file():
         sys.exit(f"config {args.config} does not exist")
-    with plain_errors():  # a config may import what is not there
-        cfg = Config.fromfile(args.config)
+    try:
+        with plain_errors():  # a config may import what is not there
+            cfg = Config.fromfile(args.config)
+    except SyntaxError as error:
+        sys.exit(f"config {args.config} is not valid Python: {error}")
     apply_cfg_options(cfg, args.cfg_options)
     if "train" not in loops:
         forget_clip_head(cfg)

@@ -60,6 +60,16 @@ def start_group(launcher: str, cfg: Config) -> bool:
     return True
 
 
+def stop_group() -> None:
+    """End the process group, if there is one, once every process is here.
+
+    A process that exits while others still talk to it can take them down with it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _take_environment_from_slurm() -> None:
     names = ["SLURM_PROCID", "SLURM_NTASKS"]
     if "MASTER_ADDR" not in os.environ:

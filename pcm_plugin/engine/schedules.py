@@ -145,12 +145,20 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
             f"has {length.max_iters:,} iterations ({_length_setting(length)}); remove `end` from "
             "the scheduler, so that it ends with the run, or shorten the run"
         )
+    warnings = []
+    counts = cfg.optim_wrapper.get("accumulative_counts", 1)
+    if length.max_epochs is not None and length.epoch_length % counts:
+        warnings.append(
+            f"an epoch has {length.epoch_length:,} iterations, not a multiple of "
+            f"optim_wrapper.accumulative_counts={counts}: a run cannot be resumed from checkpoints "
+            "amid an accumulation"
+        )
     if length.max_iters > 1 and (np.diff(rates) > 0).all():
-        return [
+        warnings.append(
             f"the learning rate still rises when the run ends after {length.max_iters:,} "
             f"iterations ({_length_setting(length)}): set a shorter warm-up in param_scheduler"
-        ]
-    return []
+        )
+    return warnings
 
 
 def scale_to_batch(cfg: Config, processes: int) -> None:

@@ -92,6 +92,14 @@ def test_a_scheduler_that_cannot_be_built_is_a_user_error(schedule):
         check_schedule(cfg, run_length(cfg, 5))
 
 
+def test_an_accumulation_beyond_the_end_of_an_epoch_is_said():
+    cfg = make(None)
+    cfg.optim_wrapper.accumulative_counts = 4
+    assert check_schedule(cfg, run_length(cfg, 8)) == []
+    (warning,) = check_schedule(cfg, run_length(cfg, 10))
+    assert "accumulative_counts=4: a run cannot be resumed" in warning
+
+
 def test_schedules_that_look_at_metrics_are_not_replayed():
     assert not is_replayable(make(dict(type="ReduceOnPlateauLR", monitor="loss")))
     assert is_replayable(make(dict(type="pcm_plugin.NoamLR", by_epoch=False)))
