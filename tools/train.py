@@ -60,8 +60,10 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def measure_run(cfg: Config) -> RunLength:
-    """Return the length of the training, from its data; check it and its schedule."""
+    """Return the length of the training, from its data; check data and schedule."""
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    if cfg.get("val_dataloader") is not None:
+        Runner.build_dataloader(cfg.val_dataloader, seed=0)  # its dataset checks its arguments
     if not len(loader):
         pairs, batch = len(loader.dataset), cfg.train_dataloader.batch_size
         raise ValueError(

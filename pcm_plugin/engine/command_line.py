@@ -92,8 +92,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
     try:
         with plain_errors():  # a config may import what is not there
             cfg = Config.fromfile(args.config)
-    except SyntaxError as error:
-        sys.exit(f"config {args.config} is not valid Python: {error}")
+    except (ImportError, SyntaxError) as error:
+        sys.exit(f"config {args.config} cannot be read: {error}")
     apply_cfg_options(cfg, args.cfg_options)
     if "train" not in loops:
         forget_clip_head(cfg)

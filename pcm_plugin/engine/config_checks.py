@@ -1,38 +1,16 @@
 """Checks of a config's values, before anything is built or written."""
 
-import difflib
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import (
-    DATA_SAMPLERS,
-    DATASETS,
-    HOOKS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    DefaultScope,
-    Registry,
-)
+from mmengine.registry import METRICS, DefaultScope
+
+from pcm_plugin.engine.config_arguments import argument_problems, listed, suggestion
 
 LOOP_NAMES = ("train", "val", "test")
-_DEFAULT_TYPES = {"optim_wrapper": "OptimWrapper", "train_cfg": "EpochBasedTrainLoop"}
-# Keys that MMEngine takes from a part before it builds the part from the others.
-_TAKEN_BY_MMENGINE = {
-    "model": {"init_cfg"},
-    "optim_wrapper": {"constructor", "paramwise_cfg"},
-    "param_scheduler": {"convert_to_iter_based"},
-    "train_cfg": {"by_epoch"},
-    "default_hooks": {"priority"},
-    "custom_hooks": {"priority"},
-}
 # What the runner reads from the top of a config in addition to what our configs have there.
 _RUNNER_KEYS = (
     *("activation_checkpointing", "compile", "data_preprocessor", "default_scope"),
@@ -80,14 +58,14 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
         if parts[0] not in cfg and parts[0] not in _RUNNER_KEYS:
             raise ValueError(
                 f"--cfg-options {key}: the config has no `{parts[0]}`"
-                + _suggestion(parts[0], [*cfg, *_RUNNER_KEYS])
+                + suggestion(parts[0], [*cfg, *_RUNNER_KEYS])
             )
         # What takes arguments is checked by `check_config`.
         if isinstance(node, dict) and len(parts) > 1 and "type" not in node and last not in node:
             place = ".".join(parts[:-1])
             warnings.append(
                 f"--cfg-options {key}: `{place}` has no `{last}` in the config"
-                f"{_suggestion(last, node)}; it is added"
+                f"{suggestion(last, node)}; it is added"
             )
     return warnings
 
@@ -113,7 +91,7 @@ def check_config(cfg: Config, loops: Iterable[str]) -> None:
     if isinstance(load_from, str) and "://" not in load_from and not Path(load_from).is_file():
         problems.append(f"load_from={load_from!r}: this file does not exist")
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
-        problems += _argument_problems(cfg, loops)
+        problems += argument_problems(cfg, loops)
     _raise_if_any(cfg, problems)
 
 
@@ -186,8 +164,11 @@ def _training_problems(cfg: Config) -> Iterator[str]:
     base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", 1)
     if not _is_whole(base, 1):
         yield _must("auto_scale_lr.base_batch_size", "a positive whole number", base)
+    seed = (cfg.get("randomness") or {}).get("seed")
+    if seed is not None and not _is_whole(seed, 0):
+        yield _must("randomness.seed", "a whole number from 0 on, or None", seed)
     schedulers = cfg.get("param_scheduler")
-    for place, part in _listed("param_scheduler", [] if schedulers is None else schedulers):
+    for place, part in listed("param_scheduler", [] if schedulers is None else schedulers):
         if not isinstance(part, Mapping):
             yield _must(place, "a dictionary", part)
         elif "warmup" in part and not _is_whole(part["warmup"], 1):
@@ -198,7 +179,7 @@ def _evaluator_problems(cfg: Config, loops: Sequence[str]) -> Iterator[str]:
     for loop in {"val", "test"} & set(loops):
         if cfg.get(f"{loop}_dataloader") is None or cfg.get(f"{loop}_evaluator") is None:
             continue
-        for place, part in _listed(f"{loop}_evaluator", cfg[f"{loop}_evaluator"]):
+        for place, part in listed(f"{loop}_evaluator", cfg[f"{loop}_evaluator"]):
             try:
                 METRICS.build(part)
             except (OSError, ValueError) as error:
@@ -215,114 +196,6 @@ def _evaluator_problems(cfg: Config, loops: Sequence[str]) -> Iterator[str]:
             f"default_hooks.checkpoint.save_best={best!r}: val_evaluator.scorers={list(scorers)} "
             f"does not compute it; add {wanted}"
         )
-
-
-def _argument_problems(cfg: Config, loops: Sequence[str]) -> Iterator[str]:
-    for place, registry, part in _parts(cfg, loops):
-        section = place.split(".")[0]
-        kind = part.get("type", _DEFAULT_TYPES.get(place))
-        found = kind
-        if isinstance(kind, str):
-            with registry.switch_scope_and_registry(part.get("_scope_")) as scoped:
-                found = scoped.get(kind)
-        if found is None:
-            if not place.startswith("model."):  # a part of a model may be in another registry
-                close = _suggestion(kind, _names(registry))
-                yield f"{place}.type={kind!r} is not registered{close}"
-            continue
-        accepted = accepted_arguments(found)
-        if accepted is None:
-            continue
-        known = accepted | {"type", "_scope_"} | _TAKEN_BY_MMENGINE.get(section, set())
-        for key in part:
-            if key not in known:
-                yield (
-                    f"{place}.{key}={part[key]!r}: {getattr(found, '__name__', kind)} has no such "
-                    f"argument{_suggestion(key, known)}"
-                )
-
-
-def _parts(cfg: Config, loops: Sequence[str]) -> Iterator[tuple[str, Registry, Mapping[str, Any]]]:
-    """Each part of a config that a class is built from."""
-    if cfg.get("model"):
-        yield from _nested("model", MODELS, cfg.model)
-    for loop in loops:
-        loader = cfg.get(f"{loop}_dataloader") or {}
-        for key, registry in (("dataset", DATASETS), ("sampler", DATA_SAMPLERS)):
-            if isinstance(loader.get(key), Mapping):
-                yield f"{loop}_dataloader.{key}", registry, loader[key]
-        if loop != "train" and loader and cfg.get(f"{loop}_evaluator"):
-            for place, part in _listed(f"{loop}_evaluator", cfg[f"{loop}_evaluator"]):
-                yield place, METRICS, part
-    if "train" not in loops:
-        return
-    for key, registry in (("train_cfg", LOOPS), ("optim_wrapper", OPTIM_WRAPPERS)):
-        if isinstance(cfg.get(key), Mapping):
-            yield key, registry, cfg[key]
-    optimizer = (cfg.get("optim_wrapper") or {}).get("optimizer")
-    if isinstance(optimizer, Mapping):
-        yield "optim_wrapper.optimizer", OPTIMIZERS, optimizer
-    for place, part in _listed("param_scheduler", cfg.get("param_scheduler") or []):
-        if isinstance(part, Mapping):
-            yield place, PARAM_SCHEDULERS, part
-    for name, part in (cfg.get("default_hooks") or {}).items():
-        if isinstance(part, Mapping):
-            yield f"default_hooks.{name}", HOOKS, part
-    for place, part in _listed("custom_hooks", cfg.get("custom_hooks") or []):
-        if isinstance(part, Mapping):
-            yield place, HOOKS, part
-
-
-def _nested(
-    place: str, registry: Registry, part: Mapping[str, Any]
-) -> Iterator[tuple[str, Registry, Mapping[str, Any]]]:
-    if "type" in part:
-        yield place, registry, part
-    for key, value in part.items():
-        if isinstance(value, Mapping):
-            yield from _nested(f"{place}.{key}", registry, value)
-
-
-def _listed(place: str, value: Any) -> list[tuple[str, Any]]:
-    """The dictionaries of a setting that is one or a list of them, each with its key."""
-    if isinstance(value, (list, tuple)):
-        return [(f"{place}.{index}", part) for index, part in enumerate(value)]
-    return [(place, value)]
-
-
-def accepted_arguments(builder: Callable) -> set[str] | None:
-    """Return the names of the arguments that a class or function takes; None for any.
-
-    ``**kwargs`` of a class stand for the arguments of its base classes.
-    """
-    constructors: list[Any] = [builder]
-    if inspect.isclass(builder):
-        constructors = [
-            vars(base)["__init__"] for base in builder.__mro__ if "__init__" in vars(base)
-        ]
-    names: set[str] = set()
-    for constructor in constructors:
-        try:
-            parameters = inspect.signature(constructor).parameters
-        except (TypeError, ValueError):  # written in C
-            return None
-        names |= parameters.keys()
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
-            return names
-    return None
-
-
-def _names(registry: Registry) -> list[str]:
-    """The names of everything in a registry and in those of the packages that extend it."""
-    names = list(registry.module_dict)
-    for child in registry.children.values():
-        names += [f"{child.scope}.{name}" for name in child.module_dict]
-    return names
-
-
-def _suggestion(name: Any, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), [k for k in known if k != "self"], 1)
-    return f"; did you mean `{close[0]}`?" if close else ""
 
 
 def _must(key: str, what: str, value: Any) -> str:

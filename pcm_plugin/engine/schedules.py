@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
@@ -76,16 +77,11 @@ def replay(
         epochs: How many ends of epochs to replay. Defaults to all that lie in the iterations.
 
     Raises:
-        ValueError: If a scheduler cannot be built from its settings.
+        ValueError: If the optimizer or a scheduler cannot be built from its settings.
     """
     if epochs is None:
         epochs = iterations // length.epoch_length if length.max_epochs is not None else 0
-    settings = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k not in ("fused", "type")}
-    groups = [
-        {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": float(rate)} for rate in base_rates
-    ]
-    kind = cfg.optim_wrapper.optimizer.type
-    optimizer = OPTIMIZERS.build({**settings, "type": kind, "params": groups})
+    optimizer = _build_optimizer(cfg, base_rates)
     schedulers = [
         _build_scheduler(part, optimizer, length) for part in _as_list(cfg.get("param_scheduler"))
     ]
@@ -209,6 +205,20 @@ def scale_to_batch(cfg: Config, processes: int) -> None:
     cfg.optim_wrapper.optimizer.lr *= factor
     # Done here, together with the schedule: MMEngine's runner would scale the rate alone.
     cfg.auto_scale_lr.enable = False
+
+
+def _build_optimizer(cfg: Config, rates: Sequence[float]) -> Any:
+    """Build the optimizer for a number without meaning per parameter group."""
+    wrapper = cfg.optim_wrapper
+    settings = {k: v for k, v in wrapper.optimizer.items() if k != "fused"}
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": float(r)} for r in rates]
+    try:
+        optimizer = OPTIMIZERS.build({**settings, "params": groups})
+        # Of what is given here it checks the arguments.
+        OptimWrapper(optimizer, clip_grad=copy.deepcopy(wrapper.get("clip_grad")))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"optim_wrapper: {error}") from None
+    return optimizer
 
 
 def _build_scheduler(part: Any, optimizer: Any, length: RunLength) -> _ParamScheduler:

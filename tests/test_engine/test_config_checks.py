@@ -44,6 +44,7 @@ def test_our_configs_pass():
         ("auto_scale_lr__base_batch_size", 0, "must be a positive whole number, got 0"),
         ("model__neck__top_concept", 5, "did you mean `top_concepts`?"),
         ("default_hooks__logger__intervall", 5, "did you mean `interval`?"),
+        ("randomness__seed", "x", "must be a whole number from 0 on, or None, got 'x'"),
         ("load_from", "nowhere.pth", "load_from='nowhere.pth': this file does not exist"),
         ("val_evaluator__scorer", ["CIDEr"], "did you mean `scorers`?"),
         ("val_evaluator__scorers", ["CIDEr-X"], "CIDEr-X"),

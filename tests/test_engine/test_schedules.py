@@ -100,6 +100,22 @@ def test_an_accumulation_beyond_the_end_of_an_epoch_is_said():
     assert "accumulative_counts=4: a run cannot be resumed" in warning
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim_wrapper.optimizer.momentum": -1.0},
+        {"optim_wrapper.optimizer": dict(type="Adam", lr=1.0, betas=0.9)},
+        {"optim_wrapper.clip_grad": dict(type="valu", clip_value=0.1)},
+        {"optim_wrapper.clip_grad": 0.1},
+    ],
+)
+def test_an_optimizer_that_cannot_be_built_is_a_user_error(changes):
+    cfg = make(None)
+    cfg.merge_from_dict(changes)
+    with pytest.raises(ValueError, match=r"^optim_wrapper: "):
+        check_schedule(cfg, run_length(cfg, 5))
+
+
 def test_schedules_that_look_at_metrics_are_not_replayed():
     assert not is_replayable(make(dict(type="ReduceOnPlateauLR", monitor="loss")))
     assert is_replayable(make(dict(type="pcm_plugin.NoamLR", by_epoch=False)))

@@ -231,6 +231,8 @@ def test_no_workers_need_no_other_option(train, tmp_path):
         ("train_dataloader.batch_size=0", "train_dataloader.batch_size must be a whole number"),
         ("trian_cfg.max_epochs=1", "the config has no `trian_cfg`; did you mean `train_cfg`?"),
         ("model.neck.top_concept=5", "did you mean `top_concepts`?"),
+        ("optim_wrapper.clip_grad.type=valu", "optim_wrapper: type of clip_grad should be"),
+        ("val_dataloader.dataset.max_pairs=-1", "max_pairs"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anything_is_written(train, tmp_path, option, message):
