@@ -12,7 +12,6 @@ from pickle import UnpicklingError
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.dist import get_world_size, is_main_process
-from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 
 from pcm_plugin.datasets.coverage import VocabularyCoverageError
@@ -21,7 +20,13 @@ from pcm_plugin.engine.command_line import add_run_arguments, load_config, prepa
 from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.resume import ContinueRunHook, check_resume
 from pcm_plugin.engine.run_record import RECORD, Record, record_run
-from pcm_plugin.engine.schedules import RunLength, check_schedule, run_length, scale_to_batch
+from pcm_plugin.engine.schedules import (
+    RunLength,
+    base_rates,
+    check_schedule,
+    run_length,
+    scale_to_batch,
+)
 from pcm_plugin.engine.work_folder import claim_folder, lock_folder, mark_finished
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.registry import MODELS
@@ -90,8 +95,7 @@ def prepare_resume(cfg: Config, args: argparse.Namespace, run: Record, length: R
     model = MODELS.build(cfg.model)
     try:
         state = check_resumable(checkpoint, model)
-        groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups
-        check_resume(state, checkpoint, cfg, run, length, [group["lr"] for group in groups])
+        check_resume(state, checkpoint, cfg, run, length, base_rates(cfg, model))
     except (ValueError, RuntimeError, UnpicklingError) as error:
         sys.exit(f"--resume: {error}")
     known = state["message_hub"]["runtime_info"].get(RECORD)

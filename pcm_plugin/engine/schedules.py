@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
@@ -98,6 +98,15 @@ def replay(
                 if scheduler.by_epoch:
                     scheduler.step()
     return Replay(rates, schedulers, optimizer.param_groups)
+
+
+def base_rates(cfg: Config, model: torch.nn.Module) -> list[float]:
+    """Return the learning rate of each parameter group of a model before any scheduling."""
+    settings = {k: v for k, v in cfg.optim_wrapper.items() if k in ("constructor", "paramwise_cfg")}
+    # A fused optimizer needs its parameters on some device, precision has no effect on rates.
+    optimizer = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k != "fused"}
+    wrapper = build_optim_wrapper(model, copy.deepcopy({**settings, "optimizer": optimizer}))
+    return [group["lr"] for group in wrapper.param_groups]
 
 
 def is_replayable(cfg: Config) -> bool:
