@@ -1,4 +1,4 @@
-# Sourced by the scripts beside it. $PYTHON, else the project's environment, else python.
+# Sourced by the scripts in this folder. $PYTHON, else the project's environment, else python.
 python_of_project() {
     if [ -n "${PYTHON:-}" ]; then
         echo "$PYTHON"
@@ -15,7 +15,7 @@ launch() {
     shift
     case $processes in
         '' | *[!0-9]* | 0)
-            echo "number of processes: '$processes' is no whole number above 0" >&2
+            echo "number of processes must be a whole number above 0, got '$processes'" >&2
             exit 2
             ;;
     esac

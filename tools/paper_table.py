@@ -1,4 +1,4 @@
-"""Run the rows of a table of the papers that have data and weights: ours beside the published.
+"""Run the rows of a table of the papers that have data and weights: ours next to the published.
 
     python tools/paper_table.py                          # which tables there are
     python tools/paper_table.py ablation --list          # its rows and their commands; runs nothing
@@ -8,7 +8,7 @@
 
 The weights of a row are the best checkpoint on validation in the folder of its training,
 work_dirs/TRAINING; a row without data or weights says which command makes them. Captions and
-scores are kept beside the weights: run again, the command does what is missing.
+scores are kept next to the weights: run again, the command does what is missing.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def cell(ours: float | None, published: float | None) -> str:
-    """Ours beside the published."""
+    """Return ours next to the published."""
     if ours is None and published is None:
         return "-"
     one, other = ("-" if value is None else f"{value:.1f}" for value in (ours, published))

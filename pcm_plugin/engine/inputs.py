@@ -68,8 +68,8 @@ def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
 
     Args:
         cfg: The final config.
-        entry: Of its ``prerequisites``; what it holds beside ``key`` and ``command`` is a default
-            for what the command mentions.
+        entry: One of its ``prerequisites``. Its keys other than ``key`` and ``command`` are
+            defaults for what the command mentions.
         path: The file.
     """
     place = Path(path).absolute()
