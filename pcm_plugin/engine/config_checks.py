@@ -11,8 +11,10 @@ from mmengine.registry import METRICS, DefaultScope
 from pcm_plugin.engine.config_arguments import argument_problems, listed, suggestion
 
 LOOP_NAMES = ("train", "val", "test")
-# What the runner reads from the top of a config in addition to what our configs have there.
-_RUNNER_KEYS = (
+# What is read from the top of a config when it is final: by the runner, by commands of ours.
+_READ_KEYS = (
+    *("model", "train_cfg", "train_dataloader", "val_dataloader", "test_dataloader"),
+    *("optim_wrapper", "param_scheduler", "default_hooks", "log_level", "prerequisites", "clip"),
     *("activation_checkpointing", "compile", "data_preprocessor", "default_scope"),
     *("efficient_conv_bn_eval", "experiment_name", "find_unused_parameters", "load_from"),
     *("log_processor", "model_wrapper_cfg", "other_data", "resume", "sync_bn", "visualizer"),
@@ -44,7 +46,8 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
         options: Values by dotted key, of ``--cfg-options``.
 
     Returns:
-        Warnings about keys that are new in a part of which it is not known what it takes.
+        Warnings about keys that are new in a part of which it is not known what it takes, and
+        about those that only the config itself reads.
 
     Raises:
         ValueError: If a key begins with a name that neither the config nor MMEngine knows.
@@ -55,10 +58,15 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
         *_, last = parts = key.split(".")
         for part in parts[:-1]:
             node = node.get(part) if isinstance(node, dict) else None
-        if parts[0] not in cfg and parts[0] not in _RUNNER_KEYS:
+        if parts[0] not in cfg and parts[0] not in _READ_KEYS:
             raise ValueError(
                 f"--cfg-options {key}: the config has no `{parts[0]}`"
-                + suggestion(parts[0], [*cfg, *_RUNNER_KEYS])
+                + suggestion(parts[0], [*cfg, *_READ_KEYS])
+            )
+        if parts[0] not in _READ_KEYS:
+            warnings.append(
+                f"--cfg-options {key}: settings that the config derives from `{parts[0]}` keep "
+                "their values; set them themselves"
             )
         # What takes arguments is checked by `check_config`.
         if isinstance(node, dict) and len(parts) > 1 and "type" not in node and last not in node:

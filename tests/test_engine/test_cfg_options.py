@@ -90,7 +90,9 @@ def test_what_is_not_a_pair_is_refused(word, capsys):
 
 def test_new_settings_are_reported(capsys):
     def apply(**options):
-        cfg = Config({"clip": {"model": "x"}, "train_cfg": {"type": "x", "max_epochs": 2}})
+        cfg = Config(
+            {"root": "data", "clip": {"model": "x"}, "train_cfg": {"type": "x", "max_epochs": 2}}
+        )
         apply_cfg_options(cfg, {key.replace("__", "."): value for key, value in options.items()})
         return cfg
 
@@ -98,6 +100,8 @@ def test_new_settings_are_reported(capsys):
         apply(trian_cfg__max_epochs=1)
     assert apply(clip__modle="y").clip.modle == "y"
     assert "`clip` has no `modle` in the config; did you mean `model`?" in capsys.readouterr().err
+    apply(root="elsewhere")
+    assert "settings that the config derives from `root` keep" in capsys.readouterr().err
     assert apply(load_from="x.pth").load_from == "x.pth"
     assert apply(clip__model="y").clip.model == "y"
     assert capsys.readouterr().err == ""
