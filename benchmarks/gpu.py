@@ -198,7 +198,7 @@ def write_results(folder: Path, results: Result) -> None:
 
 
 def table(results: Result) -> str:
-    """What goes into the page."""
+    """Return the Markdown block of the results page."""
     about = results["steps"].get("device", {}).get("figures", {})
     hardware = [about.get("cpu", "")]
     if "gpu" in about:

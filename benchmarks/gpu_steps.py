@@ -36,12 +36,12 @@ PACKAGES = (
 _FULL_TOY_SECONDS = 400
 """Time from which the toy world has the sizes of ``make demo``; with less time, a sixth of them."""
 _TOY_CIDER = 70
-"""What the full form reaches at least; docs/results.md has 90."""
+"""Smallest CIDEr of a full training; docs/results.md has 90."""
 
 
 @dataclass
 class Run:
-    """What a step is given.
+    """Input of a step, and its figures.
 
     Attributes:
         device: Where to work.
@@ -165,7 +165,7 @@ def train(
 
 
 def synchronize(run: Run) -> str:
-    """Where an iteration and a search wait for the GPU, and what they launch."""
+    """Count the host synchronizations and the kernels of an iteration and of a search."""
     size = _training_size(32, run.is_dry) | {"amp": True, "device": run.device}
     works: dict[str, Callable[[], Any]] = {
         "training iteration": train_step.build_step(_arguments(train_step, **size)),

@@ -51,7 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {
         transformer_layers_per_block=(1, 1, 1),
     ),
 }
-"""What is replaced for a dry run."""
+"""Settings of the small UNets of a dry run."""
 
 
 def build_tokenizer(**settings: Any) -> CLIPTokenizer:

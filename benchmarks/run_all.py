@@ -154,7 +154,7 @@ def processor() -> str:
 
 
 def table(results: dict[str, Result]) -> str:
-    """What goes into the page."""
+    """Return the Markdown block of the results page."""
     settings, versions = (next(iter(results.values()))[key] for key in ("settings", "versions"))
     threads = settings["threads"]
     rates = [r["matrix_gflops"] for r in results.values() if r["settings"]["threads"] == threads]

@@ -1,4 +1,4 @@
-"""How often a call waits for the GPU, where, and how much it launches."""
+"""Host synchronizations and kernel launches of a call."""
 
 import os
 import traceback

@@ -74,7 +74,7 @@ def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) 
         except ValueError as error:
             raise ValueError(f"{path}: {member}[{index}]: {error}") from None
     what = f'{path}: the ids of "{member}"'
-    refuse_repeated(lambda: ids, what, "number them anew if several files were joined")
+    refuse_repeated(lambda: ids, what, "renumber them if several files were joined")
     return ids
 
 

@@ -1,4 +1,4 @@
-"""How much of a corpus a vocabulary covers, and when that is too little to train on."""
+"""Share of a corpus that a vocabulary covers, with a limit for training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -214,7 +214,7 @@ class FeatureStore:
         return json.loads(self._shard(s).line(i - first[s]))
 
     def digest(self, i: int) -> str:
-        """What the shard of image i was made of; for generated images, their archive's SHA-256."""
+        """Return the source of the shard of image i: the archive's SHA-256 for generated images."""
         return self.digests[bisect.bisect_right(self._first_images, i) - 1]
 
     def check_unique_ids(self) -> None:

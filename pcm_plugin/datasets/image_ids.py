@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 SHOWN = 5
-"""How many ids a message names."""
+"""Number of ids that a message names."""
 
 # Formats that Pillow reads with plugins only; their files are named all the same.
 _OTHER_SUFFIXES = (".heic", ".heif", ".jxl")

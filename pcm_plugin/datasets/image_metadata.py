@@ -1,4 +1,4 @@
-"""What surrounds the pixels in image files: recognize the content, and remove broken metadata."""
+"""Metadata of image files: detect the format, and remove what is broken."""
 
 import struct
 import zlib

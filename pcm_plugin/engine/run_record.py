@@ -1,4 +1,4 @@
-"""What a training depends on: its settings and its data, in a form that can be compared."""
+"""Record of the settings and data of a training, in a form that can be compared."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from mmengine.config import Config
 from pcm_plugin.engine.inputs import identify_inputs
 
 RECORD = "run"
-"""Where the message hub of a checkpoint has the record of its run."""
+"""Key of the run's record in the message hub of a checkpoint."""
 
 # The parts of a config on which the result of a training depends. What only its author needs to
 # read, such as paths from which other paths are put together, is not among them.

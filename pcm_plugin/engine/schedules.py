@@ -17,7 +17,7 @@ _ITERATION_COUNTS = ("begin", "end", "step_size", "T_max", "total_steps", "warmu
 
 
 class RunLength(NamedTuple):
-    """How long a training is.
+    """Length of a training.
 
     Attributes:
         epoch_length: Iterations of an epoch.
@@ -44,7 +44,7 @@ def run_length(cfg: Config, epoch_length: int) -> RunLength:
 
 
 class Replay(NamedTuple):
-    """What a schedule did up to some iteration.
+    """History of a schedule up to an iteration.
 
     Attributes:
         rates: (n,) float64, the learning rate of the first parameter group in each iteration.

@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 
     @property
     def name(self) -> ImageName:
-        """What identifies the image."""
+        """Return the fields that identify the image."""
         return ImageName(self.image_id, self.file_name)
 
 

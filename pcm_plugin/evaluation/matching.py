@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?")
 
 
 class ImageName(NamedTuple):
-    """What a file says about the identity of an image.
+    """Identity of an image in a file.
 
     Attributes:
         image_id: Its id as text.

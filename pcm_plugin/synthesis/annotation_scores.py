@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 CLIP_SCORE_SOURCES = ("auto", "annotation", "model")
-"""What may be asked for: the annotations' scores, computed ones, or what the comparison says."""
+"""Choices: the scores of the annotations, computed ones, or whichever the comparison selects."""
 
 MAX_MEDIAN_DIFFERENCE = 0.08
 """Of 2.5 * cosine. The same CLIP differs by the words that the annotations' vocabulary leaves out;

@@ -1,4 +1,4 @@
-"""Which captions share an id, found without keeping the ids in memory."""
+"""Search for captions that share an id, without keeping the ids in memory."""
 
 import hashlib
 import tempfile

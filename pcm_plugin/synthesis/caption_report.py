@@ -1,4 +1,4 @@
-"""What was met while a caption file was read."""
+"""Counts of what a caption file contains."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

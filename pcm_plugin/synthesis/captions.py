@@ -195,7 +195,7 @@ class CaptionFile:
             raise ValueError(error.describe(self.path, self.options)) from None
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
-        """What ``find`` returns, which is called again only if the file has changed."""
+        """Return the result of ``find``, called again only if the file has changed."""
         status = self.path.stat()
         key = f"{name} {status.st_size} {status.st_mtime_ns}"
         if key not in self._cache:
@@ -311,7 +311,7 @@ class CaptionFile:
 
 
 class _Scan(NamedTuple):
-    """What is known of a file that was read once."""
+    """Cached facts about a file."""
 
     report: CaptionReport
     repeated: RepeatedIds

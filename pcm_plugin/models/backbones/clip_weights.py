@@ -28,7 +28,7 @@ _SCHEMAS = ("hf-hub:", "local-dir:")
 
 
 class _WeightsFile(NamedTuple):
-    """What a weights file shows.
+    """Properties of a weights file.
 
     Attributes:
         tensors: Weights that open_clip cannot read by itself; None where it can.

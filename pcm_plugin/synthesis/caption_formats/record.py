@@ -29,7 +29,7 @@ _READ = frozenset([*IMAGE_FIELDS, *_REJECTED, *_IMAGE_IDS])
 
 
 class Record(NamedTuple):
-    """What a file says of one caption; nothing of it is checked yet.
+    """One caption as a file has it, not checked yet.
 
     Attributes:
         location: Where it is, for messages: a line's number, or an entry of a JSON document.
