@@ -15,10 +15,10 @@ from typing import Any
 
 from matrix import matrix_gflops, print_json
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
-from pcm_plugin.synthesis.captions import CaptionFile
-from pcm_plugin.synthesis.concepts import load_concepts
-from pcm_plugin.synthesis.nouns import find_nouns
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.synthesis.concepts.nouns import find_nouns
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -25,10 +25,10 @@ from made_up import write_images
 from matrix import matrix_gflops, print_json, seconds_of
 from safetensors.torch import save_file
 
-from pcm_plugin.datasets.durable import write_json
+from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.models.backbones import OpenCLIPBackbone
-from pcm_plugin.synthesis import extract
-from pcm_plugin.synthesis.sources import open_source
+from pcm_plugin.synthesis.extract import extract
+from pcm_plugin.synthesis.extract.sources import open_source
 
 
 def write_clip(path: Path, name: str) -> str:

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 import pcm_plugin.models  # noqa: F401  registers
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import PCMNet
 from pcm_plugin.structures import DataSample
 

@@ -226,9 +226,9 @@ def generate_images(run: Run, kind: str, recipe: str) -> str:
     import diffusers
     from pipelines import build_pipeline
 
-    from pcm_plugin.synthesis.generate import generate
-    from pcm_plugin.synthesis.painter import Order, Painter
-    from pcm_plugin.synthesis.recipes import load_recipe
+    from pcm_plugin.synthesis.generate.generate import generate
+    from pcm_plugin.synthesis.generate.text2image import Order, Painter
+    from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
     chosen = load_recipe(recipe)
     batch, settings = chosen.generate_batch, dataclasses.replace(chosen.generate, pipeline="random")

@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors.torch import save
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import write_bytes
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
-from pcm_plugin.datasets.shards import Shard, ShardFolder
-from pcm_plugin.synthesis import generate
-from pcm_plugin.synthesis.painter import Painted
+from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.synthesis.generate import generate
+from pcm_plugin.synthesis.generate.text2image import Painted
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -30,7 +30,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
-from pcm_plugin.synthesis.captions import CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
 
 BY_HAND = {"BLEU": Bleu, "ROUGE-L": Rouge, "CIDEr": Cider, "METEOR": Meteor}
 

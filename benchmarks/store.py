@@ -24,7 +24,7 @@ from made_up import write_store
 from matrix import matrix_gflops, print_json
 from tqdm import tqdm
 
-from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.formats.feature_store import FeatureStore
 
 PATCHES, WIDTH, JOINT = 49, 768, 512
 SHARD = 1000

@@ -24,15 +24,12 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from pcm_plugin.commands.runs import read_config
+from pcm_plugin.commands.toyworld.arms import config_of, tests_of
+from pcm_plugin.commands.toyworld.demo import KEEP_MEMORY
+from pcm_plugin.commands.toyworld.report import Row, line, rows_of, table_head
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.runs import read_config
 from pcm_plugin.engine.work_folder import best_of_finished
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "toyworld"))
-
-from arms import config_of, tests_of
-from demo import KEEP_MEMORY
-from report import Row, line, rows_of, table_head
 
 PAGE = Path("docs/results.md")
 START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"

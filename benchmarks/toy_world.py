@@ -20,13 +20,11 @@ from pathlib import Path
 from full_size import at_least
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools" / "toyworld"))
 
 # A process that has asked the CUDA driver for its devices cannot be forked; NVML can be asked.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 # What the commands import. None of it starts threads.
-import demo  # noqa: E402
 import diffusers  # noqa: E402, F401
 import mmengine.runner  # noqa: E402, F401
 import open_clip  # noqa: E402, F401
@@ -34,6 +32,7 @@ import open_clip  # noqa: E402, F401
 import pcm_plugin.evaluation  # noqa: E402
 import pcm_plugin.models  # noqa: E402
 import pcm_plugin.synthesis.generate  # noqa: E402, F401
+from pcm_plugin.commands.toyworld import demo  # noqa: E402
 
 
 def run_tool(tool: str, arguments: list[str]) -> None:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 
-from pcm_plugin.datasets.durable import write_bytes
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, write_shard
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.shards import Shard, ShardFolder
 
 
 def build_store(

@@ -8,11 +8,11 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from pcm_plugin.datasets.feature_store import CLIP_HEAD
-from pcm_plugin.datasets.vocabulary import Vocabulary
-from pcm_plugin.synthesis.concepts import save_concepts
-from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
-from pcm_plugin.synthesis.language_model import build_gpt2
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
+from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
 from tests.builders import build_store
 
 CAPTIONS = [

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import CLIPWeightedCELoss, PCMNet
 from pcm_plugin.models.conversion import convert_official, official_names, split_products
 from pcm_plugin.models.functional.beam_search import BeamOutput, beam_search

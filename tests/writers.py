@@ -81,7 +81,7 @@ def dataset(out: Path, inputs: Path) -> None:
 @writer
 def corpus_files(out: Path, inputs: Path) -> None:
     """Caption files, vocabularies and concept files of the single commands."""
-    from pcm_plugin.datasets.coco import write_coco_captions
+    from pcm_plugin.formats.coco import write_coco_captions
 
     write_coco_captions(out / "coco.json", [(i, f"{i}.png", [c]) for i, c in enumerate(CAPTIONS)])
     command("convert_captions.py", out / "coco.json", "--out", out / "captions.jsonl")
@@ -110,7 +110,7 @@ def imported_images(out: Path, inputs: Path) -> None:
 def captioner(out: Path, inputs: Path) -> None:
     """A captioner's file with the CLIP next to it, and a converted checkpoint."""
     from pcm_plugin.apis.zoo import find_weights
-    from pcm_plugin.models.captioners import load_captioner, save_captioner
+    from pcm_plugin.models.captioner_file import load_captioner, save_captioner
 
     path = find_weights(NAME)
     with safe_open(path, "pt") as file:
@@ -145,7 +145,7 @@ def captions(out: Path, inputs: Path) -> None:
 @writer
 def report(out: Path, inputs: Path) -> None:
     """The page of a training: charts, images, tables."""
-    from pcm_plugin.datasets.durable import write_bytes
+    from pcm_plugin.formats.atomic_io import write_bytes
     from pcm_plugin.visualization import SheetEntry
     from pcm_plugin.visualization.report import Pair, Run, Scored, report_page
 
@@ -175,7 +175,7 @@ def toy_world(out: Path, inputs: Path) -> None:
 @writer
 def tensors(out: Path, inputs: Path) -> None:
     """Files of tensors with several metadata keys."""
-    from pcm_plugin.datasets.tensor_file import write_tensors
+    from pcm_plugin.formats.tensor_file import write_tensors
 
     metadata = {f"key{i}": str(i) for i in range(8)}
     write_tensors(out / "x.safetensors", {"b": torch.ones(2), "a": np.arange(3)}, metadata)

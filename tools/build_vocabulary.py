@@ -1,51 +1,6 @@
-"""Count the words of a caption file and keep the frequent ones as a captioner's vocabulary.
+"""Count the words of a caption file and keep the frequent ones as a captioner's vocabulary."""
 
-    python tools/build_vocabulary.py CAPTIONS --min-count 5 --out vocabulary.txt
-
-The released vocabularies were counted over all splits and end with UNK, the word for rare words:
-
-    python tools/build_vocabulary.py dataset_coco.json --split all --unk --out vocabulary.txt
-"""
-
-import argparse
-
-from pcm_plugin.datasets.coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
-from pcm_plugin.datasets.vocabulary import Vocabulary
-from pcm_plugin.plain_errors import plain_errors
-from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file
-
-
-def main() -> None:
-    """Read the command line and count."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_caption_arguments(parser)
-    parser.add_argument("--min-count", type=int, default=5, help="how often a word must occur")
-    parser.add_argument(
-        "--unk",
-        action="store_true",
-        help="append UNK, which stands for rare words (default: captions lose them)",
-    )
-    parser.add_argument(
-        "--max-unknown-captions",
-        type=float,
-        default=MAX_UNKNOWN_CAPTIONS,
-        metavar="SHARE",
-        help="largest accepted share of captions without a frequent word (default: %(default)s)",
-    )
-    parser.add_argument("--out", required=True, help="vocabulary file to write")
-    args = parser.parse_args()
-    captions, report = caption_file(args)
-    print(report, flush=True)
-    vocabulary = Vocabulary.build((c.text for c in captions), args.min_count, args.unk)
-    coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
-    fix = "Lower --min-count, or accept them with --max-unknown-captions"
-    coverage.check(args.max_unknown_captions, args.captions, fix)
-    vocabulary.to_file(args.out)
-    print(f"{args.out}: {len(vocabulary.words)} words; {coverage}")
-
+from pcm_plugin.commands.build_vocabulary import main
 
 if __name__ == "__main__":
-    with plain_errors():
-        main()
+    main()

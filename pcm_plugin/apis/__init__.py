@@ -1,6 +1,6 @@
 """Using trained captioners."""
 
-from .inferencer import CaptionInferencer
-from .zoo import register_models
+from pcm_plugin.apis.inferencer import CaptionInferencer
+from pcm_plugin.apis.zoo import register_models
 
 __all__ = ["CaptionInferencer", "register_models"]

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pcm_plugin.datasets.image_folder import is_utf8, list_images, printable
-from pcm_plugin.datasets.images import read_image, to_rgb
+from pcm_plugin.formats.images.folder import is_utf8, list_images, printable
+from pcm_plugin.formats.images.image_io import read_image, to_rgb
 
 # The file itself is at fault (missing, no permission, bad name), not the disk.
 _FILE_ERRNOS = (

@@ -17,12 +17,13 @@ from tqdm import tqdm
 from pcm_plugin.apis.image_inputs import InputImage, expand_inputs, open_input
 from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.datasets.image_folder import printable
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import forget_clip_head
-from pcm_plugin.models.captioners import PCMNet, is_captioner, load_captioner
+from pcm_plugin.formats.images.folder import printable
+from pcm_plugin.models.captioner_file import is_captioner, load_captioner
+from pcm_plugin.models.captioners import PCMNet
 from pcm_plugin.models.captioners.base import check_kind
-from pcm_plugin.models.captioners.search import Search
+from pcm_plugin.models.decoding.search import Search
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization import SheetEntry, contact_sheet, sample_concepts

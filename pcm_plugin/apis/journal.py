@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from pcm_plugin.datasets.durable import naming_locks
+from pcm_plugin.formats.atomic_io import naming_locks
 
 SUFFIX = ".partial"
 

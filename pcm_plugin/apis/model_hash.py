@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from pcm_plugin.models.backbones.clip_weights import model_identity
+from pcm_plugin.models.captioner_file import BROUGHT
 from pcm_plugin.models.captioners import PCMNet
-from pcm_plugin.models.captioners.weights_file import BROUGHT
-from pcm_plugin.synthesis.extract import model_identity
 
 
 def model_hash(model: PCMNet, concept_words: Sequence[str]) -> str:

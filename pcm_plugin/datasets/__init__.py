@@ -1,6 +1,6 @@
-from pcm_plugin.datasets.feature_store import FeatureStore
+"""Data sets of synthetic pairs."""
+
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.datasets.synth_image import SynthImageDataset
-from pcm_plugin.datasets.vocabulary import Vocabulary
 
-__all__ = ["FeatureStore", "SynthCaptionDataset", "SynthImageDataset", "Vocabulary"]
+__all__ = ["SynthCaptionDataset", "SynthImageDataset"]

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.objects import read_objects
-from pcm_plugin.datasets.pairs import Pairs, pairs_of
-from pcm_plugin.datasets.refined import load_refined
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.object_labels import read_objects
+from pcm_plugin.formats.pair_selection import Pairs, pairs_of
+from pcm_plugin.formats.refined_features import load_refined
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 

@@ -10,9 +10,9 @@ from mmengine.dataset import Compose
 from PIL import Image
 from torch.utils.data import Dataset
 
-from pcm_plugin.datasets.generated_images import GeneratedImageArchive
-from pcm_plugin.datasets.images import read_image
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.formats.image_shards import GeneratedImageArchive
+from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 

@@ -1,11 +1,11 @@
 """What MMEngine's runner needs from this package beyond models, datasets and metrics."""
 
-from .checkpoint_hook import DurableCheckpointHook
-from .loop import ResumableTrainLoop
-from .noam import NoamLR
-from .precision import BFloat16OptimWrapper
-from .randomness import SeedEveryIterationHook
-from .vocabulary_hook import VocabularyCoverageHook
+from pcm_plugin.engine.bf16_optim_wrapper import BFloat16OptimWrapper
+from pcm_plugin.engine.checkpoint_hook import DurableCheckpointHook
+from pcm_plugin.engine.noam import NoamLR
+from pcm_plugin.engine.resumable_loop import ResumableTrainLoop
+from pcm_plugin.engine.seed_hook import SeedEveryIterationHook
+from pcm_plugin.engine.vocabulary_hook import VocabularyCoverageHook
 
 __all__ = [
     "BFloat16OptimWrapper",

@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from pcm_plugin.datasets.durable import replacing, write_bytes
+from pcm_plugin.formats.atomic_io import replacing, write_bytes
 from pcm_plugin.registry import HOOKS
 
 

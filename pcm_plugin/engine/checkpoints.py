@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pcm_plugin.engine.cfg_options import format_option
-from pcm_plugin.models.captioners.weights_file import BROUGHT
+from pcm_plugin.models.captioner_file import BROUGHT
 
 try:
     from numpy._core import multiarray

@@ -8,11 +8,11 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.datasets.durable import fingerprint, folder_sha256, sha256
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.objects import read_objects
+from pcm_plugin.formats.atomic_io import fingerprint, folder_sha256, sha256
+from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.object_labels import read_objects
 from pcm_plugin.models.backbones.clip_weights import weights_identity
-from pcm_plugin.synthesis.concepts import ConceptSet, load_concepts
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 """The parts of a config on which scores depend."""

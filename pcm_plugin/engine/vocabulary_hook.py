@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from pcm_plugin.datasets.coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
 from pcm_plugin.registry import HOOKS
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from pcm_plugin.datasets.durable import naming_locks, write_json
 from pcm_plugin.engine.run_record import Record, find_changes, find_changes_for_resume
+from pcm_plugin.formats.atomic_io import naming_locks, write_json
 
 RUN_FILE = "run.json"
 _LOCK_FILE = ".lock"

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pcm_plugin.datasets.coco import coco_id
-from pcm_plugin.datasets.image_ids import name_some, normalize_id, refuse_repeated
-from pcm_plugin.datasets.text_file import read_json
 from pcm_plugin.evaluation.matching import ImageName
+from pcm_plugin.formats.coco import coco_id
+from pcm_plugin.formats.image_ids import name_some, normalize_id, refuse_repeated
+from pcm_plugin.formats.text.text_file import read_json
 
 _FILE_FIELDS = ("image", "file_name")
 

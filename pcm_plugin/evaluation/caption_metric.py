@@ -18,8 +18,6 @@ from mmengine.dist import (
 )
 from mmengine.evaluator import BaseMetric
 
-from pcm_plugin.datasets.durable import write_json
-from pcm_plugin.datasets.image_ids import name_some, normalize_id
 from pcm_plugin.evaluation.annotations import coco_results, read_groups
 from pcm_plugin.evaluation.matching import ImageName, match_images
 from pcm_plugin.evaluation.references import CaptionSource, References, open_captions
@@ -32,6 +30,8 @@ from pcm_plugin.evaluation.scoring import (
     finite_scores,
     log,
 )
+from pcm_plugin.formats.atomic_io import write_json
+from pcm_plugin.formats.image_ids import name_some, normalize_id
 from pcm_plugin.registry import METRICS
 
 _IDS = "every image of the data set needs an id of its own"
@@ -72,7 +72,7 @@ class CaptionMetric(BaseMetric):
         tokenizer: ``'ptb'``, or ``'ptb-java'`` for the Java program itself. Defaults to ``'ptb'``.
         references: A caption file whose captions are the references instead of ``gt_caption``,
             such as COCO's or Karpathy's; its path, or a dict of the arguments of
-            :class:`~pcm_plugin.synthesis.captions.CaptionFile`, such as
+            :class:`~pcm_plugin.formats.captions.caption_file.CaptionFile`, such as
             ``dict(path='refs.csv', column='text')``. Images are matched by
             :func:`~pcm_plugin.evaluation.matching.match_images`. Samples that the file does not
             have are logged and not scored, so that several metrics can share one evaluator.

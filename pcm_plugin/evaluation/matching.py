@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
-from pcm_plugin.datasets.image_ids import coco_number, name_some, results_id, strip_image_suffix
+from pcm_plugin.formats.image_ids import coco_number, name_some, results_id, strip_image_suffix
 
 _NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?")
 

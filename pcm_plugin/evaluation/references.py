@@ -6,11 +6,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.datasets.coco import CocoImage
-from pcm_plugin.datasets.image_ids import name_some
 from pcm_plugin.evaluation.matching import ImageName, match_images
-from pcm_plugin.synthesis.captions import CaptionFile
-from pcm_plugin.synthesis.image_captions import group_by_image
+from pcm_plugin.formats.captions.by_image import group_by_image
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.coco import CocoImage
+from pcm_plugin.formats.image_ids import name_some
 
 CaptionSource = CaptionFile | Mapping[str, Any] | str | os.PathLike
 
@@ -39,7 +39,7 @@ class References:
 
     Args:
         file: A path; a dict of the arguments of
-            :class:`~pcm_plugin.synthesis.captions.CaptionFile`, such as
+            :class:`~pcm_plugin.formats.captions.caption_file.CaptionFile`, such as
             ``dict(path='refs.csv', column='text')``; or a CaptionFile.
         split: For a file that has splits. Defaults to None: that of ``file``, else ``'test'``.
 

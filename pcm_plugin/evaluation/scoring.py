@@ -10,14 +10,14 @@ import torch
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-from pcm_plugin.datasets.cleaning import clean_text
 from pcm_plugin.evaluation import java
 from pcm_plugin.evaluation.clip_score import clip_scores
 from pcm_plugin.evaluation.diversity import diversity
 from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
 from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS, Scores, Undefined
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.registry import MODELS
-from pcm_plugin.synthesis.captions import CaptionFile
 
 TOKENIZERS = ("ptb", "ptb-java")
 """The tokenizers: ours, and the Java program."""

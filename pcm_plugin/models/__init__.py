@@ -1,11 +1,11 @@
 """Models of the plugin; importing this registers all of them."""
 
-from .backbones import OpenCLIPBackbone
-from .captioners import MixupVisionEncoder, PCMNet, PrefixCaptioner, SynTIC
-from .decoders import SentenceDecoder
-from .encoders import PrefixMapper, VisualSemanticEncoder
-from .losses import CLIPWeightedCELoss
-from .necks import GlobalPrefix, MixupOutput, ObjectPrefix, PCMMixup
+from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.models.captioners import PCMNet, PrefixCaptioner, SynTIC
+from pcm_plugin.models.decoders import SentenceDecoder
+from pcm_plugin.models.encoders import MixupVisionEncoder, PrefixMapper, VisualSemanticEncoder
+from pcm_plugin.models.losses import CLIPWeightedCELoss
+from pcm_plugin.models.necks import GlobalPrefix, MixupOutput, ObjectPrefix, PCMMixup
 
 __all__ = [
     "CLIPWeightedCELoss",

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from pcm_plugin.datasets.durable import naming_locks
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.formats.atomic_io import naming_locks
+from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 
 _POLL_SECONDS = 0.5

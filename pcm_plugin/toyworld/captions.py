@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from .scene import OUTDOORS, STUDIO, Scene, Thing
-from .things import KINDS, plural
+from pcm_plugin.toyworld.scene import OUTDOORS, STUDIO, Scene, Thing
+from pcm_plugin.toyworld.things import KINDS, plural
 
 
 @dataclass(frozen=True)

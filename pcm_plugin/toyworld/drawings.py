@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-from .pen import Color, Pen, shade
+from pcm_plugin.toyworld.pen import Color, Pen, shade
 
 BLACK: Color = (30, 28, 32)
 WHITE: Color = (245, 245, 242)

@@ -6,7 +6,7 @@ from random import Random
 
 from PIL import Image, ImageDraw
 
-from .pen import Color, shade
+from pcm_plugin.toyworld.pen import Color, shade
 
 
 class _Brush:

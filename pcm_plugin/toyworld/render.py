@@ -8,11 +8,11 @@ from random import Random
 import numpy as np
 from PIL import Image, ImageFilter
 
-from . import drawings
-from .pen import Color, Pen
-from .places import paint
-from .scene import STUDIO, Scene, Thing
-from .things import KINDS, rgb
+from pcm_plugin.toyworld import drawings
+from pcm_plugin.toyworld.pen import Color, Pen
+from pcm_plugin.toyworld.places import paint
+from pcm_plugin.toyworld.scene import STUDIO, Scene, Thing
+from pcm_plugin.toyworld.things import KINDS, rgb
 
 SIZE = 112
 _SIZES = {"small": 0.78, "medium": 1.0, "large": 1.24}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from .things import KINDS
+from pcm_plugin.toyworld.things import KINDS
 
 OUTDOORS = ("park", "beach", "street", "snow", "desert", "lake")
 INDOORS = ("kitchen", "living room")

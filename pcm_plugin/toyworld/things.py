@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .pen import Color
+from pcm_plugin.toyworld.pen import Color
 
 PAINTS: dict[str, Color] = {
     "red": (204, 38, 42),

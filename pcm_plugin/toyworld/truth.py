@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .scene import Scene
-from .things import KINDS, plural
+from pcm_plugin.toyworld.scene import Scene
+from pcm_plugin.toyworld.things import KINDS, plural
 
 _ANYBODY = "person"
 _KIND_OF = {

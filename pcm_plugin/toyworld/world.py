@@ -15,12 +15,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcm_plugin.datasets.coco import write_coco_captions
-
-from .captions import annotate
-from .render import render
-from .scene import DOMAINS, SPLITS, Scene, scene_from_dict, scenes
-from .things import KINDS
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.toyworld.captions import annotate
+from pcm_plugin.toyworld.render import render
+from pcm_plugin.toyworld.scene import DOMAINS, SPLITS, Scene, scene_from_dict, scenes
+from pcm_plugin.toyworld.things import KINDS
 
 CAPTIONS = {"train": 1, "val": 5, "test": 5}
 """Captions a scene, by split."""

@@ -13,7 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from PIL import Image, ImageFont
 
-from pcm_plugin.datasets.images import read_image
+from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.registry import HOOKS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization.affinity import affinity_maps

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.ImageFont import FreeTypeFont
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import write_bytes
+from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.structures import DataSample
 
 _PAPER, _CARD, _LINE = "#eceef1", "#ffffff", "#d5d9df"

@@ -11,8 +11,8 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer, register_models
 from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.models.captioners import Search, load_captioner
-from pcm_plugin.models.captioners.search import Found, rerank
+from pcm_plugin.models.captioner_file import load_captioner
+from pcm_plugin.models.decoding.search import Found, Search, rerank
 from pcm_plugin.structures import DataSample
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
@@ -253,7 +253,7 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
 
 def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path):
     """A checkpoint, its vocabulary and concepts beside it, as a training leaves them."""
-    from pcm_plugin.synthesis.concepts import save_concepts
+    from pcm_plugin.formats.concept_set import save_concepts
     from pcm_plugin.toyworld import ASSETS
 
     model = load_captioner(find_weights(NAME))

@@ -14,12 +14,12 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
-from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
-from pcm_plugin.synthesis.concepts import save_concepts
-from pcm_plugin.synthesis.extract import ExtractSettings, extract
-from pcm_plugin.synthesis.language_model import build_bert_tokenizer, build_gpt2
-from pcm_plugin.synthesis.sources import open_source
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
 from tests.builders import build_clip
 
 NAMES = ["pcm_blip_coco", "pcm_blip_toy", "pcm_blip2_coco"]

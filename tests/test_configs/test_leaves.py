@@ -9,8 +9,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.formats.vocabulary import Vocabulary
 
 # The custom ones go by their data: tests/test_synthesis/test_dataset.py.
 ALL = sorted({path.stem for path in Path("configs").glob("*.py")} - {"pcm_custom", "syntic_custom"})

@@ -1,6 +1,5 @@
 """Each system trains with the loss that its sources give, by value."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 
+from pcm_plugin.commands.paper_tables import ABLATION, TOY, training_of
+from pcm_plugin.commands.toyworld.arms import ARMS, config_of
 from pcm_plugin.registry import MODELS
-
-sys.path += ["tools", "tools/toyworld"]
-from arms import ARMS, config_of
-from paper_tables import ABLATION, TOY, training_of
-
-del sys.path[-2:]
 
 DATA = ("coco", "flickr30k", "toy")
 DERIVED = ("nocaps", "coco2flickr30k", "flickr30k2coco")

@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
+from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
-from pcm_plugin.synthesis.concepts import read_words
-from tools.paper_tables import TABLES
+from pcm_plugin.synthesis.concepts.embedding import read_words
 
 PUBLISHED = {
     # main.py and scripts/train_coco.sh

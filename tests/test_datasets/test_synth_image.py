@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 
 from pcm_plugin.datasets import SynthImageDataset
-from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.generated_images import GeneratedImageArchive
-from pcm_plugin.datasets.image_tar import append_image
-from pcm_plugin.datasets.shards import Shard, ShardFolder
-from pcm_plugin.synthesis.captions import CaptionFile
-from pcm_plugin.synthesis.extract import ExtractSettings, extract
-from pcm_plugin.synthesis.generate import FORMAT, GenerateSettings, generate
-from pcm_plugin.synthesis.pictures import pictures_of
-from pcm_plugin.synthesis.sources import open_source
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.image_shards import GeneratedImageArchive
+from pcm_plugin.formats.image_tar import append_image
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.store_images import pictures_of
+from pcm_plugin.synthesis.generate.generate import FORMAT, GenerateSettings, generate
 from tests.builders import build_clip, build_pipeline
 
 CAPTIONS = ["a red dog runs", "a blue car", "the cat on a house", "a green tree", "a house"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
-from pcm_plugin.synthesis.concepts import save_concepts
+from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.formats.vocabulary import Vocabulary
 from tests.builders import build_store
 
 PAGE = Path(__file__).parents[2] / "docs" / "pcm_in_your_captioner.md"

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 
+from pcm_plugin.commands.run_arguments import apply_cfg_options
 from pcm_plugin.engine.cfg_options import CfgOptions, format_option, parse_value
-from pcm_plugin.engine.command_line import apply_cfg_options
 
 
 @pytest.mark.parametrize(

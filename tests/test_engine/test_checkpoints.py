@@ -82,9 +82,9 @@ def test_missing_file_is_named(tmp_path):
 def test_importing_the_package_leaves_mmengine_as_it_is():
     code = (
         "from mmengine.runner.checkpoint import CheckpointLoader as C\n"
-        "import pcm_plugin.engine, pcm_plugin.engine.command_line\n"
+        "import pcm_plugin.engine, pcm_plugin.commands.run_arguments\n"
         "print(C._get_checkpoint_loader('x.pth').__module__)\n"
-        "pcm_plugin.engine.command_line.use_safe_loading()\n"
+        "pcm_plugin.commands.run_arguments.use_safe_loading()\n"
         "print(C._get_checkpoint_loader('x.pth').__module__)\n"
     )
     out = subprocess.run(

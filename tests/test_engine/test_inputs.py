@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.engine.inputs import (
     MissingInputError,
     check_features,
@@ -12,7 +11,8 @@ from pcm_plugin.engine.inputs import (
     identify_inputs,
     maker,
 )
-from pcm_plugin.synthesis.concepts import save_concepts
+from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_store
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from pcm_plugin.engine.randomness import SeedEveryIterationHook
+from pcm_plugin.engine.seed_hook import SeedEveryIterationHook
 
 
 def draw(seed, iteration, before=0):
@@ -22,5 +22,5 @@ def test_draws_depend_on_seed_and_iteration_alone():
 
 def test_ranks_draw_differently(monkeypatch):
     first = draw(1, 5)
-    monkeypatch.setattr("pcm_plugin.engine.randomness.get_rank", lambda: 1)
+    monkeypatch.setattr("pcm_plugin.engine.seed_hook.get_rank", lambda: 1)
     assert draw(1, 5) != first

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from pcm_plugin.datasets import SynthCaptionDataset, Vocabulary
+from pcm_plugin.datasets import SynthCaptionDataset
 from pcm_plugin.engine import VocabularyCoverageHook
+from pcm_plugin.formats.vocabulary import Vocabulary
 from tests.builders import build_store
 from tests.test_tools.commands import run
 

@@ -12,8 +12,8 @@ from mmpretrain.structures import DataSample
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
-from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.evaluation.scorers import SCORERS
+from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.registry import DATASETS, METRICS, MODELS
 from tests.builders import build_clip, build_store
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmengine.dataset import default_collate
 from mmengine.optim import OptimWrapper
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import PCMNet
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample

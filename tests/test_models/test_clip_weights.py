@@ -14,15 +14,15 @@ from mmengine.config import Config
 from PIL import Image
 from safetensors.torch import save_file
 
-from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.commands import build_concepts, extract
 from pcm_plugin.engine.inputs import check_features
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.models.backbones.clip_weights import load_clip, save_clip_folder, weights_identity
 from pcm_plugin.models.backbones.torchscript_archive import read_torchscript
-from pcm_plugin.synthesis.concepts import load_concepts
-from pcm_plugin.synthesis.extract import ExtractSettings
-from tools import build_concepts, extract
+from pcm_plugin.synthesis.extract.extract import ExtractSettings
 
 CONFIG = {
     "embed_dim": 8,

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from pcm_plugin.models.layers import Dropout, dropout
-from pcm_plugin.models.layers.dropout import relu_dropout
+from pcm_plugin.models.layers import Dropout
+from pcm_plugin.models.layers.cpu import dropout
+from pcm_plugin.models.layers.cpu.dropout import relu_dropout
 
 
 @pytest.fixture(autouse=True)

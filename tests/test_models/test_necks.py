@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.models import GlobalPrefix, PCMMixup
 from pcm_plugin.registry import MODELS
-from pcm_plugin.synthesis.concepts import save_concepts
 
 B, N, DV, DC, D, C = 4, 9, 12, 8, 16, 20
 WORDS = [f"word{i}" for i in range(C)]

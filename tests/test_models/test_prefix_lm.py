@@ -8,7 +8,8 @@ from mmengine.optim import OptimWrapper
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
-from pcm_plugin.models.captioners import Search, save_captioner
+from pcm_plugin.models.captioner_file import save_captioner
+from pcm_plugin.models.decoding.search import Search
 from pcm_plugin.models.encoders import PrefixMapper
 from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.registry import MODELS
@@ -459,7 +460,7 @@ def test_tokenizer_and_model_must_fit(folder, tmp_path):
 
 
 def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
-    from pcm_plugin.synthesis.concepts import save_concepts
+    from pcm_plugin.formats.concept_set import save_concepts
 
     save_concepts(tmp_path / "concepts.safetensors", CONCEPTS, torch.randn(len(CONCEPTS), DC))
     clip = dict(model=build_clip(tmp_path / "clip"), pretrained=None, pool=1)

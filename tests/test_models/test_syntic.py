@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from mmengine.dataset import default_collate
 from mmengine.optim import OptimWrapper
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import ObjectPrefix
-from pcm_plugin.models.captioners import load_captioner, save_captioner
+from pcm_plugin.models.captioner_file import load_captioner, save_captioner
 from pcm_plugin.models.functional.memory import project_onto_memory
 from pcm_plugin.registry import DATASETS, MODELS
 from pcm_plugin.structures import DataSample

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoTokenizer
 
-from pcm_plugin.models.captioners import Search
-from pcm_plugin.models.captioners.caption_form import find_full_stops
-from pcm_plugin.models.captioners.entity_prompt import EntityPrompt
+from pcm_plugin.models.decoding.caption_form import find_full_stops
+from pcm_plugin.models.decoding.search import Search
+from pcm_plugin.models.necks.entity_prompt import EntityPrompt
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from pcm_plugin.synthesis.language_model import build_gpt2
+from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
 from tests.builders import WORDS, build_tokenizer
 from tests.test_models.test_prefix_lm import CAPTIONS, DC, make_feats, make_model
 

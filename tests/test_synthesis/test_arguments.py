@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from pcm_plugin.synthesis.arguments import KeyValues
+from pcm_plugin.commands.caption_arguments import KeyValues
 
 
 @pytest.fixture

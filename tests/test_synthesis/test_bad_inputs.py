@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.vocabulary import Vocabulary
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 

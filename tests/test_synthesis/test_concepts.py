@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pcm_plugin.synthesis.concepts import embed_words, load_concepts, read_words, save_concepts
+from pcm_plugin.commands.build_concepts import main
+from pcm_plugin.formats.concept_set import load_concepts, save_concepts
+from pcm_plugin.synthesis.concepts.embedding import embed_words, read_words
 from tests.builders import build_clip
-from tools.build_concepts import main
 
 
 def test_round_trip_normalises_and_keeps_the_remarks(tmp_path):

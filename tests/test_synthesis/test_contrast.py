@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.refined import load_refined
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.refined_features import load_refined
 from pcm_plugin.models.functional.contrast import refine_by_contrast
-from pcm_plugin.synthesis import contrast
-from pcm_plugin.synthesis.contrast import FEATURES, ContrastSettings, refine_features
-from pcm_plugin.synthesis.refine import refine
-from pcm_plugin.synthesis.refine_settings import RefineSettings
+from pcm_plugin.synthesis.refine import features as contrast
+from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
 from tests.test_tools.commands import run
 

@@ -13,13 +13,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.pairs import Pairs
-from pcm_plugin.datasets.vocabulary import Vocabulary
-from pcm_plugin.synthesis.concepts import load_concepts
-from pcm_plugin.synthesis.recipes import load_recipe
-from pcm_plugin.synthesis.refine import refine
-from pcm_plugin.synthesis.refine_settings import RefineSettings
+from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.synthesis.pipeline.recipes import load_recipe
+from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip, build_pipeline, build_sentence_encoder
 from tests.test_tools.commands import run, start
 

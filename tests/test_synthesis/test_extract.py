@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
-from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.commands.extract import main
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
-from pcm_plugin.synthesis.extract import ExtractSettings, extract
-from pcm_plugin.synthesis.generate import FORMAT
-from pcm_plugin.synthesis.refine import refine
-from pcm_plugin.synthesis.refine_settings import RefineSettings
-from pcm_plugin.synthesis.sources import open_source
-from pcm_plugin.synthesis.stores import export
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.generate.generate import FORMAT
+from pcm_plugin.synthesis.pipeline.stores import export
+from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip
 from tests.test_tools.commands import run as run_tool
-from tools.extract import main
 
 CAPTIONS = [["a red dog", "the dog"], [], ["a car"], ["the cat", "a cat on a tree", "the tree"]]
 SETTINGS = {"dtype": "float32"}
@@ -151,10 +151,10 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
         written.append(args[1])
         write_shard(*args, **kwargs)
 
-    from pcm_plugin.synthesis.extract import write_shard
+    from pcm_plugin.synthesis.extract.extract import write_shard
 
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.extract.write_shard", dies)
+        patch.setattr("pcm_plugin.synthesis.extract.extract.write_shard", dies)
         with pytest.raises(KeyboardInterrupt):
             run(images, clip, tmp_path / "killed", shard_size=1)
     with pytest.raises(ValueError, match="has 2 of 4 shards"):
@@ -163,7 +163,7 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.extract.OpenCLIPBackbone", None)
+        patch.setattr("pcm_plugin.synthesis.extract.extract.OpenCLIPBackbone", None)
         run(images, clip, tmp_path / "whole", shard_size=1)
 
     # Files that were lost or cut since are made again.

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcm_plugin.synthesis.generate import generate
-from pcm_plugin.synthesis.painter import Order, Painter, image_seed
-from pcm_plugin.synthesis.settings import GenerateSettings
-from pcm_plugin.synthesis.sources import open_source
+from pcm_plugin.commands.generate import main
+from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.generate.generate import generate
+from pcm_plugin.synthesis.generate.settings import GenerateSettings
+from pcm_plugin.synthesis.generate.text2image import Order, Painter, image_seed
 from tests.builders import build_pipeline
-from tools.generate import main
 
 CAPTIONS = ["a red dog", "a blue car", "the cat on a house", "a tree", "the green car"]
 
@@ -98,7 +98,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, captions, setting
 
 def test_a_second_run_loads_no_pipeline(tmp_path, captions, settings, monkeypatch):
     generate(captions, settings, tmp_path / "out")
-    monkeypatch.setattr("pcm_plugin.synthesis.painter.load_pipeline", None)
+    monkeypatch.setattr("pcm_plugin.synthesis.generate.text2image.load_pipeline", None)
     generate(captions, settings, tmp_path / "out")
     # A folder's place is no setting, its content is.
     moved = Path(settings.pipeline).rename(Path(settings.pipeline).parent.parent / "tiny")

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.generated_images import GeneratedImageArchive
-from pcm_plugin.synthesis.import_images import ImportImagesSettings, import_images
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.image_shards import GeneratedImageArchive
 from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.released.import_images import ImportImagesSettings, import_images
 from tests.test_tools.commands import run, start
 
 # As the `datasets` library writes it into the schema.

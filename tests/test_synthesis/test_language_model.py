@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from pcm_plugin.synthesis.language_model import BERT_TOKENS, END, build_bert_tokenizer, build_gpt2
+from pcm_plugin.synthesis.pipeline.language_model import (
+    BERT_TOKENS,
+    END,
+    build_bert_tokenizer,
+    build_gpt2,
+)
 from tests.test_tools.commands import run
 
 CAPTIONS = [

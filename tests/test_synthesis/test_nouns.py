@@ -1,6 +1,6 @@
 import pytest
 
-from pcm_plugin.synthesis.nouns import Noun, find_nouns
+from pcm_plugin.synthesis.concepts.nouns import Noun, find_nouns
 
 CAPTIONS = [
     "A dog jumps over the fence .",

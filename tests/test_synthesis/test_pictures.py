@@ -1,8 +1,8 @@
 import pytest
 from PIL import Image
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.synthesis.pictures import pictures_of
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.synthesis.extract.store_images import pictures_of
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 

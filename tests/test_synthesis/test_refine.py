@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from pcm_plugin.datasets.feature_store import FORMAT, FeatureStore, write_shard
-from pcm_plugin.datasets.pairs import Pairs
-from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
+from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import nearest
-from pcm_plugin.synthesis.refine import refine
-from pcm_plugin.synthesis.refine_settings import RefineSettings
+from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
 from tests.test_tools.commands import run
 

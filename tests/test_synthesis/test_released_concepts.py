@@ -3,7 +3,7 @@ import pickle
 import pytest
 import torch
 
-from pcm_plugin.synthesis.released_concepts import read_released_concepts
+from pcm_plugin.synthesis.released.concepts import read_released_concepts
 
 WORDS = ["dog", "cat", "ball"]
 EMBEDDINGS = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).half()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, T5Config, T5Model
 
 from pcm_plugin.models.functional.pooling import pool_tokens
-from pcm_plugin.synthesis.sentence_encoder import SentenceEncoder
+from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from tests.builders import build_sentence_encoder
 
 SENTENCES = [

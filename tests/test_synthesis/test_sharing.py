@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sharing import share
 

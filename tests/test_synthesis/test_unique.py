@@ -5,9 +5,9 @@ import json
 import pytest
 import yaml
 
-from pcm_plugin.datasets.feature_store import FeatureStore
-from pcm_plugin.datasets.generated_images import GeneratedImageArchive
-from pcm_plugin.synthesis.painter import image_seed
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.image_shards import GeneratedImageArchive
+from pcm_plugin.synthesis.generate.text2image import image_seed
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 

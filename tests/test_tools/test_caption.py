@@ -11,10 +11,10 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.apis.journal import SUFFIX, Journal
+from pcm_plugin.commands import caption
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
 from tests.test_tools.commands import run, start
-from tools import caption
 
 NAME = "pcm-net_toy"
 

@@ -11,21 +11,22 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pcm_plugin.apis import CaptionInferencer
-from pcm_plugin.datasets.coco import write_coco_captions
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FeatureStore
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.commands import build_concepts
+from pcm_plugin.commands import extract as extract_tool
+from pcm_plugin.commands.store import verify
 from pcm_plugin.engine.checkpoints import load_local_checkpoint
-from pcm_plugin.models.captioners import load_captioner
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.functional.affinity import project_patches
-from pcm_plugin.synthesis.dataset import describe
-from pcm_plugin.synthesis.recipes import load_recipe
-from pcm_plugin.synthesis.stores import merge
+from pcm_plugin.synthesis.pipeline.make_dataset import describe
+from pcm_plugin.synthesis.pipeline.recipes import load_recipe
+from pcm_plugin.synthesis.pipeline.stores import merge
 from tests.builders import build_clip
 from tests.conftest import TINY
 from tests.test_tools.commands import run
-from tools import build_concepts
-from tools import extract as extract_tool
-from tools.store import verify
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a car"], ["the cat", "a cat on a tree"], ["a house"]]
 NECKS = {
@@ -65,7 +66,7 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
     call(extract_tool, monkeypatch, *extracting)
     before = {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     with monkeypatch.context() as patch:  # a store that is finished needs no CLIP
-        patch.setattr("pcm_plugin.synthesis.extract.OpenCLIPBackbone", None)
+        patch.setattr("pcm_plugin.synthesis.extract.extract.OpenCLIPBackbone", None)
         call(extract_tool, monkeypatch, *extracting)
     assert before == {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     joint = kind == "siglip"

@@ -10,17 +10,13 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from pcm_plugin.engine.loop import is_due
-from pcm_plugin.engine.runs import read_config
+from pcm_plugin.commands import paper_runs, paper_table
+from pcm_plugin.commands.paper_tables import TABLES, TRAININGS, training_of
+from pcm_plugin.commands.runs import read_config
+from pcm_plugin.engine.resumable_loop import is_due
 from pcm_plugin.registry import DATASETS, MODELS
 from tests.test_tools import commands
 
-sys.path.append("tools")
-import paper_runs
-import paper_table
-from paper_tables import TABLES, TRAININGS, training_of
-
-sys.path.remove("tools")
 ROWS = [pytest.param(t, row, id=f"{n}: {row.title}") for n, t in TABLES.items() for row in t.rows]
 
 

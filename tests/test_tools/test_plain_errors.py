@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pcm_plugin.plain_errors import plain_errors
+from pcm_plugin.errors import plain_errors
 from tests.test_tools.commands import run
 
 

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from pcm_plugin.datasets.coco import write_coco_captions
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.clip_score import clip_scores
+from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip
 from tests.test_tools.commands import run

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pcm_plugin.datasets.coco import read_coco_images
-from pcm_plugin.datasets.feature_store import CLIP_HEAD, FORMAT, FeatureStore
-from pcm_plugin.datasets.shards import Shard, ShardFolder
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.coco import read_coco_images
+from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
+from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_store
 from tests.test_tools.commands import run
 

@@ -176,7 +176,7 @@ def test_files_of_the_server_stay_there(address, picture):
 def test_uploads_are_decoded_as_a_viewer_shows_them(picture, inferencer, tmp_path):
     """Without a browser: broken EXIF data, hidden colors, and messages for what is broken."""
     gradio = pytest.importorskip("gradio")
-    from tools.webui import captioning
+    from pcm_plugin.commands.webui import captioning
 
     show = captioning(inferencer, tmp_path)
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
-from pcm_plugin.engine import runs
+from pcm_plugin.commands import runs
 from pcm_plugin.engine.inputs import TESTED, name_settings
 from tests.browser import check_page, open_browser
 
@@ -162,8 +162,7 @@ def test_what_systems_cost_is_measured(demo, tmp_path):
 
 def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
-    import arms
-    import report
+    from pcm_plugin.commands.toyworld import arms, report
 
     for table in arms.TABLES:
         rows = report.rows_of(table)
@@ -188,7 +187,7 @@ def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
 
 def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
-    import report
+    from pcm_plugin.commands.toyworld import report
 
     ciders = {"text": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
     probed = {"base": {"_x": [83, 89]}}

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from pcm_plugin.datasets.durable import name_by_content
+from pcm_plugin.formats.atomic_io import name_by_content
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior import judge, quality

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pcm_plugin.datasets.coco import read_coco_images
+from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.toyworld import drawings
 from pcm_plugin.toyworld.captions import annotate
 from pcm_plugin.toyworld.render import SIZE, render

@@ -6,13 +6,7 @@ import pytest
 from PIL import Image
 
 from pcm_plugin.visualization import SheetEntry, captions_page
-from pcm_plugin.visualization.report import (
-    Pair,
-    Scored,
-    choose_samples,
-    read_run,
-    report_page,
-)
+from pcm_plugin.visualization.report import Pair, Scored, choose_samples, read_run, report_page
 from tests.browser import check_page, open_browser
 
 GRID = (2, 2)

@@ -1,5 +1,5 @@
 """Backbones: from images to CLIP features."""
 
-from .open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 
 __all__ = ["OpenCLIPBackbone"]

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pcm_plugin.datasets.durable import sha256, write_json
-from pcm_plugin.datasets.tensor_file import write_tensors
+from pcm_plugin.formats.atomic_io import name_by_content, sha256, write_json
+from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.backbones.torchscript_archive import is_torchscript, read_torchscript
 
 _GELU, _QUICK_GELU = "-gelu", "-quickgelu"
@@ -275,3 +275,16 @@ def _misfit(name: str, file: str, error: str) -> ValueError:
         f"the weights in {file} do not fit {name} ({first[:200]}): pass the architecture that they "
         "were trained with"
     )
+
+
+def model_identity(model: str) -> str:
+    """Name a CLIP model in files that are passed on.
+
+    Args:
+        model: A name as :class:`OpenCLIPBackbone` takes it.
+
+    Returns:
+        The name; of ``'local-dir:FOLDER'`` the folder's own name and its content's SHA-256.
+    """
+    folder = Path(model.removeprefix("local-dir:"))
+    return name_by_content(folder) if model.startswith("local-dir:") else model

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
 from pcm_plugin.models.backbones.image_towers import read_tower
-from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.registry import MODELS
 
 

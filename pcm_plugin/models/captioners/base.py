@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from pcm_plugin.models.captioners.search import Found, Search, rerank
+from pcm_plugin.models.decoding.search import Found, Search, rerank
 from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pcm_plugin.datasets.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioners.base import Captioner, build
-from pcm_plugin.models.captioners.search import Found, Search, search_captions
+from pcm_plugin.models.decoding.search import Found, Search, search_captions
 from pcm_plugin.models.necks import MixupOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample

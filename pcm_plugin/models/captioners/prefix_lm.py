@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcm_plugin.datasets.vocabulary import IGNORED
+from pcm_plugin.formats.vocabulary import IGNORED
 from pcm_plugin.models.captioners.base import Captioner, build, read_captions
-from pcm_plugin.models.captioners.caption_form import find_full_stops, to_phrase, to_sentence
-from pcm_plugin.models.captioners.entity_prompt import EntityPrompt
-from pcm_plugin.models.captioners.language_model import load_language_model
-from pcm_plugin.models.captioners.lm_search import continue_prefix
-from pcm_plugin.models.captioners.search import Found, Search, collect_captions
+from pcm_plugin.models.decoders.language_model import load_language_model
+from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, to_sentence
+from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
+from pcm_plugin.models.decoding.search import Found, Search, collect_captions
 from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.models.necks import MixupOutput
+from pcm_plugin.models.necks.entity_prompt import EntityPrompt
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 

@@ -1,6 +1,6 @@
 """Sentence decoders."""
 
-from .cache import DecoderCache
-from .sentence_decoder import SentenceDecoder
+from pcm_plugin.models.decoders.cache import DecoderCache
+from pcm_plugin.models.decoders.sentence_decoder import SentenceDecoder
 
 __all__ = ["DecoderCache", "SentenceDecoder"]

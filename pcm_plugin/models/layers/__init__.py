@@ -1,9 +1,14 @@
 """Transformer blocks that encoders and decoders share."""
 
-from .dropout import Dropout, dropout
-from .few_rows import arrange_for
-from .rows import Rows
-from .transformer import CrossAttention, FeedForward, SelfAttention, log_mask
+from pcm_plugin.models.layers.cpu.dropout import Dropout, dropout
+from pcm_plugin.models.layers.cpu.packed_sequence import Rows
+from pcm_plugin.models.layers.cpu.prepacked_linear import arrange_for
+from pcm_plugin.models.layers.transformer import (
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+    log_mask,
+)
 
 __all__ = [
     "CrossAttention",

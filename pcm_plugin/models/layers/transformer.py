@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pcm_plugin.models.layers.dropout import Draw, Dropout, is_left_to_torch, relu_dropout
-from pcm_plugin.models.layers.rows import Rows
+from pcm_plugin.models.layers.cpu.dropout import Draw, Dropout, is_left_to_torch, relu_dropout
+from pcm_plugin.models.layers.cpu.packed_sequence import Rows
 
 _FEW_QUERIES = 8
 Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -1,5 +1,5 @@
 """Losses over words."""
 
-from .clip_weighted_ce import CLIPWeightedCELoss
+from pcm_plugin.models.losses.clip_weighted_ce import CLIPWeightedCELoss
 
 __all__ = ["CLIPWeightedCELoss"]

@@ -1,8 +1,8 @@
 """Necks: from CLIP features to the tokens of a captioner."""
 
-from .global_prefix import GlobalPrefix
-from .object_prefix import ObjectPrefix
-from .output import MixupOutput
-from .pcm_mixup import PCMMixup
+from pcm_plugin.models.necks.global_prefix import GlobalPrefix
+from pcm_plugin.models.necks.object_prefix import ObjectPrefix
+from pcm_plugin.models.necks.output import MixupOutput
+from pcm_plugin.models.necks.pcm_mixup import PCMMixup
 
 __all__ = ["GlobalPrefix", "MixupOutput", "ObjectPrefix", "PCMMixup"]

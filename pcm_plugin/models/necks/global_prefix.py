@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from pcm_plugin.datasets.feature_store import FeatureStore
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.models.functional.concepts import inject_noise
 from pcm_plugin.models.functional.memory import project_onto_memory
 from pcm_plugin.models.layers import Dropout

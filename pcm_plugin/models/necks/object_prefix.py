@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.models.functional.concepts import (
     concept_directions,
     concept_probabilities,
@@ -14,7 +15,6 @@ from pcm_plugin.models.functional.concepts import (
 from pcm_plugin.models.necks.global_prefix import GlobalPrefix
 from pcm_plugin.models.necks.output import MixupOutput
 from pcm_plugin.registry import MODELS
-from pcm_plugin.synthesis.concepts import load_concepts
 
 
 @MODELS.register_module()

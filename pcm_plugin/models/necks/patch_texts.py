@@ -8,6 +8,8 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS, load_clip_head
+from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.models.functional.affinity import patch_concept_affinity, project_patches, text_map
 from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
@@ -17,8 +19,6 @@ from pcm_plugin.models.functional.mix import (
     select_best_patches,
     select_top_patches,
 )
-from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS, load_clip_head
-from pcm_plugin.synthesis.concepts import load_concepts
 
 MIXES = ("top", "random", "none")
 

@@ -21,13 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pcm_plugin.datasets.tensor_file import write_tensors
-
-from ..scene import PLACES, STUDIO, Scene
-from ..things import KINDS, plural
-from .tokenizer import CONTEXT_LENGTH
-from .training import train
-from .web import CELLS, Web
+from pcm_plugin.formats.tensor_file import write_tensors
+from pcm_plugin.toyworld.prior.tokenizer import CONTEXT_LENGTH
+from pcm_plugin.toyworld.prior.training import train
+from pcm_plugin.toyworld.prior.web import CELLS, Web
+from pcm_plugin.toyworld.scene import PLACES, STUDIO, Scene
+from pcm_plugin.toyworld.things import KINDS, plural
 
 _EMBED = 128
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]

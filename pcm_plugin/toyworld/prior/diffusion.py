@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from pcm_plugin.datasets.tensor_file import write_tensors
+from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.affinity import project_patches
-
-from .clip import normalise
-from .tokenizer import CONTEXT_LENGTH
-from .training import train
-from .web import Web, to_tensor
+from pcm_plugin.toyworld.prior.clip import normalise
+from pcm_plugin.toyworld.prior.tokenizer import CONTEXT_LENGTH
+from pcm_plugin.toyworld.prior.training import train
+from pcm_plugin.toyworld.prior.web import Web, to_tensor
 
 _VAE_BATCH, _VAE_CROP, _BATCH = 16, 40, 64
 _ALIGN = 0.25  # weight of the alignment

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..scene import Scene
-from ..things import KINDS
-from .training import train
-from .web import Web, to_tensor
+from pcm_plugin.toyworld.prior.training import train
+from pcm_plugin.toyworld.prior.web import Web, to_tensor
+from pcm_plugin.toyworld.scene import Scene
+from pcm_plugin.toyworld.things import KINDS
 
 _BATCH = 64
 

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.affinity import project_patches
-from pcm_plugin.models.necks.clip_head import CLIP_HEAD_KEYS
-from pcm_plugin.synthesis.concepts import TEMPLATES
-
-from ..captions import annotate
-from ..render import render
-from ..scene import Scene
-from ..world import CONCEPTS, unseen_scenes
+from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
+from pcm_plugin.toyworld.captions import annotate
+from pcm_plugin.toyworld.render import render
+from pcm_plugin.toyworld.scene import Scene
+from pcm_plugin.toyworld.world import CONCEPTS, unseen_scenes
 
 GRID = 7
 

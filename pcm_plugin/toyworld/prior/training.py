@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pcm_plugin.datasets.tensor_file import write_tensors
+from pcm_plugin.formats.tensor_file import write_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 logger = logging.getLogger(__name__)

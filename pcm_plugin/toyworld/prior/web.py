@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..captions import annotate
-from ..render import SIZE, render
-from ..scene import WEB, Scene, scene_from_dict, scenes
+from pcm_plugin.toyworld.captions import annotate
+from pcm_plugin.toyworld.render import SIZE, render
+from pcm_plugin.toyworld.scene import WEB, Scene, scene_from_dict, scenes
 
 _CHUNK = 256
 CELLS = 14

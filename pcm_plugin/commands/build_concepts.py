@@ -1,0 +1,110 @@
+"""Embed nouns as the concepts that PCM-Net looks for in images.
+
+    python tools/build_concepts.py WORDS --model local-dir:CLIP --out concepts.safetensors
+    python tools/build_concepts.py --captions CAPTIONS --model ... --out concepts.safetensors
+    python tools/build_concepts.py --captions CAPTIONS --words-out words.txt
+
+WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
+whose keys they are, as VinVL's class names). With --captions the words are the
+frequent nouns of a corpus in English; --words-out writes them as such a file, to be looked over.
+"""
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.concept_set import load_concepts, save_concepts
+from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.synthesis.concepts.embedding import TEMPLATES, embed_words, prompts, read_words
+from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("words", nargs="?", help="text file, a word a line")
+    parser.add_argument("--out", help="concept file to write")
+    parser.add_argument("--model", help="open_clip name, or local-dir:FOLDER")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        default=TEMPLATES,
+        help="prompts to average over, each with {} for the word, or one of open_clip's sets: "
+        "simple (7), openai (80) (default: the paper's 'A photo of {}')",
+    )
+    nouns = parser.add_argument_group("nouns of a corpus")
+    add_caption_arguments(nouns, option=True)
+    nouns.add_argument("--min-count", type=int, default=5, help="how often a noun must occur")
+    nouns.add_argument("--max-nouns", type=int, default=500, help="keep the most frequent")
+    nouns.add_argument("--stop-list", help="nouns to leave out, a word a line (default: our list)")
+    nouns.add_argument("--phrases", action="store_true", help="pairs of nouns too: tennis court")
+    nouns.add_argument("--words-out", type=Path, help="write the words, a line each")
+    parser.add_argument("--compare", help="a concept file or word list to set the words beside")
+    args = parser.parse_args()
+    if (args.words is None) == (args.captions is None):
+        parser.error("give WORDS, or --captions CAPTIONS")
+    if args.out is None and args.words_out is None and args.compare is None:
+        parser.error("give --out, with --model; or --words-out")
+    if args.out is not None and args.model is None:
+        parser.error("--out needs --model: which CLIP embeds the words")
+    return args
+
+
+def words_of(args: argparse.Namespace) -> list[str]:
+    """The words that were given, or found in the captions."""
+    if args.captions is None:
+        return read_words(args.words)
+    captions, report = caption_file(args)
+    print(report, flush=True)
+    nouns = find_nouns(
+        (caption.text for caption in tqdm(captions, "nouns", report.captions, unit="caption")),
+        args.min_count,
+        max_nouns=args.max_nouns,
+        stop_words=read_words(args.stop_list) if args.stop_list else STOP_WORDS,
+        phrases=args.phrases,
+    )
+    first, last = nouns[0], nouns[-1]
+    print(
+        f"{len(nouns)} nouns, from {first.word} ({first.count:,}) to {last.word} ({last.count:,})"
+    )
+    return [noun.word for noun in nouns]
+
+
+def compare(words: list[str], path: str) -> None:
+    """Print what two lists share, and what only one has."""
+    is_list = path.endswith(".txt")
+    other = read_words(path) if is_list else load_concepts(path).words
+    shared = set(words) & set(other)
+    print(f"{len(words)} words here, {len(other)} in {path}, {len(shared)} in both")
+    print(f"only here: {', '.join(word for word in words if word not in shared)}")
+    print(f"only there: {', '.join(word for word in other if word not in shared)}")
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    words = words_of(args)
+    if args.words_out is not None:
+        args.words_out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(args.words_out, "".join(f"{word}\n" for word in words).encode())
+        print(f"{args.words_out}: {len(words)} words")
+    if args.compare is not None:
+        compare(words, args.compare)
+    if args.out is None:
+        return
+    templates = prompts(args.templates)
+    clip = OpenCLIPBackbone(args.model, args.pretrained)
+    embeddings = embed_words(words, clip, templates)
+    identity = model_identity(args.model)
+    weights = weights_identity(args.pretrained)
+    save_concepts(args.out, words, embeddings, identity, weights, templates)
+    print(f"{args.out}: {len(words)} concepts of {identity}")

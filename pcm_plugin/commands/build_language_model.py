@@ -1,0 +1,50 @@
+"""Make a small language model's folder from a caption file: a tokenizer and sizes, no weights.
+
+python tools/build_language_model.py CAPTIONS --out FOLDER
+python tools/build_language_model.py CAPTIONS --kind bert --out FOLDER
+"""
+
+import argparse
+
+from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
+
+
+@plain_errors()
+def main() -> None:
+    """Read the command line and build."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_caption_arguments(parser)
+    parser.add_argument(
+        "--kind",
+        choices=("gpt2", "bert"),
+        default="gpt2",
+        help="gpt2: byte-level BPE and config.json; bert: WordPiece, lower-case, the tokenizer "
+        "alone, as BLIP has it",
+    )
+    parser.add_argument("--vocab-size", type=int, default=8192, help="most tokens")
+    parser.add_argument("--layers", type=int, default=2, help="of a gpt2")
+    parser.add_argument("--width", type=int, default=128, help="of a gpt2")
+    parser.add_argument("--heads", type=int, default=4, help="of a gpt2")
+    parser.add_argument("--positions", type=int, default=128, help="longest sequence of a gpt2")
+    parser.add_argument("--out", required=True, help="folder to make")
+    args = parser.parse_args()
+    captions, report = caption_file(args)
+    print(report, flush=True)
+    texts = (caption.text for caption in captions)
+    if args.kind == "bert":
+        size = build_bert_tokenizer(texts, args.out, args.vocab_size)
+    else:
+        size = build_gpt2(
+            texts,
+            args.out,
+            vocab_size=args.vocab_size,
+            layers=args.layers,
+            width=args.width,
+            heads=args.heads,
+            positions=args.positions,
+        )
+    print(f"{args.out}: {size} tokens")

@@ -1,0 +1,252 @@
+"""Caption images.
+
+python tools/caption.py captioner.safetensors photos/ more/one.jpg
+python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html report.html
+python tools/caption.py best.pth images/ --config configs/pcm_coco.py --captions 3 --beam 5
+
+Prints one line per image: its file, a tab, its caption. The weights are a file of tools/export.py,
+the name of a model that comes with the package, or a checkpoint with the --config of its training.
+
+--out writes a COCO results file, [{"image_id": ..., "caption": ..., ...}, ...], for tools/score.py
+and pycocotools. An image's id is the number in its file name (COCO_val2014_000000000042.jpg,
+000000000042.jpg and 42.png are 42), else its name without the suffix; images that would share an
+id keep the suffix.
+"""
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.apis.journal import Journal
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.atomic_io import fingerprint, write_bytes, write_json_list
+from pcm_plugin.formats.image_ids import results_ids
+from pcm_plugin.formats.images.folder import list_images, printable
+from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.visualization import SheetEntry, captions_page, contact_sheet, save_sheet
+
+BATCH = 32
+MOST_DRAWN = 200
+SHOWN = (640, 640)
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", help="captioner's file or name; or a checkpoint, with --config")
+    parser.add_argument("images", nargs="+", help="files, or folders of images")
+    parser.add_argument("--config", help="config of the training, for a checkpoint")
+    parser.add_argument("--device", help="e.g. cuda:0; default: a GPU if there is one")
+    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--beam", type=int, help="beams; 1 is greedy")
+    parser.add_argument("--captions", type=int, help="captions an image, at most --beam")
+    parser.add_argument("--min-len", type=int, help="fewest words")
+    parser.add_argument("--max-len", type=int, help="most words, the stop token included")
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        help="power of its length that a caption's log-probability is divided by: 0 ranks by the "
+        "sum, 1 by the mean per word (default: as the model was trained)",
+    )
+    parser.add_argument(
+        "--rerank",
+        type=float,
+        help="weight of CLIP's cosine of image and caption, by which beams are ordered anew",
+    )
+    parser.add_argument(
+        "--out", help="COCO results file: ids, captions, scores, concepts, mixed patches"
+    )
+    parser.add_argument("--sheet", help="PNG: images with captions, concepts and mixed patches")
+    parser.add_argument("--html", help="the same as a web page that stands alone")
+    return parser.parse_args()
+
+
+def search_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the search."""
+    given = {
+        "beam_size": args.beam,
+        "num_captions": args.captions,
+        "min_len": args.min_len,
+        "max_len": args.max_len,
+        "rerank": args.rerank,
+        "length_penalty": args.length_penalty,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def find_images(inputs: list[str]) -> dict[str, int | str]:
+    """Return the image files of the command line, each once, with their ids in a results file.
+
+    Raises:
+        FileNotFoundError: If an input does not exist, or a folder contains no images.
+    """
+    absent = [printable(name) for name in inputs if not Path(name).exists()]
+    if absent:
+        raise FileNotFoundError(f"no such file or folder: {', '.join(absent)}")
+    names: dict[str, str] = {}
+    seen: set[str] = set()
+    for given in map(Path, inputs):
+        for name in list_folder(given) if given.is_dir() else [""]:
+            path = str(given / name)
+            if os.path.abspath(path) not in seen:
+                seen.add(os.path.abspath(path))
+                names[path] = name or given.name
+    return dict(zip(names, results_ids([*names.values()], [*names]), strict=True))
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Return the images of a folder, and print what else it contains."""
+    listing = list_images(folder)
+    if listing.skipped:
+        print(f"{printable(str(folder))}: {listing.describe_skipped()}", file=sys.stderr)
+    # Names that are not valid UTF-8 are reported like images that cannot be read.
+    found = listing.files + listing.undecodable
+    if not found:
+        raise FileNotFoundError(f"{printable(str(folder))} contains no images")
+    return found
+
+
+def caption(
+    args: argparse.Namespace, inferencer: CaptionInferencer, paths: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Caption images, print their captions and yield a row for each, in order."""
+    results = inferencer.stream(paths, args.batch_size, skip_broken=True, **search_of(args))
+    for image, sample in results:
+        if image is None:
+            tqdm.write(f"left out: {printable(sample['error'])}", sys.stderr)
+            yield sample
+        else:
+            row = inferencer.describe(sample)
+            tqdm.write(f"{printable(row['image'])}\t{row['caption']}")
+            yield row
+
+
+def caption_to_file(
+    args: argparse.Namespace, inferencer: CaptionInferencer, ids: dict[str, int | str]
+) -> int:
+    """Caption images into ``--out``, and draw them.
+
+    Returns:
+        How many images could not be read.
+    """
+    paths, out = list(ids), Path(args.out)
+    settings = {
+        "model": inferencer.identity(),
+        "search": inferencer.model.search._replace(**search_of(args))._asdict(),
+        "batch_size": args.batch_size,
+        "device": next(inferencer.model.parameters()).device.type,
+        "images": len(paths),
+        "list of images": fingerprint([printable(path) for path in paths]),
+    }
+    with Journal(out, settings, args.batch_size) as journal:
+        if journal.count:
+            print(f"{journal.count:,} images are captioned already", file=sys.stderr)
+        rows = caption(args, inferencer, paths[journal.count :])
+        try:
+            while batch := list(islice(rows, args.batch_size)):
+                journal.append(batch)
+        except BaseException:
+            if journal.count:
+                done = f"{journal.count:,} of {len(paths):,} images are captioned"
+                message = f"{done} and kept in {journal.path}: run the command again to continue"
+                print(message, file=sys.stderr)
+            else:
+                journal.remove()
+            raise
+        pairs = zip(ids.values(), journal.rows(), strict=True)
+        write_json_list(out, ({"image_id": i, **row} for i, row in pairs if "error" not in row))
+        broken = draw(args, inferencer, journal.rows())
+        journal.remove()
+    return broken
+
+
+def draw(
+    args: argparse.Namespace, inferencer: CaptionInferencer, rows: Iterable[dict[str, Any]]
+) -> int:
+    """Draw the first images with their captions into ``--sheet`` and ``--html``.
+
+    Returns:
+        How many of the rows are of images that could not be read.
+    """
+    shown: list[dict[str, Any]] = []
+    count = broken = 0
+    try:
+        for row in rows:
+            count += 1
+            if "error" in row:
+                broken += 1
+            elif (args.sheet or args.html) and len(shown) < MOST_DRAWN:
+                shown.append(row)
+    finally:  # what was captioned before an interruption is drawn
+        if shown:
+            write_drawings(args, inferencer.grid, [entry_of(row) for row in shown])
+        if len(shown) == MOST_DRAWN < count - broken:
+            print(f"sheet and page show the first {MOST_DRAWN} of {count - broken:,} images")
+    return broken
+
+
+def entry_of(row: dict[str, Any]) -> SheetEntry:
+    """Return what a contact sheet shows of a row of the results."""
+    image = read_image(row["image"])
+    image.thumbnail(SHOWN)
+    concepts = [(c["concept"], c["probability"]) for c in row["concepts"]]
+    patches = [(p["patch"], p["concept"]) for p in row["patches"]]
+    title = printable(Path(row["image"]).name)
+    return SheetEntry(image, row["caption"], (), concepts, patches, title)
+
+
+def write_drawings(
+    args: argparse.Namespace, grid: tuple[int, int], entries: list[SheetEntry]
+) -> None:
+    """Write the sheet and the page."""
+    if args.sheet:
+        save_sheet(contact_sheet(entries, grid), args.sheet)
+    if args.html:
+        page = captions_page(entries, grid, f"Captions by {Path(args.weights).name}")
+        write_bytes(Path(args.html), page.encode())
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
+    """Caption the images of the command line.
+
+    Returns:
+        Their files with their ids, and how many of them could not be read.
+    """
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    for option in ("out", "sheet", "html"):
+        file = getattr(args, option)
+        if file and Path(file).is_dir():
+            raise ValueError(f"--{option} must be the name of a file, got the folder {file}")
+    ids = find_images(args.images)
+    inferencer = CaptionInferencer(
+        args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
+    )
+    if args.out:
+        return ids, caption_to_file(args, inferencer, ids)
+    return ids, draw(args, inferencer, caption(args, inferencer, list(ids)))
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without Unicode must not cost the results.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        with plain_errors():
+            ids, broken = run(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if broken:
+        sys.exit(f"{broken:,} of {len(ids):,} images could not be read")

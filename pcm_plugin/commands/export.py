@@ -1,0 +1,54 @@
+"""Put a trained captioner into one file, which is all that captioning needs.
+
+python tools/export.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --out captioner.safetensors
+
+The file holds the weights, their settings, the vocabulary and the concepts, and names the CLIP;
+python tools/caption.py captioner.safetensors IMAGES captions with it. A CLIP in a local folder is
+copied beside it.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from pcm_plugin.commands.run_arguments import add_config_options, apply_cfg_options
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.models.captioner_file import save_captioner
+from pcm_plugin.models.captioners.base import check_kind
+from pcm_plugin.registry import MODELS
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config of the training")
+    parser.add_argument("checkpoint", help=".pth of its run, or .safetensors of weights")
+    parser.add_argument("--out", required=True, help="file to write, .safetensors")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument("--name", help="a name to keep in the file; default: the config's")
+    add_config_options(parser)
+    args = parser.parse_args()
+    with plain_errors():
+        cfg = Config.fromfile(args.config)
+        apply_cfg_options(cfg, args.cfg_options)
+        if cfg.get("clip") is None:
+            raise ValueError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
+        check_kind(cfg.model)
+        forget_clip_head(cfg)
+        check_inputs(cfg, ())
+        settings = cfg.model.to_dict()
+        # The CLIP is not needed to write its name.
+        model = MODELS.build({**settings, "backbone": None, "rerank": 0.0})
+        load_weights(model, args.checkpoint)
+        about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
+        save_captioner(args.out, model, settings, cfg.clip, about, args.half)
+    size = Path(args.out).stat().st_size / 2**20
+    print(
+        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, CLIP {cfg.clip.model}"
+    )

@@ -1,0 +1,117 @@
+"""Compute CLIP features of images and captions into a feature store.
+
+    python tools/extract.py IMAGE_SHARDS --model ViT-B-32-quickgelu --pretrained openai --out STORE
+    python tools/extract.py IMAGE_FOLDER --captions captions.json --model ... --out STORE
+    python tools/extract.py COCO --captions dataset_coco.json --split val --model ... --out STORE
+    python tools/extract.py SYNTHIMGCAP --captions annotations.pkl --vocabulary vocabulary.txt ...
+    torchrun --nproc_per_node 8 tools/extract.py ...
+
+Run again after an interruption, it makes the shards that are missing.
+"""
+
+import argparse
+
+from pcm_plugin.commands.caption_arguments import (
+    add_caption_arguments,
+    caption_file,
+    left_out,
+    print_clip_scores,
+)
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
+from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.ranks import Rank
+
+
+def _captions(args: argparse.Namespace) -> CaptionFile | str | None:
+    plain = args.captions in (None, "none") or args.captions.endswith((".pkl", ".pickle"))
+    if plain:
+        return args.captions
+    captions, report = caption_file(args)
+    if Rank.from_environment().index == 0:
+        print(report, flush=True)
+    return captions
+
+
+@plain_errors()
+def main() -> None:
+    """Read the command line and extract."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="folder of tools/generate.py, or of image files")
+    add_caption_arguments(
+        parser,
+        option=True,
+        help="for image files, which it must name: COCO captions JSON, Karpathy's JSON, a Flickr "
+        "token file, a table or JSONL with file_name; SynthImgCap's annotation pickle; or none",
+    )
+    parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
+    parser.add_argument(
+        "--pattern",
+        help="for SynthImgCap: where an image lies (default: {split_id}/{image_id}.jpg, or "
+        "{image_id}.jpg if the annotations know no parts)",
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out images whose file is not there"
+    )
+    parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
+    parser.add_argument("--out", required=True, help="folder of the feature store")
+    parser.add_argument(
+        "--pool", type=int, default=1, help="average patches over POOL x POOL; 2 for ViT-L/14"
+    )
+    parser.add_argument(
+        "--no-patches",
+        action="store_true",
+        help="store no patch features: for refining, and for captioners of global features",
+    )
+    parser.add_argument(
+        "--clip-scores",
+        default="auto",
+        choices=CLIP_SCORE_SOURCES,
+        help="of annotations that have them: keep theirs, compute them with --model, or keep them "
+        "if --model made them, as a comparison of the first says (default: auto)",
+    )
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument(
+        "--caption-template",
+        default="{}",
+        help="what CLIP reads for a caption (default: the caption alone; CLIPScore's authors "
+        "write 'A photo depicts {}')",
+    )
+    parser.add_argument("--shard-size", type=int, default=1000, help="for image files")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read images")
+    args = parser.parse_args()
+    source = open_source(
+        args.source, _captions(args), args.shard_size, args.vocabulary, args.pattern
+    )
+    settings = ExtractSettings(
+        args.model,
+        args.pretrained,
+        args.pool,
+        args.dtype,
+        args.caption_template,
+        patches=not args.no_patches,
+        clip_score_source=args.clip_scores,
+    )
+    folder = extract(
+        source,
+        settings,
+        args.out,
+        args.batch_size,
+        args.device,
+        args.workers,
+        skip_missing=args.skip_missing,
+    )
+    if Rank.from_environment().index != 0:
+        return
+    records = folder.shards.values()
+    images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
+    print(f"{folder.path}: {images:,} images with {captions:,} captions in {len(records)} shards")
+    print_clip_scores(folder)
+    print(left_out(folder), end="")

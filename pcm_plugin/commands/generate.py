@@ -1,0 +1,86 @@
+"""Make synthetic images of each caption with a diffusers text-to-image pipeline.
+
+    python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+    torchrun --nproc_per_node 8 tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+    srun python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+
+Run again after an interruption, it makes the shards that are missing.
+"""
+
+import argparse
+from dataclasses import fields
+
+from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file, left_out
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.image_shards import read_repeats
+from pcm_plugin.synthesis.generate.generate import generate
+from pcm_plugin.synthesis.generate.settings import IMAGE_FORMATS, GenerateSettings
+from pcm_plugin.synthesis.ranks import Rank
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_caption_arguments(parser, format_option="--caption-format")
+    parser.add_argument("--pipeline", required=True, help="name on the hub, or local folder")
+    parser.add_argument("--out", required=True, help="folder for the image shards")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the pipeline's)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the pipeline's)")
+    parser.add_argument("--size", type=int, help="height and width (default: the pipeline's)")
+    parser.add_argument("--scheduler", help="diffusers class name (default: the pipeline's)")
+    parser.add_argument("--negative-prompt", help="what the images should not look like")
+    parser.add_argument(
+        "--prompt", default="{}", help="what the pipeline reads, with {} for the caption"
+    )
+    parser.add_argument("--images-per-caption", type=int, default=1)
+    parser.add_argument(
+        "--unique",
+        action="store_true",
+        help="one image for all captions whose texts are equal, with the seed of the first",
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard-size", type=int, default=250, help="captions a shard")
+    parser.add_argument("--format", default="jpg", choices=IMAGE_FORMATS)
+    parser.add_argument("--quality", type=int, default=95, help="of jpg and webp, 1 to 100")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument(
+        "--offload", choices=["model", "sequential"], help="for GPUs that are too small"
+    )
+    parser.add_argument("--limit", type=int, help="take only the first captions")
+    return parser.parse_args()
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    settings = GenerateSettings(**{f.name: getattr(args, f.name) for f in fields(GenerateSettings)})
+    first = Rank.from_environment().index == 0
+    captions, report = caption_file(args)
+    if first:
+        print(report, flush=True)
+    folder = generate(
+        captions,
+        settings,
+        args.out,
+        args.batch_size,
+        args.device,
+        args.limit,
+        offload=args.offload,
+    )
+    if not first:
+        return
+    records = folder.shards.values()
+    images, retried = (sum(record[key] for record in records) for key in ("count", "retried"))
+    shared = read_repeats(folder.path, folder.manifest["settings"])
+    repeats = sum(len(ids) for keys in shared.values() for ids in keys.values())
+    prompts = sum(record["made_of"] for record in records) // settings.images_per_caption
+    pairs = f", for {prompts + repeats:,} captions" if settings.unique else ""
+    print(f"{folder.path}: {images:,} images in {len(records)} shards{pairs}")
+    if retried:
+        print(f"{retried:,} were flagged, black or not finite and had a second try")
+    print(left_out(folder), end="")

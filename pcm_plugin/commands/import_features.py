@@ -1,0 +1,76 @@
+"""Gather released features (an .npz an image) and annotations (a pickle) into a feature store.
+
+    python tools/import_features.py FEATURES ANNOTATIONS.pkl --vocabulary vocabulary.txt \
+        --model ViT-B-32-quickgelu --pretrained openai --out STORE
+
+Nothing in the pickle is executed. --model is the CLIP that made the features: its head and the
+captions' own features, which were not released, come from it.
+"""
+
+import argparse
+
+from pcm_plugin.commands.caption_arguments import left_out, print_clip_scores
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.released.annotations import read_released_annotations
+from pcm_plugin.synthesis.released.features import ImportSettings, import_features
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("features", help="folder of the .npz files")
+    parser.add_argument("annotations", help="annotation pickle")
+    parser.add_argument("--vocabulary", required=True, help="vocabulary.txt released with it")
+    parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
+    parser.add_argument("--out", required=True, help="folder of the feature store")
+    parser.add_argument(
+        "--pattern",
+        help="where an image's file lies (default: where the released code looks, "
+        "img_sp{split_id}/{image_id}.npz, or img/{image_id}.npz if there are no parts)",
+    )
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out images whose file is not there"
+    )
+    parser.add_argument(
+        "--clip-scores",
+        default="auto",
+        choices=CLIP_SCORE_SOURCES,
+        help="of annotations that have them: keep theirs, compute them with --model, or keep them "
+        "if --model made them, as a comparison of the first says (default: auto)",
+    )
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    parser.add_argument("--shard-size", type=int, default=1000, help="images a shard")
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read files")
+    args = parser.parse_args()
+    pairs = read_released_annotations(args.annotations, Vocabulary.from_file(args.vocabulary))
+    settings = ImportSettings(
+        args.model,
+        args.pretrained,
+        args.pattern,
+        args.dtype,
+        args.shard_size,
+        args.clip_scores,
+    )
+    folder = import_features(
+        args.features,
+        pairs,
+        settings,
+        args.out,
+        args.device,
+        args.workers,
+        skip_missing=args.skip_missing,
+    )
+    if Rank.from_environment().index != 0:
+        return
+    records = folder.shards.values()
+    print(f"{folder.path}: {sum(r['count'] for r in records):,} images in {len(records)} shards")
+    print_clip_scores(folder)
+    print(left_out(folder), end="")

@@ -1,0 +1,104 @@
+"""From a file of captions to a training set: vocabulary, concepts, images, features.
+
+    python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine --dry-run
+    python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
+    torchrun --nproc_per_node 8 tools/make_dataset.py ...
+    srun python tools/make_dataset.py ...
+    PCM_DATA=data/mine python tools/train.py configs/pcm_custom.py
+
+Run again after an interruption, it makes what is missing. --set changes settings of the recipe:
+--set generate.steps=30 "generate.prompt=a photo of {}".
+"""
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+
+from pcm_plugin.commands.caption_arguments import KeyValues, add_caption_arguments, caption_file
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.synthesis.pipeline.estimate import estimate
+from pcm_plugin.synthesis.pipeline.make_dataset import (
+    STAGES,
+    captions_of,
+    make_dataset,
+    real_sources,
+)
+from pcm_plugin.synthesis.pipeline.recipes import load_recipe
+from pcm_plugin.synthesis.ranks import Rank
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_caption_arguments(parser)
+    parser.add_argument("--recipe", required=True, help="a name in configs/recipes, or a file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    for split in ("val", "test"):
+        parser.add_argument(
+            f"--{split}",
+            nargs=2,
+            metavar=("IMAGES", "CAPTIONS"),
+            help=f"real images for {split}: a folder, and a caption file that names them, which is "
+            "read with the same options as CAPTIONS",
+        )
+    parser.add_argument("--limit", type=int, help="take only the first captions")
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--set", nargs="+", action=KeyValues, metavar="KEY=VALUE", default={})
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="measure on two batches what it will cost, say what is done already, write nothing",
+    )
+    return parser.parse_args()
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit {args.limit}: give at least 1")
+    recipe = load_recipe(args.recipe, args.set)
+    rank = Rank.from_environment()
+    captions, report = caption_file(args)
+    if rank.index == 0:
+        print(report, flush=True)
+    real = {}
+    for split in ("val", "test"):
+        if getattr(args, split):
+            images, path = getattr(args, split)
+            file = captions_of(split, path, captions)
+            counts = file.survey()
+            if rank.index == 0:
+                print(counts, flush=True)
+            real[split] = (images, file)
+    if args.dry_run:
+        if rank.index == 0:
+            device = args.device or rank.device()
+            pairs = min(report.captions, args.limit or report.captions)
+            pairs *= recipe.generate.images_per_caption
+            print(f"{pairs:,} pairs", flush=True)
+            sources = real_sources(real, recipe, captions)
+            print(
+                estimate(captions, report.captions, recipe, args.out, device, sources, args.limit)
+            )
+        return
+    make_dataset(
+        captions,
+        recipe,
+        args.out,
+        args.stages,
+        real,
+        args.limit,
+        args.device,
+        rank,
+    )
+    if rank.index == 0 and (args.out / "dataset.json").is_file():
+        root = Path(os.path.relpath(Path(__file__).parents[2]))
+        command = ["python", str(root / "tools/train.py"), str(root / "configs/pcm_custom.py")]
+        print(f"{args.out} is made; train on it with:")
+        print(f"  PCM_DATA={shlex.quote(str(args.out))} {shlex.join(command)}")

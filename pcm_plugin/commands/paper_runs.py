@@ -1,0 +1,172 @@
+"""How a row of a table of the papers is run: its training, its test, what is there already."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pcm_plugin.commands.paper_tables import Row, training_of
+from pcm_plugin.commands.runs import is_scored, is_trained, read_config
+from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.work_folder import best_checkpoint, best_of_finished, read_record
+
+# Data and runs belong to the current folder, tools and configs to the repository.
+ROOT = Path(os.path.relpath(Path(__file__).parents[2]))
+TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
+
+
+class NotRun(Exception):
+    """A row was not run; the message says why, and what would make it run."""
+
+
+class Failed(NotRun):
+    """A command of a row failed."""
+
+
+@dataclass
+class Settings:
+    """What the command line says of every run.
+
+    Attributes:
+        folder: Where the folders of the trainings are.
+        train: Whether to train what is not trained.
+        options: Changes of every config, for training and test.
+        scorers: Scores of the tests, None for those of the config.
+        checkpoints: Weights by name of the training, in place of those in its folder.
+    """
+
+    folder: Path
+    train: bool = False
+    options: list[str] = field(default_factory=list)
+    scorers: Sequence[str] | None = None
+    checkpoints: dict[str, str] = field(default_factory=dict)
+
+
+def tool_command(tool: str, config: str, *words: str, options: Sequence[str] = ()) -> list[str]:
+    """The words of a command of ours behind ``python``."""
+    changes = ["--cfg-options", *options] if options else []
+    return [str(TOOLS / tool), str(CONFIGS / f"{config}.py"), *words, *changes]
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as one would type it."""
+    return f"python {shlex.join(command)}"
+
+
+def run_tool(command: Sequence[str], folder: Path) -> None:
+    """Run one of our tools, its output in the log of a folder.
+
+    Raises:
+        Failed: If it does.
+    """
+    print(f"$ {shown(command)}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    with log.open("a") as file:
+        code = subprocess.run(
+            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT
+        ).returncode
+    if code:
+        raise Failed(f"failed with exit code {code}, see {log}: {shown(command)}")
+
+
+def train_command(name: str, settings: Settings) -> list[str]:
+    """The training of a row."""
+    training, work = training_of(name), settings.folder / name
+    options = [*training.options, *settings.options]
+    return tool_command(
+        "train.py", training.config, "--resume", "--work-dir", str(work), options=options
+    )
+
+
+def weights_of(name: str, settings: Settings) -> str:
+    """The checkpoint of a training, trained now if that is wanted.
+
+    Raises:
+        NotRun: If there is none.
+        SystemExit: If a training lacks its data, or its folder holds another run.
+    """
+    work = settings.folder / name
+    if name in settings.checkpoints:
+        if not Path(settings.checkpoints[name]).is_file():
+            raise NotRun(f"checkpoint {settings.checkpoints[name]} does not exist")
+        return settings.checkpoints[name]
+    record = read_record(work)
+    if record is None and (found := best_checkpoint(work)) is not None:
+        return str(found)  # brought from elsewhere: the folder's name is all that is known of it
+    if not settings.train and not (record and record["finished"]):
+        command = shown(train_command(name, settings))
+        raise NotRun(f"no weights in {work}: {command}  (or use --train)")
+    training = training_of(name)
+    config, options = CONFIGS / f"{training.config}.py", [*training.options, *settings.options]
+    if settings.train:
+        if not is_trained(work, config, options):
+            run_tool(train_command(name, settings), work)
+    else:
+        _check_same(work, config, options)
+    try:
+        return best_of_finished(work)
+    except FileNotFoundError as error:
+        raise NotRun(str(error)) from None
+
+
+def _check_same(work: Path, config: Path, options: Sequence[str]) -> None:
+    try:
+        read_config(config, options, ("train", "val"))
+    except SystemExit:
+        return  # Without the training's data there is nothing to compare.
+    is_trained(work, config, options)
+
+
+def test_command(row: Row, settings: Settings) -> tuple[str, list[str], Path]:
+    """The test of a row: its config, its options, the folder of its scores."""
+    assert row.training is not None
+    training = training_of(row.training)
+    config = row.test or training.config
+    folder = settings.folder / row.training / "test" / config
+    options = [*training.options, *settings.options]
+    if settings.scorers is not None:
+        options.append(f"test_evaluator.scorers=[{','.join(settings.scorers)}]")
+    return (
+        config,
+        [*options, format_option("test_evaluator.outfile", f"{folder}/captions.json")],
+        folder,
+    )
+
+
+def run_row(row: Row, settings: Settings) -> dict[str, Any]:
+    """Score a row, if that is not done yet.
+
+    Returns:
+        What ``tools/test.py`` wrote: the metrics and what they are of.
+
+    Raises:
+        NotRun: If weights or data are missing, or a command failed.
+    """
+    if row.training is None:
+        raise NotRun("this project has no configuration of it")
+    reasons: list[str] = []
+    checkpoint = ""
+    try:
+        checkpoint = weights_of(row.training, settings)
+    except Failed:
+        raise
+    except (NotRun, SystemExit) as error:
+        reasons.append(str(error))
+    config, options, folder = test_command(row, settings)
+    path = CONFIGS / f"{config}.py"
+    try:
+        read_config(path, options, ("test",))
+    except SystemExit as error:  # what it needs and has not
+        reasons.append(str(error))
+    if reasons:
+        raise NotRun("\n".join(reasons))
+    if not is_scored(folder, path, options, checkpoint):
+        where = ("--work-dir", str(folder))
+        run_tool(tool_command("test.py", config, checkpoint, *where, options=options), folder)
+    return json.loads((folder / "metrics.json").read_text())

@@ -1,0 +1,160 @@
+"""Run the rows of a table of the papers that have data and weights: ours next to the published.
+
+    python tools/paper_table.py                          # which tables there are
+    python tools/paper_table.py ablation --list          # its rows and their commands; runs nothing
+    python tools/paper_table.py cross-domain --out cross_domain.json
+    python tools/paper_table.py in-domain --checkpoint pcm_coco=pcmnet_coco.safetensors
+    python tools/paper_table.py data-efficiency --train  # trains what is not trained yet
+
+The weights of a row are the best checkpoint on validation in the folder of its training,
+work_dirs/TRAINING; a row without data or weights says which command makes them. Captions and
+scores are kept next to the weights: run again, the command does what is missing.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pcm_plugin.commands.paper_runs import (
+    Failed,
+    NotRun,
+    Settings,
+    run_row,
+    shown,
+    test_command,
+    tool_command,
+    train_command,
+)
+from pcm_plugin.commands.paper_tables import TABLES, Row, Table
+from pcm_plugin.formats.atomic_io import write_json
+
+SCORERS = ("BLEU", "ROUGE-L", "CIDEr", "METEOR", "SPICE")
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", nargs="?", choices=list(TABLES), help="without: list them")
+    parser.add_argument("--list", action="store_true", help="say what would run, and run nothing")
+    parser.add_argument("--train", action="store_true", help="train rows that have no weights")
+    parser.add_argument("--run-dir", type=Path, default=Path("work_dirs"), help="of the trainings")
+    parser.add_argument(
+        "--rows", nargs="+", default=["*"], metavar="TITLE", help="only these; * stands for any"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="TRAINING=FILE",
+        help="weights of a training, such as the released ones; may be given again",
+    )
+    parser.add_argument("--scorers", nargs="+", choices=SCORERS, help="METEOR, SPICE: with Java")
+    parser.add_argument(
+        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of every run"
+    )
+    parser.add_argument("--out", type=Path, help="JSON file for the rows")
+    args = parser.parse_args()
+    if args.table is None and (args.list or args.train or args.out):
+        parser.error("name a TABLE")
+    for pair in [*args.checkpoint, *args.cfg_options]:
+        if "=" not in pair:
+            parser.error(f"{pair!r} must be NAME=VALUE, quoted if it contains spaces")
+    return args
+
+
+def cell(ours: float | None, published: float | None) -> str:
+    """Return ours next to the published."""
+    if ours is None and published is None:
+        return "-"
+    one, other = ("-" if value is None else f"{value:.1f}" for value in (ours, published))
+    return f"{one} / {other}"
+
+
+def markdown(table: Table, results: Sequence[tuple[Row, dict[str, Any] | None, str]]) -> str:
+    """The table, and what was not run.
+
+    Args:
+        table: The table.
+        results: Each row, what it scored or None, and why it was not run.
+    """
+    lines = [f"### {table.title}", "", f"Ours / published, x 100. {table.remark}".rstrip(), ""]
+    lines += ["| | " + " | ".join(table.columns) + " | published by |"]
+    lines += ["|" + "---|" * (len(table.columns) + 2)]
+    for row, result, _ in results:
+        metrics = {} if result is None else result["metrics"]
+        cells = [cell(metrics.get(k), row.published.get(c)) for c, k in table.columns.items()]
+        lines.append(f"| {row.title} | {' | '.join(cells)} | {row.source or '-'} |")
+    scored = [(row.title, result["checkpoint"]) for row, result, _ in results if result]
+    if scored:
+        lines += ["", "Ours are of these weights:", ""]
+        lines += [f"- {title}: {checkpoint}" for title, checkpoint in scored]
+    reasons: dict[str, list[str]] = {}
+    for row, result, reason in results:
+        if result is None:
+            reasons.setdefault(reason, []).append(row.title)
+    if reasons:
+        lines += ["", "Not run:"]
+    for reason, titles in reasons.items():
+        lines += ["", *(f"- {title}" for title in titles), ""]
+        lines += [f"      {line}" for line in reason.splitlines()]
+    return "\n".join(lines)
+
+
+def list_rows(rows: Sequence[Row], settings: Settings) -> None:
+    """Print each row with its commands."""
+    for row in rows:
+        print(f"\n{row.title}")
+        if row.training is None:
+            print("  published only")
+            continue
+        weights = settings.checkpoints.get(row.training)
+        if weights is None:
+            print(f"  {shown(train_command(row.training, settings))}")
+        config, options, folder = test_command(row, settings)
+        words = (weights or "CHECKPOINT", "--work-dir", str(folder))
+        print(f"  {shown(tool_command('test.py', config, *words, options=options))}")
+
+
+def main() -> None:
+    """Read the command line, run what can be run, print the table."""
+    args = parse_args()
+    if args.table is None:
+        print("\n".join(f"{name:16}{table.title}" for name, table in TABLES.items()))
+        return
+    table = TABLES[args.table]
+    rows = [r for r in table.rows if any(fnmatchcase(r.title, title) for title in args.rows)]
+    if not rows:
+        sys.exit(f"no row of {args.table} is called {' or '.join(args.rows)}; see --list")
+    known = {row.training for row in table.rows}
+    checkpoints = dict(pair.split("=", 1) for pair in args.checkpoint)
+    if unknown := checkpoints.keys() - known:
+        sys.exit(f"--checkpoint: {args.table} has no training {sorted(unknown)}; see --list")
+    settings = Settings(args.run_dir, args.train, args.cfg_options, args.scorers, checkpoints)
+    if args.list:
+        list_rows(rows, settings)
+        return
+    results: list[tuple[Row, dict[str, Any] | None, str]] = []
+    failed = False
+    for row in rows:
+        try:
+            results.append((row, run_row(row, settings), ""))
+        except NotRun as error:
+            failed = failed or isinstance(error, Failed)
+            results.append((row, None, str(error)))
+    print(markdown(table, results))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(
+            args.out,
+            [
+                {"title": row.title, "published": dict(row.published), "source": row.source}
+                | ({"ours": result} if result else {"not_run": reason})
+                for row, result, reason in results
+            ],
+        )
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,151 @@
+"""Refine the pairs of captions and synthetic images, or the images' features.
+
+Which caption goes with which image: SynC, or a filter by CLIP score.
+
+    python tools/refine.py STORE --out FOLDER
+    python tools/refine.py STORE --method filter --min-clip-score 0.6 --out FOLDER
+    torchrun --nproc_per_node 8 tools/refine.py STORE --out FOLDER
+
+SynC as released for PCM-Net: SigLIP 2 assigns, a sentence encoder compares captions, and the pairs
+are for the store of CLIP features that is trained on.
+
+    python tools/refine.py CLIP_STORE --assign-store SIGLIP2_STORE --score-scale 5 --out FOLDER \
+        --sentence-encoder sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2
+
+Train on the chosen pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
+
+The images' global features, moved until their captions stand out among others: SynTIC, a
+reconstruction (configs/syntic_coco.py trains on them).
+
+    python tools/refine.py STORE --method contrast --out FOLDER
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.models.functional.pooling import POOLINGS
+from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.pairs import PAIRS, refine
+from pcm_plugin.synthesis.refine.settings import RefineSettings
+
+CONTRAST = {
+    "steps": "gradient steps",
+    "step_size": "length of a step",
+    "temperature": "of the softmax, one over the CLIP's logit scale",
+    "negatives": "captions that all are told from",
+    "seed": "of their choice",
+}
+FILTER = {"keep", "min_clip_score", "score_scale", "assign_store"}
+SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
+OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
+SHARED = {"store", "out", "method", "chunk", "device"}
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", help="folder of tools/extract.py")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--method", default="sync", choices=list(OPTIONS))
+    parser.add_argument("--chunk", type=int, default=8192, help="images or captions at a time")
+    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    pairs = parser.add_argument_group("which caption goes with which image")
+    pairs.add_argument(
+        "--assign-store", help="store of another model over the same images, which assigns captions"
+    )
+    pairs.add_argument("--num-images", type=int, help="candidates per caption (default: 15)")
+    pairs.add_argument(
+        "--num-captions", type=int, help="captions that a candidate retrieves (default: 2)"
+    )
+    pairs.add_argument(
+        "--keep",
+        type=float,
+        help="share of the pairs, best first (default: 0.9, or all with --min-clip-score)",
+    )
+    pairs.add_argument("--min-clip-score", type=float, help="drop pairs whose score is below")
+    pairs.add_argument(
+        "--sentence-encoder",
+        help="folder, or name on the hub, of the sentence encoder that compares captions (default: "
+        "the caption features of the assigning store)",
+    )
+    pairs.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        help="how tokens are pooled, if the encoder's folder does not say it",
+    )
+    pairs.add_argument(
+        "--sentence-feats",
+        help="safetensors file with sentence_feats, one row per caption of STORE, in place of a "
+        "sentence encoder",
+    )
+    pairs.add_argument(
+        "--score-scale",
+        type=float,
+        help="clip_score of a pair: this times the assigning store's cosine; SynC: 5 (default: 2.5 "
+        "times the cosine of STORE)",
+    )
+    contrast = parser.add_argument_group("--method contrast")
+    own = ContrastSettings()
+    for name, text in CONTRAST.items():
+        value = getattr(own, name)
+        option = f"--{name.replace('_', '-')}"
+        contrast.add_argument(option, type=type(value), help=f"{text} (default: {value})")
+    args = parser.parse_args()
+    given = {k: v for k, v in vars(args).items() if v is not None and k not in SHARED}
+    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in OPTIONS[args.method]]
+    if foreign:
+        parser.error(f"--method {args.method} has no {', '.join(foreign)}")
+    if args.method == "contrast":
+        settings = ContrastSettings(**given)
+        feats = refine_features(args.store, settings, args.out, args.chunk, args.device)
+        if Rank.from_environment().index == 0:
+            say_features(args, feats)
+        return
+    sentences, assigning = given.pop("sentence_feats", None), given.pop("assign_store", None)
+    chosen = RefineSettings(args.method, **given)
+    found = refine(
+        args.store, chosen, args.out, sentences, args.chunk, args.device, assign_store=assigning
+    )
+    if Rank.from_environment().index == 0:
+        say_pairs(args, found)
+
+
+def say_pairs(args: argparse.Namespace, pairs: Pairs) -> None:
+    """Print how many there are and what they score."""
+    store = FeatureStore(args.store)
+    moved = int((store.owners(pairs.caption) != pairs.image).sum())
+    before = store.clip_scores
+    score = f"mean CLIP score {before.mean():.3f} -> {pairs.clip_score.mean():.3f}"
+    if args.score_scale is not None:
+        score = f"mean score {pairs.clip_score.mean():.3f} ({args.score_scale:g} x cosine)"
+    print(
+        f"{args.out}/{PAIRS}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} captions "
+        f"with another image; {score}"
+    )
+
+
+def say_features(args: argparse.Namespace, feats: Tensor) -> None:
+    """Print how far the features went and what the pairs score."""
+    store = FeatureStore(args.store)
+    moved, scores = [], []
+    for start in range(0, len(feats), args.chunk):
+        captions = np.arange(start, min(start + args.chunk, len(feats)))
+        refined = feats[start : start + args.chunk].float()
+        moved.append((refined * store.rows("global_feats", store.owners(captions))).sum(1))
+        scores.append(CLIP_SCORE_SCALE * (refined * store.rows("caption_feats", captions)).sum(1))
+    print(
+        f"{args.out}/{FEATURES}: {len(feats):,} features, cosine with the old ones "
+        f"{torch.cat(moved).mean():.3f}; mean CLIP score {store.clip_scores.mean():.3f} -> "
+        f"{torch.cat(scores).mean():.3f}"
+    )

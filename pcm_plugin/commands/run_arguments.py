@@ -1,0 +1,130 @@
+"""What the commands that run a config have in common."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import is_cuda_available
+
+from pcm_plugin.engine.cfg_options import CfgOptions
+from pcm_plugin.engine.checkpoints import use_safe_loading
+from pcm_plugin.engine.config_checks import (
+    check_config,
+    check_evaluators,
+    check_options,
+    disable_worker_options,
+)
+from pcm_plugin.engine.distributed import start_group
+from pcm_plugin.engine.inputs import check_features, check_inputs, forget_clip_head
+from pcm_plugin.errors import plain_errors
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``config`` and the options that training and testing share."""
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--work-dir", help="folder for logs and checkpoints; default: work_dirs/CONFIG's name"
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
+    add_config_options(parser)
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm"],
+        default="none",
+        help="how several processes were started; set by the .sh scripts",
+    )
+    # torch.distributed.launch passes it, torchrun does not.
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=CfgOptions,
+        metavar="KEY=VALUE",
+        help="override settings of the config, e.g. train_dataloader.batch_size=16",
+    )
+
+
+def apply_cfg_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Override settings of a config, with a warning for settings that it does not have.
+
+    Args:
+        cfg: The config, changed.
+        options: What ``--cfg-options`` was parsed to; None for no option.
+
+    Raises:
+        SystemExit: With code 1 and a message if the config has no place for one of them.
+    """
+    options = options or {}
+    with plain_errors():
+        for warning in check_options(cfg, options):
+            print(f"warning: {warning}", file=sys.stderr)
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (KeyError, TypeError) as error:
+        sys.exit(f"--cfg-options {' '.join(options)}: {error.args[0]}")
+
+
+def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
+    """The final config of a command, its inputs checked.
+
+    Args:
+        args: What :func:`add_run_arguments` parsed.
+        loops: Which of ``train``, ``val`` and ``test`` will run.
+
+    Returns:
+        The config with the command line's settings in it.
+
+    Raises:
+        SystemExit: With code 1 and a message if the config or one of its inputs is missing,
+            unfinished, or does not go with the others, or if a setting cannot work.
+    """
+    if not Path(args.config).is_file():
+        sys.exit(f"config {args.config} does not exist")
+    try:
+        with plain_errors():  # a config may import what is not there
+            cfg = Config.fromfile(args.config)
+    except (ImportError, SyntaxError) as error:
+        sys.exit(f"config {args.config} cannot be read: {error}")
+    apply_cfg_options(cfg, args.cfg_options)
+    if "train" not in loops:
+        forget_clip_head(cfg)
+    with plain_errors():
+        disable_worker_options(cfg)
+        check_config(cfg, loops)
+        check_inputs(cfg, loops)
+        check_evaluators(cfg, loops)
+        check_features(cfg, loops)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return cfg
+
+
+def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
+    """Set up this process for the runner: distributed group, determinism, safe loading."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if is_cuda_available():
+        # A resumed run repeats the whole one to the bit, as far as CUDA has such kernels; it warns
+        # of others. cuBLAS needs a workspace of fixed size for it, and reads this once.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        for loop in ("train", "val", "test"):
+            # Batches then travel while the one before is worked on. Not earlier: what a run is
+            # named by does not depend on the machine.
+            loader = cfg.get(f"{loop}_dataloader")
+            if loader is not None:
+                loader.setdefault("pin_memory", True)
+    with plain_errors():
+        start_group(args.launcher, cfg)
+    use_safe_loading()

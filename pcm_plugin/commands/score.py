@@ -1,0 +1,172 @@
+"""Score a file of captions, without a model.
+
+python tools/score.py captions.json captions_val2014.json
+python tools/score.py captions.json dataset_coco.json --split test --scorers BLEU CIDEr METEOR
+python tools/score.py captions.json refs.json --scorers CLIPScore --images val2014 \
+    --model ViT-B-32-quickgelu --pretrained openai
+python tools/score.py captions.json nocaps_val.json --groups nocaps_val.json
+
+The captions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...], such as
+tools/caption.py writes; the references any caption file that names images: COCO's, Karpathy's, a
+Flickr token file, a table or JSONL. Images are matched by id, file name or number, so that 42,
+"000000000042.jpg" and "val2014/COCO_val2014_000000000042.jpg" are one image.
+
+As in COCO's evaluation every prediction must have references, and every image with references a
+prediction; --partial scores the images that are in both files.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from pcm_plugin.commands.caption_arguments import add_caption_arguments, open_captions
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.evaluation.annotations import Prediction, read_predictions
+from pcm_plugin.evaluation.references import References
+from pcm_plugin.evaluation.scorers import NO_JAVA
+from pcm_plugin.evaluation.scoring import KNOWN, TOKENIZERS, finite_scores
+from pcm_plugin.formats.atomic_io import write_json
+from pcm_plugin.formats.coco import CocoImage
+from pcm_plugin.formats.images.folder import find_name
+from pcm_plugin.formats.images.image_io import read_image
+
+BATCH = 32
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("predictions", help="COCO results file")
+    add_caption_arguments(
+        parser, name="references", help="caption file with the references", default_split="test"
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="score the images that have both a prediction and references, whatever others there "
+        "are in either file",
+    )
+    parser.add_argument("--scorers", nargs="+", choices=KNOWN, default=list(NO_JAVA))
+    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="ptb")
+    parser.add_argument("--train-captions", help="caption file, for diversity's `novel`")
+    parser.add_argument("--images", help="folder of the images, for CLIPScore")
+    parser.add_argument("--model", help="open_clip model, for CLIPScore")
+    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
+    parser.add_argument("--per-image", help="JSON file for the scores of each image")
+    parser.add_argument(
+        "--groups",
+        metavar="FILE",
+        help="JSON in COCO's format whose images have a group: each is scored by itself too",
+    )
+    parser.add_argument("--group-field", default="domain", help="what names it (NoCaps': domain)")
+    parser.add_argument("--out", help="JSON file for the scores")
+    args = parser.parse_args()
+    wants_clip = "CLIPScore" in args.scorers
+    if wants_clip and not (args.images and args.model):
+        parser.error("CLIPScore needs --images FOLDER and --model NAME")
+    if not wants_clip and (args.images or args.model or args.pretrained):
+        parser.error("--images, --model and --pretrained are for --scorers CLIPScore")
+    return args
+
+
+def match(
+    predictions: list[Prediction], references: References, partial: bool
+) -> list[tuple[Prediction, CocoImage]]:
+    """Return the predictions to score with the images of their references.
+
+    Raises:
+        ValueError: If images cannot be matched, or, without ``partial``, some have no counterpart.
+    """
+    names = [prediction.name for prediction in predictions]
+    matched = references.match(names)
+    pairs = [(p, image) for p, image in zip(predictions, matched, strict=True) if image]
+    gaps = references.describe_gaps(names, matched)
+    if not pairs:
+        raise ValueError(f"no image is in both files: {gaps}")
+    if gaps and not partial:
+        raise ValueError(f"{gaps} (--partial scores the {len(pairs):,} that are in both files)")
+    if gaps:
+        print(gaps, file=sys.stderr)
+    scored = [(p, image) for p, image in pairs if image.captions]
+    if len(scored) < len(pairs):
+        lost = len(pairs) - len(scored)
+        print(f"{lost:,} images have no usable reference in {references}", file=sys.stderr)
+    return scored
+
+
+def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list[Path]:
+    """Return the image files, by what the references say, or else the predictions.
+
+    Raises:
+        FileNotFoundError: If some are missing, or not named.
+    """
+    names = [image.file_name or prediction.file_name for prediction, image in scored]
+    unnamed = [p.image_id for (p, _), name in zip(scored, names, strict=True) if not name]
+    if unnamed:
+        raise FileNotFoundError(
+            f"no file name for {len(unnamed)} of {len(scored)} images ({unnamed[0]}): CLIPScore "
+            "needs references with file_name"
+        )
+    files = [folder / find_name(folder, str(name)) for name in names]
+    absent = [file for file in files if not file.is_file()]
+    if absent:
+        raise FileNotFoundError(f"{len(absent)} of {len(files)} images are missing: {absent[0]}")
+    return files
+
+
+def read_pixels(metric: CaptionMetric, files: list[Path]) -> torch.Tensor:
+    """Images as the metric's CLIP takes them: (B, 3, H, W)."""
+    return torch.stack([metric.clip.preprocess(read_image(file)) for file in files])
+
+
+def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
+    """Score the captions; returns the scores, and why some of them are undefined."""
+    predictions = read_predictions(args.predictions)
+    clip = {"model_name": args.model, "pretrained": args.pretrained}
+    references, trained = open_captions(args, args.references), args.train_captions
+    metric = CaptionMetric(
+        args.scorers,
+        args.tokenizer,
+        references,
+        None,
+        {"type": "pcm_plugin.OpenCLIPBackbone", **clip} if args.model else None,
+        None if trained is None else references.with_path(trained),
+        per_image=args.per_image,
+        groups=args.groups,
+        group_field=args.group_field,
+        prefix="",
+        partial=args.partial,
+    )
+    assert metric.references is not None
+    print(metric.references.file.survey(), file=sys.stderr)
+    scored = match(predictions, metric.references, args.partial)
+    files = find_files(scored, Path(args.images)) if args.images else []
+    for start in tqdm(range(0, len(scored), BATCH), desc="batches", disable=not files):
+        batch = {"images": read_pixels(metric, files[start : start + BATCH])} if files else {}
+        samples = [
+            {"image_id": image.image_id, "pred_caption": prediction.caption}
+            for prediction, image in scored[start : start + BATCH]
+        ]
+        metric.process(batch, samples)
+    return metric.evaluate(len(scored)), metric.remarks
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    with plain_errors():
+        scores, remarks = score(args)
+        if args.out:
+            about = {"remarks": remarks} if remarks else {}
+            write_json(Path(args.out), {**finite_scores(scores), **about})
+        width = max(15, *map(len, scores))
+        cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
+        lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
+        print("\n".join(lines), flush=True)

@@ -1,0 +1,137 @@
+"""Look at feature stores, check them, join them, write them in the released code's form.
+
+python tools/store.py info STORE
+python tools/store.py verify FOLDER          # of any stage
+python tools/store.py merge STORE STORE ... --out NEW
+python tools/store.py export STORE --out FOLDER
+python tools/store.py sheet STORE --images FOLDER --out sheet.png    # pairs with their scores
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.atomic_io import sha256
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
+from pcm_plugin.formats.pair_selection import pairs_of
+from pcm_plugin.formats.shards import ShardFolder
+from pcm_plugin.synthesis.extract.store_images import pictures_of
+from pcm_plugin.synthesis.pipeline import stores
+from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
+
+
+def info(path: Path) -> None:
+    """Print what a store holds and what made it."""
+    store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
+    size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
+    left_out = sum(len(record.get("left_out", ())) for record in folder.shards.values())
+    print(f"{path}: {len(store):,} images, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
+    print(f"  {len(folder.shards):,} shards; {left_out:,} images left out")
+    print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
+    if store.num_captions:
+        low, middle, high = np.percentile(store.clip_scores, (5, 50, 95))
+        print(f"  CLIP score (2.5 cos): median {middle:.3f}, 5 to 95 %: {low:.3f} to {high:.3f}")
+    for key, value in store.settings.items():
+        print(f"  {key}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def verify(path: Path) -> None:
+    """Read every file of a folder of shards and compare its checksum."""
+    folder = ShardFolder(path, None)
+    damaged = folder.damaged(progress=True)
+    head = folder.manifest["info"].get("clip_head")
+    if head and (not (path / CLIP_HEAD).is_file() or sha256(path / CLIP_HEAD) != head):
+        damaged.append(CLIP_HEAD)
+    for file in damaged:
+        print(f"damaged: {path / file}")
+    if damaged:
+        sys.exit(
+            f"{len(damaged)} files are not as they were written: delete them, and run the command "
+            "that made the folder again"
+        )
+    missing = folder.manifest["expected"] - len(folder.shards)
+    if missing > 0:
+        sys.exit(f"{path} lacks {missing} shards: run the command that made it again")
+    print(f"{path}: all {len(folder.shards)} shards are as they were written")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def sheet(args: argparse.Namespace) -> None:
+    """Draw pairs: pictures with their captions and CLIP scores."""
+    store = FeatureStore(args.store)
+    pairs = pairs_of(store, args.pairs)
+    if args.order == "random":
+        order = np.random.default_rng(args.seed).permutation(len(pairs.caption))
+    else:
+        order = np.argsort(pairs.clip_score, kind="stable")
+        order = order if args.order == "lowest" else order[::-1]
+    chosen = order[: args.count].tolist()
+    pictures = pictures_of(store, [int(pairs.image[p]) for p in chosen], args.images)
+    entries = []
+    for p, picture in zip(chosen, pictures, strict=True):
+        image_id = store.image(int(pairs.image[p]))["image_id"]
+        title = f"{image_id}, CLIP score {pairs.clip_score[p]:.3f}"
+        entries.append(SheetEntry(picture, store.caption(int(pairs.caption[p])), title=title))
+    drawn = contact_sheet(entries, columns=args.columns, title=f"Pairs of {store.path.name}")
+    save_sheet(drawn, args.out)
+    print(f"{len(entries)} of {len(pairs.caption):,} pairs: {args.out}")
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("info", "what a store holds and what made it"),
+        ("verify", "compare the checksums of all files"),
+    ):
+        commands.add_parser(name, help=text).add_argument("folder", type=Path)
+    merging = commands.add_parser("merge", help="join stores of one CLIP")
+    merging.add_argument("stores", nargs="+", type=Path)
+    merging.add_argument(
+        "--prefix-ids",
+        action="store_true",
+        help="put the number of its store before each image id (1-7) and file name (1/7.png)",
+    )
+    exporting = commands.add_parser("export", help="an .npz an image, as the released code has it")
+    exporting.add_argument("store", type=Path)
+    for command in (merging, exporting):
+        command.add_argument("--out", type=Path, required=True, help="folder to write")
+    drawing = commands.add_parser("sheet", help="draw pairs with their CLIP scores")
+    drawing.add_argument("store", type=Path)
+    drawing.add_argument(
+        "--images", type=Path, required=True, help="what the store was extracted from"
+    )
+    drawing.add_argument("--pairs", type=Path, help="pairs of tools/refine.py")
+    drawing.add_argument("--count", type=positive, default=24)
+    drawing.add_argument("--columns", type=positive, default=3)
+    drawing.add_argument("--order", choices=["random", "lowest", "highest"], default="random")
+    drawing.add_argument("--seed", type=int, default=0, help="of the random choice")
+    drawing.add_argument("--out", type=Path, required=True, help="PNG to write")
+    args = parser.parse_args()
+    if args.command == "info":
+        info(args.folder)
+    elif args.command == "verify":
+        verify(args.folder)
+    elif args.command == "merge":
+        stores.merge(args.stores, args.out, args.prefix_ids)
+        info(args.out)
+    elif args.command == "sheet":
+        sheet(args)
+    else:
+        print(f"{args.out}: {stores.export(args.store, args.out):,} images")

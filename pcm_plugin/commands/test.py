@@ -1,0 +1,88 @@
+"""Caption the test split of a config with a checkpoint, and score the captions.
+
+python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth [--cfg-options KEY=VALUE ...]
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from pcm_plugin.commands.run_arguments import add_run_arguments, load_config, prepare_process
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.distributed import stop_group
+from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
+from pcm_plugin.errors import plain_errors
+from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.evaluation.caption_metric import Refused
+from pcm_plugin.evaluation.scoring import finite_scores
+from pcm_plugin.formats.atomic_io import sha256, write_json
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Score a checkpoint on a config's test split.")
+    add_run_arguments(parser)
+    parser.add_argument("checkpoint", help=".pth of a run, or .safetensors of weights")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    cfg = load_config(args, loops=("test",))
+    if cfg.get("test_dataloader") is None:
+        sys.exit(
+            f"{args.config} has no test split: there are no real test images. Give some to "
+            "tools/make_dataset.py with --test IMAGES CAPTIONS"
+        )
+    if not Path(args.checkpoint).is_file():
+        sys.exit(f"checkpoint {args.checkpoint} does not exist")
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    tested = {
+        "config": args.config,
+        "settings": name_settings(cfg, TESTED),
+        "inputs": identify_inputs(cfg, ("test",)),
+        "checkpoint": args.checkpoint,
+        "checkpoint_sha256": sha256(Path(args.checkpoint)),
+    }
+    prepare_process(args, cfg)
+    with plain_errors():
+        runner = Runner.from_cfg(cfg)
+        check_references(runner)
+    try:
+        model = getattr(runner.model, "module", runner.model)
+        load_weights(model, args.checkpoint)
+    except (ValueError, RuntimeError, UnpicklingError) as error:
+        sys.exit(str(error))
+    try:
+        scores = runner.test()
+    except Refused as error:
+        sys.exit(str(error))
+    metrics = finite_scores({name: float(value) for name, value in scores.items()})
+    if is_main_process():
+        path = Path(cfg.work_dir) / "metrics.json"
+        write_json(path, {**tested, "metrics": metrics})
+        print(json.dumps(metrics, indent=1))
+        print(f"written to {path}")
+    stop_group()
+
+
+def check_references(runner: Runner) -> None:
+    """Check that the images can be scored before they are captioned.
+
+    Raises:
+        ValueError: If not, as where no image has references.
+    """
+    dataset = runner.test_loop.dataloader.dataset
+    if not hasattr(dataset, "sample"):  # not of this package: the metric checks it in the end
+        return
+    samples = [dataset.sample(i) for i in range(len(dataset))]
+    for metric in runner.test_evaluator.metrics:
+        if isinstance(metric, CaptionMetric):
+            metric.check_samples(samples)

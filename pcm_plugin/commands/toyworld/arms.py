@@ -1,0 +1,164 @@
+"""The systems and settings that are compared in the toy world."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+
+from pcm_plugin.commands.toyworld.demo import CLIP, CONFIGS, DATA
+
+NO_MIX = "model.neck.mix=none"
+# The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
+NO_WEIGHT = ("model.loss.use_clip_weight=False", "model.loss.gamma_type=none")
+PAIRS = "train_dataloader.dataset.pairs"
+REAL_STORE = DATA / "town" / "real_store"
+BLIP_CLIP = f"model.vision_encoder.clip.model_name={CLIP}"
+# Trained captioners, tested with a change.
+NO_TEXTS = "_no_texts"
+RERANK = "_rerank"
+_RERANKED = (
+    "model.beam_size=5",
+    # Chosen on validation: docs/captioning.md.
+    "model.rerank=40",
+    "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
+    f"model.backbone.model_name={CLIP}",
+)
+# Where configs say which concepts are looked for: another domain brings its own.
+_CONCEPTS = ("model.neck.concepts", "model.concepts", "model.vision_encoder.concepts")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained captioner, tested with a change.
+
+    Attributes:
+        title: What the row is called.
+        options: What changes.
+    """
+
+    title: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A training: what its row is called, its config and what it changes there.
+
+    Attributes:
+        title: What the row is called.
+        options: What changes in the config.
+        config: The config's name.
+        probes: Rows of the same training, by the end of the names of their test folders.
+    """
+
+    title: str
+    options: tuple[str, ...] = ()
+    config: str = "pcm_toy"
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+
+def _refined(method: str) -> str:
+    return f"{PAIRS}={DATA}/town/{method}/pairs.safetensors"
+
+
+ARMS = {
+    "text": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
+    "decap": Arm("DeCap: text-only, a memory of texts", config="decap_toy"),
+    "syntic": Arm("SynTIC (reconstruction)", config="syntic_toy"),
+    "prefix_text": Arm("prefix captioner (GPT-2 kind), text-only", config="prefix_text_toy"),
+    "prefix": Arm("prefix captioner, synthetic images' features", config="prefix_toy"),
+    "prefix_patches": Arm(
+        "prefix captioner, synthetic images' patches too", (NO_MIX, *NO_WEIGHT), "prefix_pcm_toy"
+    ),
+    "prefix_pcm": Arm("prefix captioner with PCM and CLIP weights", config="prefix_pcm_toy"),
+    "blip": Arm(
+        "BLIP, tiny, from scratch, on synthetic images",
+        ("model.vision_encoder.mix=none", *NO_WEIGHT, BLIP_CLIP),
+        "pcm_blip_toy",
+    ),
+    "blip_pcm": Arm("BLIP with PCM and CLIP weights", (BLIP_CLIP,), "pcm_blip_toy"),
+    "base": Arm("base: synthetic pairs, no mix-up, no weights", (NO_MIX, *NO_WEIGHT)),
+    "mix": Arm(
+        "base + mix-up",
+        NO_WEIGHT,
+        probes={
+            NO_TEXTS: Probe(
+                "base + mix-up, its texts left out at inference", ("model.neck.append_texts=False",)
+            )
+        },
+    ),
+    "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
+    "both": Arm(
+        "base + both (PCM-Net)", probes={RERANK: Probe("PCM-Net + re-ranking by CLIP", _RERANKED)}
+    ),
+    "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.top_patches=5",)),
+    "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined("sync"))),
+    "filter": Arm(
+        "base, the worst tenth of the pairs by CLIP score left out",
+        (NO_MIX, *NO_WEIGHT, _refined("filter")),
+    ),
+    "both_sync": Arm(
+        "PCM-Net, pairs refined by SynC",
+        (_refined("sync"),),
+        probes={RERANK: Probe("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
+    ),
+    "oracle": Arm(
+        "oracle: the base on real pairs",
+        (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),
+    ),
+}
+TABLES: dict[str, Sequence[str]] = {
+    "systems": [
+        *("text", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
+        *("blip", "blip_pcm"),
+        *("base", "both", "both_sync", "both" + RERANK, "both_sync" + RERANK, "oracle"),
+    ],
+    "ablation": [
+        *("text", "base", "mix", "mix" + NO_TEXTS, "weights", "both", "five"),
+        *("sync", "filter", "oracle"),
+    ],
+}
+"""The rows of the tables: arms, and arms with the end of a probe."""
+COMPARED: dict[str, Sequence[tuple[str, str]]] = {
+    "systems": [
+        *(("both", "text"), ("both_sync", "both"), ("both" + RERANK, "both")),
+        *(("both_sync" + RERANK, "both"), ("both_sync" + RERANK, "oracle"), ("syntic", "decap")),
+        *(("prefix_pcm", "prefix_patches"), ("prefix_patches", "prefix")),
+        *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
+    ],
+    "ablation": [("both", "text"), ("mix" + NO_TEXTS, "mix"), ("five", "both")],
+}
+"""Rows whose difference is written beside that from the base."""
+
+
+def arms_of(table: str) -> list[str]:
+    """The trainings that a table needs."""
+    return [name for name in ARMS if name in TABLES[table]]
+
+
+def config_of(name: str) -> Path:
+    """The config of an arm."""
+    return CONFIGS / f"{ARMS[name].config}.py"
+
+
+def tests_of(name: str) -> dict[str, list[str]]:
+    """The options of each test of an arm, by the test's folder."""
+    arm, cfg = ARMS[name], Config.fromfile(config_of(name))
+    country = [f"test_dataloader.dataset.store={DATA}/country/test_store"]
+    country += [f"{key}={DATA}/country/concepts.safetensors" for key in _CONCEPTS if _has(cfg, key)]
+    if "images" in cfg.test_dataloader.dataset:
+        country.append(f"test_dataloader.dataset.images={DATA}/country/images")
+    tests = {"pcm_toy": [*arm.options], "pcm_toy_town2country": [*arm.options, *country]}
+    for end, probe in arm.probes.items():
+        tests |= {target + end: [*tests[target], *probe.options] for target in (*tests,)[:2]}
+    return tests
+
+
+def _has(cfg: Config, key: str) -> bool:
+    *parts, last = key.split(".")
+    for part in parts:
+        if part not in cfg:
+            return False
+        cfg = cfg[part]
+    return last in cfg

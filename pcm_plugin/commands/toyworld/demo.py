@@ -1,0 +1,192 @@
+"""The whole road in the toy world: sentences, images, features, PCM-Net, captions, scores.
+
+    python tools/toyworld/demo.py        (or: make demo)
+
+Each step is a command that a user would run on data of their own, and is printed before it runs.
+What is there already is not made again.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcm_plugin.commands.runs import is_scored, is_trained
+from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.work_folder import best_of_finished
+from pcm_plugin.toyworld import ASSETS
+from pcm_plugin.toyworld.world import build_world
+
+# Data and runs belong to the current folder, tools and configs to the repository.
+DATA = Path("data/toy")
+WORK = Path("work_dirs/pcm_toy")
+ROOT = Path(os.path.relpath(Path(__file__).parents[3]))
+TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
+CLIP = f"local-dir:{os.path.relpath(ASSETS / 'clip')}"
+DIFFUSION = os.path.relpath(ASSETS / "diffusion")
+SIZES = {
+    "town": {"train": 3000, "val": 200, "test": 500},
+    "country": {"train": 0, "val": 0, "test": 500},
+}
+QUICK_SIZES = {
+    "town": {"train": 20, "val": 10, "test": 20},
+    "country": {"train": 0, "val": 0, "test": 20},
+}
+QUICK = ("train_cfg.max_epochs=1",)
+TARGETS = {"town (in-domain)": "pcm_toy", "country (cross-domain)": "pcm_toy_town2country"}
+SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
+
+
+# Small tensors come and go; keeping their memory saves the kernel clearing it each time.
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TOP_PAD_": "100000000",
+}
+
+
+def run(command: Sequence[object], done: Path | None = None) -> None:
+    """Print and run a command of Python, unless what it makes is there.
+
+    Args:
+        command: Its words behind ``python``.
+        done: What it makes.
+    """
+    if done is not None and done.exists():
+        return
+    words = [str(word) for word in command]
+    shown = shlex.join(["python", *words])
+    print(f"\n$ {shown}", flush=True)
+    # a word lost behind the toy tokenizer's 28 tokens is not worth a warning a batch
+    quiet = {"DIFFUSERS_VERBOSITY": "error"}
+    environment = {**KEEP_MEMORY, **quiet, **os.environ}
+    result = subprocess.run([sys.executable, *words], env=environment)
+    if result.returncode:
+        sys.exit(f"stopped: this command failed with exit code {result.returncode}:\n  {shown}")
+
+
+def in_parallel(tool: str, ranks: int) -> list[object]:
+    """The first words of a tool's command on several processes of this machine."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
+    return [*(launch if ranks > 1 else []), TOOLS / tool]
+
+
+def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
+    """Draw the world, paint its captions, extract features."""
+    for domain, sizes in world.items():
+        root = DATA / domain
+        build_world(root, domain, sizes)
+        concepts = root / "concepts.safetensors"
+        source = [root / "concepts.txt", "--model", CLIP, "--out", concepts]
+        run([TOOLS / "build_concepts.py", *source], concepts)
+    town = DATA / "town"
+    captions, vocabulary = town / "captions_train.json", town / "vocabulary.txt"
+    build = [TOOLS / "build_vocabulary.py", captions, "--min-count", 3, "--out", vocabulary]
+    run(build, vocabulary)
+    run(
+        [
+            *in_parallel("generate.py", ranks),
+            *(captions, "--pipeline", DIFFUSION, "--out", town / "synthetic", "--steps", 12),
+            *("--guidance", 7.5, "--format", "png", "--batch-size", 25),
+        ]
+    )
+    extract = in_parallel("extract.py", ranks)
+    run([*extract, town / "synthetic", "--model", CLIP, "--out", town / "train_store"])
+    for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
+        real = [root / "images", "--captions", root / f"captions_{split}.json"]
+        run([*extract, *real, "--model", CLIP, "--out", root / f"{split}_store"])
+
+
+def train(options: Sequence[str] = ()) -> str:
+    """Train, or go on training; returns the best checkpoint on validation."""
+    config = CONFIGS / "pcm_toy.py"
+    if not is_trained(WORK, config, options):
+        changes = ["--cfg-options", *options] if options else []
+        run([TOOLS / "train.py", config, "--resume", *changes])
+    return best_of_finished(WORK)
+
+
+def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
+    """Scores on the real test images of both domains."""
+    table = {}
+    for name, target in TARGETS.items():
+        folder, config = WORK / "test" / target, CONFIGS / f"{target}.py"
+        options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
+        if not is_scored(folder, config, options, checkpoint):
+            test = [TOOLS / "test.py", config, checkpoint, "--work-dir", folder]
+            run([*test, "--cfg-options", *options])
+        table[name] = json.loads((folder / "metrics.json").read_text())["metrics"]
+    return table
+
+
+def show(captioner: Path, sheet: Path) -> None:
+    """Caption ten images from their pixels: print the captions, draw the contact sheet."""
+    from pcm_plugin.apis import CaptionInferencer
+    from pcm_plugin.formats.coco import read_coco_images
+    from pcm_plugin.visualization import contact_sheet, save_sheet
+
+    inferencer = CaptionInferencer(weights=captioner, device="cpu", show_progress=False)
+    entries = []
+    for domain in SIZES:
+        root = DATA / domain
+        chosen = read_coco_images(root / "captions_test.json")[:5]
+        found = inferencer.stream([root / "images" / image.file_name for image in chosen])
+        for truth, (image, sample) in zip(chosen, found, strict=True):
+            assert image is not None
+            entries.append(inferencer.sheet_entry(image, sample, truth.captions))
+            print(f"\n{truth.image_id}: {sample.pred_caption}")
+            for reference in truth.captions[:3]:
+                print(f"    reference: {reference}")
+    drawn = contact_sheet(entries, inferencer.grid, title="PCM-Net in the toy world")
+    save_sheet(drawn, sheet)
+
+
+def make_outputs(checkpoint: str) -> tuple[Path, Path]:
+    """The captioner's file and the report of the run, if they are not newer than the checkpoint."""
+    config = CONFIGS / "pcm_toy.py"
+    captioner, report = WORK / "captioner.safetensors", WORK / "report.html"
+    made = os.path.getmtime(checkpoint)
+    clip = ["--cfg-options", format_option("clip.model", CLIP)]
+    commands: dict[Path, list[object]] = {
+        captioner: [TOOLS / "export.py", config, checkpoint, "--out", captioner, *clip],
+        report: [TOOLS / "report.py", WORK, "--config", config, "--checkpoint", checkpoint],
+    }
+    for file, command in commands.items():
+        if not file.exists() or file.stat().st_mtime < made:
+            run(command)
+    return captioner, report
+
+
+def main() -> None:
+    """Read the command line and walk the road."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--processes", type=int, default=min(2, os.cpu_count() or 1), help="for images and features"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
+    )
+    args = parser.parse_args()
+    start = time.time()
+    make_data(args.processes, QUICK_SIZES if args.quick else SIZES)
+    checkpoint = train(QUICK if args.quick else ())
+    table = evaluate(checkpoint)
+    sheet = WORK / "contact_sheet.png"
+    captioner, report = make_outputs(checkpoint)
+    show(captioner, sheet)
+    print(f"\n{'real test images of':24}" + "".join(f"{s:>10}" for s in SCORES))
+    for name, metrics in table.items():
+        print(f"{name:24}" + "".join(f"{metrics[f'caption/{s}']:10.1f}" for s in SCORES))
+    print(f"\ncontact sheet: {sheet}\ncaptions: {WORK}/test/*/captions.json")
+    print(f"report: {report}\ncaptioner: {captioner}")
+    print(f"  {shlex.join(['python', str(TOOLS / 'caption.py'), str(captioner)])} IMAGES")
+    print(f"took {(time.time() - start) / 60:.1f} minutes")

@@ -1,0 +1,126 @@
+"""Measure the toy world's prior against its bars.
+
+    python tools/toyworld/measure_prior.py --cache data/toy_prior
+
+CLIP: retrieval, concept recall and locality on unseen scenes. Diffusion: how many of the things
+that a caption names a judge finds in the image (it is trained on first use, in the cache folder,
+and names as many things of real pictures as there are), and where its CLIP score lies between that
+of random pairs and that of real pairs.
+"""
+
+import argparse
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pcm_plugin.formats.atomic_io import name_by_content
+from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.toyworld import ASSETS
+from pcm_plugin.toyworld.captions import annotate
+from pcm_plugin.toyworld.prior import judge as judging
+from pcm_plugin.toyworld.prior import quality
+from pcm_plugin.toyworld.prior.web import load_web
+from pcm_plugin.toyworld.render import render
+from pcm_plugin.toyworld.scene import TOWN, scenes
+from pcm_plugin.toyworld.truth import named_things
+from pcm_plugin.toyworld.world import unseen_scenes
+
+
+def measure_clip(clip: OpenCLIPBackbone) -> dict:
+    """All that concerns CLIP alone."""
+    return {
+        "retrieval among 500": quality.retrieval(clip),
+        "concept recall": quality.concept_recall(clip),
+        "locality": quality.locality(clip),
+    }
+
+
+def measure_diffusion(
+    clip: OpenCLIPBackbone, folder: Path, cache: Path, count: int, steps: int, guidance: float
+) -> dict:
+    """All that concerns the diffusion model, on captions of the town's training split."""
+    from diffusers import DiffusionPipeline
+
+    drawn = list(islice(scenes(TOWN, "train", count, 7), count))
+    captions = [annotate(s, TOWN.style, f"diffusion/{i}", 1)[0] for i, s in enumerate(drawn)]
+    real = [render(s, f"diffusion/{i}").image for i, s in enumerate(drawn)]
+    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for start in range(0, count, 25):
+        made += pipeline(
+            captions[start : start + 25],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generator,
+        ).images
+    judge = judging.train_judge(load_web(cache / "web"), cache / "judge.safetensors")
+    unseen = unseen_scenes(500, seed=4)
+    pictures = [np.asarray(render(s, f"judge/{i}").image) for i, s in enumerate(unseen)]
+    seen = judging.see(judge, np.stack(pictures))
+    depicted = judging.truth(unseen)
+    threshold = judging.fair_threshold(seen, depicted)
+    right = (seen > threshold) & depicted.bool()
+    named = [named_things(c) for c in captions]
+    pixels = {
+        "synthetic": np.stack([np.asarray(i) for i in made]),
+        "real": np.stack([np.asarray(i) for i in real]),
+    }
+    saw = {k: judging.see(judge, v) for k, v in pixels.items()}
+    found = {k: judging.found_share(v, named, threshold) for k, v in saw.items()}
+    found["random caption"] = judging.found_share(
+        saw["synthetic"], quality.shuffled(named), threshold
+    )
+    features = {
+        k: torch.cat(
+            [
+                clip(torch.stack([clip.preprocess(i) for i in images[s : s + 50]]))[1]
+                for s in range(0, count, 50)
+            ]
+        )
+        for k, images in (("synthetic", made), ("real", real))
+    }
+    scores = {k: quality.clip_scores(clip, f, captions) for k, f in features.items()}
+    scores["random caption"] = quality.clip_scores(
+        clip, features["real"], quality.shuffled(captions)
+    )
+    return {
+        "judge on unseen real pictures": {
+            "threshold": threshold,
+            "precision and recall": 100 * (right.sum() / depicted.sum()).item(),
+        },
+        "named things found by the judge": {k: 100 * v for k, v in found.items()},
+        "CLIP score (2.5 cos)": {k: v.mean().item() for k, v in scores.items()},
+    }
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clip", type=Path, default=ASSETS / "clip")
+    parser.add_argument("--diffusion", type=Path, default=ASSETS / "diffusion")
+    parser.add_argument("--cache", type=Path, default=Path("data/toy_prior"))
+    parser.add_argument("--count", type=int, default=600, help="synthetic images")
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
+    args = parser.parse_args()
+    clip = OpenCLIPBackbone(f"local-dir:{args.clip}")
+    report = measure_clip(clip)
+    if args.diffusion.is_dir():
+        report |= measure_diffusion(
+            clip, args.diffusion, args.cache, args.count, args.steps, args.guidance
+        )
+    rounded = {name: {k: round(v, 3) for k, v in values.items()} for name, values in report.items()}
+    folders = {"clip": args.clip, "diffusion": args.diffusion}
+    measured = {part: name_by_content(path) for part, path in folders.items() if path.is_dir()}
+    rounded["measured"] = measured
+    print(json.dumps(rounded, indent=2))
+    if args.out:
+        args.out.write_text(json.dumps(rounded, indent=2) + "\n")

@@ -1,0 +1,161 @@
+"""All systems, and the paper's ablation, in the toy world, over several seeds.
+
+    python tools/toyworld/results.py --seeds 5                     (or: make results)
+    python tools/toyworld/results.py --seeds 5 --tables systems
+    python tools/toyworld/results.py --seeds 5 --tables ablation --arms base sync filter
+
+Trains every arm with every seed, captions the real test images of both domains, and writes mean
+and standard error into the tables of docs/results.md. Runs that are done are kept, so it can be
+stopped and started again.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pcm_plugin.commands.toyworld.arms import ARMS, REAL_STORE, TABLES, arms_of, config_of, tests_of
+from pcm_plugin.commands.toyworld.demo import (
+    CLIP,
+    DATA,
+    KEEP_MEMORY,
+    QUICK,
+    QUICK_SIZES,
+    SIZES,
+    TOOLS,
+    best_of_finished,
+    format_option,
+    is_scored,
+    is_trained,
+    make_data,
+    run,
+)
+from pcm_plugin.commands.toyworld.report import write_page
+
+WORK = Path("work_dirs/toy_results")
+# MMEngine reloads pkg_resources where a config inherits from another package's: two threads that do
+# so at once break each other's import.
+READING = threading.Lock()
+TOWN = DATA / "town"
+CAPTIONS = TOWN / "captions_train.json"
+# What some arms need in addition to the demo's data: the command that makes it.
+EXTRACT_REAL: tuple[object, ...] = (
+    *(TOOLS / "extract.py", TOWN / "images", "--captions", CAPTIONS),
+    *("--model", CLIP, "--out", REAL_STORE),
+)
+
+
+def _refine(method: str, *words: object) -> tuple[object, ...]:
+    out = ("--out", TOWN / method, "--method", method)
+    return (TOOLS / "refine.py", TOWN / "train_store", *out, *words)
+
+
+def _build_language_model(kind: str) -> tuple[object, ...]:
+    out = ("--kind", kind, "--out", TOWN / kind)
+    return (TOOLS / "build_language_model.py", CAPTIONS, *out)
+
+
+EXTRA_INPUTS: dict[str, tuple[object, ...]] = {
+    "oracle": EXTRACT_REAL,
+    "sync": _refine("sync"),
+    "both_sync": _refine("sync"),
+    "filter": _refine("filter"),
+    "syntic": _refine("contrast", "--temperature", 0.03),
+    **dict.fromkeys(
+        ("prefix_text", "prefix", "prefix_patches", "prefix_pcm"), _build_language_model("gpt2")
+    ),
+    **dict.fromkeys(("blip", "blip_pcm"), _build_language_model("bert")),
+}
+
+
+def tool(command: list[str], log: Path) -> None:
+    """Run one of our tools on one thread, its output in a log."""
+    environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("a") as file:
+        result = subprocess.run(
+            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    if result.returncode:
+        raise RuntimeError(f"{shlex.join(command)} failed: see {log}")
+
+
+def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
+    """The options of an arm's training."""
+    return [*ARMS[name].options, f"randomness.seed={seed}", *extra]
+
+
+def is_arm_trained(name: str, seed: int, extra: Sequence[str]) -> bool:
+    """Whether an arm is trained with a seed; its folder must not hold another training."""
+    work = WORK / name / f"seed{seed}"
+    return is_trained(work, config_of(name), options_of(name, seed, extra))
+
+
+def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
+    """Train one arm with one seed and score it on both domains; does what is missing."""
+    config, work = config_of(name), WORK / name / f"seed{seed}"
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "log.txt"
+    with READING:
+        trained, tests = is_arm_trained(name, seed, extra), tests_of(name)
+    if not trained:
+        train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
+        tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
+    best = best_of_finished(work)
+    for target, options in tests.items():
+        folder = work / target
+        changes = [*options, format_option("test_evaluator.outfile", f"{folder}/captions.json")]
+        with READING:
+            scored = is_scored(folder, config, changes, best)
+        if not scored:
+            test = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
+            tool([*test, "--cfg-options", *changes], log)
+
+
+def main() -> None:
+    """Read the command line and run what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="run only these of them")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
+    )
+    args = parser.parse_args()
+    wanted = dict.fromkeys(a for table in args.tables for a in arms_of(table))
+    if unknown := set(args.arms or []) - wanted.keys():
+        sys.exit(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
+    arms = args.arms or list(wanted)
+    make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
+    # The ablation looks into the real pairs too.
+    looked_at = [EXTRACT_REAL] if "ablation" in args.tables else []
+    needed = [EXTRA_INPUTS[arm] for arm in arms if arm in EXTRA_INPUTS]
+    for command in dict.fromkeys([*looked_at, *needed]):
+        run(command)
+    extra = QUICK if args.quick else ()
+    jobs = [(name, seed, extra) for seed in range(args.seeds) for name in arms]
+    for name in ARMS:
+        for seed in range(args.seeds):
+            if (WORK / name / f"seed{seed}").exists():
+                is_arm_trained(name, seed, extra)
+    write = partial(write_page, WORK, args.seeds, args.tables)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):
+                write()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    print(f"written to {write()}")

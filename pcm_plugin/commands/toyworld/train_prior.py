@@ -1,0 +1,88 @@
+"""Train the toy world's prior: web, tokenizer, CLIP, autoencoder, diffusion; restartable.
+
+    python tools/toyworld/train_prior.py --cache data/toy_prior
+
+Every stage goes on from its last checkpoint in the cache folder, and is skipped when done.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from pcm_plugin.toyworld import ASSETS
+from pcm_plugin.toyworld.prior.tokenizer import train_tokenizer
+from pcm_plugin.toyworld.prior.web import build_web, load_web
+
+STAGES = ("web", "clip", "autoencoder", "diffusion")
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, default=Path("data/toy_prior"))
+    parser.add_argument("--out", type=Path, default=ASSETS, help="where the weights go")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--pictures", type=int, default=40_000, help="size of the web")
+    parser.add_argument("--clip-steps", type=int, default=2500)
+    parser.add_argument("--autoencoder-steps", type=int, default=6000)
+    parser.add_argument("--diffusion-steps", type=int, default=16_500)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--from-shipped",
+        action="store_true",
+        help="without a checkpoint in the cache, begin with the weights in --out",
+    )
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+
+    build_web(args.cache / "web", args.pictures)
+    web = load_web(args.cache / "web")
+    clip_folder = args.out / "clip"
+    if (clip_folder / "tokenizer.json").exists():
+        from transformers import AutoTokenizer
+
+        vocab_size = len(AutoTokenizer.from_pretrained(clip_folder))
+    else:
+        vocab_size = train_tokenizer((c for cs in web.captions for c in cs), clip_folder)
+
+    if "clip" in args.stages:
+        from pcm_plugin.toyworld.prior.clip import train_clip
+
+        train_clip(
+            web,
+            clip_folder,
+            args.cache / "clip.safetensors",
+            vocab_size,
+            args.clip_steps,
+            args.from_shipped,
+        )
+    if "autoencoder" in args.stages or "diffusion" in args.stages:
+        from transformers import AutoTokenizer
+
+        from pcm_plugin.toyworld.prior import diffusion
+
+        shipped = args.out / "diffusion" if args.from_shipped else None
+        vae = diffusion.train_autoencoder(
+            web, args.cache / "autoencoder.safetensors", args.autoencoder_steps, shipped
+        )
+        if "diffusion" in args.stages:
+            latents = diffusion.encode_web(vae, web, args.cache / "latents.safetensors")
+            tokenizer = AutoTokenizer.from_pretrained(clip_folder)
+            patches = diffusion.encode_patches(clip_folder, web, args.cache / "patches.safetensors")
+            model, scale = diffusion.train_diffusion(
+                web,
+                latents,
+                patches,
+                tokenizer,
+                args.cache / "diffusion.safetensors",
+                vocab_size,
+                args.diffusion_steps,
+                shipped,
+            )
+            diffusion.export(vae, model, scale, tokenizer, args.out / "diffusion")

@@ -1,0 +1,146 @@
+"""One caption of a file, as its format has it."""
+
+import re
+from typing import Any, NamedTuple
+
+from pcm_plugin.formats.image_ids import normalize_id
+
+IMAGE_FIELDS = (
+    *("file_name", "filename", "image", "image_name", "image_file", "img", "img_name", "file"),
+    *("filepath", "file_path", "image_path", "img_path"),
+)
+"""Fields that name an image's file, the first of them that is there."""
+
+IMAGE_FILE = re.compile(
+    r"\S.*\.(?:jpe?g|jfif|jpe|png|webp|gif|bmp|tiff?|avif|heic|ppm|jp2)", re.IGNORECASE
+)
+"""The name of an image file."""
+
+_MISSING = frozenset(["", "nan", "null", "none", "<na>", "\\n"])
+_LONGEST_MISSING = 80  # with blanks around
+_SPLITS = {
+    "training": "train",
+    **dict.fromkeys(("validation", "valid", "dev"), "val"),
+    "testing": "test",
+}
+_REJECTED = ("is_rejected", "is_precanned")
+_IMAGE_IDS = ("image_id", "img_id", "imageid", "imgid")
+_READ = frozenset([*IMAGE_FIELDS, *_REJECTED, *_IMAGE_IDS])
+
+
+class Record(NamedTuple):
+    """One caption as a file has it, not checked yet.
+
+    Attributes:
+        location: Where it is, for messages: a line's number, or an entry of a JSON document.
+        number: Its number in the file, which is its id if the file has none.
+        text: The caption, None if there is none.
+        problem: Why there is none.
+        fixes: Arguments and values that would help; ``skip_bad=True`` does if there are none.
+        id: Its id in the file, None if there is none.
+        image_id: Id of its image in the file, None if there is none.
+        file_name: Its image's file.
+        split: The split that the file assigns it to.
+        rejected: Whether the file marks it as unusable (VizWiz).
+    """
+
+    location: str
+    number: int = 0
+    text: Any = None
+    problem: str = ""
+    fixes: tuple[tuple[str, Any], ...] = ()
+    id: str | None = None
+    image_id: str | None = None
+    file_name: str | None = None
+    split: str | None = None
+    rejected: bool = False
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: null, an empty text, or what pandas and SQL write."""
+    if isinstance(value, str):
+        return len(value) < _LONGEST_MISSING and value.strip().lower() in _MISSING
+    return value is None or value != value  # NaN
+
+
+def as_id(value: Any) -> str | None:
+    """An id as text, None if it is missing.
+
+    Raises:
+        ValueError: If it is neither text nor a number.
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, str):
+        return value.strip()
+    if not isinstance(value, int | float):
+        raise ValueError(f"an id must be a number or a text, got {str(value)[:60]!r}")
+    return normalize_id(value)
+
+
+def from_fields(
+    location: str, number: int, text: Any, fields: dict[str, Any], given_id: Any = None
+) -> Record:
+    """Make a record of named fields, as tables and JSON objects have them.
+
+    Args:
+        location: See :class:`Record`.
+        number: See :class:`Record`.
+        text: The caption.
+        fields: All fields. ``id``, ``image_id`` (or ``img_id``), ``split``, those of
+            :data:`IMAGE_FIELDS`, and VizWiz's ``is_rejected`` and ``is_precanned`` are read. An
+            ``image_id`` that is the name of an image file names the file too. Other names of
+            splits, such as ``validation``, become ``train``, ``val`` and ``test``.
+        given_id: The caption's id, if it is not ``fields['id']``.
+    """
+    named = fields.keys() & _READ
+    try:
+        own = as_id(fields.get("id") if given_id is None else given_id)
+        image_id = _first_id(fields, _IMAGE_IDS) if named else None
+        name = _first_id(fields, IMAGE_FIELDS) if named else None
+    except ValueError as error:
+        return Record(location, number, problem=str(error))
+    if name is None and image_id is not None and IMAGE_FILE.fullmatch(image_id):
+        name, image_id = image_id, None
+    split = None if is_missing(fields.get("split")) else str(fields["split"]).strip().lower()
+    return Record(
+        location,
+        number,
+        text,
+        id=own,
+        image_id=image_id,
+        file_name=name,
+        split=None if split is None else _SPLITS.get(split, split),
+        rejected=bool(named) and any(_is_true(fields.get(key)) for key in _REJECTED),
+    )
+
+
+def _first_id(fields: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    """The first of several fields that is not missing, as text."""
+    for key in keys:
+        if key in fields and not is_missing(fields[key]):
+            return as_id(fields[key])
+    return None
+
+
+def likely_column(columns: list[str]) -> str | None:
+    """The column that probably holds the captions, by its name."""
+    known = ("caption", "captions", "comment", "sentence", "text", "description", "raw", "title")
+    by_name = {column.lower(): column for column in reversed(columns)}
+    exact = next((by_name[name] for name in known if name in by_name), None)
+    partly = (c for name in known for c in columns if name in c.lower() and "id" not in c.lower())
+    return exact or next((c for c in partly if "num" not in c.lower()), None)
+
+
+def names_image(text: str) -> bool:
+    """Whether a text may be the name of an image file, or an id with a digit."""
+    return bool(IMAGE_FILE.fullmatch(text) or re.fullmatch(r"\S*\d\S*", text))
+
+
+def shorten(text: Any) -> str:
+    """The beginning of a text, quoted, for messages."""
+    return repr(str(text).strip()[:60])
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).strip().lower() in ("true", "1", "1.0")

@@ -1,0 +1,135 @@
+"""COCO captions files: ``{"images": [...], "annotations": [...]}``."""
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pcm_plugin.formats.atomic_io import write_json
+from pcm_plugin.formats.image_ids import ids_of_files, normalize_id, refuse_repeated
+from pcm_plugin.formats.images.folder import list_images
+from pcm_plugin.formats.text.text_file import read_json
+
+logger = logging.getLogger(__name__)
+
+
+class CocoImage(NamedTuple):
+    """An image of a COCO captions file.
+
+    Attributes:
+        image_id: Its id, as a string.
+        file_name: Its file, relative to the folder of the images.
+        captions: Its captions in the order of the file.
+    """
+
+    image_id: str
+    file_name: str
+    captions: list[str]
+
+
+def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> list[CocoImage]:
+    """Read images and their captions, in the order of ``images``.
+
+    Args:
+        path: COCO captions JSON, compressed with gzip or not.
+        encoding: Its encoding. Defaults to None: see
+            :func:`~pcm_plugin.formats.text.text_file.open_text`.
+
+    Returns:
+        Id, file name and captions of each image; an image without captions has none. Captions that
+        VizWiz marks as rejected or canned are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a COCO captions file, two images or two annotations have the same
+            id, or an annotation is of an image that is not in the list; names the first ones.
+    """
+    content = read_json(path, encoding)
+    try:
+        images, annotations = content["images"], content["annotations"]
+        ids = _read_ids(path, "images", images)
+        _read_ids(path, "annotations", [row for row in annotations if "id" in row])
+        captions: dict[str, list[str]] = {image_id: [] for image_id in ids}
+        for annotation in annotations:
+            image_id = normalize_id(annotation["image_id"])
+            if image_id not in captions:
+                raise ValueError(
+                    f"{path}: an annotation has image_id={annotation['image_id']!r}, "
+                    'which is none of its "images"'
+                )
+            if not (annotation.get("is_rejected") or annotation.get("is_precanned")):
+                captions[image_id].append(annotation["caption"])
+        return [
+            CocoImage(image_id, image["file_name"], captions[image_id])
+            for image_id, image in zip(ids, images, strict=True)
+        ]
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a COCO captions file: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} is not a COCO captions file: no {error}") from error
+
+
+def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) -> list[str]:
+    ids = []
+    for index, row in enumerate(rows):
+        try:
+            ids.append(normalize_id(row["id"]))
+        except ValueError as error:
+            raise ValueError(f"{path}: {member}[{index}]: {error}") from None
+    what = f'{path}: the ids of "{member}"'
+    refuse_repeated(lambda: ids, what, "renumber them if several files were joined")
+    return ids
+
+
+def coco_id(image_id: int | str) -> int | str:
+    """An id as COCO's files have it: a number where its text is a plain decimal one."""
+    text = str(image_id)
+    return int(text) if text.isdecimal() and str(int(text)) == text else image_id
+
+
+def write_coco_captions(
+    path: str | os.PathLike, entries: Iterable[tuple[int | str, str, list[str]]]
+) -> None:
+    """Write a COCO captions file.
+
+    Args:
+        path: File to write; its folder is made.
+        entries: ``(image_id, file_name, captions)`` of each image. Ids that are numbers are
+            written as such, as COCO has them; annotations are numbered from 1.
+
+    Raises:
+        ValueError: If two images have one id.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    ids: set[int | str] = set()
+    for name, file_name, captions in entries:
+        image_id = coco_id(name)
+        if image_id in ids:
+            raise ValueError(f"two images have the id {image_id!r}")
+        ids.add(image_id)
+        images.append({"id": image_id, "file_name": file_name})
+        for caption in captions:
+            number = len(annotations) + 1
+            annotations.append({"id": number, "image_id": image_id, "caption": caption})
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"images": images, "annotations": annotations})
+
+
+def all_images(path: Path, log_skipped: bool = True) -> list[CocoImage]:
+    """Return all image files below a folder, without captions.
+
+    The id of each is its path without the suffix, or with it where files differ by that alone.
+
+    Args:
+        path: The folder.
+        log_skipped: Whether to log what is skipped, see
+            :func:`pcm_plugin.formats.images.folder.list_images`. Defaults to True.
+    """
+    listing = list_images(path)
+    if listing.skipped and log_skipped:
+        logger.warning("%s: %s", path, listing.describe_skipped())
+    ids = ids_of_files(listing.files)
+    return [CocoImage(i, name, []) for i, name in zip(ids, listing.files, strict=True)]

@@ -1,0 +1,1 @@
+"""Image files: find, decode and convert them."""

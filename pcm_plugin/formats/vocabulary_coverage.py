@@ -1,0 +1,96 @@
+"""Share of a corpus that a vocabulary covers, with a limit for training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pcm_plugin.formats.vocabulary import UNKNOWN, Vocabulary
+
+MAX_UNKNOWN_CAPTIONS = 0.05
+"""Default for the largest accepted share of captions without a single known word."""
+
+_NUM_EXAMPLES = 3
+
+
+class VocabularyCoverageError(ValueError):
+    """Too many captions have no word that is in the vocabulary."""
+
+
+@dataclass
+class VocabularyCoverage:
+    """Coverage of a corpus by a vocabulary.
+
+    ``UNK`` is not a known word. A caption without a known word teaches a captioner nothing but to
+    stop at once.
+
+    Attributes:
+        captions: Number of captions.
+        unknown_captions: Captions without a known word, those without any word included.
+        words: Number of words of all captions.
+        unknown_words: Words that are not in the vocabulary.
+        examples: The first unknown captions.
+    """
+
+    captions: int = 0
+    unknown_captions: int = 0
+    words: int = 0
+    unknown_words: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @classmethod
+    def measure(cls, vocabulary: Vocabulary, captions: Iterable[str]) -> "VocabularyCoverage":
+        """Count the known and unknown words of all captions.
+
+        Args:
+            vocabulary: The vocabulary.
+            captions: The corpus, read once.
+        """
+        found = cls()
+        for caption in captions:
+            words = vocabulary.split(caption)
+            unknown = sum(word not in vocabulary or word == UNKNOWN for word in words)
+            found.captions += 1
+            found.words += len(words)
+            found.unknown_words += unknown
+            if unknown == len(words):
+                found.unknown_captions += 1
+                if len(found.examples) < _NUM_EXAMPLES:
+                    found.examples.append(caption)
+        return found
+
+    def check(self, max_unknown_captions: float, source: str, fix: str) -> None:
+        """Refuse a corpus too many of whose captions have no known word.
+
+        Args:
+            max_unknown_captions: The largest accepted share of such captions, from 0 to 1.
+            source: What the captions come from, for the message.
+            fix: What to do about it, for the message.
+
+        Raises:
+            VocabularyCoverageError: If there are more; names count, share, examples and fix.
+            ValueError: If the limit is out of range.
+        """
+        if not 0 <= max_unknown_captions <= 1:
+            raise ValueError(
+                f"max_unknown_captions must be between 0 and 1, got {max_unknown_captions}"
+            )
+        if self.unknown_captions > max_unknown_captions * self.captions:
+            examples = ", ".join(map(repr, self.examples))
+            raise VocabularyCoverageError(
+                f"{source}: {self.unknown_captions:,} of {self.captions:,} captions "
+                f"({_percent(self.unknown_captions, self.captions)}) have no word that is in the "
+                f"vocabulary, such as {examples}; the limit is "
+                f"max_unknown_captions={max_unknown_captions}. {fix}. Captions in a script without "
+                "spaces must be segmented into words first"
+            )
+
+    def __str__(self) -> str:
+        """One line with both counts."""
+        return (
+            f"{self.unknown_words:,} of {self.words:,} words "
+            f"({_percent(self.unknown_words, self.words)}) are not in the vocabulary; "
+            f"{self.unknown_captions:,} of {self.captions:,} captions have no known word"
+        )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(1, whole):.1f} %"

@@ -1,0 +1,1 @@
+"""Caption search and re-ranking."""

@@ -1,0 +1,1 @@
+"""Synthetic images of captions, by a diffusion model."""

@@ -1,0 +1,187 @@
+"""Captions to shards of synthetic images."""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+from pcm_plugin.formats.atomic_io import fingerprint, replacing
+from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.image_tar import append_image
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.synthesis.generate.prompts import Prompts, image_key, shard_name, write_repeats
+from pcm_plugin.synthesis.generate.settings import GenerateSettings
+from pcm_plugin.synthesis.generate.text2image import Order, Painted, Painter
+from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.sharing import share
+
+FORMAT = "pcm-images"
+
+
+def generate(
+    captions: CaptionFile | str | os.PathLike,
+    settings: GenerateSettings,
+    out: str | os.PathLike,
+    batch_size: int = 8,
+    device: str | None = None,
+    limit: int | None = None,
+    rank: Rank | None = None,
+    offload: str | None = None,
+) -> ShardFolder:
+    """Make images of each caption.
+
+    The folder gets WebDataset shards: ``shard-00000.tar`` with, for each image, its file and a
+    ``.json`` of the same name with ``id``, ``caption_id``, ``caption``, ``image_id``, ``seed`` and,
+    if a first try failed, ``problems``; and a ``manifest.json``. An image that the safety checker
+    flags, or that is black or not finite, is tried once more with another seed; if that fails
+    too it is left out and listed under ``left_out`` in its shard's record.
+
+    With ``settings.unique``, one image is generated for all captions of equal text. It has the id
+    and the seed of the first of them; ``repeats.json`` lists the others, which ``extract`` pairs
+    with the same image.
+
+    A run over a folder that has shards already makes those that are missing. The seed of an
+    image depends on the run's seed and its caption's id alone, and no shard is split between
+    ranks, so any number of ranks and restarts makes the same images (at the same batch size, on
+    the same hardware; on the CPU each process works with one thread for that). All ranks return
+    when the folder is complete.
+
+    Args:
+        captions: The captions, or a file of them.
+        settings: What the images depend on.
+        out: The folder.
+        batch_size: Images made at a time. Defaults to 8.
+        device: Where to work. Defaults to a GPU if there is one.
+        limit: Take only the first captions.
+        rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        offload: See :class:`~pcm_plugin.synthesis.generate.text2image.Painter`.
+
+    Returns:
+        The finished folder.
+
+    Raises:
+        FileNotFoundError: If captions or a local pipeline are missing.
+        ValueError: If there are no captions, or the folder was made with other settings or
+            captions; the difference is named. If a number is out of range, or not one image of
+            the first shard, or of a large one, is usable.
+    """
+    for name, value in (("batch_size", batch_size), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value}: give at least 1")
+    rank = rank or Rank.from_environment()
+    device = device or rank.device()
+    made_with = settings.as_record()
+    # Settings first: with another shard size the captions of a shard would differ too.
+    ShardFolder.check(out, FORMAT, made_with)
+    chunks = Prompts(CaptionFile.of(captions), limit, settings.shard_size, settings.unique)
+    several = settings.images_per_caption
+    plan = [
+        Shard(shard_name(index), len(chunk) * several, _digest(chunk))
+        for index, chunk in enumerate(chunks)
+    ]
+    if not plan:
+        raise ValueError(f"no captions in {chunks.captions.path}")
+    folder = ShardFolder.resume(out, FORMAT, made_with, plan)
+    if settings.unique:
+        write_repeats(folder.path, chunks.repeats, settings.shard_size)
+    painter: Painter | None = None
+    with steady_threads(device):
+        for index, tick in share(folder, plan, rank, "generate"):
+            # Only who has something to do waits for a model to be loaded.
+            painter = painter or Painter(settings, device, offload)
+            chunk = chunks[index]
+            if _digest(chunk) != plan[index].digest:
+                raise ValueError(
+                    f"{chunks.captions.path} was changed while images were made of it: bring the "
+                    "old one back, or begin another folder"
+                )
+            _make_shard(folder, plan[index], index, chunk, painter, batch_size, tick)
+    return folder
+
+
+def _make_shard(
+    folder: ShardFolder,
+    shard: Shard,
+    index: int,
+    chunk: list[Caption],
+    painter: Painter,
+    batch_size: int,
+    tick: Callable[[int], None],
+) -> None:
+    settings = painter.settings
+    orders = [
+        (caption, Order(caption.id, caption.text, number), f"{image_key(position)}{suffix}")
+        for position, caption in enumerate(chunk, start=index * settings.shard_size)
+        for number, suffix in enumerate(_suffixes(settings.images_per_caption))
+    ]
+    left_out: dict[str, list[str]] = {}
+    retried = 0
+    with (
+        replacing(folder.path / f"{shard.name}.tar") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for start in range(0, len(orders), batch_size):
+            batch = orders[start : start + batch_size]
+            painted = painter.paint([order for _, order, _ in batch])
+            for (caption, _, key), result in zip(batch, painted, strict=True):
+                retried += bool(result.problems)
+                if result.image is None:
+                    left_out[key] = result.problems
+                else:
+                    _append(tar, key, caption, result.image, result, settings)
+            tick(len(batch))
+        if len(left_out) == len(orders) and shard.tells():
+            key, problems = next(iter(left_out.items()))
+            raise ValueError(
+                f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
+                + (" (try dtype float32)" if settings.dtype == "float16" else "")
+            )
+    folder.add(
+        shard,
+        [f"{shard.name}.tar"],
+        len(orders) - len(left_out),
+        retried=retried,
+        left_out=left_out,
+    )
+
+
+def _suffixes(images_per_caption: int) -> list[str]:
+    if images_per_caption == 1:
+        return [""]
+    return [f"-{number}" for number in range(images_per_caption)]
+
+
+def _digest(chunk: list[Caption]) -> str:
+    return fingerprint([[caption.id, caption.image_id, caption.text] for caption in chunk])
+
+
+def encode(image: Image.Image, settings: GenerateSettings) -> bytes:
+    """An image as it is stored."""
+    encoded = io.BytesIO()
+    kind = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[settings.format]
+    quality = {} if settings.format == "png" else {"quality": settings.quality}
+    image.save(encoded, kind, **quality)
+    return encoded.getvalue()
+
+
+def _append(
+    tar: tarfile.TarFile,
+    key: str,
+    caption: Caption,
+    image: Image.Image,
+    result: Painted,
+    settings: GenerateSettings,
+) -> None:
+    facts: dict[str, Any] = {
+        "id": caption.id + key[8:],
+        "caption_id": caption.id,
+        "caption": caption.text,
+        "image_id": caption.image_id,
+        "seed": result.seed,
+    }
+    if result.problems:
+        facts["problems"] = result.problems
+    append_image(tar, key, settings.format, encode(image, settings), facts)

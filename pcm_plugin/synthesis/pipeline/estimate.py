@@ -1,0 +1,281 @@
+"""What a data set will cost, measured on its first captions, and what of it is there already."""
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.feature_store import FORMAT as STORE_FORMAT
+from pcm_plugin.formats.shards import ShardFolder
+from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.synthesis.extract.extract import ExtractSettings
+from pcm_plugin.synthesis.extract.sources import Source
+from pcm_plugin.synthesis.generate.generate import FORMAT as IMAGE_FORMAT
+from pcm_plugin.synthesis.generate.generate import encode
+from pcm_plugin.synthesis.generate.prompts import Prompts
+from pcm_plugin.synthesis.generate.text2image import Order, Painter
+from pcm_plugin.synthesis.pipeline.make_dataset import find_words
+from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.ranks import steady_threads
+from pcm_plugin.synthesis.refine.pairs import FORMAT as PAIRS_FORMAT
+from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
+
+# As in extract.
+_WORKERS = 4
+# Image, scores and the two captions of an image that refine keeps.
+_ROW_BYTES = 16
+
+
+class Stage(NamedTuple):
+    """A stage's cost.
+
+    Attributes:
+        name: What is done, such as ``'generate'``.
+        unit: Of what, such as ``'images'``.
+        total: How many in all.
+        done: How many are there.
+        seconds_each: Measured on one batch, the second where there is one; models are loaded.
+        bytes_each: On disk.
+    """
+
+    name: str
+    unit: str
+    total: int
+    done: int
+    seconds_each: float
+    bytes_each: float
+
+    def __str__(self) -> str:
+        """A line with counts, disk and time that is left."""
+        left = self.total - self.done
+        return (
+            f"{self.name:13} {self.total:>11,} {self.unit}, {self.done:,} done; "
+            f"{_size(self.total * self.bytes_each)} in all; {1 / self.seconds_each:,.2f} a second "
+            f"by one process: {_duration(left * self.seconds_each)} left"
+        )
+
+
+class Estimate(NamedTuple):
+    """What a data set will cost.
+
+    Attributes:
+        words: Size of the vocabulary.
+        concepts: Number of concepts.
+        coverage: How much of the captions the vocabulary covers.
+        stages: The stages that take long.
+        free: Bytes that are free on the disk.
+    """
+
+    words: int
+    concepts: int
+    coverage: VocabularyCoverage
+    stages: list[Stage]
+    free: int
+
+    def __str__(self) -> str:
+        """A line a stage, and whether the disk will do."""
+        left = sum((stage.total - stage.done) * stage.bytes_each for stage in self.stages)
+        lines = [f"{self.words:,} words, {self.concepts:,} concepts", str(self.coverage)]
+        lines += map(str, self.stages)
+        if left > self.free:
+            lines.append(f"THE DISK IS TOO SMALL: {_size(left)} to come, {_size(self.free)} free")
+        else:
+            lines.append(f"disk: {_size(left)} to come, {_size(self.free)} free")
+        return "\n".join(lines)
+
+
+def estimate(
+    captions: CaptionFile,
+    count: int,
+    recipe: Recipe,
+    out: Path,
+    device: str,
+    real: dict[str, Source] | None = None,
+    limit: int | None = None,
+) -> Estimate:
+    """Paint and encode up to two batches of the first captions, and reckon from there.
+
+    Args:
+        captions: The corpus.
+        count: How many captions it has.
+        recipe: The settings.
+        out: The data set's folder; nothing is written there.
+        device: Where to work.
+        real: The real images of ``'val'`` and ``'test'``.
+        limit: Take only the first captions.
+
+    Raises:
+        ValueError: If the folder was made with other settings, or there are too few words.
+    """
+    ShardFolder.check(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
+    count = min(count, limit or count)
+    vocabulary, coverage, words = find_words(_First(captions, count), recipe)
+    with steady_threads(device):
+        painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
+        size = recipe.extract_batch
+        looking, feature_bytes, clip_dim = _looking(recipe.extract, size, device, images, texts)
+        prompts = Prompts(captions, count, recipe.generate.shard_size, recipe.generate.unique)
+        pairs = sum(map(len, prompts)) * recipe.generate.images_per_caption
+        if recipe.assign is not None:
+            size = recipe.assign_batch
+            assigning, assign_bytes, clip_dim = _looking(recipe.assign, size, device, images, texts)
+        matching = _matching(pairs, clip_dim, device) if _matches(recipe) else 0.0
+        comparing, sentence_bytes = _comparing(recipe, device, texts)
+    stages = [
+        Stage(
+            "generate",
+            "images",
+            pairs,
+            min(pairs, _done(out / "synthetic", IMAGE_FORMAT)),
+            painting,
+            image_bytes,
+        )
+    ]
+    for split, total in {
+        "train": pairs,
+        **{split: sum(s.count for s in source.shards) for split, source in (real or {}).items()},
+    }.items():
+        done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
+        name = f"extract {split}"
+        stages.append(Stage(name, "images", total, done, looking, feature_bytes))
+    if recipe.assign is not None:
+        done = min(pairs, _done(out / "assign_store", STORE_FORMAT))
+        stages.append(Stage("assign", "images", pairs, done, assigning, assign_bytes))
+    if comparing:
+        total = count * recipe.generate.images_per_caption
+        done = min(total, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
+        stages.append(Stage("sentences", "captions", total, done, comparing, sentence_bytes))
+    if _matches(recipe):
+        # Twice: captions of images, images of captions.
+        done = _done(out / "pairs", PAIRS_FORMAT) - _done(out / "pairs", PAIRS_FORMAT, "sentences")
+        done = min(2 * pairs, done)
+        stages.append(Stage("refine", "rows", 2 * pairs, done, matching, _ROW_BYTES))
+    return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free(out))
+
+
+class _First:
+    """The first captions of a file, as often as they are asked for."""
+
+    def __init__(self, captions: CaptionFile, count: int) -> None:
+        self._captions, self._count = captions, count
+
+    def __iter__(self) -> Iterator[Caption]:
+        return itertools.islice(self._captions, self._count)
+
+
+def _painting(
+    captions: CaptionFile, count: int, recipe: Recipe, device: str
+) -> tuple[float, float, list[Image.Image], list[str]]:
+    """Seconds and bytes an image; the images, and their captions."""
+    first = list(itertools.islice(captions, min(count, 2 * recipe.generate_batch)))
+    orders = [Order(caption.id, caption.text) for caption in first]
+    images: list[Image.Image] = []
+    sizes: list[int] = []
+
+    def paint(batch: list[Order]) -> None:
+        new = [result.image for result in painter.paint(batch) if result.image]
+        sizes.extend(len(encode(image, recipe.generate)) for image in new)
+        images.extend(new)
+
+    painter = Painter(recipe.generate, device, recipe.offload)
+    seconds = _seconds_each(list(_batches(orders, recipe.generate_batch)), paint, device)
+    if not images:
+        raise ValueError("none of the first images is usable: look at the recipe's settings")
+    return seconds, sum(sizes) / len(sizes), images, [order.text for order in orders]
+
+
+def _looking(
+    settings: ExtractSettings, size: int, device: str, images: list[Image.Image], texts: list[str]
+) -> tuple[float, float, int]:
+    """Seconds and bytes of an image's features, and CLIP's width."""
+    clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool).to(device)
+
+    @torch.inference_mode()
+    def look(batch: list[int]) -> None:
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            pixels = list(pool.map(clip.preprocess, (images[i % len(images)] for i in batch)))
+        clip(torch.stack(pixels).to(device))
+        clip.encode_text([texts[i % len(texts)] for i in batch])
+
+    seconds = _seconds_each([list(range(size)), list(range(size))], look, device)
+    width = 4 if settings.dtype == "float32" else 2
+    num_patches = clip.num_patches if settings.patches else 0
+    return seconds, width * (num_patches * clip.patch_dim + 2 * clip.clip_dim), clip.clip_dim
+
+
+def _comparing(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, int]:
+    """Seconds and bytes of a caption's sentence embedding; 0 without a sentence encoder."""
+    if recipe.refine is None or recipe.refine.sentence_encoder is None:
+        return 0.0, 0
+    encoder = SentenceEncoder(recipe.refine.sentence_encoder, recipe.refine.pooling, device)
+    batch = [texts[i % len(texts)] for i in range(256)]
+    width = encoder.encode(batch[:1]).shape[1]
+    return _seconds_each([batch, batch], encoder.encode, device), 4 * width
+
+
+def _matches(recipe: Recipe) -> bool:
+    return recipe.refine is not None and recipe.refine.method == "sync"
+
+
+def _matching(count: int, clip_dim: int, device: str) -> float:
+    """Seconds to find the nearest of ``count`` rows for one."""
+    keys = torch.randn(min(count, 8192), clip_dim, device=device)
+    queries = torch.randn(1024, clip_dim, device=device)
+    batches = [queries, queries]
+    seconds = _seconds_each(batches, lambda rows: nearest(rows, [keys], 15), device)
+    return seconds * count / len(keys)
+
+
+def _batches(items: list, size: int) -> Iterator[list]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
+    """Of the last batch: the first has to warm up. A batch that is not full tells too little."""
+    taken = 0.0
+    for batch in [b for b in batches if len(b) == len(batches[0])]:
+        start = time.perf_counter()
+        work(batch)
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        taken = (time.perf_counter() - start) / len(batch)
+    return taken
+
+
+def _done(folder: Path, format: str, start: str = "") -> int:
+    """Samples that finished shards were made of; of those whose names have a start."""
+    if not (folder / "manifest.json").is_file():
+        return 0
+    shards = ShardFolder(folder, format).shards
+    return sum(record["made_of"] for name, record in shards.items() if name.startswith(start))
+
+
+def _free(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,204 @@
+"""Feature stores as a whole: several joined into one, one written in the released code's form."""
+
+import contextlib
+import json
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pcm_plugin.formats.atomic_io import copy_file, fingerprint, replacing, write_bytes, write_json
+from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
+from pcm_plugin.formats.image_ids import refuse_repeated
+from pcm_plugin.formats.shards import Shard, ShardFolder
+
+_OF_ADD = ("count", "digest", "files", "made_of")
+_MARKER = "store.json"
+
+
+def merge(
+    stores: Sequence[str | os.PathLike], out: str | os.PathLike, prefix_ids: bool = False
+) -> ShardFolder:
+    """Join stores that one CLIP made into a new one, their images in the order given.
+
+    No two images may share an id or the name of a file: nothing else tells them apart in a
+    training's validation, in scores and in file names.
+
+    Files are linked where the file system can, so that they take no space twice, and copied
+    elsewhere; those of a store are never written to again, only replaced. A run over a folder
+    that has shards already makes those that are missing.
+
+    Args:
+        stores: Folders of finished stores.
+        out: Folder of the new one.
+        prefix_ids: Whether to put the number of its store, from 0, before each id and file name:
+            image ``'7'`` of ``'7.png'`` in the second store becomes ``'1-7'`` of ``'1/7.png'``.
+            Defaults to False.
+
+    Returns:
+        The finished folder.
+
+    Raises:
+        FileNotFoundError: If there is no store at one of them.
+        ValueError: If they were made with different settings, one is ``out`` itself, or images
+            share an id or a file name.
+    """
+    folders = [_open(path) for path in stores]
+    first = _settings(folders[0])
+    for folder in folders:
+        if folder.path.resolve() == Path(out).resolve():
+            raise ValueError(f"{out} is one of the stores to merge: give a new folder")
+        other = _settings(folder)
+        changed = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
+        if changed:
+            values = (f"{key}: {first.get(key)!r} and {other.get(key)!r}" for key in changed)
+            raise ValueError(
+                f"{folders[0].path} and {folder.path} do not go together ({'; '.join(values)})"
+            )
+    heads = [_head(folder) for folder in folders]
+    if any(head != heads[0] for head in heads):
+        raise ValueError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
+    if not prefix_ids:
+        _refuse_shared_names(stores)
+    parts = [(i, folder, name) for i, folder in enumerate(folders) for name in folder.shards]
+    records = [folder.shards[name] for _, folder, name in parts]
+    plan = [
+        Shard(f"shard-{index:05d}", record["made_of"], record["digest"])
+        for index, record in enumerate(records)
+    ]
+    source: dict[str, Any] = {"merged": [fingerprint(folder.manifest) for folder in folders]}
+    if prefix_ids:
+        source["prefix_ids"] = True
+    settings = {**folders[0].manifest["settings"], "source": source}
+    merged = ShardFolder.resume(out, FORMAT, settings, plan)
+    if heads[0] is not None:
+        write_bytes(merged.path / CLIP_HEAD, heads[0])
+    pairs = [*zip(plan, parts, strict=True)]
+    for shard, (i, folder, name) in tqdm(pairs, desc="merge", unit="shard"):
+        if shard.name not in merged.shards:
+            record = folder.shards[name]
+            files = {file: file.replace(name, shard.name) for file in record["files"]}
+            for old, new in files.items():
+                if prefix_ids and old.endswith(".jsonl"):
+                    _write_prefixed(folder.path / old, merged.path / new, i)
+                else:
+                    _link(folder.path / old, merged.path / new)
+            others = {k: v for k, v in record.items() if k not in _OF_ADD}
+            info = folder.manifest["info"]
+            merged.add(shard, [*files.values()], record["count"], info, **others)
+    return merged
+
+
+def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
+    """Write a store as the released code reads features: an ``.npz`` an image.
+
+    ``OUT/features/IMAGE_ID.npz`` holds ``features`` (N, Dv) and ``g_feature`` (1, Dc), both
+    float32; ``OUT/captions.json`` the captions in COCO's form; ``OUT/store.json`` says of which
+    store. Files that are there already are kept, so that a run that was killed goes on.
+
+    Args:
+        store: Folder of a finished store.
+        out: Folder to write.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        FileNotFoundError: If there is no store.
+        ValueError: If it is unfinished, an image's id cannot be a file's name or comes twice, or
+            the folder holds another store's export.
+    """
+    reader = FeatureStore(store)
+    if not reader.num_patches:
+        raise ValueError(f"{store} has no patch features, which the released code reads")
+    ids = reader.image_ids
+    # Some file systems do not distinguish upper and lower case, or Unicode's normal forms.
+    refuse_repeated(
+        lambda: (unicodedata.normalize("NFC", image_id).casefold() for image_id in ids),
+        f"image ids of {store}, in lower case,",
+        "files would be overwritten",
+    )
+    wrong = [name for name in ids if "/" in name or name.startswith(".")]
+    if wrong:
+        raise ValueError(f"image_id={wrong[0]!r} of {store} cannot be the name of a file")
+    folder, marker = Path(out) / "features", Path(out) / _MARKER
+    of = {"store": reader.identity}
+    if folder.exists() and (not marker.is_file() or json.loads(marker.read_text()) != of):
+        raise ValueError(f"{out} holds the export of another store: give another folder")
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    write_json(marker, of)
+    folder.mkdir(exist_ok=True)
+    for i, image_id in enumerate(tqdm(ids, desc="export", unit="img")):
+        path = folder / f"{image_id}.npz"
+        if not path.exists():
+            with replacing(path) as file:
+                np.savez_compressed(
+                    file,
+                    features=reader.patch_feats(i).numpy(),
+                    g_feature=reader.global_feats(i)[None].numpy(),
+                )
+    images = (reader.image(i) for i in range(len(reader)))
+    write_coco_captions(
+        Path(out) / "captions.json",
+        ((x["image_id"], x.get("file_name", ""), x["captions"]) for x in images),
+    )
+    return len(ids)
+
+
+def _refuse_shared_names(stores: Sequence[str | os.PathLike]) -> None:
+    readers = [FeatureStore(path) for path in stores]
+    where = ", ".join(map(str, stores))
+
+    def records() -> Iterator[dict[str, Any]]:
+        return (reader.image(i) for reader in readers for i in range(len(reader)))
+
+    refuse_repeated(
+        lambda: (record["image_id"] for record in records()),
+        f"image ids of {where}",
+        "pass --prefix-ids to put the number of its store before each id",
+    )
+    refuse_repeated(
+        lambda: (record["file_name"] for record in records() if "file_name" in record),
+        f"file names of {where}",
+        "pass --prefix-ids to put the number of its store before each file name",
+    )
+
+
+def _write_prefixed(old: Path, new: Path, number: int) -> None:
+    with open(old, "rb") as source, replacing(new) as target:
+        for line in source:
+            record = json.loads(line)
+            record["image_id"] = f"{number}-{record['image_id']}"
+            if "file_name" in record:
+                record["file_name"] = f"{number}/{record['file_name']}"
+            target.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+
+
+def _open(path: str | os.PathLike) -> ShardFolder:
+    FeatureStore(path)  # says what is missing or unfinished
+    return ShardFolder(path, FORMAT)
+
+
+def _head(folder: ShardFolder) -> bytes | None:
+    path = folder.path / CLIP_HEAD
+    return path.read_bytes() if path.is_file() else None
+
+
+def _settings(folder: ShardFolder) -> dict:
+    settings = {k: v for k, v in folder.manifest["settings"].items() if k != "source"}
+    return settings | folder.manifest["info"]
+
+
+def _link(old: Path, new: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    try:
+        os.link(old, new)
+    except OSError:
+        copy_file(old, new)

@@ -1,0 +1,1 @@
+"""Refinement of pairs and of features."""

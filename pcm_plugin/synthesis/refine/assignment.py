@@ -1,0 +1,188 @@
+"""SynC's assignment of captions to images, on the features of a store."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.store_matching import match_stores
+from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE
+from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
+from pcm_plugin.synthesis.refine.settings import RefineSettings
+
+# The release compares sentences in half precision, which rounds more.
+_DECIMALS = 5
+
+
+class PairAssignment:
+    """Assignment of captions to images, in passes over both.
+
+    Rows are numbered as in the assigning store.
+
+    Args:
+        store: The store that is trained on.
+        assigning: The store whose features assign; may be the same.
+        settings: Settings of the choice.
+        chunk: Images, or captions, at a time.
+        device: Where to work.
+        encoder: Encoder of captions. None for the caption features of ``assigning``.
+
+    Attributes:
+        images: (n,) int64, the number of each image in the store that is trained on.
+        captions: (m,) int64, the same for captions.
+        sentences: Sentence embeddings in chunks, if they are given and not made here.
+
+    Raises:
+        ValueError: If the stores do not hold the same images and captions.
+    """
+
+    def __init__(
+        self,
+        store: FeatureStore,
+        assigning: FeatureStore,
+        settings: RefineSettings,
+        chunk: int,
+        device: str,
+        encoder: SentenceEncoder | None,
+    ) -> None:
+        self._store, self._assigning, self._settings = store, assigning, settings
+        self._chunk, self._device, self._encoder = chunk, device, encoder
+        self.sentences: list[Tensor] | None = None
+        self.images, self.captions = np.arange(len(store)), np.arange(store.num_captions)
+        if assigning is not store:
+            self.images, self.captions = match_stores(assigning, store)
+
+    def plan(self, title: str, count: int) -> list[Shard]:
+        """Chunks of one pass."""
+        return [
+            Shard(f"{title}-{index:05d}", min(self._chunk, count - start), "rows")
+            for index, start in enumerate(range(0, count, self._chunk))
+        ]
+
+    def sentences_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
+        """Embeddings of the captions by the sentence encoder."""
+        assert self._encoder is not None
+        owners = self._assigning.owners(rows)
+        first = int(self._assigning.caption_offsets[owners[0]])
+        texts = [t for i in np.unique(owners).tolist() for t in self._assigning.captions(i)]
+        return {
+            "sentence_feats": self._encoder.encode(texts[rows.start - first : rows.stop - first])
+        }
+
+    def captions_of_images(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
+        """The captions nearest to each image."""
+        images = self._global_feats(rows)
+        _, nearest_captions = nearest(images, self._caption_chunks(), self._settings.num_captions)
+        return {"captions": nearest_captions.cpu()}
+
+    def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
+        """The image of each caption, its CLIP score and the score by which it was chosen."""
+        if self._settings.method == "filter":
+            images = torch.from_numpy(self._assigning.owners(rows))
+            cosines = self._cosines(self._assigning, images.numpy(), np.asarray(rows))
+            own = torch.from_numpy(self._assigning.clip_scores[rows.start : rows.stop].copy())
+            clip_scores = self._clip_scores(rows, images, cosines)
+            if self._assigning is self._store and self._settings.score_scale is None:
+                clip_scores = own.clone()
+            return {"image": images, "clip_score": clip_scores, "score": own}
+        captions = self._caption_feats(rows)
+        cosines, candidates = nearest(captions, self._image_chunks(), self._settings.num_images)
+        retrieved = self._captions_of(candidates.cpu(), folder)
+        sentences = self._sentences(torch.tensor(rows), folder)
+        scores = []
+        for candidate in retrieved.unbind(1):
+            others = self._sentences(candidate.flatten(), folder).unflatten(0, candidate.shape)
+            scores.append(torch.einsum("qd,qcd->qc", sentences, others).amax(1))
+        # A caption that is among those that an image retrieves has a cosine of 1 there, whatever
+        # the last bits say; the nearest of such images is taken.
+        rounded = torch.stack(scores, 1).round(decimals=_DECIMALS)
+        score = rounded.amax(1)
+        ranks = torch.arange(rounded.shape[1]).where(rounded == score[:, None], rounded.shape[1])
+        best = ranks.amin(1).to(candidates.device)[:, None]
+        images = candidates.gather(1, best)[:, 0].cpu()
+        clip_scores = self._clip_scores(rows, images, cosines.gather(1, best)[:, 0].cpu())
+        return {"image": images, "clip_score": clip_scores, "score": score.cpu()}
+
+    def choose(self, folder: ShardFolder, plan: list[Shard]) -> Pairs:
+        """Keep the best pairs, numbered as in the store that is trained on."""
+        parts = [load_file(folder.path / f"{shard.name}.safetensors") for shard in plan]
+        order = np.argsort(self.captions)
+        image, clip_score, score = (
+            torch.cat([part[key] for part in parts]).numpy()[order]
+            for key in ("image", "clip_score", "score")
+        )
+        image = self.images[image]
+        # Rounded down; 0.29 * 100 is 28.999... in floating point.
+        count = max(1, int(self._settings.share * len(score) + 1e-9))
+        # Of equal scores the best CLIP scores are kept, of equal ones of those the first captions.
+        kept = np.lexsort((-clip_score, -score))[:count]
+        least = self._settings.min_clip_score
+        if least is not None:
+            kept = kept[clip_score[kept] >= least]
+        if not len(kept):
+            raise ValueError(
+                f"no pair has min_clip_score={least}; the best has {clip_score.max():.3f}"
+            )
+        caption = np.sort(kept)
+        return Pairs(image[caption], caption, clip_score[caption], score[caption])
+
+    def _clip_scores(self, rows: range, images: Tensor, cosines: Tensor) -> Tensor:
+        """CLIP scores of captions with images, whose cosines in the assigning store are given."""
+        if self._settings.score_scale is not None:
+            return self._settings.score_scale * cosines
+        if self._assigning is not self._store:
+            captions = self.captions[rows.start : rows.stop]
+            cosines = self._cosines(self._store, self.images[images.numpy()], captions)
+        return CLIP_SCORE_SCALE * cosines
+
+    @staticmethod
+    def _cosines(store: FeatureStore, images: np.ndarray, captions: np.ndarray) -> Tensor:
+        return (store.rows("global_feats", images) * store.rows("caption_feats", captions)).sum(1)
+
+    def _captions_of(self, images: Tensor, folder: ShardFolder) -> Tensor:
+        """(rows, K, c): the captions nearest to each candidate image."""
+        parts = [
+            load_file(folder.path / f"{shard.name}.safetensors")["captions"]
+            for shard in self.plan("captions-of-images", len(self._assigning))
+        ]
+        return torch.cat(parts)[images]
+
+    def _sentences(self, captions: Tensor, folder: ShardFolder) -> Tensor:
+        """(n, Ds) float32: sentence embeddings of captions, each of length 1."""
+        if self._encoder is None and self.sentences is None:
+            return self._assigning.rows("caption_feats", captions.numpy())
+        if self.sentences is None:
+            # Mapped, so that processes share one copy in the page cache.
+            self.sentences = [
+                load_file(folder.path / f"{shard.name}.safetensors")["sentence_feats"]
+                for shard in self.plan("sentences", self._assigning.num_captions)
+            ]
+        size = len(self.sentences[0])
+        found = torch.empty(len(captions), self.sentences[0].shape[1])
+        parts = captions // size
+        for part in parts.unique().tolist():
+            here = parts == part
+            found[here] = self.sentences[part][captions[here] - part * size].float()
+        return F.normalize(found, dim=-1)
+
+    def _global_feats(self, rows: range) -> Tensor:
+        return self._assigning.rows("global_feats", rows).to(self._device)
+
+    def _caption_feats(self, rows: range) -> Tensor:
+        return self._assigning.rows("caption_feats", rows).to(self._device)
+
+    def _image_chunks(self) -> Iterator[Tensor]:
+        for start in range(0, len(self._assigning), self._chunk):
+            yield self._global_feats(range(start, min(start + self._chunk, len(self._assigning))))
+
+    def _caption_chunks(self) -> Iterator[Tensor]:
+        count = self._assigning.num_captions
+        for start in range(0, count, self._chunk):
+            yield self._caption_feats(range(start, min(start + self._chunk, count)))

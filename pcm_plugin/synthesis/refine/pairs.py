@@ -1,0 +1,128 @@
+"""Choose which caption goes with which synthetic image.
+
+SynC (ACM MM 2025): a diffusion model often misses what a caption says, while the image of another
+caption may show it. For each caption the K nearest images are candidates. Each candidate retrieves
+its two nearest captions; its score is their best sentence cosine with the caption. The caption is
+assigned to the candidate with the best score, and the worst tenth of the pairs is dropped.
+
+The release retrieves with SigLIP 2 ViT-B/16-256 and compares sentences with
+``paraphrase-multilingual-MiniLM-L12-v2``, while PCM-Net trains on the features of CLIP. Here an
+assigning store and a sentence encoder do the same; without them the store's own features do both.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pcm_plugin.formats.atomic_io import sha256
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.tensor_file import write_tensors
+from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.refine.assignment import PairAssignment
+from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
+from pcm_plugin.synthesis.refine.settings import RefineSettings
+from pcm_plugin.synthesis.sharing import share
+
+FORMAT = "pcm-pairs"
+PAIRS = "pairs.safetensors"
+
+
+def refine(
+    store: str | os.PathLike,
+    settings: RefineSettings,
+    out: str | os.PathLike,
+    sentence_feats: str | os.PathLike | None = None,
+    chunk: int = 8192,
+    device: str | None = None,
+    rank: Rank | None = None,
+    assign_store: str | os.PathLike | None = None,
+) -> Pairs:
+    """Choose pairs of images and captions, and write them to ``OUT/pairs.safetensors``.
+
+    Several ranks share the work, chunk by chunk; a run over a folder that has chunks already
+    makes those that are missing. Memory holds two chunks of features and their products.
+
+    Args:
+        store: Folder of the finished store that is trained on; the pairs are written for it.
+        settings: Settings of the choice.
+        out: Folder to write.
+        sentence_feats: A safetensors file with ``sentence_feats`` (captions, Ds), one row per
+            caption in the order of ``store``, in place of a sentence encoder.
+        chunk: Images, or captions, at a time. Defaults to 8,192.
+        device: Where to work. Defaults to a GPU if there is one.
+        rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        assign_store: Folder of a finished store of another model over the same images and
+            captions, in any order, whose features assign them. Defaults to ``store``.
+
+    Returns:
+        The chosen pairs.
+
+    Raises:
+        FileNotFoundError: If a store or the sentence encoder is missing.
+        ValueError: If a store is unfinished or has no captions, the stores do not hold the same
+            images and captions, the folder was made with other settings, ``sentence_feats`` do
+            not fit, or no pair is left.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if sentence_feats is not None and settings.sentence_encoder is not None:
+        raise ValueError("sentence_feats and sentence_encoder exclude each other: pass one of them")
+    features = FeatureStore(store)
+    if not features.num_captions:
+        raise ValueError(f"the images of {store} have no captions: there is nothing to refine")
+    assigning = features if assign_store is None else FeatureStore(assign_store)
+    rank = rank or Rank.from_environment()
+    device = device or rank.device()
+    encoder = None
+    if settings.sentence_encoder is not None:
+        encoder = SentenceEncoder(settings.sentence_encoder, settings.pooling, device)
+    made_of: dict[str, Any] = {**settings.__dict__, "keep": settings.share}
+    made_of |= {"chunk": chunk, "store": features.identity}
+    made_of["assign_store"] = None if assign_store is None else assigning.identity
+    made_of["sentence_encoder"] = encoder and encoder.identity
+    made_of["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
+    ShardFolder.check(out, FORMAT, made_of)
+    run = PairAssignment(features, assigning, settings, chunk, device, encoder)
+    if sentence_feats is not None:
+        run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
+    passes: list[tuple[list[Shard], Callable]] = []
+    if encoder is not None:
+        passes.append((run.plan("sentences", features.num_captions), run.sentences_of_captions))
+    if settings.method == "sync":
+        # The captions nearest to all images are needed before the first caption can be assigned.
+        passes.append((run.plan("captions-of-images", len(features)), run.captions_of_images))
+    captions = run.plan("images-of-captions", features.num_captions)
+    passes.append((captions, run.images_of_captions))
+    folder = ShardFolder.resume(out, FORMAT, made_of, [s for plan, _ in passes for s in plan])
+    with steady_threads(device):
+        for plan, work in passes:
+            for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
+                name = plan[index].name
+                rows = range(index * chunk, index * chunk + plan[index].count)
+                write_tensors(folder.path / f"{name}.safetensors", work(rows, folder))
+                tick(len(rows))
+                folder.add(plan[index], [f"{name}.safetensors"], len(rows))
+    pairs = run.choose(folder, captions)
+    if rank.index == 0:
+        pairs.to_file(folder.path / PAIRS, features.identity)
+    return pairs
+
+
+def _read_sentences(path: str | os.PathLike, store: FeatureStore) -> Tensor:
+    try:
+        rows = load_file(path)["sentence_feats"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} must hold a tensor sentence_feats: {error}") from None
+    if rows.dim() != 2 or len(rows) != store.num_captions:
+        raise ValueError(
+            f"{path}: sentence_feats must have one row for each of the {store.num_captions} "
+            f"captions of {store.path}, got shape {tuple(rows.shape)}"
+        )
+    return rows

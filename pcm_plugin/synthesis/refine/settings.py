@@ -1,0 +1,59 @@
+"""Settings of the choice of pairs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """Settings on which the choice of pairs depends, next to the stores.
+
+    Attributes:
+        method: ``'sync'``, or ``'filter'``: each caption stays with its own image, and its score
+            is their CLIP score in the assigning store.
+        num_images: K, candidate images per caption. Defaults to 15, as published.
+        num_captions: Captions that a candidate retrieves. Defaults to 2, as published.
+        keep: Share of the pairs that is kept, best scores first, rounded down as in the release.
+            Defaults to 0.9, as published, or to 1 with ``min_clip_score``.
+        min_clip_score: Drop pairs whose ``clip_score`` is less.
+        sentence_encoder: Sentence encoder, see
+            :class:`~pcm_plugin.synthesis.refine.sentence_encoder.SentenceEncoder`. Defaults to
+            None: the caption features of the assigning store are compared.
+        pooling: For an encoder that does not say how it pools tokens. Defaults to None.
+        score_scale: The ``clip_score`` of a pair is this many times the cosine of image and
+            caption in the assigning store; SynC's release writes 5 times SigLIP 2's. Defaults to
+            None: 2.5 times the cosine in the store that is trained on.
+
+    Raises:
+        ValueError: If a setting is out of range, or has no effect with ``method='filter'``.
+    """
+
+    method: str = "sync"
+    num_images: int = 15
+    num_captions: int = 2
+    keep: float | None = None
+    min_clip_score: float | None = None
+    sentence_encoder: str | None = None
+    pooling: str | None = None
+    score_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in ("sync", "filter"):
+            raise ValueError(f"method must be 'sync' or 'filter', got {self.method!r}")
+        for name in ("num_images", "num_captions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
+        if self.score_scale is not None and not self.score_scale > 0:
+            raise ValueError(f"score_scale must be above 0, got {self.score_scale}")
+        if self.sentence_encoder is not None and self.method == "filter":
+            raise ValueError("sentence_encoder has no effect with method='filter': leave it out")
+        if self.pooling is not None and self.sentence_encoder is None:
+            raise ValueError("pooling has no effect without sentence_encoder: leave it out")
+
+    @property
+    def share(self) -> float:
+        """Share of the pairs that is kept."""
+        if self.keep is not None:
+            return self.keep
+        return 0.9 if self.min_clip_score is None else 1.0

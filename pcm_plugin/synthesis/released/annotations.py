@@ -1,0 +1,188 @@
+"""The released annotation lists, read without executing what is pickled in them."""
+
+import codecs
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pcm_plugin.formats.image_ids import normalize_id, unique_ids
+from pcm_plugin.formats.vocabulary import IGNORED, Vocabulary
+from pcm_plugin.synthesis.released.restricted_pickle import load_restricted
+
+
+class ReleasedPair(NamedTuple):
+    """An image of SynthImgCap and what was released of it.
+
+    Attributes:
+        image_id: Its id in the file, by which its features and pixels are found.
+        split_id: The part, of eight, in which its files lie; None where there are no parts.
+        captions: Its captions, decoded; usually one.
+        clip_scores: 2.5 * cosine of each; None where they are not given.
+        key: Its id in a feature store, which is unique: ``image_id``, or ``PART-ID`` where several
+            parts have that id. Empty before :func:`read_released_annotations` sets it.
+    """
+
+    image_id: str
+    split_id: str | None
+    captions: list[str]
+    clip_scores: list[float] | None
+    key: str = ""
+
+    def place(self, pattern: str) -> str:
+        """Where a file of it lies, by a pattern with ``{split_id}`` and ``{image_id}``.
+
+        Raises:
+            ValueError: If the pattern has other fields, or a part that is not given.
+        """
+        known = {"image_id": self.image_id}
+        if self.split_id is not None:
+            known["split_id"] = self.split_id
+        try:
+            return pattern.format(**known)
+        except (LookupError, ValueError):
+            fields = " and ".join(f"{{{key}}}" for key in sorted(known, reverse=True))
+            raise ValueError(f"pattern={pattern!r}: give one with {fields} alone") from None
+
+
+class _DType:
+    """Stands in for ``numpy.dtype``: plain numbers only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not re.fullmatch(r"[<>=|]?[biuf][1248]", str(code)):
+            raise pickle.UnpicklingError(f"it holds an array of type {code!r}")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] in ("<", ">"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray``, whose own ``__setstate__`` trusts what it is given."""
+
+    value: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, by_columns, data = state
+        if not isinstance(dtype, _DType) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("it holds an array that is none of numbers")
+        flat = np.frombuffer(data, dtype.value)
+        self.value = flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _array(data: bytes, dtype: _DType, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", bytes(data)))
+    return array
+
+
+class _AnnotationUnpickler(pickle.Unpickler):
+    """Admits lists, dicts, text and arrays of plain numbers, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        # Made anew for each file: a pickle can write attributes of what it is given.
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            if name == "_reconstruct":
+                return lambda *_: _Array()
+            if name == "scalar":
+                return lambda dtype, data: np.frombuffer(data, dtype.value)[0].item()
+        # Protocol 5 has its own form.
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return lambda *args: _array(*args)
+        # Protocols up to 2 write bytes as text.
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, _: codecs.encode(text, "latin1")
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            kind = _Array if name == "ndarray" else _DType
+            return lambda *args: kind(*args)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_released_annotations(
+    path: str | os.PathLike, vocabulary: Vocabulary
+) -> list[ReleasedPair]:
+    """Read an annotation pickle of the released code.
+
+    Entries of one image, with the same part and id, are joined: it has the captions of all.
+
+    Args:
+        path: A pickle of a list of ``{image_id, split_id, tokens_ids (n, 20), target_ids (n, 20),
+            clipscore}``; ``split_id`` and ``clipscore`` may be missing.
+        vocabulary: The ``vocabulary.txt`` released with it, which gives the words.
+
+    Returns:
+        The images in the order of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds or asks for anything else; nothing of it has been executed.
+            If it does not go with the vocabulary.
+    """
+    path = Path(path)
+    rows = load_restricted(path, _AnnotationUnpickler, "annotation")
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"{path} is not a released annotation list: it holds no list of images")
+    return _with_keys(_joined(_pairs(rows, vocabulary, path)))
+
+
+def _joined(pairs: Iterable[ReleasedPair]) -> list[ReleasedPair]:
+    found: dict[tuple[str | None, str], ReleasedPair] = {}
+    for pair in pairs:
+        first = found.setdefault((pair.split_id, pair.image_id), pair)
+        if first is not pair:
+            both = first.clip_scores is not None and pair.clip_scores is not None
+            found[pair.split_id, pair.image_id] = first._replace(
+                captions=first.captions + pair.captions,
+                clip_scores=first.clip_scores + pair.clip_scores if both else None,  # type: ignore
+            )
+    return [*found.values()]
+
+
+def _with_keys(pairs: list[ReleasedPair]) -> list[ReleasedPair]:
+    candidates: list[list[int | str]] = [
+        [pair.image_id]
+        if pair.split_id is None
+        else [pair.image_id, f"{pair.split_id}-{pair.image_id}"]
+        for pair in pairs
+    ]
+    keys = unique_ids(candidates)
+    return [pair._replace(key=str(key)) for pair, key in zip(pairs, keys, strict=True)]
+
+
+def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedPair]:
+    for number, row in enumerate(rows):
+        place = f"{path}: entry {number}"
+        try:
+            targets, image_id = row["target_ids"].value, row["image_id"]
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(f"{place}: no image_id and target_ids") from None
+        # The released loader takes entries without these two as well.
+        split_id, scores = row.get("split_id"), row.get("clipscore", [])
+        scores = np.atleast_1d(scores.value if isinstance(scores, _Array) else scores).ravel()
+        if (
+            targets.ndim != 2
+            or targets.dtype.kind not in "iu"
+            or len(scores) not in (0, 1, len(targets))
+        ):
+            raise ValueError(f"{place}: target_ids {targets.shape} with {len(scores)} clipscores")
+        # Released as unsigned in some files, where the padding of -1 is the largest number.
+        targets = targets.astype(np.int64)
+        targets[targets >= 2**31] = IGNORED
+        known = (targets >= IGNORED) & (targets < len(vocabulary))
+        if not known.all():
+            raise ValueError(
+                f"{place}: word {targets[~known][0]}, but the vocabulary has {len(vocabulary)}: "
+                "give the one that was released with this file"
+            )
+        captions = [vocabulary.decode(ids[ids != IGNORED]) for ids in targets]
+        each = np.broadcast_to(scores, len(targets)).astype(float).tolist() if len(scores) else None
+        part = None if split_id is None else str(split_id)
+        try:
+            yield ReleasedPair(normalize_id(image_id), part, captions, each)
+        except ValueError as error:
+            raise ValueError(f"{place}: image_id: {error}") from None

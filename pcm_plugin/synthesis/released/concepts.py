@@ -1,0 +1,69 @@
+"""The released concept list, read without executing what is pickled in it."""
+
+import io
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pcm_plugin.synthesis.released.restricted_pickle import load_restricted
+
+
+class _ConceptUnpickler(pickle.Unpickler):
+    """Admits what a pickled (list of str, float16 tensor) is made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        # Made anew for each file: a pickle can write attributes of what it is given.
+        admitted: dict[tuple[str, str], Callable] = {
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *args: torch._utils._rebuild_tensor_v2(
+                *args
+            ),
+            # torch's own function here would unpickle the bytes freely.
+            ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
+                io.BytesIO(data), map_location="cpu", weights_only=True
+            ),
+            ("collections", "OrderedDict"): lambda: OrderedDict(),
+        }
+        try:
+            return admitted[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
+    """Read a concept pickle of the released code.
+
+    Args:
+        path: A pickle of (C words, (C, Dc) float16 tensor).
+
+    Returns:
+        The words, and their CLIP text embeddings (C, Dc) float32 as stored, not normalised.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds or asks for anything else; nothing of it has been executed.
+    """
+    path = Path(path)
+    content = load_restricted(path, _ConceptUnpickler, "concept")
+    if not isinstance(content, tuple) or len(content) != 2:
+        raise ValueError(f"{path} is not a released concept list: it holds no pair")
+    words, embeddings = content
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{path} is not a released concept list: its words are no list of str")
+    if (
+        not isinstance(embeddings, Tensor)
+        or embeddings.dtype != torch.float16
+        # An expanded tensor could claim any size.
+        or not embeddings.is_contiguous()
+        or embeddings.dim() != 2
+        or len(embeddings) != len(words)
+    ):
+        raise ValueError(
+            f"{path} is not a released concept list: {len(words)} words need one float16 tensor "
+            f"({len(words)}, Dc)"
+        )
+    return words, embeddings.float()

@@ -1,0 +1,77 @@
+"""Files whole or not at all, and names of local models."""
+
+import errno
+import os
+import resource
+import threading
+
+import pytest
+
+from pcm_plugin.formats.atomic_io import name_by_content, replacing, write_bytes
+
+
+def test_a_local_model_is_named_by_its_content_not_by_its_card(tmp_path):
+    model = tmp_path / "model"
+    (model / "unet").mkdir(parents=True)
+    (model / "unet" / "weights.safetensors").write_bytes(b"weights")
+    name = name_by_content(model)
+    assert name.startswith("model (sha256 ")
+    (model / "README.md").write_text("What it is.")
+    (model / ".cache").write_text("hidden")
+    assert name_by_content(model) == name
+    (model / "unet" / "weights.safetensors").write_bytes(b"other weights")
+    assert name_by_content(model) != name
+
+
+@pytest.fixture
+def small_disk():
+    """A process may write files of 64 kB at most: as on a full disk, the rest is refused."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_a_file_does_not_fit_the_old_one_stays(tmp_path, small_disk):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    with pytest.raises(OSError, match=str(path)) as caught:
+        write_bytes(path, bytes(100_000))
+    assert caught.value.errno == errno.EFBIG
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_is_one_writers_whoever_comes_between(tmp_path):
+    path = tmp_path / "file"
+    with replacing(path) as file:
+        file.write(b"first")
+        with pytest.raises(BlockingIOError, match="another process is writing"):
+            write_bytes(path, b"second")
+    assert path.read_bytes() == b"first"
+
+
+def test_many_writers_at_once_leave_a_whole_file(tmp_path):
+    path, contents = tmp_path / "file", [bytes([i]) * 200_000 for i in range(8)]
+    broken, stop = [], threading.Event()
+
+    def write(content):
+        while not stop.is_set():
+            try:
+                write_bytes(path, content)
+            except BlockingIOError:
+                pass
+            except FileNotFoundError as error:
+                broken.append(error)
+
+    writers = [threading.Thread(target=write, args=[content]) for content in contents]
+    for writer in writers:
+        writer.start()
+    for _ in range(200):
+        if path.exists():
+            found = path.read_bytes()
+            broken += [found[:1]] if found not in contents else []
+    stop.set()
+    for writer in writers:
+        writer.join()
+    assert not broken

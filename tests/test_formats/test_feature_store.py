@@ -1,0 +1,222 @@
+import gc
+import json
+import multiprocessing
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from tests.builders import build_store
+
+
+def plan(count):
+    return [Shard(f"shard-{i:05d}", 2, "0") for i in range(count)]
+
+
+CAPTIONS = [["a dog", "the dog"], ["a cat"], ["one", "two", "three"], [], ["caf\u00e9 \u732b"]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_row_comes_back(tmp_path, dtype):
+    truth = build_store(tmp_path / "store", CAPTIONS, dtype=dtype)
+    store = FeatureStore(tmp_path / "store")
+    assert (len(store), store.num_captions) == (5, 7)
+    assert (store.num_patches, store.patch_dim, store.clip_dim) == (4, 6, 5)
+    assert store.image_ids == [f"image{i}" for i in range(5)]
+    assert store.caption_offsets.tolist() == [0, 2, 3, 6, 6, 7]
+    for i in (4, 0, 3, 1, 2):
+        assert store.captions(i) == CAPTIONS[i]
+        assert torch.equal(store.patch_feats(i), truth["patch_feats"][i])
+        assert torch.equal(store.global_feats(i), truth["global_feats"][i])
+    for j in range(7):
+        assert torch.equal(store.caption_feats(j), truth["caption_feats"][j])
+    assert torch.equal(torch.from_numpy(store.clip_scores), truth["clip_scores"])
+
+
+def test_a_row_is_a_copy(tmp_path):
+    truth = build_store(tmp_path / "store", CAPTIONS, dtype=torch.float32)
+    store = FeatureStore(tmp_path / "store")
+    store.patch_feats(0).zero_()
+    assert torch.equal(store.patch_feats(0), truth["patch_feats"][0])
+
+
+def test_outside_is_an_index_error(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    store = FeatureStore(tmp_path / "store")
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match=f"index {index} is outside of 0 to 4"):
+            store.global_feats(index)
+
+
+def test_a_used_store_can_be_sent_to_a_process(tmp_path):
+    truth = build_store(tmp_path / "store", CAPTIONS)
+    store = FeatureStore(tmp_path / "store")
+    store.patch_feats(2)
+    sent = pickle.dumps(store)
+    assert len(sent) < 3000
+    assert torch.equal(pickle.loads(sent).patch_feats(2), truth["patch_feats"][2])
+
+
+def test_missing_unfinished_and_cut_stores_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere; make one with: python tools/extract.py"):
+        FeatureStore(tmp_path / "nowhere")
+    build_store(tmp_path / "store", CAPTIONS)
+    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(4))
+    with pytest.raises(ValueError, match="has 3 of 4 shards"):
+        FeatureStore(tmp_path / "store")
+    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(3))
+    shard = tmp_path / "store" / "shard-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"missing or cut: shard-00001.safetensors"):
+        FeatureStore(tmp_path / "store")
+
+
+def test_checksums_find_a_changed_byte(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    folder = ShardFolder(tmp_path / "store", FORMAT)
+    assert folder.damaged() == []
+    shard = tmp_path / "store" / "shard-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert folder.damaged(checksums=False) == []
+    assert folder.damaged() == ["shard-00001.safetensors"]
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    folder = ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, plan(1))
+    folder.add(plan(1)[0], [], 1)
+    with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
+        ShardFolder.resume(tmp_path, "x", {"steps": 30, "size": (64, 64)}, plan(1))
+    with pytest.raises(ValueError, match="holds 'x', expected 'y'"):
+        ShardFolder.resume(tmp_path, "y", {}, plan(1))
+
+
+def test_a_folder_without_shards_takes_other_settings(tmp_path):
+    first = ShardFolder.resume(tmp_path, "x", {"steps": 20}, plan(1))
+    second = ShardFolder.resume(tmp_path, "x", {"steps": 30}, plan(2))
+    with pytest.raises(ValueError, match="steps: 30 there, 20 now"):
+        first.add(plan(1)[0], [], 1)
+    second.add(plan(1)[0], [], 1)
+    assert ShardFolder(tmp_path, "x").manifest["settings"] == {"steps": 30}
+
+
+def test_a_shard_of_other_sizes_is_refused(tmp_path):
+    build_store(tmp_path / "store", CAPTIONS)
+    folder = ShardFolder(tmp_path / "store", FORMAT)
+    one = {"image_id": "x", "captions": ["a"]}
+    feats = (torch.ones(1, 4, 7).half(), torch.ones(1, 5), torch.ones(1, 5), torch.ones(1))
+    with pytest.raises(ValueError, match="patch_dim: 6 there, 7 now"):
+        write_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats)
+    with pytest.raises(ValueError, match="1 captions, 1 caption_feats, 2 clip_scores"):
+        write_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats[:3], torch.ones(2))
+    assert "shard-00009" not in json.loads((tmp_path / "store/manifest.json").read_text())["shards"]
+
+
+def _add(path, names):
+    for name in names:
+        (path / name).write_text(name)
+        ShardFolder(path, "x").add(Shard(name, 1, "0"), [name], 1)
+
+
+def test_processes_may_list_shards_at_once(tmp_path):
+    names = [f"shard-{i:05d}" for i in range(60)]
+    ShardFolder.resume(tmp_path, "x", {}, plan(len(names)))
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_add, args=(tmp_path, names[i::3])) for i in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert list(ShardFolder(tmp_path, "x").shards) == names
+
+
+def test_other_samples_are_refused_and_fewer_are_made_again(tmp_path):
+    folder = ShardFolder.resume(tmp_path, "x", {}, plan(2))
+    for shard in plan(2):
+        folder.add(shard, [], 2)
+    with pytest.raises(ValueError, match=r"made of other samples \(shard-00001 is of 2"):
+        ShardFolder.resume(tmp_path, "x", {}, [plan(1)[0], Shard("shard-00001", 2, "other")])
+    assert ShardFolder(tmp_path, "x").complete
+    # A last shard that has grown is unfinished until it is made again.
+    grown = [plan(1)[0], Shard("shard-00001", 3, "grown")]
+    folder = ShardFolder.resume(tmp_path, "x", {}, grown)
+    assert list(folder.shards) == ["shard-00000"]
+    assert not ShardFolder(tmp_path, "x").complete
+    folder.add(grown[1], [], 3)
+    assert ShardFolder(tmp_path, "x").complete
+
+
+def test_a_shard_may_be_empty(tmp_path):
+    folder = ShardFolder.resume(tmp_path, FORMAT, {}, plan(3))
+    for i, shard in enumerate(plan(3)):
+        count = i % 2
+        images = [{"image_id": "one", "captions": ["a dog"]}][:count]
+        feats = torch.ones(count, 4, 6).half(), torch.ones(count, 5)
+        write_shard(folder, shard, images, *feats, torch.ones(count, 5), torch.ones(count))
+    store = FeatureStore(tmp_path)
+    assert store.image_ids == ["one"]
+    assert store.patch_feats(0).shape == (4, 6)
+    assert store.captions(0) == ["a dog"]
+    assert store.rows("caption_feats", [0]).shape == (1, 5)
+
+
+def mapped_kb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssFile")))
+
+
+def test_a_readers_memory_does_not_grow_with_the_store(tmp_path):
+    """40 MB of patches, read whole in shuffled order."""
+    build_store(tmp_path / "store", [["x"]] * 400, num_patches=49, patch_dim=1024, shard_size=40)
+    store = FeatureStore(tmp_path / "store")
+    before = mapped_kb()
+    order = np.random.default_rng(0).permutation(400)
+    for start in range(0, 400, 32):
+        store.rows("patch_feats", order[start : start + 32])
+    assert mapped_kb() - before < 4000
+
+
+def open_files(folder):
+    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return sum(link.startswith(str(folder)) for link in links)
+
+
+def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+    monkeypatch.setattr("pcm_plugin.formats.feature_store._MOST_OPEN", 2)
+    given = build_store(tmp_path / "store", [["x"]] * 12)
+    store = FeatureStore(tmp_path / "store")
+    order = np.random.default_rng(0).permutation(12)
+    assert torch.equal(store.rows("patch_feats", order), given["patch_feats"][order])
+    assert open_files(tmp_path) == 2
+    again = pickle.loads(pickle.dumps(store))
+    assert torch.equal(again.rows("patch_feats", range(3, 9)), given["patch_feats"][3:9])
+    del store, again
+    gc.collect()
+    assert open_files(tmp_path) == 0
+
+
+def test_a_shard_that_was_replaced_since_is_named(tmp_path):
+    build_store(tmp_path / "store", [["x"]] * 2)
+    store = FeatureStore(tmp_path / "store")
+    path = tmp_path / "store" / "shard-00000.safetensors"
+    copy = tmp_path / "copy"
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+    with pytest.raises(ValueError, match=r"00000.safetensors was changed since .*open it again"):
+        store.rows("patch_feats", [0])
+
+
+def test_a_shard_that_was_cut_since_is_named(tmp_path):
+    build_store(tmp_path / "store", [["x"]] * 2, patch_dim=512)
+    store = FeatureStore(tmp_path / "store")
+    path = tmp_path / "store" / "shard-00000.safetensors"
+    store.rows("patch_feats", [0])
+    os.truncate(path, path.stat().st_size - 3000)
+    with pytest.raises(ValueError, match=r"shard-00000.safetensors is cut: run the command that"):
+        store.rows("patch_feats", [0, 1])

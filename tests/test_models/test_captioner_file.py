@@ -1,0 +1,201 @@
+"""A captioner in one file: what goes in comes out, and nothing that a file says is run."""
+
+import json
+import shutil
+
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from open_clip import factory
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pcm_plugin.apis.zoo import find_weights
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.models import OpenCLIPBackbone
+from pcm_plugin.models.captioner_file import is_captioner, load_captioner, save_captioner
+from pcm_plugin.registry import MODELS
+from pcm_plugin.toyworld import ASSETS
+
+FILE = find_weights("pcm-net_toy")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_captioner(FILE)
+
+
+def settings_of(path):
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+def rewrite(path, **metadata):
+    """The shipped file with other facts."""
+    with safe_open(FILE, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    clip = {"model": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
+    facts = settings_of(FILE) | {"clip": json.dumps(clip)} | metadata
+    save_file(tensors, path, facts)
+    return path
+
+
+def own_settings():
+    return json.loads(settings_of(FILE)["model"])
+
+
+def test_what_goes_in_comes_out(model, tmp_path):
+    path = tmp_path / "new" / "captioner.safetensors"
+    clip = {"model": f"local-dir:{ASSETS / 'clip'}"}
+    save_captioner(path, model, own_settings(), clip, {"name": "mine"})
+    again = load_captioner(path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+    assert again.vocabulary == model.vocabulary
+    assert again.neck.concept_words == model.neck.concept_words
+    torch.testing.assert_close(again.neck.concepts, model.neck.concepts)
+    assert again.search == model.search
+    assert not again.training
+    assert json.loads(settings_of(path)["about"]) == {"name": "mine"}
+    assert (path.parent / "captioner.clip" / "open_clip_config.json").is_file()
+    save_captioner(path, model, own_settings(), clip, half=True)
+    half = load_captioner(path)
+    weight = "decoder.output.weight"
+    assert torch.equal(half.state_dict()[weight], model.state_dict()[weight].half().float())
+
+
+def test_a_memory_of_texts_comes_along(model, tmp_path):
+    texts = F.normalize(torch.randn(9, 128, generator=torch.Generator().manual_seed(0)), dim=-1)
+    neck = {"type": "pcm_plugin.GlobalPrefix", "clip_dim": 128, "embed_dims": 128}
+    settings = own_settings() | {"neck": neck | {"memory": "/nowhere"}}
+    built = MODELS.build({**settings, "neck": neck, "vocabulary": model.vocabulary})
+    built.neck.set_memory(texts.half())
+    path = tmp_path / "decap.safetensors"
+    save_captioner(path, built, settings, {"model": f"local-dir:{ASSETS / 'clip'}"})
+    again = load_captioner(path)
+    assert torch.equal(again.neck.memory, texts.half())
+    images = torch.randn(2, 3, 112, 112)
+    expected = built.eval()(global_feats=again.look(images)[1], mode="predict")
+    found = again(images=images, mode="predict")
+    assert [s.pred_caption for s in found] == [s.pred_caption for s in expected]
+    load_weights(built, str(path))
+
+
+def test_a_clip_travels_with_the_file(model, tmp_path):
+    # One of the package, or beside the file, is left there.
+    assert json.loads(settings_of(FILE)["clip"])["model"] == "local-dir:../toyworld/assets/clip"
+    assert not list(FILE.parent.glob("*.clip"))
+    shutil.copytree(ASSETS / "clip", tmp_path / "clip")
+    beside = {"model": f"local-dir:{tmp_path / 'clip'}"}
+    save_captioner(tmp_path / "beside.safetensors", model, own_settings(), beside)
+    named = json.loads(settings_of(tmp_path / "beside.safetensors")["clip"])["model"]
+    assert named == "local-dir:clip"
+    assert not (tmp_path / "beside.clip").exists()
+    # One that lies deeper is not.
+    shutil.copytree(ASSETS / "clip", tmp_path / "deep" / "clip")
+    clip = {"model": f"local-dir:{tmp_path / 'deep' / 'clip'}"}
+    save_captioner(tmp_path / "captioner.safetensors", model, own_settings(), clip)
+    assert json.loads(settings_of(tmp_path / "captioner.safetensors")["clip"])["model"] == (
+        "local-dir:captioner.clip"
+    )
+    save_captioner(tmp_path / "c.safetensors", model, own_settings(), {"model": "ViT-B-32"})
+    assert json.loads(settings_of(tmp_path / "c.safetensors")["clip"])["model"] == "ViT-B-32"
+
+
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_clips_weights_of_a_file_come_along_with_their_activation(model, tmp_path, quick_gelu):
+    config = json.loads((ASSETS / "clip" / "open_clip_config.json").read_text())["model_cfg"]
+    config["text_cfg"]["hf_tokenizer_name"] = str(ASSETS / "clip")
+    name = "exported-quickgelu" if quick_gelu else "exported"
+    (tmp_path / f"{name}.json").write_text(json.dumps(config | {"quick_gelu": quick_gelu}))
+    open_clip.add_model_config(tmp_path / f"{name}.json")
+    weights = str(ASSETS / "clip" / "open_clip_model.safetensors")
+    path = tmp_path / "far" / "captioner.safetensors"
+    try:
+        save_captioner(path, model, own_settings(), {"model": name, "pretrained": weights})
+        expected = OpenCLIPBackbone(name, weights)
+        said = expected.encode_text(["two blue cars beside a tree"])
+    finally:
+        factory._MODEL_CONFIG_PATHS.remove(tmp_path / f"{name}.json")
+        del factory._MODEL_CONFIGS[name]
+    named = json.loads(settings_of(path)["clip"])
+    assert (named["model"], named["pretrained"]) == ("local-dir:captioner.clip", None)
+    shutil.move(tmp_path / "far", tmp_path / "near")
+    again = load_captioner(tmp_path / "near" / "captioner.safetensors")
+    images = torch.randn(2, 3, 112, 112)
+    plain = model.look(images)[1]
+    found = again.look(images)[1]
+    torch.testing.assert_close(found, expected(images)[1])
+    assert torch.allclose(found, plain, atol=1e-5) != quick_gelu
+    text = ["two blue cars beside a tree"]
+    torch.testing.assert_close(again.backbone.encode_text(text), said)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["os.system", "pcm_plugin.os.system", "Adam", "mmengine.ToyModel", "pcm_plugin.load_captioner"],
+)
+@pytest.mark.parametrize("place", ["model", "decoder"])
+def test_nothing_but_our_models_is_built(kind, place, tmp_path):
+    settings = own_settings()
+    (settings if place == "model" else settings["decoder"])["type"] = kind
+    path = rewrite(tmp_path / "evil.safetensors", model=json.dumps(settings))
+    with pytest.raises(ValueError, match="no model of pcm_plugin"):
+        load_captioner(path)
+
+
+def test_files_that_a_captioner_names_are_not_read(tmp_path):
+    settings = own_settings()
+    settings["neck"] |= {"concepts": "/etc/passwd", "clip_head": "/etc/passwd"}
+    settings |= {"vocabulary": "/etc/passwd", "init_cfg": {"checkpoint": "/etc/passwd"}}
+    load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(settings)))
+
+
+def test_another_clip_is_noticed(tmp_path):
+    with safe_open(FILE, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors["neck.clip_proj"] = tensors["neck.clip_proj"].flip(0)
+    clip = {"model": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
+    facts = settings_of(FILE) | {"clip": json.dumps(clip)}
+    save_file(tensors, tmp_path / "c.safetensors", facts)
+    with pytest.raises(ValueError, match="trained on another CLIP"):
+        load_captioner(tmp_path / "c.safetensors")
+
+
+def test_wrong_files_are_named(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no captioner at"):
+        load_captioner(tmp_path / "nowhere.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(ValueError, match="is not a captioner"):
+        load_captioner(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="weights alone: make one with"):
+        load_captioner(tmp_path / "weights.safetensors")
+    assert not is_captioner(tmp_path / "weights.safetensors")
+    assert not is_captioner(tmp_path / "text.safetensors")
+    assert is_captioner(FILE)
+    with pytest.raises(ValueError, match=r"is a \.safetensors file"):
+        save_captioner(tmp_path / "c.pth", model, own_settings(), {"model": "ViT-B-32"})
+    gone = {"model": "local-dir:gone", "pretrained": None, "pool": 1}
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(gone)))
+    small = own_settings()
+    small["decoder"]["num_layers"] = 1
+    with pytest.raises(ValueError, match="does not fit its own settings"):
+        load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(small)))
+    named = {"model": "ViT-B-32", "pretrained": "../evil.bin", "pool": 1}
+    with pytest.raises(ValueError, match="names a file as CLIP's weights"):
+        load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(named)))
+    own = {"model": "ViT-B-32", "pretrained": str(FILE)}
+    with pytest.raises(ValueError, match="must say the activation"):
+        save_captioner(tmp_path / "c.safetensors", model, own_settings(), own)
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "open_clip_model.bin").touch()
+    with pytest.raises(ValueError, match=r"no \.safetensors weights"):
+        save_captioner(
+            tmp_path / "far" / "c.safetensors",
+            model,
+            own_settings(),
+            {"model": f"local-dir:{tmp_path / 'clip'}"},
+        )
