@@ -86,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     caption = build_captioning(args)
     # The counter does not know the products of weights arranged for few rows.
-    with mock.patch.object(sentence_decoder, "arrange_for", lambda module, _: module):
+    with mock.patch.object(sentence_decoder, "prepack_linears", lambda module, _: module):
         floor = count_gflop(caption)
     print(f"{floor:.0f} GFLOP in products")
     measure(caption, args.batches, vars(args), floor_gflop=floor)

@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         rates = []
         with (
             torch.inference_mode(),
-            extract.steady_threads(args.device),
+            extract.deterministic_cpu_threads(args.device),
             mock.patch.object(extract, "OpenCLIPBackbone", return_value=backbone),
         ):
             bare_both()

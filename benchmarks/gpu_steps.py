@@ -227,7 +227,7 @@ def generate_images(run: Run, kind: str, recipe: str) -> str:
     from pipelines import build_pipeline
 
     from pcm_plugin.synthesis.generate.generate import generate
-    from pcm_plugin.synthesis.generate.text2image import Order, Painter
+    from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator
     from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
     chosen = load_recipe(recipe)
@@ -244,14 +244,14 @@ def generate_images(run: Run, kind: str, recipe: str) -> str:
     )
     run.figures |= {"parameters": parameters, "batch": batch, "settings": settings.__dict__}
     captions = [f"a dog number {i} runs over the grass" for i in range(2 * batch)]
-    orders = [Order(str(i), text) for i, text in enumerate(captions[:batch])]
+    orders = [GenerationRequest(str(i), text) for i, text in enumerate(captions[:batch])]
     if not run.is_dry:
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(diffusers.DiffusionPipeline, "from_pretrained", return_value=pipeline),
     ):
-        painter = Painter(settings, run.device)
+        painter = ImageGenerator(settings, run.device)
         problems = [p for painted in painter.paint(orders) for p in painted.problems]
         run.figures["problems"] = problems
         if problems:

@@ -16,7 +16,7 @@ from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.generate import generate
-from pcm_plugin.synthesis.generate.text2image import Painted
+from pcm_plugin.synthesis.generate.text2image import GenerationResult
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -58,14 +58,14 @@ def write_images(path: Path, count: int, side: int, distinct: int | None = None)
     """
     settings = generate.GenerateSettings(pipeline="made/up", size=side)
 
-    class Painter:
+    class ImageGenerator:
         def __init__(self, *_: object) -> None:
             self.settings, self._random = settings, np.random.default_rng(0)
             self._images: list[Image.Image] = []
             self._next = itertools.cycle(range(distinct or count))
 
-        def paint(self, orders: list) -> list[Painted]:
-            return [Painted(self._made(next(self._next)), 0, []) for _ in orders]
+        def paint(self, orders: list) -> list[GenerationResult]:
+            return [GenerationResult(self._made(next(self._next)), 0, []) for _ in orders]
 
         def _made(self, number: int) -> Image.Image:
             if number == len(self._images):
@@ -91,7 +91,7 @@ def write_images(path: Path, count: int, side: int, distinct: int | None = None)
 
     write = generate.encode
     with (
-        mock.patch.object(generate, "Painter", Painter),
+        mock.patch.object(generate, "ImageGenerator", ImageGenerator),
         mock.patch.object(generate, "encode", encode),
     ):
         generate.generate(captions, settings, path, device="cpu")

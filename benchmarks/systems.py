@@ -75,7 +75,7 @@ def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
     load_weights(model, checkpoint)
     model.eval()
     cfg.test_dataloader.batch_size = 32
-    cfg.test_dataloader.dataset.pop("image_root", None)
+    cfg.test_dataloader.dataset.pop("data_prefix", None)
     captioned, spent, start = 0, 0.0, time.perf_counter()
     with torch.inference_mode():
         for number, batch in enumerate(Runner.build_dataloader(cfg.test_dataloader, seed=0)):

@@ -5,6 +5,6 @@
 _base_ = "./decap_coco.py"
 
 test_dataloader = dict(
-    dataset=dict(store="data/flickr30k/vit_b32/test_store", image_root="data/flickr30k/images")
+    dataset=dict(store="data/flickr30k/vit_b32/test_store", data_prefix="data/flickr30k/images")
 )
-other_data = [dict(root="data/flickr30k", captions="data/flickr30k/dataset_flickr30k.json")]
+extra_datasets = [dict(root="data/flickr30k", captions="data/flickr30k/dataset_flickr30k.json")]

@@ -85,14 +85,14 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=20))
 
-prerequisites = [
+required_files = [
     dict(
         key="model.tokenizer.name_or_path",
         command="python tools/build_language_model.py {root}/captions_train.json --kind bert"
         " --out {path}",
     ),
 ]
-prerequisites += [
+required_files += [
     dict(key=key, command="make demo")
     for key in (
         "model.vision_encoder.concepts",
@@ -101,8 +101,8 @@ prerequisites += [
         "test_dataloader.dataset.store",
     )
 ]
-prerequisites += [
-    dict(key="train_dataloader.dataset.images", command="make demo", identifies=False),
+required_files += [
+    dict(key="train_dataloader.dataset.images", command="make demo", in_fingerprint=False),
     dict(
         key="train_dataloader.dataset.pairs",
         command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",

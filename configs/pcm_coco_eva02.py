@@ -11,7 +11,7 @@ clip = dict(model="EVA02-B-16", pretrained="merged2b_s8b_b131k", pool=2)
 model = dict(
     neck=dict(
         # Of timm's last norm, through which EVA's patches go.
-        clip_head_eps=1e-6,
+        ln_post_eps=1e-6,
         concepts="data/coco/eva02_b16/concepts.safetensors",
         clip_head="data/coco/eva02_b16/train_store/clip_head.safetensors",
     ),

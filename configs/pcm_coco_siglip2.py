@@ -12,7 +12,7 @@ model = dict(
     neck=dict(
         patch_dim=768,
         clip_dim=768,
-        joint_patches=True,
+        patches_in_joint_space=True,
         clip_head=None,
         concepts="data/coco/siglip2_b16/concepts.safetensors",
         # As for CLIP, where it is the inverse of the learned scale of logits. SigLIP learns a scale

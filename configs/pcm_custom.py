@@ -59,16 +59,16 @@ optim_wrapper = dict(optimizer=dict(lr=(warmup / 10_000) ** 0.5))
 
 _command = "python tools/make_dataset.py CAPTIONS --recipe RECIPE --out {root}"
 # What dataset.json says of the features, they say themselves.
-prerequisites = [dict(key="made", command=_command, identifies=False)]
+required_files = [dict(key="made", command=_command, in_fingerprint=False)]
 # Optional: other captioners have other files.
-prerequisites += [
+required_files += [
     dict(key=f"model.{key}", command=_command, optional=True)
     for key in ("vocabulary", "concepts", "neck.concepts", "neck.clip_head", "neck.memory")
 ]
-prerequisites += [
+required_files += [
     dict(key=f"train_dataloader.dataset.{key}", command=_command) for key in ("store", "pairs")
 ]
-prerequisites += [
+required_files += [
     dict(
         key=f"{split}_dataloader.dataset.store",
         command=_command + f" --{split} IMAGES CAPTIONS",

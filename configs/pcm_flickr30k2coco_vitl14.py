@@ -7,6 +7,6 @@ _base_ = "./pcm_flickr30k_vitl14.py"
 
 model = dict(neck=dict(concepts="data/coco/vit_l14/concepts.safetensors"))
 test_dataloader = dict(
-    dataset=dict(store="data/coco/vit_l14/test_store", image_root="data/coco/images")
+    dataset=dict(store="data/coco/vit_l14/test_store", data_prefix="data/coco/images")
 )
-other_data = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]
+extra_datasets = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]

@@ -5,5 +5,5 @@ _base_ = "./pcm_toy.py"
 
 model = dict(neck=dict(concepts="data/toy/country/concepts.safetensors"))
 test_dataloader = dict(
-    dataset=dict(store="data/toy/country/test_store", image_root="data/toy/country/images")
+    dataset=dict(store="data/toy/country/test_store", data_prefix="data/toy/country/images")
 )

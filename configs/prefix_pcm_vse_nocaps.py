@@ -12,10 +12,10 @@ model = dict(
     caption_entities=None,  # only training reads them
 )
 test_dataloader = dict(
-    dataset=dict(store="data/nocaps/vit_b32/val_store", image_root="data/nocaps/images")
+    dataset=dict(store="data/nocaps/vit_b32/val_store", data_prefix="data/nocaps/images")
 )
 test_evaluator = dict(groups="data/nocaps/nocaps_val_4500_captions.json")
 # Its file knows no splits: all of it is validation.
-other_data = [
+extra_datasets = [
     dict(root="data/nocaps", captions="data/nocaps/nocaps_val_4500_captions.json", split="")
 ]

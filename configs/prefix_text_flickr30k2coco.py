@@ -12,6 +12,6 @@ model = dict(
     caption_entities=None,  # only training reads them
 )
 test_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/test_store", image_root="data/coco/images")
+    dataset=dict(store="data/coco/vit_b32/test_store", data_prefix="data/coco/images")
 )
-other_data = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]
+extra_datasets = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]

@@ -7,6 +7,6 @@ _base_ = "./syntic_coco.py"
 
 model = dict(neck=dict(concepts="data/flickr30k/vit_b32/concepts.safetensors"))
 test_dataloader = dict(
-    dataset=dict(store="data/flickr30k/vit_b32/test_store", image_root="data/flickr30k/images")
+    dataset=dict(store="data/flickr30k/vit_b32/test_store", data_prefix="data/flickr30k/images")
 )
-other_data = [dict(root="data/flickr30k", captions="data/flickr30k/dataset_flickr30k.json")]
+extra_datasets = [dict(root="data/flickr30k", captions="data/flickr30k/dataset_flickr30k.json")]

@@ -33,8 +33,8 @@ train_dataloader = dict(
 val_dataloader = _global if _base_.val_dataloader else None
 test_dataloader = _global if _base_.test_dataloader else None
 
-prerequisites = [
-    *_base_.prerequisites,
+required_files = [
+    *_base_.required_files,
     dict(
         key="train_dataloader.dataset.refined",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"

@@ -30,8 +30,8 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(features="global"))
 test_dataloader = dict(dataset=dict(features="global"))
 
-prerequisites = [
-    *_base_.prerequisites,
+required_files = [
+    *_base_.required_files,
     dict(
         key="train_dataloader.dataset.refined",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"

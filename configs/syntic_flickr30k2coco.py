@@ -7,6 +7,6 @@ _base_ = "./syntic_flickr30k.py"
 
 model = dict(neck=dict(concepts="data/coco/vit_b32/concepts.safetensors"))
 test_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/test_store", image_root="data/coco/images")
+    dataset=dict(store="data/coco/vit_b32/test_store", data_prefix="data/coco/images")
 )
-other_data = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]
+extra_datasets = [dict(root="data/coco", captions="data/coco/dataset_coco.json")]

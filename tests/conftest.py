@@ -71,7 +71,7 @@ def write_inputs(tmp_path_factory):
             num_patches=neck.get("num_patches", 49),
             patch_dim=neck.get("patch_dim", 6),
             clip_dim=neck.clip_dim,
-            with_head=not neck.get("joint_patches", False),
+            with_head=not neck.get("patches_in_joint_space", False),
         )
         build_store(tmp_path / "train", CAPTIONS, **sizes)
         build_store(tmp_path / "real", CAPTIONS[:3], seed=1, **sizes)
@@ -99,7 +99,7 @@ def write_inputs(tmp_path_factory):
         }
         wanted = [
             entry["key"]
-            for entry in cfg.prerequisites
+            for entry in cfg.required_files
             if not entry.get("optional") or _has(cfg, entry["key"])
         ]
         found = {key: paths.get(key) for key in wanted}

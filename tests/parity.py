@@ -237,7 +237,7 @@ class Reference:
             theirs = [caption.removesuffix(" .") for caption in meta[f"{name}_captions"]]
             yield Comparison(f"{name} captions", [s.pred_caption for s in samples], theirs)
         model.search = model.search._replace(beam_size=meta["beam_size"])
-        printed = [self.vocabulary.decode(ids, with_stop=True) for ids in beams.ids[:, 0]]
+        printed = [self.vocabulary.decode(ids, keep_eos=True) for ids in beams.ids[:, 0]]
         yield Comparison("printed captions", printed, meta["beam_captions"])
 
     def comparisons(self) -> Iterator[Comparison]:

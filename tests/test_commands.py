@@ -26,7 +26,7 @@ def commands_of_page(path):
 
 def commands_of_config(path):
     cfg = Config.fromfile(path)
-    for entry in cfg.get("prerequisites", []):
+    for entry in cfg.get("required_files", []):
         # What makes a file depends on where the config has it.
         path = reduce(lambda part, key: (part or {}).get(key), entry["key"].split("."), cfg)
         yield from maker(cfg, entry, path or "PATH").split("&&")

@@ -12,7 +12,14 @@ from tests.writers import WRITERS, prepare
 
 # Functions that write files, by names that nothing else has, and by others.
 WRITING = {
-    *("replacing", "write_bytes", "write_json", "write_json_list", "write_tensors", "write_text"),
+    *(
+        "atomic_write",
+        "write_bytes",
+        "write_json",
+        "write_json_list",
+        "write_tensors",
+        "write_text",
+    ),
     *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
     *("savefig", "save_sheet", "to_file", "write_shard", "copy_file", "copyfile", "copyfileobj"),
 }

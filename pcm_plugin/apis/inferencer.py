@@ -18,15 +18,15 @@ from pcm_plugin.apis.image_inputs import InputImage, expand_inputs, open_input
 from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.inputs import forget_clip_head
+from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.models.captioner_file import is_captioner, load_captioner
 from pcm_plugin.models.captioners import PCMNet
-from pcm_plugin.models.captioners.base import check_kind
+from pcm_plugin.models.captioners.base import assert_is_captioner
 from pcm_plugin.models.decoding.search import Search
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from pcm_plugin.visualization import SheetEntry, contact_sheet, sample_concepts
+from pcm_plugin.visualization import SheetEntry, concepts_of_sample, contact_sheet
 
 _SHOWN = (640, 640)
 
@@ -205,16 +205,16 @@ class CaptionInferencer(BaseInferencer):
                 {key: value for key, value in f._asdict().items() if value is not None}
                 for f in sample.pred_captions
             ]
-        concepts, patches = sample_concepts(sample, self._words)
+        concepts, patches = concepts_of_sample(sample, self._words)
         found["concepts"] = [{"concept": c, "probability": p} for c, p in concepts]
         found["patches"] = [{"patch": i, "concept": c} for i, c in patches]
         return found
 
-    def sheet_entry(
+    def to_sheet_entry(
         self, image: Image.Image, sample: DataSample, references: Sequence[str] = ()
     ) -> SheetEntry:
         """What a contact sheet shows of an image, which is made smaller."""
-        concepts, patches = sample_concepts(sample, self._words)
+        concepts, patches = concepts_of_sample(sample, self._words)
         title = printable(Path(str(sample.get("img_path", ""))).name)
         image = image.copy()
         image.thumbnail(_SHOWN)
@@ -240,7 +240,9 @@ class CaptionInferencer(BaseInferencer):
             show: Whether to open them in the system's viewer. Defaults to False.
         """
         pairs = zip(inputs, preds, strict=True)
-        drawn = [contact_sheet([self.sheet_entry(*pair)], self.grid, columns=1) for pair in pairs]
+        drawn = [
+            contact_sheet([self.to_sheet_entry(*pair)], self.grid, columns=1) for pair in pairs
+        ]
         for picture in drawn if show else ():
             picture.show()
         return drawn
@@ -298,8 +300,8 @@ def build_with_clip(cfg: Config) -> PCMNet:
     Raises:
         ValueError: If it names no CLIP, or is of a captioner that looks at images by itself.
     """
-    check_kind(cfg.model)
-    forget_clip_head(cfg)
+    assert_is_captioner(cfg.model)
+    drop_clip_head(cfg)
     settings = dict(cfg.model)
     if settings.get("backbone") is None:
         if cfg.get("clip") is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from pcm_plugin.formats.atomic_io import naming_locks
+from pcm_plugin.formats.atomic_io import explain_lock_errors
 
 SUFFIX = ".partial"
 
@@ -78,7 +78,7 @@ class Journal:
         while True:
             file = open(self.path, "a+b")  # noqa: SIM115
             try:
-                with naming_locks(self.path):
+                with explain_lock_errors(self.path):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever held the lock may have removed the file since it was opened.
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):

@@ -13,16 +13,16 @@ def register_models() -> list[str]:
     """Make models known to mmpretrain's ``get_model``, ``list_models`` and ``inference_model``.
 
     Also makes MMEngine read local checkpoints without running what is in them
-    (:func:`pcm_plugin.engine.checkpoints.use_safe_loading`), safetensors among them.
+    (:func:`pcm_plugin.engine.checkpoints.register_safe_loader`), safetensors among them.
 
     Returns:
         The names.
     """
     from mmpretrain.apis import ModelHub
 
-    from pcm_plugin.engine.checkpoints import use_safe_loading
+    from pcm_plugin.engine.checkpoints import register_safe_loader
 
-    use_safe_loading()
+    register_safe_loader()
     weights = _known()
     if not all(ModelHub.has(name) for name in weights):
         ModelHub.register_model_index(METAFILE, config_prefix=METAFILE.parent)

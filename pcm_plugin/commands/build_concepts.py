@@ -20,7 +20,12 @@ from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.concept_set import load_concepts, save_concepts
 from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.concepts.embedding import TEMPLATES, embed_words, prompts, read_words
+from pcm_plugin.synthesis.concepts.embedding import (
+    TEMPLATES,
+    embed_concepts,
+    prompts,
+    read_word_list,
+)
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
 
 
@@ -61,14 +66,14 @@ def parse_args() -> argparse.Namespace:
 def words_of(args: argparse.Namespace) -> list[str]:
     """The words that were given, or found in the captions."""
     if args.captions is None:
-        return read_words(args.words)
+        return read_word_list(args.words)
     captions, report = caption_file(args)
     print(report, flush=True)
     nouns = find_nouns(
         (caption.text for caption in tqdm(captions, "nouns", report.captions, unit="caption")),
         args.min_count,
         max_nouns=args.max_nouns,
-        stop_words=read_words(args.stop_list) if args.stop_list else STOP_WORDS,
+        stop_words=read_word_list(args.stop_list) if args.stop_list else STOP_WORDS,
         phrases=args.phrases,
     )
     first, last = nouns[0], nouns[-1]
@@ -81,7 +86,7 @@ def words_of(args: argparse.Namespace) -> list[str]:
 def compare(words: list[str], path: str) -> None:
     """Print what two lists share, and what only one has."""
     is_list = path.endswith(".txt")
-    other = read_words(path) if is_list else load_concepts(path).words
+    other = read_word_list(path) if is_list else load_concepts(path).words
     shared = set(words) & set(other)
     print(f"{len(words)} words here, {len(other)} in {path}, {len(shared)} in both")
     print(f"only here: {', '.join(word for word in words if word not in shared)}")
@@ -103,7 +108,7 @@ def main() -> None:
         return
     templates = prompts(args.templates)
     clip = OpenCLIPBackbone(args.model, args.pretrained)
-    embeddings = embed_words(words, clip, templates)
+    embeddings = embed_concepts(words, clip, templates)
     identity = model_identity(args.model)
     weights = weights_identity(args.pretrained)
     save_concepts(args.out, words, embeddings, identity, weights, templates)

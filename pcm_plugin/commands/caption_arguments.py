@@ -21,7 +21,7 @@ CAPTION_FORMS = (
 _OPTIONS = {"column": "--column", "encoding": "--encoding", "skip_bad": "--skip-bad"}
 
 
-class KeyValues(argparse.Action):
+class LiteralKeyValue(argparse.Action):
     """``KEY=VALUE`` pairs: numbers, None, True and lists as Python writes them, all else text.
 
     MMEngine's DictAction strips the spaces from its values and parts them at commas, which is no

@@ -78,7 +78,7 @@ def main() -> None:
     images, retried = (sum(record[key] for record in records) for key in ("count", "retried"))
     shared = read_repeats(folder.path, folder.manifest["settings"])
     repeats = sum(len(ids) for keys in shared.values() for ids in keys.values())
-    prompts = sum(record["made_of"] for record in records) // settings.images_per_caption
+    prompts = sum(record["num_source"] for record in records) // settings.images_per_caption
     pairs = f", for {prompts + repeats:,} captions" if settings.unique else ""
     print(f"{folder.path}: {images:,} images in {len(records)} shards{pairs}")
     if retried:

@@ -15,7 +15,11 @@ import os
 import shlex
 from pathlib import Path
 
-from pcm_plugin.commands.caption_arguments import KeyValues, add_caption_arguments, caption_file
+from pcm_plugin.commands.caption_arguments import (
+    LiteralKeyValue,
+    add_caption_arguments,
+    caption_file,
+)
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.synthesis.pipeline.estimate import estimate
 from pcm_plugin.synthesis.pipeline.make_dataset import (
@@ -47,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         )
     parser.add_argument("--limit", type=int, help="take only the first captions")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
-    parser.add_argument("--set", nargs="+", action=KeyValues, metavar="KEY=VALUE", default={})
+    parser.add_argument("--set", nargs="+", action=LiteralKeyValue, metavar="KEY=VALUE", default={})
     parser.add_argument(
         "--dry-run",
         action="store_true",

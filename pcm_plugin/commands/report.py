@@ -25,18 +25,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
-from pcm_plugin.engine.inputs import check_inputs, forget_clip_head
+from pcm_plugin.engine.inputs import check_inputs, drop_clip_head
 from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.images.image_io import read_image
-from pcm_plugin.formats.pair_selection import pairs_of
+from pcm_plugin.formats.pair_selection import load_pairs
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from pcm_plugin.synthesis.extract.store_images import pictures_of
-from pcm_plugin.visualization import SheetEntry, sample_concepts
+from pcm_plugin.synthesis.extract.store_images import load_images
+from pcm_plugin.visualization import SheetEntry, concepts_of_sample
 from pcm_plugin.visualization.report import (
     GREY,
     Pair,
@@ -114,7 +114,7 @@ def draw_samples(
     """The best, median and worst captions of a split."""
     model, scored = caption(cfg, split, checkpoint, args.device or get_device())
     store = FeatureStore(cfg[f"{split}_dataloader"].dataset.store)
-    root = args.images or cfg[f"{split}_dataloader"].dataset.get("image_root")
+    root = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
     names = {}
     for i in range(len(store)):
         record = store.image(i)
@@ -132,7 +132,7 @@ def draw_samples(
                 "Images of the samples are grey where their files cannot be read: name their "
                 "folder with --images."
             )
-        concepts, patches = sample_concepts(sample, words)
+        concepts, patches = concepts_of_sample(sample, words)
         entry = SheetEntry(
             image, sample.pred_caption, sample.gt_caption, concepts, patches, sample.image_id
         )
@@ -146,7 +146,7 @@ def draw_pairs(
     """CLIP scores of the training pairs, and pairs from both ends."""
     dataset = cfg.train_dataloader.dataset
     store = FeatureStore(dataset.store)
-    pairs = pairs_of(store, dataset.get("pairs"))
+    pairs = load_pairs(store, dataset.get("pairs"))
     order = np.argsort(pairs.clip_score, kind="stable")
     lowest = dataset.get("min_clip_score")
     if lowest is not None:
@@ -156,7 +156,7 @@ def draw_pairs(
     for numbers in (order[: args.count], order[::-1][: args.count]):
         images = [int(pairs.image[p]) for p in numbers]
         try:
-            pictures = pictures_of(store, images, folder)
+            pictures = load_images(store, images, folder)
         except (OSError, ValueError) as error:
             pictures = [Image.new("RGB", (SHOWN // 2, SHOWN // 2), GREY)] * len(images)
             notes.append(f"Training images are grey (--train-images names their folder): {error}")
@@ -179,7 +179,7 @@ def main() -> None:
         if args.split and args.split not in there:
             raise ValueError(f"the run has no {args.split} split")
         split = args.split or next(iter(there), None)
-        forget_clip_head(cfg)
+        drop_clip_head(cfg)
         check_inputs(cfg, ("train", *([split] if split else [])))
         notes: list[str] = []
         clip_scores, low, high = draw_pairs(cfg, args, notes)

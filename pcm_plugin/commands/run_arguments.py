@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
 from pcm_plugin.engine.cfg_options import CfgOptions
-from pcm_plugin.engine.checkpoints import use_safe_loading
+from pcm_plugin.engine.checkpoints import register_safe_loader
 from pcm_plugin.engine.config_checks import (
     check_config,
     check_evaluators,
@@ -20,7 +20,7 @@ from pcm_plugin.engine.config_checks import (
     disable_worker_options,
 )
 from pcm_plugin.engine.distributed import start_group
-from pcm_plugin.engine.inputs import check_features, check_inputs, forget_clip_head
+from pcm_plugin.engine.inputs import check_features, check_inputs, drop_clip_head
 from pcm_plugin.errors import plain_errors
 
 
@@ -96,7 +96,7 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         sys.exit(f"config {args.config} cannot be read: {error}")
     apply_cfg_options(cfg, args.cfg_options)
     if "train" not in loops:
-        forget_clip_head(cfg)
+        drop_clip_head(cfg)
     with plain_errors():
         disable_worker_options(cfg)
         check_config(cfg, loops)
@@ -127,4 +127,4 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
                 loader.setdefault("pin_memory", True)
     with plain_errors():
         start_group(args.launcher, cfg)
-    use_safe_loading()
+    register_safe_loader()

@@ -10,12 +10,12 @@ from typing import Any
 from mmengine.config import Config
 
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config
-from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
+from pcm_plugin.engine.inputs import TESTED, hash_inputs, hash_settings
 from pcm_plugin.engine.run_record import record_run
 from pcm_plugin.engine.work_folder import is_finished
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.evaluation import java
-from pcm_plugin.evaluation.scoring import NEEDS_JAVA
+from pcm_plugin.evaluation.scoring import JAVA_SCORERS
 from pcm_plugin.formats.atomic_io import sha256
 
 
@@ -70,8 +70,8 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
     found = json.loads((folder / "metrics.json").read_text())
     cfg = read_config(config, options, ("test",))
     wanted = {
-        "settings": name_settings(cfg, TESTED),
-        "inputs": identify_inputs(cfg, ("test",)),
+        "settings": hash_settings(cfg, TESTED),
+        "inputs": hash_inputs(cfg, ("test",)),
         "checkpoint_sha256": sha256(Path(checkpoint)),
     }
     same = all(found.get(key) == value for key, value in wanted.items())
@@ -80,7 +80,7 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
 
 def _is_complete(metrics: Mapping[str, float | None], evaluator: Mapping[str, Any]) -> bool:
     """Whether no scorer failed, and none was left out for lack of a Java that is there now."""
-    asked = [name for name in NEEDS_JAVA if name in evaluator.get("scorers", ())]
+    asked = [name for name in JAVA_SCORERS if name in evaluator.get("scorers", ())]
     # JSON has null for NaN.
     finite = {key for key, value in metrics.items() if value is not None and math.isfinite(value)}
     there = {key.rpartition("/")[2] for key in finite}

@@ -18,9 +18,9 @@ from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
-from pcm_plugin.formats.pair_selection import pairs_of
+from pcm_plugin.formats.pair_selection import load_pairs
 from pcm_plugin.formats.shards import ShardFolder
-from pcm_plugin.synthesis.extract.store_images import pictures_of
+from pcm_plugin.synthesis.extract.store_images import load_images
 from pcm_plugin.synthesis.pipeline import stores
 from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
 
@@ -71,14 +71,14 @@ def positive(text: str) -> int:
 def sheet(args: argparse.Namespace) -> None:
     """Draw pairs: pictures with their captions and CLIP scores."""
     store = FeatureStore(args.store)
-    pairs = pairs_of(store, args.pairs)
+    pairs = load_pairs(store, args.pairs)
     if args.order == "random":
         order = np.random.default_rng(args.seed).permutation(len(pairs.caption))
     else:
         order = np.argsort(pairs.clip_score, kind="stable")
         order = order if args.order == "lowest" else order[::-1]
     chosen = order[: args.count].tolist()
-    pictures = pictures_of(store, [int(pairs.image[p]) for p in chosen], args.images)
+    pictures = load_images(store, [int(pairs.image[p]) for p in chosen], args.images)
     entries = []
     for p, picture in zip(chosen, pictures, strict=True):
         image_id = store.image(int(pairs.image[p]))["image_id"]

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.distributed import stop_group
-from pcm_plugin.engine.inputs import TESTED, identify_inputs, name_settings
+from pcm_plugin.engine.inputs import TESTED, hash_inputs, hash_settings
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.caption_metric import Refused
@@ -46,8 +46,8 @@ def main() -> None:
         cfg.test_cfg.fp16 = True
     tested = {
         "config": args.config,
-        "settings": name_settings(cfg, TESTED),
-        "inputs": identify_inputs(cfg, ("test",)),
+        "settings": hash_settings(cfg, TESTED),
+        "inputs": hash_inputs(cfg, ("test",)),
         "checkpoint": args.checkpoint,
         "checkpoint_sha256": sha256(Path(args.checkpoint)),
     }

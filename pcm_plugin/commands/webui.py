@@ -22,7 +22,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.images.image_io import read_image
-from pcm_plugin.visualization import draw_mix
+from pcm_plugin.visualization import draw_mixup
 from pcm_plugin.visualization.page import concept_bars, escape, table
 
 # Gradio reads it as it is imported.
@@ -91,8 +91,8 @@ def captioning(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., It
         except (OSError, ValueError, RuntimeError) as error:
             message = f"{upload.get('orig_name') or 'This image'} gets no caption: {error}"
             raise gr.Error(escape(message), print_exception=False) from error
-        entry = inferencer.sheet_entry(image, sample)
-        mix = draw_mix(entry, inferencer.grid)
+        entry = inferencer.to_sheet_entry(image, sample)
+        mix = draw_mixup(entry, inferencer.grid)
         caption = f"<p>{escape(entry.caption)}</p>"
         concepts = concept_bars(entry)
         concepts = f"<h2>Concepts found</h2>{concepts}" if concepts else ""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.object_labels import read_objects
-from pcm_plugin.formats.pair_selection import Pairs, pairs_of
+from pcm_plugin.formats.pair_selection import Pairs, load_pairs
 from pcm_plugin.formats.refined_features import load_refined
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
@@ -31,7 +31,7 @@ class SynthCaptionDataset(Dataset):
     - ``data_samples``: a ``DataSample`` with ``image_id`` (str), ``gt_caption`` (str; in
       ``test_mode`` list[str]), in training ``clip_score`` (float, 2.5 * cosine, or as the file
       of ``pairs`` has it), and ``img_path`` where the store knows the image's file and
-      ``image_root`` is given, and ``objects`` (list[str]) where a file of them is.
+      ``data_prefix`` is given, and ``objects`` (list[str]) where a file of them is.
 
     MMEngine's ``default_collate`` makes batches of them.
 
@@ -52,7 +52,7 @@ class SynthCaptionDataset(Dataset):
             random; a smaller choice is part of a larger one of the same seed, as data efficiency
             curves need it. Defaults to None: all.
         seed: Seed of that choice. Defaults to 0.
-        image_root: Folder of the image files, for those who draw them.
+        data_prefix: Folder of the image files, for those who draw them.
 
     Raises:
         FileNotFoundError: If there is no store, or a named file is missing.
@@ -69,7 +69,7 @@ class SynthCaptionDataset(Dataset):
         min_clip_score: float | None = None,
         max_pairs: float | None = None,
         seed: int = 0,
-        image_root: str | os.PathLike | None = None,
+        data_prefix: str | os.PathLike | None = None,
         refined: str | os.PathLike | None = None,
         objects: str | os.PathLike | None = None,
     ) -> None:
@@ -101,7 +101,7 @@ class SynthCaptionDataset(Dataset):
             self.store.check_unique_ids()
         self.test_mode = test_mode
         self.features = features
-        self.image_root = image_root
+        self.data_prefix = data_prefix
         self._pairs = None if test_mode else self._choose(pairs, min_clip_score)
         count = len(self.store) if self._pairs is None else len(self._pairs.caption)
         self._items = np.arange(count)
@@ -138,7 +138,7 @@ class SynthCaptionDataset(Dataset):
 
     def _choose(self, path: str | os.PathLike | None, min_clip_score: float | None) -> Pairs:
         """The pairs of ``path``, or each caption with its own image; those that score enough."""
-        pairs = pairs_of(self.store, path)
+        pairs = load_pairs(self.store, path)
         if min_clip_score is None:
             return pairs
         enough = pairs.clip_score >= min_clip_score
@@ -206,8 +206,8 @@ class SynthCaptionDataset(Dataset):
     def _sample(self, item: int, i: int) -> DataSample:
         image = self.store.image(i)
         sample = DataSample(metainfo={"image_id": image["image_id"]})
-        if self.image_root is not None and "file_name" in image:
-            path = os.path.join(self.image_root, image["file_name"])
+        if self.data_prefix is not None and "file_name" in image:
+            path = os.path.join(self.data_prefix, image["file_name"])
             sample.set_metainfo({"img_path": path})
         if self._objects is not None:
             sample.set_field(self._objects[image["image_id"]], "objects")

@@ -63,7 +63,7 @@ class SynthImageDataset(Dataset):
             min_clip_score=min_clip_score,
             max_pairs=max_pairs,
             seed=seed,
-            image_root=images,
+            data_prefix=images,
         )
         self.images = Path(images)
         if not self.images.is_dir():

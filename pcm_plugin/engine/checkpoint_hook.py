@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from pcm_plugin.formats.atomic_io import replacing, write_bytes
+from pcm_plugin.formats.atomic_io import atomic_write, write_bytes
 from pcm_plugin.registry import HOOKS
 
 
@@ -88,7 +88,7 @@ class DurableCheckpointHook(CheckpointHook):
             places.append(Path(runner._load_from).with_name(path.name))
         source = next((place for place in places if place.is_file()), None)
         if not path.is_file() and source is not None and is_main_process():
-            with open(source, "rb") as old, replacing(path) as new:
+            with open(source, "rb") as old, atomic_write(path) as new:
                 shutil.copyfileobj(old, new)
         if source is None and not path.is_file():
             runner.logger.warning(

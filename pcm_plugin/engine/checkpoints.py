@@ -100,7 +100,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         ) from None
 
 
-def use_safe_loading() -> None:
+def register_safe_loader() -> None:
     """Make :func:`load_local_checkpoint` the reader of MMEngine's runner, for local files.
 
     Tools call this; importing the package does not, since the reader is MMEngine-wide.

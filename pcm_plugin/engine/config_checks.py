@@ -14,10 +14,10 @@ LOOP_NAMES = ("train", "val", "test")
 # What is read from the top of a config when it is final: by the runner, by commands of ours.
 _READ_KEYS = (
     *("model", "train_cfg", "train_dataloader", "val_dataloader", "test_dataloader"),
-    *("optim_wrapper", "param_scheduler", "default_hooks", "log_level", "prerequisites", "clip"),
+    *("optim_wrapper", "param_scheduler", "default_hooks", "log_level", "required_files", "clip"),
     *("activation_checkpointing", "compile", "data_preprocessor", "default_scope"),
     *("efficient_conv_bn_eval", "experiment_name", "find_unused_parameters", "load_from"),
-    *("log_processor", "model_wrapper_cfg", "other_data", "resume", "sync_bn", "visualizer"),
+    *("log_processor", "model_wrapper_cfg", "extra_datasets", "resume", "sync_bn", "visualizer"),
     *("vis_backends", "custom_hooks", "custom_imports", "auto_scale_lr", "randomness", "work_dir"),
     *("launcher", "test_evaluator", "val_evaluator", "test_cfg", "val_cfg", "env_cfg"),
 )
@@ -139,7 +139,7 @@ def _loader_problems(place: str, loader: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(dataset, Mapping):
         yield _must(f"{place}.dataset", "a dictionary", dataset)
         return
-    for name in ("store", "images", "pairs", "refined", "objects", "image_root"):
+    for name in ("store", "images", "pairs", "refined", "objects", "data_prefix"):
         value = dataset.get(name)
         if value is not None and not isinstance(value, str):
             yield _must(f"{place}.dataset.{name}", "a path; write ./NAME if it is a number", value)

@@ -23,7 +23,7 @@ class MissingInputError(FileNotFoundError):
 
 
 def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
-    """Check every file that the config lists under ``prerequisites``.
+    """Check every file that the config lists under ``required_files``.
 
     Each entry of that list is ``dict(key=..., command=...)``: ``key`` is where the final config
     holds the path (so that ``--cfg-options`` and leaf configs are honoured), such as
@@ -63,18 +63,18 @@ def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
     """The command that makes a file.
 
     A config may read files of several data sets, such as weights of one and images of another. It
-    then lists the others under ``other_data``, each a dict with its folder as ``root``: for a file
+    then lists the others under ``extra_datasets``, each a dict with its folder as ``root``: for a file
     in there what that dict says (``captions``, say) takes the place of what the config says.
 
     Args:
         cfg: The final config.
-        entry: One of its ``prerequisites``. Its keys other than ``key`` and ``command`` are
+        entry: One of its ``required_files``. Its keys other than ``key`` and ``command`` are
             defaults for what the command mentions.
         path: The file.
     """
     place = Path(path).absolute()
     near = [
-        d for d in cfg.get("other_data", []) if place.is_relative_to(Path(d["root"]).absolute())
+        d for d in cfg.get("extra_datasets", []) if place.is_relative_to(Path(d["root"]).absolute())
     ]
     values = {**cfg.to_dict(), **(near[0].to_dict() if near else {})}
     values |= {"path": path, "folder": str(Path(path).parent)}
@@ -94,7 +94,7 @@ def _quoted(value: Any) -> Any:
     return shlex.quote(value) if isinstance(value, str) else value
 
 
-def forget_clip_head(cfg: Config) -> None:
+def drop_clip_head(cfg: Config) -> None:
     """Do without the file of CLIP's image head: weights bring it, and it only begins a training.
 
     Args:
@@ -159,12 +159,12 @@ def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
     neck = cfg.get("model", {}).get("neck") or {}
     if "patch_dim" not in neck or neck.get("mix") == "none":
         return
-    joint = neck.get("joint_patches", False)
+    joint = neck.get("patches_in_joint_space", False)
     for path, store in stores.items():
-        if store.joint_patches != joint:
+        if store.patches_in_joint_space != joint:
             raise ValueError(
-                f"patches of {path} are {'' if store.joint_patches else 'not '}in CLIP's joint "
-                f"space, but model.neck.joint_patches={joint}: set it to {store.joint_patches}, "
+                f"patches of {path} are {'' if store.patches_in_joint_space else 'not '}in CLIP's joint "
+                f"space, but model.neck.patches_in_joint_space={joint}: set it to {store.patches_in_joint_space}, "
                 "or take features of another CLIP"
             )
 
@@ -192,7 +192,7 @@ def _check_objects(cfg: Config, loops: list[str], concepts: dict[str, ConceptSet
                     )
 
 
-def identify_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
+def hash_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     """Names, by content, of what a config reads: equal names, equal data, wherever it lies.
 
     Args:
@@ -202,13 +202,13 @@ def identify_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     Returns:
         By key of the config (see :func:`check_inputs`) the first 16 digits of a SHA-256.
     """
-    wanted = (e for e in _prerequisites(cfg, loops) if e.get("identifies", True))
+    wanted = (e for e in _prerequisites(cfg, loops) if e.get("in_fingerprint", True))
     keys = sorted(entry["key"] for entry in wanted)
     found = {key: [_identity(Path(path)) for path in _paths(cfg, key)] for key in keys}
     return {key: " ".join(names) for key, names in found.items() if names}
 
 
-def name_settings(cfg: Config, parts: Iterable[str]) -> str:
+def hash_settings(cfg: Config, parts: Iterable[str]) -> str:
     """A short name for parts of a config: equal settings and only they share it.
 
     Args:
@@ -223,7 +223,7 @@ def _prerequisites(cfg: Config, loops: Iterable[str]) -> list[dict[str, str]]:
     skipped = tuple(f"{loop}_" for loop in {"train", "val", "test"} - set(loops))
     return [
         entry
-        for entry in cfg.get("prerequisites", [])
+        for entry in cfg.get("required_files", [])
         if not entry["key"].startswith(skipped)
         and (not entry.get("optional") or _paths(cfg, entry["key"], optional=True))
     ]
@@ -247,7 +247,7 @@ def _paths(cfg: Config, key: str, optional: bool = False) -> list[str]:
         if value is None or (optional and part not in value):
             return []
         if part not in value:
-            raise KeyError(f"prerequisites name {key!r}, but the config has no {part!r} there")
+            raise KeyError(f"required_files name {key!r}, but the config has no {part!r} there")
         value = value[part]
     if value is None:
         return []

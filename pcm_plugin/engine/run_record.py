@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.engine.inputs import identify_inputs
+from pcm_plugin.engine.inputs import hash_inputs
 
 RECORD = "run"
 """Key of the run's record in the message hub of a checkpoint."""
@@ -21,7 +21,7 @@ _PARTS = (
 # How data are fetched, and files that are written: neither changes the result.
 _WITHOUT_EFFECT = (
     *("num_workers", "persistent_workers", "prefetch_factor", "pin_memory"),
-    *("dataset.image_root", "outfile", "per_image"),
+    *("dataset.data_prefix", "outfile", "per_image"),
 )
 _BATCH, _PROCESSES = "train_dataloader.batch_size", "processes"
 # What may be changed before a run is resumed. Of these the schedule is compared by its rates.
@@ -42,10 +42,10 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
 
     Returns:
         ``settings``, JSON values by dotted key, and ``inputs``, names by content (see
-        :func:`identify_inputs`). Paths of inputs are not among the settings, so that data may be
+        :func:`hash_inputs`). Paths of inputs are not among the settings, so that data may be
         moved.
     """
-    inputs = identify_inputs(cfg, ("train", "val"))
+    inputs = hash_inputs(cfg, ("train", "val"))
     settings: dict[str, Any] = {_PROCESSES: processes}
     values = json.loads(json.dumps(cfg.to_dict(), default=str))
     for part in _PARTS:
@@ -54,7 +54,7 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
     hook = (values.get("default_hooks") or {}).get("checkpoint") or {}
     for key in ("save_best", "rule"):
         settings[f"default_hooks.checkpoint.{key}"] = hook.get(key)
-    paths = {entry["key"] for entry in cfg.get("prerequisites", [])}
+    paths = {entry["key"] for entry in cfg.get("required_files", [])}
     kept = {
         key: value
         for key, value in settings.items()

@@ -17,7 +17,7 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from pcm_plugin.engine.run_record import Record, find_changes, find_changes_for_resume
-from pcm_plugin.formats.atomic_io import naming_locks, write_json
+from pcm_plugin.formats.atomic_io import explain_lock_errors, write_json
 
 RUN_FILE = "run.json"
 _LOCK_FILE = ".lock"
@@ -64,7 +64,7 @@ def _lock(folder: Path) -> Iterator[None]:
     path = folder / _LOCK_FILE
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
         try:
-            with naming_locks(folder):
+            with explain_lock_errors(folder):
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             holder = file.read().strip()

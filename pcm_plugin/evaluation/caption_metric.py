@@ -21,7 +21,7 @@ from mmengine.evaluator import BaseMetric
 from pcm_plugin.evaluation.annotations import coco_results, read_groups
 from pcm_plugin.evaluation.matching import ImageName, match_images
 from pcm_plugin.evaluation.references import CaptionSource, References, open_captions
-from pcm_plugin.evaluation.scorers import NO_JAVA
+from pcm_plugin.evaluation.scorers import DEFAULT_SCORERS
 from pcm_plugin.evaluation.scoring import (
     CaptionResult,
     CaptionScorer,
@@ -107,7 +107,7 @@ class CaptionMetric(BaseMetric):
 
     def __init__(
         self,
-        scorers: Sequence[str] | str = NO_JAVA,
+        scorers: Sequence[str] | str = DEFAULT_SCORERS,
         tokenizer: str = "ptb",
         references: CaptionSource | None = None,
         split: str | None = None,

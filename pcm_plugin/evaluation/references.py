@@ -55,7 +55,7 @@ class References:
     ) -> None:
         captions = open_captions(file)
         split = split or captions.split
-        if split is None and captions.knows_splits():
+        if split is None and captions.has_splits():
             split = "test"
         self.file = replace(captions, split=split)
         self.images = group_by_image(self.file)

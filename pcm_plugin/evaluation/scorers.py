@@ -88,7 +88,7 @@ SCORERS: dict[str, Scorer] = {
     "SPICE": spice,
 }
 """The scorers that compare words, by name."""
-NO_JAVA = ("BLEU", "ROUGE-L", "CIDEr")
+DEFAULT_SCORERS = ("BLEU", "ROUGE-L", "CIDEr")
 """Those that need no Java."""
 SCORE_NAMES: dict[str, tuple[str, ...]] = {
     "BLEU": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"),

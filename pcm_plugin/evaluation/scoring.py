@@ -23,7 +23,7 @@ TOKENIZERS = ("ptb", "ptb-java")
 """The tokenizers: ours, and the Java program."""
 KNOWN = (*SCORERS, "CLIPScore", "diversity")
 """The scorers."""
-NEEDS_JAVA = ("METEOR", "SPICE")
+JAVA_SCORERS = ("METEOR", "SPICE")
 
 
 class CaptionResult(NamedTuple):
@@ -88,7 +88,7 @@ class CaptionScorer:
         self.remarks: list[str] = []
         self.names: list[str] = []
         for name in scorers:
-            problem = java.missing(name) if name in NEEDS_JAVA else None
+            problem = java.missing(name) if name in JAVA_SCORERS else None
             if problem:
                 log(f"{problem}; the other scores are computed", logging.WARNING)
             else:

@@ -16,7 +16,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a file beside ``path`` and put it in its place once it is written and synced.
 
     Left by an exception, nothing changes at ``path``. What a killed process left beside it is
@@ -59,7 +59,7 @@ def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
     while True:
         with open(os.open(beside, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             try:
-                with naming_locks(path):
+                with explain_lock_errors(path):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BlockingIOError(
@@ -71,7 +71,7 @@ def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def naming_locks(path: str | os.PathLike) -> Iterator[None]:
+def explain_lock_errors(path: str | os.PathLike) -> Iterator[None]:
     """Say what is wrong where a file system knows no locks.
 
     Raises:
@@ -96,15 +96,15 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file through :func:`replacing`; its folder is made."""
+    """Write a small file through :func:`atomic_write`; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the content of a file through :func:`replacing`."""
-    with open(source, "rb") as old, replacing(target) as new:
+    """Copy the content of a file through :func:`atomic_write`."""
+    with open(source, "rb") as old, atomic_write(target) as new:
         shutil.copyfileobj(old, new)
 
 
@@ -117,7 +117,7 @@ def write_json(path: Path, value: Any) -> None:
 def write_json_list(path: Path, values: Iterable[Any]) -> None:
     """Write what :func:`write_json` writes of a list, one value at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         separator = "["
         for value in values:
             text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
@@ -147,7 +147,7 @@ def folder_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def name_by_content(folder: Path) -> str:
+def content_id(folder: Path) -> str:
     """A name for a local model that holds wherever it lies, and changes with its content."""
     return f"{folder.resolve().name} (sha256 {folder_sha256(folder)[:16]})"
 

@@ -190,7 +190,7 @@ class FeatureStore:
         return self.path / CLIP_HEAD
 
     @property
-    def joint_patches(self) -> bool:
+    def patches_in_joint_space(self) -> bool:
         """Whether patches are in the joint space already, so that no CLIP head comes with them."""
         return self.patch_dim == self.clip_dim and not self.clip_head.is_file()
 

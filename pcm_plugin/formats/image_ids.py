@@ -27,7 +27,7 @@ def normalize_id(value: Any) -> str:
 
     Args:
         value: An id as it stands in a file or a data sample: a number, text, a path, or anything
-            whose ``str`` identifies it.
+            whose ``str`` in_fingerprint it.
 
     Raises:
         ValueError: If it is null, NaN, a bool or empty.

@@ -67,7 +67,7 @@ class Pairs(NamedTuple):
         return pairs
 
 
-def pairs_of(store: FeatureStore, path: str | os.PathLike | None = None) -> Pairs:
+def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pairs:
     """The pairs of a file, or each caption of a store with its own image.
 
     Args:

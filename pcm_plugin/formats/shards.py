@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pcm_plugin.formats.atomic_io import fingerprint, naming_locks, sha256, write_json
+from pcm_plugin.formats.atomic_io import explain_lock_errors, fingerprint, sha256, write_json
 
 VERSION = 1
 _MANY = 20
@@ -45,7 +45,7 @@ class ShardFolder:
     ``manifest.json`` holds ``format``, ``version``, ``settings`` and their ``fingerprint``,
     ``info`` (facts found on the way, such as feature sizes), ``expected`` (how many shards
     whoever wrote last set out to make) and ``shards``: a record for each finished shard with at
-    least ``count`` and ``files`` (name -> ``sha256``, ``bytes``), and ``digest`` and ``made_of`` of
+    least ``count`` and ``files`` (name -> ``sha256``, ``bytes``), and ``digest`` and ``num_source`` of
     the :class:`Shard` that was wanted. A shard is listed after its
     files are whole and synced, so what is listed can be read, and what is not listed does not
     count, whatever lies in the folder. Several processes may list shards of one folder; the
@@ -156,7 +156,7 @@ class ShardFolder:
             ValueError: If ``info`` differs from that of the shards listed before, or another
                 process has begun the folder anew with other settings.
         """
-        record |= {"count": count, "digest": shard.digest, "made_of": shard.count}
+        record |= {"count": count, "digest": shard.digest, "num_source": shard.count}
         record["files"] = {
             file: {"sha256": sha256(self.path / file), "bytes": (self.path / file).stat().st_size}
             for file in files
@@ -217,10 +217,10 @@ class ShardFolder:
 def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
     if record["digest"] == shard.digest:
         return True
-    if record["made_of"] < shard.count:
+    if record["num_source"] < shard.count:
         return False
     raise ValueError(
-        f"{path} was made of other samples ({shard.name} is of {record['made_of']}, now it would "
+        f"{path} was made of other samples ({shard.name} is of {record['num_source']}, now it would "
         f"be of {shard.count} that are not the same): give the old ones, or another folder"
     )
 
@@ -229,7 +229,7 @@ def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
 def _locked(folder: Path) -> Iterator[None]:
     # A file of its own: network file systems lock no folders, and the manifest is replaced.
     with open(folder / ".lock", "ab") as file:
-        with naming_locks(folder):
+        with explain_lock_errors(folder):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

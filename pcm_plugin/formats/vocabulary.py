@@ -182,12 +182,12 @@ class Vocabulary:
         longest = int((targets != IGNORED).sum(1).max())
         return inputs[:, :longest], targets[:, :longest]
 
-    def decode(self, ids: Iterable[int], with_stop: bool = False) -> str:
+    def decode(self, ids: Iterable[int], keep_eos: bool = False) -> str:
         """Convert indices to a sentence, up to the first 0.
 
         Args:
             ids: Word indices without the leading BOS.
-            with_stop: Whether a stop token that was met is printed, as the released code does:
+            keep_eos: Whether a stop token that was met is printed, as the released code does:
                 ``'a dog .'``. Defaults to False.
 
         Returns:
@@ -196,7 +196,7 @@ class Vocabulary:
         words = []
         for index in map(int, ids):
             if index == STOP:
-                if with_stop:
+                if keep_eos:
                     words.append(".")
                 break
             words.append(self.words[index - 1])

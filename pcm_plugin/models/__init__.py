@@ -5,13 +5,13 @@ from pcm_plugin.models.captioners import PCMNet, PrefixCaptioner, SynTIC
 from pcm_plugin.models.decoders import SentenceDecoder
 from pcm_plugin.models.encoders import MixupVisionEncoder, PrefixMapper, VisualSemanticEncoder
 from pcm_plugin.models.losses import CLIPWeightedCELoss
-from pcm_plugin.models.necks import GlobalPrefix, MixupOutput, ObjectPrefix, PCMMixup
+from pcm_plugin.models.necks import GlobalPrefix, NeckOutput, ObjectPrefix, PCMMixup
 
 __all__ = [
     "CLIPWeightedCELoss",
     "GlobalPrefix",
-    "MixupOutput",
     "MixupVisionEncoder",
+    "NeckOutput",
     "ObjectPrefix",
     "OpenCLIPBackbone",
     "PCMMixup",

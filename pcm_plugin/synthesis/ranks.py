@@ -41,7 +41,7 @@ class Rank:
 
 
 @contextlib.contextmanager
-def steady_threads(device: str) -> Iterator[None]:
+def deterministic_cpu_threads(device: str) -> Iterator[None]:
     """On the CPU, work with one thread: sums of more would not be the same to the last bit.
 
     torchrun gives each of several processes one thread and a process alone all cores, so that

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from pcm_plugin.formats.atomic_io import naming_locks
+from pcm_plugin.formats.atomic_io import explain_lock_errors
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 
@@ -73,7 +73,7 @@ def _is_finished(folder: ShardFolder, shard: Shard) -> bool:
 
 def _take(claims: BinaryIO, i: int) -> bool:
     try:
-        with naming_locks(claims.name):
+        with explain_lock_errors(claims.name):
             fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, i)
     except (BlockingIOError, PermissionError):
         return False

@@ -5,10 +5,10 @@ from pcm_plugin.visualization.mixup_hook import MixupVisualizationHook
 from pcm_plugin.visualization.page import captions_page
 from pcm_plugin.visualization.sheet import (
     SheetEntry,
+    concepts_of_sample,
     contact_sheet,
-    draw_mix,
+    draw_mixup,
     mixed_patches,
-    sample_concepts,
     save_sheet,
 )
 
@@ -17,9 +17,9 @@ __all__ = [
     "SheetEntry",
     "affinity_maps",
     "captions_page",
+    "concepts_of_sample",
     "contact_sheet",
-    "draw_mix",
+    "draw_mixup",
     "mixed_patches",
-    "sample_concepts",
     "save_sheet",
 ]

@@ -17,7 +17,7 @@ from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.registry import HOOKS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization.affinity import affinity_maps
-from pcm_plugin.visualization.sheet import SheetEntry, contact_sheet, sample_concepts
+from pcm_plugin.visualization.sheet import SheetEntry, concepts_of_sample, contact_sheet
 
 # The gap that contact_sheet leaves around a card, and the colour of its paper.
 _MARGIN, _PAPER = 14, "#eceef1"
@@ -37,7 +37,7 @@ class MixupVisualizationHook(Hook):
 
     It draws what :meth:`PCMNet.predict` leaves in data samples, so that other captioners may too;
     the words of ``pred_concept_ids`` are the model's ``neck.concept_words``. A model that mixes no
-    patches gets the card alone. Image files are found by ``image_root`` of the dataset; without
+    patches gets the card alone. Image files are found by ``data_prefix`` of the dataset; without
     them the card is drawn on grey. Nothing that fails here ends a run: the first failure is logged.
 
     Args:
@@ -137,7 +137,7 @@ class MixupVisualizationHook(Hook):
         words = getattr(getattr(model, "neck", None), "concept_words", None)
         if words is None:
             raise ValueError("the model has no neck.concept_words, the words of pred_concept_ids")
-        concepts, patches = sample_concepts(sample, words)
+        concepts, patches = concepts_of_sample(sample, words)
         entry = SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
         if "pred_affinity" not in sample:
             return contact_sheet([entry], columns=1, font=self.font)
@@ -196,7 +196,7 @@ class MixupVisualizationHook(Hook):
             runner.logger.warning,
             split,
             f"draws images of {split} on grey: {why}. Set "
-            f"{split}_dataloader.dataset.image_root=FOLDER, the folder of the images from which "
+            f"{split}_dataloader.dataset.data_prefix=FOLDER, the folder of the images from which "
             "the feature store was made",
         )
         return Image.new("RGB", (64, 64), "#9a9da3")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from PIL import Image
 
-from pcm_plugin.visualization.sheet import SheetEntry, concept_colours, draw_mix
+from pcm_plugin.visualization.sheet import SheetEntry, concept_colours, draw_mixup
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #eceef1; --card: #fff; --line: #d5d9df; --ink: #14181f;
@@ -96,7 +96,7 @@ def image_card(entry: SheetEntry, grid: tuple[int, int], note: str = "") -> str:
     title = " · ".join(text for text in (entry.title, note) if text)
     references = "".join(f"<li>{escape(text)}</li>" for text in entry.references)
     return (
-        f'<div class="card">{inline_image(draw_mix(entry, grid), entry.caption)}<div>'
+        f'<div class="card">{inline_image(draw_mixup(entry, grid), entry.caption)}<div>'
         f'<div class="title">{escape(title)}</div><p class="caption">{escape(entry.caption)}</p>'
         + (f"<ul>{references}</ul>" if references else "")
         + f"{concept_bars(entry)}</div></div>"

@@ -107,7 +107,7 @@ def contact_sheet(
     return sheet
 
 
-def draw_mix(entry: SheetEntry, grid: tuple[int, int], side: int = 448) -> Image.Image:
+def draw_mixup(entry: SheetEntry, grid: tuple[int, int], side: int = 448) -> Image.Image:
     """Draw an image with its mixed patches outlined and named.
 
     Args:
@@ -148,7 +148,7 @@ def mixed_patches(
     return list(zip(found, concept_probs.tolist(), strict=True)), patches
 
 
-def sample_concepts(
+def concepts_of_sample(
     sample: DataSample, words: list[str]
 ) -> tuple[list[tuple[str, float]], list[tuple[int, str]]]:
     """Put what a captioner noted of the mix-up in a data sample into words.

@@ -187,7 +187,7 @@ def test_the_mix_up_is_seen_by_the_decoder(load):
         next(iter(Runner.build_dataloader(cfg.val_dataloader, seed=0))), False
     )
     with_texts = model.visual_encoder(batch["images"])[0]
-    model.visual_encoder.append_texts = False
+    model.visual_encoder.append_text_tokens = False
     without = model.visual_encoder(batch["images"])[0]
     assert with_texts.shape[1] == without.shape[1] + 5
     torch.testing.assert_close(with_texts[:, : without.shape[1]], without)

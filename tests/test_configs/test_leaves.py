@@ -132,7 +132,7 @@ def test_hyper_parameters_are_the_released_ones(name):
     # Vocabulary and concepts are built as the released ones were.
     with pytest.raises(MissingInputError) as caught:
         check_inputs(cfg, ["train", "val"])
-    commands = dict(pairs_of(str(caught.value)))
+    commands = dict(load_pairs(str(caught.value)))
     assert "--split all --unk" in commands[cfg.model.vocabulary]
     assert "--templates simple" in commands[cfg.model.neck.concepts]
     assert "--split all" not in commands[cfg.train_dataloader.dataset.store]
@@ -167,12 +167,12 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
     assert cfg.model.vocabulary == f"data/{source}/vocabulary.txt"
     assert cfg.train_dataloader.dataset.store.startswith(f"data/{source}/")
     assert cfg.test_dataloader.dataset.store == f"data/{target}/{tower}/test_store"
-    assert cfg.test_dataloader.dataset.image_root == f"data/{target}/images"
+    assert cfg.test_dataloader.dataset.data_prefix == f"data/{target}/images"
     # What is to be made is made of the captions of the data set that it belongs to, and only the
     # target-text settings read target texts.
     with pytest.raises(MissingInputError) as caught:
         check_inputs(cfg, ["test"])
-    made_by = dict(pairs_of(str(caught.value)))
+    made_by = dict(load_pairs(str(caught.value)))
     for path, command in made_by.items():
         dataset = path.split("/")[1]
         assert f"data/{dataset}/dataset_{dataset}.json" in command
@@ -189,7 +189,7 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
         assert cfg.model.neck.memory == f"data/{of}/vit_b32/train_store"
 
 
-def pairs_of(message):
+def load_pairs(message):
     """Each missing file, and the command that makes it."""
     for part in message.split("  made by: ")[:-1]:
         command = message.split(part)[1].removeprefix("  made by: ").split("\n")[0]
@@ -207,7 +207,7 @@ def test_nocaps_is_scored_by_domain_and_knows_no_splits(name):
     assert cfg.model == trained
     with pytest.raises(MissingInputError) as caught:
         check_inputs(cfg, ["test"])
-    made_by = dict(pairs_of(str(caught.value)))
+    made_by = dict(load_pairs(str(caught.value)))
     captions = "data/nocaps/nocaps_val_4500_captions.json"
     assert cfg.test_evaluator.groups == captions
     assert "nocaps.org" in made_by[captions]
@@ -253,8 +253,8 @@ def test_opens_with_the_command_that_runs_it(name):
 @pytest.mark.parametrize("name", ALL)
 def test_each_input_has_a_command(name):
     cfg = Config.fromfile(f"configs/{name}.py")
-    keys = [entry["key"] for entry in cfg.prerequisites]
+    keys = [entry["key"] for entry in cfg.required_files]
     assert len(keys) == len(set(keys)) >= 4
-    for entry in cfg.prerequisites:  # tests/test_commands.py runs them through the tools' parsers
+    for entry in cfg.required_files:  # tests/test_commands.py runs them through the tools' parsers
         brought = entry["key"] == "test_evaluator.groups" or entry["key"].endswith(".objects")
         assert brought or entry["command"].startswith(("make demo", "python tools/"))

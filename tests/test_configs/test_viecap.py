@@ -11,7 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
-from pcm_plugin.synthesis.concepts.embedding import read_words
+from pcm_plugin.synthesis.concepts.embedding import read_word_list
 
 PUBLISHED = {
     # main.py and scripts/train_coco.sh
@@ -126,7 +126,7 @@ def test_missing_entities_are_made_of_the_published_lists(data):
 
 
 def test_cocos_categories():
-    words = read_words("configs/words/coco_categories.txt")
+    words = read_word_list("configs/words/coco_categories.txt")
     assert len(words) == 80
     assert {"person", "traffic light", "toothbrush"} < set(words)
 
@@ -135,13 +135,13 @@ def test_words_of_json(tmp_path):
     """VinVL's class names are the keys of an object."""
     path = tmp_path / "class2ind.json"
     path.write_text('{"flying disc": 1, "dog": 2, "dog ": 3}')
-    assert read_words(path) == ["flying disc", "dog"]
+    assert read_word_list(path) == ["flying disc", "dog"]
     path.write_text('["cat", "dog"]')
-    assert read_words(path) == ["cat", "dog"]
+    assert read_word_list(path) == ["cat", "dog"]
     for wrong in ('[{"name": "cat"}]', "3", "[]", '["cat"'):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"class2ind\.json"):
-            read_words(path)
+            read_word_list(path)
 
 
 def test_every_published_row_has_a_config():

@@ -39,7 +39,7 @@ def test_training_gives_every_pair_once(store):
 
 
 def test_test_mode_gives_every_image_with_its_references(store):
-    dataset = build(store, test_mode=True, image_root="/images")
+    dataset = build(store, test_mode=True, data_prefix="/images")
     assert [item["data_samples"].gt_caption for item in dataset] == CAPTIONS
     assert dataset[1]["data_samples"].img_path == "/images/1.png"
     assert "clip_score" not in dataset[0]["data_samples"]

@@ -19,7 +19,7 @@ from pcm_plugin.formats.image_tar import append_image
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.extract.sources import open_source
-from pcm_plugin.synthesis.extract.store_images import pictures_of
+from pcm_plugin.synthesis.extract.store_images import load_images
 from pcm_plugin.synthesis.generate.generate import FORMAT, GenerateSettings, generate
 from tests.builders import build_clip, build_pipeline
 
@@ -103,7 +103,7 @@ def test_captions_whose_ids_repeat_keep_their_images(made, tmp_path):
     assert [data[i]["gt_caption"] for i in range(len(data))] == CAPTIONS
     for i, text in enumerate(CAPTIONS):
         assert np.array_equal(data[i]["img"][:, :, ::-1], truth[text])
-    pictures = pictures_of(data.captions.store, range(len(data)), tmp_path / "synthetic")
+    pictures = load_images(data.captions.store, range(len(data)), tmp_path / "synthetic")
     for picture, text in zip(pictures, CAPTIONS, strict=True):
         assert np.array_equal(np.asarray(picture), truth[text])
 
@@ -133,7 +133,7 @@ def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
     with pytest.raises(ValueError, match="was not extracted from the images in"):
         SynthImageDataset(made / "store", tmp_path / "others", [PACK])
     with pytest.raises(ValueError, match="does not hold image 1 of"):
-        pictures_of(FeatureStore(made / "store"), [0], tmp_path / "others")
+        load_images(FeatureStore(made / "store"), [0], tmp_path / "others")
 
 
 def write_archives(folder, ids):

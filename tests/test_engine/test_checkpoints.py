@@ -15,7 +15,7 @@ from pcm_plugin.engine.checkpoints import (
     latest_checkpoint,
     load_local_checkpoint,
     load_weights,
-    use_safe_loading,
+    register_safe_loader,
 )
 
 
@@ -84,7 +84,7 @@ def test_importing_the_package_leaves_mmengine_as_it_is():
         "from mmengine.runner.checkpoint import CheckpointLoader as C\n"
         "import pcm_plugin.engine, pcm_plugin.commands.run_arguments\n"
         "print(C._get_checkpoint_loader('x.pth').__module__)\n"
-        "pcm_plugin.commands.run_arguments.use_safe_loading()\n"
+        "pcm_plugin.commands.run_arguments.register_safe_loader()\n"
         "print(C._get_checkpoint_loader('x.pth').__module__)\n"
     )
     out = subprocess.run(
@@ -97,7 +97,7 @@ def test_mmengine_reads_through_it_once_asked(tmp_path, monkeypatch):
     from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
     monkeypatch.setattr(CheckpointLoader, "_schemes", dict(CheckpointLoader._schemes))
-    use_safe_loading()
+    register_safe_loader()
     path = tmp_path / "weights.safetensors"
     model = torch.nn.Linear(2, 1)
     save_file({"weight": torch.full((1, 2), 3.0), "bias": torch.zeros(1)}, path)

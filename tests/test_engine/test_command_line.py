@@ -10,7 +10,7 @@ from pcm_plugin.commands import run_arguments as command_line
 def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch, has_gpu):
     monkeypatch.setattr(command_line, "is_cuda_available", lambda: has_gpu)
     monkeypatch.setattr(command_line.torch, "use_deterministic_algorithms", lambda *_, **__: None)
-    monkeypatch.setattr(command_line, "use_safe_loading", lambda: None)
+    monkeypatch.setattr(command_line, "register_safe_loader", lambda: None)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setenv("LOCAL_RANK", "0")
     cfg = Config({"train_dataloader": {}, "val_dataloader": None})

@@ -8,7 +8,7 @@ from pcm_plugin.engine.inputs import (
     MissingInputError,
     check_features,
     check_inputs,
-    identify_inputs,
+    hash_inputs,
     maker,
 )
 from pcm_plugin.formats.concept_set import save_concepts
@@ -25,7 +25,7 @@ def config(tmp_path, **paths):
             model=dict(vocabulary=settings["words"], concepts=settings["concepts"]),
             train_dataloader=dict(store=settings["train"]),
             test_dataloader=dict(store=settings["val"]),
-            prerequisites=[
+            required_files=[
                 dict(key="model.vocabulary", command="make words"),
                 dict(key="model.concepts", command="embed --model {clip[model]} {path}"),
                 dict(key="train_dataloader.store", command="make words"),
@@ -95,7 +95,7 @@ def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp
 
 def test_a_prerequisite_that_is_no_setting_is_an_error(tmp_path):
     cfg = config(tmp_path)
-    cfg.prerequisites[0].key = "model.vocabularies"
+    cfg.required_files[0].key = "model.vocabularies"
     with pytest.raises(KeyError, match=r"model\.vocabularies"):
         check_inputs(cfg, loops=("train",))
 
@@ -195,16 +195,16 @@ def test_a_language_model_is_known_by_its_files(tmp_path):
         (tmp_path / name / "model.safetensors").write_text(weights)
         settings = dict(language_model=str(tmp_path / name))
         key = "model.language_model"
-        cfg = Config(dict(model=settings, prerequisites=[dict(key=key, command="make it")]))
-        found.append(identify_inputs(cfg, ("train",))[key])
+        cfg = Config(dict(model=settings, required_files=[dict(key=key, command="make it")]))
+        found.append(hash_inputs(cfg, ("train",))[key])
     assert found[0] == found[1] != found[2]
 
 
 def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path):
     cfg = Config.fromfile("configs/syntic_toy.py")
     # The other files are not there.
-    cfg.prerequisites = [e for e in cfg.prerequisites if e["key"].endswith(".objects")]
-    assert identify_inputs(cfg, ("train",)) == {}
+    cfg.required_files = [e for e in cfg.required_files if e["key"].endswith(".objects")]
+    assert hash_inputs(cfg, ("train",)) == {}
     file = tmp_path / "objects.json"
     cfg.train_dataloader.dataset.objects = str(file)
     with pytest.raises(MissingInputError, match=rf"{file}  \(train_dataloader.dataset.objects\)"):
@@ -212,7 +212,7 @@ def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path
     found = []
     for labels in ('{"a": ["dog"]}', '{"a": ["cat"]}'):
         file.write_text(labels)
-        found.append(identify_inputs(cfg, ("train",)))
+        found.append(hash_inputs(cfg, ("train",)))
     one, other = found
     assert one.keys() == other.keys()
     assert one != other

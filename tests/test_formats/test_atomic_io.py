@@ -7,20 +7,20 @@ import threading
 
 import pytest
 
-from pcm_plugin.formats.atomic_io import name_by_content, replacing, write_bytes
+from pcm_plugin.formats.atomic_io import atomic_write, content_id, write_bytes
 
 
 def test_a_local_model_is_named_by_its_content_not_by_its_card(tmp_path):
     model = tmp_path / "model"
     (model / "unet").mkdir(parents=True)
     (model / "unet" / "weights.safetensors").write_bytes(b"weights")
-    name = name_by_content(model)
+    name = content_id(model)
     assert name.startswith("model (sha256 ")
     (model / "README.md").write_text("What it is.")
     (model / ".cache").write_text("hidden")
-    assert name_by_content(model) == name
+    assert content_id(model) == name
     (model / "unet" / "weights.safetensors").write_bytes(b"other weights")
-    assert name_by_content(model) != name
+    assert content_id(model) != name
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_where_a_file_does_not_fit_the_old_one_stays(tmp_path, small_disk):
 
 def test_a_file_is_one_writers_whoever_comes_between(tmp_path):
     path = tmp_path / "file"
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"first")
         with pytest.raises(BlockingIOError, match="another process is writing"):
             write_bytes(path, b"second")

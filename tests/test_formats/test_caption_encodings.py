@@ -8,10 +8,10 @@ import tarfile
 import zipfile
 
 import pytest
-from tests.test_synthesis.caption_files import read, texts, write
 
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.coco import read_coco_images
+from tests.test_formats.caption_files import read, texts, write
 
 CHINESE = "一个女孩走进木屋\n两只狗在草地上打架玩耍\n"
 COCO = {

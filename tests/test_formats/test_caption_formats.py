@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from tests.test_synthesis.caption_files import read, texts, write
 
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from tests.test_formats.caption_files import read, texts, write
 
 JSON_LISTS = [
     (["a dog", "a cat"], [("1", "1", "a dog", None), ("2", "2", "a cat", None)]),

@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from tests.test_synthesis.caption_files import read, write
 
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile, write_jsonl
+from tests.test_formats.caption_files import read, write
 
 
 def as_table(rows, fields):

@@ -48,7 +48,7 @@ def test_fields_are_those_of_other_formats(tmp_path, strings):
         size=[0.5, None, 2.0, 3.0, 4.0, 5.0],
     )
     file = CaptionFile(path)
-    assert file.knows_splits()
+    assert file.has_splits()
     found = [(caption.id, caption.image_id, caption.file_name) for caption in file]
     assert found == [(f"{i}#{k}", n, f"{n}.jpg") for i, n in ((7, "a"), (9, "b")) for k in (1, 2)]
     (test,) = CaptionFile(path, split="test")

@@ -1,7 +1,7 @@
 import pytest
-from tests.test_synthesis.caption_files import read, texts, write
 
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from tests.test_formats.caption_files import read, texts, write
 
 LONE_MARKS = [
     *('id\tcaption\n1\t"keep calm poster on a wall\n2\ta dog in a park\n3\ta cat\n',),

@@ -3,10 +3,10 @@ import json
 import tracemalloc
 
 import pytest
-from tests.test_synthesis.caption_files import read, write
 
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
 from pcm_plugin.formats.coco import read_coco_images, write_coco_captions
+from tests.test_formats.caption_files import read, write
 
 
 def test_plain_text_has_line_numbers_as_ids(tmp_path):

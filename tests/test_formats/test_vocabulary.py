@@ -104,8 +104,8 @@ def test_a_batch_is_as_long_as_its_longest_caption():
 def test_decode_stops_at_zero():
     vocabulary = Vocabulary(["a", "dog"])
     assert vocabulary.decode(torch.tensor([1, 2, 0, 1])) == "a dog"
-    assert vocabulary.decode([1, 2, 0, 1], with_stop=True) == "a dog ."
-    assert vocabulary.decode([1, 2], with_stop=True) == "a dog"
+    assert vocabulary.decode([1, 2, 0, 1], keep_eos=True) == "a dog ."
+    assert vocabulary.decode([1, 2], keep_eos=True) == "a dog"
     assert vocabulary.decode([0]) == ""
 
 

@@ -319,8 +319,10 @@ def test_images_and_their_features_give_the_same_captions(tmp_path):
 def test_a_backbone_whose_patches_the_neck_does_not_expect_is_refused(tmp_path, kind):
     clip, joint = build_clip(tmp_path / "clip", kind=kind), kind == "siglip"
     config = make_config(backbone={"type": "pcm_plugin.OpenCLIPBackbone", "model_name": clip})
-    config["neck"].update(patch_dim=16, clip_dim=16, num_patches=16, joint_patches=not joint)
-    with pytest.raises(ValueError, match=f"set joint_patches={joint}"):
+    config["neck"].update(
+        patch_dim=16, clip_dim=16, num_patches=16, patches_in_joint_space=not joint
+    )
+    with pytest.raises(ValueError, match=f"set patches_in_joint_space={joint}"):
         MODELS.build(config)
     # What mixes nothing takes patches of any kind.
     MODELS.build(config | {"neck": config["neck"] | {"mix": "none"}})

@@ -275,7 +275,7 @@ def test_tools_take_openais_file_and_name_it_by_content(tmp_path, monkeypatch):
         tool.main()
 
     extract_args = (images, "--captions", tmp_path / "captions.json", "--device", "cpu")
-    with pytest.raises(ValueError, match="the model name must be 'tiny-quickgelu'"):
+    with pytest.raises(SystemExit, match="the model name must be 'tiny-quickgelu'"):
         call(extract, *extract_args, "--model", "tiny", "--out", tmp_path / "store")
     call(extract, *extract_args, "--model", "tiny-quickgelu", "--out", tmp_path / "store")
     concepts = tmp_path / "concepts.safetensors"

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from pcm_plugin.models.layers import Dropout
-from pcm_plugin.models.layers.cpu import dropout
-from pcm_plugin.models.layers.cpu.dropout import relu_dropout
+from pcm_plugin.models.layers.cpu.dropout import dropout, relu_dropout
 
 
 @pytest.fixture(autouse=True)

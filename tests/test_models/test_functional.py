@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pcm_plugin.models.functional.affinity import patch_concept_affinity, text_map
-from pcm_plugin.models.functional.beam_search import beam_search, best_words
+from pcm_plugin.models.functional.beam_search import beam_search, grouped_topk
 from pcm_plugin.models.functional.concepts import inject_noise, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
     gather_slots,
@@ -227,7 +227,7 @@ def test_beam_size_must_fit():
 def test_best_words_are_those_of_topk(size, count):
     count = min(count, size)
     log_probs = torch.randn(4, 3, size).log_softmax(-1)
-    found, words = best_words(log_probs, count)
+    found, words = grouped_topk(log_probs, count)
     expected = log_probs.topk(count, dim=-1)
     assert torch.equal(found, expected.values)
     assert torch.equal(words, expected.indices)

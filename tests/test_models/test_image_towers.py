@@ -47,7 +47,7 @@ def test_features_are_open_clips(names, kind):
     assert isinstance(backbone.clip, open_clip.CustomTextCLIP)
     patches, features = backbone(IMAGES)
     assert patches.shape == (3, backbone.num_patches, backbone.patch_dim)
-    assert (backbone.grid, backbone.joint_patches) == ((4, 4), kind in JOINT)
+    assert (backbone.grid, backbone.patches_in_joint_space) == ((4, 4), kind in JOINT)
     expected = backbone.clip.encode_image(IMAGES, normalize=True)
     torch.testing.assert_close(features, expected)
     assert features.shape == (3, backbone.clip_dim)
@@ -147,9 +147,9 @@ def test_towers_without_a_known_way_are_refused(tmp_path):
 
 def test_joint_patches_are_taken_as_they_are(names):
     backbone = OpenCLIPBackbone(names["siglip"])
-    with pytest.raises(ValueError, match=r"no head of local-dir:.*set joint_patches=True"):
+    with pytest.raises(ValueError, match=r"no head of local-dir:.*set patches_in_joint_space=True"):
         backbone.clip_head()
-    neck = PCMMixup(16, 16, 32, 16, joint_patches=True).eval()
+    neck = PCMMixup(16, 16, 32, 16, patches_in_joint_space=True).eval()
     assert not neck.needs_clip_head
     assert not any("clip" in key for key in neck.state_dict())
     words = [f"word{i}" for i in range(9)]
@@ -164,8 +164,8 @@ def test_joint_patches_are_taken_as_they_are(names):
 
 def test_settings_that_do_not_go_with_joint_patches_are_refused():
     with pytest.raises(ValueError, match="patch_dim=24 and clip_dim=16"):
-        PCMMixup(24, 16, joint_patches=True)
+        PCMMixup(24, 16, patches_in_joint_space=True)
     with pytest.raises(ValueError, match=r"clip_head='head.safetensors'.*set clip_head=None"):
-        PCMMixup(16, 16, joint_patches=True, clip_head="head.safetensors")
+        PCMMixup(16, 16, patches_in_joint_space=True, clip_head="head.safetensors")
     with pytest.raises(ValueError, match="needs no CLIP head"):
-        PCMMixup(16, 16, joint_patches=True).set_clip_head({})
+        PCMMixup(16, 16, patches_in_joint_space=True).set_clip_head({})

@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pcm_plugin.models.layers import CrossAttention, Rows, SelfAttention, arrange_for, log_mask
+from pcm_plugin.models.layers import (
+    CrossAttention,
+    Rows,
+    SelfAttention,
+    additive_mask,
+    prepack_linears,
+)
 from pcm_plugin.models.layers.transformer import attend
 
 B, H, D = 3, 2, 4
@@ -30,7 +36,7 @@ def test_attention_is_that_of_pytorch_whichever_way_it_is_computed(queries, form
     expected = F.scaled_dot_product_attention(
         q, k, v, mask if form in ("bool", "added") else None, is_causal=causal
     )
-    given = {"bool": mask, "added": log_mask(mask)}.get(form)
+    given = {"bool": mask, "added": additive_mask(mask)}.get(form)
     torch.testing.assert_close(attend(q, k, v, given, causal, 0.0), expected)
 
 
@@ -93,7 +99,7 @@ def test_attention_to_packed_words_is_that_to_padded_ones():
     words, image = torch.randn(3, longest, 8), torch.randn(3, 7, 8)
     own = SelfAttention(8, 2, 0.0, 0.0, 1e-12).eval()
     cross = CrossAttention(8, 2, 0.0, 0.0, 1e-12).eval()
-    memory = cross.project_memory(image)
+    memory = cross.project_kv(image)
     padded = cross(own(words, causal=True), *memory)
     packed = cross(own(rows.pack(words), causal=True, rows=rows), *memory, rows=rows)
     torch.testing.assert_close(packed, rows.pack(padded))
@@ -119,7 +125,7 @@ def test_weights_arranged_for_few_rows_give_the_same(shape):
     net, x = Net().eval(), torch.randn(shape)
     with torch.no_grad():
         expected = net(x)
-        arranged = arrange_for(net, 32)
+        arranged = prepack_linears(net, 32)
         torch.testing.assert_close(arranged(x), expected)
         assert torch.equal(net(x), expected)
     if torch.backends.mkl.is_available():
@@ -129,13 +135,13 @@ def test_weights_arranged_for_few_rows_give_the_same(shape):
 
 def test_weights_are_left_alone_where_gradients_or_other_types_are_wanted():
     net = Net()
-    assert arrange_for(net, 8) is net
+    assert prepack_linears(net, 8) is net
     with torch.no_grad():
-        assert arrange_for(net.double(), 8).last is net.last
+        assert prepack_linears(net.double(), 8).last is net.last
         with torch.autocast("cpu", torch.bfloat16):
-            assert arrange_for(net.float(), 8) is net
+            assert prepack_linears(net.float(), 8) is net
 
 
 def test_a_mask_as_logarithm():
-    found = log_mask(torch.tensor([True, False]))
+    found = additive_mask(torch.tensor([True, False]))
     assert found.tolist() == [0.0, -math.inf]

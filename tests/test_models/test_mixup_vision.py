@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pcm_plugin.models import MixupVisionEncoder, OpenCLIPBackbone, PCMMixup
-from pcm_plugin.models.functional.mix import grid_cells, select_best_patches, select_top_patches
+from pcm_plugin.models.functional.mix import map_patch_grid, select_best_patches, select_top_patches
 from tests.builders import build_clip
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
@@ -48,14 +48,17 @@ def make(clip, encoder=None, **settings):
 
 
 def test_a_patch_belongs_to_the_cell_of_its_centre():
-    assert grid_cells((4, 4), (2, 2)).view(4, 4).tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
-    assert grid_cells((3, 2), (3, 2)).tolist() == list(range(6))
+    assert (
+        map_patch_grid((4, 4), (2, 2)).view(4, 4).tolist()
+        == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
+    )
+    assert map_patch_grid((3, 2), (3, 2)).tolist() == list(range(6))
     # 24 x 24 patches of BLIP on the 7 x 7 of ViT-B/32: row 10 has its centre at 10.5 / 24 * 7
-    cells = grid_cells((24, 24), (7, 7)).view(24, 24)
+    cells = map_patch_grid((24, 24), (7, 7)).view(24, 24)
     assert cells[10, 0] == 3 * 7
     assert cells.unique().tolist() == list(range(49))
     with pytest.raises(ValueError, match=r"coarser than CLIP's of \(7, 7\)"):
-        grid_cells((6, 7), (7, 7))
+        map_patch_grid((6, 7), (7, 7))
 
 
 def test_the_best_patches_are_those_of_the_best_pairs_and_the_next():
@@ -81,7 +84,7 @@ def test_training_replaces_patches_where_concepts_show(clip, images):
     plain = model.encoder(images)[0]
     (tokens,) = model(images)
     found = model.find(*clip(model.pixels_for_clip(images)))
-    covered = found.selected[:, grid_cells((8, 8), (4, 4))]
+    covered = found.selected[:, map_patch_grid((8, 8), (4, 4))]
     assert tokens.shape == plain.shape
     assert (covered.sum(1) == 3 * 4).all()
     assert torch.equal(tokens[:, 0], plain[:, 0])
@@ -89,7 +92,7 @@ def test_training_replaces_patches_where_concepts_show(clip, images):
     assert torch.equal(changed, covered)
     # every patch of a cell gets that cell's text
     slot = found.slots[0, 1]
-    inside = (grid_cells((8, 8), (4, 4)) == slot).nonzero().flatten()
+    inside = (map_patch_grid((8, 8), (4, 4)) == slot).nonzero().flatten()
     text = model.text_norm(model.text_proj(found.text[0, 1]) + model.text_pos[slot])
     torch.testing.assert_close(tokens[0, 1 + inside], text.expand(4, -1))
 
@@ -104,7 +107,7 @@ def test_inference_appends_the_texts_and_every_token_is_valid(clip, images):
     assert (found.slots >= 0).all()
     text = model.text_norm(model.text_proj(found.text) + model.text_pos[found.slots])
     torch.testing.assert_close(tokens[:, 65:], text)
-    model.append_texts = False
+    model.append_text_tokens = False
     assert torch.equal(model(images)[0], plain)
 
 
@@ -137,7 +140,7 @@ def test_the_clip_beside_may_be_a_newer_one(kind, tmp_path, images):
     assert model.eval()(images)[0].shape[1] == 65 + 3
     model.train()(images)[0].sum().backward()
     assert model.text_proj.weight.grad is not None
-    assert clip.joint_patches == (kind == "siglip") != hasattr(model, "clip_proj")
+    assert clip.patches_in_joint_space == (kind == "siglip") != hasattr(model, "clip_proj")
 
 
 def test_grids_that_are_no_square_are_given(clip):
@@ -149,7 +152,7 @@ def test_grids_that_are_no_square_are_given(clip):
     model = make(clip, grid=[4, 8]).train()  # as JSON and YAML have it
     found = model.find(*clip(model.pixels_for_clip(wide)))
     changed = (model(wide)[0] != model.encoder(wide)[0])[:, 1:].any(-1)
-    assert torch.equal(changed, found.selected[:, grid_cells((4, 8), (4, 4))])
+    assert torch.equal(changed, found.selected[:, map_patch_grid((4, 8), (4, 4))])
 
 
 def test_weights_of_the_encoder_alone_are_taken(clip):

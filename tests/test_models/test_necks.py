@@ -97,7 +97,7 @@ def test_without_mixing_tokens_are_the_features():
 def test_texts_can_be_left_out_at_inference():
     feats, neck = make_feats(), make_neck().eval()
     whole = neck(*feats)
-    neck.append_texts = False
+    neck.append_text_tokens = False
     bare = neck(*feats)
     assert bare.mask.shape == (len(bare.tokens), 1 + N)
     assert bare.mask.all()

@@ -2,13 +2,13 @@ import argparse
 
 import pytest
 
-from pcm_plugin.commands.caption_arguments import KeyValues
+from pcm_plugin.commands.caption_arguments import LiteralKeyValue
 
 
 @pytest.fixture
 def parser():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--set", nargs="+", action=KeyValues, default={})
+    parser.add_argument("--set", nargs="+", action=LiteralKeyValue, default={})
     return parser
 
 

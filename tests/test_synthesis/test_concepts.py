@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from pcm_plugin.commands.build_concepts import main
 from pcm_plugin.formats.concept_set import load_concepts, save_concepts
-from pcm_plugin.synthesis.concepts.embedding import embed_words, read_words
+from pcm_plugin.synthesis.concepts.embedding import embed_concepts, read_word_list
 from tests.builders import build_clip
 
 
@@ -59,7 +59,7 @@ class _Lengths:
 
 def test_embedding_is_the_mean_over_the_prompts():
     templates = ["a {}", "the {} here"]
-    rows = embed_words(["dog", "horse"], _Lengths(), templates, batch_size=3)
+    rows = embed_concepts(["dog", "horse"], _Lengths(), templates, batch_size=3)
     expected = []
     for word in ("dog", "horse"):
         mean = _Lengths().encode_text([t.replace("{}", word) for t in templates]).mean(0)
@@ -71,24 +71,24 @@ def test_embedding_is_the_mean_over_the_prompts():
 
 def test_templates_need_a_place_for_the_word():
     with pytest.raises(ValueError, match="a dog"):
-        embed_words(["dog"], _Lengths(), ["a dog"])
+        embed_concepts(["dog"], _Lengths(), ["a dog"])
 
 
 def test_word_lists_are_read_and_captions_refused(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("dog\n\n traffic  light \ncat\ndog\n")
-    assert read_words(path) == ["dog", "traffic light", "cat"]
+    assert read_word_list(path) == ["dog", "traffic light", "cat"]
     path.write_text("dog\na dog runs on grass\n")
     with pytest.raises(ValueError, match=r"words.txt:2: 'a dog runs on grass' is no word"):
-        read_words(path)
+        read_word_list(path)
     path.write_text("\n")
     with pytest.raises(ValueError, match="no words in"):
-        read_words(path)
+        read_word_list(path)
     path.write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match=r"words\.txt: not UTF-8"):
-        read_words(path)
+        read_word_list(path)
     path.write_bytes(b"\xef\xbb\xbfdog\n")
-    assert read_words(path) == ["dog"]
+    assert read_word_list(path) == ["dog"]
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):

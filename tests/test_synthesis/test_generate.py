@@ -15,7 +15,7 @@ from pcm_plugin.commands.generate import main
 from pcm_plugin.synthesis.extract.sources import open_source
 from pcm_plugin.synthesis.generate.generate import generate
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
-from pcm_plugin.synthesis.generate.text2image import Order, Painter, image_seed
+from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator, image_seed
 from tests.builders import build_pipeline
 
 CAPTIONS = ["a red dog", "a blue car", "the cat on a house", "a tree", "the green car"]
@@ -79,9 +79,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, captions, setting
         drawn.append(batch)
         return paint(painter, batch)
 
-    paint = Painter.paint
+    paint = ImageGenerator.paint
     with monkeypatch.context() as patch:
-        patch.setattr(Painter, "paint", dies)
+        patch.setattr(ImageGenerator, "paint", dies)
         with pytest.raises(KeyboardInterrupt):
             generate(captions, settings, tmp_path / "killed")
     assert set(contents(tmp_path / "killed")) == {
@@ -152,8 +152,8 @@ def test_webp_and_quality(tmp_path, captions, settings):
 def test_the_verdict_of_a_pipelines_own_safety_checker(tmp_path, settings):
     """A checker that objects to everything; its black images are not what is recorded."""
     checked = build_pipeline(tmp_path / "checked", kind="checked")
-    painter = Painter(replace(settings, pipeline=str(checked)), "cpu")
-    (result,) = painter.paint([Order("1", "a dog")])
+    painter = ImageGenerator(replace(settings, pipeline=str(checked)), "cpu")
+    (result,) = painter.paint([GenerationRequest("1", "a dog")])
     assert result.image is None
     assert result.problems == ["safety checker", "safety checker"]
 
@@ -207,7 +207,7 @@ def test_prompts_and_several_images_a_caption(tmp_path, captions, settings):
 
 def broken(monkeypatch, *problems):
     """Break the images of "a blue car": the first try by problems[0], the second by problems[1]."""
-    draw = Painter._draw
+    draw = ImageGenerator._draw
 
     def breaks(painter, orders, attempt):
         results = draw(painter, orders, attempt)
@@ -218,7 +218,7 @@ def broken(monkeypatch, *problems):
                 results[i] = (pixels, seed, problems[attempt] == "safety checker")
         return results
 
-    monkeypatch.setattr(Painter, "_draw", breaks)
+    monkeypatch.setattr(ImageGenerator, "_draw", breaks)
 
 
 @pytest.mark.parametrize("problem", ["black", "not finite", "safety checker"])
@@ -275,13 +275,13 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
 
 
 def test_captions_that_change_on_the_way_are_noticed(tmp_path, captions, settings, monkeypatch):
-    paint = Painter.paint
+    paint = ImageGenerator.paint
 
     def edits(painter, batch):
         captions.write_text("\n".join([*CAPTIONS[:3], "another", CAPTIONS[4]]))
         return paint(painter, batch)
 
-    monkeypatch.setattr(Painter, "paint", edits)
+    monkeypatch.setattr(ImageGenerator, "paint", edits)
     with pytest.raises(ValueError, match=r"captions.txt was changed while images were made of it"):
         generate(captions, settings, tmp_path / "out")
 
@@ -295,7 +295,7 @@ def test_a_folder_that_grows_is_unfinished_until_it_has_grown(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Painter, "paint", dies)
+        patch.setattr(ImageGenerator, "paint", dies)
         with pytest.raises(KeyboardInterrupt):
             generate(captions, settings, tmp_path / "out", limit=4)
     with pytest.raises(ValueError, match="has 1 of 2 shards: run the command that made it again"):

@@ -2,7 +2,7 @@ import pytest
 from PIL import Image
 
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.synthesis.extract.store_images import pictures_of
+from pcm_plugin.synthesis.extract.store_images import load_images
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 
@@ -31,7 +31,7 @@ def made(tmp_path_factory):
 def test_generated_pictures_are_found_by_their_features(made):
     folder, images, path = made
     store = FeatureStore(path)
-    found = pictures_of(store, [5, 0, 3, 5], images)
+    found = load_images(store, [5, 0, 3, 5], images)
     assert [picture.size for picture in found] == [(16, 16)] * 4
     assert found[0].tobytes() == found[3].tobytes() != found[1].tobytes()
     # The features of each picture are those that the store has of it.
@@ -48,9 +48,9 @@ def test_generated_pictures_are_found_by_their_features(made):
 def test_other_folders_are_refused(made, tmp_path):
     store = FeatureStore(made[2])
     with pytest.raises(FileNotFoundError, match="no folder of images at"):
-        pictures_of(store, [0], tmp_path / "nowhere")
+        load_images(store, [0], tmp_path / "nowhere")
     with pytest.raises(ValueError, match="does not know the file of image"):
-        pictures_of(store, [0], tmp_path)
+        load_images(store, [0], tmp_path)
 
 
 def test_a_sheet_of_pairs(made, tmp_path):

@@ -73,7 +73,7 @@ def test_a_folder_with_nocaps_annotations(tmp_path, images):
     source = open_source(images, captions, 10)
     expected = [(str(i), n, [f"caption {i} 0", f"caption {i} 1"]) for i, n in enumerate(NAMES)]
     assert read(source) == expected
-    assert not CaptionFile(captions).knows_splits()
+    assert not CaptionFile(captions).has_splits()
 
 
 def test_a_flickr_tree_with_a_token_file(tmp_path, images):

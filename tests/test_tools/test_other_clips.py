@@ -30,7 +30,7 @@ from tests.test_tools.commands import run
 
 CAPTIONS = [["a red dog runs", "the dog"], ["a car"], ["the cat", "a cat on a tree"], ["a house"]]
 NECKS = {
-    "eva": dict(patch_dim=16, clip_dim=8, num_patches=4, clip_head_eps=1e-6),
+    "eva": dict(patch_dim=16, clip_dim=8, num_patches=4, ln_post_eps=1e-6),
     "siglip": dict(patch_dim=16, clip_dim=16, num_patches=4),
 }
 
@@ -70,10 +70,10 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
         call(extract_tool, monkeypatch, *extracting)
     assert before == {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     joint = kind == "siglip"
-    assert FeatureStore(store).joint_patches == joint
+    assert FeatureStore(store).patches_in_joint_space == joint
     assert (store / CLIP_HEAD).is_file() != joint
     merge([store], tmp_path / "merged")
-    assert FeatureStore(tmp_path / "merged").joint_patches == joint
+    assert FeatureStore(tmp_path / "merged").patches_in_joint_space == joint
     verify(tmp_path / "merged")
 
     words = tmp_path / "words.txt"
@@ -137,12 +137,12 @@ def test_a_folder_of_such_features_trains_by_its_own_config(images, tmp_path, mo
     recipe = load_recipe("toy", {"extract.model": clip})
     facts = describe(recipe, tmp_path)
     found = {"patch_dim": 16, "clip_dim": 16, "num_patches": 16}
-    found |= {"joint_patches": True, "clip_head": None}
+    found |= {"patches_in_joint_space": True, "clip_head": None}
     assert found.items() <= facts["model"]["neck"].items()
     (tmp_path / "dataset.json").write_text(json.dumps(facts))
     monkeypatch.setenv("PCM_DATA", str(tmp_path))
     neck = Config.fromfile("configs/pcm_custom.py").model.neck
-    assert (neck.joint_patches, neck.clip_head, neck.patch_dim) == (True, None, 16)
+    assert (neck.patches_in_joint_space, neck.clip_head, neck.patch_dim) == (True, None, 16)
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -160,11 +160,11 @@ def test_features_that_the_neck_does_not_expect_are_refused(images, tmp_path, jo
         "model.vocabulary": tmp_path / "vocabulary.txt",
         "model.neck.concepts": tmp_path / "c.safetensors",
         "model.neck.clip_head": None,
-        "model.neck.joint_patches": not joint,
+        "model.neck.patches_in_joint_space": not joint,
     }
     options = ["--cfg-options", *(f"{key}={value}" for key, value in settings.items())]
     command = ["configs/pcm_coco.py", "--work-dir", tmp_path / "run", *options]
     result = run("train.py", *command, log=tmp_path / "log")
     assert result.code == 1
-    assert f"model.neck.joint_patches={not joint}: set it to {joint}" in result.output
+    assert f"model.neck.patches_in_joint_space={not joint}: set it to {joint}" in result.output
     assert "Traceback" not in result.output

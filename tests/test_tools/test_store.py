@@ -91,7 +91,7 @@ def test_files_of_one_name_are_merged_by_prefix_alone(tmp_path, two):
     shard = ShardFolder(two[1], FORMAT)
     (two[1] / "shard-00000.jsonl").write_text(lines)
     record = shard.shards["shard-00000"]
-    plan = Shard("shard-00000", record["made_of"], record["digest"])
+    plan = Shard("shard-00000", record["num_source"], record["digest"])
     shard.add(plan, [*record["files"]], 2, shard.manifest["info"], captions=2)
     result = store(tmp_path, "merge", *two, "--out", tmp_path / "both")
     assert result.code == 1

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
-from pcm_plugin.engine.inputs import TESTED, name_settings
+from pcm_plugin.engine.inputs import TESTED, hash_settings
 from tests.browser import check_page, open_browser
 
 TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
@@ -276,7 +276,7 @@ def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeyp
     options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
     found = json.loads((tool.WORK / "test" / "pcm_toy" / "metrics.json").read_text())
     cfg = runs.read_config(config, options, ("test",))
-    found["settings"] = name_settings(cfg, TESTED)
+    found["settings"] = hash_settings(cfg, TESTED)
 
     def is_scored(**metrics):
         metrics = {f"caption/{name}": value for name, value in metrics.items()}

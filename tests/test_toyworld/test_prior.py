@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from pcm_plugin.formats.atomic_io import name_by_content
+from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior import judge, quality
@@ -158,7 +158,7 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
 def test_the_shipped_weights_were_measured_and_meet_their_bars():
     figures = json.loads((ASSETS / "quality.json").read_text())
     for part in ("clip", "diffusion"):
-        assert figures["measured"][part] == name_by_content(ASSETS / part), "measure_prior.py"
+        assert figures["measured"][part] == content_id(ASSETS / part), "measure_prior.py"
     assert figures["retrieval among 500"]["R@1"] >= 50
     assert figures["concept recall"]["recall@5"] >= 85
     assert figures["locality"]["locality"] >= 75

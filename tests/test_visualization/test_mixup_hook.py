@@ -16,7 +16,7 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 from PIL import Image
 
 from pcm_plugin.structures import DataSample
-from pcm_plugin.visualization import MixupVisualizationHook, mixup_hook, sample_concepts
+from pcm_plugin.visualization import MixupVisualizationHook, concepts_of_sample, mixup_hook
 
 runs = count()
 HOOK = "pcm_plugin.MixupVisualizationHook"
@@ -131,7 +131,7 @@ def test_training_writes_pictures_in_their_colours(build, tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (90, 60), RED).save(tmp_path / "images" / "0.png")
     (tmp_path / "images" / "2.png").write_text("no image")
-    settings = {"val_dataloader.dataset.image_root": str(tmp_path / "images")}
+    settings = {"val_dataloader.dataset.data_prefix": str(tmp_path / "images")}
     hook = dict(interval=2)
     build("LocalVisBackend", hook=hook, **settings, **{"train_cfg.max_epochs": 4}).train()
     (folder,) = (tmp_path / "run").glob("*/vis_data/vis_image")
@@ -144,12 +144,12 @@ def test_training_writes_pictures_in_their_colours(build, tmp_path):
             assert share(pictures[f"val_mix_{missing}_{epoch}.png"], GREY) > 0.5
     (line,) = said(tmp_path, "WARNING")
     assert f"no image at {tmp_path / 'images' / '1.png'}" in line
-    assert "val_dataloader.dataset.image_root=FOLDER" in line
+    assert "val_dataloader.dataset.data_prefix=FOLDER" in line
     assert not said(tmp_path, "ERROR")
 
 
 def test_backends_get_the_first_images_with_their_epoch(build, tmp_path):
-    settings = {"train_cfg.max_epochs": 2, "val_dataloader.dataset.image_root": None}
+    settings = {"train_cfg.max_epochs": 2, "val_dataloader.dataset.data_prefix": None}
     build(hook=dict(num_images=1), **settings).train()
     assert recorded() == [("val_mix_image0", 1), ("val_mix_image0", 2)]
     for _, picture, _ in RecordingVisBackend.images:
@@ -170,7 +170,7 @@ def test_a_test_is_drawn_and_needs_no_training_data(build, tmp_path):
     runner = build(**{"train_dataloader.dataset.store": "nowhere"}, hook=dict(interval=5))
     runner.test()
     assert recorded() == [(f"test_mix_image{i}", 0) for i in range(3)]
-    assert "test_dataloader.dataset.image_root=FOLDER" in said(tmp_path, "WARNING")[0]
+    assert "test_dataloader.dataset.data_prefix=FOLDER" in said(tmp_path, "WARNING")[0]
     runner.val()
     assert recorded()[3:] == [(f"val_mix_image{i}", 0) for i in range(3)]
 
@@ -182,7 +182,7 @@ def test_concepts_without_patches_are_on_the_card_alone(tmp_path):
     del sample.pred_affinity, sample.pred_selected_patches
     card = hook.draw(image, sample, a_model())
     assert card.height < mixed.height
-    assert sample_concepts(sample, ["dog", "cat"]) == ([("dog", pytest.approx(0.9))], [])
+    assert concepts_of_sample(sample, ["dog", "cat"]) == ([("dog", pytest.approx(0.9))], [])
     (path,) = validate(tmp_path, [sample])
     assert Image.open(path).size == card.size
 

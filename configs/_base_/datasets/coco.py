@@ -9,8 +9,8 @@ pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 train_dataloader = dict(dataset=dict(store="data/coco/vit_b32/train_store"))
 val_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/val_store", image_root="data/coco/images")
+    dataset=dict(store="data/coco/vit_b32/val_store", data_prefix="data/coco/images")
 )
 test_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/test_store", image_root="data/coco/images")
+    dataset=dict(store="data/coco/vit_b32/test_store", data_prefix="data/coco/images")
 )

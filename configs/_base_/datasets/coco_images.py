@@ -91,11 +91,11 @@ _concepts = (
     "python tools/build_concepts.py --captions {captions} --templates simple"
     " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
 )
-prerequisites = [
+required_files = [
     dict(key="model.vision_encoder.concepts", command=_concepts, optional=True),
     dict(key="model.vision_backbone.concepts", command=_concepts, optional=True),
     # What the images show, the store says.
-    dict(key="train_dataloader.dataset.images", command=_synthetic, identifies=False),
+    dict(key="train_dataloader.dataset.images", command=_synthetic, in_fingerprint=False),
     dict(key="train_dataloader.dataset.store", command=_train_store),
     dict(
         key="train_dataloader.dataset.pairs",

@@ -31,7 +31,7 @@ test_cfg = dict()
 
 # What tools/train.py and tools/test.py look for before they build anything: where the final config
 # has its path, and what makes it; optional: necks that have no such setting do without. A leaf that
-# reads another data set too says in `other_data` what that one's root and captions are.
+# reads another data set too says in `extra_datasets` what that one's root and captions are.
 _features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
 # One image for captions of equal text, as in SynthImgCap.
 _painted = (
@@ -48,7 +48,7 @@ _concepts = (
 entities = "configs/words/coco_categories.txt"
 _train_store = _painted + "{train_dataloader[dataset][store]}"
 _real_store = "python tools/extract.py {root}/images --captions {captions}{split}" + _features
-prerequisites = [
+required_files = [
     dict(
         key="model.vocabulary",
         # As the released lists were made: counted over all splits, UNK for rare words.
@@ -74,15 +74,15 @@ prerequisites = [
     ),
 ]
 # Only a metric that scores groups of images has it.
-prerequisites.append(
+required_files.append(
     dict(
         key="test_evaluator.groups",
         command="those who made the data set (NoCaps: https://nocaps.org/download)",
         optional=True,
     )
 )
-# For a data set whose file knows no splits, `other_data` says split="".
-prerequisites += [
+# For a data set whose file knows no splits, `extra_datasets` says split="".
+required_files += [
     dict(
         key=f"{loop}_dataloader.dataset.store",
         command=_real_store + "{path}",

@@ -9,8 +9,8 @@ pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 train_dataloader = dict(dataset=dict(store="data/flickr30k/vit_b32/train_store"))
 val_dataloader = dict(
-    dataset=dict(store="data/flickr30k/vit_b32/val_store", image_root="data/flickr30k/images")
+    dataset=dict(store="data/flickr30k/vit_b32/val_store", data_prefix="data/flickr30k/images")
 )
 test_dataloader = dict(
-    dataset=dict(store="data/flickr30k/vit_b32/test_store", image_root="data/flickr30k/images")
+    dataset=dict(store="data/flickr30k/vit_b32/test_store", data_prefix="data/flickr30k/images")
 )

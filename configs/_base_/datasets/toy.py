@@ -13,24 +13,24 @@ train_dataloader = dict(
 val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(store="data/toy/town/val_store", image_root="data/toy/town/images"),
+    dataset=dict(store="data/toy/town/val_store", data_prefix="data/toy/town/images"),
 )
 test_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
-    dataset=dict(store="data/toy/town/test_store", image_root="data/toy/town/images"),
+    dataset=dict(store="data/toy/town/test_store", data_prefix="data/toy/town/images"),
 )
 
-prerequisites = [
+required_files = [
     dict(key=f"model.neck.{key}", command="make demo", optional=True)
     for key in ("concepts", "clip_head", "memory")
 ]
 # Captioners have a vocabulary, or a language model and concepts of their own.
-prerequisites += [
+required_files += [
     dict(key=f"model.{key}", command="make demo", optional=True)
     for key in ("vocabulary", "concepts")
 ]
-prerequisites += [
+required_files += [
     dict(
         key="model.language_model",
         command="python tools/build_language_model.py data/toy/town/captions_train.json"
@@ -38,7 +38,7 @@ prerequisites += [
         optional=True,
     ),
 ]
-prerequisites += [
+required_files += [
     dict(key=key, command="make demo")
     for key in (
         "train_dataloader.dataset.store",
@@ -46,7 +46,7 @@ prerequisites += [
         "test_dataloader.dataset.store",
     )
 ]
-prerequisites += [
+required_files += [
     dict(
         key="train_dataloader.dataset.pairs",
         command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",

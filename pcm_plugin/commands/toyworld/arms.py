@@ -84,7 +84,8 @@ ARMS = {
         NO_WEIGHT,
         probes={
             NO_TEXTS: Probe(
-                "base + mix-up, its texts left out at inference", ("model.neck.append_texts=False",)
+                "base + mix-up, its texts left out at inference",
+                ("model.neck.append_text_tokens=False",),
             )
         },
     ),

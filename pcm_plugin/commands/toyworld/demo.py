@@ -138,7 +138,7 @@ def show(captioner: Path, sheet: Path) -> None:
         found = inferencer.stream([root / "images" / image.file_name for image in chosen])
         for truth, (image, sample) in zip(chosen, found, strict=True):
             assert image is not None
-            entries.append(inferencer.sheet_entry(image, sample, truth.captions))
+            entries.append(inferencer.to_sheet_entry(image, sample, truth.captions))
             print(f"\n{truth.image_id}: {sample.pred_caption}")
             for reference in truth.captions[:3]:
                 print(f"    reference: {reference}")

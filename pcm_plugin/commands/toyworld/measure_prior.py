@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pcm_plugin.formats.atomic_io import name_by_content
+from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.captions import annotate
@@ -119,7 +119,7 @@ def main() -> None:
         )
     rounded = {name: {k: round(v, 3) for k, v in values.items()} for name, values in report.items()}
     folders = {"clip": args.clip, "diffusion": args.diffusion}
-    measured = {part: name_by_content(path) for part, path in folders.items() if path.is_dir()}
+    measured = {part: content_id(path) for part, path in folders.items() if path.is_dir()}
     rounded["measured"] = measured
     print(json.dumps(rounded, indent=2))
     if args.out:

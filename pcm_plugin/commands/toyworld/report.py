@@ -167,7 +167,7 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
     """How often the mix-up finds, and mixes in, what the captions name, in per cent."""
     neck = MODELS.build(Config.fromfile(CONFIGS / "pcm_toy.py").model.neck).eval()
     features = FeatureStore(store)
-    clip_head = (neck.clip_ln_weight, neck.clip_ln_bias, neck.clip_proj, neck.clip_head_eps)
+    clip_head = (neck.clip_ln_weight, neck.clip_ln_bias, neck.clip_proj, neck.ln_post_eps)
     named = found = mixed_in = patches = patches_named = say_it = 0
     for start in range(0, len(features), batch_size):
         rows = range(start, min(start + batch_size, len(features)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from pcm_plugin.formats.atomic_io import replacing
+from pcm_plugin.formats.atomic_io import atomic_write
 from pcm_plugin.formats.captions import FORMATS, Format, Record, detect_format
 from pcm_plugin.formats.captions.coco_images import check_coco_images
 from pcm_plugin.formats.captions.ids import HashColumn, IdTable, RepeatedIds, caption_id
@@ -152,7 +152,7 @@ class CaptionFile:
         """
         return self._format().name
 
-    def knows_splits(self) -> bool:
+    def has_splits(self) -> bool:
         """Whether the file assigns its captions to splits."""
         with self._errors():
             first = next(self._format().read(self.open, self.column), None)
@@ -330,7 +330,7 @@ def write_jsonl(captions: CaptionFile, path: Path, limit: int | None = None) -> 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         for count, caption in enumerate(itertools.islice(captions, limit), start=1):  # noqa: B007
             row = {"id": caption.id, "image_id": caption.image_id, "caption": caption.text}
             if caption.file_name is not None:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pcm_plugin.formats.atomic_io import name_by_content, sha256, write_json
+from pcm_plugin.formats.atomic_io import content_id, sha256, write_json
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.backbones.torchscript_archive import is_torchscript, read_torchscript
 
@@ -287,4 +287,4 @@ def model_identity(model: str) -> str:
         The name; of ``'local-dir:FOLDER'`` the folder's own name and its content's SHA-256.
     """
     folder = Path(model.removeprefix("local-dir:"))
-    return name_by_content(folder) if model.startswith("local-dir:") else model
+    return content_id(folder) if model.startswith("local-dir:") else model

@@ -20,14 +20,14 @@ class ImageTower(ABC):
         grid (tuple[int, int]): Rows and columns of its patches.
         patch_dim (int): Width Dv of the patches that :meth:`look` gives.
         clip_dim (int): Width Dc of the joint space.
-        joint_patches (bool): Whether these patches are in the joint space already.
+        patches_in_joint_space (bool): Whether these patches are in the joint space already.
         head_eps (float | None): Of the head's norm; None without a head.
     """
 
     grid: tuple[int, int]
     patch_dim: int
     clip_dim: int
-    joint_patches = False
+    patches_in_joint_space = False
     head_eps: float | None = None
 
     def __init__(self, visual: Any) -> None:
@@ -40,7 +40,7 @@ class ImageTower(ABC):
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """Norm's weight (Dv,) and bias (Dv,), and projection (Dv, Dc), that lead patches on."""
         raise ValueError(
-            "its patches are in the joint space already, without a head: set joint_patches=True"
+            "its patches are in the joint space already, without a head: set patches_in_joint_space=True"
         )
 
 
@@ -123,7 +123,7 @@ class AttentionTower(ImageTower):
     therefore equals the global feature.
     """
 
-    joint_patches = True
+    patches_in_joint_space = True
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
@@ -169,7 +169,7 @@ class AttentionTower(ImageTower):
         return self.visual.head(trunk.head(trunk.fc_norm(x)))
 
 
-def read_tower(visual: Any) -> ImageTower | None:
+def wrap_image_tower(visual: Any) -> ImageTower | None:
     """Find out how a CLIP's image tower works.
 
     Args:

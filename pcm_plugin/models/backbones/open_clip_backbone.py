@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
-from pcm_plugin.models.backbones.image_towers import read_tower
+from pcm_plugin.models.backbones.image_towers import wrap_image_tower
 from pcm_plugin.registry import MODELS
 
 
@@ -38,7 +38,7 @@ class OpenCLIPBackbone(BaseModule):
     Attributes:
         patch_dim (int): Width Dv of the patch features.
         clip_dim (int): Width Dc of the joint space.
-        joint_patches (bool): Whether patches are in the joint space already, as SigLIP's, whose
+        patches_in_joint_space (bool): Whether patches are in the joint space already, as SigLIP's, whose
             head is not linear; there is no :meth:`clip_head` then.
         head_eps (float | None): Of the norm of :meth:`clip_head`.
         num_patches (int): N, after pooling.
@@ -64,7 +64,7 @@ class OpenCLIPBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         clip, self.preprocess = load_clip(model_name, pretrained)
-        tower = read_tower(clip.visual)
+        tower = wrap_image_tower(clip.visual)
         if tower is None:
             what = type(getattr(clip.visual, "trunk", clip.visual)).__name__
             raise ValueError(
@@ -83,7 +83,7 @@ class OpenCLIPBackbone(BaseModule):
         self.grid = (rows // pool, columns // pool)
         self.num_patches = self.grid[0] * self.grid[1]
         self.patch_dim, self.clip_dim = tower.patch_dim, tower.clip_dim
-        self.joint_patches, self.head_eps = tower.joint_patches, tower.head_eps
+        self.patches_in_joint_space, self.head_eps = tower.patches_in_joint_space, tower.head_eps
         self._tower = tower
         # In a tuple it is no submodule: no parameters to train, broadcast or save.
         self._frozen = (clip.eval().requires_grad_(False),)
@@ -113,7 +113,7 @@ class OpenCLIPBackbone(BaseModule):
 
         Returns:
             Patch features (B, N, Dv), pooled: the last hidden states before the head's norm, or,
-            with ``joint_patches``, what CLIP would make of each patch alone, of any length; global
+            with ``patches_in_joint_space``, what CLIP would make of each patch alone, of any length; global
             features (B, Dc) of length 1, as open_clip's ``encode_image`` gives them.
 
         Raises:

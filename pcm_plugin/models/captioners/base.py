@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from pcm_plugin.models.decoding.search import Found, Search, rerank
-from pcm_plugin.models.necks import MixupOutput
+from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -62,7 +62,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
 
     @abstractmethod
     def teach(
-        self, memory: Tensor, mixed: MixupOutput, captions: list[str], packed: bool = False
+        self, memory: Tensor, mixed: NeckOutput, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Logits of given captions (teacher forcing).
 
@@ -78,7 +78,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         """
 
     @abstractmethod
-    def write(self, memory: Tensor, mixed: MixupOutput, search: Search) -> list[list[Found]]:
+    def write(self, memory: Tensor, mixed: NeckOutput, search: Search) -> list[list[Found]]:
         """Search the captions of encoded images.
 
         Args:
@@ -158,7 +158,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         patch_feats: Tensor | None,
         global_feats: Tensor | None,
         data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, MixupOutput]:
+    ) -> tuple[Tensor, NeckOutput]:
         """Encode the features of images.
 
         Args:
@@ -192,7 +192,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
     def predict(
         self,
         memory: Tensor,
-        mixed: MixupOutput,
+        mixed: NeckOutput,
         data_samples: Sequence[DataSample] | None = None,
         global_feats: Tensor | None = None,
         search: Search | None = None,
@@ -233,7 +233,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         self._note(samples, mixed)
         return samples
 
-    def _note(self, samples: Sequence[DataSample], mixed: MixupOutput) -> None:
+    def _note(self, samples: Sequence[DataSample], mixed: NeckOutput) -> None:
         """Write into data samples what the neck found."""
         if mixed.concept_ids is not None and mixed.concept_probs is not None:
             rows = zip(mixed.concept_ids.cpu(), mixed.concept_probs.cpu(), strict=True)
@@ -252,7 +252,7 @@ def build(module: dict | nn.Module) -> Any:
     return module if isinstance(module, nn.Module) else MODELS.build(module)
 
 
-def check_kind(settings: Mapping[str, Any]) -> None:
+def assert_is_captioner(settings: Mapping[str, Any]) -> None:
     """Refuse a model that is none of these captioners, before it is built.
 
     Args:
@@ -279,12 +279,12 @@ def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
     """See that patches come as the neck takes them; one that mixes nothing takes all."""
     if getattr(neck, "mix", "none") == "none":
         return
-    taken, given = (getattr(part, "joint_patches", False) for part in (neck, backbone))
+    taken, given = (getattr(part, "patches_in_joint_space", False) for part in (neck, backbone))
     if taken != given:
         name = getattr(backbone, "model_name", type(backbone).__name__)
         raise ValueError(
-            f"the neck has joint_patches={taken}, but patches of {name} are "
-            f"{'' if given else 'not '}in the joint space: set joint_patches={given}"
+            f"the neck has patches_in_joint_space={taken}, but patches of {name} are "
+            f"{'' if given else 'not '}in the joint space: set patches_in_joint_space={given}"
         )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioners.base import Captioner, build
 from pcm_plugin.models.decoding.search import Found, Search, search_captions
-from pcm_plugin.models.necks import MixupOutput
+from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -95,13 +95,13 @@ class PCMNet(Captioner):
         patch_feats: Tensor | None,
         global_feats: Tensor | None,
         data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, MixupOutput]:
+    ) -> tuple[Tensor, NeckOutput]:
         """See :meth:`Captioner.encode`."""
         tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
         return (tokens if self.encoder is None else self.encoder(tokens, mixed.mask)), mixed
 
     def teach(
-        self, memory: Tensor, mixed: MixupOutput, captions: list[str], packed: bool = False
+        self, memory: Tensor, mixed: NeckOutput, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Captioner.teach`."""
         input_ids, target_ids = self.vocabulary.encode_batch(captions, self.search.max_len)
@@ -110,6 +110,6 @@ class PCMNet(Captioner):
         logits = self.decoder(input_ids.to(memory.device), memory, mixed.mask, lengths)
         return logits, target_ids.to(memory.device)
 
-    def write(self, memory: Tensor, mixed: MixupOutput, search: Search) -> list[list[Found]]:
+    def write(self, memory: Tensor, mixed: NeckOutput, search: Search) -> list[list[Found]]:
         """See :meth:`Captioner.write`."""
         return search_captions(self.decoder, memory, mixed.mask, self.vocabulary, search)

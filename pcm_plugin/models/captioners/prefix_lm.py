@@ -14,7 +14,7 @@ from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, 
 from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
 from pcm_plugin.models.decoding.search import Found, Search, collect_captions
 from pcm_plugin.models.functional.beam_search import beam_search
-from pcm_plugin.models.necks import MixupOutput
+from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.models.necks.entity_prompt import EntityPrompt
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -187,7 +187,7 @@ class PrefixCaptioner(Captioner):
         patch_feats: Tensor | None,
         global_feats: Tensor | None,
         data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, MixupOutput]:
+    ) -> tuple[Tensor, NeckOutput]:
         """What the language model is to go on from; see :meth:`Captioner.encode`.
 
         Returns:
@@ -229,7 +229,7 @@ class PrefixCaptioner(Captioner):
         return self.prompter.from_captions(read_captions(data_samples))
 
     def teach(
-        self, memory: Tensor, mixed: MixupOutput, captions: list[str], packed: bool = False
+        self, memory: Tensor, mixed: NeckOutput, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Captioner.teach`; what is counted are tokens.
 
@@ -245,7 +245,7 @@ class PrefixCaptioner(Captioner):
         return self._logits(memory, mixed.mask, targets, packed), targets.to(memory.device)
 
     @torch.no_grad()
-    def write(self, memory: Tensor, mixed: MixupOutput, search: Search) -> list[list[Found]]:
+    def write(self, memory: Tensor, mixed: NeckOutput, search: Search) -> list[list[Found]]:
         """See :meth:`Captioner.write`.
 
         Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pcm_plugin.models.layers import log_mask
+from pcm_plugin.models.layers import additive_mask
 
 _FIRST_ROOM = 32
 
@@ -22,7 +22,7 @@ class DecoderCache:
 
     Attributes:
         cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
-        mask: (B, 1, 1, L), the :func:`log_mask` of image tokens that may be attended to.
+        mask: (B, 1, 1, L), the :func:`additive_mask` of image tokens that may be attended to.
         steps: Words a sentence so far.
         continued: (B, W, P) bool, the words that each of W beams continues; None before the first.
         words: Keys and values of the words, a layer an entry: room for (B, H, >= P, d) each.
@@ -45,7 +45,7 @@ class DecoderCache:
             mask: (B, L) bool, True for image tokens that may be attended to.
         """
         arranged = [(_room(keys, 0, True), _room(values, 0, False)) for keys, values in cross]
-        return cls(arranged, log_mask(mask)[:, None, None, :])
+        return cls(arranged, additive_mask(mask)[:, None, None, :])
 
     def reorder(self, parents: Tensor) -> None:
         """Continue each beam from one of the beams of the step before.
@@ -65,7 +65,7 @@ class DecoderCache:
             width: W, beams an image.
 
         Returns:
-            (B, 1, W, P), the :func:`log_mask` of the words that each beam may attend to, its new
+            (B, 1, W, P), the :func:`additive_mask` of the words that each beam may attend to, its new
             one included.
         """
         own = torch.eye(width, dtype=torch.bool, device=self.mask.device)
@@ -73,7 +73,7 @@ class DecoderCache:
         past = [] if self.continued is None else [self.continued]
         self.continued = torch.cat([*past, own], dim=-1)
         self.steps += 1
-        return log_mask(self.continued).unsqueeze(1)
+        return additive_mask(self.continued).unsqueeze(1)
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write a step's keys and values of one layer.

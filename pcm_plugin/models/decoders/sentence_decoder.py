@@ -15,7 +15,7 @@ from pcm_plugin.models.layers import (
     FeedForward,
     Rows,
     SelfAttention,
-    arrange_for,
+    prepack_linears,
 )
 from pcm_plugin.registry import MODELS
 
@@ -152,7 +152,7 @@ class SentenceDecoder(BaseModule):
             x = rows.pack(x)
         for layer in self._blocks():
             x = layer.self_attn(x, causal=True, rows=rows)
-            x = layer.cross_attn(x, *layer.cross_attn.project_memory(memory), allowed, rows=rows)
+            x = layer.cross_attn(x, *layer.cross_attn.project_kv(memory), allowed, rows=rows)
             x = layer.ffn(x)
         return self.output(self.output_dropout(x))
 
@@ -166,7 +166,7 @@ class SentenceDecoder(BaseModule):
         Returns:
             A cache for :meth:`step`.
         """
-        cross = (layer.cross_attn.project_memory(memory) for layer in self._blocks())
+        cross = (layer.cross_attn.project_kv(memory) for layer in self._blocks())
         return DecoderCache.of(cross, mask)
 
     def step(self, words: Tensor, cache: DecoderCache) -> Tensor:
@@ -184,7 +184,7 @@ class SentenceDecoder(BaseModule):
         """
         # The first step of a beam search has fewer rows than those that follow.
         if cache.steps == 1:
-            cache.arranged = arrange_for(self, words.numel())
+            cache.arranged = prepack_linears(self, words.numel())
         arranged = cast(SentenceDecoder, cache.arranged or self)
         # The beams of an image are queries of one attention: its keys are not repeated.
         x = self._embed(words, cache.steps, cache.steps)

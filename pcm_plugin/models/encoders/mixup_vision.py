@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.models.captioners.base import build
-from pcm_plugin.models.functional.mix import gather_slots, grid_cells, replace_cells
-from pcm_plugin.models.necks.patch_texts import PatchTexts
+from pcm_plugin.models.functional.mix import gather_slots, map_patch_grid, replace_patches
+from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
 from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
-class MixupVisionEncoder(PatchTexts):
+class MixupVisionEncoder(PatchTextMatcher):
     """A vision encoder whose patches are mixed with the texts of an image's concepts.
 
     It takes the place of the encoder in a captioner that cross-attends to all of its tokens, such
@@ -50,7 +50,7 @@ class MixupVisionEncoder(PatchTexts):
         concept_threshold: See PCMMixup. Defaults to 0.0.
         temperature: See PCMMixup. Defaults to 0.01.
         mix: ``'top'``, ``'random'``, or ``'none'``: the encoder alone. Defaults to ``'top'``.
-        append_texts: Whether inference appends the texts. Defaults to True.
+        append_text_tokens: Whether inference appends the texts. Defaults to True.
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
     Attributes:
@@ -76,7 +76,7 @@ class MixupVisionEncoder(PatchTexts):
         concept_threshold: float = 0.0,
         temperature: float = 0.01,
         mix: str = "top",
-        append_texts: bool = True,
+        append_text_tokens: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         beside = build(clip)
@@ -91,8 +91,8 @@ class MixupVisionEncoder(PatchTexts):
             concept_threshold=concept_threshold,
             temperature=temperature,
             mix=mix,
-            clip_head_eps=beside.head_eps,
-            joint_patches=beside.joint_patches,
+            ln_post_eps=beside.head_eps,
+            patches_in_joint_space=beside.patches_in_joint_space,
             init_cfg=init_cfg,
         )
         self.clip = beside
@@ -106,7 +106,7 @@ class MixupVisionEncoder(PatchTexts):
         # Configs of other formats have lists.
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.num_extra_tokens = num_extra_tokens
-        self.append_texts = append_texts
+        self.append_text_tokens = append_text_tokens
         if mix == "none":
             return
         if self.needs_clip_head:
@@ -153,9 +153,9 @@ class MixupVisionEncoder(PatchTexts):
         text = self.text_norm(text).to(tokens.dtype)
         if self.training:
             extra, patches = tokens.tensor_split([self.num_extra_tokens], dim=1)
-            patches = replace_cells(patches, text, found.selected, cells)
+            patches = replace_patches(patches, text, found.selected, cells)
             return (torch.cat([extra, patches], dim=1),)
-        return (torch.cat([tokens, text], dim=1) if self.append_texts else tokens,)
+        return (torch.cat([tokens, text], dim=1) if self.append_text_tokens else tokens,)
 
     def pixels_for_clip(self, images: Tensor) -> Tensor:
         """The same pixels as CLIP wants them.
@@ -195,4 +195,4 @@ class MixupVisionEncoder(PatchTexts):
 @functools.cache
 def _cells(fine: tuple[int, int], coarse: tuple[int, int], device: torch.device) -> Tensor:
     # Made and sent to the GPU once, not in each iteration.
-    return grid_cells(fine, coarse).to(device)
+    return map_patch_grid(fine, coarse).to(device)

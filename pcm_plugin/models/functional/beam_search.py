@@ -32,7 +32,7 @@ class BeamOutput(NamedTuple):
     lengths: Tensor
 
 
-def best_words(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def grouped_topk(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The likeliest words, as ``topk`` finds them but in fewer passes over V.
 
     The best words stand in the groups with the best maxima, and a maximum is cheap.
@@ -115,7 +115,7 @@ def beam_search(
                 f"beam_size={beam_size} but the vocabulary has {logits.shape[-1]} words: lower it"
             )
         # A beam never has more than beam_size successors among the best, so V is cut first.
-        gains, candidates = best_words(logits.log_softmax(-1), beam_size)
+        gains, candidates = grouped_topk(logits.log_softmax(-1), beam_size)
         # An ended beam has one successor, itself.
         gains = gains.masked_fill(ended.unsqueeze(-1), -torch.inf)
         gains[..., 0].masked_fill_(ended, 0.0)

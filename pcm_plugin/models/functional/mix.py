@@ -108,10 +108,10 @@ def replace_selected(values: Tensor, slot_values: Tensor, selected: Tensor) -> T
     Returns:
         (B, N, D), a new tensor.
     """
-    return replace_cells(values, slot_values, selected, None)
+    return replace_patches(values, slot_values, selected, None)
 
 
-def replace_cells(
+def replace_patches(
     values: Tensor, slot_values: Tensor, selected: Tensor, cells: Tensor | None
 ) -> Tensor:
     """Put the slots' vectors in the place of all patches of a finer grid that they cover.
@@ -120,7 +120,7 @@ def replace_cells(
         values: (B, P, D), the patches of the finer grid.
         slot_values: (B, M, D), in the order of :func:`pack_slots`.
         selected: (B, N) bool, of the coarser grid.
-        cells: (P,) int64, the patch of the coarser grid that each covers, as :func:`grid_cells`
+        cells: (P,) int64, the patch of the coarser grid that each covers, as :func:`map_patch_grid`
             gives it; None if the grids are one.
 
     Returns:
@@ -134,7 +134,7 @@ def replace_cells(
     return torch.where(selected.unsqueeze(-1), spread.to(values.dtype), values)
 
 
-def grid_cells(fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+def map_patch_grid(fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
     """Which patch of a coarse grid holds the centre of each patch of a fine one.
 
     Both grids cover the same picture.

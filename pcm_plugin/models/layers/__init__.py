@@ -2,12 +2,12 @@
 
 from pcm_plugin.models.layers.cpu.dropout import Dropout, dropout
 from pcm_plugin.models.layers.cpu.packed_sequence import Rows
-from pcm_plugin.models.layers.cpu.prepacked_linear import arrange_for
+from pcm_plugin.models.layers.cpu.prepacked_linear import prepack_linears
 from pcm_plugin.models.layers.transformer import (
     CrossAttention,
     FeedForward,
     SelfAttention,
-    log_mask,
+    additive_mask,
 )
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "FeedForward",
     "Rows",
     "SelfAttention",
-    "arrange_for",
+    "additive_mask",
     "dropout",
-    "log_mask",
+    "prepack_linears",
 ]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pcm_plugin.models.layers.cpu.dropout import Draw, Dropout, is_left_to_torch, relu_dropout
+from pcm_plugin.models.layers.cpu.dropout import Draw, Dropout, relu_dropout, use_native_kernel
 from pcm_plugin.models.layers.cpu.packed_sequence import Rows
 
 _FEW_QUERIES = 8
@@ -36,7 +36,7 @@ def attend(
         keys: (B, H, S, d).
         values: (B, H, S, d).
         mask: Broadcastable to (B, H, L, S): bool, True where attention is allowed, or
-            :func:`log_mask` of it; each query needs one such key.
+            :func:`additive_mask` of it; each query needs one such key.
         causal: Whether query i sees keys up to i only; excludes ``mask``.
         attn_dropout: Probability of a weight's being dropped.
 
@@ -47,7 +47,7 @@ def attend(
         mask = mask.to(queries.dtype)
     is_few = queries.shape[-2] <= _FEW_QUERIES and queries.dtype == torch.float32
     plain = 0 < attn_dropout < 1 or (attn_dropout == 0 and is_few)
-    if not plain or is_left_to_torch(queries):
+    if not plain or use_native_kernel(queries):
         return F.scaled_dot_product_attention(
             queries, keys, values, mask, dropout_p=attn_dropout, is_causal=causal
         )
@@ -56,7 +56,7 @@ def attend(
     if mask is None:
         mask = queries.new_zeros(())
     elif mask.dtype == torch.bool:
-        mask = log_mask(mask).to(queries.dtype)
+        mask = additive_mask(mask).to(queries.dtype)
     if attn_dropout == 0:
         return _weights(queries, keys, mask) @ values
     return _DroppedAttention.apply(queries, keys, values, mask, attn_dropout)
@@ -95,7 +95,7 @@ class _DroppedAttention(torch.autograd.Function):
         return by_scores @ keys, by_keys, by_values, None, None
 
 
-def log_mask(mask: Tensor) -> Tensor:
+def additive_mask(mask: Tensor) -> Tensor:
     """A mask as what is added to scores: float32, 0 where ``mask`` is True, else minus infinity."""
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
 
@@ -207,7 +207,7 @@ class CrossAttention(_Attention):
         self.query = nn.Linear(embed_dims, embed_dims)
         self.key_value = nn.Linear(embed_dims, 2 * embed_dims)
 
-    def project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def project_kv(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project what is attended to.
 
         Args:
@@ -231,7 +231,7 @@ class CrossAttention(_Attention):
 
         Args:
             x: (B, L, D), the queries' states, or (n, D) with ``rows``.
-            keys: (B, H, S, d), of :meth:`project_memory`.
+            keys: (B, H, S, d), of :meth:`project_kv`.
             values: (B, H, S, d).
             mask: As :func:`attend` takes it.
             rows: Where the n rows of ``x`` stand among (B, L). Defaults to None.

@@ -2,7 +2,7 @@
 
 from pcm_plugin.models.necks.global_prefix import GlobalPrefix
 from pcm_plugin.models.necks.object_prefix import ObjectPrefix
-from pcm_plugin.models.necks.output import MixupOutput
+from pcm_plugin.models.necks.output import NeckOutput
 from pcm_plugin.models.necks.pcm_mixup import PCMMixup
 
-__all__ = ["GlobalPrefix", "MixupOutput", "ObjectPrefix", "PCMMixup"]
+__all__ = ["GlobalPrefix", "NeckOutput", "ObjectPrefix", "PCMMixup"]

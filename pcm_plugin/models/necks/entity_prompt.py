@@ -12,7 +12,7 @@ from torch import Tensor
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
-from pcm_plugin.synthesis.concepts.embedding import read_words
+from pcm_plugin.synthesis.concepts.embedding import read_word_list
 
 _NOTHING = "something"
 
@@ -37,7 +37,7 @@ class EntityPrompt(BaseModule):
         concept_threshold: Concepts not above this probability are not named.
         temperature: Of the softmax over the concepts.
         caption_entities: Words that a prompt names in training if the caption has them: a concept
-            file, or a list as :func:`read_words` reads it. Phrases in it are not looked for, as in
+            file, or a list as :func:`read_word_list` reads it. Phrases in it are not looked for, as in
             ViECap. Defaults to None.
         entity_dropout: Probability with which an entity of a caption is left out. Defaults to 0.4,
             as in ViECap's released scripts.
@@ -99,7 +99,7 @@ class EntityPrompt(BaseModule):
         return bool(self._entities)
 
     def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
-        """Give the concepts to look for; see :meth:`PatchTexts.set_concepts`."""
+        """Give the concepts to look for; see :meth:`PatchTextMatcher.set_concepts`."""
         found = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
         self.concepts = found.to(self.concepts.device)
         self.concept_words = list(words)
@@ -168,7 +168,7 @@ class EntityPrompt(BaseModule):
 
 def _read_entities(path: Path) -> list[str]:
     """Return the words of a concept file or a list, without phrases."""
-    words = load_concepts(path).words if path.suffix == ".safetensors" else read_words(path)
+    words = load_concepts(path).words if path.suffix == ".safetensors" else read_word_list(path)
     return [word for word in words if " " not in word]
 
 

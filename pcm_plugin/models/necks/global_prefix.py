@@ -12,7 +12,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.models.functional.concepts import inject_noise
 from pcm_plugin.models.functional.memory import project_onto_memory
 from pcm_plugin.models.layers import Dropout
-from pcm_plugin.models.necks.output import MixupOutput
+from pcm_plugin.models.necks.output import NeckOutput
 from pcm_plugin.registry import MODELS
 
 
@@ -103,7 +103,7 @@ class GlobalPrefix(BaseModule):
             )
         self.memory = texts.to(self.global_proj.weight.device)
 
-    def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> MixupOutput:
+    def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> NeckOutput:
         """Make the tokens.
 
         Args:
@@ -124,7 +124,7 @@ class GlobalPrefix(BaseModule):
         size = (self.num_tokens, self.embed_dims)
         tokens = self.finish(self.global_proj(feats).unflatten(-1, size))  # (B, L, D)
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        return MixupOutput(tokens, mask)
+        return NeckOutput(tokens, mask)
 
     def check(self, global_feats: Tensor) -> Tensor:
         """The features (B, Dc) in float32.

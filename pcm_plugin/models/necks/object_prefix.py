@@ -13,7 +13,7 @@ from pcm_plugin.models.functional.concepts import (
     retrieve_concepts,
 )
 from pcm_plugin.models.necks.global_prefix import GlobalPrefix
-from pcm_plugin.models.necks.output import MixupOutput
+from pcm_plugin.models.necks.output import NeckOutput
 from pcm_plugin.registry import MODELS
 
 
@@ -105,7 +105,7 @@ class ObjectPrefix(GlobalPrefix):
 
     def forward(
         self, patch_feats: Tensor | None, global_feats: Tensor, objects: Tensor | None = None
-    ) -> MixupOutput:
+    ) -> NeckOutput:
         """Make the tokens.
 
         Args:
@@ -136,7 +136,7 @@ class ObjectPrefix(GlobalPrefix):
         valid = torch.cat([ids.new_ones(len(ids), 1, dtype=torch.bool), ids >= 0], dim=1)
         first = self.global_proj(self.project(feats)).unsqueeze(1)
         others = self.object_proj(self.concepts[ids.clamp(min=0)])
-        return MixupOutput(self.finish(torch.cat([first, others], dim=1)), valid, ids, probs)
+        return NeckOutput(self.finish(torch.cat([first, others], dim=1)), valid, ids, probs)
 
     def _objects(self, feats: Tensor, objects: Tensor | None) -> tuple[Tensor, Tensor]:
         """Objects (B, K') and their probabilities among all concepts, 0 where there is none."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class MixupOutput(NamedTuple):
+class NeckOutput(NamedTuple):
     """Tokens for a captioner, and how they came about.
 
     Shapes: B images, L tokens, D model width, N patches, K kept concepts, M text slots. The fields

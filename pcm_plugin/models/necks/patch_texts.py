@@ -23,7 +23,7 @@ from pcm_plugin.models.functional.mix import (
 MIXES = ("top", "random", "none")
 
 
-class PatchText(NamedTuple):
+class PatchTextMatch(NamedTuple):
     """Texts for some patches of B images, of K concepts each.
 
     Attributes:
@@ -43,7 +43,7 @@ class PatchText(NamedTuple):
     text: Tensor
 
 
-class PatchTexts(BaseModule):
+class PatchTextMatcher(BaseModule):
     """Base of what mixes texts into patches: finds concepts, patches and the texts of these.
 
     Nothing here is trained. The concepts are not part of a checkpoint, since another domain may
@@ -64,8 +64,8 @@ class PatchTexts(BaseModule):
         concept_threshold: Concepts not above this probability are masked. Defaults to 0.0.
         temperature: Of all softmaxes. Defaults to 0.01.
         mix: ``'top'``, ``'random'`` or ``'none'``. Defaults to ``'top'``.
-        clip_head_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
-        joint_patches: Whether patches come in the joint space already, as those of a CLIP without
+        ln_post_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
+        patches_in_joint_space: Whether patches come in the joint space already, as those of a CLIP without
             a linear head, such as SigLIP: they are taken as they are, there is no CLIP head.
             Defaults to False.
         init_cfg: MMEngine's initialisation config. Defaults to None.
@@ -75,7 +75,7 @@ class PatchTexts(BaseModule):
 
     Raises:
         ValueError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
-            ``joint_patches`` does not go with the widths or a CLIP head.
+            ``patches_in_joint_space`` does not go with the widths or a CLIP head.
         FileNotFoundError: If a named file is missing.
     """
 
@@ -92,8 +92,8 @@ class PatchTexts(BaseModule):
         concept_threshold: float = 0.0,
         temperature: float = 0.01,
         mix: str = "top",
-        clip_head_eps: float = 1e-5,
-        joint_patches: bool = False,
+        ln_post_eps: float = 1e-5,
+        patches_in_joint_space: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -104,14 +104,14 @@ class PatchTexts(BaseModule):
                 f"top_patches={top_patches} with mix='random': give the share of patches to "
                 "replace, above 0 and up to 1"
             )
-        if joint_patches and patch_dim != clip_dim:
+        if patches_in_joint_space and patch_dim != clip_dim:
             raise ValueError(
-                f"joint_patches=True with patch_dim={patch_dim} and clip_dim={clip_dim}: patches "
+                f"patches_in_joint_space=True with patch_dim={patch_dim} and clip_dim={clip_dim}: patches "
                 "in the joint space are as wide as it; set both to the features' sizes"
             )
-        if joint_patches and clip_head is not None:
+        if patches_in_joint_space and clip_head is not None:
             raise ValueError(
-                f"joint_patches=True with clip_head={str(clip_head)!r}: patches that are in the "
+                f"patches_in_joint_space=True with clip_head={str(clip_head)!r}: patches that are in the "
                 "joint space already need no head; set clip_head=None"
             )
         if mix == "top":
@@ -124,13 +124,13 @@ class PatchTexts(BaseModule):
         self.concept_threshold = concept_threshold
         self.temperature = temperature
         self.mix = mix
-        self.clip_head_eps = clip_head_eps
-        self.joint_patches = joint_patches
+        self.ln_post_eps = ln_post_eps
+        self.patches_in_joint_space = patches_in_joint_space
         self.concept_words: list[str] = []
         if mix == "none":
             return
         self._has_clip_head = False
-        if not joint_patches:
+        if not patches_in_joint_space:
             self.clip_ln_weight: Tensor
             self.clip_ln_bias: Tensor
             self.clip_proj: Tensor
@@ -147,7 +147,7 @@ class PatchTexts(BaseModule):
     @property
     def needs_clip_head(self) -> bool:
         """Whether CLIP's image head is still to come."""
-        return self.mix != "none" and not self.joint_patches and not self._has_clip_head
+        return self.mix != "none" and not self.patches_in_joint_space and not self._has_clip_head
 
     def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
         """Give the concepts to look for.
@@ -176,8 +176,10 @@ class PatchTexts(BaseModule):
         Raises:
             ValueError: If the sizes are not the neck's, or its patches need no head.
         """
-        if self.joint_patches:
-            raise ValueError("joint_patches=True needs no CLIP head: drop it, or joint_patches")
+        if self.patches_in_joint_space:
+            raise ValueError(
+                "patches_in_joint_space=True needs no CLIP head: drop it, or patches_in_joint_space"
+            )
         buffers = (self.clip_ln_weight, self.clip_ln_bias, self.clip_proj)
         for key, buffer in zip(CLIP_HEAD_KEYS, buffers, strict=True):
             if head[key].shape != buffer.shape:
@@ -197,18 +199,18 @@ class PatchTexts(BaseModule):
         Returns:
             (B, N, Dc) float32, of any length.
         """
-        if self.joint_patches:
+        if self.patches_in_joint_space:
             return patch_feats
         head = (self.clip_ln_weight, self.clip_ln_bias, self.clip_proj)
-        return project_patches(patch_feats, *head, self.clip_head_eps)
+        return project_patches(patch_feats, *head, self.ln_post_eps)
 
     @torch.no_grad()
-    def find(self, patch_feats: Tensor, global_feats: Tensor) -> PatchText:
+    def find(self, patch_feats: Tensor, global_feats: Tensor) -> PatchTextMatch:
         """Find the texts.
 
         Args:
             patch_feats: (B, N, Dv) float32, CLIP's last hidden states before ``ln_post``, or, with
-                ``joint_patches``, patches in the joint space.
+                ``patches_in_joint_space``, patches in the joint space.
             global_feats: (B, Dc) of any floating type, CLIP's image embedding, of any length.
         """
         ids, probs, concepts = retrieve_concepts(
@@ -227,7 +229,7 @@ class PatchTexts(BaseModule):
             selected = torch.rand(affinity.shape[:2], device=affinity.device) < share
         slots = pack_slots(selected, num_slots)
         text = text_map(gather_slots(affinity, slots), concepts, self.temperature)
-        return PatchText(ids, probs, affinity, selected, slots, text)
+        return PatchTextMatch(ids, probs, affinity, selected, slots, text)
 
     def check_features(self, patch_feats: Tensor | None, global_feats: Tensor) -> Tensor:
         """The patch features, if they and all that is needed to describe them are there.

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from pcm_plugin.models.functional.concepts import inject_noise
 from pcm_plugin.models.functional.mix import replace_selected
 from pcm_plugin.models.layers import Dropout
-from pcm_plugin.models.necks.output import MixupOutput
-from pcm_plugin.models.necks.patch_texts import PatchTexts
+from pcm_plugin.models.necks.output import NeckOutput
+from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
 from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
-class PCMMixup(PatchTexts):
+class PCMMixup(PatchTextMatcher):
     """Patch-wise cross-modal feature mix-up.
 
     From an image's global feature come its concepts, from its patches their affinity with those
@@ -54,17 +54,17 @@ class PCMMixup(PatchTexts):
         noise_var: Variance of the Gaussian noise on the global feature in training. Defaults to
             0.016.
         dropout: Of the tokens. Defaults to 0.5.
-        append_texts: Whether inference appends the texts. Without them a trained captioner shows
+        append_text_tokens: Whether inference appends the texts. Without them a trained captioner shows
             what they bring. Defaults to True.
-        clip_head_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
-        joint_patches: Whether patches come in the joint space already, as those of a CLIP without
+        ln_post_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
+        patches_in_joint_space: Whether patches come in the joint space already, as those of a CLIP without
             a linear head, such as SigLIP; ``patch_dim`` equals ``clip_dim`` then, and there is no
             CLIP head. Defaults to False.
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, as released.
 
     Raises:
         ValueError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
-            ``joint_patches`` does not go with the widths or a CLIP head.
+            ``patches_in_joint_space`` does not go with the widths or a CLIP head.
         FileNotFoundError: If a named file is missing.
     """
 
@@ -83,10 +83,10 @@ class PCMMixup(PatchTexts):
         mix: str = "top",
         noise_var: float = 0.016,
         dropout: float = 0.5,
-        append_texts: bool = True,
-        clip_head_eps: float = 1e-5,
+        append_text_tokens: bool = True,
+        ln_post_eps: float = 1e-5,
         distinct: bool = False,
-        joint_patches: bool = False,
+        patches_in_joint_space: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
@@ -101,12 +101,12 @@ class PCMMixup(PatchTexts):
             concept_threshold,
             temperature,
             mix,
-            clip_head_eps,
-            joint_patches,
+            ln_post_eps,
+            patches_in_joint_space,
             init_cfg,
         )
         self.embed_dims = embed_dims
-        self.append_texts = append_texts
+        self.append_text_tokens = append_text_tokens
         self.noise_var = noise_var
         self.global_proj = nn.Linear(clip_dim, embed_dims)
         self.patch_proj = nn.Linear(patch_dim, embed_dims)
@@ -118,12 +118,12 @@ class PCMMixup(PatchTexts):
             self.text_proj = nn.Linear(clip_dim, embed_dims)
             self.type_embed = nn.Embedding(2, embed_dims)
 
-    def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> MixupOutput:
+    def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> NeckOutput:
         """Make a captioner's tokens.
 
         Args:
             patch_feats: (B, N, Dv) of any floating type, CLIP's last hidden states before
-                ``ln_post``, or, with ``joint_patches``, patches in the joint space.
+                ``ln_post``, or, with ``patches_in_joint_space``, patches in the joint space.
             global_feats: (B, Dc) of any floating type, CLIP's image embedding, of any length.
 
         Returns:
@@ -141,7 +141,7 @@ class PCMMixup(PatchTexts):
         valid = torch.ones(len(patches), 1 + self.sizes[0], dtype=torch.bool, device=patches.device)
         if self.mix == "none":
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed
-            return MixupOutput(self._finish(tokens), valid)
+            return NeckOutput(self._finish(tokens), valid)
 
         found = self.find(patch_feats, global_feats)
         text = self.text_proj(found.text)
@@ -155,11 +155,11 @@ class PCMMixup(PatchTexts):
             # Paper, Sec. 3.2: real images keep their patches; texts are appended, each at the
             # position of the patch that it describes.
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + visual_type
-            if self.append_texts:
+            if self.append_text_tokens:
                 positions = self.pos_embed[0, 1 + found.slots.clamp(min=0)]
                 tokens = torch.cat([tokens, text + positions + text_type], dim=1)
                 valid = torch.cat([valid, found.slots >= 0], dim=1)
-        return MixupOutput(
+        return NeckOutput(
             self._finish(tokens),
             valid,
             found.ids,

@@ -17,7 +17,7 @@ TEMPLATES = ("A photo of {}",)
 _LONGEST_CONCEPT = 3
 
 
-def read_words(path: str | os.PathLike) -> list[str]:
+def read_word_list(path: str | os.PathLike) -> list[str]:
     """Read a list of concepts, words or short phrases.
 
     Args:
@@ -82,7 +82,7 @@ def prompts(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def embed_words(
+def embed_concepts(
     words: Sequence[str],
     clip: OpenCLIPBackbone,
     templates: Sequence[str] = TEMPLATES,

@@ -24,8 +24,8 @@ from pcm_plugin.synthesis.extract.annotation_scores import (
     check_clip_score_source,
     choose_clip_scores,
 )
-from pcm_plugin.synthesis.extract.sources import LOOKED_FOR, CaptionedImage, Source
-from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.extract.sources import PROBE_FILES, CaptionedImage, Source
+from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.sharing import share
 
 CLIP_SCORE_SCALE = 2.5
@@ -142,10 +142,10 @@ def extract(
     def model() -> tuple[OpenCLIPBackbone, str | None]:
         # Only who has something to do waits for a model to be loaded.
         clip = backbone()
-        head = write_clip_head(folder, None if clip.joint_patches else clip.clip_head())
+        head = write_clip_head(folder, None if clip.patches_in_joint_space else clip.clip_head())
         return clip.to(device), head
 
-    with steady_threads(device), ThreadPoolExecutor(workers) as pool:
+    with deterministic_cpu_threads(device), ThreadPoolExecutor(workers) as pool:
         for index, tick in share(folder, source.shards, rank, "extract"):
             clip, head = model()
             shard = source.shards[index]
@@ -179,7 +179,7 @@ def _compare_clip_scores(source: Source, settings: ExtractSettings, clip: OpenCL
     annotated: list[float] = []
     computed: list[float] = []
     images = itertools.chain.from_iterable(map(source.read, source.shards))
-    for image in itertools.islice(images, LOOKED_FOR):
+    for image in itertools.islice(images, PROBE_FILES):
         if image.clip_scores is None:
             continue
         _, pixels = _load(clip, True, image)

@@ -23,7 +23,7 @@ from pcm_plugin.synthesis.generate import generate
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released.annotations import read_released_annotations
 
-LOOKED_FOR = 20
+PROBE_FILES = 20
 """Files of which one must be there before any work starts."""
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ class ImageFolder:
             f"image ids of {path}",
             "give every image an id of its own",
         )
-        first = [path / find_name(path, image.file_name) for image in images[:LOOKED_FOR]]
+        first = [path / find_name(path, image.file_name) for image in images[:PROBE_FILES]]
         if not any(file.is_file() for file in first):
             raise FileNotFoundError(
                 f"no {first[0]}, nor the files after it: the captions name other files than "

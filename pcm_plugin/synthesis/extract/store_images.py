@@ -12,7 +12,7 @@ from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.synthesis.extract.sources import GeneratedImages
 
 
-def pictures_of(
+def load_images(
     store: FeatureStore, images: Sequence[int], folder: str | os.PathLike
 ) -> list[Image.Image]:
     """Read the pictures that features were made from.

@@ -8,14 +8,18 @@ from typing import Any
 
 from PIL import Image
 
-from pcm_plugin.formats.atomic_io import fingerprint, replacing
+from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
 from pcm_plugin.formats.image_tar import append_image
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.generate.prompts import Prompts, image_key, shard_name, write_repeats
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
-from pcm_plugin.synthesis.generate.text2image import Order, Painted, Painter
-from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.generate.text2image import (
+    GenerationRequest,
+    GenerationResult,
+    ImageGenerator,
+)
+from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.sharing import share
 
 FORMAT = "pcm-images"
@@ -57,7 +61,7 @@ def generate(
         device: Where to work. Defaults to a GPU if there is one.
         limit: Take only the first captions.
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
-        offload: See :class:`~pcm_plugin.synthesis.generate.text2image.Painter`.
+        offload: See :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
 
     Returns:
         The finished folder.
@@ -87,11 +91,11 @@ def generate(
     folder = ShardFolder.resume(out, FORMAT, made_with, plan)
     if settings.unique:
         write_repeats(folder.path, chunks.repeats, settings.shard_size)
-    painter: Painter | None = None
-    with steady_threads(device):
+    painter: ImageGenerator | None = None
+    with deterministic_cpu_threads(device):
         for index, tick in share(folder, plan, rank, "generate"):
             # Only who has something to do waits for a model to be loaded.
-            painter = painter or Painter(settings, device, offload)
+            painter = painter or ImageGenerator(settings, device, offload)
             chunk = chunks[index]
             if _digest(chunk) != plan[index].digest:
                 raise ValueError(
@@ -107,20 +111,24 @@ def _make_shard(
     shard: Shard,
     index: int,
     chunk: list[Caption],
-    painter: Painter,
+    painter: ImageGenerator,
     batch_size: int,
     tick: Callable[[int], None],
 ) -> None:
     settings = painter.settings
     orders = [
-        (caption, Order(caption.id, caption.text, number), f"{image_key(position)}{suffix}")
+        (
+            caption,
+            GenerationRequest(caption.id, caption.text, number),
+            f"{image_key(position)}{suffix}",
+        )
         for position, caption in enumerate(chunk, start=index * settings.shard_size)
         for number, suffix in enumerate(_suffixes(settings.images_per_caption))
     ]
     left_out: dict[str, list[str]] = {}
     retried = 0
     with (
-        replacing(folder.path / f"{shard.name}.tar") as file,
+        atomic_write(folder.path / f"{shard.name}.tar") as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for start in range(0, len(orders), batch_size):
@@ -172,7 +180,7 @@ def _append(
     key: str,
     caption: Caption,
     image: Image.Image,
-    result: Painted,
+    result: GenerationResult,
     settings: GenerateSettings,
 ) -> None:
     facts: dict[str, Any] = {

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.formats.atomic_io import name_by_content
+from pcm_plugin.formats.atomic_io import content_id
 
 IMAGE_FORMATS = ("jpg", "png", "webp")
 
@@ -70,7 +70,7 @@ class GenerateSettings:
         """The settings as JSON; a local pipeline is known by its content, not by its place."""
         record = dict(self.__dict__)
         if Path(self.pipeline).is_dir():
-            record["pipeline"] = name_by_content(Path(self.pipeline))
+            record["pipeline"] = content_id(Path(self.pipeline))
         return record
 
 

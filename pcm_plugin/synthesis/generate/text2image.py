@@ -15,7 +15,7 @@ from pcm_plugin.synthesis.generate.settings import GenerateSettings
 _BLACK = 4 / 255
 
 
-class Order(NamedTuple):
+class GenerationRequest(NamedTuple):
     """An image that is wanted.
 
     Attributes:
@@ -29,7 +29,7 @@ class Order(NamedTuple):
     number: int = 0
 
 
-class Painted(NamedTuple):
+class GenerationResult(NamedTuple):
     """What came of an order.
 
     Attributes:
@@ -43,7 +43,7 @@ class Painted(NamedTuple):
     problems: list[str]
 
 
-class Painter:
+class ImageGenerator:
     """A pipeline with the settings of a run.
 
     Args:
@@ -72,7 +72,7 @@ class Painter:
         else:
             self.pipeline.to(device)
 
-    def paint(self, orders: Sequence[Order]) -> list[Painted]:
+    def paint(self, orders: Sequence[GenerationRequest]) -> list[GenerationResult]:
         """Make one batch of images; those that are none get a second try with another seed."""
         painted = [self._judged(*result) for result in self._draw(orders, 0)]
         again = [i for i, result in enumerate(painted) if result.image is None]
@@ -83,7 +83,9 @@ class Painter:
                 painted[i] = new._replace(problems=painted[i].problems + new.problems)
         return painted
 
-    def _draw(self, orders: Sequence[Order], attempt: int) -> list[tuple[np.ndarray, int, bool]]:
+    def _draw(
+        self, orders: Sequence[GenerationRequest], attempt: int
+    ) -> list[tuple[np.ndarray, int, bool]]:
         settings = self.settings
         given = dict(self.arguments)
         if "negative_prompt" in given:
@@ -98,11 +100,11 @@ class Painter:
         flags = getattr(output, "nsfw_content_detected", None) or [False] * len(orders)
         return list(zip(output.images, seeds, map(bool, flags), strict=True))
 
-    def _judged(self, pixels: np.ndarray, seed: int, flagged: bool) -> Painted:
+    def _judged(self, pixels: np.ndarray, seed: int, flagged: bool) -> GenerationResult:
         problem = find_problem(pixels, flagged)
         if problem:
-            return Painted(None, seed, [problem])
-        return Painted(self.pipeline.numpy_to_pil(pixels)[0], seed, [])
+            return GenerationResult(None, seed, [problem])
+        return GenerationResult(self.pipeline.numpy_to_pil(pixels)[0], seed, [])
 
 
 def find_problem(pixels: np.ndarray, flagged: bool) -> str | None:

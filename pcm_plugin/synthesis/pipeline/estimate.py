@@ -22,10 +22,10 @@ from pcm_plugin.synthesis.extract.sources import Source
 from pcm_plugin.synthesis.generate.generate import FORMAT as IMAGE_FORMAT
 from pcm_plugin.synthesis.generate.generate import encode
 from pcm_plugin.synthesis.generate.prompts import Prompts
-from pcm_plugin.synthesis.generate.text2image import Order, Painter
+from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator
 from pcm_plugin.synthesis.pipeline.make_dataset import find_words
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
-from pcm_plugin.synthesis.ranks import steady_threads
+from pcm_plugin.synthesis.ranks import deterministic_cpu_threads
 from pcm_plugin.synthesis.refine.pairs import FORMAT as PAIRS_FORMAT
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 
@@ -119,7 +119,7 @@ def estimate(
     ShardFolder.check(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
     count = min(count, limit or count)
     vocabulary, coverage, words = find_words(_First(captions, count), recipe)
-    with steady_threads(device):
+    with deterministic_cpu_threads(device):
         painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
         size = recipe.extract_batch
         looking, feature_bytes, clip_dim = _looking(recipe.extract, size, device, images, texts)
@@ -177,16 +177,16 @@ def _painting(
 ) -> tuple[float, float, list[Image.Image], list[str]]:
     """Seconds and bytes an image; the images, and their captions."""
     first = list(itertools.islice(captions, min(count, 2 * recipe.generate_batch)))
-    orders = [Order(caption.id, caption.text) for caption in first]
+    orders = [GenerationRequest(caption.id, caption.text) for caption in first]
     images: list[Image.Image] = []
     sizes: list[int] = []
 
-    def paint(batch: list[Order]) -> None:
+    def paint(batch: list[GenerationRequest]) -> None:
         new = [result.image for result in painter.paint(batch) if result.image]
         sizes.extend(len(encode(image, recipe.generate)) for image in new)
         images.extend(new)
 
-    painter = Painter(recipe.generate, device, recipe.offload)
+    painter = ImageGenerator(recipe.generate, device, recipe.offload)
     seconds = _seconds_each(list(_batches(orders, recipe.generate_batch)), paint, device)
     if not images:
         raise ValueError("none of the first images is usable: look at the recipe's settings")
@@ -257,7 +257,7 @@ def _done(folder: Path, format: str, start: str = "") -> int:
     if not (folder / "manifest.json").is_file():
         return 0
     shards = ShardFolder(folder, format).shards
-    return sum(record["made_of"] for name, record in shards.items() if name.startswith(start))
+    return sum(record["num_source"] for name, record in shards.items() if name.startswith(start))
 
 
 def _free(folder: Path) -> int:

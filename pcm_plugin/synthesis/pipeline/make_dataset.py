@@ -33,7 +33,7 @@ from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.concepts.embedding import embed_words, prompts, read_words
+from pcm_plugin.synthesis.concepts.embedding import embed_concepts, prompts, read_word_list
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
 from pcm_plugin.synthesis.extract.extract import extract
 from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source, open_source
@@ -141,7 +141,7 @@ def captions_of(split: str, path: str, captions: CaptionFile) -> CaptionFile:
             :meth:`~pcm_plugin.formats.captions.caption_file.CaptionFile.with_path`.
     """
     file = captions.with_path(path)
-    return replace(file, split=split) if file.knows_splits() else file
+    return replace(file, split=split) if file.has_splits() else file
 
 
 def make_corpus(
@@ -169,8 +169,8 @@ def make_corpus(
     # How the file was read is not among them: the captions themselves are compared.
     settings = recipe.corpus_record()
     there = ShardFolder(out, CORPUS_FORMAT).shards if (out / "manifest.json").is_file() else {}
-    before = there.get("corpus", {"made_of": 0, "digest": None})
-    count, digest, begins = _digests(captions, limit, before["made_of"])
+    before = there.get("corpus", {"num_source": 0, "digest": None})
+    count, digest, begins = _digests(captions, limit, before["num_source"])
     if not make:
         if not there:
             raise FileNotFoundError(f"no finished corpus in {out}: run the stage corpus too")
@@ -182,7 +182,7 @@ def make_corpus(
     # Before anything is made anew: another file, given by mistake, must change nothing.
     if there and before["digest"] != begins:
         raise ValueError(
-            f"{out} was made of {before['made_of']:,} captions that are not the first of those "
+            f"{out} was made of {before['num_source']:,} captions that are not the first of those "
             "given now: give the old ones, with others after them if you like, or another folder"
         )
     wanted = [Shard("corpus", count, digest)]
@@ -201,7 +201,7 @@ def make_corpus(
         vocabulary.to_file(out / "vocabulary.txt")
         write_bytes(out / "concepts.txt", "".join(f"{word}\n" for word in words).encode())
         templates = prompts(recipe.concepts.templates)
-        embeddings = embed_words(words, clip, templates)
+        embeddings = embed_concepts(words, clip, templates)
         concepts, model = out / "concepts.safetensors", model_identity(extracting.model)
         weights = weights_identity(extracting.pretrained)
         save_concepts(concepts, words, embeddings, model, weights, templates)
@@ -260,7 +260,7 @@ def find_words(
         f"{fix}, or accept them with --set vocabulary.max_unknown_captions=SHARE",
     )
     if look_for.words is not None:
-        words = read_words(look_for.words)
+        words = read_word_list(look_for.words)
     else:
         stop_list = look_for.stop_list
         try:
@@ -268,7 +268,7 @@ def find_words(
                 (caption.text for caption in tqdm(captions, desc="nouns", unit="caption")),
                 look_for.min_count,
                 max_nouns=look_for.max_nouns,
-                stop_words=STOP_WORDS if stop_list is None else read_words(stop_list),
+                stop_words=STOP_WORDS if stop_list is None else read_word_list(stop_list),
                 phrases=look_for.phrases,
             )
         except ValueError as error:
@@ -298,9 +298,9 @@ def _is_through(recipe: Recipe, out: Path) -> bool:
         generated = GeneratedImages(out / "synthetic")
     except ValueError:
         return False
-    missing = sum(r["made_of"] - r["count"] for r in images)
+    missing = sum(r["num_source"] - r["count"] for r in images)
     available = sum(shard.count for shard in generated.shards)
-    return (available + missing, sum(r["made_of"] for r in store)) == (wanted, available)
+    return (available + missing, sum(r["num_source"] for r in store)) == (wanted, available)
 
 
 def _is_complete(path: Path) -> bool:
@@ -314,8 +314,8 @@ def describe(recipe: Recipe, out: Path) -> dict[str, Any]:
     refined = recipe.refine is not None and pairs.is_file()
     found: dict[str, Any] = {"patch_dim": store.patch_dim, "clip_dim": store.clip_dim}
     found["num_patches"] = store.num_patches
-    if store.joint_patches:
-        found |= {"joint_patches": True, "clip_head": None}
+    if store.patches_in_joint_space:
+        found |= {"patches_in_joint_space": True, "clip_head": None}
     neck = {**recipe.model.get("neck", {}), **found}
     return {
         "model": {**recipe.model, "neck": neck},

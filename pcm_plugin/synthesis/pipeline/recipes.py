@@ -93,7 +93,7 @@ class Recipe:
         assign_batch: The same for ``assign``.
         refine_chunk: Images, or captions, matched at a time.
         offload: For GPUs that are too small, see
-            :class:`~pcm_plugin.synthesis.generate.text2image.Painter`.
+            :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
         model: What ``configs/pcm_custom.py`` takes over into its model.
     """
 

@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pcm_plugin.formats.atomic_io import copy_file, fingerprint, replacing, write_bytes, write_json
+from pcm_plugin.formats.atomic_io import (
+    atomic_write,
+    copy_file,
+    fingerprint,
+    write_bytes,
+    write_json,
+)
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
 from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.shards import Shard, ShardFolder
 
-_OF_ADD = ("count", "digest", "files", "made_of")
+_OF_ADD = ("count", "digest", "files", "num_source")
 _MARKER = "store.json"
 
 
@@ -69,7 +75,7 @@ def merge(
     parts = [(i, folder, name) for i, folder in enumerate(folders) for name in folder.shards]
     records = [folder.shards[name] for _, folder, name in parts]
     plan = [
-        Shard(f"shard-{index:05d}", record["made_of"], record["digest"])
+        Shard(f"shard-{index:05d}", record["num_source"], record["digest"])
         for index, record in enumerate(records)
     ]
     source: dict[str, Any] = {"merged": [fingerprint(folder.manifest) for folder in folders]}
@@ -137,7 +143,7 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
     for i, image_id in enumerate(tqdm(ids, desc="export", unit="img")):
         path = folder / f"{image_id}.npz"
         if not path.exists():
-            with replacing(path) as file:
+            with atomic_write(path) as file:
                 np.savez_compressed(
                     file,
                     features=reader.patch_feats(i).numpy(),
@@ -171,7 +177,7 @@ def _refuse_shared_names(stores: Sequence[str | os.PathLike]) -> None:
 
 
 def _write_prefixed(old: Path, new: Path, number: int) -> None:
-    with open(old, "rb") as source, replacing(new) as target:
+    with open(old, "rb") as source, atomic_write(new) as target:
         for line in source:
             record = json.loads(line)
             record["image_id"] = f"{number}-{record['image_id']}"

@@ -20,7 +20,7 @@ from pcm_plugin.formats.refined_features import save_refined
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
-from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.sharing import share
 
 FORMAT = "pcm-refined"
@@ -102,13 +102,13 @@ def refine_features(
         Shard(f"features-{index:05d}", min(chunk, count - start), "rows")
         for index, start in enumerate(range(0, count, chunk))
     ]
-    made_of: dict[str, Any] = {"method": "contrast", **settings.__dict__}
+    num_source: dict[str, Any] = {"method": "contrast", **settings.__dict__}
     folder = ShardFolder.resume(
-        out, FORMAT, {**made_of, "chunk": chunk, "store": features.identity}, plan
+        out, FORMAT, {**num_source, "chunk": chunk, "store": features.identity}, plan
     )
     order = np.random.default_rng(settings.seed).permutation(count)
     negatives = features.rows("caption_feats", np.sort(order[: settings.negatives])).to(device)
-    with steady_threads(device), torch.inference_mode():
+    with deterministic_cpu_threads(device), torch.inference_mode():
         for index, tick in share(folder, plan, rank, "refine: features", "row"):
             rows = range(index * chunk, index * chunk + plan[index].count)
             refined = refine_by_contrast(

@@ -24,7 +24,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import Pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
-from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.refine.assignment import PairAssignment
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
@@ -83,12 +83,12 @@ def refine(
     encoder = None
     if settings.sentence_encoder is not None:
         encoder = SentenceEncoder(settings.sentence_encoder, settings.pooling, device)
-    made_of: dict[str, Any] = {**settings.__dict__, "keep": settings.share}
-    made_of |= {"chunk": chunk, "store": features.identity}
-    made_of["assign_store"] = None if assign_store is None else assigning.identity
-    made_of["sentence_encoder"] = encoder and encoder.identity
-    made_of["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
-    ShardFolder.check(out, FORMAT, made_of)
+    num_source: dict[str, Any] = {**settings.__dict__, "keep": settings.share}
+    num_source |= {"chunk": chunk, "store": features.identity}
+    num_source["assign_store"] = None if assign_store is None else assigning.identity
+    num_source["sentence_encoder"] = encoder and encoder.identity
+    num_source["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
+    ShardFolder.check(out, FORMAT, num_source)
     run = PairAssignment(features, assigning, settings, chunk, device, encoder)
     if sentence_feats is not None:
         run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
@@ -100,8 +100,8 @@ def refine(
         passes.append((run.plan("captions-of-images", len(features)), run.captions_of_images))
     captions = run.plan("images-of-captions", features.num_captions)
     passes.append((captions, run.images_of_captions))
-    folder = ShardFolder.resume(out, FORMAT, made_of, [s for plan, _ in passes for s in plan])
-    with steady_threads(device):
+    folder = ShardFolder.resume(out, FORMAT, num_source, [s for plan, _ in passes for s in plan])
+    with deterministic_cpu_threads(device):
         for plan, work in passes:
             for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
                 name = plan[index].name

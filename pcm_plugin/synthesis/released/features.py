@@ -26,8 +26,8 @@ from pcm_plugin.synthesis.extract.annotation_scores import (
     choose_clip_scores,
 )
 from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE, encode_texts
-from pcm_plugin.synthesis.extract.sources import LOOKED_FOR
-from pcm_plugin.synthesis.ranks import Rank, steady_threads
+from pcm_plugin.synthesis.extract.sources import PROBE_FILES
+from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.released.annotations import ReleasedPair
 from pcm_plugin.synthesis.sharing import share
 
@@ -99,7 +99,7 @@ def import_features(
             settings, or not one file of a shard, or of the first, can be read.
     """
     root, rank = Path(root), rank or Rank.from_environment()
-    first = [_path(root, pair, settings) for pair in pairs[:LOOKED_FOR]]
+    first = [_path(root, pair, settings) for pair in pairs[:PROBE_FILES]]
     if not any(path.is_file() for path in first):
         raise FileNotFoundError(
             f"no {first[0]}: give --pattern, such as 'img_sp{{split_id}}/{{image_id}}.npz'"
@@ -132,13 +132,13 @@ def import_features(
     if any(pair.clip_scores is not None for pair in pairs):
         chosen = settings.clip_score_source
         if chosen == "auto":
-            chosen = _compare_clip_scores(root, pairs[:LOOKED_FOR], settings, clip)
+            chosen = _compare_clip_scores(root, pairs[:PROBE_FILES], settings, clip)
         made_with["clip_score_source"] = chosen
     settings = replace(settings, clip_score_source=chosen)
     folder = ShardFolder.resume(out, FORMAT, made_with, plan)
-    head = write_clip_head(folder, None if clip.joint_patches else clip.clip_head())
+    head = write_clip_head(folder, None if clip.patches_in_joint_space else clip.clip_head())
     clip = clip.to(device)
-    with steady_threads(device), ThreadPoolExecutor(workers) as threads:
+    with deterministic_cpu_threads(device), ThreadPoolExecutor(workers) as threads:
         for index, tick in share(folder, plan, rank, "import"):
             part = functools.partial(_read, root, settings, shape, skip_missing)
             found = list(zip(chunks[index], threads.map(part, chunks[index]), strict=True))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.formats.atomic_io import fingerprint, replacing
+from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_tar import append_image
@@ -151,7 +151,7 @@ def _write_shard(
 ) -> None:
     left_out: dict[str, str] = {}
     with (
-        replacing(folder.path / f"{shard.name}.tar") as file,
+        atomic_write(folder.path / f"{shard.name}.tar") as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for row in rows:
@@ -213,7 +213,7 @@ def _write_captions(
     folder: ShardFolder, table: ParquetTable, settings: ImportImagesSettings, total: int
 ) -> None:
     invalid = {place for record in folder.shards.values() for place in record["left_out"]}
-    with replacing(folder.path / CAPTIONS) as file:
+    with atomic_write(folder.path / CAPTIONS) as file:
         for row in itertools.islice(table.rows([settings.text_column]), total):
             if row.place not in invalid:
                 number, text = str(row.number), _caption(row.values[settings.text_column])

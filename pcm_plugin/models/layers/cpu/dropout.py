@@ -31,7 +31,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The same shape and type.
     """
-    if not training or p in (0, 1) or is_left_to_torch(x):
+    if not training or p in (0, 1) or use_native_kernel(x):
         return F.dropout(x, p, training)
     return _Dropout.apply(x, Draw.of(x, p))
 
@@ -47,7 +47,7 @@ def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     Returns:
         The same shape and type.
     """
-    if not training or p in (0, 1) or is_left_to_torch(x):
+    if not training or p in (0, 1) or use_native_kernel(x):
         return F.dropout(F.relu(x), p, training)
     return _ReLUDropout.apply(x, Draw.of(x, p))
 
@@ -74,7 +74,7 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
-def is_left_to_torch(x: Tensor) -> bool:
+def use_native_kernel(x: Tensor) -> bool:
     """Whether PyTorch's own dropout is the better one: on a GPU, and where it is compiled."""
     return x.device.type != "cpu" or _is_compiling()
 

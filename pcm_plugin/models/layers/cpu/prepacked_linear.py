@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def arrange_for(module: Module, rows: int) -> Module:
+def prepack_linears(module: Module, rows: int) -> Module:
     """Copy a module for many products of the same few rows.
 
     MKL rearranges the weights for each product, which for some tens of rows takes as long as the
