@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,27 @@ def read_repeats(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, 
         ) from None
 
 
+def count_captions(folder: ShardFolder) -> tuple[int, int]:
+    """Count the captions that generated images stand for.
+
+    Args:
+        folder: A folder of ``tools/generate.py``.
+
+    Returns:
+        Captions with an image; and captions without one, because all of their images were left
+        out, or those of an equal text were.
+    """
+    settings = folder.manifest["settings"]
+    repeats, each = read_repeats(folder.path, settings), settings.get("images_per_caption", 1)
+    total = without = 0
+    for name, record in folder.shards.items():
+        further = {key: len(ids) for key, ids in repeats.get(name, {}).items()}
+        total += record["num_source"] // each + sum(further.values())
+        left_out = Counter(key.partition("-")[0] for key in record["left_out"])
+        without += sum(1 + further.get(key, 0) for key, n in left_out.items() if n == each)
+    return total - without, without
+
+
 def archive_digests(folder: ShardFolder) -> dict[str, str]:
     """Return what the content of each archive is known by in a store that was extracted from it.
 
@@ -53,10 +75,18 @@ def archive_digests(folder: ShardFolder) -> dict[str, str]:
     Returns:
         By the name of a shard, the SHA-256 of its archive, and where its images stand for further
         captions a fingerprint of both.
+
+    Raises:
+        ValueError: If its shards are no archives of images.
     """
     repeats = read_repeats(folder.path, folder.manifest["settings"])
     digests = {}
     for name, record in folder.shards.items():
+        if f"{name}.tar" not in record["files"]:
+            raise ValueError(
+                f"{folder.path} holds {folder.manifest['format']!r}, not images: pass the folder "
+                "of tools/generate.py or tools/import_images.py"
+            )
         sha256 = record["files"][f"{name}.tar"]["sha256"]
         digests[name] = fingerprint([sha256, repeats[name]]) if name in repeats else sha256
     return digests
@@ -79,8 +109,8 @@ class GeneratedImageArchive:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is unfinished, an archive is not as it was written, or two images share
-            an id.
+        ValueError: If it is unfinished, does not hold images, an archive is not as it was written,
+            or two images share an id.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:

@@ -24,6 +24,7 @@ from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.extract.annotation_scores import (
     check_clip_score_source,
     choose_clip_scores,
+    refuse_missing_scores,
 )
 from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE, encode_texts
 from pcm_plugin.synthesis.extract.sources import PROBE_FILES
@@ -96,9 +97,13 @@ def import_features(
     Raises:
         FileNotFoundError: If a file is not where the pattern says.
         ValueError: If the features are not of this CLIP's width, the store was made with other
-            settings, or not one file of a shard, or of the first, can be read.
+            settings, not one file of a shard, or of the first, can be read, or CLIP scores are to
+            be kept that the annotations do not have.
     """
     root, rank = Path(root), rank or Rank.from_environment()
+    is_scored = any(pair.clip_scores is not None for pair in pairs)
+    if not is_scored:
+        refuse_missing_scores(settings.clip_score_source)
     first = [_path(root, pair, settings) for pair in pairs[:PROBE_FILES]]
     if not any(path.is_file() for path in first):
         raise FileNotFoundError(
@@ -129,7 +134,7 @@ def import_features(
         "source": source,
     }
     chosen = "model"
-    if any(pair.clip_scores is not None for pair in pairs):
+    if is_scored:
         chosen = settings.clip_score_source
         if chosen == "auto":
             chosen = _compare_clip_scores(root, pairs[:PROBE_FILES], settings, clip)
