@@ -5,7 +5,7 @@
     python tools/build_concepts.py --captions CAPTIONS --words-out words.txt
 
 WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
-whose keys they are, as VinVL's class names). With --captions the words are the
+that maps class names to their numbers, as VinVL's). With --captions the words are the
 frequent nouns of a corpus in English; --words-out writes them as such a file, to be looked over.
 """
 
@@ -87,8 +87,8 @@ def words_of(args: argparse.Namespace) -> list[str]:
 
 def compare(words: list[str], path: str) -> None:
     """Print what two lists share, and what only one has."""
-    is_list = path.endswith(".txt")
-    other = read_words(path) if is_list else load_concepts(path).words
+    is_concept_file = path.endswith(".safetensors")
+    other = load_concepts(path).words if is_concept_file else read_words(path)
     shared = set(words) & set(other)
     print(f"{len(words)} words here, {len(other)} in {path}, {len(shared)} in both")
     print(f"only here: {', '.join(word for word in words if word not in shared)}")

@@ -129,7 +129,8 @@ def read_words(path: str | os.PathLike) -> list[str]:
 
     Args:
         path: A UTF-8 text file with one word per line; or a ``.json`` file with a list of words,
-            or with an object whose keys are the words, such as VinVL's class names.
+            or with an object that maps class names, of any length, to their numbers, such as
+            VinVL's.
 
     Returns:
         The words in the order of the file, each once.
@@ -142,13 +143,14 @@ def read_words(path: str | os.PathLike) -> list[str]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8: {error.reason}") from None
-    lines = text.splitlines()
+    lines, are_classes = text.splitlines(), False
     if Path(path).suffix == ".json":
-        lines = _words_of_json(path, text)
+        lines, are_classes = _words_of_json(path, text)
     words: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         word = " ".join(line.split())
-        if len(word.split()) > _LONGEST_CONCEPT or word.startswith(("{", "[")):
+        is_long = len(word.split()) > _LONGEST_CONCEPT and not are_classes
+        if is_long or word.startswith(("{", "[")):
             raise ValueError(
                 f"{path}:{number}: {word[:60]!r} is no word: give a list with a word, or a phrase "
                 f"of at most {_LONGEST_CONCEPT}, a line"
@@ -160,17 +162,20 @@ def read_words(path: str | os.PathLike) -> list[str]:
     return list(words)
 
 
-def _words_of_json(path: str | os.PathLike, text: str) -> list[str]:
+def _words_of_json(path: str | os.PathLike, text: str) -> tuple[list[str], bool]:
+    """Return the words of a JSON file, and whether they are the names of numbered classes."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
-    words = list(content) if isinstance(content, (list, dict)) else []
-    if not all(isinstance(word, str) for word in words):
+    are_classes = isinstance(content, dict) and all(type(n) is int for n in content.values())
+    words = list(content) if isinstance(content, list) or are_classes else []
+    if not words or not all(isinstance(word, str) for word in words):
         raise ValueError(
-            f"{path} is not a list of words: pass a JSON list of texts, or one word per line"
+            f"{path} is not a list of words: pass a JSON list of texts, a JSON object of class "
+            "names and their numbers, or one word per line"
         )
-    return words
+    return words, are_classes
 
 
 def prompts(templates: Sequence[str]) -> tuple[str, ...]:

@@ -134,11 +134,13 @@ def test_cocos_categories():
 def test_words_of_json(tmp_path):
     """VinVL's class names are the keys of an object."""
     path = tmp_path / "class2ind.json"
-    path.write_text('{"flying disc": 1, "dog": 2, "dog ": 3}')
-    assert read_words(path) == ["flying disc", "dog"]
+    path.write_text('{"flying disc": 1, "dog": 2, "dog ": 3, "power plugs and sockets": 4}')
+    assert read_words(path) == ["flying disc", "dog", "power plugs and sockets"]
     path.write_text('["cat", "dog"]')
     assert read_words(path) == ["cat", "dog"]
-    for wrong in ('[{"name": "cat"}]', "3", "[]", '["cat"'):
+    captions = '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a cat"}]}'
+    long, numbers = '["a cat on a mat"]', '{"1": "cat", "2": "dog"}'
+    for wrong in ('[{"name": "cat"}]', "3", "[]", "{}", '["cat"', captions, long, numbers):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=r"class2ind\.json"):
             read_words(path)
