@@ -25,6 +25,23 @@ def check_clip_score_source(value: str) -> None:
         raise ValueError(f"clip_score_source must be one of {CLIP_SCORE_SOURCES}, got {value!r}")
 
 
+def refuse_missing_scores(source: str) -> None:
+    """Refuse to keep the scores of annotations that have none.
+
+    Args:
+        source: One of :data:`CLIP_SCORE_SOURCES`.
+
+    Raises:
+        ValueError: If it is ``'annotation'``.
+    """
+    if source == "annotation":
+        raise ValueError(
+            "clip_score_source must be 'auto' or 'model' (--clip-scores) for images whose "
+            "annotations have no CLIP scores, got 'annotation': leave the option out, or pass the "
+            "annotation pickle that has them"
+        )
+
+
 def choose_clip_scores(
     source: str, annotated: Sequence[float], computed: Sequence[float], model: str
 ) -> str:

@@ -24,7 +24,11 @@ from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.datasets.tensor_file import serialize_tensors
 from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.annotation_scores import check_clip_score_source, choose_clip_scores
+from pcm_plugin.synthesis.annotation_scores import (
+    check_clip_score_source,
+    choose_clip_scores,
+    refuse_missing_scores,
+)
 from pcm_plugin.synthesis.ranks import Rank, steady_threads
 from pcm_plugin.synthesis.sharing import share
 from pcm_plugin.synthesis.sources import LOOKED_FOR, CaptionedImage, Source
@@ -132,11 +136,14 @@ def extract(
     Raises:
         FileNotFoundError: If the model's folder or an image is missing.
         ValueError: If the store was made with other settings, or of other images, or if not one
-            image of the first shard, or of a large one, can be read, or a number is out of range.
+            image of the first shard, or of a large one, can be read, a number is out of range, or
+            CLIP scores are to be kept that the annotations do not have.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name}={value}: give at least 1")
+    if not source.has_clip_scores:
+        refuse_missing_scores(settings.clip_score_source)
     rank = rank or Rank.from_environment()
     record = settings.as_record() | {"source": source.settings}
     device = device or rank.device()

@@ -20,7 +20,11 @@ from pcm_plugin.datasets.feature_store import FORMAT, write_shard
 from pcm_plugin.datasets.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.clip_weights import weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.annotation_scores import check_clip_score_source, choose_clip_scores
+from pcm_plugin.synthesis.annotation_scores import (
+    check_clip_score_source,
+    choose_clip_scores,
+    refuse_missing_scores,
+)
 from pcm_plugin.synthesis.extract import (
     CLIP_SCORE_SCALE,
     encode_texts,
@@ -97,9 +101,13 @@ def import_features(
     Raises:
         FileNotFoundError: If a file is not where the pattern says.
         ValueError: If the features are not of this CLIP's width, the store was made with other
-            settings, or not one file of a shard, or of the first, can be read.
+            settings, not one file of a shard, or of the first, can be read, or CLIP scores are to
+            be kept that the annotations do not have.
     """
     root, rank = Path(root), rank or Rank.from_environment()
+    is_scored = any(pair.clip_scores is not None for pair in pairs)
+    if not is_scored:
+        refuse_missing_scores(settings.clip_score_source)
     first = [_path(root, pair, settings) for pair in pairs[:LOOKED_FOR]]
     if not any(path.is_file() for path in first):
         raise FileNotFoundError(
@@ -130,7 +138,7 @@ def import_features(
         "source": source,
     }
     chosen = "model"
-    if any(pair.clip_scores is not None for pair in pairs):
+    if is_scored:
         chosen = settings.clip_score_source
         if chosen == "auto":
             chosen = _compare_clip_scores(root, pairs[:LOOKED_FOR], settings, clip)

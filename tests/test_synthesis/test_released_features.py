@@ -241,6 +241,17 @@ def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_pat
     np.testing.assert_allclose(found, made + 0.13, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
+def test_scores_that_annotations_do_not_have_cannot_be_kept(released, tmp_path, name):
+    rows = [{key: x for key, x in e.items() if key != "clipscore"} for e in ENTRIES]
+    (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(rows))
+    args = FEATURES if name == "import_features.py" else [*IMAGES, *WORDS]
+    result = tool(tmp_path, name, *args, "--clip-scores", "annotation", model=released)
+    assert result.code == 1
+    assert "annotations have no CLIP scores, got 'annotation'" in result.output
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
 def test_the_released_images_can_be_extracted(released, tmp_path):
     result = tool(tmp_path, "extract.py", *IMAGES, *WORDS, model=released)
     assert result.code == 0, result.output
