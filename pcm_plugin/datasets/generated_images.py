@@ -53,10 +53,18 @@ def archive_digests(folder: ShardFolder) -> dict[str, str]:
     Returns:
         By the name of a shard, the SHA-256 of its archive, and where its images stand for further
         captions a fingerprint of both.
+
+    Raises:
+        ValueError: If its shards are no archives of images.
     """
     repeats = read_repeats(folder.path, folder.manifest["settings"])
     digests = {}
     for name, record in folder.shards.items():
+        if f"{name}.tar" not in record["files"]:
+            raise ValueError(
+                f"{folder.path} holds {folder.manifest['format']!r}, not images: pass the folder "
+                "of tools/generate.py or tools/import_images.py"
+            )
         sha256 = record["files"][f"{name}.tar"]["sha256"]
         digests[name] = fingerprint([sha256, repeats[name]]) if name in repeats else sha256
     return digests
@@ -79,8 +87,8 @@ class GeneratedImageArchive:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is unfinished, an archive is not as it was written, or two images share
-            an id.
+        ValueError: If it is unfinished, does not hold images, an archive is not as it was written,
+            or two images share an id.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:

@@ -160,6 +160,8 @@ def test_wrong_folders_are_named(made, tmp_path):
         SynthImageDataset(made / "store", tmp_path / "no", [PACK])
     with pytest.raises(ValueError, match="does not say in which file"):
         SynthImageDataset(made / "store", made / "real", [PACK])
+    with pytest.raises(ValueError, match="holds 'pcm-features', not images: pass the folder of"):
+        SynthImageDataset(made / "store", made / "store", [PACK])
     with pytest.raises(ValueError, match=r"real_store was not extracted from the images in"):
         SynthImageDataset(made / "real_store", made / "synthetic", [PACK], test_mode=True)
     with pytest.raises(FileNotFoundError, match=r"no image at .*0\.png"):
