@@ -10,7 +10,7 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 from dataclasses import fields
 
-from pcm_plugin.datasets.generated_images import read_repeats
+from pcm_plugin.datasets.generated_images import count_captions
 from pcm_plugin.plain_errors import plain_errors
 from pcm_plugin.synthesis.arguments import add_caption_arguments, caption_file, left_out
 from pcm_plugin.synthesis.generate import generate
@@ -75,10 +75,11 @@ def main() -> None:
         return
     records = folder.shards.values()
     images, retried = (sum(record[key] for record in records) for key in ("count", "retried"))
-    shared = read_repeats(folder.path, folder.manifest["settings"])
-    repeats = sum(len(ids) for keys in shared.values() for ids in keys.values())
-    prompts = sum(record["made_of"] for record in records) // settings.images_per_caption
-    pairs = f", for {prompts + repeats:,} captions" if settings.unique else ""
+    pairs = ""
+    if settings.unique:
+        captioned, without = count_captions(folder)
+        pairs = f", for {captioned:,} captions"
+        pairs += f"; {without:,} captions have no image" if without else ""
     print(f"{folder.path}: {images:,} images in {len(records)} shards{pairs}")
     if retried:
         print(f"{retried:,} were flagged, black or not finite and had a second try")

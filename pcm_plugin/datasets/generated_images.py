@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,27 @@ def read_repeats(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, 
         raise ValueError(
             f"{folder / REPEATS} is missing: run the command that made {folder} again"
         ) from None
+
+
+def count_captions(folder: ShardFolder) -> tuple[int, int]:
+    """Count the captions that generated images stand for.
+
+    Args:
+        folder: A folder of ``tools/generate.py``.
+
+    Returns:
+        Captions with an image; and captions without one, because all of their images were left
+        out, or those of an equal text were.
+    """
+    settings = folder.manifest["settings"]
+    repeats, each = read_repeats(folder.path, settings), settings.get("images_per_caption", 1)
+    total = without = 0
+    for name, record in folder.shards.items():
+        further = {key: len(ids) for key, ids in repeats.get(name, {}).items()}
+        total += record["made_of"] // each + sum(further.values())
+        left_out = Counter(key.partition("-")[0] for key in record["left_out"])
+        without += sum(1 + further.get(key, 0) for key, n in left_out.items() if n == each)
+    return total - without, without
 
 
 def archive_digests(folder: ShardFolder) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pcm_plugin.datasets.generated_images import count_captions
 from pcm_plugin.synthesis.generate import generate
 from pcm_plugin.synthesis.painter import Order, Painter, image_seed
 from pcm_plugin.synthesis.settings import GenerateSettings
@@ -255,6 +256,19 @@ def test_an_image_that_fails_twice_is_left_out_and_listed(
     captions.write_text("a blue car\na blue car")
     with pytest.raises(ValueError, match="not one image of shard-00000 is usable; 00000000: black"):
         generate(captions, settings, tmp_path / "none")
+
+
+@pytest.mark.parametrize("several", [1, 2])
+def test_captions_that_share_an_image_that_was_left_out_are_counted(
+    tmp_path, captions, settings, monkeypatch, several
+):
+    broken(monkeypatch, "black", "black")
+    texts = ["a red dog", "a blue car", "a red dog", "a blue car", "a tree", "a blue car"]
+    captions.write_text("\n".join(texts))
+    changed = replace(settings, unique=True, images_per_caption=several)
+    assert count_captions(generate(captions, changed, tmp_path / "out")) == (3, 3)
+    changed = replace(changed, unique=False)
+    assert count_captions(generate(captions, changed, tmp_path / "each")) == (3, 3)
 
 
 def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions, settings):
