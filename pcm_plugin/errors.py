@@ -1,4 +1,4 @@
-"""How a command says what is wrong with its input."""
+"""Errors that a user can fix, and how a command prints them."""
 
 import contextlib
 import os
@@ -6,24 +6,35 @@ import sys
 from collections.abc import Iterator
 
 
+class UserError(ValueError):
+    """Invalid input, settings or files, with a message that names the value and the fix."""
+
+
+class MissingFileError(FileNotFoundError, UserError):
+    """A required file or folder that does not exist."""
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """End the process with code 1 and the message alone where input or files are at fault.
+    """Exit with code 1 and only the message on an error that the user can fix.
 
-    What a user can fix is raised as OSError, ValueError or, by open_clip, RuntimeError. Anything
-    else is a fault of the program and keeps its traceback. A closed pipe ends the process silently.
+    These are :class:`UserError`, and errors of the operating system such as a full disk or missing
+    permissions. Every other exception is a defect of the program and keeps its traceback. A closed
+    output pipe ends the process without a message.
 
     Raises:
-        SystemExit: With the message, in place of such an error.
+        SystemExit: In place of such an error.
     """
     try:
         yield
-    except NotImplementedError:  # a RuntimeError too, but of the program
-        raise
     except BrokenPipeError:
-        # The reader of the output has what it wanted, as `| head` does. Python would complain once
+        # The reader of the output has closed it, as `| head` does. Python would report this once
         # more when it flushes the output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (OSError, ValueError, RuntimeError) as error:
+    except UserError as error:
         sys.exit(str(error) or type(error).__name__)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(str(error))

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.images.folder import is_utf8, list_images, printable
 from pcm_plugin.formats.images.image_io import read_image, to_rgb
 
@@ -51,7 +52,7 @@ def _list_folder(folder: Path) -> list[Path]:
     if listing.skipped:
         logger.warning("%s: %s", folder, listing.describe_skipped())
     if not listing.files:
-        raise FileNotFoundError(f"{folder} contains no images")
+        raise MissingFileError(f"{folder} contains no images")
     return [folder / name for name in listing.files]
 
 
@@ -80,9 +81,9 @@ def _load(number: int, item: Any) -> Image.Image:
     if isinstance(item, str | os.PathLike):
         name = str(item)
         if "://" in name:
-            raise ValueError(f"{name} is a URL: download the file first")
+            raise UserError(f"{name} is a URL: download the file first")
         if not is_utf8(name):
-            raise ValueError(f"{printable(name)} is not a valid UTF-8 file name: rename the file")
+            raise UserError(f"{printable(name)} is not a valid UTF-8 file name: rename the file")
         return read_image(item)
     if isinstance(item, Image.Image):
         return to_rgb(item)
@@ -92,7 +93,7 @@ def _load(number: int, item: Any) -> Image.Image:
             f"{type(item).__name__}"
         )
     if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
-        raise ValueError(
+        raise UserError(
             f"input {number} must be an RGB or gray array (H, W, 3) or (H, W) of uint8, got "
             f"{item.shape} of {item.dtype}"
         )

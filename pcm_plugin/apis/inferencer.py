@@ -19,6 +19,7 @@ from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import drop_clip_head
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.models.captioner_file import is_captioner, load_captioner
 from pcm_plugin.models.captioners import PCMNet
@@ -45,8 +46,8 @@ class CaptionInferencer(BaseInferencer):
         show_progress: Whether to show a progress bar. Defaults to True.
 
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If the weights are no captioner, or do not fit the config.
+        MissingFileError: If a file is missing.
+        UserError: If the weights are no captioner, or do not fit the config.
 
     Example:
         >>> from pcm_plugin.apis import CaptionInferencer
@@ -72,7 +73,7 @@ class CaptionInferencer(BaseInferencer):
         self.scope, self.show_progress = scope, show_progress
         self.model = _build(model, weights).to(device or get_device()).eval()
         if self.model.backbone is None:
-            raise ValueError("the model has no backbone: it takes features, not images")
+            raise UserError("the model has no backbone: it takes features, not images")
         self.backbone = self.model.backbone
         self._words: list[str] = getattr(self.model.neck, "concept_words", [])
 
@@ -105,9 +106,9 @@ class CaptionInferencer(BaseInferencer):
             image for each that was captioned if ``draw``, else nothing.
 
         Raises:
-            FileNotFoundError: If a file is missing, or a folder holds no images.
+            MissingFileError: If a file is missing, or a folder holds no images.
             TypeError: If an input is none of these.
-            ValueError: If an image cannot be read, or an argument is unknown or out of range.
+            UserError: If an image cannot be read, or an argument is unknown or out of range.
         """
         predictions: list[Any] = []
         pictures: list[Image.Image] = []
@@ -126,7 +127,7 @@ class CaptionInferencer(BaseInferencer):
             An image and its data sample; or None and a dict of ``image`` and ``error``.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give at least 1")
+            raise UserError(f"batch_size={batch_size}: give at least 1")
         reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
         search = self.model.search._replace(**searching).check()
         items, total = expand_inputs(inputs)
@@ -263,10 +264,10 @@ def _build(
     model: str | os.PathLike | Config | dict | None, weights: str | os.PathLike | None
 ) -> PCMNet:
     if model is None and weights is None:
-        raise ValueError("give weights=FILE of tools/export.py, or a model's name")
+        raise UserError("give weights=FILE of tools/export.py, or a model's name")
     if isinstance(model, str | os.PathLike) and Path(model).suffix in ("", ".safetensors"):
         if weights is not None:
-            raise ValueError(f"model={str(model)!r} brings its weights: drop weights=")
+            raise UserError(f"model={str(model)!r} brings its weights: drop weights=")
         model, weights = None, model
     if model is None:
         assert weights is not None
@@ -275,13 +276,13 @@ def _build(
         if not path.suffix and not path.exists():
             path = find_weights(str(weights))
         if path.is_file() and not is_captioner(path):
-            raise ValueError(
+            raise UserError(
                 f"{path} does not know its config: give the config too, or make a captioner's "
                 "file of both with tools/export.py CONFIG CHECKPOINT"
             )
         return load_captioner(path)
     if weights is None:
-        raise ValueError("a config needs weights: give weights=CHECKPOINT")
+        raise UserError("a config needs weights: give weights=CHECKPOINT")
     if isinstance(model, str | os.PathLike):
         cfg = Config.fromfile(model)
     else:
@@ -298,14 +299,14 @@ def build_with_clip(cfg: Config) -> PCMNet:
         cfg: Has ``model``, and ``clip`` unless the model has a backbone.
 
     Raises:
-        ValueError: If it names no CLIP, or is of a captioner that looks at images by itself.
+        UserError: If it names no CLIP, or is of a captioner that looks at images by itself.
     """
     assert_is_captioner(cfg.model)
     drop_clip_head(cfg)
     settings = dict(cfg.model)
     if settings.get("backbone") is None:
         if cfg.get("clip") is None:
-            raise ValueError("the config names no CLIP: clip=dict(model=..., pretrained=...)")
+            raise UserError("the config names no CLIP: clip=dict(model=..., pretrained=...)")
         settings["backbone"] = {
             "type": "pcm_plugin.OpenCLIPBackbone",
             "model_name": cfg.clip.model,

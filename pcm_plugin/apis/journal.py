@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import explain_lock_errors
 
 SUFFIX = ".partial"
@@ -33,7 +34,7 @@ class Journal:
     Raises:
         BlockingIOError: If another process runs the same job.
         OSError: If the file cannot be written.
-        ValueError: If it has rows that were made with other settings; the message names them.
+        UserError: If it has rows that were made with other settings; the message names them.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], batch_size: int) -> None:
@@ -97,7 +98,7 @@ class Journal:
         self._file.seek(0)
         first = self._file.readline()
         if first.endswith(b"\n") and not _is_row(first):
-            raise ValueError(f"{self.path} is not the journal of a job: move it away")
+            raise UserError(f"{self.path} is not the journal of a job: move it away")
         ends = [len(first)]
         while _is_row(line := self._file.readline()):
             ends.append(ends[-1] + len(line))
@@ -123,7 +124,7 @@ class Journal:
             if old.get(key) != settings.get(key)
         ]
         if changes:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} holds the results of an interrupted job with other settings "
                 f"({'; '.join(changes)}): repeat that command, or delete the file to start over"
             )

@@ -5,6 +5,7 @@ from pathlib import Path
 from mmengine.fileio import load
 
 import pcm_plugin
+from pcm_plugin.errors import UserError
 
 METAFILE = Path(pcm_plugin.__file__).parent / "model_zoo" / "metafile.yml"
 
@@ -39,11 +40,11 @@ def find_weights(name: str) -> Path:
         name: Its name in the package's ``metafile.yml``.
 
     Raises:
-        ValueError: If there is none of this name.
+        UserError: If there is none of this name.
     """
     known = _known()
     if name not in known:
-        raise ValueError(f"no model is called {name!r}: there are {', '.join(sorted(known))}")
+        raise UserError(f"no model is called {name!r}: there are {', '.join(sorted(known))}")
     return known[name]
 
 

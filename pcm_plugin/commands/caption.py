@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.apis.journal import Journal
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.formats.atomic_io import fingerprint, write_bytes, write_json_list
 from pcm_plugin.formats.image_ids import results_ids
 from pcm_plugin.formats.images.folder import list_images, printable
@@ -88,11 +88,11 @@ def find_images(inputs: list[str]) -> dict[str, int | str]:
     """Return the image files of the command line, each once, with their ids in a results file.
 
     Raises:
-        FileNotFoundError: If an input does not exist, or a folder contains no images.
+        MissingFileError: If an input does not exist, or a folder contains no images.
     """
     absent = [printable(name) for name in inputs if not Path(name).exists()]
     if absent:
-        raise FileNotFoundError(f"no such file or folder: {', '.join(absent)}")
+        raise MissingFileError(f"no such file or folder: {', '.join(absent)}")
     names: dict[str, str] = {}
     seen: set[str] = set()
     for given in map(Path, inputs):
@@ -112,7 +112,7 @@ def list_folder(folder: Path) -> list[str]:
     # Names that are not valid UTF-8 are reported like images that cannot be read.
     found = listing.files + listing.undecodable
     if not found:
-        raise FileNotFoundError(f"{printable(str(folder))} contains no images")
+        raise MissingFileError(f"{printable(str(folder))} contains no images")
     return found
 
 
@@ -223,11 +223,11 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
         Their files with their ids, and how many of them could not be read.
     """
     if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+        raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
     for option in ("out", "sheet", "html"):
         file = getattr(args, option)
         if file and Path(file).is_dir():
-            raise ValueError(f"--{option} must be the name of a file, got the folder {file}")
+            raise UserError(f"--{option} must be the name of a file, got the folder {file}")
     ids = find_images(args.images)
     inferencer = CaptionInferencer(
         args.config, args.weights, args.device, show_progress=sys.stderr.isatty()

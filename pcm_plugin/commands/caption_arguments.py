@@ -97,7 +97,7 @@ def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
     """Return a caption file, to be read as :func:`add_caption_arguments` parsed.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingFileError: If there is no such file.
     """
     return CaptionFile(
         Path(path),
@@ -114,8 +114,8 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
     """Return what :func:`add_caption_arguments` parsed, and the counts of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read or has no captions.
+        MissingFileError: If there is no such file.
+        UserError: If it cannot be read or has no captions.
     """
     captions = open_captions(args, args.captions)
     return captions, captions.survey()

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.captions.caption_file import write_jsonl
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.synthesis.extract.sources import captioned_images
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write: .json or .jsonl")
     args = parser.parse_args()
     if args.out.suffix not in (".json", ".jsonl"):
-        raise ValueError(f"--out must end in .json or .jsonl, got {args.out}")
+        raise UserError(f"--out must end in .json or .jsonl, got {args.out}")
     captions, report = caption_file(args)
     print(report, flush=True)
     if args.out.suffix == ".jsonl":

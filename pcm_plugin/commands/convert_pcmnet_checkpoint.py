@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.conversion import convert_official, read_official
@@ -22,20 +22,20 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
         What was written and what a config needs for it, as text.
 
     Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If the checkpoint is not the released architecture's, or has another
+        MissingFileError: If a file is missing.
+        UserError: If the checkpoint is not the released architecture's, or has another
             vocabulary.
     """
     if Path(dst).suffix != ".safetensors":
-        raise ValueError(f"DST={dst}: name it .safetensors, the format it is written in")
+        raise UserError(f"DST={dst}: name it .safetensors, the format it is written in")
     words = Vocabulary.from_file(vocabulary)
     official = read_official(src)
     try:
         state, sizes = convert_official(official)
     except ValueError as error:
-        raise ValueError(f"{src}: {error}") from error
+        raise UserError(f"{src}: {error}") from error
     if sizes.vocab_size != len(words):
-        raise ValueError(
+        raise UserError(
             f"{src} has {sizes.vocab_size} words but {vocabulary} has {len(words)} (its lines and "
             "the stop token): give the vocabulary that it was trained with"
         )

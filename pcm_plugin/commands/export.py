@@ -16,7 +16,7 @@ from mmengine.config import Config
 from pcm_plugin.commands.run_arguments import add_config_options, apply_cfg_options
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import check_inputs, drop_clip_head
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.models.captioner_file import save_captioner
 from pcm_plugin.models.captioners.base import assert_is_captioner
 from pcm_plugin.registry import MODELS
@@ -38,7 +38,7 @@ def main() -> None:
         cfg = Config.fromfile(args.config)
         apply_cfg_options(cfg, args.cfg_options)
         if cfg.get("clip") is None:
-            raise ValueError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
+            raise UserError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
         assert_is_captioner(cfg.model)
         drop_clip_head(cfg)
         check_inputs(cfg, ())

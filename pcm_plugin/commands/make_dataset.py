@@ -20,7 +20,7 @@ from pcm_plugin.commands.caption_arguments import (
     add_caption_arguments,
     caption_file,
 )
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.synthesis.pipeline.estimate import estimate
 from pcm_plugin.synthesis.pipeline.make_dataset import (
     STAGES,
@@ -65,7 +65,7 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     if args.limit is not None and args.limit < 1:
-        raise ValueError(f"--limit {args.limit}: give at least 1")
+        raise UserError(f"--limit {args.limit}: give at least 1")
     recipe = load_recipe(args.recipe, args.set)
     rank = Rank.from_environment()
     captions, report = caption_file(args)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.inputs import check_inputs, drop_clip_head
 from pcm_plugin.engine.work_folder import best_checkpoint
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.feature_store import FeatureStore
@@ -73,7 +73,7 @@ def find_config(args: argparse.Namespace) -> Config:
     own = sorted(args.work_dir.glob("*.py"), key=lambda path: path.stat().st_mtime)
     found = [args.config] if args.config else own
     if not found:
-        raise FileNotFoundError(f"{args.work_dir} holds no config: name it with --config")
+        raise MissingFileError(f"{args.work_dir} holds no config: name it with --config")
     return Config.fromfile(found[-1])
 
 
@@ -82,7 +82,7 @@ def find_checkpoint(args: argparse.Namespace) -> Path:
     found = Path(args.checkpoint) if args.checkpoint else best_checkpoint(args.work_dir)
     found = found or latest_checkpoint(args.work_dir)
     if found is None:
-        raise FileNotFoundError(f"{args.work_dir} holds no checkpoint: name it with --checkpoint")
+        raise MissingFileError(f"{args.work_dir} holds no checkpoint: name it with --checkpoint")
     return found
 
 
@@ -177,7 +177,7 @@ def main() -> None:
         cfg, checkpoint = find_config(args), find_checkpoint(args)
         there = [s for s in ("test", "val") if cfg.get(f"{s}_dataloader") is not None]
         if args.split and args.split not in there:
-            raise ValueError(f"the run has no {args.split} split")
+            raise UserError(f"the run has no {args.split} split")
         split = args.split or next(iter(there), None)
         drop_clip_head(cfg)
         check_inputs(cfg, ("train", *([split] if split else [])))

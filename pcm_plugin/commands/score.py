@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, open_captions
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.annotations import Prediction, read_predictions
 from pcm_plugin.evaluation.references import References
@@ -82,16 +82,16 @@ def match(
     """Return the predictions to score with the images of their references.
 
     Raises:
-        ValueError: If images cannot be matched, or, without ``partial``, some have no counterpart.
+        UserError: If images cannot be matched, or, without ``partial``, some have no counterpart.
     """
     names = [prediction.name for prediction in predictions]
     matched = references.match(names)
     pairs = [(p, image) for p, image in zip(predictions, matched, strict=True) if image]
     gaps = references.describe_gaps(names, matched)
     if not pairs:
-        raise ValueError(f"no image is in both files: {gaps}")
+        raise UserError(f"no image is in both files: {gaps}")
     if gaps and not partial:
-        raise ValueError(f"{gaps} (--partial scores the {len(pairs):,} that are in both files)")
+        raise UserError(f"{gaps} (--partial scores the {len(pairs):,} that are in both files)")
     if gaps:
         print(gaps, file=sys.stderr)
     scored = [(p, image) for p, image in pairs if image.captions]
@@ -105,19 +105,19 @@ def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list
     """Return the image files, by what the references say, or else the predictions.
 
     Raises:
-        FileNotFoundError: If some are missing, or not named.
+        MissingFileError: If some are missing, or not named.
     """
     names = [image.file_name or prediction.file_name for prediction, image in scored]
     unnamed = [p.image_id for (p, _), name in zip(scored, names, strict=True) if not name]
     if unnamed:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no file name for {len(unnamed)} of {len(scored)} images ({unnamed[0]}): CLIPScore "
             "needs references with file_name"
         )
     files = [folder / find_name(folder, str(name)) for name in names]
     absent = [file for file in files if not file.is_file()]
     if absent:
-        raise FileNotFoundError(f"{len(absent)} of {len(files)} images are missing: {absent[0]}")
+        raise MissingFileError(f"{len(absent)} of {len(files)} images are missing: {absent[0]}")
     return files
 
 

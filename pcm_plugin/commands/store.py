@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
@@ -64,7 +64,7 @@ def positive(text: str) -> int:
     """A whole number from 1 on."""
     number = int(text)
     if number < 1:
-        raise ValueError(text)
+        raise UserError(text)
     return number
 
 

@@ -77,7 +77,7 @@ def check_references(runner: Runner) -> None:
     """Check that the images can be scored before they are captioned.
 
     Raises:
-        ValueError: If not, as where no image has references.
+        UserError: If not, as where no image has references.
     """
     dataset = runner.test_loop.dataloader.dataset
     if not hasattr(dataset, "sample"):  # not of this package: the metric checks it in the end

@@ -27,7 +27,7 @@ from pcm_plugin.engine.schedules import (
     scale_to_batch,
 )
 from pcm_plugin.engine.work_folder import claim_folder, lock_folder, mark_finished
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverageError
 from pcm_plugin.registry import MODELS
 
@@ -71,7 +71,7 @@ def measure_run(cfg: Config) -> RunLength:
         Runner.build_dataloader(cfg.val_dataloader, seed=0)  # its dataset checks its arguments
     if not len(loader):
         pairs, batch = len(loader.dataset), cfg.train_dataloader.batch_size
-        raise ValueError(
+        raise UserError(
             f"train_dataloader.drop_last=True leaves no batch: {pairs} pairs are fewer than a "
             f"batch of {batch} (train_dataloader.batch_size) for each of {get_world_size()} "
             "processes. "

@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.visualization import draw_mixup
 from pcm_plugin.visualization.page import concept_bars, escape, table
@@ -109,12 +109,12 @@ def read_upload(upload: dict, uploads: Path) -> Image.Image:
         uploads: The folder that it must be in.
 
     Raises:
-        ValueError: If it is elsewhere, or no image.
+        UserError: If it is elsewhere, or no image.
     """
     # A request written by hand may name any file: gradio 6.17 checks its folder only if asked to.
     path = Path(str(upload.get("path"))).resolve()
     if not path.is_relative_to(uploads.resolve()):
-        raise ValueError("it was not uploaded here")
+        raise UserError("it was not uploaded here")
     # Open, so that errors name no file of the server.
     with path.open("rb") as file:
         return read_image(file)

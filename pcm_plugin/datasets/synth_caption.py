@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.object_labels import read_objects
 from pcm_plugin.formats.pair_selection import Pairs, load_pairs
@@ -55,8 +56,8 @@ class SynthCaptionDataset(Dataset):
         data_prefix: Folder of the image files, for those who draw them.
 
     Raises:
-        FileNotFoundError: If there is no store, or a named file is missing.
-        ValueError: If an argument is out of range, arguments or files do not go together, no pair
+        MissingFileError: If there is no store, or a named file is missing.
+        UserError: If an argument is out of range, arguments or files do not go together, no pair
             is left, or, with ``test_mode`` or ``objects``, images share an id.
     """
 
@@ -74,26 +75,26 @@ class SynthCaptionDataset(Dataset):
         objects: str | os.PathLike | None = None,
     ) -> None:
         if features not in ("image", "global", "caption"):
-            raise ValueError(f"features={features!r}: give 'image', 'global' or 'caption'")
+            raise UserError(f"features={features!r}: give 'image', 'global' or 'caption'")
         is_share = isinstance(max_pairs, float)
         is_number = is_share or (isinstance(max_pairs, int) and not isinstance(max_pairs, bool))
         if max_pairs is not None and not (
             is_number and (0 < max_pairs < 1 if is_share else max_pairs >= 1)
         ):
-            raise ValueError(
+            raise UserError(
                 f"max_pairs={max_pairs!r}: give a whole number from 1 on, a share between 0 and 1, "
                 "or None for all"
             )
         if pairs is not None and test_mode:
-            raise ValueError("pairs are for training: a test has images with all their captions")
+            raise UserError("pairs are for training: a test has images with all their captions")
         if refined is not None and (test_mode or features != "global"):
-            raise ValueError(
+            raise UserError(
                 f"refined features with test_mode={test_mode}, features={features!r}: they are "
                 "the global features of training pairs, for features='global'"
             )
         self.store = FeatureStore(store)
         if features == "image" and not self.store.num_patches:
-            raise ValueError(
+            raise UserError(
                 f"{store} has no patch features (tools/extract.py --no-patches made it): extract "
                 "them, or use features='global' with a captioner that takes no patches"
             )
@@ -118,7 +119,7 @@ class SynthCaptionDataset(Dataset):
         assert self._pairs is not None
         moved = self._pairs.image != self.store.owners(self._pairs.caption)
         if moved.any():
-            raise ValueError(
+            raise UserError(
                 f"{path} has the image that was made of each caption, but pairs= give "
                 f"{int(moved.sum())} captions another: drop one of the two"
             )
@@ -130,7 +131,7 @@ class SynthCaptionDataset(Dataset):
         for i in np.unique(images).tolist():
             image_id = self.store.image(i)["image_id"]
             if image_id not in objects:
-                raise ValueError(
+                raise UserError(
                     f"{path} has no entry for image {image_id!r} of {self.store.path}: give each "
                     "image its objects, an empty list where there is nothing"
                 )
@@ -143,7 +144,7 @@ class SynthCaptionDataset(Dataset):
             return pairs
         enough = pairs.clip_score >= min_clip_score
         if not enough.any():
-            raise ValueError(
+            raise UserError(
                 f"none of the {len(enough)} pairs of {self.store.path} has "
                 f"min_clip_score={min_clip_score}; the best has {pairs.clip_score.max():.3f}"
             )
@@ -185,10 +186,10 @@ class SynthCaptionDataset(Dataset):
         """Yield the caption of each training pair, in the order of the store, without features.
 
         Raises:
-            ValueError: In ``test_mode``, where items have several captions or none.
+            UserError: In ``test_mode``, where items have several captions or none.
         """
         if self._pairs is None:
-            raise ValueError("iter_captions() needs training pairs, got test_mode=True")
+            raise UserError("iter_captions() needs training pairs, got test_mode=True")
         captions = np.sort(self._pairs.caption[self._items])
         owners = self.store.owners(captions).tolist()
         rows = zip(captions.tolist(), owners, strict=True)

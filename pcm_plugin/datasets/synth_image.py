@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.image_shards import GeneratedImageArchive
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.registry import DATASETS
@@ -41,8 +42,8 @@ class SynthImageDataset(Dataset):
         seed: See SynthCaptionDataset. Defaults to 0.
 
     Raises:
-        FileNotFoundError: If there is no store, or no folder of images.
-        ValueError: If the images are not those of the store.
+        MissingFileError: If there is no store, or no folder of images.
+        UserError: If the images are not those of the store.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SynthImageDataset(Dataset):
         )
         self.images = Path(images)
         if not self.images.is_dir():
-            raise FileNotFoundError(f"no folder of images at {images}")
+            raise MissingFileError(f"no folder of images at {images}")
         is_archive = (self.images / "manifest.json").is_file()
         self._archive = GeneratedImageArchive(images) if is_archive else None
         if self._archive is not None:
@@ -111,7 +112,7 @@ class SynthImageDataset(Dataset):
         name = sample.image_id
         if self._archive is None:
             if "img_path" not in sample:
-                raise ValueError(
+                raise UserError(
                     f"{self.captions.store.path} does not say in which file image {name} is: give "
                     "the folder of tools/generate.py that it was made of"
                 )

@@ -5,6 +5,8 @@ import ast
 import re
 from typing import Any
 
+from pcm_plugin.errors import UserError
+
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _SYNTAX = "KEY=VALUE, quoted for the shell if it contains spaces: 'KEY=my folder/file.json'"
 
@@ -46,7 +48,7 @@ def parse_value(text: str) -> Any:
         text: What follows the first ``=``.
 
     Raises:
-        ValueError: If a bracket is not closed, or an entry of ``{...}`` is not a pair.
+        UserError: If a bracket is not closed, or an entry of ``{...}`` is not a pair.
     """
     inner = text.strip()
     if inner[:1] in ("'", '"'):
@@ -102,7 +104,7 @@ def _read_group(text: str, start: int) -> tuple[Any, int]:
         if closing == "}":
             key, position = _read_element(text, position, ":}")
             if text[position : position + 1] != ":":
-                raise ValueError(f"each entry of {text!r} must be a pair 'key: value'")
+                raise UserError(f"each entry of {text!r} must be a pair 'key: value'")
             keys.append(key)
             position = _skip_spaces(text, position + 1)
         value, position = _read_element(text, position, "," + closing)

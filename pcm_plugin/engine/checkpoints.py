@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.captioner_file import BROUGHT
 
 try:
@@ -57,22 +58,22 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         captioner's file brings beside its weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingFileError: If there is no such file.
         pickle.UnpicklingError: If the file asks for a class that is neither torch's nor
             MMEngine's own; nothing of it has been run then.
-        ValueError: If the file is no checkpoint at all, such as an empty one.
+        UserError: If the file is no checkpoint at all, such as an empty one.
         RuntimeError: If this torch is too old to read MMEngine's checkpoints safely.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {filename} does not exist")
+        raise MissingFileError(f"checkpoint {filename} does not exist")
     if path.suffix == ".safetensors":
         device = "cpu" if map_location is None else str(map_location)
         try:
             weights = load_file(path, device=device)
             return {"state_dict": {k: v for k, v in weights.items() if k not in BROUGHT}}
         except SafetensorError as error:
-            raise ValueError(f"{filename} is not a checkpoint: {error}") from error
+            raise UserError(f"{filename} is not a checkpoint: {error}") from error
     too_old = (
         f"{filename}: torch {torch.__version__} is too old to read checkpoints without running "
         "them: use that of constraints.txt, or a .safetensors file of the weights"
@@ -89,7 +90,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         raise RuntimeError(too_old) from error
     # Bytes that are no pickle at all fail in any way, as KeyError for one.
     except (EOFError, LookupError) as error:
-        raise ValueError(
+        raise UserError(
             f"{filename} is not a checkpoint: {type(error).__name__} {error}"
         ) from error
     except pickle.UnpicklingError as error:
@@ -144,7 +145,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
         What the file holds.
 
     Raises:
-        ValueError: If it is no checkpoint, holds weights without a run's state, or weights that do
+        UserError: If it is no checkpoint, holds weights without a run's state, or weights that do
             not fit the model.
         pickle.UnpicklingError: See :func:`load_local_checkpoint`.
         RuntimeError: See :func:`load_local_checkpoint`.
@@ -153,7 +154,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
     needed = ("meta", "message_hub", "optimizer", "state_dict")
     absent = [key for key in needed if key not in checkpoint]
     if absent:
-        raise ValueError(
+        raise UserError(
             f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
             f"run with its weights, use {restart_options(filename)}"
         )
@@ -170,14 +171,14 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
         filename: See :func:`load_local_checkpoint`.
 
     Raises:
-        ValueError: If the file holds other keys or shapes than the model, or is a checkpoint of
+        UserError: If the file holds other keys or shapes than the model, or is a checkpoint of
             the released trainer.
         pickle.UnpicklingError: See :func:`load_local_checkpoint`.
         RuntimeError: See :func:`load_local_checkpoint`.
     """
     checkpoint = load_local_checkpoint(filename, "cpu")
     if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):
-        raise ValueError(
+        raise UserError(
             f"{filename} looks like a checkpoint of the released PCM-Net: convert it with "
             "tools/convert_pcmnet_checkpoint.py first"
         )
@@ -188,10 +189,10 @@ def _fill(model: torch.nn.Module, weights: dict[str, torch.Tensor], filename: st
     try:
         keys = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise ValueError(f"{filename} does not fit the model: {error}") from None
+        raise UserError(f"{filename} does not fit the model: {error}") from None
     missing = [key for key in keys.missing_keys if not key.startswith("backbone.")]
     if missing or keys.unexpected_keys:
-        raise ValueError(
+        raise UserError(
             f"{filename} does not fit the model: "
             f"missing {missing or 'nothing'}, unexpected {keys.unexpected_keys or 'nothing'}"
         )

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS, DefaultScope
 
 from pcm_plugin.engine.config_arguments import argument_problems, listed, suggestion
+from pcm_plugin.errors import UserError
 
 LOOP_NAMES = ("train", "val", "test")
 # What is read from the top of a config when it is final: by the runner, by commands of ours.
@@ -50,7 +51,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
         about those that only the config itself reads.
 
     Raises:
-        ValueError: If a key begins with a name that neither the config nor MMEngine knows.
+        UserError: If a key begins with a name that neither the config nor MMEngine knows.
     """
     warnings = []
     for key in options:
@@ -59,7 +60,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
         for part in parts[:-1]:
             node = node.get(part) if isinstance(node, dict) else None
         if parts[0] not in cfg and parts[0] not in _READ_KEYS:
-            raise ValueError(
+            raise UserError(
                 f"--cfg-options {key}: the config has no `{parts[0]}`"
                 + suggestion(parts[0], [*cfg, *_READ_KEYS])
             )
@@ -86,7 +87,7 @@ def check_config(cfg: Config, loops: Iterable[str]) -> None:
         loops: Which of ``train``, ``val`` and ``test`` will run.
 
     Raises:
-        ValueError: If something is wrong; names each setting, its value and what it must be.
+        UserError: If something is wrong; names each setting, its value and what it must be.
     """
     loops = list(loops)
     problems: list[str] = []
@@ -111,7 +112,7 @@ def check_evaluators(cfg: Config, loops: Iterable[str]) -> None:
         loops: Which of ``train``, ``val`` and ``test`` will run.
 
     Raises:
-        ValueError: If something is wrong; names each setting, its value and what it must be.
+        UserError: If something is wrong; names each setting, its value and what it must be.
     """
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         _raise_if_any(cfg, list(_evaluator_problems(cfg, list(loops))))
@@ -120,7 +121,7 @@ def check_evaluators(cfg: Config, loops: Iterable[str]) -> None:
 def _raise_if_any(cfg: Config, problems: Sequence[str]) -> None:
     if problems:
         name = cfg.filename or "the config"
-        raise ValueError("\n".join([f"{name} has settings that cannot work:", *problems]))
+        raise UserError("\n".join([f"{name} has settings that cannot work:", *problems]))
 
 
 def _loader_problems(place: str, loader: Mapping[str, Any]) -> Iterator[str]:

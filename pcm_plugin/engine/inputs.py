@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint, folder_sha256, sha256
 from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
@@ -117,8 +118,8 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
         loops: Which of ``train``, ``val`` and ``test`` will run.
 
     Raises:
-        FileNotFoundError: If a folder holds no store.
-        ValueError: If a file is not what it should be, two name different models, patches are in
+        MissingFileError: If a folder holds no store.
+        UserError: If a file is not what it should be, two name different models, patches are in
             the joint space and the neck has it otherwise, an object is no concept, or some loops
             have objects and others none.
     """
@@ -152,7 +153,7 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     if len(set(makers.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but here are several:"]
         lines += [f"  {path}: {maker}" for path, maker in makers.items()]
-        raise ValueError("\n".join([*lines, "Make those that differ again, with one --model."]))
+        raise UserError("\n".join([*lines, "Make those that differ again, with one --model."]))
 
 
 def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
@@ -162,7 +163,7 @@ def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
     joint = neck.get("patches_in_joint_space", False)
     for path, store in stores.items():
         if store.patches_in_joint_space != joint:
-            raise ValueError(
+            raise UserError(
                 f"patches of {path} are {'' if store.patches_in_joint_space else 'not '}in CLIP's joint "
                 f"space, but model.neck.patches_in_joint_space={joint}: set it to {store.patches_in_joint_space}, "
                 "or take features of another CLIP"
@@ -175,7 +176,7 @@ def _check_objects(cfg: Config, loops: list[str], concepts: dict[str, ConceptSet
     read = {loop for loop in every if _paths(cfg, f"{loop}_dataloader.dataset.store", True)}
     given = {loop for loop in read if _paths(cfg, f"{loop}_dataloader.dataset.objects", True)}
     if given and given != read:
-        raise ValueError(
+        raise UserError(
             f"{', '.join(sorted(given))} has objects= and {', '.join(sorted(read - given))} has "
             "none: give each loop a file of its images' objects, or none"
         )
@@ -185,7 +186,7 @@ def _check_objects(cfg: Config, loops: list[str], concepts: dict[str, ConceptSet
             for path, known in concepts.items():
                 unknown = sorted(found.difference(known.words))
                 if unknown:
-                    raise ValueError(
+                    raise UserError(
                         f"{file} has {len(unknown)} objects that are no concepts of {path}, such "
                         f"as {unknown[:3]}: map them to its words, or make it with them too "
                         "(tools/build_concepts.py)"

@@ -3,6 +3,7 @@
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.registry import PARAM_SCHEDULERS
 
 
@@ -39,7 +40,7 @@ class NoamLR(LRSchedulerMixin, _ParamScheduler):
         verbose: Whether to print each value. Defaults to False.
 
     Raises:
-        ValueError: If ``by_epoch`` is not False, or ``embed_dims`` or ``warmup`` is not positive.
+        UserError: If ``by_epoch`` is not False, or ``embed_dims`` or ``warmup`` is not positive.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class NoamLR(LRSchedulerMixin, _ParamScheduler):
         verbose: bool = False,
     ) -> None:
         if by_epoch:
-            raise ValueError("NoamLR counts iterations, not epochs: write by_epoch=False")
+            raise UserError("NoamLR counts iterations, not epochs: write by_epoch=False")
         for name, value in (("embed_dims", embed_dims), ("warmup", warmup)):
             if value <= 0:
-                raise ValueError(f"NoamLR: {name} must be positive, got {value}")
+                raise UserError(f"NoamLR: {name} must be positive, got {value}")
         self.embed_dims = embed_dims
         self.warmup = warmup
         super().__init__(

@@ -16,6 +16,7 @@ from pcm_plugin.engine.run_record import (
     find_schedule_changes,
 )
 from pcm_plugin.engine.schedules import RunLength, is_replayable, replay, run_length
+from pcm_plugin.errors import UserError
 
 
 class ContinueRunHook(Hook):
@@ -82,7 +83,7 @@ def check_resume(
         base_rates: Learning rate of each parameter group before any scheduling.
 
     Raises:
-        ValueError: If it cannot; names what differs, both values, and what to do.
+        UserError: If it cannot; names what differs, both values, and what to do.
     """
     known = checkpoint["message_hub"]["runtime_info"].get(RECORD)
     if known is not None and (changes := find_changes_for_resume(known, run)):
@@ -91,7 +92,7 @@ def check_resume(
     counts = cfg.optim_wrapper.get("accumulative_counts", 1)
     done = checkpoint["meta"]["iter"]
     if done % counts:
-        raise ValueError(
+        raise UserError(
             f"{path} was written after {done} iterations, amid an accumulation of gradients over "
             f"{counts} (optim_wrapper.accumulative_counts): those gradients are not in it. Resume "
             f"from a checkpoint after a multiple of {counts} iterations, or begin a new run from "
@@ -115,7 +116,7 @@ def _check_epochs(checkpoint: dict[str, Any], path: Path, length: RunLength) -> 
             )
         longest, unit, count = length.max_epochs, "epochs", epochs
     if count > longest:
-        raise ValueError(
+        raise UserError(
             f"{path} was written after {count} {unit}, but the run is to have {longest}: set "
             f"train_cfg.max_{'iters' if unit == 'iterations' else unit} to at least {count}"
         )

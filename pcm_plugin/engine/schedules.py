@@ -12,6 +12,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
+from pcm_plugin.errors import UserError
+
 # Arguments of MMEngine's schedulers, and of ours, that count iterations if `by_epoch` is False.
 _ITERATION_COUNTS = ("begin", "end", "step_size", "T_max", "total_steps", "warmup")
 
@@ -77,7 +79,7 @@ def replay(
         epochs: How many ends of epochs to replay. Defaults to all that lie in the iterations.
 
     Raises:
-        ValueError: If the optimizer or a scheduler cannot be built from its settings.
+        UserError: If the optimizer or a scheduler cannot be built from its settings.
     """
     if epochs is None:
         epochs = iterations // length.epoch_length if length.max_epochs is not None else 0
@@ -129,7 +131,7 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
         Warnings.
 
     Raises:
-        ValueError: If a scheduler cannot be built, a rate is negative or not finite, or the rate is
+        UserError: If a scheduler cannot be built, a rate is negative or not finite, or the rate is
             0 for an epoch or more at the end.
     """
     if not is_replayable(cfg):
@@ -138,14 +140,14 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
     rates = replay(cfg, length, [base], length.max_iters).rates
     if not np.isfinite(rates).all() or (rates < 0).any():
         first = int(np.argmax(~np.isfinite(rates) | (rates < 0)))
-        raise ValueError(
+        raise UserError(
             f"param_scheduler gives the learning rate {rates[first]} in iteration {first + 1}; it "
             "must be a number from 0 on"
         )
     trained = np.flatnonzero(rates)
     last = int(trained[-1]) + 1 if len(trained) else 0
     if length.max_iters - last > length.epoch_length:
-        raise ValueError(
+        raise UserError(
             f"param_scheduler gives the learning rate 0 from iteration {last + 1} on, but the run "
             f"has {length.max_iters:,} iterations ({_length_setting(length)}); remove `end` from "
             "the scheduler, so that it ends with the run, or shorten the run"
@@ -188,18 +190,18 @@ def scale_to_batch(cfg: Config, processes: int) -> None:
         processes: Number of processes; each takes a batch of its own.
 
     Raises:
-        ValueError: If the config has no base, or a scheduler that cannot be scaled.
+        UserError: If the config has no base, or a scheduler that cannot be scaled.
     """
     base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
     if base is None:
-        raise ValueError(f"{cfg.filename} has no auto_scale_lr.base_batch_size")
+        raise UserError(f"{cfg.filename} has no auto_scale_lr.base_batch_size")
     ratio = processes * cfg.train_dataloader.batch_size / base
     factor = ratio * cfg.optim_wrapper.get("accumulative_counts", 1)
     for scheduler in _as_list(cfg.get("param_scheduler")):
         if scheduler.get("by_epoch", True):
             continue
         if "gamma" in scheduler and "step_size" not in scheduler and "milestones" not in scheduler:
-            raise ValueError(
+            raise UserError(
                 f"{scheduler['type']} with by_epoch=False decays in each iteration and cannot be "
                 "scaled to another batch size; use by_epoch=True"
             )
@@ -226,7 +228,7 @@ def _build_optimizer(cfg: Config, rates: Sequence[float]) -> Any:
         # Of what is given here it checks the arguments.
         OptimWrapper(optimizer, clip_grad=copy.deepcopy(wrapper.get("clip_grad")))
     except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"optim_wrapper: {error}") from None
+        raise UserError(f"optim_wrapper: {error}") from None
     return optimizer
 
 
@@ -237,7 +239,7 @@ def _build_scheduler(part: Any, optimizer: Any, length: RunLength) -> _ParamSche
     part.setdefault("end", (length.max_epochs or 1) if by_epoch else length.max_iters)
     if part["end"] <= part.get("begin", 0):
         unit = "epochs" if by_epoch else "iterations"
-        raise ValueError(
+        raise UserError(
             f"param_scheduler of type {part['type']} begins after {part.get('begin', 0)} {unit} "
             f"and ends after {part['end']}; the run has {length.max_iters:,} iterations "
             f"({_length_setting(length)}): set a smaller begin, and a shorter warm-up before it"
@@ -247,7 +249,7 @@ def _build_scheduler(part: Any, optimizer: Any, length: RunLength) -> _ParamSche
             part, default_args=dict(optimizer=optimizer, epoch_length=length.epoch_length)
         )
     except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"param_scheduler of type {part['type']}: {error}") from None
+        raise UserError(f"param_scheduler of type {part['type']}: {error}") from None
 
 
 def _as_list(schedulers: Any) -> list[Any]:

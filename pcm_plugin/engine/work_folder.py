@@ -17,6 +17,7 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from pcm_plugin.engine.run_record import Record, find_changes, find_changes_for_resume
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import explain_lock_errors, write_json
 
 RUN_FILE = "run.json"
@@ -24,7 +25,7 @@ _LOCK_FILE = ".lock"
 _CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
 
 
-class OtherRunError(ValueError):
+class OtherRunError(UserError):
     """A folder holds another training than the one that is asked for."""
 
 
@@ -172,11 +173,11 @@ def best_of_finished(folder: Path) -> str:
         folder: The folder of its checkpoints.
 
     Raises:
-        FileNotFoundError: If the training did not choose one by validation.
+        MissingFileError: If the training did not choose one by validation.
     """
     best = json.loads((folder / RUN_FILE).read_text())["best"]
     if best is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"the training in {folder} has no best checkpoint: its config must have a "
             "val_dataloader, and default_hooks.checkpoint.save_best must name a metric"
         )

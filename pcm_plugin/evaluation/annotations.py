@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation.matching import ImageName
 from pcm_plugin.formats.coco import coco_id
 from pcm_plugin.formats.image_ids import name_some, normalize_id, refuse_repeated
@@ -44,8 +45,8 @@ def read_groups(path: str | os.PathLike, field: str) -> list[tuple[ImageName, st
         Images and their groups; an image whose ``field`` is missing is in none.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it has another format, no image has the field, or images share an id.
+        MissingFileError: If there is no such file.
+        UserError: If it has another format, no image has the field, or images share an id.
     """
     content = _read_json(path, "groups")
     try:
@@ -56,11 +57,11 @@ def read_groups(path: str | os.PathLike, field: str) -> list[tuple[ImageName, st
             if i.get(field) is not None
         ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f'{path}: groups need JSON with "images", each with "id" and {field!r}: {error!r}'
         ) from error
     if not groups:
-        raise ValueError(f"{path}: none of its {len(images)} images has {field!r}")
+        raise UserError(f"{path}: none of its {len(images)} images has {field!r}")
     refuse_repeated(
         lambda: (name.image_id for name, _ in groups),
         f'{path}: the ids of "images"',
@@ -79,33 +80,33 @@ def read_predictions(path: str | os.PathLike) -> list[Prediction]:
         path: JSON, UTF-8.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a results file, or an image has two captions.
+        MissingFileError: If there is no such file.
+        UserError: If it is not a results file, or an image has two captions.
     """
     rows = _read_json(path, "captions")
     expected = f'{path} must be a COCO results file, [{{"image_id": 7, "caption": "a dog"}}, ...]'
     if not isinstance(rows, list) or not rows:
         kind = "an empty list" if rows == [] else f"a {type(rows).__name__}"
-        raise ValueError(f"{expected}, got {kind}")
+        raise UserError(f"{expected}, got {kind}")
     found = []
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("caption"), str):
-            raise ValueError(f"{expected}, but entry {index} is {str(row)[:80]}")
+            raise UserError(f"{expected}, but entry {index} is {str(row)[:80]}")
         named = (row[field] for field in _FILE_FIELDS if isinstance(row.get(field), str))
         file = next(filter(None, named), None)
         image_id = row.get("image_id", file)
         if not isinstance(image_id, int | float | str):
-            raise ValueError(f"{expected}, but entry {index} has no image_id")
+            raise UserError(f"{expected}, but entry {index} has no image_id")
         try:
             found.append(Prediction(normalize_id(image_id), row["caption"], file))
         except ValueError as error:
-            raise ValueError(f"{path}: image_id of entry {index}: {error}") from None
+            raise UserError(f"{path}: image_id of entry {index}: {error}") from None
     counts: dict[str, int] = {}
     for prediction in found:
         counts[prediction.image_id] = counts.get(prediction.image_id, 0) + 1
     repeated = [image_id for image_id, count in counts.items() if count > 1]
     if repeated:
-        raise ValueError(
+        raise UserError(
             f"{path}: every image must have one caption, but {name_some(repeated)} "
             f"{'has' if len(repeated) == 1 else 'have'} several; write one caption per image"
         )
@@ -114,7 +115,7 @@ def read_predictions(path: str | os.PathLike) -> list[Prediction]:
 
 def _read_json(path: str | os.PathLike, what: str) -> Any:
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no {what} at {path}")
+        raise MissingFileError(f"no {what} at {path}")
     return read_json(path)
 
 

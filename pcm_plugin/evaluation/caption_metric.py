@@ -18,6 +18,7 @@ from mmengine.dist import (
 )
 from mmengine.evaluator import BaseMetric
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.annotations import coco_results, read_groups
 from pcm_plugin.evaluation.matching import ImageName, match_images
 from pcm_plugin.evaluation.references import CaptionSource, References, open_captions
@@ -37,7 +38,7 @@ from pcm_plugin.registry import METRICS
 _IDS = "every image of the data set needs an id of its own"
 
 
-class Refused(ValueError):
+class Refused(UserError):
     """Images, ids and references that do not go together."""
 
 
@@ -98,8 +99,8 @@ class CaptionMetric(BaseMetric):
             ``'caption'``.
 
     Raises:
-        FileNotFoundError: If a file that is named is missing.
-        ValueError: If a scorer or the tokenizer is unknown, CLIPScore has no ``clip``, no image
+        MissingFileError: If a file that is named is missing.
+        UserError: If a scorer or the tokenizer is unknown, CLIPScore has no ``clip``, no image
             of ``groups`` has a group, or a file cannot be read.
     """
 
@@ -157,7 +158,7 @@ class CaptionMetric(BaseMetric):
             KeyError: If one lacks ``image_id``, ``pred_caption`` or ``gt_caption``; with several
                 ranks all of them raise it in :meth:`evaluate`, since none may leave the others
                 waiting.
-            ValueError: If CLIPScore finds no embeddings.
+            UserError: If CLIPScore finds no embeddings.
         """
         try:
             self.results.extend(self._kept(data_batch, data_samples))
@@ -177,7 +178,7 @@ class CaptionMetric(BaseMetric):
 
         Raises:
             RuntimeError: If a rank failed, on all ranks; the message names the rank.
-            ValueError: If images share an id, no image has a reference, or images of the
+            UserError: If images share an id, no image has a reference, or images of the
                 references have no caption and ``partial`` is False.
         """
         failures = all_gather_object(self._failure and error_text(self._failure))
@@ -216,7 +217,7 @@ class CaptionMetric(BaseMetric):
             score is undefined.
 
         Raises:
-            ValueError: See :meth:`evaluate`.
+            UserError: See :meth:`evaluate`.
         """
         self.scorer.remarks.clear()
         captioned, refusal = self._prepare(results, size)
@@ -243,7 +244,7 @@ class CaptionMetric(BaseMetric):
             samples: Data samples of all images, or dicts of their fields, without captions.
 
         Raises:
-            ValueError: As :meth:`evaluate` does.
+            UserError: As :meth:`evaluate` does.
         """
         fields = [sample if isinstance(sample, dict) else sample.to_dict() for sample in samples]
         results = [self._result({**f, "pred_caption": ""}) for f in fields]
@@ -351,7 +352,7 @@ class CaptionMetric(BaseMetric):
         if batch.get("images") is not None:
             pixels = torch.stack(list(batch["images"])).to(get_device())
             return self.clip(pixels)[1].float().cpu()
-        raise ValueError(
+        raise UserError(
             f"CLIPScore needs global_feats or images in the batch, which has {sorted(batch)}"
         )
 

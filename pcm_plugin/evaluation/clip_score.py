@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.scorers import Scores
 
 PROMPT = "A photo depicts"
@@ -45,11 +46,11 @@ def clip_scores(
         ``CLIPScore`` and ``RefCLIPScore``, mean and each image, times 100.
 
     Raises:
-        ValueError: If the embeddings are not as wide as this CLIP's.
+        UserError: If the embeddings are not as wide as this CLIP's.
     """
     written = _embed(captions, clip)
     if images.shape != written.shape:
-        raise ValueError(
+        raise UserError(
             f"image embeddings are {tuple(images.shape)} but this CLIP gives "
             f"{tuple(written.shape)}: name the CLIP that made the features"
         )

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.image_ids import coco_number, name_some, results_id, strip_image_suffix
 
 _NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?")
@@ -51,7 +52,7 @@ def match_images(
         For each prediction the index of its reference image, None where there is none.
 
     Raises:
-        ValueError: If a prediction agrees with several images, or several predictions with one,
+        UserError: If a prediction agrees with several images, or several predictions with one,
             and no rule decides; the ids are named.
     """
     found: dict[int, int] = {}
@@ -77,7 +78,7 @@ def match_images(
     for some, candidates in undecided:
         left = [p for p in some if p not in found]
         if left and not free.isdisjoint(candidates):
-            raise ValueError(
+            raise UserError(
                 f"images cannot be matched: predictions with id {_ids(predictions, left)} agree "
                 f"with references with id {_ids(references, candidates)}; use the same ids, or "
                 "file names that differ, in both files"

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.matching import ImageName, match_images
 from pcm_plugin.formats.captions.by_image import group_by_image
 from pcm_plugin.formats.captions.caption_file import CaptionFile
@@ -19,15 +20,15 @@ def open_captions(file: CaptionSource) -> CaptionFile:
     """Return a caption file as it is, or the one of a path or of a dict of its arguments.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the dict has other keys than the arguments of a CaptionFile, or no path.
+        MissingFileError: If there is no such file.
+        UserError: If the dict has other keys than the arguments of a CaptionFile, or no path.
     """
     if not isinstance(file, Mapping):
         return CaptionFile.of(file)
     known = [field.name for field in fields(CaptionFile) if field.init]
     wrong = [key for key in file if key not in known]
     if wrong or "path" not in file:
-        raise ValueError(
+        raise UserError(
             f"a caption file must be a path, or a dict with 'path' and some of {known[1:]}, got "
             f"{dict(file)}"
         )
@@ -44,8 +45,8 @@ class References:
         split: For a file that has splits. Defaults to None: that of ``file``, else ``'test'``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, has no such split, no captions, or images share an id.
+        MissingFileError: If there is no such file.
+        UserError: If it cannot be read, has no such split, no captions, or images share an id.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class References:
         self.file = replace(captions, split=split)
         self.images = group_by_image(self.file)
         if not any(image.captions for image in self.images):
-            raise ValueError(f"{self} contains no captions")
+            raise UserError(f"{self} contains no captions")
 
     def __str__(self) -> str:
         """The file, and the split if it has any."""
@@ -76,7 +77,7 @@ class References:
         """Find the image of each prediction, None for those that the file does not have.
 
         Raises:
-            ValueError: If a match is not unique; see
+            UserError: If a match is not unique; see
                 :func:`~pcm_plugin.evaluation.matching.match_images`.
         """
         known = [ImageName(image.image_id, image.file_name or None) for image in self.images]

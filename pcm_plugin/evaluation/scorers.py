@@ -11,6 +11,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import java
 
 References = Sequence[Sequence[str]]
@@ -19,7 +20,7 @@ Captions = Sequence[str]
 """The tokenized caption of each image."""
 
 
-class Undefined(ValueError):
+class Undefined(UserError):
     """A score that is not defined for the given set of images."""
 
 

@@ -10,6 +10,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import java
 from pcm_plugin.evaluation.clip_score import clip_scores
 from pcm_plugin.evaluation.diversity import diversity
@@ -55,7 +56,7 @@ class CaptionScorer:
         train_captions: Captions for ``novel``.
 
     Raises:
-        ValueError: If a scorer or the tokenizer is unknown, or CLIPScore has no ``clip``.
+        UserError: If a scorer or the tokenizer is unknown, or CLIPScore has no ``clip``.
 
     Attributes:
         remarks: Why scores are undefined.
@@ -72,18 +73,18 @@ class CaptionScorer:
         scorers = [scorers] if isinstance(scorers, str) else list(scorers)
         unknown = [name for name in scorers if name not in KNOWN]
         if unknown or not scorers:
-            raise ValueError(
+            raise UserError(
                 f"scorers must be a list of {', '.join(map(repr, KNOWN))}, got {scorers}"
             )
         if tokenizer not in TOKENIZERS:
-            raise ValueError(f"tokenizer must be one of {list(TOKENIZERS)}, got {tokenizer!r}")
+            raise UserError(f"tokenizer must be one of {list(TOKENIZERS)}, got {tokenizer!r}")
         if "CLIPScore" in scorers and clip is None:
-            raise ValueError(
+            raise UserError(
                 "scorers=['CLIPScore', ...] needs the CLIP that made the features: "
                 "clip=dict(type='pcm_plugin.OpenCLIPBackbone', model_name=...)"
             )
         if tokenizer == "ptb-java" and (problem := java.missing(tokenizer)):
-            raise ValueError(f"tokenizer='ptb-java': {problem}, or take tokenizer='ptb'")
+            raise UserError(f"tokenizer='ptb-java': {problem}, or take tokenizer='ptb'")
         self.tokenizer = tokenizer
         self.remarks: list[str] = []
         self.names: list[str] = []

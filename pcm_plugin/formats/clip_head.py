@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256, write_bytes
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.tensor_file import serialize_tensors
@@ -32,20 +33,20 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
         The tensors of :data:`CLIP_HEAD_KEYS`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else.
+        MissingFileError: If there is no such file.
+        UserError: If it holds something else.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no CLIP head at {path}; tools/extract.py writes one into every feature store"
         )
     try:
         head = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise UserError(f"{path} is not a safetensors file: {error}") from error
     if set(head) != set(CLIP_HEAD_KEYS):
-        raise ValueError(
+        raise UserError(
             f"{path} holds {sorted(head)} instead of {sorted(CLIP_HEAD_KEYS)}: "
             "take the clip_head.safetensors of a feature store"
         )

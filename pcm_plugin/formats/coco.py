@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.image_ids import ids_of_files, normalize_id, refuse_repeated
 from pcm_plugin.formats.images.folder import list_images
@@ -41,8 +42,8 @@ def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> li
         VizWiz marks as rejected or canned are left out.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a COCO captions file, two images or two annotations have the same
+        MissingFileError: If there is no such file.
+        UserError: If it is not a COCO captions file, two images or two annotations have the same
             id, or an annotation is of an image that is not in the list; names the first ones.
     """
     content = read_json(path, encoding)
@@ -54,7 +55,7 @@ def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> li
         for annotation in annotations:
             image_id = normalize_id(annotation["image_id"])
             if image_id not in captions:
-                raise ValueError(
+                raise UserError(
                     f"{path}: an annotation has image_id={annotation['image_id']!r}, "
                     'which is none of its "images"'
                 )
@@ -65,9 +66,9 @@ def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> li
             for image_id, image in zip(ids, images, strict=True)
         ]
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a COCO captions file: {error}") from error
+        raise UserError(f"{path} is not a COCO captions file: {error}") from error
     except KeyError as error:
-        raise ValueError(f"{path} is not a COCO captions file: no {error}") from error
+        raise UserError(f"{path} is not a COCO captions file: no {error}") from error
 
 
 def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) -> list[str]:
@@ -76,7 +77,7 @@ def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) 
         try:
             ids.append(normalize_id(row["id"]))
         except ValueError as error:
-            raise ValueError(f"{path}: {member}[{index}]: {error}") from None
+            raise UserError(f"{path}: {member}[{index}]: {error}") from None
     what = f'{path}: the ids of "{member}"'
     refuse_repeated(lambda: ids, what, "renumber them if several files were joined")
     return ids
@@ -99,7 +100,7 @@ def write_coco_captions(
             written as such, as COCO has them; annotations are numbered from 1.
 
     Raises:
-        ValueError: If two images have one id.
+        UserError: If two images have one id.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -107,7 +108,7 @@ def write_coco_captions(
     for name, file_name, captions in entries:
         image_id = coco_id(name)
         if image_id in ids:
-            raise ValueError(f"two images have the id {image_id!r}")
+            raise UserError(f"two images have the id {image_id!r}")
         ids.add(image_id)
         images.append({"id": image_id, "file_name": file_name})
         for caption in captions:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.tensor_file import write_tensors
 
 
@@ -52,21 +53,21 @@ def save_concepts(
         templates: The prompts, kept as a remark.
 
     Raises:
-        ValueError: If there are no words, a word comes twice, or the sizes do not agree.
+        UserError: If there are no words, a word comes twice, or the sizes do not agree.
     """
     words = list(words)
     if not words:
-        raise ValueError("no words: a concept file needs at least one")
+        raise UserError("no words: a concept file needs at least one")
     twice = sorted(word for word, count in Counter(words).items() if count > 1)
     if twice:
-        raise ValueError(f"concepts given more than once: {twice}")
+        raise UserError(f"concepts given more than once: {twice}")
     if embeddings.dim() != 2 or len(embeddings) != len(words):
-        raise ValueError(
+        raise UserError(
             f"{len(words)} words need embeddings ({len(words)}, Dc), got {tuple(embeddings.shape)}"
         )
     rows = embeddings.detach().float().cpu()
     if not bool((rows.isfinite().all(1) & (rows.norm(dim=1) > 0)).all()):
-        raise ValueError("an embedding is zero or not finite: the CLIP model gave no direction")
+        raise UserError("an embedding is zero or not finite: the CLIP model gave no direction")
     metadata = {
         "words": json.dumps(words, ensure_ascii=False),
         "templates": json.dumps([*templates]),
@@ -85,12 +86,12 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
         C words, their embeddings (C, Dc) float32, and the CLIP and prompts that made them.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a concept file.
+        MissingFileError: If there is no such file.
+        UserError: If the file is not a concept file.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no concept file at {path}; make one with: "
             f"python tools/build_concepts.py WORDS --model MODEL --out {shlex.quote(str(path))}"
         )
@@ -100,9 +101,9 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
             embeddings = file.get_tensor("embeddings").float()
         words = json.loads(metadata["words"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a concept file: {error}") from error
+        raise UserError(f"{path} is not a concept file: {error}") from error
     if embeddings.dim() != 2 or len(words) != len(embeddings):
-        raise ValueError(
+        raise UserError(
             f"{path} is not a concept file: "
             f"{len(words)} words, embeddings {tuple(embeddings.shape)}"
         )

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint, write_bytes
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.image_ids import refuse_repeated
@@ -76,7 +77,7 @@ def write_shard(
         **record: Further values for the shard's record in the manifest.
 
     Raises:
-        ValueError: If the sizes do not agree, or two images share an id.
+        UserError: If the sizes do not agree, or two images share an id.
     """
     refuse_repeated(
         lambda: (image["image_id"] for image in images),
@@ -85,12 +86,12 @@ def write_shard(
     )
     counts = [len(image["captions"]) for image in images]
     if not len(images) == len(patch_feats) == len(global_feats):
-        raise ValueError(
+        raise UserError(
             f"{len(images)} images, {len(patch_feats)} patch_feats, {len(global_feats)} "
             "global_feats: give one row an image"
         )
     if not sum(counts) == len(caption_feats) == len(clip_scores):
-        raise ValueError(
+        raise UserError(
             f"{sum(counts)} captions, {len(caption_feats)} caption_feats, {len(clip_scores)} "
             "clip_scores: give one row a caption"
         )
@@ -130,8 +131,8 @@ class FeatureStore:
         path: The store's folder.
 
     Raises:
-        FileNotFoundError: If there is no store at ``path``.
-        ValueError: If it is unfinished, damaged or of another format.
+        MissingFileError: If there is no store at ``path``.
+        UserError: If it is unfinished, damaged or of another format.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -139,12 +140,12 @@ class FeatureStore:
         try:
             folder = ShardFolder(self.path, FORMAT)
         except FileNotFoundError:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no feature store at {self.path}; make one with: "
                 f"python tools/extract.py IMAGES --model MODEL --out {shlex.quote(str(self.path))}"
             ) from None
         if not folder.shards or not folder.complete:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
                 "run the command that made it again"
             )
@@ -153,7 +154,7 @@ class FeatureStore:
         if info.get("clip_head") and not self.clip_head.is_file():
             damaged.append(CLIP_HEAD)
         if damaged:
-            raise ValueError(
+            raise UserError(
                 f"files of {self.path} are missing or cut: {', '.join(damaged)}; "
                 "run the command that made it again"
             )
@@ -221,7 +222,7 @@ class FeatureStore:
         """Check that no two images share an id, where ids are used to tell images apart.
 
         Raises:
-            ValueError: If some do; the first are named.
+            UserError: If some do; the first are named.
         """
         refuse_repeated(
             lambda: (self.image(i)["image_id"] for i in range(len(self))),
@@ -326,7 +327,7 @@ class _OpenFiles:
             pieces: Number of a file, a place in it, and what to fill from there.
 
         Raises:
-            ValueError: If a file is shorter than it was, or another.
+            UserError: If a file is shorter than it was, or another.
         """
         pieces = sorted(pieces, key=lambda piece: piece[:2])
         # What is in the page cache is copied at once; all else is asked for before the first of it
@@ -342,7 +343,7 @@ class _OpenFiles:
                 count = os.preadv(self._descriptor(number), [target], place)
                 if not count:
                     path = self.paths[number]
-                    raise ValueError(f"{path} is cut: run the command that made it again")
+                    raise UserError(f"{path} is cut: run the command that made it again")
                 target, place = target[count:], place + count
 
     def _is_read(self, number: int, place: int, target: memoryview) -> bool:
@@ -359,7 +360,7 @@ class _OpenFiles:
             descriptor = os.open(self.paths[number], os.O_RDONLY)
             if _identity(os.fstat(descriptor)) != self.known[number]:
                 os.close(descriptor)
-                raise ValueError(
+                raise UserError(
                     f"{self.paths[number]} was changed since the store was opened: open it again"
                 )
             self._open[number] = descriptor

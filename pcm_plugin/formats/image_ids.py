@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pcm_plugin.errors import UserError
+
 SHOWN = 5
 """Number of ids that a message names."""
 
@@ -30,15 +32,15 @@ def normalize_id(value: Any) -> str:
             whose ``str`` in_fingerprint it.
 
     Raises:
-        ValueError: If it is null, NaN, a bool or empty.
+        UserError: If it is null, NaN, a bool or empty.
     """
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or value is None or value == "":
-        raise ValueError(f"an id must be a number or a text, got {value!r}")
+        raise UserError(f"an id must be a number or a text, got {value!r}")
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"an id must be a number or a text, got {value!r}")
+            raise UserError(f"an id must be a number or a text, got {value!r}")
         return str(int(value)) if value.is_integer() else str(value)
     return str(value)
 
@@ -88,7 +90,7 @@ def unique_ids(candidates: Sequence[Sequence[int | str]]) -> list[int | str]:
         candidates: Ids of each item in order of preference. The last ones must be unique.
 
     Raises:
-        ValueError: If the last candidates of several items are equal.
+        UserError: If the last candidates of several items are equal.
     """
     level = [0] * len(candidates)
     while True:
@@ -100,7 +102,7 @@ def unique_ids(candidates: Sequence[Sequence[int | str]]) -> list[int | str]:
         movable = [n for n in clashing if level[n] + 1 < len(candidates[n])]
         if not movable:
             repeated = dict.fromkeys(str(chosen[n]) for n in clashing)
-            raise ValueError(f"ids must be unique, but {name_some(repeated)} are repeated")
+            raise UserError(f"ids must be unique, but {name_some(repeated)} are repeated")
         for n in movable:
             level[n] += 1
 
@@ -164,12 +166,12 @@ def refuse_repeated(read: Callable[[], Iterable[str]], what: str, fix: str) -> N
         fix: What to do, for the message.
 
     Raises:
-        ValueError: If some are repeated; it names the first.
+        UserError: If some are repeated; it names the first.
     """
     repeated = find_repeated(read)
     if repeated:
         verb = "is" if len(repeated) == 1 else "are"
-        raise ValueError(f"{what} must be unique, but {name_some(repeated)} {verb} repeated; {fix}")
+        raise UserError(f"{what} must be unique, but {name_some(repeated)} {verb} repeated; {fix}")
 
 
 def name_some(ids: Iterable[Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_ids import name_some
@@ -33,14 +34,14 @@ def read_repeats(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, 
         captions; empty for images that were generated for each caption.
 
     Raises:
-        ValueError: If the file is missing.
+        UserError: If the file is missing.
     """
     if not settings.get("unique"):
         return {}
     try:
         return json.loads((folder / REPEATS).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(
+        raise UserError(
             f"{folder / REPEATS} is missing: run the command that made {folder} again"
         ) from None
 
@@ -77,13 +78,13 @@ def archive_digests(folder: ShardFolder) -> dict[str, str]:
         captions a fingerprint of both.
 
     Raises:
-        ValueError: If its shards are no archives of images.
+        UserError: If its shards are no archives of images.
     """
     repeats = read_repeats(folder.path, folder.manifest["settings"])
     digests = {}
     for name, record in folder.shards.items():
         if f"{name}.tar" not in record["files"]:
-            raise ValueError(
+            raise UserError(
                 f"{folder.path} holds {folder.manifest['format']!r}, not images: pass the folder "
                 "of tools/generate.py or tools/import_images.py"
             )
@@ -108,8 +109,8 @@ class GeneratedImageArchive:
         path: Folder of ``tools/generate.py``.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it is unfinished, does not hold images, an archive is not as it was written,
+        MissingFileError: If there is no such folder.
+        UserError: If it is unfinished, does not hold images, an archive is not as it was written,
             or two images share an id.
     """
 
@@ -117,7 +118,7 @@ class GeneratedImageArchive:
         self.path = Path(path)
         folder = ShardFolder(path, None)
         if not folder.complete:
-            raise ValueError(
+            raise UserError(
                 f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: run the "
                 "command that made it again"
             )
@@ -128,7 +129,7 @@ class GeneratedImageArchive:
             found = _places(self.path / f"{name}.tar")
             repeated = [image_id for image_id in found if image_id in self._places]
             if repeated:
-                raise ValueError(_repeated(self.path, repeated))
+                raise UserError(_repeated(self.path, repeated))
             self._places |= found
 
     def __len__(self) -> int:
@@ -141,10 +142,10 @@ class GeneratedImageArchive:
         """Check that a store was extracted from these archives, so that ids are of equal images.
 
         Raises:
-            ValueError: If it was made of other images, though their ids may be the same.
+            UserError: If it was made of other images, though their ids may be the same.
         """
         if not self._digests.issuperset(store.digests):
-            raise ValueError(
+            raise UserError(
                 f"{store.path} was not extracted from the images in {self.path} as they are now: "
                 "pass the folder that it was extracted from, or run tools/extract.py again"
             )
@@ -160,7 +161,7 @@ class GeneratedImageArchive:
 
         Raises:
             KeyError: If there is no such image.
-            ValueError: If it cannot be read.
+            UserError: If it cannot be read.
         """
         place = self._places[image_id]
         with open(self.path / place.shard, "rb") as file:
@@ -182,10 +183,10 @@ def _places(path: Path) -> dict[str, _Place]:
                     raise tarfile.TarError(f"{member.name} describes no image")
                 image_id = str(json.load(about)["id"])
                 if image_id in found:
-                    raise ValueError(_repeated(path, [image_id]))
+                    raise UserError(_repeated(path, [image_id]))
                 found[image_id] = last
     except (tarfile.TarError, json.JSONDecodeError, KeyError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not as it was written ({error}): delete it, and run the command that made "
             "it again"
         ) from error

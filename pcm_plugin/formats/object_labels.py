@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.image_ids import refuse_repeated
 
 
@@ -15,23 +16,21 @@ def read_objects(path: str | os.PathLike) -> dict[str, list[str]]:
         path: JSON, ``{image_id: [label, ...]}``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else, or an image twice.
+        MissingFileError: If there is no such file.
+        UserError: If it holds something else, or an image twice.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no objects at {path}: give JSON, {{image_id: [label, ...]}}")
+        raise MissingFileError(f"no objects at {path}: give JSON, {{image_id: [label, ...]}}")
     try:
         objects = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(objects, dict):
-        raise ValueError(
-            f"{path} holds a {type(objects).__name__}: give {{image_id: [label, ...]}}"
-        )
+        raise UserError(f"{path} holds a {type(objects).__name__}: give {{image_id: [label, ...]}}")
     for image_id, labels in objects.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(
+            raise UserError(
                 f"{path}: the objects of {image_id!r} are {labels!r}: give a list of str"
             )
     return objects

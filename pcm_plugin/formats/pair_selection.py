@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.tensor_file import write_tensors
 
@@ -46,11 +47,11 @@ class Pairs(NamedTuple):
             store: ``identity`` of the store that is to be read.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it holds no pairs, or those of another store.
+            MissingFileError: If there is no such file.
+            UserError: If it holds no pairs, or those of another store.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no pairs at {path}; make them with: python tools/refine.py STORE --out FOLDER"
             )
         try:
@@ -58,9 +59,9 @@ class Pairs(NamedTuple):
                 of = (file.metadata() or {})["store"]
                 pairs = cls(*(file.get_tensor(key) for key in cls._fields))
         except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} holds no pairs: {error}") from None
+            raise UserError(f"{path} holds no pairs: {error}") from None
         if of != store:
-            raise ValueError(
+            raise UserError(
                 f"{path} was made from another store, or from this one before it was changed: make "
                 "it again with tools/refine.py"
             )
@@ -75,8 +76,8 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
         path: File of :meth:`Pairs.to_file`. Defaults to None.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no pairs of this store, or the store no captions.
+        MissingFileError: If there is no such file.
+        UserError: If it holds no pairs of this store, or the store no captions.
     """
     if path is None:
         captions = np.arange(store.num_captions)
@@ -85,5 +86,5 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
     else:
         pairs = Pairs.from_file(path, store.identity)
     if not len(pairs.caption):
-        raise ValueError(f"the images of {store.path} have no captions: no pairs")
+        raise UserError(f"the images of {store.path} have no captions: no pairs")
     return pairs

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pcm_plugin.errors import MissingFileError, UserError
+
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)\.parquet", re.IGNORECASE)
 _SAMPLES = 64
 _SAMPLE_BYTES = 1 << 20
@@ -64,8 +66,8 @@ def find_parquet_files(paths: Sequence[str | os.PathLike], partial: bool = False
         The files, sorted by name; digits in names are compared as numbers.
 
     Raises:
-        FileNotFoundError: If a path does not exist, or a folder has no Parquet files.
-        ValueError: If two files have the same name, the files belong to several sets, or files of
+        MissingFileError: If a path does not exist, or a folder has no Parquet files.
+        UserError: If two files have the same name, the files belong to several sets, or files of
             the set are missing.
     """
     files: list[Path] = []
@@ -75,11 +77,11 @@ def find_parquet_files(paths: Sequence[str | os.PathLike], partial: bool = False
         elif path.is_file():
             files.append(path)
         else:
-            raise FileNotFoundError(f"no file or folder at {path}")
+            raise MissingFileError(f"no file or folder at {path}")
     files.sort(key=lambda file: (_natural(file.name), file.name))
     for first, second in pairwise(files):
         if first.name == second.name:
-            raise ValueError(
+            raise UserError(
                 f"{first} and {second} have the same name, so the order of their rows is not "
                 "defined: pass the files of one data set"
             )
@@ -92,7 +94,7 @@ def _of_folder(folder: Path) -> list[Path]:
     if not files:
         below = sorted({str(path.parent) for path in folder.rglob("*") if _is_parquet(path)})
         hint = f"; there are some in {', '.join(below)}: pass one of these folders" if below else ""
-        raise FileNotFoundError(f"no .parquet files in {folder}{hint}")
+        raise MissingFileError(f"no .parquet files in {folder}{hint}")
     return files
 
 
@@ -114,7 +116,7 @@ def _check_set(files: list[Path], partial: bool) -> None:
     sets = sorted({f"{match['stem']}-*-of-{match['count']}" for match in numbered})
     sets += [file.name for file, match in zip(files, matches, strict=True) if not match]
     if len(sets) > 1:
-        raise ValueError(
+        raise UserError(
             f"the Parquet files are of several sets ({', '.join(sets)}): pass the files of one"
         )
     count = int(numbered[0]["count"])
@@ -122,7 +124,7 @@ def _check_set(files: list[Path], partial: bool) -> None:
     if missing and not partial:
         name = numbered[0]
         first = f"{name['stem']}-{missing[0]:0{len(name['index'])}d}-of-{name['count']}.parquet"
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{len(missing)} of the {count} Parquet files are missing, the first is {first}: "
             "download them, or number only the rows of the files that are there with --partial"
         )
@@ -142,7 +144,7 @@ class ParquetTable:
 
     Raises:
         RuntimeError: If pyarrow is not installed.
-        ValueError: If a file is not a complete Parquet file, or there are no rows.
+        UserError: If a file is not a complete Parquet file, or there are no rows.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -160,7 +162,7 @@ class ParquetTable:
         self._starts = np.array(starts, dtype=np.int64)
         self.num_rows = total
         if not total:
-            raise ValueError(f"no rows in {', '.join(map(str, self.files)) or 'no files'}")
+            raise UserError(f"no rows in {', '.join(map(str, self.files)) or 'no files'}")
 
     def check_column(self, column: str, kind: str, option: str) -> None:
         """Require a column of one kind in all files.
@@ -172,19 +174,19 @@ class ParquetTable:
             option: Command-line option that names the column, for messages.
 
         Raises:
-            ValueError: If a file does not have it; the message names file and columns.
+            UserError: If a file does not have it; the message names file and columns.
         """
         for path in self.files:
             with self._open(path) as file:
                 schema = file.schema_arrow
             if column not in schema.names:
-                raise ValueError(
+                raise UserError(
                     f"{path} has no column {column!r}, only {schema.names}: name it with {option}"
                 )
             found = schema.field(column).type
             if not (self._is_text(found) if kind == "text" else self._is_image(found)):
                 wanted = "strings" if kind == "text" else "encoded images, binary or struct{bytes}"
-                raise ValueError(
+                raise UserError(
                     f"{path}: column {column!r} must be of {wanted}, got {found}: name another "
                     f"with {option}"
                 )
@@ -200,7 +202,7 @@ class ParquetTable:
             start: Number of the first row. Defaults to 0.
 
         Raises:
-            ValueError: If a file is damaged; the message names it and the row.
+            UserError: If a file is damaged; the message names it and the row.
         """
         if start >= self.num_rows:
             return
@@ -228,7 +230,7 @@ class ParquetTable:
                     number += len(batch)
         except (self._pyarrow.ArrowException, OSError) as error:
             row = number - self._file_starts[path]
-            raise ValueError(
+            raise UserError(
                 f"{path} is damaged at or after row {row}: {_one_line(error)}; download it again"
             ) from None
 
@@ -271,10 +273,10 @@ class ParquetTable:
             with open(path, "rb") as file:
                 pointer = file.read(40).startswith(b"version https://git-lfs")
             if pointer:
-                raise ValueError(
+                raise UserError(
                     f"{path} is a Git LFS pointer, not the data: fetch it with `git lfs pull`"
                 ) from None
-            raise ValueError(
+            raise UserError(
                 f"{path} is not a complete Parquet file: {_one_line(error)}; download it again"
             ) from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.tensor_file import write_tensors
 
@@ -33,11 +34,11 @@ def load_refined(path: str | os.PathLike, store: FeatureStore) -> Tensor:
         (captions, Dc) in the file's dtype.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no such features, or those of another store.
+        MissingFileError: If there is no such file.
+        UserError: If it holds no such features, or those of another store.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no refined features at {path}; make them with: python tools/refine.py "
             f"{shlex.quote(str(store.path))} --method contrast --out FOLDER"
         )
@@ -46,9 +47,9 @@ def load_refined(path: str | os.PathLike, store: FeatureStore) -> Tensor:
             of = (file.metadata() or {})["store"]
             feats = file.get_tensor("global_feats")
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} holds no refined features: {error}") from None
+        raise UserError(f"{path} holds no refined features: {error}") from None
     if of != store.identity or feats.shape != (store.num_captions, store.clip_dim):
-        raise ValueError(
+        raise UserError(
             f"{path} was made from another store than {store.path}, or from this one before it was "
             "changed: make it again with tools/refine.py --method contrast"
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import explain_lock_errors, fingerprint, sha256, write_json
 
 VERSION = 1
@@ -93,7 +94,7 @@ class ShardFolder:
                 longer listed, so that it is made again.
 
         Raises:
-            ValueError: If the folder was made with other settings, and the difference is named; of
+            UserError: If the folder was made with other settings, and the difference is named; of
                 other samples; or of more than is wanted now.
         """
         path = Path(path)
@@ -107,7 +108,7 @@ class ShardFolder:
             folder = cls(path, format)
             _refuse_changes(path, folder.manifest["settings"], settings)
             if len(folder.shards) > len(wanted):
-                raise ValueError(
+                raise UserError(
                     f"{path} holds {len(folder.shards)} shards, more than the {len(wanted)} of "
                     "what is given now: give as much as before, or another folder"
                 )
@@ -127,7 +128,7 @@ class ShardFolder:
         """Refuse settings that are not those of the folder's shards, if it has any.
 
         Raises:
-            ValueError: If they differ; the difference is named.
+            UserError: If they differ; the difference is named.
         """
         if (Path(path) / "manifest.json").is_file():
             folder = ShardFolder(path, format)
@@ -153,7 +154,7 @@ class ShardFolder:
             **record: Further JSON values to keep with the shard.
 
         Raises:
-            ValueError: If ``info`` differs from that of the shards listed before, or another
+            UserError: If ``info`` differs from that of the shards listed before, or another
                 process has begun the folder anew with other settings.
         """
         record |= {"count": count, "digest": shard.digest, "num_source": shard.count}
@@ -173,7 +174,7 @@ class ShardFolder:
         """See what other processes have listed since.
 
         Raises:
-            ValueError: If one of them has begun the folder anew with other settings.
+            UserError: If one of them has begun the folder anew with other settings.
         """
         self.manifest = self._load()
         _refuse_changes(self.path, self.manifest["settings"], self._settings)
@@ -201,16 +202,16 @@ class ShardFolder:
     def _load(self) -> dict[str, Any]:
         path = self.path / "manifest.json"
         if not path.is_file():
-            raise FileNotFoundError(f"no manifest.json in {self.path}")
+            raise MissingFileError(f"no manifest.json in {self.path}")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             found, version = manifest["format"], manifest["version"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not a manifest: {error}") from error
+            raise UserError(f"{path} is not a manifest: {error}") from error
         if self.format not in (None, found):
-            raise ValueError(f"{self.path} holds {found!r}, expected {self.format!r}")
+            raise UserError(f"{self.path} holds {found!r}, expected {self.format!r}")
         if version != VERSION:
-            raise ValueError(f"{path} has version {version}; this release reads {VERSION}")
+            raise UserError(f"{path} has version {version}; this release reads {VERSION}")
         return manifest
 
 
@@ -219,7 +220,7 @@ def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
         return True
     if record["num_source"] < shard.count:
         return False
-    raise ValueError(
+    raise UserError(
         f"{path} was made of other samples ({shard.name} is of {record['num_source']}, now it would "
         f"be of {shard.count} that are not the same): give the old ones, or another folder"
     )
@@ -241,7 +242,7 @@ def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
         if old.get(key) != new.get(key)
     ]
     if changes:
-        raise ValueError(
+        raise UserError(
             f"{path} was made with other settings ({'; '.join(changes)}): "
             "give the old ones, or another folder"
         )

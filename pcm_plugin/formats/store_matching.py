@@ -4,6 +4,7 @@ from collections import defaultdict, deque
 
 import numpy as np
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_ids import name_some
 
@@ -22,13 +23,13 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
         for captions.
 
     Raises:
-        ValueError: If an image id occurs twice in a store, the stores were extracted from different
+        UserError: If an image id occurs twice in a store, the stores were extracted from different
             generated images, or they differ in an image or caption; the first differences are
             named.
     """
     generated = all("images" in store.settings.get("source", {}) for store in (first, second))
     if generated and {*first.digests} != {*second.digests}:
-        raise ValueError(
+        raise UserError(
             f"{first.path} and {second.path} were extracted from different generated images: "
             "extract both from the same folder"
         )
@@ -45,7 +46,7 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
             for images, store in sides
             if images
         ]
-        raise ValueError(
+        raise UserError(
             f"{first.path} and {second.path} must hold the same images, but {' and '.join(only)}: "
             "extract both from the same images"
         )
@@ -59,7 +60,7 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
             places[text].append(number)
         matched = [places[text].popleft() for text in texts if places[text]]
         if not len(texts) == len(others) == len(matched):
-            raise ValueError(
+            raise UserError(
                 f"image {ids[0][i]!r} has other captions in {first.path} than in {second.path} "
                 f"({texts[:2]} and {others[:2]}): extract both with the same captions"
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.tokenize import tokenize
 
@@ -32,7 +33,7 @@ class Vocabulary:
         words: The words in the order of their indices, from index 1 on.
 
     Raises:
-        ValueError: If a word is empty, contains white space or is repeated.
+        UserError: If a word is empty, contains white space or is repeated.
     """
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -40,9 +41,9 @@ class Vocabulary:
         self._index = {word: i for i, word in enumerate(self.words, start=1)}
         for i, word in enumerate(self.words, start=1):
             if word.split() != [word]:
-                raise ValueError(f"word {i} must be a single word, got {word!r}")
+                raise UserError(f"word {i} must be a single word, got {word!r}")
             if self._index[word] != i:
-                raise ValueError(f"word {word!r} has two indices, {i} and {self._index[word]}")
+                raise UserError(f"word {word!r} has two indices, {i} and {self._index[word]}")
         self._unknown = self._index.get(UNKNOWN)
 
     def __len__(self) -> int:
@@ -73,14 +74,14 @@ class Vocabulary:
             Words by falling frequency, equal counts in alphabetical order; ``UNK`` is the last.
 
         Raises:
-            ValueError: If no word occurs ``min_count`` times.
+            UserError: If no word occurs ``min_count`` times.
         """
         counts: Counter[str] = Counter()
         for caption in captions:
             counts.update(tokenize(caption))
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:
-            raise ValueError(
+            raise UserError(
                 f"none of {len(counts)} words occurs min_count={min_count} times: "
                 "lower min_count or give more captions"
             )
@@ -98,12 +99,12 @@ class Vocabulary:
             The vocabulary, indices as in the file.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If a line is empty, contains several words or repeats one.
+            MissingFileError: If there is no such file.
+            UserError: If a line is empty, contains several words or repeats one.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no vocabulary at {path}; make one with: "
                 f"python tools/build_vocabulary.py CAPTIONS --out {shlex.quote(str(path))}"
             )
@@ -111,7 +112,7 @@ class Vocabulary:
         try:
             return cls(line.strip() for line in lines)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise UserError(f"{path}: {error}") from None
 
     def to_file(self, path: str | os.PathLike) -> None:
         """Write the words, one per line, in UTF-8; an existing file is replaced atomically."""
@@ -152,10 +153,10 @@ class Vocabulary:
             words, 0 if there is room for it, then -1.
 
         Raises:
-            ValueError: If ``max_len`` is below 1.
+            UserError: If ``max_len`` is below 1.
         """
         if max_len < 1:
-            raise ValueError(f"max_len must be >= 1, got {max_len}")
+            raise UserError(f"max_len must be >= 1, got {max_len}")
         indices = (self._index.get(word, self._unknown) for word in self.split(caption))
         ids = [index for index in indices if index is not None][:max_len]
         padding = max_len - 1 - len(ids)

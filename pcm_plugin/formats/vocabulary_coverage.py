@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import UNKNOWN, Vocabulary
 
 MAX_UNKNOWN_CAPTIONS = 0.05
@@ -11,7 +12,7 @@ MAX_UNKNOWN_CAPTIONS = 0.05
 _NUM_EXAMPLES = 3
 
 
-class VocabularyCoverageError(ValueError):
+class VocabularyCoverageError(UserError):
     """Too many captions have no word that is in the vocabulary."""
 
 
@@ -67,10 +68,10 @@ class VocabularyCoverage:
 
         Raises:
             VocabularyCoverageError: If there are more; names count, share, examples and fix.
-            ValueError: If the limit is out of range.
+            UserError: If the limit is out of range.
         """
         if not 0 <= max_unknown_captions <= 1:
-            raise ValueError(
+            raise UserError(
                 f"max_unknown_captions must be between 0 and 1, got {max_unknown_captions}"
             )
         if self.unknown_captions > max_unknown_captions * self.captions:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 import pcm_plugin
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import copy_file
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.formats.tensor_file import write_tensors
@@ -62,16 +63,16 @@ def save_captioner(
         half: Store float16. Defaults to False.
 
     Raises:
-        FileNotFoundError: If CLIP's folder or weights file is missing.
-        ValueError: If the file has another ending, the model has no vocabulary, as one with a
+        MissingFileError: If CLIP's folder or weights file is missing.
+        UserError: If the file has another ending, the model has no vocabulary, as one with a
             language model, or holds modules of other packages, CLIP's folder has no safetensors,
             or its weights file cannot be read (:func:`~.clip_weights.load_clip`).
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: a captioner is a .safetensors file")
+        raise UserError(f"{path}: a captioner is a .safetensors file")
     if not isinstance(getattr(model, "vocabulary", None), Vocabulary):
-        raise ValueError(
+        raise UserError(
             f"a {type(model).__name__} has no vocabulary file, and does not fit into one file: "
             "caption with its config and checkpoint"
         )
@@ -125,18 +126,18 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         The captioner in evaluation mode, with a backbone: it takes images.
 
     Raises:
-        FileNotFoundError: If the file, or the folder of its CLIP, is missing.
-        ValueError: If it is no such file, asks for anything but the package's own modules, or was
+        MissingFileError: If the file, or the folder of its CLIP, is missing.
+        UserError: If it is no such file, asks for anything but the package's own modules, or was
             made with another CLIP than the one found.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no captioner at {path}")
+        raise MissingFileError(f"no captioner at {path}")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ValueError(
+                raise UserError(
                     f"{path} holds no captioner but {metadata.get('format') or 'weights alone'}: "
                     "make one with tools/export.py CONFIG CHECKPOINT"
                 )
@@ -144,10 +145,10 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         facts = {key: json.loads(metadata[key]) for key in ("model", "vocabulary", "clip")}
         words = json.loads(metadata["concepts"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
+        raise UserError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
     settings, clip = _portable(facts["model"]), facts["clip"]
     if clip["pretrained"] and ("/" in clip["pretrained"] or "\\" in clip["pretrained"]):
-        raise ValueError(f"{path} names a file as CLIP's weights, {clip['pretrained']!r}")
+        raise UserError(f"{path} names a file as CLIP's weights, {clip['pretrained']!r}")
     _check_types(settings, str(path))
     name = clip["model"]
     if name.startswith(_LOCAL):
@@ -176,7 +177,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its own settings: {error}") from None
+        raise UserError(f"{path} does not fit its own settings: {error}") from None
     return model.eval()
 
 
@@ -197,7 +198,7 @@ def _check_types(node: Any, place: str) -> None:
         scope, _, name = str(node["type"]).rpartition(".")
         found = MODELS.module_dict.get(name)
         if scope != "pcm_plugin" or not isinstance(found, type):
-            raise ValueError(
+            raise UserError(
                 f"{place} asks for {node['type']!r}, which is no model of pcm_plugin: a "
                 "captioner's file may only name those"
             )
@@ -216,10 +217,10 @@ def _bring_clip(name: str, weights_file: str | None, path: Path) -> str:
         return name
     folder, home = Path(name.removeprefix(_LOCAL)).resolve(), path.parent.resolve()
     if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder of CLIP at {folder}")
+        raise MissingFileError(f"there is no folder of CLIP at {folder}")
     files = sorted(file for pattern in _CLIP_FILES for file in folder.glob(pattern))
     if not any(file.suffix == ".safetensors" for file in files):
-        raise ValueError(
+        raise UserError(
             f"{folder} has no .safetensors weights: save CLIP so, since a captioner is given away"
         )
     # What comes with the package stays where it is, as what lies beside the file does.
@@ -240,7 +241,7 @@ def _check_clip(tensors: Mapping[str, torch.Tensor], model: PCMNet, path: Path) 
     there = tensors[key]
     # The weights may have been rounded to float16.
     if here.shape != there.shape or not torch.allclose(here, there, atol=1e-3, rtol=1e-3):
-        raise ValueError(
+        raise UserError(
             f"{path} was trained on another CLIP than {model.backbone.model_name} is here: get the "
             "one whose features it was trained on"
         )

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.decoders import SentenceDecoder
 from pcm_plugin.models.decoders.sentence_decoder import sinusoid_positions
 from pcm_plugin.models.encoders import VisualSemanticEncoder
@@ -148,12 +149,12 @@ def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
         Official key to tensor.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or holds objects that only unpickling could read.
+        MissingFileError: If there is no such file.
+        UserError: If it is no checkpoint, or holds objects that only unpickling could read.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}: give a .pth or .safetensors file")
+        raise MissingFileError(f"no checkpoint at {path}: give a .pth or .safetensors file")
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -161,21 +162,21 @@ def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} holds more than tensors and plain values, and is not read for that; save its "
             f"state dict alone, with torch.save or as safetensors: {error}"
         ) from error
     # Bytes that are no pickle at all fail in any way, as KeyError for one.
     except (SafetensorError, RuntimeError, EOFError, LookupError) as error:
-        raise ValueError(f"{path} is not a checkpoint: {type(error).__name__} {error}") from error
+        raise UserError(f"{path} is not a checkpoint: {type(error).__name__} {error}") from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise ValueError(f"{path} holds a {type(content).__name__} instead of a state dict")
+        raise UserError(f"{path} holds a {type(content).__name__} instead of a state dict")
     strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
-        raise ValueError(f"{path}: not tensors: {', '.join(sorted(strangers))}")
+        raise UserError(f"{path}: not tensors: {', '.join(sorted(strangers))}")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
@@ -189,7 +190,7 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
         The state dict of a PCMNet with a PCMMixup neck, float32; and its sizes.
 
     Raises:
-        ValueError: With every unknown, missing and mis-shaped key in one message.
+        UserError: With every unknown, missing and mis-shaped key in one message.
     """
     encoder_layers = _count_layers(official, "encoder.layers")
     decoder_layers = _count_layers(official, "decoder.g_layers")
@@ -211,7 +212,7 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
             )
     problems += _check_positions(official.get(POSITION_TABLE), sizes.embed_dims)
     if problems:
-        raise ValueError("not a released PCM-Net checkpoint:\n  " + "\n  ".join(problems))
+        raise UserError("not a released PCM-Net checkpoint:\n  " + "\n  ".join(problems))
     apart = {ours: official[key].float().contiguous() for key, ours in names.items()}
     return _join_products(apart, ours_like), sizes
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.toyworld.things import KINDS
 
 OUTDOORS = ("park", "beach", "street", "snow", "desert", "lake")
@@ -167,10 +168,10 @@ def scenes(domain: Domain, split: str, count: int, seed: int) -> Iterator[Scene]
     The same arguments give the same scenes.
 
     Raises:
-        ValueError: If the split is unknown.
+        UserError: If the split is unknown.
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r}: choose one of {', '.join(SPLITS)}")
+        raise UserError(f"split={split!r}: choose one of {', '.join(SPLITS)}")
     rng = Random(f"{domain.name}/{split}/{seed}")
     while count:
         scene = sample_scene(domain, rng)

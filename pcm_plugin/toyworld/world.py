@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.toyworld.captions import annotate
 from pcm_plugin.toyworld.render import render
@@ -53,14 +54,14 @@ def build_world(
         workers (int): Processes that draw. Defaults to 2.
 
     Raises:
-        ValueError: If the folder holds a world of other sizes or another seed.
+        UserError: If the folder holds a world of other sizes or another seed.
     """
     settings = {"domain": domain, "sizes": sizes, "seed": seed}
     done = root / "world.json"
     if done.exists():
         found = json.loads(done.read_text())
         if found != settings:
-            raise ValueError(f"{root} holds {found}, wanted {settings}: remove it first")
+            raise UserError(f"{root} holds {found}, wanted {settings}: remove it first")
         return
     images = root / "images"
     images.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from PIL.ImageFont import FreeTypeFont
 from PIL.ImageFont import ImageFont as BitmapFont
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.visualization.sheet import SheetEntry, concept_colours
 
 _PAPER, _INK, _SOFT = "#eceef1", "#14181f", "#59626f"
@@ -50,7 +51,7 @@ def affinity_maps(
         The maps, RGB, in the order of ``words``, in rows; without a margin around them.
 
     Raises:
-        ValueError: If sizes do not fit each other, an affinity is no number, or an argument is out
+        UserError: If sizes do not fit each other, an affinity is no number, or an argument is out
             of range.
     """
     _check(affinity, words, grid, side, columns, alpha, colour_map)
@@ -90,26 +91,26 @@ def _check(
 ) -> None:
     shape = tuple(affinity.shape)
     if len(shape) != 2 or not all(shape):
-        raise ValueError(f"affinity of shape {shape}: give (N, K), patches by concepts")
+        raise UserError(f"affinity of shape {shape}: give (N, K), patches by concepts")
     if len(words) != shape[1]:
-        raise ValueError(
+        raise UserError(
             f"{len(words)} words for affinity of shape {shape}: give {shape[1]}, one a column"
         )
     if grid[0] * grid[1] != shape[0]:
-        raise ValueError(
+        raise UserError(
             f"grid={tuple(grid)} has {grid[0] * grid[1]} patches but affinity of shape {shape} has "
             f"{shape[0]}: give the rows and columns of the CLIP that made the features"
         )
     if not affinity.isfinite().all():
-        raise ValueError("affinity has values that are no numbers: the model may have diverged")
+        raise UserError("affinity has values that are no numbers: the model may have diverged")
     if side < max(grid):
-        raise ValueError(f"side={side}: give at least {max(grid)}, a pixel a patch")
+        raise UserError(f"side={side}: give at least {max(grid)}, a pixel a patch")
     if columns < 1:
-        raise ValueError(f"columns={columns}: give at least 1")
+        raise UserError(f"columns={columns}: give at least 1")
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: give a share, 0 to 1")
+        raise UserError(f"alpha={alpha}: give a share, 0 to 1")
     if colour_map not in colormaps:
-        raise ValueError(f"colour_map={colour_map!r}: give one of Matplotlib's, such as 'viridis'")
+        raise UserError(f"colour_map={colour_map!r}: give one of Matplotlib's, such as 'viridis'")
 
 
 def _heats(

@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from PIL import Image, ImageFont
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.registry import HOOKS
 from pcm_plugin.structures import DataSample
@@ -51,7 +52,7 @@ class MixupVisualizationHook(Hook):
         font: A TrueType file, for scripts that Pillow's own font lacks. Defaults to None.
 
     Raises:
-        ValueError: If an argument is out of range.
+        UserError: If an argument is out of range.
     """
 
     def __init__(
@@ -63,11 +64,11 @@ class MixupVisualizationHook(Hook):
     ) -> None:
         for name, value in (("num_images", num_images), ("interval", interval)):
             if not _is_count(value):
-                raise ValueError(f"{name}={value!r}: give a whole number, at least 1")
+                raise UserError(f"{name}={value!r}: give a whole number, at least 1")
         if grid is not None and not (
             isinstance(grid, Sequence) and len(grid) == 2 and all(map(_is_count, grid))
         ):
-            raise ValueError(f"grid={grid!r}: give (rows, columns) of the patches, or None")
+            raise UserError(f"grid={grid!r}: give (rows, columns) of the patches, or None")
         if font is not None:
             _check_font(font)
         self.num_images = num_images
@@ -127,7 +128,7 @@ class MixupVisualizationHook(Hook):
             The picture, RGB.
 
         Raises:
-            ValueError: If the sample's fields do not fit each other, the model or the grid.
+            UserError: If the sample's fields do not fit each other, the model or the grid.
         """
         references = sample.get("gt_caption") or []
         references = [references] if isinstance(references, str) else references
@@ -136,7 +137,7 @@ class MixupVisualizationHook(Hook):
             return contact_sheet([entry], columns=1, font=self.font)
         words = getattr(getattr(model, "neck", None), "concept_words", None)
         if words is None:
-            raise ValueError("the model has no neck.concept_words, the words of pred_concept_ids")
+            raise UserError("the model has no neck.concept_words, the words of pred_concept_ids")
         concepts, patches = concepts_of_sample(sample, words)
         entry = SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
         if "pred_affinity" not in sample:
@@ -215,7 +216,7 @@ def _check_font(font: str) -> None:
     try:
         ImageFont.truetype(font, 13)
     except (OSError, TypeError, AttributeError) as error:
-        raise ValueError(f"font={font!r} is no TrueType file that can be read: {error}") from None
+        raise UserError(f"font={font!r} is no TrueType file that can be read: {error}") from None
 
 
 def _grid(model: torch.nn.Module, patches: int) -> tuple[int, int]:
@@ -224,7 +225,7 @@ def _grid(model: torch.nn.Module, patches: int) -> tuple[int, int]:
         return backbone.grid
     side = round(patches**0.5)
     if side * side != patches:
-        raise ValueError(
+        raise UserError(
             f"pred_affinity has {patches} patches, which make no square: give the hook "
             "grid=(rows, columns)"
         )

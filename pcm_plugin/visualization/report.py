@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.visualization import charts
 from pcm_plugin.visualization.page import cards, escape, image_card, page, table
 from pcm_plugin.visualization.sheet import SheetEntry
@@ -64,12 +65,12 @@ def read_run(work_dir: Path) -> Run:
         work_dir: The folder, with ``TIMESTAMP/vis_data/scalars.json`` in it.
 
     Raises:
-        FileNotFoundError: If there are no such files.
-        ValueError: If a file of scores is damaged.
+        MissingFileError: If there are no such files.
+        UserError: If a file of scores is damaged.
     """
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     if not files:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{work_dir} holds no training: there is no TIMESTAMP/vis_data/scalars.json in it"
         )
     train: dict[float, dict[str, float]] = {}
@@ -84,7 +85,7 @@ def read_run(work_dir: Path) -> Run:
         try:
             metrics = json.loads(file.read_text())["metrics"]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file} holds no scores: test again, or remove it") from None
+            raise UserError(f"{file} holds no scores: test again, or remove it") from None
         tests[str(file.parent.relative_to(work_dir))] = metrics
     return Run([train[s] for s in sorted(train)], [scores[s] for s in sorted(scores)], tests)
 

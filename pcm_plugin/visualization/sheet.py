@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.ImageFont import FreeTypeFont
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.structures import DataSample
 
@@ -82,10 +83,10 @@ def contact_sheet(
         The sheet, RGB.
 
     Raises:
-        ValueError: If there are no entries, or a patch is outside the grid.
+        UserError: If there are no entries, or a patch is outside the grid.
     """
     if not entries:
-        raise ValueError("no entries: a contact sheet needs at least one")
+        raise UserError("no entries: a contact sheet needs at least one")
     style = _Style(side, font)
     cards = [_card(entry, grid, style) for entry in entries]
     rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
@@ -116,7 +117,7 @@ def draw_mixup(entry: SheetEntry, grid: tuple[int, int], side: int = 448) -> Ima
         side: Side of the picture in pixels. Defaults to 448.
 
     Raises:
-        ValueError: If a patch is outside the grid.
+        UserError: If a patch is outside the grid.
     """
     return _picture(entry, grid, concept_colours(entry), _Style(side, None))
 
@@ -206,7 +207,7 @@ def _picture(
     cells: dict[tuple[int, int], str] = {}
     for patch, concept in entry.patches:
         if not 0 <= patch < rows * columns:
-            raise ValueError(f"patch {patch} is outside the grid of {rows} x {columns}")
+            raise UserError(f"patch {patch} is outside the grid of {rows} x {columns}")
         cells[divmod(patch, columns)] = concept
     draw = ImageDraw.Draw(picture)
     edges = [

@@ -1,5 +1,6 @@
 """The captions of a file, by image."""
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions import FORMATS
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.json_documents import read_items
@@ -26,7 +27,7 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
         are its ``images``, also those without captions.
 
     Raises:
-        ValueError: If the file cannot be read, images share an id, an annotation belongs to none
+        UserError: If the file cannot be read, images share an id, an annotation belongs to none
             of the ``images``, or some captions name no image while others do.
     """
     if captions.form() == FORMATS["coco"].name:
@@ -55,7 +56,7 @@ def _refuse_without_image(captions: CaptionFile) -> None:
     report = captions.survey()
     if 0 < report.without_image < report.captions:
         place = f":{report.no_image}" if report.no_image.isdecimal() else f": {report.no_image}"
-        raise ValueError(
+        raise UserError(
             f"{captions.path}{place}: {report.without_image:,} captions, the first of them here, "
             "name no image, while others do; write the id or file of their image, or remove them"
         )
@@ -68,7 +69,7 @@ def _files_of(
     if len(files) == 1 or all(image_id in _derived_ids(name) for name in files):
         return files
     listed = name_some(name for name in files if name)
-    raise ValueError(
+    raise UserError(
         f"{captions.path}: image id {image_id!r} is used for several images: {listed}"
         f"{'' if all(files) else ', and for captions without a file'}; every image needs an id of "
         "its own, so number the images anew if several files were joined"
@@ -99,5 +100,5 @@ def _coco_entries(captions: CaptionFile) -> list[tuple[str, str]]:
         try:
             entries.append((normalize_id(row["id"]), str(row.get("file_name") or "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{captions.path}: images[{index}] has no valid id: {error}") from None
+            raise UserError(f"{captions.path}: images[{index}] has no valid id: {error}") from None
     return entries

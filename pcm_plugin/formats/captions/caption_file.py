@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import atomic_write
 from pcm_plugin.formats.captions import FORMATS, Format, Record, detect_format
 from pcm_plugin.formats.captions.coco_images import check_coco_images
@@ -75,8 +76,8 @@ class CaptionFile:
             as ``{'skip_bad': '--skip-bad'}``. Defaults to None: errors name the arguments.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If ``format`` is unknown.
+        MissingFileError: If there is no such file.
+        UserError: If ``format`` is unknown.
     """
 
     path: Path
@@ -92,9 +93,9 @@ class CaptionFile:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
         if not self.path.is_file():
-            raise FileNotFoundError(f"no caption file at {self.path}")
+            raise MissingFileError(f"no caption file at {self.path}")
         if self.format is not None and self.format not in FORMATS:
-            raise ValueError(f"format must be one of {list(FORMATS)}, got {self.format!r}")
+            raise UserError(f"format must be one of {list(FORMATS)}, got {self.format!r}")
 
     @classmethod
     def of(cls, captions: "CaptionFile | str | os.PathLike") -> "CaptionFile":
@@ -108,14 +109,14 @@ class CaptionFile:
         detected, or if it has a byte-order mark or is valid UTF-8 beyond ASCII.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            MissingFileError: If there is no such file.
         """
         file = replace(self, path=Path(path), split=None)
         if self.encoding is not None and is_clearly_utf8(path):
             file = replace(file, encoding=None)
         if self.format is not None:
             detected = replace(file, format=None)
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(UserError):
                 detected.form()
                 return detected
         return file
@@ -124,7 +125,7 @@ class CaptionFile:
         """Read the captions in the order of the file.
 
         Raises:
-            ValueError: At the first caption that cannot be read, unless ``skip_bad``, and at ids
+            UserError: At the first caption that cannot be read, unless ``skip_bad``, and at ids
                 that are repeated without being those of images; the message starts with file and
                 line. If the file has another format than it should, or no split of that name.
                 Raised before the first caption is returned.
@@ -148,7 +149,7 @@ class CaptionFile:
         """Return the name of the file's format, e.g. ``'COCO captions JSON'``.
 
         Raises:
-            ValueError: If it has none of the known ones.
+            UserError: If it has none of the known ones.
         """
         return self._format().name
 
@@ -162,11 +163,11 @@ class CaptionFile:
         """Read the file once from end to end and count.
 
         Raises:
-            ValueError: As reading does; also if there are no captions.
+            UserError: As reading does; also if there are no captions.
         """
         report = self._scan().report
         if not report.captions:
-            raise ValueError(f"no captions in {report}")
+            raise UserError(f"no captions in {report}")
         return report
 
     def open(self) -> BinaryIO:
@@ -192,7 +193,7 @@ class CaptionFile:
         try:
             yield
         except FileFormatError as error:
-            raise ValueError(error.describe(self.path, self.options)) from None
+            raise UserError(error.describe(self.path, self.options)) from None
 
     def _once(self, name: str, find: Callable[[], Any]) -> Any:
         """Return the result of ``find``, called again only if the file has changed."""
@@ -233,11 +234,11 @@ class CaptionFile:
 
     def _check_split(self, report: CaptionReport) -> None:
         if not report.splits and (report.captions or report.blank or report.bad):
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: split={self.split!r}, but this {report.form} knows no splits"
             )
         if not report.captions and report.other_splits:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: no caption is of split={self.split!r}, only of "
                 f"{sorted(report.splits)}"
             )
@@ -297,7 +298,7 @@ class CaptionFile:
         """Count a caption that cannot be read.
 
         Raises:
-            ValueError: Unless ``skip_bad``.
+            UserError: Unless ``skip_bad``.
         """
         location = record.location if record.location.isdigit() else f" {record.location}"
         message = f"{self.path}:{location}: {record.problem}"
@@ -307,7 +308,7 @@ class CaptionFile:
         skip = describe_fixes((("skip_bad", True),), self.options)
         skip = f" ({skip.removeprefix(': pass ')} leaves such captions out)"
         advice = describe_fixes(record.fixes, self.options) if record.fixes else skip
-        raise ValueError(message + advice)
+        raise UserError(message + advice)
 
 
 class _Scan(NamedTuple):

@@ -3,6 +3,7 @@
 import re
 from typing import Any, NamedTuple
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.image_ids import normalize_id
 
 IMAGE_FIELDS = (
@@ -67,14 +68,14 @@ def as_id(value: Any) -> str | None:
     """An id as text, None if it is missing.
 
     Raises:
-        ValueError: If it is neither text nor a number.
+        UserError: If it is neither text nor a number.
     """
     if is_missing(value):
         return None
     if isinstance(value, str):
         return value.strip()
     if not isinstance(value, int | float):
-        raise ValueError(f"an id must be a number or a text, got {str(value)[:60]!r}")
+        raise UserError(f"an id must be a number or a text, got {str(value)[:60]!r}")
     return normalize_id(value)
 
 

@@ -6,6 +6,7 @@ import io
 import numpy as np
 from PIL import Image, ImageFile
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.pixel_values import channels_to_8_bits, to_8_bits
 from pcm_plugin.formats.images.rawmode import (
     GRAY_ALPHA,
@@ -44,7 +45,7 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
     data = _content(image) if is_16_bit_color(rawmode) else None
     _load(image)
     if 0 in image.size:
-        raise ValueError(f"it has no pixels, its size is {image.width} x {image.height}")
+        raise UserError(f"it has no pixels, its size is {image.width} x {image.height}")
     upright = _TRANSPOSE.get(_orientation(image))
     if image.mode.startswith(("I", "F")) or rawmode == "L;S":
         converted = _gray(image, rawmode)
@@ -125,7 +126,7 @@ def _widen(image: Image.Image, rawmode: str, data: bytes | None) -> Image.Image:
     if high[..., :3].max() > 15 and transparent is None:
         return image
     if data is None:
-        raise ValueError("16-bit planar TIFF with dark colors: save it with 8 bits per channel")
+        raise UserError("16-bit planar TIFF with dark colors: save it with 8 bits per channel")
     with Image.open(io.BytesIO(data), formats=image_formats()) as again:
         prepare_tiles(again)
         if rawmode == GRAY_ALPHA:

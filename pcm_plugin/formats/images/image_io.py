@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.images.conversion import convert_to_rgb
 from pcm_plugin.formats.images.metadata import describe_content, strip_metadata
 from pcm_plugin.formats.images.suffixes import image_formats
@@ -33,7 +34,7 @@ def read_image(file: str | os.PathLike | BinaryIO | bytes) -> Image.Image:
 
     Raises:
         OSError: If the file is missing or cannot be read.
-        ValueError: If it is not an image, is damaged, or is too large.
+        UserError: If it is not an image, is damaged, or is too large.
     """
     name = str(file) if isinstance(file, str | os.PathLike) else "it"
     if isinstance(file, bytes):
@@ -46,7 +47,7 @@ def read_image(file: str | os.PathLike | BinaryIO | bytes) -> Image.Image:
         # Broken or oversized metadata make some decoders give up before they reach the pixels.
         stripped = strip_metadata(data)
         if stripped not in (None, data):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(UserError):
                 return _decode(stripped, name)
         raise
 
@@ -55,7 +56,7 @@ def detect_format(data: bytes) -> str:
     """Return Pillow's name of the format of an image file's content, e.g. ``'JPEG'``.
 
     Raises:
-        ValueError: If it is not an image.
+        UserError: If it is not an image.
     """
     try:
         with _decoding("it"), _open(data) as image:
@@ -75,7 +76,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises:
         OSError: If its file cannot be read.
-        ValueError: If it cannot be decoded, or has no pixels.
+        UserError: If it cannot be decoded, or has no pixels.
     """
     with _decoding("it"):
         return convert_to_rgb(image)
@@ -90,20 +91,20 @@ def read_file(path: str | os.PathLike, name: str = "it") -> bytes:
 
     Raises:
         OSError: If the file is missing or cannot be read.
-        ValueError: If it is a folder, is larger than 2 GiB, or cannot be the name of a file.
+        UserError: If it is a folder, is larger than 2 GiB, or cannot be the name of a file.
     """
     try:
         size = os.stat(path).st_size
     except FileNotFoundError:
-        raise FileNotFoundError(f"no image at {path}") from None
+        raise MissingFileError(f"no image at {path}") from None
     except ValueError as error:
-        raise ValueError(f"{str(path)!r} cannot be a file name: {error}") from None
+        raise UserError(f"{str(path)!r} cannot be a file name: {error}") from None
     if size > _MAX_BYTES:
-        raise ValueError(f"{name} is larger than {_MAX_BYTES >> 30} GiB: save a smaller copy of it")
+        raise UserError(f"{name} is larger than {_MAX_BYTES >> 30} GiB: save a smaller copy of it")
     try:
         return Path(path).read_bytes()
     except IsADirectoryError:
-        raise ValueError(f"{name} is a folder") from None
+        raise UserError(f"{name} is a folder") from None
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
@@ -127,17 +128,17 @@ def _decoding(name: str) -> Iterator[None]:
             yield
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise ValueError(
+        raise UserError(
             f"{name} has more than {limit:,} pixels: save a smaller copy of it"
         ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is {error}") from None
+        raise UserError(f"{name} is {error}") from None
     except Exception as error:
         # Decoders raise OSError without a number; one with a number comes from the disk.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"{name} cannot be decoded: {kind}{error}") from error
+        raise UserError(f"{name} cannot be decoded: {kind}{error}") from error
 
 
 class _QuietPillow:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pcm_plugin.errors import UserError
+
 _DEPTHS = (8, 10, 12, 16)
 _SIGNED_DEPTHS = (8, 10, 12, 15)
 
@@ -28,7 +30,7 @@ def to_8_bits(values: np.ndarray, depth: int | None = None, signed: bool = False
         uint8 array of the same shape.
 
     Raises:
-        ValueError: If floats contain no finite value.
+        UserError: If floats contain no finite value.
     """
     if values.dtype.kind == "f":
         return _float_to_8_bits(values)
@@ -43,7 +45,7 @@ def to_8_bits(values: np.ndarray, depth: int | None = None, signed: bool = False
 def _float_to_8_bits(values: np.ndarray) -> np.ndarray:
     finite = values[np.isfinite(values)]
     if not finite.size:
-        raise ValueError("it contains no finite value")
+        raise UserError("it contains no finite value")
     peak = float(finite.max())
     if peak <= 2:
         scale = 255.0

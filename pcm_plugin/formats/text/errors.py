@@ -5,10 +5,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.text.encodings import guess_encoding
 
 
-class FileFormatError(ValueError):
+class FileFormatError(UserError):
     """A file is not what its reader expects.
 
     Args:

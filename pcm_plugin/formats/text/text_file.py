@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.text.binary_kinds import describe_binary
 from pcm_plugin.formats.text.byte_streams import (
     CheckedUtf8,
@@ -41,8 +42,8 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
         A buffered binary file, at its start.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the encoding is unknown or obviously another, or the file is not text; says
+        MissingFileError: If there is no such file.
+        UserError: If the encoding is unknown or obviously another, or the file is not text; says
             what it is and what to do.
         FileFormatError: While reading, if data are damaged or not of ``encoding``.
     """
@@ -76,8 +77,8 @@ def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
     """Read a JSON document at once, from a file that :func:`open_text` reads.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not text of that encoding, or not JSON; starts with the path.
+        MissingFileError: If there is no such file.
+        UserError: If it is not text of that encoding, or not JSON; starts with the path.
     """
     try:
         with open_text(path, encoding) as file:
@@ -85,10 +86,10 @@ def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
     except (json.JSONDecodeError, FileFormatError) as error:
         if isinstance(error, FileFormatError):
             advice = ": save it as UTF-8" if error.fixes and encoding is None else ""
-            raise ValueError(
+            raise UserError(
                 FileFormatError(error.problem + advice, line=error.line).describe(path)
             ) from None
-        raise ValueError(f"{path} is not a JSON file: {error}") from None
+        raise UserError(f"{path} is not a JSON file: {error}") from None
 
 
 def _unpack(path: Path) -> BinaryIO:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import content_id, sha256, write_json
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.backbones.torchscript_archive import is_torchscript, read_torchscript
@@ -75,9 +76,9 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
         open_clip's model and its preprocessing of a PIL image.
 
     Raises:
-        FileNotFoundError: If a local folder or a weights file is missing.
+        MissingFileError: If a local folder or a weights file is missing.
         RuntimeError: If open_clip knows no such model, or finds no weights.
-        ValueError: If a weights file cannot be read safely, does not fit the model, or the name
+        UserError: If a weights file cannot be read safely, does not fit the model, or the name
             does not say the activation of its weights.
     """
     import open_clip
@@ -85,9 +86,9 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
     name = architecture(model_name)
     folder = name.removeprefix("local-dir:")
     if folder != name and not Path(folder).is_dir():
-        raise FileNotFoundError(f"model_name={model_name!r}: there is no folder {folder}")
+        raise MissingFileError(f"model_name={model_name!r}: there is no folder {folder}")
     if name.startswith(_SCHEMAS) and pretrained:
-        raise ValueError(
+        raise UserError(
             f"`pretrained` must be None for model_name={model_name!r}, which brings its weights, "
             f"got `{pretrained}`: leave it out, or name an architecture, as 'ViT-B-32-quickgelu'"
         )
@@ -107,7 +108,7 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
                 name, pretrained, require_pretrained=True
             )
         except UserWarning as error:
-            raise ValueError(
+            raise UserError(
                 f"model_name={model_name!r} with pretrained={pretrained!r}: {error} "
                 "Add or drop '-quickgelu' at the end of the name"
             ) from error
@@ -130,8 +131,8 @@ def save_clip_folder(folder: Path, model_name: str, pretrained: str) -> None:
         pretrained: The weights file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`load_clip`.
+        MissingFileError: If there is no such file.
+        UserError: As :func:`load_clip`.
     """
     import open_clip
 
@@ -149,7 +150,7 @@ def save_clip_folder(folder: Path, model_name: str, pretrained: str) -> None:
 
 def _existing(file: str) -> Path:
     if not Path(file).is_file():
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"`pretrained` must be a tag of open_clip's, such as 'openai', or a weights file, got "
             f"`{file}`: there is no such file"
         )
@@ -165,7 +166,7 @@ def _read_file(path: Path) -> _WeightsFile:
             with safe_open(path, "pt") as file:
                 keys = list(file.keys())
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+            raise UserError(f"{path} is not a safetensors file: {error}") from error
         _check_format(path, keys)
         return _WeightsFile()
     if is_torchscript(path):
@@ -178,7 +179,7 @@ def _read_file(path: Path) -> _WeightsFile:
         loaded = torch.load(path, "cpu", weights_only=True, mmap=_is_zip(path) or None)
     except Exception as error:
         first = str(error).partition("\n")[0]
-        raise ValueError(
+        raise UserError(
             f"{path} is not a file of weights that can be read safely ({type(error).__name__} "
             f"{first}): pass weights as .safetensors. If you trust the file, convert it: "
             'python -c "import torch, safetensors.torch as s; '
@@ -187,7 +188,7 @@ def _read_file(path: Path) -> _WeightsFile:
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no weights of a CLIP: pass open_clip's or OpenAI's file")
+        raise UserError(f"{path} holds no weights of a CLIP: pass open_clip's or OpenAI's file")
     _check_format(path, list(state))
     if state.keys() >= _OPENAI_SIZES:
         # OpenAI's code has no other activation.
@@ -202,7 +203,7 @@ def _is_zip(path: Path) -> bool:
 
 def _check_format(path: Path, keys: list[str]) -> None:
     if any(key.startswith(("vision_model.", "text_model.")) for key in keys):
-        raise ValueError(
+        raise UserError(
             f"{path} has the weights of a CLIP in the format of transformers, which open_clip does "
             "not read: pass open_clip's or OpenAI's file, a tag of open_clip's, or a model such as "
             "'hf-hub:timm/vit_base_patch32_clip_224.openai'"
@@ -223,13 +224,13 @@ def _check_activation(model_name: str, name: str, file: str, shown: bool | None)
     if shown is not None and shown != named:
         right = f"{base}{_QUICK_GELU if shown else _GELU}"
         if right.removesuffix(_GELU) not in known:
-            raise ValueError(
+            raise UserError(
                 f"the weights in {file} were trained with {'QuickGELU' if shown else 'GELU'}, and "
                 f"open_clip knows `{model_name}` with the other activation only: pass their "
                 "architecture, or 'local-dir:FOLDER' with an open_clip_config.json that says "
                 f'"quick_gelu": {str(shown).lower()}'
             )
-        raise ValueError(
+        raise UserError(
             f"the model name must be '{right}' for {file}, whose weights were trained with "
             f"{'QuickGELU' if shown else 'GELU'}, got `{model_name}`: with the other activation "
             "the features would be wrong"
@@ -237,7 +238,7 @@ def _check_activation(model_name: str, name: str, file: str, shown: bool | None)
     is_explicit = model_name.endswith((_GELU, _QUICK_GELU))
     both = {base, f"{base}{_QUICK_GELU}"} <= known
     if shown is None and both and not is_explicit:
-        raise ValueError(
+        raise UserError(
             f"the model name must say the activation of the weights in {file}, which do not show "
             f"it, got `{model_name}`: pass {ways}. OpenAI's, DFN's and MetaCLIP's weights, and "
             "those fine-tuned from them, have QuickGELU; most of LAION's and DataComp's have GELU"
@@ -253,7 +254,7 @@ def _build(
 
     config = open_clip.get_model_config(name)
     if config is None or config.get("custom_text") or "timm_model_name" in config["vision_cfg"]:
-        raise ValueError(
+        raise UserError(
             f"{file} has a CLIP in OpenAI's form, which fits architectures such as "
             f"'ViT-B-32-quickgelu', not `{name}`: pass its own"
         )

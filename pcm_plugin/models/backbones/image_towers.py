@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.affinity import fold_head_bias
 
 
@@ -39,7 +40,7 @@ class ImageTower(ABC):
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """Norm's weight (Dv,) and bias (Dv,), and projection (Dv, Dc), that lead patches on."""
-        raise ValueError(
+        raise UserError(
             "its patches are in the joint space already, without a head: set patches_in_joint_space=True"
         )
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
 from pcm_plugin.models.backbones.image_towers import wrap_image_tower
@@ -46,9 +47,9 @@ class OpenCLIPBackbone(BaseModule):
         preprocess: PIL image to (3, H, W) tensor, as this CLIP wants it.
 
     Raises:
-        FileNotFoundError: If a local folder or a weights file is missing.
+        MissingFileError: If a local folder or a weights file is missing.
         RuntimeError: If open_clip knows no such model, or finds no weights.
-        ValueError: If name and weights disagree about QuickGELU or do not say it, a weights file
+        UserError: If name and weights disagree about QuickGELU or do not say it, a weights file
             cannot be read safely or does not fit, the image tower's patches have no known way into
             the joint space, or ``pool`` does not divide its grid.
     """
@@ -67,7 +68,7 @@ class OpenCLIPBackbone(BaseModule):
         tower = wrap_image_tower(clip.visual)
         if tower is None:
             what = type(getattr(clip.visual, "trunk", clip.visual)).__name__
-            raise ValueError(
+            raise UserError(
                 f"model_name={model_name!r} has as image tower a {what} with layers or pooling of "
                 "its own, and single patches have no known way through these into the joint space: "
                 "choose a plain Vision Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or "
@@ -75,7 +76,7 @@ class OpenCLIPBackbone(BaseModule):
             )
         rows, columns = tower.grid
         if rows % pool or columns % pool:
-            raise ValueError(
+            raise UserError(
                 f"pool={pool} does not divide the {rows} x {columns} patches of {model_name}"
             )
         self.model_name = model_name
@@ -117,10 +118,10 @@ class OpenCLIPBackbone(BaseModule):
             features (B, Dc) of length 1, as open_clip's ``encode_image`` gives them.
 
         Raises:
-            ValueError: If the images have another size than this CLIP was built for.
+            UserError: If the images have another size than this CLIP was built for.
         """
         if images.shape[-2:] != self.clip.visual.image_size:
-            raise ValueError(
+            raise UserError(
                 f"images are {tuple(images.shape)} but {self.model_name} needs (B, 3, "
                 f"{self.clip.visual.image_size}): preprocess them with the backbone's preprocess"
             )
@@ -159,13 +160,13 @@ class OpenCLIPBackbone(BaseModule):
             on the CPU. A bias that follows the projection, as EVA's, is in ``ln_post.bias``.
 
         Raises:
-            ValueError: If there is none since the patches are in the joint space already, or its
+            UserError: If there is none since the patches are in the joint space already, or its
                 bias does not fit before its projection.
         """
         try:
             head = self._tower.head()
         except ValueError as error:
-            raise ValueError(f"no head of {self.model_name}: {error}") from None
+            raise UserError(f"no head of {self.model_name}: {error}") from None
         return {
             key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
             for key, tensor in zip(CLIP_HEAD_KEYS, head, strict=True)

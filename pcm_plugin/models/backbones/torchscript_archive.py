@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
+
 _DTYPES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -60,14 +62,14 @@ def read_torchscript(path: str | Path) -> TorchScriptTensors:
         Its tensors, on the CPU, and the names of its module classes.
 
     Raises:
-        ValueError: If it is damaged, or asks for anything but tensors and modules.
+        UserError: If it is damaged, or asks for anything but tensors and modules.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             return _read(archive)
     # A manipulated archive can fail in any way.
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as a TorchScript archive: {error}") from error
+        raise UserError(f"{path} cannot be read as a TorchScript archive: {error}") from error
 
 
 def _read(archive: zipfile.ZipFile) -> TorchScriptTensors:
@@ -75,12 +77,12 @@ def _read(archive: zipfile.ZipFile) -> TorchScriptTensors:
     if f"{root}/byteorder" in archive.namelist():
         order = archive.read(f"{root}/byteorder").decode()
         if order != sys.byteorder:
-            raise ValueError(f"its bytes are in {order}-endian order")
+            raise UserError(f"its bytes are in {order}-endian order")
     with archive.open(f"{root}/data.pkl") as file:
         unpickler = _Unpickler(file, archive, root)
         module = unpickler.load()
     if not isinstance(module, _Module):
-        raise ValueError("it holds no module")
+        raise UserError("it holds no module")
     tensors: dict[str, Tensor] = {}
     _collect(module, "", tensors, ())
     return TorchScriptTensors(tensors, unpickler.classes)
@@ -149,7 +151,7 @@ def _collect(
     module: _Module, prefix: str, tensors: dict[str, Tensor], parents: tuple[_Module, ...]
 ) -> None:
     if module in parents:
-        raise ValueError("its modules contain each other")
+        raise UserError("its modules contain each other")
     for name, value in module.attributes.items():
         if isinstance(value, Tensor):
             tensors[f"{prefix}{name}"] = value

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.decoding.search import Found, Search, rerank
 from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.registry import MODELS
@@ -32,7 +33,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         init_cfg: MMEngine's initialisation config.
 
     Raises:
-        ValueError: If a setting of the search is out of range, re-ranking lacks its backbone, or
+        UserError: If a setting of the search is out of range, re-ranking lacks its backbone, or
             neck and backbone disagree on whether patches are in the joint space.
     """
 
@@ -51,7 +52,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         self.backbone = None if backbone is None else build(backbone)
         self.search = search.check()
         if search.rerank and self.backbone is None:
-            raise ValueError(
+            raise UserError(
                 f"rerank={search.rerank} needs the CLIP that made the features: set backbone=dict("
                 "type='pcm_plugin.OpenCLIPBackbone', ...)"
             )
@@ -115,7 +116,7 @@ class Captioner(BaseModel, metaclass=ABCMeta):
             - ``'predict'``: the data samples, or new ones, with the fields of :meth:`predict`.
 
         Raises:
-            ValueError: If the mode is unknown, or an input that it needs is missing.
+            UserError: If the mode is unknown, or an input that it needs is missing.
         """
         if images is not None:
             patch_feats, global_feats = self.look(images)
@@ -123,14 +124,14 @@ class Captioner(BaseModel, metaclass=ABCMeta):
         if mode == "predict":
             return self.predict(memory, mixed, data_samples, global_feats)
         if mode not in ("tensor", "loss"):
-            raise ValueError(f"mode={mode!r}: choose 'tensor', 'loss' or 'predict'")
+            raise UserError(f"mode={mode!r}: choose 'tensor', 'loss' or 'predict'")
         if data_samples is None:
-            raise ValueError(f"mode={mode!r} needs data_samples with a gt_caption each")
+            raise UserError(f"mode={mode!r} needs data_samples with a gt_caption each")
         captions = read_captions(data_samples)
         if mode == "tensor":
             return self.teach(memory, mixed, captions)[0]
         if self.loss_module is None:
-            raise ValueError("mode='loss' but the model was built without a loss: give it one")
+            raise UserError("mode='loss' but the model was built without a loss: give it one")
         logits, targets = self.teach(memory, mixed, captions, packed=True)
         return {"loss": self.loss_module(logits, targets, clip_scores(data_samples, memory))}
 
@@ -144,10 +145,10 @@ class Captioner(BaseModel, metaclass=ABCMeta):
             Patch features (B, N, Dv) and global features (B, Dc).
 
         Raises:
-            ValueError: If there is no backbone.
+            UserError: If there is no backbone.
         """
         if self.backbone is None:
-            raise ValueError(
+            raise UserError(
                 "images were given but the model has no backbone: set backbone=dict("
                 "type='pcm_plugin.OpenCLIPBackbone', ...), or give features"
             )
@@ -171,10 +172,10 @@ class Captioner(BaseModel, metaclass=ABCMeta):
             Encoded tokens (B, L, D), and what the neck found; its ``mask`` tells the valid tokens.
 
         Raises:
-            ValueError: If there are no features.
+            UserError: If there are no features.
         """
         if global_feats is None:
-            raise ValueError("no input: give images, or global_feats and patch_feats")
+            raise UserError("no input: give images, or global_feats and patch_feats")
         mixed = self.neck(patch_feats, global_feats, **self.known(data_samples, global_feats))
         return mixed.tokens, mixed
 
@@ -215,13 +216,13 @@ class Captioner(BaseModel, metaclass=ABCMeta):
             on the CPU.
 
         Raises:
-            ValueError: If a setting of the search is out of range, or re-ranking lacks its CLIP.
+            UserError: If a setting of the search is out of range, or re-ranking lacks its CLIP.
         """
         search = self.search if search is None else search.check()
         captions = self.write(memory, mixed, search)
         if search.rerank:
             if self.backbone is None or global_feats is None:
-                raise ValueError(
+                raise UserError(
                     f"rerank={search.rerank} needs a backbone that embeds texts, and global_feats"
                 )
             captions = rerank(captions, global_feats, self.backbone.encode_text, search)
@@ -259,11 +260,11 @@ def assert_is_captioner(settings: Mapping[str, Any]) -> None:
         settings: Config of the model.
 
     Raises:
-        ValueError: If it is another, such as mmpretrain's BLIP; says how to caption with that.
+        UserError: If it is another, such as mmpretrain's BLIP; says how to caption with that.
     """
     kind = MODELS.get(settings["type"])
     if isinstance(kind, type) and not issubclass(kind, Captioner):
-        raise ValueError(
+        raise UserError(
             f"model.type={settings['type']!r} is no captioner on CLIP's features: caption with "
             "tools/test.py CONFIG CHECKPOINT --cfg-options test_evaluator.outfile=captions.json"
         )
@@ -282,7 +283,7 @@ def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
     taken, given = (getattr(part, "patches_in_joint_space", False) for part in (neck, backbone))
     if taken != given:
         name = getattr(backbone, "model_name", type(backbone).__name__)
-        raise ValueError(
+        raise UserError(
             f"the neck has patches_in_joint_space={taken}, but patches of {name} are "
             f"{'' if given else 'not '}in the joint space: set patches_in_joint_space={given}"
         )
@@ -292,12 +293,12 @@ def read_captions(data_samples: Sequence[DataSample]) -> list[str]:
     """Return the training captions of data samples.
 
     Raises:
-        ValueError: If one has none, or several.
+        UserError: If one has none, or several.
     """
     captions = [sample.get("gt_caption") for sample in data_samples]
     for caption in captions:
         if not isinstance(caption, str):
-            raise ValueError(
+            raise UserError(
                 f"gt_caption={caption!r}: training needs one sentence (str) a sample; "
                 "the dataset gives that with test_mode=False"
             )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioners.base import Captioner, build
 from pcm_plugin.models.decoding.search import Found, Search, search_captions
@@ -50,7 +51,7 @@ class PCMNet(Captioner):
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
     Raises:
-        ValueError: If the decoder's ``vocab_size`` is not the vocabulary's, or neck, encoder and
+        UserError: If the decoder's ``vocab_size`` is not the vocabulary's, or neck, encoder and
             decoder have several widths.
     """
 
@@ -81,14 +82,14 @@ class PCMNet(Captioner):
         self.encoder = None if encoder is None else build(encoder)
         self.decoder = build(decoder)
         if self.decoder.vocab_size != len(vocabulary):
-            raise ValueError(
+            raise UserError(
                 f"the decoder has vocab_size={self.decoder.vocab_size} but the vocabulary has "
                 f"{len(vocabulary)} indices (its words and the stop token): leave vocab_size out"
             )
         parts = {"neck": self.neck, "encoder": self.encoder, "decoder": self.decoder}
         widths = {k: part.embed_dims for k, part in parts.items() if hasattr(part, "embed_dims")}
         if len(set(widths.values())) > 1:
-            raise ValueError(f"embed_dims of {widths}: give all of them one width")
+            raise UserError(f"embed_dims of {widths}: give all of them one width")
 
     def encode(
         self,

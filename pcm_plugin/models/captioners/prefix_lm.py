@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import IGNORED
 from pcm_plugin.models.captioners.base import Captioner, build, read_captions
 from pcm_plugin.models.decoders.language_model import load_language_model
@@ -82,8 +83,8 @@ class PrefixCaptioner(Captioner):
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
     Raises:
-        FileNotFoundError: If there is no such language model, or a file of it is missing.
-        ValueError: If neck, encoder, mapper and language model have several widths, or the
+        MissingFileError: If there is no such language model, or a file of it is missing.
+        UserError: If neck, encoder, mapper and language model have several widths, or the
             tokenizer has no full stop for ``full_sentences``.
     """
 
@@ -130,13 +131,13 @@ class PrefixCaptioner(Captioner):
         self.mapper = build(mapper)
         self.encoder = None if encoder is None else build(encoder)
         if self.mapper.out_dims != width or self.mapper.embed_dims != self.neck.embed_dims:
-            raise ValueError(
+            raise UserError(
                 f"the mapper takes embed_dims={self.mapper.embed_dims} to out_dims="
                 f"{self.mapper.out_dims}, but the neck has embed_dims={self.neck.embed_dims} and "
                 f"the language model {width}: give it the neck's embed_dims, and leave out_dims out"
             )
         if self.encoder is not None and self.encoder.embed_dims != self.neck.embed_dims:
-            raise ValueError(
+            raise UserError(
                 f"the encoder's `embed_dims` must be the neck's {self.neck.embed_dims}, got "
                 f"`{self.encoder.embed_dims}`: pass one width to neck, encoder and mapper"
             )
@@ -169,10 +170,10 @@ class PrefixCaptioner(Captioner):
             embeddings: (C, Dc), their CLIP text embeddings, of any length but 0.
 
         Raises:
-            ValueError: If the sizes do not agree, or there is no prompt.
+            UserError: If the sizes do not agree, or there is no prompt.
         """
         if self.prompter is None:
-            raise ValueError("prompt=None names no concepts: drop them, or give a prompt")
+            raise UserError("prompt=None names no concepts: drop them, or give a prompt")
         self.prompter.set_concepts(words, embeddings)
 
     def train(self, mode: bool = True) -> "PrefixCaptioner":
@@ -195,7 +196,7 @@ class PrefixCaptioner(Captioner):
             of prefix and prompt. The gaps before shorter prompts are masked.
 
         Raises:
-            ValueError: If there are no features, or prompts need captions that are missing.
+            UserError: If there are no features, or prompts need captions that are missing.
         """
         tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
         if self.encoder is not None:
@@ -222,7 +223,7 @@ class PrefixCaptioner(Captioner):
         if not (self.training and self.prompter.reads_captions):
             return self.prompter(global_feats)
         if data_samples is None:
-            raise ValueError(
+            raise UserError(
                 "`data_samples` must have a gt_caption each in training, got `None`: the prompts "
                 "name the entities of the captions (caption_entities=None names the images')"
             )
@@ -234,7 +235,7 @@ class PrefixCaptioner(Captioner):
         """See :meth:`Captioner.teach`; what is counted are tokens.
 
         Raises:
-            ValueError: If the language model has no room for prefix, prompt and a caption.
+            UserError: If the language model has no room for prefix, prompt and a caption.
         """
         self._check_room(memory, self.search.max_len)
         longest = self.search.max_len - 1
@@ -249,7 +250,7 @@ class PrefixCaptioner(Captioner):
         """See :meth:`Captioner.write`.
 
         Raises:
-            ValueError: As :meth:`teach`.
+            UserError: As :meth:`teach`.
         """
         self._check_room(memory, search.max_len)
         count = search.beam_size if search.rerank else search.num_captions
@@ -294,7 +295,7 @@ class PrefixCaptioner(Captioner):
     def _check_room(self, memory: Tensor, max_len: int) -> None:
         needed, room = memory.shape[1] + max_len - 1, self._room
         if room is not None and needed > room:
-            raise ValueError(
+            raise UserError(
                 f"prefix, prompt and max_len={max_len} need {needed} places, but the language "
                 f"model has {room}: lower max_len, prefix_length or top_concepts"
             )

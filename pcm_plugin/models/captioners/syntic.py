@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -35,7 +36,7 @@ class SynTIC(PCMNet):
         """The objects of the images, where data samples bring them; see :meth:`Captioner.known`.
 
         Raises:
-            ValueError: If only some images have objects, or one is no concept of the neck.
+            UserError: If only some images have objects, or one is no concept of the neck.
         """
         labels = [sample.get("objects") for sample in data_samples or ()]
         if all(own is None for own in labels):
@@ -52,19 +53,19 @@ class SynTIC(PCMNet):
             (B, K') int64, numbers in the neck's ``concept_words``, -1 after the last.
 
         Raises:
-            ValueError: If an image has none given, or an object is no concept of the neck.
+            UserError: If an image has none given, or an object is no concept of the neck.
         """
         numbers = {word: i for i, word in enumerate(self.neck.concept_words)}
         rows = []
         for own in labels:
             if own is None:
-                raise ValueError(
+                raise UserError(
                     "some data samples have objects and some have none: give all or no images "
                     "theirs, an empty list where there is nothing"
                 )
             unknown = [label for label in own if label not in numbers]
             if unknown:
-                raise ValueError(
+                raise UserError(
                     f"objects {unknown} are no concepts of the neck: map a detector's labels to "
                     "its concept_words, or add them to the concept file "
                     "(tools/build_concepts.py makes one of a list of words)"

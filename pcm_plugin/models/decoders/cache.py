@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.layers import additive_mask
 
 _FIRST_ROOM = 32
@@ -54,7 +55,7 @@ class DecoderCache:
             parents: (B, W) int64, beam indices within each image; W may differ from before.
         """
         if self.continued is None:
-            raise ValueError("reorder before the first word: there are no beams yet")
+            raise UserError("reorder before the first word: there are no beams yet")
         places = self.continued.shape[-1]
         self.continued = self.continued.gather(1, parents.unsqueeze(-1).expand(-1, -1, places))
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import MissingFileError, UserError
+
 _HOW = (
     "name a folder with config.json, tokenizer and weights (.safetensors), or make one without "
     "weights: python tools/build_language_model.py CAPTIONS --out FOLDER, and pretrained=False"
@@ -22,19 +24,19 @@ def load_language_model(name: str, pretrained: bool = True) -> tuple[Any, Any]:
         The tokenizer and the model, its weights float32.
 
     Raises:
-        FileNotFoundError: If there is no such model, or its folder lacks a file.
-        ValueError: If the tokenizer has no end of text, or more tokens than the model.
+        MissingFileError: If there is no such model, or its folder lacks a file.
+        UserError: If the tokenizer has no end of text, or more tokens than the model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{name} has no config.json: {_HOW}")
+            raise MissingFileError(f"{name} has no config.json: {_HOW}")
         if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-            raise FileNotFoundError(f"{name} has no tokenizer.json or vocab.json: {_HOW}")
+            raise MissingFileError(f"{name} has no tokenizer.json or vocab.json: {_HOW}")
         if pretrained and not any(folder.glob("*.safetensors")):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{name} has no weights (.safetensors), and pretrained=True: set pretrained=False "
                 "to train it from random ones, or bring them"
             )
@@ -42,20 +44,20 @@ def load_language_model(name: str, pretrained: bool = True) -> tuple[Any, Any]:
     try:
         config = AutoConfig.from_pretrained(name, **safe)
     except OSError as error:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"language_model={name!r} is neither a folder here nor a model that transformers "
             f"finds: {_HOW}"
         ) from error
     tokenizer: Any = AutoTokenizer.from_pretrained(name, **safe)
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {name} has no end of text (eos_token): {_HOW}")
+        raise UserError(f"the tokenizer of {name} has no end of text (eos_token): {_HOW}")
     if pretrained:
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, **safe)
     else:
         model = AutoModelForCausalLM.from_config(config, **safe)
     size = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer of {name} has {len(tokenizer)} tokens but the model {size}: take the "
             "two from one folder"
         )

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.decoders.cache import DecoderCache
 from pcm_plugin.models.layers import (
     CrossAttention,
@@ -90,7 +91,7 @@ class SentenceDecoder(BaseModule):
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
 
     Raises:
-        ValueError: If ``embed_dims`` is odd or no multiple of ``num_heads``.
+        UserError: If ``embed_dims`` is odd or no multiple of ``num_heads``.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class SentenceDecoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if embed_dims % 2:
-            raise ValueError(f"embed_dims={embed_dims}: sine and cosine need an even width")
+            raise UserError(f"embed_dims={embed_dims}: sine and cosine need an even width")
         self.vocab_size = vocab_size
         self.embed_dims = embed_dims
         self.word_embed = nn.Embedding(vocab_size, embed_dims)
@@ -142,7 +143,7 @@ class SentenceDecoder(BaseModule):
             Logits (B, T, V), or, with lengths, (n, V): the first caption's, then the second's.
 
         Raises:
-            ValueError: If T is above ``max_positions``.
+            UserError: If T is above ``max_positions``.
         """
         x = self._embed(input_ids, 0, input_ids.shape[1] - 1)
         allowed = mask[:, None, None, :]
@@ -180,7 +181,7 @@ class SentenceDecoder(BaseModule):
             Logits (B, W, V).
 
         Raises:
-            ValueError: If the sentences are longer than ``max_positions``.
+            UserError: If the sentences are longer than ``max_positions``.
         """
         # The first step of a beam search has fewer rows than those that follow.
         if cache.steps == 1:
@@ -201,7 +202,7 @@ class SentenceDecoder(BaseModule):
     def _embed(self, words: Tensor, first: int, last: int) -> Tensor:
         """Embed words (B, T) that stand at the positions first to last, or all at one of them."""
         if last >= len(self.positions):
-            raise ValueError(
+            raise UserError(
                 f"a sentence of {last + 1} words, but max_positions={len(self.positions)}: "
                 "raise it or lower max_len"
             )

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pcm_plugin.errors import UserError
+
 
 def to_phrase(caption: str) -> str:
     """Return a caption without its full stop, after the space that follows a prompt."""
@@ -25,12 +27,12 @@ def find_full_stops(tokenizer: Any) -> list[int]:
         tokenizer: Tokenizer of transformers.
 
     Raises:
-        ValueError: If it has none.
+        UserError: If it has none.
     """
     found = [tokenizer(text, add_special_tokens=False)["input_ids"][-1:] for text in (".", " .")]
     stops = [i for ids in found for i in ids if tokenizer.decode([i]).strip() == "."]
     if not stops:
-        raise ValueError(
+        raise UserError(
             "`full_sentences` must be False for a tokenizer without a full stop, got `True`: "
             "captions then end with the end of text"
         )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import STOP, Vocabulary
 from pcm_plugin.models.decoders import DecoderCache
 from pcm_plugin.models.functional.beam_search import BeamOutput, beam_search
@@ -39,21 +40,21 @@ class Search(NamedTuple):
         """Itself.
 
         Raises:
-            ValueError: If a setting is out of range; names it.
+            UserError: If a setting is out of range; names it.
         """
         if self.beam_size < 1:
-            raise ValueError(f"beam_size={self.beam_size}: give at least 1")
+            raise UserError(f"beam_size={self.beam_size}: give at least 1")
         if not 1 <= self.num_captions <= self.beam_size:
-            raise ValueError(
+            raise UserError(
                 f"num_captions={self.num_captions}: give 1 to beam_size={self.beam_size}"
             )
         if not 0 <= self.min_len < self.max_len:
-            raise ValueError(
+            raise UserError(
                 f"min_len={self.min_len}: give 0 to less than max_len={self.max_len}, which counts "
                 "the stop token"
             )
         if not math.isfinite(self.length_penalty):
-            raise ValueError(
+            raise UserError(
                 f"`length_penalty` must be a finite number, got `{self.length_penalty}`: pass 0 to "
                 "rank by the sum of log-probabilities, 1 by their mean"
             )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioners.base import build
 from pcm_plugin.models.functional.mix import gather_slots, map_patch_grid, replace_patches
 from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
@@ -57,8 +58,8 @@ class MixupVisionEncoder(PatchTextMatcher):
         embed_dims (int): D.
 
     Raises:
-        ValueError: If a setting is out of range, or the encoder does not say its ``embed_dims``.
-        FileNotFoundError: If a named file is missing.
+        UserError: If a setting is out of range, or the encoder does not say its ``embed_dims``.
+        MissingFileError: If a named file is missing.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class MixupVisionEncoder(PatchTextMatcher):
         self.encoder = build(encoder)
         width = embed_dims or getattr(self.encoder, "embed_dims", None)
         if width is None:
-            raise ValueError(
+            raise UserError(
                 f"{type(self.encoder).__name__} does not say its embed_dims: give embed_dims=..."
             )
         self.embed_dims = int(width)
@@ -135,7 +136,7 @@ class MixupVisionEncoder(PatchTextMatcher):
             appended.
 
         Raises:
-            ValueError: If the encoder's patches are no square and ``grid`` is not given, or are
+            UserError: If the encoder's patches are no square and ``grid`` is not given, or are
                 fewer than CLIP's.
             RuntimeError: If there are no concepts yet.
         """
@@ -185,7 +186,7 @@ class MixupVisionEncoder(PatchTextMatcher):
             return self.grid
         side = math.isqrt(count)
         if self.grid is not None or side * side != count:
-            raise ValueError(
+            raise UserError(
                 f"the encoder gives {count} patches beside num_extra_tokens="
                 f"{self.num_extra_tokens}, and grid={self.grid}: set grid to their rows and columns"
             )

@@ -3,6 +3,7 @@
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.registry import MODELS
 
 
@@ -22,7 +23,7 @@ class MLPPrefixMapper(BaseModule):
         init_cfg: MMEngine's initialization config. Defaults to None: PyTorch's own, as released.
 
     Raises:
-        ValueError: If ``prefix_length`` is below 1.
+        UserError: If ``prefix_length`` is below 1.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class MLPPrefixMapper(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if prefix_length < 1:
-            raise ValueError(
+            raise UserError(
                 f"`prefix_length` must be at least 1, got `{prefix_length}`: pass the number of "
                 "prefix vectors, 10 in the released code"
             )

@@ -4,6 +4,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.registry import MODELS
 
 
@@ -29,7 +30,7 @@ class PrefixMapper(BaseModule):
             normal distribution for the queries, as there.
 
     Raises:
-        ValueError: If a size is below 1, or the heads do not divide ``embed_dims``.
+        UserError: If a size is below 1, or the heads do not divide ``embed_dims``.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class PrefixMapper(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if min(prefix_length, num_layers, num_heads) < 1 or embed_dims % num_heads:
-            raise ValueError(
+            raise UserError(
                 f"prefix_length={prefix_length}, num_layers={num_layers}, num_heads={num_heads}: "
                 f"give at least 1 of each, and heads that divide embed_dims={embed_dims}"
             )

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 
@@ -40,14 +41,14 @@ def fold_head_bias(proj: Tensor, bias: Tensor) -> Tensor:
         d (Dv,), the shortest there is, float64.
 
     Raises:
-        ValueError: If no vector gives this bias.
+        UserError: If no vector gives this bias.
     """
     proj, bias = proj.double(), bias.double()
     fold = bias @ torch.linalg.pinv(proj)
     # As it will be used, in float32.
     missed = fold.float().double() @ proj - bias
     if missed.abs().max() > 1e-4 * bias.abs().max():
-        raise ValueError(
+        raise UserError(
             f"a projection {tuple(proj.shape)} misses the bias that follows it by "
             f"{missed.abs().max():.1e} of {bias.abs().max():.1e}, which cannot be put before "
             "it: choose another CLIP"

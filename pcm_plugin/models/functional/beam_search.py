@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
+
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """``step(words, parents) -> logits``.
 
@@ -94,10 +96,10 @@ def beam_search(
         The R best sequences of each image.
 
     Raises:
-        ValueError: If ``num_return`` or the vocabulary size does not fit ``beam_size``.
+        UserError: If ``num_return`` or the vocabulary size does not fit ``beam_size``.
     """
     if not 1 <= num_return <= beam_size:
-        raise ValueError(f"num_return={num_return}: give 1 to beam_size={beam_size}")
+        raise UserError(f"num_return={num_return}: give 1 to beam_size={beam_size}")
     eos_ids = [eos_id] if isinstance(eos_id, int) else list(eos_id)
     words = torch.full((batch_size, 1), bos_id, device=device)
     parents: Tensor | None = None
@@ -111,7 +113,7 @@ def beam_search(
     for t in range(max_len):
         logits = step(words, parents).float()
         if beam_size > logits.shape[-1]:
-            raise ValueError(
+            raise UserError(
                 f"beam_size={beam_size} but the vocabulary has {logits.shape[-1]} words: lower it"
             )
         # A beam never has more than beam_size successors among the best, so V is cut first.

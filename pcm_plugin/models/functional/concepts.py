@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 
@@ -24,16 +25,16 @@ def concept_directions(
         (C, Dc) float32 of length 1, a copy.
 
     Raises:
-        ValueError: If the sizes do not agree.
+        UserError: If the sizes do not agree.
     """
     if embeddings.shape != (len(words), clip_dim):
-        raise ValueError(
+        raise UserError(
             f"concept embeddings are {tuple(embeddings.shape)} but {len(words)} words and "
             f"clip_dim={clip_dim} need {(len(words), clip_dim)}: "
             "make them with the CLIP that made the features"
         )
     if len(words) < top_concepts:
-        raise ValueError(
+        raise UserError(
             f"{len(words)} concepts but top_concepts={top_concepts}: give more concepts or lower it"
         )
     return F.normalize(embeddings.detach().float(), dim=-1)
@@ -80,10 +81,10 @@ def retrieve_concepts(
         masked; concept vectors (B, K, Dc) float32, of length 1, or 0 where masked.
 
     Raises:
-        ValueError: If K is larger than C.
+        UserError: If K is larger than C.
     """
     if top_concepts > len(concepts):
-        raise ValueError(
+        raise UserError(
             f"top_concepts={top_concepts} but there are {len(concepts)} concepts: "
             "lower it or give more concepts"
         )

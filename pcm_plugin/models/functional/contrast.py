@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 # Cosine of a text and itself where both were rounded to float16.
@@ -71,10 +72,10 @@ def refine_by_contrast(
         (B, Dc) float32 of length 1.
 
     Raises:
-        ValueError: If the temperature is not above 0.
+        UserError: If the temperature is not above 0.
     """
     if temperature <= 0:
-        raise ValueError(f"temperature={temperature}: give more than 0")
+        raise UserError(f"temperature={temperature}: give more than 0")
     feats, texts, negatives = (F.normalize(x, dim=-1) for x in (feats, texts, negatives))
     allowed = texts @ negatives.T < _SAME
     for _ in range(steps):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 
@@ -25,10 +26,10 @@ def project_onto_memory(feats: Tensor, memory: Iterable[Tensor], temperature: fl
         (B, Dc) float32 of length 1: the mean of the memory, weighted by the softmax.
 
     Raises:
-        ValueError: If the temperature is not above 0, or the memory is empty.
+        UserError: If the temperature is not above 0, or the memory is empty.
     """
     if temperature <= 0:
-        raise ValueError(f"temperature={temperature}: give more than 0")
+        raise UserError(f"temperature={temperature}: give more than 0")
     queries = F.normalize(feats.float(), dim=-1) / temperature
     # A common factor of all weights is lost in the end; this one keeps them from overflowing.
     highest = queries.new_full((len(queries), 1), -torch.inf)
@@ -43,5 +44,5 @@ def project_onto_memory(feats: Tensor, memory: Iterable[Tensor], temperature: fl
         total = total * (highest - peak).exp() + (logits - peak).exp() @ texts
         highest = peak
     if count == 0:
-        raise ValueError("the memory is empty: give at least one text")
+        raise UserError("the memory is empty: give at least one text")
     return F.normalize(total, dim=-1)

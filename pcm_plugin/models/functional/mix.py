@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 
@@ -18,12 +19,12 @@ def num_top_pairs(top_patches: float, num_patches: int, num_concepts: int) -> in
         A number from 1 to N * K.
 
     Raises:
-        ValueError: If that comes to none, or to more than there are.
+        UserError: If that comes to none, or to more than there are.
     """
     total = num_patches * num_concepts
     count = int(top_patches * total) if top_patches < 1 else int(top_patches)
     if not 1 <= count <= total:
-        raise ValueError(
+        raise UserError(
             f"top_patches={top_patches} takes {count} of {num_patches} patches x {num_concepts} "
             f"concepts: give a number from 1 to {total}, or a share from {1 / total:.2g} to 1"
         )
@@ -147,10 +148,10 @@ def map_patch_grid(fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
         (rows * columns of ``fine``,) int64, row by row.
 
     Raises:
-        ValueError: If ``coarse`` is the finer one.
+        UserError: If ``coarse`` is the finer one.
     """
     if fine[0] < coarse[0] or fine[1] < coarse[1]:
-        raise ValueError(
+        raise UserError(
             f"a grid of {fine} patches is coarser than CLIP's of {coarse}: average CLIP's patches "
             "over windows (pool of OpenCLIPBackbone)"
         )

@@ -6,6 +6,8 @@ Shapes: B sentences, T tokens, D features.
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
+
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
@@ -24,10 +26,10 @@ def pool_tokens(tokens: Tensor, mask: Tensor, pooling: str = "mean") -> Tensor:
         (B, D).
 
     Raises:
-        ValueError: If ``pooling`` is not one of these.
+        UserError: If ``pooling`` is not one of these.
     """
     if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+        raise UserError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
     mask = mask.bool()
     positions = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)  # (T,)
     if pooling in ("cls", "lasttoken"):

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
+
 
 def nearest(queries: Tensor, keys: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Find the keys with the largest inner products.
@@ -24,10 +26,10 @@ def nearest(queries: Tensor, keys: Iterable[Tensor], k: int) -> tuple[Tensor, Te
         as many columns as there are keys.
 
     Raises:
-        ValueError: If k is less than 1.
+        UserError: If k is less than 1.
     """
     if k < 1:
-        raise ValueError(f"k={k}: give at least 1")
+        raise UserError(f"k={k}: give at least 1")
     best = queries.new_empty(len(queries), 0)
     where = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     first = 0

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.layers.cpu.dropout import Draw, Dropout, relu_dropout, use_native_kernel
 from pcm_plugin.models.layers.cpu.packed_sequence import Rows
 
@@ -111,7 +112,7 @@ class _Attention(nn.Module):
         norm_eps: Of the LayerNorm.
 
     Raises:
-        ValueError: If H does not divide D.
+        UserError: If H does not divide D.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class _Attention(nn.Module):
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(
+            raise UserError(
                 f"num_heads={num_heads} does not divide embed_dims={embed_dims}: choose a divisor"
             )
         self.num_heads = num_heads

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.losses import (
     batch_confidence,
     clip_weights,
@@ -42,7 +43,7 @@ class CLIPWeightedCELoss(nn.Module):
         use_clip_weight: Whether pairs are weighted at all. Defaults to True.
 
     Raises:
-        ValueError: If ``gamma_type`` or ``label_smoothing`` is none of these.
+        UserError: If ``gamma_type`` or ``label_smoothing`` is none of these.
     """
 
     def __init__(
@@ -56,9 +57,9 @@ class CLIPWeightedCELoss(nn.Module):
     ) -> None:
         super().__init__()
         if gamma_type not in GAMMA_TYPES:
-            raise ValueError(f"gamma_type={gamma_type!r}: choose one of {GAMMA_TYPES}")
+            raise UserError(f"gamma_type={gamma_type!r}: choose one of {GAMMA_TYPES}")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing}: give 0 to below 1")
+            raise UserError(f"label_smoothing={label_smoothing}: give 0 to below 1")
         self.label_smoothing = label_smoothing
         self.clip_weight = clip_weight
         self.gamma = gamma
@@ -80,7 +81,7 @@ class CLIPWeightedCELoss(nn.Module):
             A scalar, float32.
 
         Raises:
-            ValueError: If the scores are needed and missing.
+            UserError: If the scores are needed and missing.
         """
         valid = targets >= 0
         logits = logits if logits.dim() == 2 else logits[valid]
@@ -88,7 +89,7 @@ class CLIPWeightedCELoss(nn.Module):
         sentences = valid.nonzero()[:, 0]
         if self.use_clip_weight:
             if clip_scores is None:
-                raise ValueError(
+                raise UserError(
                     "use_clip_weight=True but no clip_scores came: give every data sample its "
                     "clip_score, or set use_clip_weight=False"
                 )

@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
@@ -50,9 +51,9 @@ class EntityPrompt(BaseModule):
         concept_words (list[str]): The words of the concepts.
 
     Raises:
-        ValueError: If the template has no ``{}``, the concepts are of another width, or
+        UserError: If the template has no ``{}``, the concepts are of another width, or
             ``entity_dropout`` is not in 0..1.
-        FileNotFoundError: If there is no such file.
+        MissingFileError: If there is no such file.
     """
 
     def __init__(
@@ -70,9 +71,9 @@ class EntityPrompt(BaseModule):
     ) -> None:
         super().__init__()
         if "{}" not in template:
-            raise ValueError(f"prompt={template!r}: put {{}} where the concepts are to stand")
+            raise UserError(f"prompt={template!r}: put {{}} where the concepts are to stand")
         if not 0 <= entity_dropout <= 1:
-            raise ValueError(
+            raise UserError(
                 f"`entity_dropout` must be a probability, got `{entity_dropout}`: pass a number "
                 "from 0 to 1"
             )

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.models.functional.concepts import inject_noise
 from pcm_plugin.models.functional.memory import project_onto_memory
@@ -47,8 +48,8 @@ class GlobalPrefix(BaseModule):
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
 
     Raises:
-        FileNotFoundError: If there is no such store.
-        ValueError: If the store is of another width, or has no captions, or ``num_tokens`` is below
+        MissingFileError: If there is no such store.
+        UserError: If the store is of another width, or has no captions, or ``num_tokens`` is below
             1.
     """
 
@@ -67,7 +68,7 @@ class GlobalPrefix(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if num_tokens < 1:
-            raise ValueError(f"`num_tokens` must be at least 1, got `{num_tokens}`: pass 1 or more")
+            raise UserError(f"`num_tokens` must be at least 1, got `{num_tokens}`: pass 1 or more")
         self.clip_dim = clip_dim
         self.embed_dims = embed_dims
         self.noise_var = noise_var
@@ -94,10 +95,10 @@ class GlobalPrefix(BaseModule):
                 type.
 
         Raises:
-            ValueError: If there are none, or they are of another width than the neck.
+            UserError: If there are none, or they are of another width than the neck.
         """
         if not len(texts) or texts.shape[1:] != (self.clip_dim,):
-            raise ValueError(
+            raise UserError(
                 f"the memory is {tuple(texts.shape)} but the neck needs (M, clip_dim="
                 f"{self.clip_dim}), at least one text: give the store of a CLIP of this width"
             )
@@ -114,7 +115,7 @@ class GlobalPrefix(BaseModule):
             Tokens (B, L, D), and a mask that is all True.
 
         Raises:
-            ValueError: If the features have another width than the neck.
+            UserError: If the features have another width than the neck.
         """
         feats = self.check(global_feats)
         if not self.training and len(self.memory):
@@ -130,10 +131,10 @@ class GlobalPrefix(BaseModule):
         """The features (B, Dc) in float32.
 
         Raises:
-            ValueError: If they have another width than the neck.
+            UserError: If they have another width than the neck.
         """
         if global_feats.shape[1:] != (self.clip_dim,):
-            raise ValueError(
+            raise UserError(
                 f"global_feats are {tuple(global_feats.shape)} but the neck was built for "
                 f"(B, clip_dim={self.clip_dim}): set it to the features' size"
             )

@@ -54,8 +54,8 @@ class ObjectPrefix(GlobalPrefix):
         concept_words (list[str]): The words of the concepts.
 
     Raises:
-        FileNotFoundError: If there is no such file or store.
-        ValueError: If one of them is of another width, or holds too little.
+        MissingFileError: If there is no such file or store.
+        UserError: If one of them is of another width, or holds too little.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ObjectPrefix(GlobalPrefix):
                 copy.
 
         Raises:
-            ValueError: If the sizes do not agree with each other or with the neck.
+            UserError: If the sizes do not agree with each other or with the neck.
         """
         directions = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
         self.concept_words = list(words)
@@ -119,7 +119,7 @@ class ObjectPrefix(GlobalPrefix):
 
         Raises:
             RuntimeError: If there is no memory, or there are no concepts yet.
-            ValueError: If the features have another width than the neck.
+            UserError: If the features have another width than the neck.
         """
         feats = self.check(global_feats)
         if not len(self.memory):

@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.models.functional.affinity import patch_concept_affinity, project_patches, text_map
@@ -74,9 +75,9 @@ class PatchTextMatcher(BaseModule):
         concept_words (list[str]): The words of the concepts.
 
     Raises:
-        ValueError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
+        UserError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
             ``patches_in_joint_space`` does not go with the widths or a CLIP head.
-        FileNotFoundError: If a named file is missing.
+        MissingFileError: If a named file is missing.
     """
 
     def __init__(
@@ -98,19 +99,19 @@ class PatchTextMatcher(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if mix not in MIXES:
-            raise ValueError(f"mix={mix!r}: choose one of {MIXES}")
+            raise UserError(f"mix={mix!r}: choose one of {MIXES}")
         if mix == "random" and not 0 < top_patches <= 1:
-            raise ValueError(
+            raise UserError(
                 f"top_patches={top_patches} with mix='random': give the share of patches to "
                 "replace, above 0 and up to 1"
             )
         if patches_in_joint_space and patch_dim != clip_dim:
-            raise ValueError(
+            raise UserError(
                 f"patches_in_joint_space=True with patch_dim={patch_dim} and clip_dim={clip_dim}: patches "
                 "in the joint space are as wide as it; set both to the features' sizes"
             )
         if patches_in_joint_space and clip_head is not None:
-            raise ValueError(
+            raise UserError(
                 f"patches_in_joint_space=True with clip_head={str(clip_head)!r}: patches that are in the "
                 "joint space already need no head; set clip_head=None"
             )
@@ -158,11 +159,11 @@ class PatchTextMatcher(BaseModule):
                 copy.
 
         Raises:
-            ValueError: If the sizes do not agree with each other or with the neck, or nothing is
+            UserError: If the sizes do not agree with each other or with the neck, or nothing is
                 mixed.
         """
         if self.mix == "none":
-            raise ValueError("mix='none' looks for no concepts: drop them, or choose another mix")
+            raise UserError("mix='none' looks for no concepts: drop them, or choose another mix")
         found = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
         self.concepts = found.to(self.concepts.device)
         self.concept_words = list(words)
@@ -174,16 +175,16 @@ class PatchTextMatcher(BaseModule):
             head: ``ln_post.weight`` (Dv,), ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc); copied.
 
         Raises:
-            ValueError: If the sizes are not the neck's, or its patches need no head.
+            UserError: If the sizes are not the neck's, or its patches need no head.
         """
         if self.patches_in_joint_space:
-            raise ValueError(
+            raise UserError(
                 "patches_in_joint_space=True needs no CLIP head: drop it, or patches_in_joint_space"
             )
         buffers = (self.clip_ln_weight, self.clip_ln_bias, self.clip_proj)
         for key, buffer in zip(CLIP_HEAD_KEYS, buffers, strict=True):
             if head[key].shape != buffer.shape:
-                raise ValueError(
+                raise UserError(
                     f"{key} of the CLIP head is {tuple(head[key].shape)} but patch_dim="
                     f"{self.sizes[1]} and clip_dim={self.clip_dim} need {tuple(buffer.shape)}"
                 )
@@ -239,18 +240,18 @@ class PatchTextMatcher(BaseModule):
             global_feats: (B, Dc).
 
         Raises:
-            ValueError: If the features have other sizes than the neck.
+            UserError: If the features have other sizes than the neck.
             RuntimeError: If there are no concepts or no CLIP head yet.
         """
         name = type(self).__name__
         if patch_feats is None or patch_feats.shape[1:] != self.sizes:
             shape = None if patch_feats is None else tuple(patch_feats.shape)
-            raise ValueError(
+            raise UserError(
                 f"patch_feats are {shape} but {name} was built for (B, num_patches="
                 f"{self.sizes[0]}, patch_dim={self.sizes[1]}): set these to the features' sizes"
             )
         if global_feats.shape[1:] != (self.clip_dim,):
-            raise ValueError(
+            raise UserError(
                 f"global_feats are {tuple(global_feats.shape)} but {name} was built for "
                 f"(B, clip_dim={self.clip_dim}): set it to the features' size"
             )

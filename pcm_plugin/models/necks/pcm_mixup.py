@@ -63,9 +63,9 @@ class PCMMixup(PatchTextMatcher):
         init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, as released.
 
     Raises:
-        ValueError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
+        UserError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
             ``patches_in_joint_space`` does not go with the widths or a CLIP head.
-        FileNotFoundError: If a named file is missing.
+        MissingFileError: If a named file is missing.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class PCMMixup(PatchTextMatcher):
             valid.
 
         Raises:
-            ValueError: If the features have other sizes than the neck.
+            UserError: If the features have other sizes than the neck.
             RuntimeError: If there are no concepts or no CLIP head yet.
         """
         patch_feats = self.check_features(patch_feats, global_feats).float()

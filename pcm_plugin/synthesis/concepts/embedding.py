@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 
 TEMPLATES = ("A photo of {}",)
@@ -29,13 +30,13 @@ def read_word_list(path: str | os.PathLike) -> list[str]:
         The words in the order of the file, each once.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no words, is not UTF-8, or looks like captions.
+        MissingFileError: If there is no such file.
+        UserError: If it holds no words, is not UTF-8, or looks like captions.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error.reason}") from None
+        raise UserError(f"{path}: not UTF-8: {error.reason}") from None
     lines, are_classes = text.splitlines(), False
     if Path(path).suffix == ".json":
         lines, are_classes = _words_of_json(path, text)
@@ -44,14 +45,14 @@ def read_word_list(path: str | os.PathLike) -> list[str]:
         word = " ".join(line.split())
         is_long = len(word.split()) > _LONGEST_CONCEPT and not are_classes
         if is_long or word.startswith(("{", "[")):
-            raise ValueError(
+            raise UserError(
                 f"{path}:{number}: {word[:60]!r} is no word: give a list with a word, or a phrase "
                 f"of at most {_LONGEST_CONCEPT}, a line"
             )
         if word:
             words[word] = None
     if not words:
-        raise ValueError(f"no words in {path}")
+        raise UserError(f"no words in {path}")
     return list(words)
 
 
@@ -60,11 +61,11 @@ def _words_of_json(path: str | os.PathLike, text: str) -> tuple[list[str], bool]
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not JSON: {error}") from None
     are_classes = isinstance(content, dict) and all(type(n) is int for n in content.values())
     words = list(content) if isinstance(content, list) or are_classes else []
     if not words or not all(isinstance(word, str) for word in words):
-        raise ValueError(
+        raise UserError(
             f"{path} is not a list of words: pass a JSON list of texts, a JSON object of class "
             "names and their numbers, or one word per line"
         )
@@ -105,12 +106,10 @@ def embed_concepts(
         (C, Dc) float32 on the CPU, each row of length 1.
 
     Raises:
-        ValueError: If there is no template, or one has no ``{}``.
+        UserError: If there is no template, or one has no ``{}``.
     """
     if not templates or any("{}" not in template for template in templates):
-        raise ValueError(
-            f"templates={list(templates)}: give at least one, each with a '{{}}' in it"
-        )
+        raise UserError(f"templates={list(templates)}: give at least one, each with a '{{}}' in it")
     prompts = [template.replace("{}", word) for word in words for template in templates]
     parts = []
     for start in range(0, len(prompts), batch_size):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.tokenize import tokenize
 
 _STOP_WORDS = """
@@ -65,10 +66,10 @@ def find_nouns(
         Nouns by falling count, equal counts in alphabetical order.
 
     Raises:
-        ValueError: If no noun is frequent enough, or a number is out of range.
+        UserError: If no noun is frequent enough, or a number is out of range.
     """
     if min_count < 1 or not 0 <= min_share <= 1 or (max_nouns is not None and max_nouns < 1):
-        raise ValueError(
+        raise UserError(
             f"min_count={min_count}, min_share={min_share}, max_nouns={max_nouns}: give a count of "
             "at least 1 and a share between 0 and 1"
         )
@@ -100,7 +101,7 @@ def find_nouns(
         ]
     kept = [noun for noun in found if noun.count >= min_count and noun.word not in stopped]
     if not kept:
-        raise ValueError(
+        raise UserError(
             f"none of {len(found)} nouns occurs min_count={min_count} times: lower it or give more "
             "captions (English ones: the tagger knows no other language)"
         )

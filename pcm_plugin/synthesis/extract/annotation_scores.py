@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pcm_plugin.errors import UserError
+
 CLIP_SCORE_SOURCES = ("auto", "annotation", "model")
 """Choices: the scores of the annotations, computed ones, or whichever the comparison selects."""
 
@@ -19,10 +21,10 @@ def check_clip_score_source(value: str) -> None:
     """Refuse a name that is not among :data:`CLIP_SCORE_SOURCES`.
 
     Raises:
-        ValueError: If it is not.
+        UserError: If it is not.
     """
     if value not in CLIP_SCORE_SOURCES:
-        raise ValueError(f"clip_score_source must be one of {CLIP_SCORE_SOURCES}, got {value!r}")
+        raise UserError(f"clip_score_source must be one of {CLIP_SCORE_SOURCES}, got {value!r}")
 
 
 def refuse_missing_scores(source: str) -> None:
@@ -32,10 +34,10 @@ def refuse_missing_scores(source: str) -> None:
         source: One of :data:`CLIP_SCORE_SOURCES`.
 
     Raises:
-        ValueError: If it is ``'annotation'``.
+        UserError: If it is ``'annotation'``.
     """
     if source == "annotation":
-        raise ValueError(
+        raise UserError(
             "clip_score_source must be 'auto' or 'model' (--clip-scores) for images whose "
             "annotations have no CLIP scores, got 'annotation': leave the option out, or pass the "
             "annotation pickle that has them"

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.clip_head import has_clip_head, write_clip_head
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
 from pcm_plugin.formats.images.folder import printable
@@ -68,9 +69,9 @@ class ExtractSettings:
     def __post_init__(self) -> None:
         check_clip_score_source(self.clip_score_source)
         if self.dtype not in ("float16", "bfloat16", "float32"):
-            raise ValueError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
+            raise UserError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
         if self.caption_template.count("{}") != 1:
-            raise ValueError(f"caption_template={self.caption_template!r}: give it one '{{}}'")
+            raise UserError(f"caption_template={self.caption_template!r}: give it one '{{}}'")
 
     def as_record(self) -> dict[str, Any]:
         """The settings as JSON; local models and weights are named by content, not by place."""
@@ -116,14 +117,14 @@ def extract(
         The finished store's folder.
 
     Raises:
-        FileNotFoundError: If the model's folder or an image is missing.
-        ValueError: If the store was made with other settings, or of other images, or if not one
+        MissingFileError: If the model's folder or an image is missing.
+        UserError: If the store was made with other settings, or of other images, or if not one
             image of the first shard, or of a large one, can be read, a number is out of range, or
             CLIP scores are to be kept that the annotations do not have.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
+            raise UserError(f"{name}={value}: give at least 1")
     if not source.has_clip_scores:
         refuse_missing_scores(settings.clip_score_source)
     rank = rank or Rank.from_environment()
@@ -169,7 +170,7 @@ def _load(
         pixels = read_image(image.data())
     except FileNotFoundError as error:
         if not skip_missing:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{error}: restore it, or leave out all images that are missing with --skip-missing"
             ) from None
         return image, "missing"
@@ -226,7 +227,7 @@ def _extract_shard(
         tick(len(batch))
     if not images and shard.tells():
         name, reason = next(iter(left_out.items()))
-        raise ValueError(f"not one image of {shard.name} can be read; {name}: {reason}")
+        raise UserError(f"not one image of {shard.name} can be read; {name}: {reason}")
     if not images:
         nothing = torch.empty(0, clip.clip_dim)
         num_patches = clip.num_patches if settings.patches else 0

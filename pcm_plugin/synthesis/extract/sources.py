@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint, sha256
 from pcm_plugin.formats.captions.by_image import group_by_image
 from pcm_plugin.formats.captions.caption_file import CaptionFile
@@ -53,7 +54,7 @@ class CaptionedImage(NamedTuple):
 
         Raises:
             OSError: If its file is missing or cannot be read.
-            ValueError: If it is a folder, or larger than 2 GiB.
+            UserError: If it is a folder, or larger than 2 GiB.
         """
         return self.encoded if isinstance(self.encoded, bytes) else read_file(self.encoded)
 
@@ -78,7 +79,7 @@ class GeneratedImages:
     """The shards of ``tools/generate.py``; an image's id is its caption's, or made from it.
 
     Raises:
-        ValueError: If the folder is unfinished, or files are missing or cut.
+        UserError: If the folder is unfinished, or files are missing or cut.
     """
 
     has_clip_scores = False
@@ -86,13 +87,13 @@ class GeneratedImages:
     def __init__(self, path: Path) -> None:
         folder = ShardFolder(path, generate.FORMAT)
         if not folder.complete:
-            raise ValueError(
+            raise UserError(
                 f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
                 "run the command that made it again"
             )
         damaged = folder.damaged(checksums=False)
         if damaged:
-            raise ValueError(
+            raise UserError(
                 f"files of {path} are missing or cut: {', '.join(damaged)}; "
                 "run the command that made it again"
             )
@@ -113,7 +114,7 @@ class GeneratedImages:
         """Read the images of one archive in its order.
 
         Raises:
-            ValueError: If it does not hold what was written.
+            UserError: If it does not hold what was written.
         """
         path, found = self._path / f"{shard.name}.tar", 0
         count, repeats = self._counts[shard.name], self._repeats.get(shard.name, {})
@@ -136,7 +137,7 @@ class GeneratedImages:
             if found != count:
                 raise tarfile.TarError(f"{found} of {count} images can be read")
         except (tarfile.TarError, json.JSONDecodeError, KeyError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} is not as it was written ({error}): delete it, and run the command that "
                 "made it again"
             ) from error
@@ -153,8 +154,8 @@ class ImageFolder:
         clip_scores: 2.5 * cosine of each caption by the image's id, where annotations have it.
 
     Raises:
-        FileNotFoundError: If none of the first images is there.
-        ValueError: If there are no images, images share an id, or ``shard_size`` is less than 1.
+        MissingFileError: If none of the first images is there.
+        UserError: If there are no images, images share an id, or ``shard_size`` is less than 1.
     """
 
     def __init__(
@@ -166,9 +167,9 @@ class ImageFolder:
         clip_scores: Mapping[str, list[float]] | None = None,
     ) -> None:
         if shard_size < 1:
-            raise ValueError(f"shard_size={shard_size}: give at least 1")
+            raise UserError(f"shard_size={shard_size}: give at least 1")
         if not images:
-            raise ValueError(f"no images for {path}")
+            raise UserError(f"no images for {path}")
         refuse_repeated(
             lambda: (image.image_id for image in images),
             f"image ids of {path}",
@@ -176,7 +177,7 @@ class ImageFolder:
         )
         first = [path / find_name(path, image.file_name) for image in images[:PROBE_FILES]]
         if not any(file.is_file() for file in first):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no {first[0]}, nor the files after it: the captions name other files than "
                 f"{path} holds"
             )
@@ -209,12 +210,12 @@ def captioned_images(captions: CaptionFile) -> list[CocoImage]:
     """Return the image files that a caption file names, with all their captions.
 
     Raises:
-        ValueError: If a caption names no image file, or images share an id.
+        UserError: If a caption names no image file, or images share an id.
     """
     images = group_by_image(captions)
     unnamed = [image.image_id for image in images if not image.file_name]
     if unnamed:
-        raise ValueError(
+        raise UserError(
             f"{captions.path}: image {unnamed[0]} has no file name; pass COCO captions JSON, "
             "Karpathy's JSON, a Flickr token file, or a table or JSONL with file_name"
         )
@@ -236,7 +237,7 @@ def released_images(
         The images, and the CLIP scores of their captions by the images' ids, where they are given.
 
     Raises:
-        ValueError: If pattern, annotations or vocabulary are not what they should be.
+        UserError: If pattern, annotations or vocabulary are not what they should be.
     """
     pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
     parts = pairs[0].split_id is not None
@@ -264,21 +265,21 @@ def open_source(
         pattern: For the released pickle: where its images lie.
 
     Raises:
-        FileNotFoundError: If there is no such folder or file.
-        ValueError: If ``captions`` is missing, given in vain, or not what it should be.
+        MissingFileError: If there is no such folder or file.
+        UserError: If ``captions`` is missing, given in vain, or not what it should be.
     """
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"no folder of images at {path}")
+        raise MissingFileError(f"no folder of images at {path}")
     generated = (path / "manifest.json").is_file()
     if generated and captions is not None:
-        raise ValueError(
+        raise UserError(
             f"{path} holds generated images, which bring their captions: drop --captions"
         )
     if generated:
         return GeneratedImages(path)
     if captions is None:
-        raise ValueError(
+        raise UserError(
             f"{path} has no manifest.json of tools/generate.py: if it holds image files, "
             "give their captions with --captions, or --captions none"
         )
@@ -291,13 +292,13 @@ def open_source(
         )
     if not isinstance(captions, CaptionFile) and Path(captions).suffix in (".pkl", ".pickle"):
         if vocabulary is None:
-            raise ValueError(f"{captions} holds numbers for words: give its vocabulary.txt too")
+            raise UserError(f"{captions} holds numbers for words: give its vocabulary.txt too")
         released, scores = released_images(Path(captions), vocabulary, pattern)
         known = _known(captions, vocabulary=vocabulary)
         try:
             return ImageFolder(path, released, shard_size, known, scores)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error}: --pattern says where they lie") from None
+            raise MissingFileError(f"{error}: --pattern says where they lie") from None
     file = CaptionFile.of(captions)
     options = {} if file.split is None else {"split": file.split}
     return ImageFolder(path, captioned_images(file), shard_size, _known(file.path) | options)

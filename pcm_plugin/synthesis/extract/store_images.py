@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.synthesis.extract.sources import GeneratedImages
@@ -26,17 +27,17 @@ def load_images(
         A picture for each, RGB.
 
     Raises:
-        FileNotFoundError: If the folder or a file is not there.
-        ValueError: If the folder does not hold these images.
+        MissingFileError: If the folder or a file is not there.
+        UserError: If the folder does not hold these images.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of images at {folder}")
+        raise MissingFileError(f"no folder of images at {folder}")
     records = {i: store.image(i) for i in dict.fromkeys(images)}
     if not (folder / "manifest.json").is_file():
         unnamed = [r["image_id"] for r in records.values() if "file_name" not in r]
         if unnamed:
-            raise ValueError(
+            raise UserError(
                 f"{store.path} does not know the file of image {unnamed[0]}: give the folder of "
                 "tools/generate.py that it was made from"
             )
@@ -62,7 +63,7 @@ def _generated(store: FeatureStore, ids: dict[int, str], folder: Path) -> dict[i
                 break
     absent = ids.keys() - found.keys()
     if absent:
-        raise ValueError(
+        raise UserError(
             f"{folder} does not hold image {ids[min(absent)]} of {store.path}: pass the folder "
             "that the features were extracted from, unchanged"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
 from pcm_plugin.formats.image_tar import append_image
@@ -67,14 +68,14 @@ def generate(
         The finished folder.
 
     Raises:
-        FileNotFoundError: If captions or a local pipeline are missing.
-        ValueError: If there are no captions, or the folder was made with other settings or
+        MissingFileError: If captions or a local pipeline are missing.
+        UserError: If there are no captions, or the folder was made with other settings or
             captions; the difference is named. If a number is out of range, or not one image of
             the first shard, or of a large one, is usable.
     """
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
+            raise UserError(f"{name}={value}: give at least 1")
     rank = rank or Rank.from_environment()
     device = device or rank.device()
     made_with = settings.as_record()
@@ -87,7 +88,7 @@ def generate(
         for index, chunk in enumerate(chunks)
     ]
     if not plan:
-        raise ValueError(f"no captions in {chunks.captions.path}")
+        raise UserError(f"no captions in {chunks.captions.path}")
     folder = ShardFolder.resume(out, FORMAT, made_with, plan)
     if settings.unique:
         write_repeats(folder.path, chunks.repeats, settings.shard_size)
@@ -98,7 +99,7 @@ def generate(
             painter = painter or ImageGenerator(settings, device, offload)
             chunk = chunks[index]
             if _digest(chunk) != plan[index].digest:
-                raise ValueError(
+                raise UserError(
                     f"{chunks.captions.path} was changed while images were made of it: bring the "
                     "old one back, or begin another folder"
                 )
@@ -143,7 +144,7 @@ def _make_shard(
             tick(len(batch))
         if len(left_out) == len(orders) and shard.tells():
             key, problems = next(iter(left_out.items()))
-            raise ValueError(
+            raise UserError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
                 + (" (try dtype float32)" if settings.dtype == "float16" else "")
             )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import content_id
 
 IMAGE_FORMATS = ("jpg", "png", "webp")
@@ -32,8 +33,8 @@ class GenerateSettings:
         quality: Of jpg and webp, from 1 to 100. Defaults to 95.
 
     Raises:
-        FileNotFoundError: If the pipeline's folder does not exist or holds none.
-        ValueError: If another setting is out of range.
+        MissingFileError: If the pipeline's folder does not exist or holds none.
+        UserError: If another setting is out of range.
     """
 
     pipeline: str
@@ -53,17 +54,17 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         if self.format not in IMAGE_FORMATS:
-            raise ValueError(f"format={self.format!r}: known are {list(IMAGE_FORMATS)}")
+            raise UserError(f"format={self.format!r}: known are {list(IMAGE_FORMATS)}")
         if self.dtype not in ("float32", "float16", "bfloat16"):
-            raise ValueError(f"dtype={self.dtype!r}: give float32, float16 or bfloat16")
+            raise UserError(f"dtype={self.dtype!r}: give float32, float16 or bfloat16")
         if self.prompt.count("{}") != 1:
-            raise ValueError(f"prompt={self.prompt!r}: give it one '{{}}', where the caption goes")
+            raise UserError(f"prompt={self.prompt!r}: give it one '{{}}', where the caption goes")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality={self.quality}: give 1 to 100")
+            raise UserError(f"quality={self.quality}: give 1 to 100")
         for name in ("steps", "size", "shard_size", "images_per_caption"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1")
+                raise UserError(f"{name}={value}: give at least 1")
         _check_pipeline(self.pipeline)
 
     def as_record(self) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def _check_pipeline(name: str) -> None:
     local = Path(name)
     hub_name = len(local.parts) <= 2 and not name.startswith((".", "/", "~"))
     if not local.is_dir() and not hub_name:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no folder {local}: give a local pipeline's folder, or a hub name as OWNER/NAME"
         )
     if local.is_dir() and not (local / "model_index.json").is_file():
-        raise FileNotFoundError(f"{local} holds no diffusers pipeline: no model_index.json in it")
+        raise MissingFileError(f"{local} holds no diffusers pipeline: no model_index.json in it")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 
 _BLACK = 4 / 255
@@ -53,15 +54,15 @@ class ImageGenerator:
             they work (slower, for small GPUs); None keeps all of it there.
 
     Raises:
-        ValueError: If diffusers knows no such scheduler for it, the pipeline does not take one of
+        UserError: If diffusers knows no such scheduler for it, the pipeline does not take one of
             the settings, or ``offload`` is unknown or there is no GPU to offload from.
     """
 
     def __init__(self, settings: GenerateSettings, device: str, offload: str | None = None) -> None:
         if offload not in (None, "model", "sequential"):
-            raise ValueError(f"offload={offload!r}: give 'model' or 'sequential'")
+            raise UserError(f"offload={offload!r}: give 'model' or 'sequential'")
         if offload is not None and not device.startswith("cuda"):
-            raise ValueError(f"offload={offload!r} needs a GPU, but device is {device!r}")
+            raise UserError(f"offload={offload!r} needs a GPU, but device is {device!r}")
         self.settings = settings
         self.pipeline = load_pipeline(settings)
         self.arguments = call_arguments(self.pipeline, settings)
@@ -130,7 +131,7 @@ def load_pipeline(settings: GenerateSettings) -> Any:
     """Load the pipeline from safetensors files, with the scheduler of the settings.
 
     Raises:
-        ValueError: If diffusers knows no such scheduler.
+        UserError: If diffusers knows no such scheduler.
     """
     import diffusers
 
@@ -141,7 +142,7 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         scheduler = getattr(diffusers, settings.scheduler, None)
         if not (isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)):
             known = sorted(kind.__name__ for kind in pipeline.scheduler.compatibles)
-            raise ValueError(f"scheduler={settings.scheduler!r}: this pipeline takes {known}")
+            raise UserError(f"scheduler={settings.scheduler!r}: this pipeline takes {known}")
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -151,7 +152,7 @@ def call_arguments(pipeline: Any, settings: GenerateSettings) -> dict[str, Any]:
     """The settings that are given, by the names of the pipeline's call.
 
     Raises:
-        ValueError: If the pipeline does not take one. Some take any name and ignore it, as a latent
+        UserError: If the pipeline does not take one. Some take any name and ignore it, as a latent
             consistency model does with a negative prompt.
     """
     arguments = {
@@ -164,7 +165,7 @@ def call_arguments(pipeline: Any, settings: GenerateSettings) -> dict[str, Any]:
     taken = inspect.signature(pipeline.__call__).parameters
     for name, (setting, value) in arguments.items():
         if value is not None and name not in taken:
-            raise ValueError(
+            raise UserError(
                 f"{setting}={value!r}: {type(pipeline).__name__} has no {name}: leave it out"
             )
     return {name: value for name, (_, value) in arguments.items() if value is not None}

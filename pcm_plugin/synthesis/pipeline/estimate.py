@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
 from pcm_plugin.formats.feature_store import FORMAT as STORE_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
@@ -114,7 +115,7 @@ def estimate(
         limit: Take only the first captions.
 
     Raises:
-        ValueError: If the folder was made with other settings, or there are too few words.
+        UserError: If the folder was made with other settings, or there are too few words.
     """
     ShardFolder.check(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
     count = min(count, limit or count)
@@ -189,7 +190,7 @@ def _painting(
     painter = ImageGenerator(recipe.generate, device, recipe.offload)
     seconds = _seconds_each(list(_batches(orders, recipe.generate_batch)), paint, device)
     if not images:
-        raise ValueError("none of the first images is usable: look at the recipe's settings")
+        raise UserError("none of the first images is usable: look at the recipe's settings")
     return seconds, sum(sizes) / len(sizes), images, [order.text for order in orders]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import folder_sha256, write_bytes, write_json
 
 END = "<|endoftext|>"
@@ -49,18 +50,18 @@ def build_gpt2(
 
     Raises:
         FileExistsError: If the folder is there and holds something else.
-        ValueError: If there are no captions, or a size is out of range.
+        UserError: If there are no captions, or a size is out of range.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import GPT2Config, GPT2TokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size <= len(alphabet):
-        raise ValueError(
+        raise UserError(
             f"vocab_size={vocab_size}: give at least {len(alphabet) + 1}, the bytes and {END}"
         )
     if min(layers, width, heads, positions) < 1 or width % heads:
-        raise ValueError(
+        raise UserError(
             f"layers={layers}, width={width}, heads={heads}, positions={positions}: give at least "
             "1 of each, and a width that the heads divide"
         )
@@ -123,7 +124,7 @@ def build_bert_tokenizer(
 
     Raises:
         FileExistsError: If the folder is there and holds something else.
-        ValueError: If there are no captions, or more letters than ``vocab_size`` has room for.
+        UserError: If there are no captions, or more letters than ``vocab_size`` has room for.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -137,7 +138,7 @@ def build_bert_tokenizer(
     # special tokens they keep this one.
     known = [*BERT_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
     if vocab_size < len(known):
-        raise ValueError(
+        raise UserError(
             f"vocab_size={vocab_size}, but special tokens and letters alone are {len(known)}: give "
             "more"
         )
@@ -159,7 +160,7 @@ def build_bert_tokenizer(
 def _texts(captions: Iterable[str]) -> list[str]:
     texts = list(captions)
     if not texts:
-        raise ValueError("there are no captions to train a tokenizer on: give at least one")
+        raise UserError("there are no captions to train a tokenizer on: give at least one")
     return texts
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import write_bytes, write_json
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile, write_jsonl
 from pcm_plugin.formats.concept_set import save_concepts
@@ -78,8 +79,8 @@ def make_dataset(
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
 
     Raises:
-        FileNotFoundError: If an input is missing.
-        ValueError: If an input is not what it should be, or the folder was made with other
+        MissingFileError: If an input is missing.
+        UserError: If an input is not what it should be, or the folder was made with other
             settings or captions; the difference is named.
     """
     rank = rank or Rank.from_environment()
@@ -121,8 +122,8 @@ def real_sources(real: RealImages, recipe: Recipe, captions: CaptionFile) -> dic
         captions: The corpus, with whose options paths of caption files are read.
 
     Raises:
-        FileNotFoundError: If a folder, a file, or all of the first images are missing.
-        ValueError: If captions cannot be read, or name no images.
+        MissingFileError: If a folder, a file, or all of the first images are missing.
+        UserError: If captions cannot be read, or name no images.
     """
     sources = {}
     for split, (images, file) in real.items():
@@ -163,8 +164,8 @@ def make_corpus(
         make: Whether to make it, or to see that it is there, of these captions and settings.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it was made of other captions or with other settings.
+        MissingFileError: If it is not there.
+        UserError: If it was made of other captions or with other settings.
     """
     # How the file was read is not among them: the captions themselves are compared.
     settings = recipe.corpus_record()
@@ -173,15 +174,15 @@ def make_corpus(
     count, digest, begins = _digests(captions, limit, before["num_source"])
     if not make:
         if not there:
-            raise FileNotFoundError(f"no finished corpus in {out}: run the stage corpus too")
+            raise MissingFileError(f"no finished corpus in {out}: run the stage corpus too")
         ShardFolder.check(out, CORPUS_FORMAT, settings)
         if before["digest"] != digest:
-            raise ValueError(f"{out} was made of other captions: run the stage corpus too")
+            raise UserError(f"{out} was made of other captions: run the stage corpus too")
         return
     ShardFolder.check(out, CORPUS_FORMAT, settings)
     # Before anything is made anew: another file, given by mistake, must change nothing.
     if there and before["digest"] != begins:
-        raise ValueError(
+        raise UserError(
             f"{out} was made of {before['num_source']:,} captions that are not the first of those "
             "given now: give the old ones, with others after them if you like, or another folder"
         )
@@ -238,7 +239,7 @@ def find_words(
         recipe: The settings.
 
     Raises:
-        ValueError: If there are too few words or concepts, or too many captions have no word of
+        UserError: If there are too few words or concepts, or too many captions have no word of
             the vocabulary; names the setting to change.
     """
     want, look_for = recipe.vocabulary, recipe.concepts
@@ -249,7 +250,7 @@ def find_words(
             else Vocabulary.from_file(want.file)
         )
     except ValueError as error:
-        raise ValueError(f"{error} (--set vocabulary.min_count=1)") from None
+        raise UserError(f"{error} (--set vocabulary.min_count=1)") from None
     coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
     source, fix = f"vocabulary.min_count={want.min_count}", "--set vocabulary.min_count=1"
     if want.file is not None:
@@ -272,13 +273,13 @@ def find_words(
                 phrases=look_for.phrases,
             )
         except ValueError as error:
-            raise ValueError(
+            raise UserError(
                 f"{error} (--set concepts.min_count=1, or concepts.words=FILE)"
             ) from None
         words = [noun.word for noun in nouns]
     needed = recipe.model.get("neck", {}).get("top_concepts", _TOP_CONCEPTS)
     if len(words) < needed:
-        raise ValueError(
+        raise UserError(
             f"{len(words)} concepts ({', '.join(words)}), but the model looks for the {needed} "
             f"nearest to an image: lower concepts.min_count ({look_for.min_count}), give a list as "
             f"concepts.words, or --set model.neck.top_concepts={len(words)}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
@@ -31,7 +32,7 @@ class VocabularySettings:
             vocabulary. Defaults to 0.05.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        MissingFileError: If there is no such file.
     """
 
     min_count: int = 5
@@ -58,8 +59,8 @@ class ConceptSettings:
             :func:`~pcm_plugin.synthesis.concepts.embedding.prompts`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If ``templates`` is one text.
+        MissingFileError: If there is no such file.
+        UserError: If ``templates`` is one text.
     """
 
     min_count: int = 5
@@ -73,7 +74,7 @@ class ConceptSettings:
         _check_file("concepts.stop_list", self.stop_list)
         _check_file("concepts.words", self.words)
         if isinstance(self.templates, str):
-            raise ValueError(f"templates={self.templates!r} is one text: give a list of them")
+            raise UserError(f"templates={self.templates!r} is one text: give a list of them")
 
 
 @dataclass(frozen=True)
@@ -133,33 +134,33 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         changes: Settings that replace the file's, such as ``{'generate.steps': 30}``.
 
     Raises:
-        FileNotFoundError: If there is no such recipe; says which there are.
-        ValueError: If it has a setting that does not exist, or one out of range.
+        MissingFileError: If there is no such recipe; says which there are.
+        UserError: If it has a setting that does not exist, or one out of range.
     """
     path = Path(name)
     if not path.suffix:
         path = RECIPES / f"{name}.py"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in RECIPES.glob("*.py")))
-        raise FileNotFoundError(f"no recipe {name}: give a file, or one of {there or 'none here'}")
+        raise MissingFileError(f"no recipe {name}: give a file, or one of {there or 'none here'}")
     # A part that is None is not there, so that a change may bring it.
     parts = {k: v for k, v in Config.fromfile(path).to_dict().items() if v is not None}
     cfg = Config(parts)
     try:
         cfg.merge_from_dict(changes or {})
     except TypeError as error:
-        raise ValueError(f"recipe {path}: {error}") from None
+        raise UserError(f"recipe {path}: {error}") from None
     content = {key: value for key, value in cfg.to_dict().items() if key[0] != "_"}
     known = ("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model")
     wrong = sorted(content.keys() - set(known))
     missing = sorted({"generate", "extract"} - content.keys())
     if wrong or missing:
-        raise ValueError(f"recipe {path}: unknown parts {wrong}, missing parts {missing}")
+        raise UserError(f"recipe {path}: unknown parts {wrong}, missing parts {missing}")
     generate, extract = dict(content["generate"]), dict(content["extract"])
     refine = content.get("refine") and dict(content["refine"])
     assign = content.get("assign") and {"patches": False, **content["assign"]}
     if assign and not refine:
-        raise ValueError(f"recipe {path}: assign has no effect without refine: set refine.method")
+        raise UserError(f"recipe {path}: assign has no effect without refine: set refine.method")
     offload = generate.pop("offload", None)
     # How much at a time is none of the settings that the data depend on.
     sizes: dict[str, int] = {}
@@ -172,7 +173,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         if key in settings:
             value = settings.pop(key)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"recipe {path}: {part}.{key}={value!r}: give at least 1")
+                raise UserError(f"recipe {path}: {part}.{key}={value!r}: give at least 1")
             sizes[f"{part}_{key.removesuffix('_size')}"] = value
     return Recipe(
         _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
@@ -189,15 +190,15 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
 
 def _check_file(name: str, path: str | None) -> None:
     if path is not None and not Path(path).is_file():
-        raise FileNotFoundError(f"{name}: no file {path}")
+        raise MissingFileError(f"{name}: no file {path}")
 
 
 def _build(kind: Any, settings: dict[str, Any], path: Path, part: str) -> Any:
     known = {f.name for f in fields(kind)}
     wrong = sorted(settings.keys() - known)
     if wrong:
-        raise ValueError(f"recipe {path}: {part} has no {', '.join(wrong)}, only {sorted(known)}")
+        raise UserError(f"recipe {path}: {part} has no {', '.join(wrong)}, only {sorted(known)}")
     try:
         return kind(**settings)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"recipe {path}: {part}: {error}") from None
+        raise UserError(f"recipe {path}: {part}: {error}") from None

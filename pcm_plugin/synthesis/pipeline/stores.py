@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import (
     atomic_write,
     copy_file,
@@ -51,25 +52,25 @@ def merge(
         The finished folder.
 
     Raises:
-        FileNotFoundError: If there is no store at one of them.
-        ValueError: If they were made with different settings, one is ``out`` itself, or images
+        MissingFileError: If there is no store at one of them.
+        UserError: If they were made with different settings, one is ``out`` itself, or images
             share an id or a file name.
     """
     folders = [_open(path) for path in stores]
     first = _settings(folders[0])
     for folder in folders:
         if folder.path.resolve() == Path(out).resolve():
-            raise ValueError(f"{out} is one of the stores to merge: give a new folder")
+            raise UserError(f"{out} is one of the stores to merge: give a new folder")
         other = _settings(folder)
         changed = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
         if changed:
             values = (f"{key}: {first.get(key)!r} and {other.get(key)!r}" for key in changed)
-            raise ValueError(
+            raise UserError(
                 f"{folders[0].path} and {folder.path} do not go together ({'; '.join(values)})"
             )
     heads = [_head(folder) for folder in folders]
     if any(head != heads[0] for head in heads):
-        raise ValueError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
+        raise UserError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
     if not prefix_ids:
         _refuse_shared_names(stores)
     parts = [(i, folder, name) for i, folder in enumerate(folders) for name in folder.shards]
@@ -116,13 +117,13 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
         Number of images.
 
     Raises:
-        FileNotFoundError: If there is no store.
-        ValueError: If it is unfinished, an image's id cannot be a file's name or comes twice, or
+        MissingFileError: If there is no store.
+        UserError: If it is unfinished, an image's id cannot be a file's name or comes twice, or
             the folder holds another store's export.
     """
     reader = FeatureStore(store)
     if not reader.num_patches:
-        raise ValueError(f"{store} has no patch features, which the released code reads")
+        raise UserError(f"{store} has no patch features, which the released code reads")
     ids = reader.image_ids
     # Some file systems do not distinguish upper and lower case, or Unicode's normal forms.
     refuse_repeated(
@@ -132,11 +133,11 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
     )
     wrong = [name for name in ids if "/" in name or name.startswith(".")]
     if wrong:
-        raise ValueError(f"image_id={wrong[0]!r} of {store} cannot be the name of a file")
+        raise UserError(f"image_id={wrong[0]!r} of {store} cannot be the name of a file")
     folder, marker = Path(out) / "features", Path(out) / _MARKER
     of = {"store": reader.identity}
     if folder.exists() and (not marker.is_file() or json.loads(marker.read_text()) != of):
-        raise ValueError(f"{out} holds the export of another store: give another folder")
+        raise UserError(f"{out} holds the export of another store: give another folder")
     marker.parent.mkdir(parents=True, exist_ok=True)
     write_json(marker, of)
     folder.mkdir(exist_ok=True)

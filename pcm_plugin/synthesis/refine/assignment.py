@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import Pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
@@ -40,7 +41,7 @@ class PairAssignment:
         sentences: Sentence embeddings in chunks, if they are given and not made here.
 
     Raises:
-        ValueError: If the stores do not hold the same images and captions.
+        UserError: If the stores do not hold the same images and captions.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class PairAssignment:
         if least is not None:
             kept = kept[clip_score[kept] >= least]
         if not len(kept):
-            raise ValueError(
+            raise UserError(
                 f"no pair has min_clip_score={least}; the best has {clip_score.max():.3f}"
             )
         caption = np.sort(kept)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.refined_features import save_refined
 from pcm_plugin.formats.shards import Shard, ShardFolder
@@ -43,7 +44,7 @@ class ContrastSettings:
         seed: Of that choice. Defaults to 0.
 
     Raises:
-        ValueError: If a setting is out of range.
+        UserError: If a setting is out of range.
     """
 
     steps: int = 10
@@ -55,10 +56,10 @@ class ContrastSettings:
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("negatives", 1), ("seed", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: give at least {least}")
+                raise UserError(f"{name}={getattr(self, name)}: give at least {least}")
         for name in ("step_size", "temperature"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: give more than 0")
+                raise UserError(f"{name}={getattr(self, name)}: give more than 0")
 
 
 def refine_features(
@@ -86,16 +87,16 @@ def refine_features(
         (captions, Dc) float16, row j the refined feature of the image of caption j.
 
     Raises:
-        FileNotFoundError: If there is no store.
-        ValueError: If the store is unfinished or has no captions, or the folder was made with
+        MissingFileError: If there is no store.
+        UserError: If the store is unfinished or has no captions, or the folder was made with
             other settings.
     """
     if chunk < 1:
-        raise ValueError(f"chunk={chunk}: give at least 1")
+        raise UserError(f"chunk={chunk}: give at least 1")
     features = FeatureStore(store)
     count = features.num_captions
     if not count:
-        raise ValueError(f"the images of {store} have no captions: there is nothing to refine")
+        raise UserError(f"the images of {store} have no captions: there is nothing to refine")
     rank = rank or Rank.from_environment()
     device = device or rank.device()
     plan = [

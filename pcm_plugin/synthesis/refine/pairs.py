@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import Pairs
@@ -65,18 +66,18 @@ def refine(
         The chosen pairs.
 
     Raises:
-        FileNotFoundError: If a store or the sentence encoder is missing.
-        ValueError: If a store is unfinished or has no captions, the stores do not hold the same
+        MissingFileError: If a store or the sentence encoder is missing.
+        UserError: If a store is unfinished or has no captions, the stores do not hold the same
             images and captions, the folder was made with other settings, ``sentence_feats`` do
             not fit, or no pair is left.
     """
     if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+        raise UserError(f"chunk must be at least 1, got {chunk}")
     if sentence_feats is not None and settings.sentence_encoder is not None:
-        raise ValueError("sentence_feats and sentence_encoder exclude each other: pass one of them")
+        raise UserError("sentence_feats and sentence_encoder exclude each other: pass one of them")
     features = FeatureStore(store)
     if not features.num_captions:
-        raise ValueError(f"the images of {store} have no captions: there is nothing to refine")
+        raise UserError(f"the images of {store} have no captions: there is nothing to refine")
     assigning = features if assign_store is None else FeatureStore(assign_store)
     rank = rank or Rank.from_environment()
     device = device or rank.device()
@@ -119,9 +120,9 @@ def _read_sentences(path: str | os.PathLike, store: FeatureStore) -> Tensor:
     try:
         rows = load_file(path)["sentence_feats"]
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} must hold a tensor sentence_feats: {error}") from None
+        raise UserError(f"{path} must hold a tensor sentence_feats: {error}") from None
     if rows.dim() != 2 or len(rows) != store.num_captions:
-        raise ValueError(
+        raise UserError(
             f"{path}: sentence_feats must have one row for each of the {store.num_captions} "
             f"captions of {store.path}, got shape {tuple(rows.shape)}"
         )

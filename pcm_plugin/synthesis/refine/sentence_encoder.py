@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import folder_sha256
 from pcm_plugin.models.functional.pooling import POOLINGS, pool_tokens
 
@@ -37,20 +38,20 @@ class SentenceEncoder:
         identity: The encoder's name with the hash of its files, the same wherever they lie.
 
     Raises:
-        FileNotFoundError: If the folder or files in it are missing, or the hub does not have it.
-        ValueError: If the folder has modules other than a transformer, a pooling and a
+        MissingFileError: If the folder or files in it are missing, or the hub does not have it.
+        UserError: If the folder has modules other than a transformer, a pooling and a
             normalization; does not say how tokens are pooled and ``pooling`` does not either; or
             says it, and ``pooling`` too.
     """
 
     def __init__(self, name: str, pooling: str | None = None, device: str = "cpu") -> None:
         if pooling is not None and pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
+            raise UserError(f"pooling must be one of {POOLINGS}, got {pooling!r}")
         folder, shown = _find(name)
         modules = _modules(folder)
         self._folder = folder / modules.get("Transformer", "")
         if not (self._folder / "config.json").is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no transformers model in {self._folder}: there is no config.json"
             )
         self._poolings = _poolings(folder, modules, pooling)
@@ -107,7 +108,7 @@ class SentenceEncoder:
                 self._folder, trust_remote_code=False, local_files_only=True
             )
             if config.is_encoder_decoder:
-                raise ValueError(f"it is an encoder-decoder ({config.model_type}), not an encoder")
+                raise UserError(f"it is an encoder-decoder ({config.model_type}), not an encoder")
             self._tokenizer = AutoTokenizer.from_pretrained(
                 self._folder, trust_remote_code=False, local_files_only=True
             )
@@ -122,14 +123,12 @@ class SentenceEncoder:
             # Those of a pooler are not used.
             missing = sorted(key for key in info["missing_keys"] if "pooler." not in key)
             if missing:
-                raise ValueError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
+                raise UserError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
         except Exception as error:  # broken files make readers raise many kinds
             reason = _one_line(error)
             if "trust_remote_code" in str(error):
                 reason = "it needs Python code of its own, which is not executed"
-            raise ValueError(
-                f"sentence encoder {self._folder} cannot be loaded: {reason}"
-            ) from None
+            raise UserError(f"sentence encoder {self._folder} cannot be loaded: {reason}") from None
         finally:
             logging.set_verbosity(verbosity)
         limits = [self._max_length, getattr(config, "max_position_embeddings", None)]
@@ -144,7 +143,7 @@ def _find(name: str) -> tuple[Path, str]:
     if folder.is_dir():
         return folder, folder.resolve().name
     if len(folder.parts) > 2 or name.startswith((".", "/", "~")):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no folder {name}: sentence_encoder must be a local folder, or a name on the hub as "
             "OWNER/NAME"
         )
@@ -153,7 +152,7 @@ def _find(name: str) -> tuple[Path, str]:
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES)), name
     except Exception as error:  # the hub's client has many, from network errors to bad names
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"sentence encoder {name} is not a folder, and the hub does not provide it "
             f"({_one_line(error)}): download its files elsewhere, and pass the folder"
         ) from None
@@ -169,9 +168,9 @@ def _modules(folder: Path) -> dict[str, str]:
         modules = {entry["type"].rpartition(".")[2]: entry["path"] for entry in entries}
         types = [entry["type"].rpartition(".")[2] for entry in entries]
     except (TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path} must be a list of modules with type and path") from None
+        raise UserError(f"{path} must be a list of modules with type and path") from None
     if types not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ValueError(
+        raise UserError(
             f"{path} has the modules {', '.join(types) or 'none'}; supported are Transformer, "
             "Pooling and, optionally, Normalize"
         )
@@ -182,18 +181,18 @@ def _poolings(folder: Path, modules: dict[str, str], pooling: str | None) -> lis
     path = folder / modules.get("Pooling", "1_Pooling") / "config.json"
     if not path.is_file():
         if modules:
-            raise FileNotFoundError(f"no {path}: {folder} is not complete")
+            raise MissingFileError(f"no {path}: {folder} is not complete")
         if pooling is None:
-            raise ValueError(
+            raise UserError(
                 f"{folder} does not say how tokens are pooled (there is no {path}): name it with "
                 f"--pooling, one of {', '.join(POOLINGS)}"
             )
         return [pooling]
     if pooling is not None:
-        raise ValueError(f"{path} says how tokens are pooled: leave out --pooling {pooling}")
+        raise UserError(f"{path} says how tokens are pooled: leave out --pooling {pooling}")
     config = _read_json(path)
     if config.get("include_prompt") is False and _default_prompt(folder):
-        raise ValueError(f"{path}: include_prompt=false with a default prompt is not supported")
+        raise UserError(f"{path}: include_prompt=false with a default prompt is not supported")
     keys = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
     keys["weightedmean"] = "weightedmean_tokens"
     # sentence-transformers concatenates in this order.
@@ -202,7 +201,7 @@ def _poolings(folder: Path, modules: dict[str, str], pooling: str | None) -> lis
     named = config.get("pooling_mode")
     found = found or ([named] if isinstance(named, str) else list(named or []))
     if not found or not set(found) <= set(POOLINGS):
-        raise ValueError(f"{path} must name a pooling of {', '.join(POOLINGS)}, got {config}")
+        raise UserError(f"{path} must name a pooling of {', '.join(POOLINGS)}, got {config}")
     return found
 
 
@@ -223,7 +222,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+        raise UserError(f"{path} is not valid JSON: {error}") from None
 
 
 def _one_line(error: Exception) -> str:

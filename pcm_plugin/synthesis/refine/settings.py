@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pcm_plugin.errors import UserError
+
 
 @dataclass(frozen=True)
 class RefineSettings:
@@ -24,7 +26,7 @@ class RefineSettings:
             None: 2.5 times the cosine in the store that is trained on.
 
     Raises:
-        ValueError: If a setting is out of range, or has no effect with ``method='filter'``.
+        UserError: If a setting is out of range, or has no effect with ``method='filter'``.
     """
 
     method: str = "sync"
@@ -38,18 +40,18 @@ class RefineSettings:
 
     def __post_init__(self) -> None:
         if self.method not in ("sync", "filter"):
-            raise ValueError(f"method must be 'sync' or 'filter', got {self.method!r}")
+            raise UserError(f"method must be 'sync' or 'filter', got {self.method!r}")
         for name in ("num_images", "num_captions"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.share <= 1:
-            raise ValueError(f"keep must be above 0 and at most 1, got {self.keep}")
+            raise UserError(f"keep must be above 0 and at most 1, got {self.keep}")
         if self.score_scale is not None and not self.score_scale > 0:
-            raise ValueError(f"score_scale must be above 0, got {self.score_scale}")
+            raise UserError(f"score_scale must be above 0, got {self.score_scale}")
         if self.sentence_encoder is not None and self.method == "filter":
-            raise ValueError("sentence_encoder has no effect with method='filter': leave it out")
+            raise UserError("sentence_encoder has no effect with method='filter': leave it out")
         if self.pooling is not None and self.sentence_encoder is None:
-            raise ValueError("pooling has no effect without sentence_encoder: leave it out")
+            raise UserError("pooling has no effect without sentence_encoder: leave it out")
 
     @property
     def share(self) -> float:

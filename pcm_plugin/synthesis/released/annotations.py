@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.image_ids import normalize_id, unique_ids
 from pcm_plugin.formats.vocabulary import IGNORED, Vocabulary
 from pcm_plugin.synthesis.released.restricted_pickle import load_restricted
@@ -37,7 +38,7 @@ class ReleasedPair(NamedTuple):
         """Where a file of it lies, by a pattern with ``{split_id}`` and ``{image_id}``.
 
         Raises:
-            ValueError: If the pattern has other fields, or a part that is not given.
+            UserError: If the pattern has other fields, or a part that is not given.
         """
         known = {"image_id": self.image_id}
         if self.split_id is not None:
@@ -46,7 +47,7 @@ class ReleasedPair(NamedTuple):
             return pattern.format(**known)
         except (LookupError, ValueError):
             fields = " and ".join(f"{{{key}}}" for key in sorted(known, reverse=True))
-            raise ValueError(f"pattern={pattern!r}: give one with {fields} alone") from None
+            raise UserError(f"pattern={pattern!r}: give one with {fields} alone") from None
 
 
 class _DType:
@@ -119,14 +120,14 @@ def read_released_annotations(
         The images in the order of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds or asks for anything else; nothing of it has been executed.
+        MissingFileError: If there is no such file.
+        UserError: If the file holds or asks for anything else; nothing of it has been executed.
             If it does not go with the vocabulary.
     """
     path = Path(path)
     rows = load_restricted(path, _AnnotationUnpickler, "annotation")
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path} is not a released annotation list: it holds no list of images")
+        raise UserError(f"{path} is not a released annotation list: it holds no list of images")
     return _with_keys(_joined(_pairs(rows, vocabulary, path)))
 
 
@@ -160,7 +161,7 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
         try:
             targets, image_id = row["target_ids"].value, row["image_id"]
         except (KeyError, TypeError, AttributeError):
-            raise ValueError(f"{place}: no image_id and target_ids") from None
+            raise UserError(f"{place}: no image_id and target_ids") from None
         # The released loader takes entries without these two as well.
         split_id, scores = row.get("split_id"), row.get("clipscore", [])
         scores = np.atleast_1d(scores.value if isinstance(scores, _Array) else scores).ravel()
@@ -169,13 +170,13 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
             or targets.dtype.kind not in "iu"
             or len(scores) not in (0, 1, len(targets))
         ):
-            raise ValueError(f"{place}: target_ids {targets.shape} with {len(scores)} clipscores")
+            raise UserError(f"{place}: target_ids {targets.shape} with {len(scores)} clipscores")
         # Released as unsigned in some files, where the padding of -1 is the largest number.
         targets = targets.astype(np.int64)
         targets[targets >= 2**31] = IGNORED
         known = (targets >= IGNORED) & (targets < len(vocabulary))
         if not known.all():
-            raise ValueError(
+            raise UserError(
                 f"{place}: word {targets[~known][0]}, but the vocabulary has {len(vocabulary)}: "
                 "give the one that was released with this file"
             )
@@ -185,4 +186,4 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
         try:
             yield ReleasedPair(normalize_id(image_id), part, captions, each)
         except ValueError as error:
-            raise ValueError(f"{place}: image_id: {error}") from None
+            raise UserError(f"{place}: image_id: {error}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.synthesis.released.restricted_pickle import load_restricted
 
 
@@ -44,16 +45,16 @@ def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
         The words, and their CLIP text embeddings (C, Dc) float32 as stored, not normalised.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds or asks for anything else; nothing of it has been executed.
+        MissingFileError: If there is no such file.
+        UserError: If the file holds or asks for anything else; nothing of it has been executed.
     """
     path = Path(path)
     content = load_restricted(path, _ConceptUnpickler, "concept")
     if not isinstance(content, tuple) or len(content) != 2:
-        raise ValueError(f"{path} is not a released concept list: it holds no pair")
+        raise UserError(f"{path} is not a released concept list: it holds no pair")
     words, embeddings = content
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"{path} is not a released concept list: its words are no list of str")
+        raise UserError(f"{path} is not a released concept list: its words are no list of str")
     if (
         not isinstance(embeddings, Tensor)
         or embeddings.dtype != torch.float16
@@ -62,7 +63,7 @@ def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
         or embeddings.dim() != 2
         or len(embeddings) != len(words)
     ):
-        raise ValueError(
+        raise UserError(
             f"{path} is not a released concept list: {len(words)} words need one float16 tensor "
             f"({len(words)}, Dc)"
         )

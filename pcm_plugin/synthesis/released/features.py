@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.clip_head import write_clip_head
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
@@ -60,9 +61,9 @@ class ImportSettings:
     def __post_init__(self) -> None:
         check_clip_score_source(self.clip_score_source)
         if self.dtype not in ("float16", "bfloat16", "float32"):
-            raise ValueError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
+            raise UserError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
         if self.shard_size < 1:
-            raise ValueError(f"shard_size={self.shard_size}: give at least 1")
+            raise UserError(f"shard_size={self.shard_size}: give at least 1")
 
 
 def import_features(
@@ -95,8 +96,8 @@ def import_features(
         The finished store's folder.
 
     Raises:
-        FileNotFoundError: If a file is not where the pattern says.
-        ValueError: If the features are not of this CLIP's width, the store was made with other
+        MissingFileError: If a file is not where the pattern says.
+        UserError: If the features are not of this CLIP's width, the store was made with other
             settings, not one file of a shard, or of the first, can be read, or CLIP scores are to
             be kept that the annotations do not have.
     """
@@ -106,7 +107,7 @@ def import_features(
         refuse_missing_scores(settings.clip_score_source)
     first = [_path(root, pair, settings) for pair in pairs[:PROBE_FILES]]
     if not any(path.is_file() for path in first):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"no {first[0]}: give --pattern, such as 'img_sp{{split_id}}/{{image_id}}.npz'"
         )
     size = settings.shard_size
@@ -121,7 +122,7 @@ def import_features(
     shape = _shape_of(first, clip)
     pool = math.isqrt(clip.num_patches // max(1, shape[0]))
     if pool**2 * shape[0] != clip.num_patches:
-        raise ValueError(
+        raise UserError(
             f"{root} has {shape[0]} patches an image, which {clip.model_name} with its "
             f"{clip.num_patches} does not give, pooled or not: give the CLIP that made them"
         )
@@ -164,7 +165,7 @@ def _read(
         patches, whole = read_npz(path)
     except FileNotFoundError:
         if not skip_missing:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"no {path}: bring it, or leave out all that are missing with --skip-missing"
             ) from None
         return "missing"
@@ -188,7 +189,7 @@ def _write(
     left_out = {pair.key: feats for pair, feats in found if isinstance(feats, str)}
     if not kept and shard.tells():
         image_id, reason = next(iter(left_out.items()))
-        raise ValueError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
+        raise UserError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
     texts = encode_texts(clip, [text for pair, _ in kept for text in pair.captions]).cpu()
     patches, whole = torch.empty(0, *shape[:2]), torch.empty(0, shape[2])
     if kept:
@@ -241,7 +242,7 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor]:
 
     Raises:
         OSError: If it is missing, or the disk fails.
-        ValueError: If it is damaged or holds something else.
+        UserError: If it is damaged or holds something else.
     """
     data = path.read_bytes()
     try:
@@ -249,9 +250,9 @@ def read_npz(path: Path) -> tuple[Tensor, Tensor]:
             patches, whole = content["features"], content["g_feature"]
     except Exception as error:  # readers of broken files raise whatever they meet
         what = "it is no .npz" if not data.startswith(b"PK") else f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} cannot be read: {what}") from None
+        raise UserError(f"{path} cannot be read: {what}") from None
     if patches.ndim != 2 or whole.ndim != 2 or len(whole) != 1:
-        raise ValueError(f"features {patches.shape}, g_feature {whole.shape}: not (N, Dv), (1, Dc)")
+        raise UserError(f"features {patches.shape}, g_feature {whole.shape}: not (N, Dv), (1, Dc)")
     return torch.from_numpy(patches).float(), F.normalize(torch.from_numpy(whole[0]).float(), dim=0)
 
 
@@ -264,9 +265,9 @@ def _shape_of(paths: list[Path], clip: OpenCLIPBackbone) -> tuple[int, int, int]
         except (FileNotFoundError, ValueError) as error:
             reason = error
     else:
-        raise ValueError(f"none of the first {len(paths)} files can be read; the last: {reason}")
+        raise UserError(f"none of the first {len(paths)} files can be read; the last: {reason}")
     if (patches.shape[1], len(whole)) != (clip.patch_dim, clip.clip_dim):
-        raise ValueError(
+        raise UserError(
             f"{path} has features of width {patches.shape[1]} and {len(whole)}, but "
             f"{clip.model_name} has {clip.patch_dim} and {clip.clip_dim}: give the CLIP that made "
             "them"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
@@ -40,7 +41,7 @@ class ImportImagesSettings:
         shard_size: Rows per shard. Defaults to 1,000.
 
     Raises:
-        ValueError: If ``shard_size`` is less than 1, or both columns are the same.
+        UserError: If ``shard_size`` is less than 1, or both columns are the same.
     """
 
     image_column: str = "image"
@@ -49,9 +50,9 @@ class ImportImagesSettings:
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
-            raise ValueError(f"shard_size must be at least 1, got {self.shard_size}")
+            raise UserError(f"shard_size must be at least 1, got {self.shard_size}")
         if self.image_column == self.text_column:
-            raise ValueError(
+            raise UserError(
                 f"image_column and text_column must differ, got {self.text_column!r} for both"
             )
 
@@ -90,16 +91,16 @@ def import_images(
         The finished folder.
 
     Raises:
-        FileNotFoundError: If files are missing.
+        MissingFileError: If files are missing.
         RuntimeError: If pyarrow is not installed.
-        ValueError: If a file is damaged or lacks a column, more than ``max_invalid`` rows are
+        UserError: If a file is damaged or lacks a column, more than ``max_invalid`` rows are
             invalid, the folder was made from other files or with other settings, or a number is
             out of range.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}")
+        raise UserError(f"limit must be at least 1, got {limit}")
     if max_invalid < 0:
-        raise ValueError(f"max_invalid must be at least 0, got {max_invalid}")
+        raise UserError(f"max_invalid must be at least 0, got {max_invalid}")
     rank = rank or Rank.from_environment()
     table = ParquetTable(find_parquet_files(paths, partial))
     table.check_column(settings.image_column, "image", "--image-column")
@@ -175,7 +176,7 @@ def _write_shard(
 def _image_suffix(data: bytes | None) -> str:
     """Decode an image, and return the file name suffix of its format."""
     if not data:
-        raise ValueError("no image bytes")
+        raise UserError("no image bytes")
     read_image(data)
     kind = detect_format(data)
     return _SUFFIXES.get(kind, kind.lower())
@@ -183,15 +184,15 @@ def _image_suffix(data: bytes | None) -> str:
 
 def _caption(data: bytes | None) -> str:
     if data is None:
-        raise ValueError("no caption")
+        raise UserError("no caption")
     try:
         caption = clean_text(data.decode())
     except UnicodeDecodeError:
-        raise ValueError("its caption is not UTF-8") from None
+        raise UserError("its caption is not UTF-8") from None
     if not caption:
-        raise ValueError("its caption is blank")
+        raise UserError("its caption is blank")
     if len(caption) > CaptionFile.max_chars:
-        raise ValueError(
+        raise UserError(
             f"its caption has {len(caption):,} characters, more than {CaptionFile.max_chars:,}"
         )
     return caption
@@ -203,7 +204,7 @@ def _check_invalid(folder: ShardFolder, new: dict[str, str], max_invalid: int) -
     invalid = listed + list(new.items())
     if len(invalid) > max_invalid:
         place, reason = invalid[-1]
-        raise ValueError(
+        raise UserError(
             f"{place}: {reason}. Invalid rows so far: {len(invalid):,}, more than --max-invalid "
             f"{max_invalid:,}; with a larger number they are left out and listed"
         )
@@ -237,7 +238,7 @@ def _refuse_other_files(out: Path, files: dict[str, str]) -> None:
         if before.get(name, "") != files[name] and name in before
     ]
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-    raise ValueError(
+    raise UserError(
         f"{out} was made from other Parquet files ({'; '.join(changes[:3])}{more}): pass the files "
         "that it was made from, or another --out folder"
     )

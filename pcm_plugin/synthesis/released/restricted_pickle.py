@@ -4,6 +4,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.errors import MissingFileError, UserError
+
 
 def load_restricted(path: Path, unpickler: type[pickle.Unpickler], what: str) -> Any:
     """Read a pickle; nothing that the unpickler does not admit is executed.
@@ -17,14 +19,14 @@ def load_restricted(path: Path, unpickler: type[pickle.Unpickler], what: str) ->
         What is in it, still to be checked.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read so.
+        MissingFileError: If there is no such file.
+        UserError: If it cannot be read so.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no {what} pickle at {path}")
+        raise MissingFileError(f"no {what} pickle at {path}")
     try:
         with open(path, "rb") as file:
             return unpickler(file).load()
     # A made-up pickle can fail in any way.
     except Exception as error:
-        raise ValueError(f"{path} is not a released {what} list: {error}") from error
+        raise UserError(f"{path} is not a released {what} list: {error}") from error

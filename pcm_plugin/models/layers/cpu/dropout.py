@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pcm_plugin.errors import UserError
+
 # torch 2.0 does not tell.
 _is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
 _LANES = 8
@@ -62,7 +64,7 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout p={p}: give a probability")
+            raise UserError(f"dropout p={p}: give a probability")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
