@@ -35,9 +35,9 @@ def main() -> None:
     parser.add_argument("--max-nouns", type=int, default=446, help="as many as were released")
     parser.add_argument("--compare", help="a concept file to set the nouns beside")
     args = parser.parse_args()
-    captions = CaptionFile(args.captions, skip_bad=True)
+    captions = CaptionFile(args.captions, skip_invalid=True)
     texts = [caption.text for caption in captions]
-    report, reading = timed(captions.survey)
+    report, reading = timed(captions.scan)
     vocabulary, counting = timed(lambda: Vocabulary.build(texts, args.min_count))
     nouns, tagging = timed(lambda: find_nouns(texts, args.min_count, max_nouns=args.max_nouns))
     seconds = {"read": reading, "vocabulary": counting, "nouns": tagging}

@@ -48,7 +48,7 @@ def sentences(images: int, each: int) -> list[list[str]]:
 def read_captions(path: str, images: int) -> list[list[str]]:
     """All captions of the first images that have at least two."""
     found: dict[str, list[str]] = {}
-    for caption in CaptionFile(Path(path), skip_bad=True):
+    for caption in CaptionFile(Path(path), skip_invalid=True):
         # Flickr8k's file names one of its images a second time, "2258277193_586949ec62.jpg.1".
         if not (caption.file_name or "").endswith(".jpg.1"):
             found.setdefault(caption.image_id, []).append(caption.text)
@@ -71,7 +71,7 @@ def tokenize_by_hand(texts: dict[int, list[str]]) -> dict[int, list[str]]:
 
 def compare_tokens(path: str) -> None:
     """Hold the tokens of all captions of a file to the Java tokenizer's."""
-    texts = [caption.text for caption in CaptionFile(Path(path), skip_bad=True)]
+    texts = [caption.text for caption in CaptionFile(Path(path), skip_invalid=True)]
     theirs = tokenize_by_hand({i: [text] for i, text in enumerate(texts)})
     ours = [" ".join(ptb_tokenize(text)) for text in texts]
     differ = sum(text != theirs[i][0] for i, text in enumerate(ours))

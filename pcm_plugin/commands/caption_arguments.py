@@ -18,7 +18,7 @@ CAPTION_FORMS = (
 )
 
 
-_OPTIONS = {"column": "--column", "encoding": "--encoding", "skip_bad": "--skip-bad"}
+_OPTIONS = {"column": "--column", "encoding": "--encoding", "skip_invalid": "--skip-invalid"}
 
 
 class LiteralKeyValue(argparse.Action):
@@ -89,7 +89,7 @@ def add_caption_arguments(
         "of its byte-order mark)",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out captions that cannot be read"
+        "--skip-invalid", action="store_true", help="leave out captions that cannot be read"
     )
 
 
@@ -103,7 +103,7 @@ def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
         Path(path),
         args.column,
         args.split,
-        args.skip_bad,
+        args.skip_invalid,
         format=args.caption_format,
         encoding=args.encoding,
         options=args.reading_options,
@@ -118,7 +118,7 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
         UserError: If it cannot be read or has no captions.
     """
     captions = open_captions(args, args.captions)
-    return captions, captions.survey()
+    return captions, captions.scan()
 
 
 def left_out(folder: ShardFolder) -> str:

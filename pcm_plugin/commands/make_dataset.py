@@ -76,7 +76,7 @@ def main() -> None:
         if getattr(args, split):
             images, path = getattr(args, split)
             file = captions_of(split, path, captions)
-            counts = file.survey()
+            counts = file.scan()
             if rank.index == 0:
                 print(counts, flush=True)
             real[split] = (images, file)

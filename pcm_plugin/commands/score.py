@@ -145,7 +145,7 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
         partial=args.partial,
     )
     assert metric.references is not None
-    print(metric.references.file.survey(), file=sys.stderr)
+    print(metric.references.file.scan(), file=sys.stderr)
     scored = match(predictions, metric.references, args.partial)
     files = find_files(scored, Path(args.images)) if args.images else []
     for start in tqdm(range(0, len(scored), BATCH), desc="batches", disable=not files):

@@ -126,7 +126,7 @@ class CaptionMetric(BaseMetric):
             self.prefix = prefix
         trained = None if train_captions is None else open_captions(train_captions)
         if trained is not None and "diversity" in scorers:
-            trained.survey()  # an error in it must not come after the run
+            trained.scan()  # an error in it must not come after the run
         self.scorer = CaptionScorer(scorers, tokenizer, clip, trained)
         self.references = None if references is None else References(references, split)
         self.partial = partial

@@ -32,7 +32,7 @@ class Shard:
     count: int
     digest: str
 
-    def tells(self) -> bool:
+    def is_representative(self) -> bool:
         """Whether it is no accident if all of its samples fail: the first shard, or a large one.
 
         It must not depend on what else is finished, which differs between runs.

@@ -353,16 +353,16 @@ def test_references_are_read_as_all_caption_files_are(tmp_path):
     rows = [f'{i}.jpg,"{text}"' for i, texts in REFERENCES.items() for text in texts]
     path.write_text("\n".join(["image,text", *rows, f"7.jpg,{'long ' * 300}"]), "utf-8-sig")
     captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
-    references = {"path": path, "column": "text", "skip_bad": True}
+    references = {"path": path, "column": "text", "skip_invalid": True}
     assert score(captions, references=references) == score(captions)
     for wrong, message in (
-        ({"skip_bad": False}, "more than 1,000"),
+        ({"skip_invalid": False}, "more than 1,000"),
         ({"colum": "text"}, "must be a path, or a dict with 'path' and some of"),
     ):
         with pytest.raises(ValueError, match=message):
             score(captions, references=references | wrong)
     with pytest.raises(ValueError, match="more than 1,000"):
-        score(captions, scorers=["diversity"], train_captions=references | {"skip_bad": False})
+        score(captions, scorers=["diversity"], train_captions=references | {"skip_invalid": False})
 
 
 def test_diversity(tmp_path):

@@ -111,14 +111,14 @@ def test_where_invalid_bytes_are_is_said(tmp_path):
     match = rf"captions:6001: not UTF-8 \(0xE9 at byte {at:,}\), probably Windows-1252"
     with pytest.raises(ValueError, match=match):
         read(tmp_path, data)
-    assert len(read(tmp_path, data, skip_bad=True)) == 6001
+    assert len(read(tmp_path, data, skip_invalid=True)) == 6001
     document = json.dumps(lines, indent=0, ensure_ascii=False).encode()
     broken = document[:-2] + b',\n"a caf\xe9"]'
     with pytest.raises(ValueError, match=r"captions:6002: not UTF-8 \(0xE9 at byte"):
         read(tmp_path, broken)
     # Even if such lines may be left out, a file that is all in another encoding is refused.
     with pytest.raises(ValueError, match=r"captions:1: not UTF-8.*pass encoding='gb18030'"):
-        read(tmp_path, CHINESE.encode("gbk"), skip_bad=True)
+        read(tmp_path, CHINESE.encode("gbk"), skip_invalid=True)
 
 
 def packed(write_file):
@@ -171,7 +171,7 @@ BINARY = {
 def test_what_is_not_text_is_named(tmp_path, data, message):
     for name in ("captions.txt", "captions.csv"):
         with pytest.raises(ValueError, match=message) as error:
-            read(tmp_path, data, name, skip_bad=True)
+            read(tmp_path, data, name, skip_invalid=True)
         assert "skip" not in str(error.value)
     with pytest.raises(ValueError, match=message.split(" that")[0]):
         read(tmp_path, data, format="text")
@@ -200,7 +200,7 @@ def test_another_file_is_read_with_the_same_options_where_it_needs_them(tmp_path
     main = CaptionFile(
         write(tmp_path, CHINESE.encode("gbk")),
         column="Text",
-        skip_bad=True,
+        skip_invalid=True,
         format="text",
         encoding="gbk",
     )

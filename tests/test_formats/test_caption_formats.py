@@ -94,7 +94,7 @@ def test_what_vizwiz_rejects_is_left_out_and_counted(tmp_path):
     coco = json.dumps({"images": [{"id": 0, "file_name": "V_0.jpg"}], "annotations": rows})
     for content in (coco, json.dumps(rows), "\n".join(map(json.dumps, rows))):
         assert texts(tmp_path, content) == ["a can"]
-        report = str(CaptionFile(tmp_path / "captions").survey())
+        report = str(CaptionFile(tmp_path / "captions").scan())
         assert "1 captions, 2 rejected or canned, left out" in report
 
 
@@ -129,7 +129,7 @@ def test_flickr_files_with_odd_spacing(tmp_path):
     # Two records run together, as in one line of Flickr8k.
     lines = "a.jpg#0\tA dog .\nb.jpg#4\tA man c.jpg#0\tA cat\nd.jpg#1 A man e.jpg#1 A bus\n"
     path = write(tmp_path, lines)
-    assert [c.id for c in CaptionFile(path, skip_bad=True)] == ["a.jpg#0"]
+    assert [c.id for c in CaptionFile(path, skip_invalid=True)] == ["a.jpg#0"]
     with pytest.raises(ValueError, match="captions:2: not FILE#NUMBER"):
         list(CaptionFile(path))
 
@@ -142,7 +142,7 @@ def test_a_first_line_of_any_length(tmp_path):
 
 def test_one_bad_line_at_the_top_does_not_change_the_format(tmp_path):
     content = "oops\na.jpg#0\tA dog .\nb.jpg#0\tA cat .\n"
-    assert texts(tmp_path, content, skip_bad=True) == ["A dog .", "A cat ."]
+    assert texts(tmp_path, content, skip_invalid=True) == ["A dog .", "A cat ."]
     with pytest.raises(ValueError, match="captions:1: not FILE#NUMBER"):
         read(tmp_path, content)
 

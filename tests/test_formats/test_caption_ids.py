@@ -28,7 +28,7 @@ def test_repeated_ids_are_those_of_images(tmp_path, layout):
     expected = [("1#1", "1", "a"), ("1#2", "1", "b"), ("2#1", "2", "c"), ("1#3", "1", "d")]
     captions = read(tmp_path, layout(rows, ["id", "caption"]))
     assert captions == [Caption(*row) for row in expected]
-    report = str(CaptionFile(tmp_path / "captions").survey())
+    report = str(CaptionFile(tmp_path / "captions").scan())
     assert "ids are repeated: taken for images' ids, captions are ID#1, ID#2, ..." in report
     # Also where the image's file stands next to its id.
     rows = [row | {"image": f"{row['id']}.jpg"} for row in rows]
@@ -47,11 +47,11 @@ def test_repeated_ids_of_different_images_are_refused(tmp_path, layout):
     ]
     content = layout(rows, ["id", "caption", "image_id"])
     with pytest.raises(
-        ValueError, match=r"id 'v' is that of (line )?\S+ too \(skip_bad=True leaves"
+        ValueError, match=r"id 'v' is that of (line )?\S+ too \(skip_invalid=True leaves"
     ):
         read(tmp_path, content)
-    assert [c.text for c in read(tmp_path, content, skip_bad=True)] == ["a", "b"]
-    report = CaptionFile(tmp_path / "captions", skip_bad=True).survey()
+    assert [c.text for c in read(tmp_path, content, skip_invalid=True)] == ["a", "b"]
+    report = CaptionFile(tmp_path / "captions", skip_invalid=True).scan()
     assert (report.captions, report.bad) == (2, 1)
 
 
@@ -88,7 +88,7 @@ def test_repeated_ids_in_other_formats_are_refused(tmp_path):
     flickr = "a.jpg#0\tA dog\nb.jpg#0\tA cat\na.jpg#0\tA car\n"
     with pytest.raises(ValueError, match=r"captions:3: id 'a.jpg#0' is that of line 1 too"):
         read(tmp_path, flickr)
-    assert [c.text for c in read(tmp_path, flickr, skip_bad=True)] == ["A dog", "A cat"]
+    assert [c.text for c in read(tmp_path, flickr, skip_invalid=True)] == ["A dog", "A cat"]
     images = [{"filename": "a.jpg", "sentences": [{"raw": t, "sentid": 3}]} for t in "xy"]
     with pytest.raises(ValueError, match=r"images\[1\].sentences\[0\]: id '3' is that of images"):
         read(tmp_path, json.dumps({"images": images}))
@@ -127,7 +127,7 @@ def test_coco_ids_must_agree(tmp_path, images, annotations, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, coco(images, annotations))
     with pytest.raises(ValueError, match=message):
-        CaptionFile(tmp_path / "captions").survey()
+        CaptionFile(tmp_path / "captions").scan()
 
 
 def test_a_file_that_changes_is_compared_again(tmp_path):

@@ -24,7 +24,7 @@ def test_captions_of_synthimgcap_have_row_numbers(tmp_path):
     assert file.form() == "Parquet"
     assert [caption.text for caption in file] == ["a red dog", "the dog", "a café", "a dog"]
     assert [(caption.id, caption.image_id) for caption in file] == [(x, x) for x in "0123"]
-    assert str(file.survey()).startswith(f"{path} (Parquet): 4 captions")
+    assert str(file.scan()).startswith(f"{path} (Parquet): 4 captions")
     log = tmp_path / "log"
     args = [path, "--min-count", 1, "--out", tmp_path / "vocabulary.txt"]
     result = run("build_vocabulary.py", *args, log=log)
@@ -66,9 +66,9 @@ def test_rows_without_a_caption_are_named(tmp_path):
     path = write(tmp_path / "captions.parquet", caption=["a dog", None, "a cat"])
     with pytest.raises(ValueError, match=r"captions.parquet: row 1: no text under 'caption'"):
         list(CaptionFile(path))
-    file = CaptionFile(path, skip_bad=True)
+    file = CaptionFile(path, skip_invalid=True)
     assert [caption.text for caption in file] == ["a dog", "a cat"]
-    assert file.survey().bad == 1
+    assert file.scan().bad == 1
 
 
 def test_wrong_files_are_refused(tmp_path, monkeypatch):

@@ -22,12 +22,12 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
         ValueError, match="captions:2: a quotation mark opens a field that one in l"
     ):
         read(tmp_path, csv)
-    assert texts(tmp_path, csv, skip_bad=True) == ["a car"]
+    assert texts(tmp_path, csv, skip_invalid=True) == ["a car"]
     # Even if the file has quoted fields elsewhere.
     csv += '6,"a dog, a cat"\n'
     with pytest.raises(ValueError, match=r"captions:2: .* in line 5 closes, but lines from here"):
         read(tmp_path, csv)
-    assert texts(tmp_path, csv, skip_bad=True) == ["a car", "a dog, a cat"]
+    assert texts(tmp_path, csv, skip_invalid=True) == ["a car", "a dog, a cat"]
     odd = tsv.replace("a cat", "a\tcat")
     with pytest.raises(ValueError, match="captions:4: 3 fields, the first line has 2"):
         read(tmp_path, odd)
@@ -75,12 +75,14 @@ def test_the_file_says_what_quotation_marks_mean(tmp_path, content, expected):
 
 def test_rows_with_a_wrong_number_of_fields_are_named(tmp_path):
     content = 'id,caption\n1,"a, b"\n2,a, b\n3,c\n'
-    with pytest.raises(ValueError, match=r"captions:3: 3 fields, the first line has 2 \(skip_bad"):
+    with pytest.raises(
+        ValueError, match=r"captions:3: 3 fields, the first line has 2 \(skip_invalid"
+    ):
         read(tmp_path, content)
-    assert texts(tmp_path, content, skip_bad=True) == ["a, b", "c"]
+    assert texts(tmp_path, content, skip_invalid=True) == ["a, b", "c"]
     mixed = 'id,caption\n1,"a, b"\n2,"c" d\n3,"e\n4,"f, g"\n5,h\n'
-    assert texts(tmp_path, mixed, skip_bad=True) == ["a, b", "f, g", "h"]
-    report = CaptionFile(tmp_path / "captions", skip_bad=True).survey()
+    assert texts(tmp_path, mixed, skip_invalid=True) == ["a, b", "f, g", "h"]
+    report = CaptionFile(tmp_path / "captions", skip_invalid=True).scan()
     assert [message.split(": ")[0].rpartition(":")[2] for message in report.examples] == ["3", "4"]
 
 
@@ -88,7 +90,7 @@ def test_one_field_does_not_swallow_the_file(tmp_path):
     rows = [f'{i},"a dog, {i}"' for i in range(600)]
     rows[300] = '300,"never closed, here'
     content = "\n".join(["id,caption", *rows])
-    kept = read(tmp_path, content, skip_bad=True)
+    kept = read(tmp_path, content, skip_invalid=True)
     assert {caption.id for caption in kept} == {str(i) for i in range(600)} - {"300"}
     with pytest.raises(ValueError, match=r"captions:302: "):
         read(tmp_path, content)
@@ -106,7 +108,7 @@ def test_flickr30k_results(tmp_path):
         read(tmp_path, content, "results.csv")
     with pytest.raises(ValueError, match=r"results.csv:6: 2 fields, the first line has 3"):
         read(tmp_path, content, "results.csv", column="comment")
-    assert read(tmp_path, content, "results.csv", column="comment", skip_bad=True) == [
+    assert read(tmp_path, content, "results.csv", column="comment", skip_invalid=True) == [
         Caption("2", "1", "Two men , a dog .", "1.jpg"),
         Caption("3", "1", "A man .", "1.jpg"),
         Caption("4", "2", '" Stop " , it says .', "2.jpg"),
@@ -124,7 +126,7 @@ def test_columns_with_an_image(tmp_path):
     assert texts(tmp_path, "image| text\nx.jpg| a dog\n", column="text") == ["a dog"]
     assert write(tmp_path, "id,caption\n").is_file()
     with pytest.raises(ValueError, match="no captions in"):
-        CaptionFile(tmp_path / "captions").survey()
+        CaptionFile(tmp_path / "captions").scan()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_karpathys_json_gives_training_text_from_the_training_split_only(tmp_pat
         Caption("30", "3", "test 0 .", "3.jpg"),
         Caption("31", "3", "test 1 .", "3.jpg"),
     ]
-    report = CaptionFile(tmp_path / "captions", split="val").survey()
+    report = CaptionFile(tmp_path / "captions", split="val").scan()
     assert str(report).endswith("(Karpathy's JSON): 2 captions, 6 of other splits")
     with pytest.raises(
         ValueError,
@@ -125,17 +125,19 @@ def test_survey_counts_what_is_odd(tmp_path):
         "x\ty",
     ]
     path = write(tmp_path, "\n".join(rows))
-    report = CaptionFile(path, skip_bad=True).survey()
+    report = CaptionFile(path, skip_invalid=True).scan()
     assert str(report) == (
         f"{path} (Flickr token file): 3 captions, 1 blank, 1 duplicates, 1 with U+FFFD, which "
         "stands for characters that an earlier conversion lost, 2 bad, left out\n"
         f"  {path}:5: not FILE#NUMBER, one tab, a caption: 'a dog'\n"
         f"  {path}:6: not FILE#NUMBER, one tab, a caption: 'x\\ty'"
     )
-    with pytest.raises(ValueError, match=r"captions:5: not FILE#NUMBER.*\(skip_bad=True leaves"):
-        CaptionFile(path).survey()
-    with pytest.raises(ValueError, match=r"captions:5: not FILE#NUMBER.*\(--skip-bad leaves"):
-        CaptionFile(path, options={"skip_bad": "--skip-bad"}).survey()
+    with pytest.raises(
+        ValueError, match=r"captions:5: not FILE#NUMBER.*\(skip_invalid=True leaves"
+    ):
+        CaptionFile(path).scan()
+    with pytest.raises(ValueError, match=r"captions:5: not FILE#NUMBER.*\(--skip-invalid leaves"):
+        CaptionFile(path, options={"skip_invalid": "--skip-invalid"}).scan()
 
 
 def test_files_as_other_programs_write_them(tmp_path):
@@ -185,7 +187,7 @@ def test_bad_captions_are_named(tmp_path, content, message):
 @pytest.mark.parametrize("content", ["", "\n \n", '{"annotations": []}', "caption,id\n"])
 def test_a_file_without_captions_is_said(tmp_path, content):
     with pytest.raises(ValueError, match=r"no captions in .*: 0 captions"):
-        CaptionFile(write(tmp_path, content)).survey()
+        CaptionFile(write(tmp_path, content)).scan()
     with pytest.raises(FileNotFoundError, match="no caption file at"):
         CaptionFile(tmp_path / "nowhere")
 
@@ -226,7 +228,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, form):
     for count in (4000, 16000):
         file = CaptionFile(write(tmp_path, corpus(count)))
         tracemalloc.start()
-        assert file.survey().captions == count
+        assert file.scan().captions == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] + 50_000

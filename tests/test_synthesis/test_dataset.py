@@ -331,15 +331,15 @@ def test_files_of_real_images_are_read_with_the_same_options(inputs, tmp_path):
     args += ["--device", "cpu", "--val", tmp_path / "photos", tmp_path / "val.csv"]
     args += ["--stages", "corpus", "--set", "concepts.min_count=1"]
     for message, *more in (
-        ("captions.csv: no column 'caption' in the first line", "--skip-bad"),
+        ("captions.csv: no column 'caption' in the first line", "--skip-invalid"),
         ("not UTF-8 (0xE8 at byte 30), probably Windows-1252 or", "--column", "Caption"),
-        ("val.csv:3: 3 fields, the first line has 2 (--skip-bad", "--column", "Caption"),
+        ("val.csv:3: 3 fields, the first line has 2 (--skip-invalid", "--column", "Caption"),
     ):
         encoding = [] if "UTF-8" in message else ["--encoding", "cp1252"]
         result = run("make_dataset.py", *args, *more, *encoding, log=tmp_path / "log")
         assert (result.code, message in result.output) == (1, True), result.output
         assert not (tmp_path / "data").exists()
-    options = ["--column", "Caption", "--encoding", "cp1252", "--skip-bad"]
+    options = ["--column", "Caption", "--encoding", "cp1252", "--skip-invalid"]
     result = run("make_dataset.py", *args, *options, log=tmp_path / "log")
     assert result.code == 0, result.output
     assert "val.csv (table): 2 captions, 1 bad, left out" in result.output

@@ -68,7 +68,7 @@ def test_each_option_that_a_message_names_exists(tmp_path):
         "encoding": ("一个女孩走进木屋\n两只狗在草地上\n".encode("gbk"), "--encoding gb18030"),
         "format": (b"a red car", "--format text"),
         "column": (b"id,Caption\n1,a dog\n", "--column Caption"),
-        "bad": (b"id,caption\n1,a, dog\n2,a cat\n", "--skip-bad"),
+        "bad": (b"id,caption\n1,a, dog\n2,a cat\n", "--skip-invalid"),
     }
     for name, (content, option) in files.items():
         (tmp_path / name).write_bytes(content)

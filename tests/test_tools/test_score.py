@@ -228,8 +228,8 @@ def test_the_advice_of_messages_can_be_followed(tmp_path):
     rows = [{"image_id": i, "caption": f"the number {i}"} for i in (9, 25)]
     captions = write(tmp_path, "captions.json", rows)
     result = score(tmp_path, captions, references)
-    assert (result.code, "--skip-bad" in result.output) == (1, True)
-    result = score(tmp_path, captions, references, "--skip-bad")
+    assert (result.code, "--skip-invalid" in result.output) == (1, True)
+    result = score(tmp_path, captions, references, "--skip-invalid")
     assert result.code == 0, result.output
     assert "more than 1,000" in result.output
     table = tmp_path / "refs.csv"

@@ -53,7 +53,7 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
 
 def _refuse_without_image(captions: CaptionFile) -> None:
     """Refuse captions without an image among others: their own id may be that of an image."""
-    report = captions.survey()
+    report = captions.scan()
     if 0 < report.without_image < report.captions:
         place = f":{report.no_image}" if report.no_image.isdecimal() else f": {report.no_image}"
         raise UserError(

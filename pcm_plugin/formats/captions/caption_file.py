@@ -66,14 +66,14 @@ class CaptionFile:
         split: ``'train'``, ``'val'`` or ``'test'``, for files that have splits: by default such a
             file gives its training split alone (Karpathy's ``restval`` is part of it), and a file
             without splits gives all. ``'all'`` gives every caption of any file.
-        skip_bad: Whether to leave out what cannot be read, instead of an error. Defaults to False.
+        skip_invalid: Whether to leave out what cannot be read, instead of an error. Defaults to False.
         max_chars: A longer caption counts as bad. Defaults to 1,000.
         format: A key of :data:`~pcm_plugin.formats.captions.FORMATS`. Defaults to None:
             detected.
         encoding: Python's name of the encoding. Defaults to None: that of the byte-order mark, or
             UTF-8.
         options: Options of a command that errors name instead of these arguments, by argument, such
-            as ``{'skip_bad': '--skip-bad'}``. Defaults to None: errors name the arguments.
+            as ``{'skip_invalid': '--skip-invalid'}``. Defaults to None: errors name the arguments.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -83,7 +83,7 @@ class CaptionFile:
     path: Path
     column: str = "caption"
     split: str | None = None
-    skip_bad: bool = False
+    skip_invalid: bool = False
     max_chars: int = 1000
     format: str | None = None
     encoding: str | None = None
@@ -125,7 +125,7 @@ class CaptionFile:
         """Read the captions in the order of the file.
 
         Raises:
-            UserError: At the first caption that cannot be read, unless ``skip_bad``, and at ids
+            UserError: At the first caption that cannot be read, unless ``skip_invalid``, and at ids
                 that are repeated without being those of images; the message starts with file and
                 line. If the file has another format than it should, or no split of that name.
                 Raised before the first caption is returned.
@@ -159,7 +159,7 @@ class CaptionFile:
             first = next(self._format().read(self.open, self.column), None)
         return first is not None and first.split is not None
 
-    def survey(self) -> CaptionReport:
+    def scan(self) -> CaptionReport:
         """Read the file once from end to end and count.
 
         Raises:
@@ -298,14 +298,14 @@ class CaptionFile:
         """Count a caption that cannot be read.
 
         Raises:
-            UserError: Unless ``skip_bad``.
+            UserError: Unless ``skip_invalid``.
         """
         location = record.location if record.location.isdigit() else f" {record.location}"
         message = f"{self.path}:{location}: {record.problem}"
-        if self.skip_bad:
+        if self.skip_invalid:
             report.add_bad(message + describe_fixes(record.fixes, self.options))
             return
-        skip = describe_fixes((("skip_bad", True),), self.options)
+        skip = describe_fixes((("skip_invalid", True),), self.options)
         skip = f" ({skip.removeprefix(': pass ')} leaves such captions out)"
         advice = describe_fixes(record.fixes, self.options) if record.fixes else skip
         raise UserError(message + advice)

@@ -37,7 +37,7 @@ class Record(NamedTuple):
         number: Its number in the file, which is its id if the file has none.
         text: The caption, None if there is none.
         problem: Why there is none.
-        fixes: Arguments and values that would help; ``skip_bad=True`` does if there are none.
+        fixes: Arguments and values that would help; ``skip_invalid=True`` does if there are none.
         id: Its id in the file, None if there is none.
         image_id: Id of its image in the file, None if there is none.
         file_name: Its image's file.

@@ -225,7 +225,7 @@ def _extract_shard(
                 features[-1].copy_(_annotated([image for image, _ in kept], features[-1]))
             parts.append(features)
         tick(len(batch))
-    if not images and shard.tells():
+    if not images and shard.is_representative():
         name, reason = next(iter(left_out.items()))
         raise UserError(f"not one image of {shard.name} can be read; {name}: {reason}")
     if not images:

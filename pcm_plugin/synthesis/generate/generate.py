@@ -142,7 +142,7 @@ def _make_shard(
                 else:
                     _append(tar, key, caption, result.image, result, settings)
             tick(len(batch))
-        if len(left_out) == len(orders) and shard.tells():
+        if len(left_out) == len(orders) and shard.is_representative():
             key, problems = next(iter(left_out.items()))
             raise UserError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"

@@ -187,7 +187,7 @@ def _write(
 ) -> None:
     kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
     left_out = {pair.key: feats for pair, feats in found if isinstance(feats, str)}
-    if not kept and shard.tells():
+    if not kept and shard.is_representative():
         image_id, reason = next(iter(left_out.items()))
         raise UserError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
     texts = encode_texts(clip, [text for pair, _ in kept for text in pair.captions]).cpu()
