@@ -9,13 +9,14 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.required_file import ReadsFiles
 from pcm_plugin.models.decoding.search import Found, Search, rerank
 from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
 
-class Captioner(BaseModel, metaclass=ABCMeta):
+class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
     """Base of a captioner: [CLIP backbone] -> neck -> what writes sentences.
 
     It takes features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``;

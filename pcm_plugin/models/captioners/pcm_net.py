@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioners.base import Captioner, build
 from pcm_plugin.models.decoding.search import Found, Search, search_captions
@@ -54,6 +55,8 @@ class PCMNet(Captioner):
         UserError: If the decoder's ``vocab_size`` is not the vocabulary's, or neck, encoder and
             decoder have several widths.
     """
+
+    input_files = {"vocabulary": FileKind.VOCABULARY}
 
     def __init__(
         self,

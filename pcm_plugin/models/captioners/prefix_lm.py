@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import IGNORED
 from pcm_plugin.models.captioners.base import Captioner, build, read_captions
 from pcm_plugin.models.decoders.language_model import load_language_model
@@ -87,6 +88,12 @@ class PrefixCaptioner(Captioner):
         UserError: If neck, encoder, mapper and language model have several widths, or the
             tokenizer has no full stop for ``full_sentences``.
     """
+
+    input_files = {
+        "language_model": FileKind.LANGUAGE_MODEL,
+        "concepts": FileKind.CONCEPT_SET,
+        "caption_entities": FileKind.WORD_LIST,
+    }
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.models.functional.concepts import inject_noise
 from pcm_plugin.models.functional.memory import project_onto_memory
 from pcm_plugin.models.layers import Dropout
@@ -18,7 +19,7 @@ from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
-class GlobalPrefix(BaseModule):
+class GlobalPrefix(BaseModule, ReadsFiles):
     """A global CLIP feature as the only token, or as several.
 
     Trained on text features and run on image features, with our captioner behind it, this is one
@@ -52,6 +53,8 @@ class GlobalPrefix(BaseModule):
         UserError: If the store is of another width, or has no captions, or ``num_tokens`` is below
             1.
     """
+
+    input_files = {"memory": FileKind.FEATURE_STORE}
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.models.functional.concepts import (
     concept_directions,
     concept_probabilities,
@@ -57,6 +58,8 @@ class ObjectPrefix(GlobalPrefix):
         MissingFileError: If there is no such file or store.
         UserError: If one of them is of another width, or holds too little.
     """
+
+    input_files = {"memory": FileKind.FEATURE_STORE, "concepts": FileKind.CONCEPT_SET}
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.models.functional.affinity import patch_concept_affinity, project_patches, text_map
 from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
@@ -44,7 +45,7 @@ class PatchTextMatch(NamedTuple):
     text: Tensor
 
 
-class PatchTextMatcher(BaseModule):
+class PatchTextMatcher(BaseModule, ReadsFiles):
     """Base of what mixes texts into patches: finds concepts, patches and the texts of these.
 
     Nothing here is trained. The concepts are not part of a checkpoint, since another domain may
@@ -79,6 +80,8 @@ class PatchTextMatcher(BaseModule):
             ``patches_in_joint_space`` does not go with the widths or a CLIP head.
         MissingFileError: If a named file is missing.
     """
+
+    input_files = {"concepts": FileKind.CONCEPT_SET, "clip_head": FileKind.CLIP_HEAD}
 
     def __init__(
         self,
