@@ -125,7 +125,7 @@ def captioner(out: Path, inputs: Path) -> None:
 @writer
 def captions(out: Path, inputs: Path) -> None:
     """Results of captioning, and of scoring them."""
-    words = [NAME, inputs / "photos", "--captions", 2, "--device", "cpu"]
+    words = [NAME, inputs / "photos", "--num-captions", 2, "--device", "cpu"]
     words += ["--out", out / "results.json", "--sheet", out / "sheet.png"]
     command("caption.py", *words, "--html", out / "page.html")
     references = [{"image_id": i, "caption": c} for i in range(3) for c in CAPTIONS[:2]]

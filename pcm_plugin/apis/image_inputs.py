@@ -32,7 +32,7 @@ class InputImage(NamedTuple):
     image: Image.Image
 
 
-def expand_inputs(inputs: Any) -> tuple[Iterator[Any], int | None]:
+def iter_inputs(inputs: Any) -> tuple[Iterator[Any], int | None]:
     """Return single inputs of any that may hold several, and their number if it is known."""
     if isinstance(inputs, str | os.PathLike):
         files = _list_folder(Path(inputs)) if Path(inputs).is_dir() else [inputs]
@@ -40,8 +40,8 @@ def expand_inputs(inputs: Any) -> tuple[Iterator[Any], int | None]:
     if isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
         return iter([inputs]), 1
     if not isinstance(inputs, Sequence):  # such as a generator, which is read as it is needed
-        return (item for part in inputs for item in expand_inputs(part)[0]), None
-    parts = [expand_inputs(part) for part in inputs]
+        return (item for part in inputs for item in iter_inputs(part)[0]), None
+    parts = [iter_inputs(part) for part in inputs]
     counts = [count for _, count in parts]
     total = None if None in counts else sum(count or 0 for count in counts)
     return itertools.chain.from_iterable(items for items, _ in parts), total
@@ -56,7 +56,7 @@ def _list_folder(folder: Path) -> list[Path]:
     return [folder / name for name in listing.files]
 
 
-def open_input(number: int, item: Any, skip_broken: bool = False) -> InputImage | dict[str, str]:
+def load_input(number: int, item: Any, skip_broken: bool = False) -> InputImage | dict[str, str]:
     """Decode one input.
 
     Args:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from pcm_plugin.apis.image_inputs import InputImage, expand_inputs, open_input
+from pcm_plugin.apis.image_inputs import InputImage, iter_inputs, load_input
 from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
@@ -101,7 +101,7 @@ class CaptionInferencer(BaseInferencer):
                 False.
 
         Returns:
-            ``predictions``, one an image, in order: the dicts of :meth:`describe`, or data samples
+            ``predictions``, one an image, in order: the dicts of :meth:`to_dict`, or data samples
             with the fields of :meth:`PCMNet.predict` and ``img_path``; and ``visualization``: a PIL
             image for each that was captioned if ``draw``, else nothing.
 
@@ -130,7 +130,7 @@ class CaptionInferencer(BaseInferencer):
             raise UserError(f"batch_size={batch_size}: give at least 1")
         reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
         search = self.model.search._replace(**searching).check()
-        items, total = expand_inputs(inputs)
+        items, total = iter_inputs(inputs)
         with tqdm(total=total, desc="images", disable=not self.show_progress) as bar:
             for opened in self.preprocess(items, batch_size, **reading):
                 images = [entry.image for entry in opened if isinstance(entry, InputImage)]
@@ -158,9 +158,9 @@ class CaptionInferencer(BaseInferencer):
             For each image of a batch a pair of name and RGB image, or a dict of ``image`` and
             ``error``.
         """
-        items = enumerate(expand_inputs(inputs)[0])
+        items = enumerate(iter_inputs(inputs)[0])
         while batch := list(islice(items, batch_size)):
-            yield [open_input(i, item, skip_broken) for i, item in batch]
+            yield [load_input(i, item, skip_broken) for i, item in batch]
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[Image.Image], **kwargs: Any) -> list[DataSample]:
@@ -180,7 +180,7 @@ class CaptionInferencer(BaseInferencer):
             memory, mixed, global_feats=global_feats, search=kwargs.get("search")
         )
 
-    def describe(self, sample: DataSample) -> dict[str, Any]:
+    def to_dict(self, sample: DataSample) -> dict[str, Any]:
         """A data sample as plain values.
 
         Args:
@@ -253,7 +253,7 @@ class CaptionInferencer(BaseInferencer):
     ) -> dict[str, list[Any]]:
         """What :meth:`__call__` returns of data samples, errors and drawings."""
         if not return_datasample:
-            preds = [p if isinstance(p, dict) else self.describe(p) for p in preds]
+            preds = [p if isinstance(p, dict) else self.to_dict(p) for p in preds]
         return {"predictions": preds, "visualization": visualization}
 
     def _init_pipeline(self, cfg: Any = None) -> Callable[[Image.Image], Tensor]:

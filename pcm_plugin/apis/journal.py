@@ -32,9 +32,9 @@ class Journal:
         count (int): Number of rows.
 
     Raises:
-        BlockingIOError: If another process runs the same job.
         OSError: If the file cannot be written.
-        UserError: If it has rows that were made with other settings; the message names them.
+        UserError: If another process runs the same job, or the file has rows that were made with
+            other settings; the message names them.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], batch_size: int) -> None:
@@ -88,7 +88,7 @@ class Journal:
                 pass
             except BlockingIOError:
                 file.close()
-                raise BlockingIOError(
+                raise UserError(
                     f"another process is writing {self.path}: wait until it has finished"
                 ) from None
             file.close()

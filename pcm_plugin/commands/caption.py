@@ -2,7 +2,7 @@
 
 python tools/caption.py captioner.safetensors photos/ more/one.jpg
 python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html report.html
-python tools/caption.py best.pth images/ --config configs/pcm_coco.py --captions 3 --beam 5
+python tools/caption.py best.pth images/ --config configs/pcm_coco.py --num-captions 3 --beam-size 5
 
 Prints one line per image: its file, a tab, its caption. The weights are a file of tools/export.py,
 the name of a model that comes with the package, or a checkpoint with the --config of its training.
@@ -48,8 +48,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--config", help="config of the training, for a checkpoint")
     parser.add_argument("--device", help="e.g. cuda:0; default: a GPU if there is one")
     parser.add_argument("--batch-size", type=int, default=BATCH)
-    parser.add_argument("--beam", type=int, help="beams; 1 is greedy")
-    parser.add_argument("--captions", type=int, help="captions an image, at most --beam")
+    parser.add_argument("--beam-size", type=int, help="beams; 1 is greedy")
+    parser.add_argument("--num-captions", type=int, help="captions per image, at most --beam-size")
     parser.add_argument("--min-len", type=int, help="fewest words")
     parser.add_argument("--max-len", type=int, help="most words, the stop token included")
     parser.add_argument(
@@ -74,8 +74,8 @@ def parse_args() -> argparse.Namespace:
 def search_of(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of the search."""
     given = {
-        "beam_size": args.beam,
-        "num_captions": args.captions,
+        "beam_size": args.beam_size,
+        "num_captions": args.num_captions,
         "min_len": args.min_len,
         "max_len": args.max_len,
         "rerank": args.rerank,
@@ -126,7 +126,7 @@ def caption(
             tqdm.write(f"left out: {printable(sample['error'])}", sys.stderr)
             yield sample
         else:
-            row = inferencer.describe(sample)
+            row = inferencer.to_dict(sample)
             tqdm.write(f"{printable(row['image'])}\t{row['caption']}")
             yield row
 

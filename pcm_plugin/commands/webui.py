@@ -96,7 +96,7 @@ def captioning(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., It
         caption = f"<p>{escape(entry.caption)}</p>"
         concepts = concept_bars(entry)
         concepts = f"<h2>Concepts found</h2>{concepts}" if concepts else ""
-        yield caption, mix, concepts, beam_table(inferencer.describe(sample))
+        yield caption, mix, concepts, beam_table(inferencer.to_dict(sample))
 
     return show
 
@@ -201,7 +201,8 @@ def main() -> None:
                 footer_links=[],
             )
         except OSError as error:
-            message = f"cannot listen at {args.host}:{args.port}: give another --host or --port"
-            raise OSError(message) from error
+            raise UserError(
+                f"cannot listen on {args.host}:{args.port}: choose another --host or --port"
+            ) from error
     print(f"the page is at {address}", flush=True)
     page.block_thread()

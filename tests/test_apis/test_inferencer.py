@@ -219,7 +219,7 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
     for file in sorted(folder.iterdir())[:2]:
         (pictures / file.name).write_bytes(file.read_bytes())
     out, sheet, page = (tmp_path / "new" / name for name in ("c.json", "s.png", "p.html"))
-    command = [NAME, pictures, "--captions", 2, "--length-penalty", 2, "--out", out]
+    command = [NAME, pictures, "--num-captions", 2, "--length-penalty", 2, "--out", out]
     command += ["--sheet", sheet, "--html", page]
     result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output

@@ -167,7 +167,7 @@ def test_an_interrupted_job_continues(command, photos, tmp_path, monkeypatch, in
     assert f"4 of 7 images are captioned and kept in {journal}: run the command again" in errors
     assert len(journal.read_text().splitlines()) == 5
 
-    code, _, _ = command(*words, "--beam", 2)
+    code, _, _ = command(*words, "--beam-size", 2)
     assert "other settings (search: {'beam_size': 3" in code
     (photos / "7.png").write_bytes((photos / "0.png").read_bytes())
     code, _, _ = command(*words)
@@ -219,7 +219,7 @@ def test_a_job_runs_once_at_a_time(command, photos, tmp_path):
 
 
 def test_wrong_settings_leave_no_journal(command, photos, tmp_path):
-    code, _, _ = command(photos, "--out", tmp_path / "out.json", "--beam", 0)
+    code, _, _ = command(photos, "--out", tmp_path / "out.json", "--beam-size", 0)
     assert "beam_size" in code
     assert not list(tmp_path.glob("out*"))
     for option in ("--out", "--sheet", "--html"):

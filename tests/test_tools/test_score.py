@@ -268,7 +268,7 @@ def test_captions_of_a_folder_are_scored(tmp_path):
     ]
     references = write(tmp_path, "refs.json", {"images": images, "annotations": annotations})
     out = tmp_path / "captions.json"
-    command = ["pcm-net_toy", photos, "--out", out, "--captions", 2]
+    command = ["pcm-net_toy", photos, "--out", out, "--num-captions", 2]
     result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output
     rows = json.loads(out.read_text())
