@@ -24,6 +24,7 @@ lint: $(STAMP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports --no-cache --no-logo
 
 test: lint
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)

@@ -11,10 +11,10 @@ import argparse
 
 from pcm_plugin.commands.caption_arguments import left_out, print_clip_scores
 from pcm_plugin.errors import plain_errors
+from pcm_plugin.formats.released_annotations import read_released_annotations
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.released.annotations import read_released_annotations
 from pcm_plugin.synthesis.released.features import ImportSettings, import_features
 
 

@@ -11,7 +11,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
-from pcm_plugin.synthesis.concepts.embedding import read_word_list
+from pcm_plugin.formats.word_list import read_word_list
 
 PUBLISHED = {
     # main.py and scripts/train_coco.sh

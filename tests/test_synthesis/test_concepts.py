@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from pcm_plugin.commands.build_concepts import main
 from pcm_plugin.formats.concept_set import load_concepts, save_concepts
-from pcm_plugin.synthesis.concepts.embedding import embed_concepts, read_word_list
+from pcm_plugin.formats.word_list import read_word_list
+from pcm_plugin.synthesis.concepts.embedding import embed_concepts
 from tests.builders import build_clip
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.released_annotations import ReleasedPair, read_released_annotations
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.released.annotations import ReleasedPair, read_released_annotations
 from tests.builders import build_clip
 from tests.test_tools.commands import run
 

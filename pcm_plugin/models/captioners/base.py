@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import ReadsFiles
+from pcm_plugin.models.building import build_module
 from pcm_plugin.models.decoding.search import Found, Search, rerank
 from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.registry import MODELS
@@ -48,9 +49,9 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.neck = build(neck)
-        self.loss_module = None if loss is None else build(loss)
-        self.backbone = None if backbone is None else build(backbone)
+        self.neck = build_module(neck)
+        self.loss_module = None if loss is None else build_module(loss)
+        self.backbone = None if backbone is None else build_module(backbone)
         self.search = search.check()
         if search.rerank and self.backbone is None:
             raise UserError(
@@ -247,11 +248,6 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             for sample, (affinity, selected) in zip(samples, maps, strict=True):
                 sample.pred_affinity = affinity
                 sample.pred_selected_patches = selected.nonzero().flatten()
-
-
-def build(module: dict | nn.Module) -> Any:
-    """A module, of its config where it is none yet."""
-    return module if isinstance(module, nn.Module) else MODELS.build(module)
 
 
 def assert_is_captioner(settings: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcm_plugin.models.captioners.base import build, clip_scores
+from pcm_plugin.models.building import build_module
+from pcm_plugin.models.captioners.base import clip_scores
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -47,7 +48,7 @@ class _CLIPWeighted:
 
     def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.loss_module = build(loss)
+        self.loss_module = build_module(loss)
 
     def loss(
         self, images: Tensor, data_samples: list[DataSample], **kwargs: Any

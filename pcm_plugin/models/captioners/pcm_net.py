@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.models.captioners.base import Captioner, build
+from pcm_plugin.models.building import build_module
+from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.decoding.search import Found, Search, search_captions
 from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.registry import MODELS
@@ -82,8 +83,8 @@ class PCMNet(Captioner):
         self.vocabulary = vocabulary
         if isinstance(decoder, dict):
             decoder = {"vocab_size": len(vocabulary), **decoder}
-        self.encoder = None if encoder is None else build(encoder)
-        self.decoder = build(decoder)
+        self.encoder = None if encoder is None else build_module(encoder)
+        self.decoder = build_module(decoder)
         if self.decoder.vocab_size != len(vocabulary):
             raise UserError(
                 f"the decoder has vocab_size={self.decoder.vocab_size} but the vocabulary has "

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import IGNORED
-from pcm_plugin.models.captioners.base import Captioner, build, read_captions
+from pcm_plugin.models.building import build_module
+from pcm_plugin.models.captioners.base import Captioner, read_captions
 from pcm_plugin.models.decoders.language_model import load_language_model
 from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, to_sentence
 from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
@@ -135,8 +136,8 @@ class PrefixCaptioner(Captioner):
         width = self.lm.get_input_embeddings().embedding_dim
         if isinstance(mapper, dict):
             mapper = {"out_dims": width, **mapper}
-        self.mapper = build(mapper)
-        self.encoder = None if encoder is None else build(encoder)
+        self.mapper = build_module(mapper)
+        self.encoder = None if encoder is None else build_module(encoder)
         if self.mapper.out_dims != width or self.mapper.embed_dims != self.neck.embed_dims:
             raise UserError(
                 f"the mapper takes embed_dims={self.mapper.embed_dims} to out_dims="

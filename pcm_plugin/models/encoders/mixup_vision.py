@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.captioners.base import build
+from pcm_plugin.models.building import build_module
 from pcm_plugin.models.functional.mix import gather_slots, map_patch_grid, replace_patches
 from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
 from pcm_plugin.registry import MODELS
@@ -80,7 +80,7 @@ class MixupVisionEncoder(PatchTextMatcher):
         append_text_tokens: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        beside = build(clip)
+        beside = build_module(clip)
         super().__init__(
             beside.patch_dim,
             beside.clip_dim,
@@ -97,7 +97,7 @@ class MixupVisionEncoder(PatchTextMatcher):
             init_cfg=init_cfg,
         )
         self.clip = beside
-        self.encoder = build(encoder)
+        self.encoder = build_module(encoder)
         width = embed_dims or getattr(self.encoder, "embed_dims", None)
         if width is None:
             raise UserError(

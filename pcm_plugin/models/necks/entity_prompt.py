@@ -12,8 +12,8 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.tokenize import tokenize
+from pcm_plugin.formats.word_list import read_word_list
 from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
-from pcm_plugin.synthesis.concepts.embedding import read_word_list
 
 _NOTHING = "something"
 

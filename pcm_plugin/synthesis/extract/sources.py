@@ -18,11 +18,11 @@ from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.image_shards import archive_digests, read_repeats
 from pcm_plugin.formats.images.folder import find_name
 from pcm_plugin.formats.images.image_io import read_file
+from pcm_plugin.formats.released_annotations import read_released_annotations
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.generate import generate
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.released.annotations import read_released_annotations
 
 PROBE_FILES = 20
 """Files of which one must be there before any work starts."""

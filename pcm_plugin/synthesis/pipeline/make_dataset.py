@@ -32,9 +32,10 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
+from pcm_plugin.formats.word_list import read_word_list
 from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.synthesis.concepts.embedding import embed_concepts, prompts, read_word_list
+from pcm_plugin.synthesis.concepts.embedding import embed_concepts, prompts
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
 from pcm_plugin.synthesis.extract.extract import extract
 from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source, open_source

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.synthesis.released.restricted_pickle import load_restricted
+from pcm_plugin.formats.restricted_pickle import load_restricted
 
 
 class _ConceptUnpickler(pickle.Unpickler):

@@ -19,6 +19,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.clip_head import write_clip_head
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.released_annotations import ReleasedPair
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
@@ -30,7 +31,6 @@ from pcm_plugin.synthesis.extract.annotation_scores import (
 from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE, encode_texts
 from pcm_plugin.synthesis.extract.sources import PROBE_FILES
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
-from pcm_plugin.synthesis.released.annotations import ReleasedPair
 from pcm_plugin.synthesis.sharing import share
 
 

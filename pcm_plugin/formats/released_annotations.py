@@ -12,8 +12,8 @@ import numpy as np
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.image_ids import normalize_id, unique_ids
+from pcm_plugin.formats.restricted_pickle import load_restricted
 from pcm_plugin.formats.vocabulary import IGNORED, Vocabulary
-from pcm_plugin.synthesis.released.restricted_pickle import load_restricted
 
 
 class ReleasedPair(NamedTuple):
