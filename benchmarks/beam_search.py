@@ -34,10 +34,10 @@ class Ending(torch.nn.Module):
         device = next(decoder.parameters()).device
         self.lengths, self.steps = torch.tensor(lengths, device=device), 0
 
-    def start(self, memory: Tensor, mask: Tensor) -> Any:
+    def start(self, encoder_out: Tensor, mask: Tensor) -> Any:
         """As the decoder's own."""
         self.steps = 0
-        return self.decoder.start(memory, mask)
+        return self.decoder.start(encoder_out, mask)
 
     def step(self, words: Tensor, cache: Any) -> Tensor:
         """As the decoder's own, but for where captions end."""

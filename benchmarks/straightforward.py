@@ -25,7 +25,7 @@ def make_straightforward(model: PCMNet) -> None:
         map(torch.stack, zip(*(encode(caption, longest) for caption in captions), strict=True))
     )
     predict = model.decoder.forward
-    model.decoder.forward = lambda ids, memory, mask, lengths: predict(ids, memory, mask)
+    model.decoder.forward = lambda ids, encoder_out, mask, lengths: predict(ids, encoder_out, mask)
     model.loss_module = _Loss(model.loss_module)
 
 

@@ -128,13 +128,13 @@ class SentenceDecoder(BaseModule):
         self.output = nn.Linear(embed_dims, vocab_size)
 
     def forward(
-        self, input_ids: Tensor, memory: Tensor, mask: Tensor, lengths: Tensor | None = None
+        self, input_ids: Tensor, encoder_out: Tensor, mask: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
         """Predict every next word of given captions (teacher forcing).
 
         Args:
             input_ids: (B, T) int64, BOS first.
-            memory: (B, L, D), the encoded image.
+            encoder_out: (B, L, D), the encoded image.
             mask: (B, L) bool, True for image tokens that may be attended to.
             lengths: (B,) int64, inputs of each caption that are no padding, n in all; nothing is
                 computed for the others. Defaults to None: all T.
@@ -153,21 +153,21 @@ class SentenceDecoder(BaseModule):
             x = rows.pack(x)
         for layer in self._blocks():
             x = layer.self_attn(x, causal=True, rows=rows)
-            x = layer.cross_attn(x, *layer.cross_attn.project_kv(memory), allowed, rows=rows)
+            x = layer.cross_attn(x, *layer.cross_attn.project_kv(encoder_out), allowed, rows=rows)
             x = layer.ffn(x)
         return self.output(self.output_dropout(x))
 
-    def start(self, memory: Tensor, mask: Tensor) -> DecoderCache:
+    def start(self, encoder_out: Tensor, mask: Tensor) -> DecoderCache:
         """Begin decoding word by word.
 
         Args:
-            memory: (B, L, D), the encoded images.
+            encoder_out: (B, L, D), the encoded images.
             mask: (B, L) bool, True for image tokens that may be attended to.
 
         Returns:
             A cache for :meth:`step`.
         """
-        cross = (layer.cross_attn.project_kv(memory) for layer in self._blocks())
+        cross = (layer.cross_attn.project_kv(encoder_out) for layer in self._blocks())
         return DecoderCache.of(cross, mask)
 
     def step(self, words: Tensor, cache: DecoderCache) -> Tensor:

@@ -80,7 +80,7 @@ class Found(NamedTuple):
 class Decoder(Protocol):
     """A decoder that writes word by word, such as SentenceDecoder."""
 
-    def start(self, memory: Tensor, mask: Tensor) -> DecoderCache:
+    def start(self, encoder_out: Tensor, mask: Tensor) -> DecoderCache:
         """Begin: (B, L, D) and (B, L)."""
 
     def step(self, words: Tensor, cache: DecoderCache) -> Tensor:
@@ -89,13 +89,13 @@ class Decoder(Protocol):
 
 @torch.no_grad()
 def search_captions(
-    decoder: Decoder, memory: Tensor, mask: Tensor, vocabulary: Vocabulary, search: Search
+    decoder: Decoder, encoder_out: Tensor, mask: Tensor, vocabulary: Vocabulary, search: Search
 ) -> list[list[Found]]:
     """Search the captions of encoded images.
 
     Args:
         decoder: Writes word by word.
-        memory: (B, L, D), the encoded images.
+        encoder_out: (B, L, D), the encoded images.
         mask: (B, L) bool, True for tokens that may be attended to.
         vocabulary: Its words.
         search: How.
@@ -104,7 +104,7 @@ def search_captions(
         The captions of each image, likeliest first: ``num_captions``, or all beams where they are
         still to be re-ranked.
     """
-    cache = decoder.start(memory, mask)
+    cache = decoder.start(encoder_out, mask)
 
     def step(words: Tensor, parents: Tensor | None) -> Tensor:
         if parents is not None:
@@ -117,11 +117,11 @@ def search_captions(
     count = search.beam_size if search.rerank else search.num_captions
     found = beam_search(
         step,
-        len(memory),
+        len(encoder_out),
         search.beam_size,
         search.max_len,
         num_return=count,
-        device=memory.device,
+        device=encoder_out.device,
         length_penalty=search.length_penalty,
     )
     return collect_captions(found, vocabulary.decode, search)

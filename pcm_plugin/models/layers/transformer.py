@@ -208,16 +208,16 @@ class CrossAttention(_Attention):
         self.query = nn.Linear(embed_dims, embed_dims)
         self.key_value = nn.Linear(embed_dims, 2 * embed_dims)
 
-    def project_kv(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def project_kv(self, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
         """Project what is attended to.
 
         Args:
-            memory: (B, S, D).
+            encoder_out: (B, S, D).
 
         Returns:
             Keys and values, (B, H, S, d) each.
         """
-        keys, values = self._heads(self.key_value(memory), 2, None)
+        keys, values = self._heads(self.key_value(encoder_out), 2, None)
         return keys, values
 
     def forward(
