@@ -31,7 +31,9 @@ def write_store(path: Path, entries: int, size: int, features: Callable[[int], F
         Shard(f"shard-{s:05d}", min(size, entries - s * size), "made up")
         for s in range(-(-entries // size))
     ]
-    folder = ShardFolder.resume(path, FORMAT, {"model": "made up", "entries": entries}, plan)
+    folder = ShardFolder.open_for_write(
+        path, FORMAT, {"model": "made up", "entries": entries}, plan
+    )
     for s, shard in enumerate(tqdm(plan, desc="write store", unit="shard")):
         if shard.name in folder.shards:
             continue

@@ -78,7 +78,9 @@ def read_store(path: Path, reads: int) -> dict[str, float]:
 
     # As a data loader asks for them; in the dtype they are kept in, as np.load gives them.
     def read(batch: np.ndarray) -> object:
-        patches, whole = (store.rows(key, batch, None) for key in ("patch_feats", "global_feats"))
+        patches, whole = (
+            store.read_rows(key, batch, None) for key in ("patch_feats", "global_feats")
+        )
         return patches, whole, [store.captions(int(i)) for i in batch]
 
     batches = order.reshape(-1, BATCH)

@@ -10,7 +10,7 @@ model = dict(
     # is nothing to weight.
     loss=dict(use_clip_weight=False, gamma_type="none", label_smoothing=0.0),
 )
-train_dataloader = dict(dataset=dict(features="caption"))
+train_dataloader = dict(dataset=dict(features="text"))
 # The neck takes no patches.
 val_dataloader = dict(dataset=dict(features="global"))
 test_dataloader = dict(dataset=dict(features="global"))

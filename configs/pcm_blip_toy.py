@@ -57,7 +57,7 @@ train_dataloader = dict(
     drop_last=False,
     dataset=dict(
         store="data/toy/town/train_store",
-        images="data/toy/town/synthetic",
+        img_dir="data/toy/town/synthetic",
         pipeline=[resize, pack],
     ),
 )
@@ -65,14 +65,14 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        store="data/toy/town/val_store", images="data/toy/town/images", pipeline=[resize, pack]
+        store="data/toy/town/val_store", img_dir="data/toy/town/images", pipeline=[resize, pack]
     ),
 )
 test_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        store="data/toy/town/test_store", images="data/toy/town/images", pipeline=[resize, pack]
+        store="data/toy/town/test_store", img_dir="data/toy/town/images", pipeline=[resize, pack]
     ),
 )
 
@@ -102,7 +102,7 @@ required_files += [
     )
 ]
 required_files += [
-    dict(key="train_dataloader.dataset.images", command="make demo", in_fingerprint=False),
+    dict(key="train_dataloader.dataset.img_dir", command="make demo", in_fingerprint=False),
     dict(
         key="train_dataloader.dataset.pairs",
         command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",

@@ -21,6 +21,6 @@ model = dict(
     ),
     loss=dict(use_clip_weight=True),
 )
-train_dataloader = dict(dataset=dict(features="image"))
-val_dataloader = dict(dataset=dict(features="image"))
-test_dataloader = dict(dataset=dict(features="image"))
+train_dataloader = dict(dataset=dict(features="patch"))
+val_dataloader = dict(dataset=dict(features="patch"))
+test_dataloader = dict(dataset=dict(features="patch"))

@@ -4,4 +4,4 @@
 # feature, no image in training. The paper's own: 92.9 CIDEr in-domain, 66.2 on NoCaps.
 _base_ = "./prefix_coco.py"
 
-train_dataloader = dict(dataset=dict(features="caption"))
+train_dataloader = dict(dataset=dict(features="text"))

@@ -20,6 +20,6 @@ model = dict(
 # As scripts/train_flickr30k.sh: twice the epochs of COCO.
 train_cfg = dict(max_epochs=30)
 # 80 pairs as ViECap. The neck takes no patches.
-train_dataloader = dict(batch_size=80, dataset=dict(features="caption"))
+train_dataloader = dict(batch_size=80, dataset=dict(features="text"))
 val_dataloader = dict(dataset=dict(features="global"))
 test_dataloader = dict(dataset=dict(features="global"))

@@ -4,4 +4,4 @@
 # CLIP feature, no image in training.
 _base_ = "./prefix_toy.py"
 
-train_dataloader = dict(dataset=dict(features="caption"))
+train_dataloader = dict(dataset=dict(features="text"))

@@ -25,7 +25,9 @@ model = dict(
 )
 
 train_dataloader = dict(
-    dataset=dict(features="global", refined="data/coco/vit_b32/contrast/features.safetensors")
+    dataset=dict(
+        features="global", refined_features="data/coco/vit_b32/contrast/features.safetensors"
+    )
 )
 val_dataloader = dict(dataset=dict(features="global"))
 test_dataloader = dict(dataset=dict(features="global"))
@@ -33,13 +35,17 @@ test_dataloader = dict(dataset=dict(features="global"))
 required_files = [
     *_base_.required_files,
     dict(
-        key="train_dataloader.dataset.refined",
+        key="train_dataloader.dataset.refined_features",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
         " --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(
-        dict(key=f"{loop}_dataloader.dataset.objects", command="a detector of yours", optional=True)
+        dict(
+            key=f"{loop}_dataloader.dataset.object_labels",
+            command="a detector of yours",
+            optional=True,
+        )
         for loop in ("train", "val", "test")
     ),
 ]

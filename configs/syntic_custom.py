@@ -28,7 +28,9 @@ model = dict(
 _global = dict(dataset=dict(features="global"))
 train_dataloader = dict(
     # All pairs, each with its own image: what `pairs` chose goes by the features as they were.
-    dataset=dict(features="global", pairs=None, refined=f"{_root}/contrast/features.safetensors")
+    dataset=dict(
+        features="global", pairs=None, refined_features=f"{_root}/contrast/features.safetensors"
+    )
 )
 val_dataloader = _global if _base_.val_dataloader else None
 test_dataloader = _global if _base_.test_dataloader else None
@@ -36,13 +38,17 @@ test_dataloader = _global if _base_.test_dataloader else None
 required_files = [
     *_base_.required_files,
     dict(
-        key="train_dataloader.dataset.refined",
+        key="train_dataloader.dataset.refined_features",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
         " --temperature {model[neck][memory_temperature]} --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(
-        dict(key=f"{loop}_dataloader.dataset.objects", command="a detector of yours", optional=True)
+        dict(
+            key=f"{loop}_dataloader.dataset.object_labels",
+            command="a detector of yours",
+            optional=True,
+        )
         for loop in ("train", "val", "test")
     ),
 ]

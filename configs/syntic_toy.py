@@ -3,7 +3,7 @@
 # SynTIC (AAAI 2024, arXiv 2312.08865) in the toy world: a reconstruction, since no code, loss or
 # settings are public. What is ours is said in SynTIC, ObjectPrefix and refine_by_contrast; the
 # schedule is PCM-Net's, the loss its unweighted one. The synthetic features as they are:
-#   --cfg-options train_dataloader.dataset.refined=None
+#   --cfg-options train_dataloader.dataset.refined_features=None
 _base_ = "./pcm_toy.py"
 
 model = dict(
@@ -28,7 +28,7 @@ model = dict(
 )
 
 train_dataloader = dict(
-    dataset=dict(features="global", refined="data/toy/town/contrast/features.safetensors")
+    dataset=dict(features="global", refined_features="data/toy/town/contrast/features.safetensors")
 )
 val_dataloader = dict(dataset=dict(features="global"))
 test_dataloader = dict(dataset=dict(features="global"))
@@ -36,13 +36,17 @@ test_dataloader = dict(dataset=dict(features="global"))
 required_files = [
     *_base_.required_files,
     dict(
-        key="train_dataloader.dataset.refined",
+        key="train_dataloader.dataset.refined_features",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
         " --temperature 0.03 --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(
-        dict(key=f"{loop}_dataloader.dataset.objects", command="a detector of yours", optional=True)
+        dict(
+            key=f"{loop}_dataloader.dataset.object_labels",
+            command="a detector of yours",
+            optional=True,
+        )
         for loop in ("train", "val", "test")
     ),
 ]

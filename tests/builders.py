@@ -59,7 +59,7 @@ def build_store(
         Shard(f"shard-{s:05d}", min(shard_size, n - s * shard_size), f"{seed}")
         for s in range(shards)
     ]
-    folder = ShardFolder.resume(path, FORMAT, {"model": "random", "seed": seed}, plan)
+    folder = ShardFolder.open_for_write(path, FORMAT, {"model": "random", "seed": seed}, plan)
     for s in range(shards):
         images = range(s * shard_size, min(n, (s + 1) * shard_size))
         mine = (owner >= images.start) & (owner < images.stop)

@@ -93,7 +93,7 @@ def write_inputs(tmp_path_factory):
             else None,
             "model.neck.memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
-            "train_dataloader.dataset.refined": str(tmp_path / "contrast" / FEATURES),
+            "train_dataloader.dataset.refined_features": str(tmp_path / "contrast" / FEATURES),
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }

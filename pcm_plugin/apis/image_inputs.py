@@ -56,13 +56,13 @@ def _list_folder(folder: Path) -> list[Path]:
     return [folder / name for name in listing.files]
 
 
-def load_input(number: int, item: Any, skip_broken: bool = False) -> InputImage | dict[str, str]:
+def load_input(number: int, item: Any, skip_invalid: bool = False) -> InputImage | dict[str, str]:
     """Decode one input.
 
     Args:
         number: Its number, which is its name if it is not a file.
         item: A file, array or PIL image.
-        skip_broken: Whether an image that cannot be read gives a dict of ``image`` and ``error``.
+        skip_invalid: Whether an image that cannot be read gives a dict of ``image`` and ``error``.
             Errors of the disk are raised in any case. Defaults to False.
     """
     is_file = isinstance(item, str | os.PathLike)
@@ -72,7 +72,7 @@ def load_input(number: int, item: Any, skip_broken: bool = False) -> InputImage 
         return InputImage(name, _load(number, item))
     except (OSError, ValueError) as error:
         # A disk that fails must not make every image a broken one.
-        if not skip_broken or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
+        if not skip_invalid or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
             raise
         return {"image": name, "error": str(error)}
 

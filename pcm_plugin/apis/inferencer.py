@@ -56,7 +56,7 @@ class CaptionInferencer(BaseInferencer):
         'two blue cars beside a tree'
     """
 
-    preprocess_kwargs = {"skip_broken"}
+    preprocess_kwargs = {"skip_invalid"}
     forward_kwargs = set(Search._fields)
 
     model: PCMNet
@@ -96,7 +96,7 @@ class CaptionInferencer(BaseInferencer):
             draw: Whether to draw each image with its caption, concepts and mixed patches. Defaults
                 to False.
             kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank``,
-                ``length_penalty``: see PCMNet; ``skip_broken``: whether an image that cannot be
+                ``length_penalty``: see PCMNet; ``skip_invalid``: whether an image that cannot be
                 read gets a dict of ``image`` and ``error`` instead of ending the call, defaults to
                 False.
 
@@ -145,14 +145,14 @@ class CaptionInferencer(BaseInferencer):
                 bar.update(len(opened))
 
     def preprocess(
-        self, inputs: Any, batch_size: int = 32, skip_broken: bool = False
+        self, inputs: Any, batch_size: int = 32, skip_invalid: bool = False
     ) -> Iterator[list[Any]]:
         """Open images, a batch at a time.
 
         Args:
             inputs: See :meth:`__call__`.
             batch_size: Images at a time. Defaults to 32.
-            skip_broken: See :meth:`__call__`. Defaults to False.
+            skip_invalid: See :meth:`__call__`. Defaults to False.
 
         Yields:
             For each image of a batch a pair of name and RGB image, or a dict of ``image`` and
@@ -160,7 +160,7 @@ class CaptionInferencer(BaseInferencer):
         """
         items = enumerate(iter_inputs(inputs)[0])
         while batch := list(islice(items, batch_size)):
-            yield [load_input(i, item, skip_broken) for i, item in batch]
+            yield [load_input(i, item, skip_invalid) for i, item in batch]
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[Image.Image], **kwargs: Any) -> list[DataSample]:

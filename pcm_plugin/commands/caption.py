@@ -120,7 +120,7 @@ def caption(
     args: argparse.Namespace, inferencer: CaptionInferencer, paths: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Caption images, print their captions and yield a row for each, in order."""
-    results = inferencer.stream(paths, args.batch_size, skip_broken=True, **search_of(args))
+    results = inferencer.stream(paths, args.batch_size, skip_invalid=True, **search_of(args))
     for image, sample in results:
         if image is None:
             tqdm.write(f"left out: {printable(sample['error'])}", sys.stderr)

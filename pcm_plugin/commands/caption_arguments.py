@@ -127,7 +127,7 @@ def left_out(folder: ShardFolder) -> str:
     Args:
         folder: A finished folder of the stage.
     """
-    records = (item for r in folder.shards.values() for item in r["left_out"].items())
+    records = (item for r in folder.shards.values() for item in r["skipped"].items())
     # Of an image that was tried twice there are two reasons.
     lines = [f"  {k}: {why if isinstance(why, str) else ', then '.join(why)}" for k, why in records]
     if not lines:

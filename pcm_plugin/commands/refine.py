@@ -28,7 +28,7 @@ from torch import Tensor
 
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.models.functional.pooling import POOLINGS
 from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
@@ -121,10 +121,10 @@ def main() -> None:
         say_pairs(args, found)
 
 
-def say_pairs(args: argparse.Namespace, pairs: Pairs) -> None:
+def say_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
     """Print how many there are and what they score."""
     store = FeatureStore(args.store)
-    moved = int((store.owners(pairs.caption) != pairs.image).sum())
+    moved = int((store.caption_to_image(pairs.caption) != pairs.image).sum())
     before = store.clip_scores
     score = f"mean CLIP score {before.mean():.3f} -> {pairs.clip_score.mean():.3f}"
     if args.score_scale is not None:
@@ -142,8 +142,12 @@ def say_features(args: argparse.Namespace, feats: Tensor) -> None:
     for start in range(0, len(feats), args.chunk):
         captions = np.arange(start, min(start + args.chunk, len(feats)))
         refined = feats[start : start + args.chunk].float()
-        moved.append((refined * store.rows("global_feats", store.owners(captions))).sum(1))
-        scores.append(CLIP_SCORE_SCALE * (refined * store.rows("caption_feats", captions)).sum(1))
+        moved.append(
+            (refined * store.read_rows("global_feats", store.caption_to_image(captions))).sum(1)
+        )
+        scores.append(
+            CLIP_SCORE_SCALE * (refined * store.read_rows("caption_feats", captions)).sum(1)
+        )
     print(
         f"{args.out}/{FEATURES}: {len(feats):,} features, cosine with the old ones "
         f"{torch.cat(moved).mean():.3f}; mean CLIP score {store.clip_scores.mean():.3f} -> "

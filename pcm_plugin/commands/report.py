@@ -117,7 +117,7 @@ def draw_samples(
     root = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
     names = {}
     for i in range(len(store)):
-        record = store.image(i)
+        record = store.record(i)
         names[record["image_id"]] = record.get("file_name", "")
     words = getattr(model.neck, "concept_words", [])
     chosen = [scored[i] for i in choose_samples([cider for _, cider in scored], args.count)]

@@ -29,7 +29,7 @@ def info(path: Path) -> None:
     """Print what a store holds and what made it."""
     store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
     size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
-    left_out = sum(len(record.get("left_out", ())) for record in folder.shards.values())
+    left_out = sum(len(record.get("skipped", ())) for record in folder.shards.values())
     print(f"{path}: {len(store):,} images, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
     print(f"  {len(folder.shards):,} shards; {left_out:,} images left out")
     print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
@@ -43,7 +43,7 @@ def info(path: Path) -> None:
 def verify(path: Path) -> None:
     """Read every file of a folder of shards and compare its checksum."""
     folder = ShardFolder(path, None)
-    damaged = folder.damaged(progress=True)
+    damaged = folder.find_damaged(progress=True)
     head = folder.manifest["info"].get("clip_head")
     if head and (not (path / CLIP_HEAD).is_file() or sha256(path / CLIP_HEAD) != head):
         damaged.append(CLIP_HEAD)
@@ -54,7 +54,7 @@ def verify(path: Path) -> None:
             f"{len(damaged)} files are not as they were written: delete them, and run the command "
             "that made the folder again"
         )
-    missing = folder.manifest["expected"] - len(folder.shards)
+    missing = folder.manifest["num_expected"] - len(folder.shards)
     if missing > 0:
         sys.exit(f"{path} lacks {missing} shards: run the command that made it again")
     print(f"{path}: all {len(folder.shards)} shards are as they were written")
@@ -81,7 +81,7 @@ def sheet(args: argparse.Namespace) -> None:
     pictures = load_images(store, [int(pairs.image[p]) for p in chosen], args.images)
     entries = []
     for p, picture in zip(chosen, pictures, strict=True):
-        image_id = store.image(int(pairs.image[p]))["image_id"]
+        image_id = store.record(int(pairs.image[p]))["image_id"]
         title = f"{image_id}, CLIP score {pairs.clip_score[p]:.3f}"
         entries.append(SheetEntry(picture, store.caption(int(pairs.caption[p])), title=title))
     drawn = contact_sheet(entries, columns=args.columns, title=f"Pairs of {store.path.name}")

@@ -32,7 +32,7 @@ class SynthImageDataset(Dataset):
 
     Args:
         store: Folder of the feature store that ``tools/extract.py`` wrote of the images.
-        images: The folder that it was made of: of ``tools/generate.py``, or of image files.
+        img_dir: The folder that it was made of: of ``tools/generate.py``, or of image files.
         pipeline: Configs of the transforms, such as ``mmpretrain.Resize``, ending with
             ``mmpretrain.PackInputs``.
         test_mode: See SynthCaptionDataset. Defaults to False.
@@ -49,7 +49,7 @@ class SynthImageDataset(Dataset):
     def __init__(
         self,
         store: str | os.PathLike,
-        images: str | os.PathLike,
+        img_dir: str | os.PathLike,
         pipeline: Sequence[dict],
         test_mode: bool = False,
         pairs: str | os.PathLike | None = None,
@@ -57,24 +57,24 @@ class SynthImageDataset(Dataset):
         max_pairs: float | None = None,
         seed: int = 0,
     ) -> None:
-        self.captions = SynthCaptionDataset(
+        self.pairs_dataset = SynthCaptionDataset(
             store,
             test_mode,
             pairs=pairs,
             min_clip_score=min_clip_score,
             max_pairs=max_pairs,
             seed=seed,
-            data_prefix=images,
+            data_prefix=img_dir,
         )
-        self.images = Path(images)
-        if not self.images.is_dir():
-            raise MissingFileError(f"no folder of images at {images}")
-        is_archive = (self.images / "manifest.json").is_file()
-        self._archive = GeneratedImageArchive(images) if is_archive else None
+        self.img_dir = Path(img_dir)
+        if not self.img_dir.is_dir():
+            raise MissingFileError(f"no folder of images at {img_dir}")
+        is_archive = (self.img_dir / "manifest.json").is_file()
+        self._archive = GeneratedImageArchive(img_dir) if is_archive else None
         if self._archive is not None:
-            self._archive.check_store(self.captions.store)
+            self._archive.check_store(self.pairs_dataset.store)
         self.pipeline = Compose(pipeline)
-        self._open(self.captions.sample(0))
+        self._open(self.pairs_dataset.sample(0))
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -83,14 +83,14 @@ class SynthImageDataset(Dataset):
 
     def __len__(self) -> int:
         """Number of pairs; in ``test_mode``, of images."""
-        return len(self.captions)
+        return len(self.pairs_dataset)
 
     def sample(self, index: int) -> DataSample:
         """The data sample of an item, without reading pixels."""
-        return self.captions.sample(index)
+        return self.pairs_dataset.sample(index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self.captions.sample(index)
+        sample = self.pairs_dataset.sample(index)
         pixels = np.asarray(self._open(sample))[:, :, ::-1]
         item = {
             "img": np.ascontiguousarray(pixels),
@@ -106,14 +106,14 @@ class SynthImageDataset(Dataset):
 
     def iter_captions(self) -> Iterator[str]:
         """See :meth:`SynthCaptionDataset.iter_captions`."""
-        return self.captions.iter_captions()
+        return self.pairs_dataset.iter_captions()
 
     def _open(self, sample: DataSample) -> Image.Image:
         name = sample.image_id
         if self._archive is None:
             if "img_path" not in sample:
                 raise UserError(
-                    f"{self.captions.store.path} does not say in which file image {name} is: give "
+                    f"{self.pairs_dataset.store.path} does not say in which file image {name} is: give "
                     "the folder of tools/generate.py that it was made of"
                 )
             return read_image(sample.img_path)

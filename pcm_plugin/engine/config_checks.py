@@ -140,7 +140,7 @@ def _loader_problems(place: str, loader: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(dataset, Mapping):
         yield _must(f"{place}.dataset", "a dictionary", dataset)
         return
-    for name in ("store", "images", "pairs", "refined", "objects", "data_prefix"):
+    for name in ("store", "img_dir", "pairs", "refined_features", "object_labels", "data_prefix"):
         value = dataset.get(name)
         if value is not None and not isinstance(value, str):
             yield _must(f"{place}.dataset.{name}", "a path; write ./NAME if it is a number", value)

@@ -12,7 +12,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint, folder_sha256, sha256
 from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.object_labels import read_objects
+from pcm_plugin.formats.object_labels import load_object_labels
 from pcm_plugin.models.backbones.clip_weights import weights_identity
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
@@ -174,15 +174,15 @@ def _check_objects(cfg: Config, loops: list[str], concepts: dict[str, ConceptSet
     # Those too that do not run now: a captioner that is tested was trained.
     every = ("train", "val", "test")
     read = {loop for loop in every if _paths(cfg, f"{loop}_dataloader.dataset.store", True)}
-    given = {loop for loop in read if _paths(cfg, f"{loop}_dataloader.dataset.objects", True)}
+    given = {loop for loop in read if _paths(cfg, f"{loop}_dataloader.dataset.object_labels", True)}
     if given and given != read:
         raise UserError(
-            f"{', '.join(sorted(given))} has objects= and {', '.join(sorted(read - given))} has "
+            f"{', '.join(sorted(given))} has object_labels= and {', '.join(sorted(read - given))} has "
             "none: give each loop a file of its images' objects, or none"
         )
     for loop in loops:
-        for file in _paths(cfg, f"{loop}_dataloader.dataset.objects", optional=True):
-            found = {label for own in read_objects(file).values() for label in own}
+        for file in _paths(cfg, f"{loop}_dataloader.dataset.object_labels", optional=True):
+            found = {label for own in load_object_labels(file).values() for label in own}
             for path, known in concepts.items():
                 unknown = sorted(found.difference(known.words))
                 if unknown:

@@ -65,7 +65,7 @@ def write_shard(
     """Write one shard of a store and list it.
 
     Args:
-        folder: The store, opened with ``ShardFolder.resume(path, FORMAT, ...)``.
+        folder: The store, opened with ``ShardFolder.open_for_write(path, FORMAT, ...)``.
         shard: Which shard it is.
         images: n dicts with ``image_id``, ``captions`` and, optionally, ``file_name``.
         patch_feats: (n, N, Dv), in the dtype to be stored.
@@ -115,7 +115,7 @@ def write_shard(
         "clip_head": head,
     }
     files = [f"{name}.safetensors", f"{name}.jsonl"]
-    folder.add(shard, files, len(images), info, captions=sum(counts), **record)
+    folder.commit(shard, files, len(images), info, captions=sum(counts), **record)
 
 
 class FeatureStore:
@@ -146,11 +146,11 @@ class FeatureStore:
             ) from None
         if not folder.shards or not folder.complete:
             raise UserError(
-                f"{self.path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
+                f"{self.path} has {len(folder.shards)} of {folder.manifest['num_expected']} shards: "
                 "run the command that made it again"
             )
         info = folder.manifest["info"]
-        damaged = folder.damaged(checksums=False)
+        damaged = folder.find_damaged(checksums=False)
         if info.get("clip_head") and not self.clip_head.is_file():
             damaged.append(CLIP_HEAD)
         if damaged:
@@ -198,7 +198,7 @@ class FeatureStore:
     @property
     def image_ids(self) -> list[str]:
         """Ids of all images."""
-        return [self.image(i)["image_id"] for i in range(len(self))]
+        return [self.record(i)["image_id"] for i in range(len(self))]
 
     @property
     def clip_scores(self) -> np.ndarray:
@@ -206,7 +206,7 @@ class FeatureStore:
         parts = (self._shard(s).arrays["clip_scores"] for s in range(len(self._names)))
         return np.concatenate([*parts])
 
-    def image(self, i: int) -> dict[str, Any]:
+    def record(self, i: int) -> dict[str, Any]:
         """``image_id``, ``captions`` and, where known, ``file_name`` of image i."""
         first = self._first_images
         if not 0 <= i < first[-1]:
@@ -225,33 +225,33 @@ class FeatureStore:
             UserError: If some do; the first are named.
         """
         refuse_repeated(
-            lambda: (self.image(i)["image_id"] for i in range(len(self))),
+            lambda: (self.record(i)["image_id"] for i in range(len(self))),
             f"image ids of {self.path}",
             "extract it again from images with ids that differ",
         )
 
     def captions(self, i: int) -> list[str]:
         """The captions of image i."""
-        return self.image(i)["captions"]
+        return self.record(i)["captions"]
 
     def caption(self, j: int) -> str:
         """Caption j."""
-        i = int(self.owners([j])[0])
+        i = int(self.caption_to_image([j])[0])
         return self.captions(i)[j - int(self.caption_offsets[i])]
 
     def patch_feats(self, i: int) -> Tensor:
         """(N, Dv) float32: patch features of image i, before ``ln_post``."""
-        return self.rows("patch_feats", [i])[0]
+        return self.read_rows("patch_feats", [i])[0]
 
     def global_feats(self, i: int) -> Tensor:
         """(Dc,) float32: CLIP embedding of image i, of length 1."""
-        return self.rows("global_feats", [i])[0]
+        return self.read_rows("global_feats", [i])[0]
 
     def caption_feats(self, j: int) -> Tensor:
         """(Dc,) float32: CLIP embedding of caption j, of length 1."""
-        return self.rows("caption_feats", [j])[0]
+        return self.read_rows("caption_feats", [j])[0]
 
-    def rows(
+    def read_rows(
         self,
         key: str,
         indices: Sequence[int] | np.ndarray,
@@ -295,7 +295,7 @@ class FeatureStore:
         values = torch.from_numpy(out).view(_DTYPES[kind])
         return values if dtype is None else values.to(dtype)
 
-    def owners(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def caption_to_image(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n,) int64: the image of each of n captions."""
         return np.searchsorted(self.caption_offsets, np.asarray(captions), "right") - 1
 

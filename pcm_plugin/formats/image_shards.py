@@ -62,8 +62,8 @@ def count_captions(folder: ShardFolder) -> tuple[int, int]:
     for name, record in folder.shards.items():
         further = {key: len(ids) for key, ids in repeats.get(name, {}).items()}
         total += record["num_source"] // each + sum(further.values())
-        left_out = Counter(key.partition("-")[0] for key in record["left_out"])
-        without += sum(1 + further.get(key, 0) for key, n in left_out.items() if n == each)
+        skipped = Counter(key.partition("-")[0] for key in record["skipped"])
+        without += sum(1 + further.get(key, 0) for key, n in skipped.items() if n == each)
     return total - without, without
 
 
@@ -119,7 +119,7 @@ class GeneratedImageArchive:
         folder = ShardFolder(path, None)
         if not folder.complete:
             raise UserError(
-                f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: run the "
+                f"{path} has {len(folder.shards)} of {folder.manifest['num_expected']} shards: run the "
                 "command that made it again"
             )
         self._digests = {*archive_digests(folder).values()}

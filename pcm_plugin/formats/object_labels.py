@@ -9,7 +9,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.image_ids import refuse_repeated
 
 
-def read_objects(path: str | os.PathLike) -> dict[str, list[str]]:
+def load_object_labels(path: str | os.PathLike) -> dict[str, list[str]]:
     """Read a file of objects.
 
     Args:

@@ -12,7 +12,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.tensor_file import write_tensors
 
 
-class Pairs(NamedTuple):
+class PairSelection(NamedTuple):
     """P pairs, in the order of their captions.
 
     Attributes:
@@ -39,7 +39,7 @@ class Pairs(NamedTuple):
         write_tensors(path, self._asdict(), {"store": store})
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike, store: str) -> "Pairs":
+    def from_file(cls, path: str | os.PathLike, store: str) -> "PairSelection":
         """Read what :meth:`to_file` wrote.
 
         Args:
@@ -68,12 +68,12 @@ class Pairs(NamedTuple):
         return pairs
 
 
-def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pairs:
+def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> PairSelection:
     """The pairs of a file, or each caption of a store with its own image.
 
     Args:
         store: The store.
-        path: File of :meth:`Pairs.to_file`. Defaults to None.
+        path: File of :meth:`PairSelection.to_file`. Defaults to None.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -82,9 +82,9 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
     if path is None:
         captions = np.arange(store.num_captions)
         scores = store.clip_scores
-        pairs = Pairs(store.owners(captions), captions, scores, scores)
+        pairs = PairSelection(store.caption_to_image(captions), captions, scores, scores)
     else:
-        pairs = Pairs.from_file(path, store.identity)
+        pairs = PairSelection.from_file(path, store.identity)
     if not len(pairs.caption):
         raise UserError(f"the images of {store.path} have no captions: no pairs")
     return pairs

@@ -12,7 +12,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.tensor_file import write_tensors
 
 
-def save_refined(path: Path, feats: Tensor, store: FeatureStore) -> None:
+def save_refined_features(path: Path, feats: Tensor, store: FeatureStore) -> None:
     """Write a safetensors file; an old one is replaced whole or not at all.
 
     Args:
@@ -23,8 +23,8 @@ def save_refined(path: Path, feats: Tensor, store: FeatureStore) -> None:
     write_tensors(path, {"global_feats": feats}, {"store": store.identity})
 
 
-def load_refined(path: str | os.PathLike, store: FeatureStore) -> Tensor:
-    """Map what :func:`save_refined` wrote.
+def load_refined_features(path: str | os.PathLike, store: FeatureStore) -> Tensor:
+    """Map what :func:`save_refined_features` wrote.
 
     Args:
         path: The file.

@@ -13,7 +13,7 @@ import numpy as np
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.image_ids import normalize_id, unique_ids
 from pcm_plugin.formats.restricted_pickle import load_restricted
-from pcm_plugin.formats.vocabulary import IGNORED, Vocabulary
+from pcm_plugin.formats.vocabulary import IGNORE_INDEX, Vocabulary
 
 
 class ReleasedPair(NamedTuple):
@@ -173,14 +173,14 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
             raise UserError(f"{place}: target_ids {targets.shape} with {len(scores)} clipscores")
         # Released as unsigned in some files, where the padding of -1 is the largest number.
         targets = targets.astype(np.int64)
-        targets[targets >= 2**31] = IGNORED
-        known = (targets >= IGNORED) & (targets < len(vocabulary))
+        targets[targets >= 2**31] = IGNORE_INDEX
+        known = (targets >= IGNORE_INDEX) & (targets < len(vocabulary))
         if not known.all():
             raise UserError(
                 f"{place}: word {targets[~known][0]}, but the vocabulary has {len(vocabulary)}: "
                 "give the one that was released with this file"
             )
-        captions = [vocabulary.decode(ids[ids != IGNORED]) for ids in targets]
+        captions = [vocabulary.decode(ids[ids != IGNORE_INDEX]) for ids in targets]
         each = np.broadcast_to(scores, len(targets)).astype(float).tolist() if len(scores) else None
         part = None if split_id is None else str(split_id)
         try:

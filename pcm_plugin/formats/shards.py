@@ -44,7 +44,7 @@ class ShardFolder:
     """The shards that are finished, and the settings that made them.
 
     ``manifest.json`` holds ``format``, ``version``, ``settings`` and their ``fingerprint``,
-    ``info`` (facts found on the way, such as feature sizes), ``expected`` (how many shards
+    ``info`` (facts found on the way, such as feature sizes), ``num_expected`` (how many shards
     whoever wrote last set out to make) and ``shards``: a record for each finished shard with at
     least ``count`` and ``files`` (name -> ``sha256``, ``bytes``), and ``digest`` and ``num_source`` of
     the :class:`Shard` that was wanted. A shard is listed after its
@@ -71,10 +71,10 @@ class ShardFolder:
     @property
     def complete(self) -> bool:
         """Whether all expected shards are finished."""
-        return len(self.manifest["shards"]) >= self.manifest["expected"]
+        return len(self.manifest["shards"]) >= self.manifest["num_expected"]
 
     @classmethod
-    def resume(
+    def open_for_write(
         cls,
         path: str | os.PathLike,
         format: str,
@@ -104,7 +104,7 @@ class ShardFolder:
             if not (path / "manifest.json").exists() or not cls(path, format).shards:
                 manifest = {"format": format, "version": VERSION, "info": {}, "shards": {}}
                 manifest |= {"settings": settings, "fingerprint": fingerprint(settings)}
-                write_json(path / "manifest.json", manifest | {"expected": len(wanted)})
+                write_json(path / "manifest.json", manifest | {"num_expected": len(wanted)})
             folder = cls(path, format)
             _refuse_changes(path, folder.manifest["settings"], settings)
             if len(folder.shards) > len(wanted):
@@ -112,19 +112,19 @@ class ShardFolder:
                     f"{path} holds {len(folder.shards)} shards, more than the {len(wanted)} of "
                     "what is given now: give as much as before, or another folder"
                 )
-            lost = set(folder.damaged(checksums=False))
+            lost = set(folder.find_damaged(checksums=False))
             kept = {k: v for k, v in folder.shards.items() if lost.isdisjoint(v["files"])}
             for shard in wanted:
                 if shard.name in kept and not _is_made(kept[shard.name], shard, path):
                     del kept[shard.name]
-            old = (folder.manifest["expected"], folder.manifest["shards"])
+            old = (folder.manifest["num_expected"], folder.manifest["shards"])
             if old != (len(wanted), kept):
-                folder.manifest |= {"expected": len(wanted), "shards": kept}
+                folder.manifest |= {"num_expected": len(wanted), "shards": kept}
                 write_json(path / "manifest.json", folder.manifest)
         return folder
 
     @staticmethod
-    def check(path: str | os.PathLike, format: str, settings: dict[str, Any]) -> None:
+    def check_settings(path: str | os.PathLike, format: str, settings: dict[str, Any]) -> None:
         """Refuse settings that are not those of the folder's shards, if it has any.
 
         Raises:
@@ -136,7 +136,7 @@ class ShardFolder:
                 settings = json.loads(json.dumps(settings))
                 _refuse_changes(folder.path, folder.manifest["settings"], settings)
 
-    def add(
+    def commit(
         self,
         shard: Shard,
         files: list[str],
@@ -163,14 +163,14 @@ class ShardFolder:
             for file in files
         }
         with _locked(self.path):
-            self.reload()
+            self.refresh()
             if self.manifest["info"]:
                 _refuse_changes(self.path, self.manifest["info"], info or {})
             self.manifest["info"] = info or {}
             self.manifest["shards"][shard.name] = record
             write_json(self.path / "manifest.json", self.manifest)
 
-    def reload(self) -> None:
+    def refresh(self) -> None:
         """See what other processes have listed since.
 
         Raises:
@@ -179,7 +179,7 @@ class ShardFolder:
         self.manifest = self._load()
         _refuse_changes(self.path, self.manifest["settings"], self._settings)
 
-    def damaged(self, checksums: bool = True, progress: bool = False) -> list[str]:
+    def find_damaged(self, checksums: bool = True, progress: bool = False) -> list[str]:
         """Names of listed files that are missing or not as they were written.
 
         Args:

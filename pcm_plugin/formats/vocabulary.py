@@ -13,10 +13,10 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.tokenize import tokenize
 
-STOP = 0
+EOS_ID = 0
 """Index of BOS, which is EOS too; it prints as '.'."""
 
-IGNORED = -1
+IGNORE_INDEX = -1
 """Padding of a target sequence: positions that carry no loss."""
 
 UNKNOWN = "UNK"
@@ -161,10 +161,10 @@ class Vocabulary:
         ids = [index for index in indices if index is not None][:max_len]
         padding = max_len - 1 - len(ids)
         if padding < 0:
-            return torch.tensor([STOP, *ids[:-1]]), torch.tensor(ids)
+            return torch.tensor([EOS_ID, *ids[:-1]]), torch.tensor(ids)
         return (
-            torch.tensor([STOP, *ids] + [STOP] * padding),
-            torch.tensor([*ids, STOP] + [IGNORED] * padding),
+            torch.tensor([EOS_ID, *ids] + [EOS_ID] * padding),
+            torch.tensor([*ids, EOS_ID] + [IGNORE_INDEX] * padding),
         )
 
     def encode_batch(self, captions: Sequence[str], max_len: int = 20) -> tuple[Tensor, Tensor]:
@@ -180,7 +180,7 @@ class Vocabulary:
         inputs, targets = map(
             torch.stack, zip(*(self.encode(c, max_len) for c in captions), strict=True)
         )
-        longest = int((targets != IGNORED).sum(1).max())
+        longest = int((targets != IGNORE_INDEX).sum(1).max())
         return inputs[:, :longest], targets[:, :longest]
 
     def decode(self, ids: Iterable[int], keep_eos: bool = False) -> str:
@@ -196,7 +196,7 @@ class Vocabulary:
         """
         words = []
         for index in map(int, ids):
-            if index == STOP:
+            if index == EOS_ID:
                 if keep_eos:
                     words.append(".")
                 break

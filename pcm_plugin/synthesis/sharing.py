@@ -48,12 +48,12 @@ def share(
             for i in open_:
                 if not _take(claims, i):
                     continue
-                folder.reload()
+                folder.refresh()
                 if not _is_finished(folder, wanted[i]):
                     yield i, bar.update
                     bar.next_shard()
                 _release(claims, i)
-            folder.reload()
+            folder.refresh()
             # Of all: on a file system whose locks hold on one machine alone, one that is finished
             # may have been unlisted by another's listing.
             open_ = _open(folder, wanted)
@@ -131,7 +131,7 @@ class _Progress:
     def _count(self) -> int:
         changed = (self._folder.path / "manifest.json").stat().st_mtime_ns
         if changed != self._manifest_time:
-            self._folder.reload()
+            self._folder.refresh()
             listed = (s.count for s in self._wanted if _is_finished(self._folder, s))
             self._manifest_time, self._listed = changed, sum(listed)
         data = os.pread(self._slots, self._rank.count * _SLOT.size, 0)

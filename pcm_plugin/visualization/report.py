@@ -112,8 +112,8 @@ def report_page(
         best: Name of the checkpoint that captioned the samples.
         samples: Images of the test set, best first.
         clip_scores: (P,) CLIP scores of the training pairs.
-        low: Pairs from the low end.
-        high: Pairs from the high end.
+        low: PairSelection from the low end.
+        high: PairSelection from the high end.
         notes: What could not be shown, and why.
 
     Returns:

@@ -193,7 +193,7 @@ def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             inferencer(folder, **settings)
-    found = inferencer([folder / "0.png", tmp_path / "broken.png"], skip_broken=True)
+    found = inferencer([folder / "0.png", tmp_path / "broken.png"], skip_invalid=True)
     assert "caption" in found["predictions"][0]
     assert "is not an image" in found["predictions"][1]["error"]
     with pytest.raises(ValueError, match="no model is called 'pcm-net_moon'"):

@@ -105,7 +105,7 @@ def load(made):
         for loop in ("train", "val", "test"):
             loader = cfg[f"{loop}_dataloader"]
             loader.update(num_workers=0, persistent_workers=False, batch_size=len(CAPTIONS))
-            loader.dataset.update(store=str(made / "store"), images=str(made / "images"))
+            loader.dataset.update(store=str(made / "store"), img_dir=str(made / "images"))
             for step in loader.dataset.pipeline:
                 if "scale" in step:
                     step.scale = 32 if isinstance(step.scale, int) else (32, 32)
@@ -240,7 +240,7 @@ def test_missing_inputs_are_named_with_their_commands(name, tmp_path, monkeypatc
     for what in (
         "concepts)",
         "(train_dataloader.dataset.store)",
-        "(train_dataloader.dataset.images",
+        "(train_dataloader.dataset.img_dir",
     ):
         assert what in message
     assert message.count("made by: ") >= 2

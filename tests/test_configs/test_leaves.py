@@ -256,5 +256,5 @@ def test_each_input_has_a_command(name):
     keys = [entry["key"] for entry in cfg.required_files]
     assert len(keys) == len(set(keys)) >= 4
     for entry in cfg.required_files:  # tests/test_commands.py runs them through the tools' parsers
-        brought = entry["key"] == "test_evaluator.groups" or entry["key"].endswith(".objects")
+        brought = entry["key"] == "test_evaluator.groups" or entry["key"].endswith(".object_labels")
         assert brought or entry["command"].startswith(("make demo", "python tools/"))

@@ -47,10 +47,10 @@ def test_test_mode_gives_every_image_with_its_references(store):
 
 def test_text_only_training_sees_captions_and_tests_on_images(store):
     truth = store[1]
-    dataset = build(store, features="caption")
+    dataset = build(store, features="text")
     assert all("patch_feats" not in item for item in dataset)
     assert torch.equal(dataset[4]["global_feats"], truth["caption_feats"][4])
-    tested = build(store, features="caption", test_mode=True)[2]
+    tested = build(store, features="text", test_mode=True)[2]
     assert "patch_feats" not in tested
     assert torch.equal(tested["global_feats"], truth["global_feats"][2])
 
@@ -81,8 +81,8 @@ def test_a_choice_of_pairs_is_fixed_and_nested(store):
     assert len({tuple(chosen(max_pairs=3, seed=seed)) for seed in range(5)}) > 1
     assert chosen(max_pairs=99) == chosen()
     assert len(chosen(max_pairs=2, test_mode=True)) == 2
-    with pytest.raises(ValueError, match="features='text'"):
-        build(store, features="text")
+    with pytest.raises(ValueError, match="got 'caption'"):
+        build(store, features="caption")
 
 
 def test_a_share_of_the_pairs_is_the_choice_of_their_number(store):
@@ -131,19 +131,19 @@ def test_objects_come_with_their_image(store, tmp_path):
     file = tmp_path / "objects.json"
     objects = {f"image{i}": [f"thing {i}"] * i for i in range(5)}
     file.write_text(json.dumps(objects))
-    tested = build(store, test_mode=True, objects=file)
-    assert [item["data_samples"].objects for item in tested] == list(objects.values())
-    trained = build(store, objects=file, max_pairs=4)
+    tested = build(store, test_mode=True, object_labels=file)
+    assert [item["data_samples"].object_labels for item in tested] == list(objects.values())
+    trained = build(store, object_labels=file, max_pairs=4)
     for item in trained:
         sample = item["data_samples"]
-        assert sample.objects == objects[sample.image_id]
-    assert "objects" not in build(store)[0]["data_samples"]
+        assert sample.object_labels == objects[sample.image_id]
+    assert "object_labels" not in build(store)[0]["data_samples"]
 
     del objects["image3"]
     file.write_text(json.dumps(objects))
-    build(store, objects=file)  # it has no caption
+    build(store, object_labels=file)  # it has no caption
     with pytest.raises(ValueError, match="no entry for image 'image3'"):
-        build(store, test_mode=True, objects=file)
+        build(store, test_mode=True, object_labels=file)
     for wrong, message in (
         ("[]", "holds a list"),
         ('{"a": "dog"}', "'a' are 'dog'"),
@@ -152,16 +152,16 @@ def test_objects_come_with_their_image(store, tmp_path):
     ):
         file.write_text(wrong)
         with pytest.raises(ValueError, match=message):
-            build(store, objects=file)
+            build(store, object_labels=file)
     with pytest.raises(FileNotFoundError, match="no objects at"):
-        build(store, objects=tmp_path / "nowhere.json")
+        build(store, object_labels=tmp_path / "nowhere.json")
 
 
 def test_images_that_share_an_id_are_not_validated_on(tmp_path):
     build_store(tmp_path / "store", [["a"], ["b"], ["c"]], shard_size=1, ids=["x", "y", "x"])
     assert len(build([tmp_path / "store"])) == 3
     (tmp_path / "objects.json").write_text('{"x": [], "y": []}')
-    for wrong in ({"test_mode": True}, {"objects": tmp_path / "objects.json"}):
+    for wrong in ({"test_mode": True}, {"object_labels": tmp_path / "objects.json"}):
         with pytest.raises(
             ValueError, match=r"image ids of .* must be unique, but 'x' is repeated"
         ):

@@ -103,7 +103,7 @@ def test_captions_whose_ids_repeat_keep_their_images(made, tmp_path):
     assert [data[i]["gt_caption"] for i in range(len(data))] == CAPTIONS
     for i, text in enumerate(CAPTIONS):
         assert np.array_equal(data[i]["img"][:, :, ::-1], truth[text])
-    pictures = load_images(data.captions.store, range(len(data)), tmp_path / "synthetic")
+    pictures = load_images(data.pairs_dataset.store, range(len(data)), tmp_path / "synthetic")
     for picture, text in zip(pictures, CAPTIONS, strict=True):
         assert np.array_equal(np.asarray(picture), truth[text])
 
@@ -120,7 +120,7 @@ def test_real_images_come_with_their_references(made):
 
 def test_a_choice_of_pairs_is_that_of_the_features(made):
     data = SynthImageDataset(made / "store", made / "synthetic", [PACK], max_pairs=2, seed=3)
-    features = data.captions
+    features = data.pairs_dataset
     ids = [data[i]["data_samples"].image_id for i in range(2)]
     assert ids == [features[i]["data_samples"].image_id for i in range(2)]
 
@@ -139,13 +139,13 @@ def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
 def write_archives(folder, ids):
     """A folder of generated images in shards of two, with given ids."""
     plan = [Shard(f"shard-{n:05d}", 2, "") for n in range(len(ids) // 2)]
-    shards = ShardFolder.resume(folder, FORMAT, {}, plan)
+    shards = ShardFolder.open_for_write(folder, FORMAT, {}, plan)
     for n, shard in enumerate(plan):
         with tarfile.open(folder / f"{shard.name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for position, image_id in enumerate(ids[2 * n : 2 * n + 2]):
                 facts = {"id": image_id, "caption": "a dog"}
                 append_image(tar, f"{2 * n + position:08d}", "png", b"", facts)
-        shards.add(shard, [f"{shard.name}.tar"], 2)
+        shards.commit(shard, [f"{shard.name}.tar"], 2)
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "b", "c"], ["a", "a", "b", "c"]])

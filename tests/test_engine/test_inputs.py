@@ -88,7 +88,7 @@ def test_a_clip_that_brings_its_weights_gets_no_others():
 
 def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
     cfg = Config.fromfile("configs/syntic_toy.py")
-    cfg.train_dataloader.dataset.refined = f"{tmp_path}/mine/features.safetensors"
+    cfg.train_dataloader.dataset.refined_features = f"{tmp_path}/mine/features.safetensors"
     with pytest.raises(MissingInputError, match=rf"--method contrast .*--out {tmp_path}/mine$"):
         check_inputs(cfg, ("train",))
 
@@ -157,20 +157,20 @@ def test_a_memory_is_of_the_clip_of_the_features(features, tmp_path):
 def test_each_loop_has_objects_or_none(features, tmp_path):
     file = tmp_path / "objects.json"
     file.write_text('{"image0": ["dog"], "image1": ["dog"]}')
-    features.train_dataloader.dataset.objects = str(file)
+    features.train_dataloader.dataset.object_labels = str(file)
     features.val_dataloader = features.train_dataloader
     check_features(features, loops=("train", "val"))
     features.val_dataloader = dict(dataset=dict(store=features.train_dataloader.dataset.store))
-    with pytest.raises(ValueError, match="train has objects= and val has none"):
+    with pytest.raises(ValueError, match="train has object_labels= and val has none"):
         check_features(features, loops=("train", "val"))
     # of a captioner that was trained with objects
-    with pytest.raises(ValueError, match="train has objects= and val has none"):
+    with pytest.raises(ValueError, match="train has object_labels= and val has none"):
         check_features(features, loops=("val",))
 
 
 def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path):
     file = tmp_path / "objects.json"
-    features.train_dataloader.dataset.objects = str(file)
+    features.train_dataloader.dataset.object_labels = str(file)
     file.write_text('{"image0": ["dog"], "image1": ["cat", "dog"]}')
     check_features(features, loops=("train",))
     file.write_text('{"image0": ["dog", "unicorn"], "image1": ["cat"]}')
@@ -203,11 +203,13 @@ def test_a_language_model_is_known_by_its_files(tmp_path):
 def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path):
     cfg = Config.fromfile("configs/syntic_toy.py")
     # The other files are not there.
-    cfg.required_files = [e for e in cfg.required_files if e["key"].endswith(".objects")]
+    cfg.required_files = [e for e in cfg.required_files if e["key"].endswith(".object_labels")]
     assert hash_inputs(cfg, ("train",)) == {}
     file = tmp_path / "objects.json"
-    cfg.train_dataloader.dataset.objects = str(file)
-    with pytest.raises(MissingInputError, match=rf"{file}  \(train_dataloader.dataset.objects\)"):
+    cfg.train_dataloader.dataset.object_labels = str(file)
+    with pytest.raises(
+        MissingInputError, match=rf"{file}  \(train_dataloader.dataset.object_labels\)"
+    ):
         check_inputs(cfg, ("train",))
     found = []
     for labels in ('{"a": ["dog"]}', '{"a": ["cat"]}'):
@@ -221,7 +223,7 @@ def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path
 def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):
     path = features.train_dataloader.dataset.store
     plan = [Shard(f"shard-{i:05d}", 2, "0") for i in range(3)]
-    ShardFolder.resume(path, "pcm-features", {"model": "random", "seed": 0}, plan)
+    ShardFolder.open_for_write(path, "pcm-features", {"model": "random", "seed": 0}, plan)
     check_features(features, loops=("test",))
     with pytest.raises(ValueError, match="has 1 of 3 shards"):
         check_features(features, loops=("train",))

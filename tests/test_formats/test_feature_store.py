@@ -66,10 +66,10 @@ def test_missing_unfinished_and_cut_stores_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere; make one with: python tools/extract.py"):
         FeatureStore(tmp_path / "nowhere")
     build_store(tmp_path / "store", CAPTIONS)
-    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(4))
+    ShardFolder.open_for_write(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(4))
     with pytest.raises(ValueError, match="has 3 of 4 shards"):
         FeatureStore(tmp_path / "store")
-    ShardFolder.resume(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(3))
+    ShardFolder.open_for_write(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(3))
     shard = tmp_path / "store" / "shard-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"missing or cut: shard-00001.safetensors"):
@@ -79,30 +79,30 @@ def test_missing_unfinished_and_cut_stores_are_refused(tmp_path):
 def test_checksums_find_a_changed_byte(tmp_path):
     build_store(tmp_path / "store", CAPTIONS)
     folder = ShardFolder(tmp_path / "store", FORMAT)
-    assert folder.damaged() == []
+    assert folder.find_damaged() == []
     shard = tmp_path / "store" / "shard-00001.safetensors"
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    assert folder.damaged(checksums=False) == []
-    assert folder.damaged() == ["shard-00001.safetensors"]
+    assert folder.find_damaged(checksums=False) == []
+    assert folder.find_damaged() == ["shard-00001.safetensors"]
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    folder = ShardFolder.resume(tmp_path, "x", {"steps": 20, "size": [64, 64]}, plan(1))
-    folder.add(plan(1)[0], [], 1)
+    folder = ShardFolder.open_for_write(tmp_path, "x", {"steps": 20, "size": [64, 64]}, plan(1))
+    folder.commit(plan(1)[0], [], 1)
     with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
-        ShardFolder.resume(tmp_path, "x", {"steps": 30, "size": (64, 64)}, plan(1))
+        ShardFolder.open_for_write(tmp_path, "x", {"steps": 30, "size": (64, 64)}, plan(1))
     with pytest.raises(ValueError, match="holds 'x', expected 'y'"):
-        ShardFolder.resume(tmp_path, "y", {}, plan(1))
+        ShardFolder.open_for_write(tmp_path, "y", {}, plan(1))
 
 
 def test_a_folder_without_shards_takes_other_settings(tmp_path):
-    first = ShardFolder.resume(tmp_path, "x", {"steps": 20}, plan(1))
-    second = ShardFolder.resume(tmp_path, "x", {"steps": 30}, plan(2))
+    first = ShardFolder.open_for_write(tmp_path, "x", {"steps": 20}, plan(1))
+    second = ShardFolder.open_for_write(tmp_path, "x", {"steps": 30}, plan(2))
     with pytest.raises(ValueError, match="steps: 30 there, 20 now"):
-        first.add(plan(1)[0], [], 1)
-    second.add(plan(1)[0], [], 1)
+        first.commit(plan(1)[0], [], 1)
+    second.commit(plan(1)[0], [], 1)
     assert ShardFolder(tmp_path, "x").manifest["settings"] == {"steps": 30}
 
 
@@ -121,12 +121,12 @@ def test_a_shard_of_other_sizes_is_refused(tmp_path):
 def _add(path, names):
     for name in names:
         (path / name).write_text(name)
-        ShardFolder(path, "x").add(Shard(name, 1, "0"), [name], 1)
+        ShardFolder(path, "x").commit(Shard(name, 1, "0"), [name], 1)
 
 
 def test_processes_may_list_shards_at_once(tmp_path):
     names = [f"shard-{i:05d}" for i in range(60)]
-    ShardFolder.resume(tmp_path, "x", {}, plan(len(names)))
+    ShardFolder.open_for_write(tmp_path, "x", {}, plan(len(names)))
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_add, args=(tmp_path, names[i::3])) for i in range(3)]
     for process in processes:
@@ -137,23 +137,25 @@ def test_processes_may_list_shards_at_once(tmp_path):
 
 
 def test_other_samples_are_refused_and_fewer_are_made_again(tmp_path):
-    folder = ShardFolder.resume(tmp_path, "x", {}, plan(2))
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, plan(2))
     for shard in plan(2):
-        folder.add(shard, [], 2)
+        folder.commit(shard, [], 2)
     with pytest.raises(ValueError, match=r"made of other samples \(shard-00001 is of 2"):
-        ShardFolder.resume(tmp_path, "x", {}, [plan(1)[0], Shard("shard-00001", 2, "other")])
+        ShardFolder.open_for_write(
+            tmp_path, "x", {}, [plan(1)[0], Shard("shard-00001", 2, "other")]
+        )
     assert ShardFolder(tmp_path, "x").complete
     # A last shard that has grown is unfinished until it is made again.
     grown = [plan(1)[0], Shard("shard-00001", 3, "grown")]
-    folder = ShardFolder.resume(tmp_path, "x", {}, grown)
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, grown)
     assert list(folder.shards) == ["shard-00000"]
     assert not ShardFolder(tmp_path, "x").complete
-    folder.add(grown[1], [], 3)
+    folder.commit(grown[1], [], 3)
     assert ShardFolder(tmp_path, "x").complete
 
 
 def test_a_shard_may_be_empty(tmp_path):
-    folder = ShardFolder.resume(tmp_path, FORMAT, {}, plan(3))
+    folder = ShardFolder.open_for_write(tmp_path, FORMAT, {}, plan(3))
     for i, shard in enumerate(plan(3)):
         count = i % 2
         images = [{"image_id": "one", "captions": ["a dog"]}][:count]
@@ -163,7 +165,7 @@ def test_a_shard_may_be_empty(tmp_path):
     assert store.image_ids == ["one"]
     assert store.patch_feats(0).shape == (4, 6)
     assert store.captions(0) == ["a dog"]
-    assert store.rows("caption_feats", [0]).shape == (1, 5)
+    assert store.read_rows("caption_feats", [0]).shape == (1, 5)
 
 
 def mapped_kb():
@@ -178,7 +180,7 @@ def test_a_readers_memory_does_not_grow_with_the_store(tmp_path):
     before = mapped_kb()
     order = np.random.default_rng(0).permutation(400)
     for start in range(0, 400, 32):
-        store.rows("patch_feats", order[start : start + 32])
+        store.read_rows("patch_feats", order[start : start + 32])
     assert mapped_kb() - before < 4000
 
 
@@ -192,10 +194,10 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
     given = build_store(tmp_path / "store", [["x"]] * 12)
     store = FeatureStore(tmp_path / "store")
     order = np.random.default_rng(0).permutation(12)
-    assert torch.equal(store.rows("patch_feats", order), given["patch_feats"][order])
+    assert torch.equal(store.read_rows("patch_feats", order), given["patch_feats"][order])
     assert open_files(tmp_path) == 2
     again = pickle.loads(pickle.dumps(store))
-    assert torch.equal(again.rows("patch_feats", range(3, 9)), given["patch_feats"][3:9])
+    assert torch.equal(again.read_rows("patch_feats", range(3, 9)), given["patch_feats"][3:9])
     del store, again
     gc.collect()
     assert open_files(tmp_path) == 0
@@ -209,14 +211,14 @@ def test_a_shard_that_was_replaced_since_is_named(tmp_path):
     copy.write_bytes(path.read_bytes())
     copy.rename(path)
     with pytest.raises(ValueError, match=r"00000.safetensors was changed since .*open it again"):
-        store.rows("patch_feats", [0])
+        store.read_rows("patch_feats", [0])
 
 
 def test_a_shard_that_was_cut_since_is_named(tmp_path):
     build_store(tmp_path / "store", [["x"]] * 2, patch_dim=512)
     store = FeatureStore(tmp_path / "store")
     path = tmp_path / "store" / "shard-00000.safetensors"
-    store.rows("patch_feats", [0])
+    store.read_rows("patch_feats", [0])
     os.truncate(path, path.stat().st_size - 3000)
     with pytest.raises(ValueError, match=r"shard-00000.safetensors is cut: run the command that"):
-        store.rows("patch_feats", [0, 1])
+        store.read_rows("patch_feats", [0, 1])

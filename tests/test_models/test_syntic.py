@@ -78,7 +78,7 @@ def make_samples(objects=None):
         sample = DataSample(metainfo={"image_id": str(i)})
         sample.set_field(own[0], "gt_caption")
         if objects is not None:
-            sample.set_field(objects[i], "objects")
+            sample.set_field(objects[i], "object_labels")
         samples.append(sample)
     return samples
 
@@ -162,7 +162,7 @@ def test_it_learns_from_a_store_and_captions_by_it(tmp_path, with_objects):
     if with_objects:
         objects = {f"image{i}": [WORDS[i], "sea"] for i in range(len(CAPTIONS))}
         (tmp_path / "objects.json").write_text(json.dumps(objects))
-        settings["objects"] = tmp_path / "objects.json"
+        settings["object_labels"] = tmp_path / "objects.json"
     batch = default_collate([*DATASETS.build(settings)])
     model = make_model()
     optimizer = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.01))
@@ -211,7 +211,7 @@ def test_wrong_inputs_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"objects \['unicorn'\] are no concepts"):
         model(global_feats=feats, data_samples=make_samples(labels), mode="predict")
     samples = make_samples([["dog"]] * 6)
-    del samples[2].objects
+    del samples[2].object_labels
     with pytest.raises(ValueError, match="some data samples have objects and some have none"):
         model(global_feats=feats, data_samples=samples, mode="predict")
     with pytest.raises(ValueError, match="no input"):

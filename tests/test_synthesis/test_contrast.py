@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.refined_features import load_refined
+from pcm_plugin.formats.refined_features import load_refined_features
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.refine import features as contrast
 from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
@@ -31,8 +31,8 @@ def test_row_j_is_the_refined_image_of_caption_j(tmp_path, store, chunk):
     feats = refine_features(store, SETTINGS, tmp_path / "out", chunk, "cpu")
     reader = FeatureStore(store)
     everyone = range(reader.num_captions)
-    texts = reader.rows("caption_feats", everyone)
-    images = reader.rows("global_feats", reader.owners(everyone))
+    texts = reader.read_rows("caption_feats", everyone)
+    images = reader.read_rows("global_feats", reader.caption_to_image(everyone))
     assert feats.shape == (21, 8)
     assert feats.dtype == torch.float16
     torch.testing.assert_close(feats.float().norm(dim=1), torch.ones(21), atol=2e-3, rtol=0)
@@ -41,7 +41,7 @@ def test_row_j_is_the_refined_image_of_caption_j(tmp_path, store, chunk):
     feats = refine_features(store, all_of_them, tmp_path / "all", chunk, "cpu")
     expected = refine_by_contrast(images, texts, texts, 0.1, 3, SETTINGS.step_size)
     torch.testing.assert_close(feats.float(), expected, atol=1e-3, rtol=0)
-    assert torch.equal(load_refined(tmp_path / "all" / FEATURES, reader), feats)
+    assert torch.equal(load_refined_features(tmp_path / "all" / FEATURES, reader), feats)
 
 
 def test_the_negatives_are_a_choice_of_the_seed(tmp_path, store):
@@ -107,17 +107,17 @@ def test_options_of_another_method_are_refused(tmp_path, store):
 def test_training_gets_the_refined_features(tmp_path, store):
     feats = refine_features(store, SETTINGS, tmp_path / "out", device="cpu")
     file = tmp_path / "out" / FEATURES
-    data = SynthCaptionDataset(store, features="global", refined=file)
+    data = SynthCaptionDataset(store, features="global", refined_features=file)
     plain = SynthCaptionDataset(store, features="global")
     reader = FeatureStore(store)
     assert len(data) == len(plain) == 21
     for j, (item, before) in enumerate(zip(data, plain, strict=False)):
         assert item.keys() == before.keys() == {"data_samples", "global_feats"}
         torch.testing.assert_close(item["global_feats"], F.normalize(feats[j].float(), dim=0))
-        owner = int(reader.owners([j])[0])
+        owner = int(reader.caption_to_image([j])[0])
         assert torch.equal(before["global_feats"], reader.global_feats(owner))
         assert item["data_samples"].gt_caption == reader.caption(j)
-    some = SynthCaptionDataset(store, features="global", refined=file, max_pairs=5, seed=3)
+    some = SynthCaptionDataset(store, features="global", refined_features=file, max_pairs=5, seed=3)
     texts = [text for own in CAPTIONS for text in own]
     for item in some:
         row = feats[texts.index(item["data_samples"].gt_caption)].float()
@@ -127,29 +127,34 @@ def test_training_gets_the_refined_features(tmp_path, store):
 def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
     refine_features(store, SETTINGS, tmp_path / "out", device="cpu")
     file = tmp_path / "out" / FEATURES
-    for wrong in ({}, {"features": "caption"}, {"features": "global", "test_mode": True}):
+    for wrong in ({}, {"features": "text"}, {"features": "global", "test_mode": True}):
         with pytest.raises(ValueError, match=r"for features='global'"):
-            SynthCaptionDataset(store, refined=file, **wrong)
+            SynthCaptionDataset(store, refined_features=file, **wrong)
     build_store(tmp_path / "other", CAPTIONS, clip_dim=8, seed=1)
     with pytest.raises(ValueError, match="was made from another store"):
-        SynthCaptionDataset(tmp_path / "other", features="global", refined=file)
+        SynthCaptionDataset(tmp_path / "other", features="global", refined_features=file)
     with pytest.raises(FileNotFoundError, match="--method contrast --out FOLDER"):
-        SynthCaptionDataset(store, features="global", refined=tmp_path / "nowhere")
+        SynthCaptionDataset(store, features="global", refined_features=tmp_path / "nowhere")
     save_file(load_file(file), tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match="holds no refined features"):
-        SynthCaptionDataset(store, features="global", refined=tmp_path / "bare.safetensors")
+        SynthCaptionDataset(
+            store, features="global", refined_features=tmp_path / "bare.safetensors"
+        )
     moving = refine(store, RefineSettings(keep=1.0), tmp_path / "sync", device="cpu")
-    moved = int((FeatureStore(store).owners(moving.caption) != moving.image).sum())
+    moved = int((FeatureStore(store).caption_to_image(moving.caption) != moving.image).sum())
     assert moved
     with pytest.raises(ValueError, match=f"pairs= give {moved} captions another"):
         SynthCaptionDataset(
-            store, features="global", refined=file, pairs=tmp_path / "sync" / "pairs.safetensors"
+            store,
+            features="global",
+            refined_features=file,
+            pairs=tmp_path / "sync" / "pairs.safetensors",
         )
     # Pairs that leave captions with their images go together with it.
     own = RefineSettings(method="filter", keep=0.5)
     refine(store, own, tmp_path / "own", device="cpu")
     pairs = tmp_path / "own" / "pairs.safetensors"
-    data = SynthCaptionDataset(store, features="global", refined=file, pairs=pairs)
+    data = SynthCaptionDataset(store, features="global", refined_features=file, pairs=pairs)
     assert len(data) == 10
     texts = [text for own in CAPTIONS for text in own]
     for item in data:

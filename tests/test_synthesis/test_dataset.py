@@ -15,7 +15,7 @@ from PIL import Image
 
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.refine.pairs import refine
@@ -112,9 +112,9 @@ def test_another_model_and_a_sentence_encoder_assign_the_captions(inputs, whole,
         *(out / "train_store", settings, tmp_path / "pairs"),
         **dict(chunk=4, device="cpu", assign_store=out / "assign_store"),
     )
-    written = Pairs.from_file(out / "pairs" / "pairs.safetensors", store.identity)
+    written = PairSelection.from_file(out / "pairs" / "pairs.safetensors", store.identity)
     assert all(map(np.array_equal, written, expected))
-    assert (written.image != store.owners(written.caption)).any()
+    assert (written.image != store.caption_to_image(written.caption)).any()
     result = make(inputs, tmp_path / "data", *args, "--dry-run", log=tmp_path / "log")
     assert "assign                 25 images, 25 done; 800.0 B" in result.output, result.output
     assert "sentences              25 captions, 25 done; 800.0 B" in result.output
@@ -149,7 +149,7 @@ def begun(out):
         if not manifest.exists():
             return None
         facts = json.loads(manifest.read_text())
-        if len(facts["shards"]) < facts["expected"]:
+        if len(facts["shards"]) < facts["num_expected"]:
             return stage
     return None
 

@@ -66,7 +66,7 @@ def test_store_holds_what_open_clip_computes(tmp_path, images, clip, template):
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["10", "11", "12", "13"]
     assert [store.captions(i) for i in range(4)] == CAPTIONS
-    assert store.image(2)["file_name"] == "2.png"
+    assert store.record(2)["file_name"] == "2.png"
     assert (store.num_patches, store.patch_dim, store.clip_dim) == (16, 16, 8)
 
     model, _, preprocess = open_clip.create_model_and_transforms(clip)
@@ -123,7 +123,7 @@ def test_a_store_without_patches_is_the_same_but_for_them(tmp_path, images, clip
     assert "patches" not in whole.settings
     assert store.patch_feats(3).shape == (0, 16)
     for key, count in (("global_feats", 4), ("caption_feats", 6)):
-        assert torch.equal(store.rows(key, range(count)), whole.rows(key, range(count)))
+        assert torch.equal(store.read_rows(key, range(count)), whole.read_rows(key, range(count)))
     assert np.array_equal(store.clip_scores, whole.clip_scores)
     data = SynthCaptionDataset(tmp_path / "store", features="global")
     assert torch.equal(data[1]["global_feats"], whole.global_feats(0))
@@ -196,9 +196,9 @@ def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["11", "13"]
     assert [store.captions(i) for i in range(2)] == [CAPTIONS[1], CAPTIONS[3]]
-    left_out = folder.shards["shard-00000"]["left_out"]
-    assert list(left_out) == ["0.png", "2.png"]
-    assert left_out["0.png"] == "missing"
+    skipped = folder.shards["shard-00000"]["skipped"]
+    assert list(skipped) == ["0.png", "2.png"]
+    assert skipped["0.png"] == "missing"
     assert "left out 2.png: " in caplog.text
     (images / "0.png").touch()
     for file in images.iterdir():
@@ -239,7 +239,7 @@ def write_image_shards(folder, count, shard_size=2):
         Shard(f"shard-{s:05d}", min(shard_size, count - s * shard_size), "x")
         for s in range(-(-count // shard_size))
     ]
-    shards = ShardFolder.resume(folder, FORMAT, {"made": "by hand"}, plan)
+    shards = ShardFolder.open_for_write(folder, FORMAT, {"made": "by hand"}, plan)
     for s in range(-(-count // shard_size)):
         indices = range(s * shard_size, min(count, (s + 1) * shard_size))
         with tarfile.open(folder / f"shard-{s:05d}.tar", "w") as tar:
@@ -251,7 +251,7 @@ def write_image_shards(folder, count, shard_size=2):
                     entry = tarfile.TarInfo(f"{i:08d}.{kind}")
                     entry.size = len(data)
                     tar.addfile(entry, io.BytesIO(data))
-        shards.add(plan[s], [f"shard-{s:05d}.tar"], len(indices))
+        shards.commit(plan[s], [f"shard-{s:05d}.tar"], len(indices))
 
 
 def test_generated_shards_become_a_store(tmp_path, clip, monkeypatch, capsys):
@@ -300,7 +300,7 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     with pytest.raises(ValueError, match=r"missing or cut: shard-00001.tar"):
         open_source(tmp_path / "shards", None, 10)
     more = [Shard(f"shard-{s:05d}", 2, "x") for s in range(5)]
-    ShardFolder.resume(tmp_path / "shards", FORMAT, {"made": "by hand"}, more)
+    ShardFolder.open_for_write(tmp_path / "shards", FORMAT, {"made": "by hand"}, more)
     with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the command that"):
         open_source(tmp_path / "shards", None, 10)
     with pytest.raises(ValueError, match="batch_size=0: give at least 1"):
@@ -331,12 +331,12 @@ def test_a_folder_as_people_have_it(tmp_path, clip, caplog):
         open_source(folder, "none", 10), ExtractSettings(clip, **SETTINGS), tmp_path / "store"
     )
     store = FeatureStore(tmp_path / "store")
-    names = [store.image(i)["file_name"] for i in range(len(store))]
+    names = [store.record(i)["file_name"] for i in range(len(store))]
     assert names == ["a.png", "b.png", "c.avif", "d.png", "e.jfif"]
     feats = [store.global_feats(i) for i in range(5)]
     assert torch.equal(feats[0], feats[1])
     assert torch.equal(feats[3], feats[4])
-    assert list(shards.shards["shard-00000"]["left_out"]) == ["f.png"]
+    assert list(shards.shards["shard-00000"]["skipped"]) == ["f.png"]
     for part in (r"rename it): caf\xe9.png", "name of an image: x.png", "suffix: .txt 1"):
         assert part in caplog.text
 

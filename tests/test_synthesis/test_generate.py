@@ -247,7 +247,7 @@ def test_an_image_that_fails_twice_is_left_out_and_listed(
     folder = generate(captions, settings, tmp_path / "out")
     record = folder.shards["shard-00000"]
     assert record["count"] == 1
-    assert record["left_out"] == {"00000001": ["black", "safety checker"]}
+    assert record["skipped"] == {"00000001": ["black", "safety checker"]}
     assert "00000001.png" not in samples(tmp_path / "out")
     # Not one image of a small last shard is no reason to stop for good.
     captions.write_text("a red dog\na tree\na blue car")

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
-from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import nearest
 from pcm_plugin.synthesis.refine.pairs import refine
@@ -63,7 +63,9 @@ def test_sync_is_what_its_definition_says(tmp_path, store, chunk, own_sentences)
     ]
     np.testing.assert_allclose(pairs.clip_score, 2.5 * np.array(cosines), atol=1e-6)
     for ours, read in zip(
-        pairs, Pairs.from_file(tmp_path / "out/pairs.safetensors", reader.identity), strict=True
+        pairs,
+        PairSelection.from_file(tmp_path / "out/pairs.safetensors", reader.identity),
+        strict=True,
     ):
         assert np.array_equal(ours, read)
 
@@ -76,7 +78,7 @@ def test_of_equal_images_the_nearest_is_taken(tmp_path):
 
     rows = [{"image_id": str(i), "captions": [f"caption {i}"]} for i in range(2)]
     shard = Shard("shard-00000", 2, "made by hand")
-    folder = ShardFolder.resume(tmp_path / "store", FORMAT, {}, [shard])
+    folder = ShardFolder.open_for_write(tmp_path / "store", FORMAT, {}, [shard])
     images, captions = at(-0.01, 0.005), at(0.0, 4e-4)
     write_shard(folder, shard, rows, torch.zeros(2, 1, 4), images, captions, torch.ones(2))
     settings = RefineSettings(num_images=2, num_captions=1, keep=1.0)
@@ -101,7 +103,7 @@ def test_the_filter_leaves_captions_with_their_images(tmp_path, store):
     settings = RefineSettings(method="filter", keep=0.5)
     pairs = refine(store, settings, tmp_path / "out", device="cpu")
     reader = FeatureStore(store)
-    assert np.array_equal(pairs.image, reader.owners(pairs.caption))
+    assert np.array_equal(pairs.image, reader.caption_to_image(pairs.caption))
     best = np.sort(np.argsort(-reader.clip_scores)[: int(0.5 * 21)])
     assert np.array_equal(pairs.caption, best)
     assert np.array_equal(pairs.clip_score, reader.clip_scores[best])
@@ -109,7 +111,9 @@ def test_the_filter_leaves_captions_with_their_images(tmp_path, store):
 
 def test_a_dataset_gives_the_chosen_pairs(tmp_path, store):
     refine(store, RefineSettings(keep=0.7), tmp_path / "out", device="cpu")
-    pairs = Pairs.from_file(tmp_path / "out" / "pairs.safetensors", FeatureStore(store).identity)
+    pairs = PairSelection.from_file(
+        tmp_path / "out" / "pairs.safetensors", FeatureStore(store).identity
+    )
     data = SynthCaptionDataset(store, pairs=tmp_path / "out" / "pairs.safetensors")
     reader = FeatureStore(store)
     texts = [text for own in CAPTIONS for text in own]

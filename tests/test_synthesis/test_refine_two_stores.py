@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
-from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.losses import CLIPWeightedCELoss
 from pcm_plugin.synthesis.refine.pairs import refine
@@ -50,7 +50,7 @@ def build(path, captions, order=None, seed=0, dim=8, ids=None):
     owners = [k for k, row in enumerate(rows) for _ in row["captions"]]
     scores = 2.5 * (feats * images[owners]).sum(1)
     shard = Shard("shard-00000", len(rows), str(seed))
-    folder = ShardFolder.resume(path, FORMAT, {"seed": seed}, [shard])
+    folder = ShardFolder.open_for_write(path, FORMAT, {"seed": seed}, [shard])
     write_shard(folder, shard, rows, torch.zeros(len(rows), 1, 4), images, feats, scores)
     return path
 
@@ -113,7 +113,7 @@ def by_keys(clip, pairs):
     store = FeatureStore(clip)
     ids, found = store.image_ids, {}
     for image, caption, clip_score, score in zip(*pairs, strict=True):
-        owner = ids[store.owners([caption])[0]]
+        owner = ids[store.caption_to_image([caption])[0]]
         found[owner, store.caption(int(caption))] = ids[image], float(score), float(clip_score)
     return found
 
@@ -156,7 +156,9 @@ def test_it_is_sync_by_its_definition(tmp_path, stores, encoder, chunk, comparin
         assert found[key][2] == pytest.approx(5 * cosine, abs=1e-5)
         moved += image != key[0]
     assert moved > 5
-    ours = Pairs.from_file(tmp_path / "out" / "pairs.safetensors", FeatureStore(clip).identity)
+    ours = PairSelection.from_file(
+        tmp_path / "out" / "pairs.safetensors", FeatureStore(clip).identity
+    )
     assert all(np.array_equal(a, b) for a, b in zip(pairs, ours, strict=True))
 
 
@@ -183,7 +185,7 @@ def test_the_filter_goes_by_the_assigning_store(tmp_path, stores):
     settings = RefineSettings("filter", keep=0.5, score_scale=5)
     pairs = refine(clip, settings, tmp_path / "out", device="cpu", assign_store=siglip)
     store = FeatureStore(clip)
-    assert np.array_equal(pairs.image, store.owners(pairs.caption))
+    assert np.array_equal(pairs.image, store.caption_to_image(pairs.caption))
     images, captions = read(siglip)
     cosines = {(owner, text): float(images[owner] @ feats) for owner, text, feats in captions}
     for key, (_, score, clip_score) in by_keys(clip, pairs).items():
@@ -351,7 +353,7 @@ def test_with_a_real_encoder_a_caption_goes_to_the_image_of_its_paraphrase(tmp_p
     caption_feats = F.normalize(torch.tensor([[-0.5, 0.5, 0.7], [0, 1.0, 0], [0, 0, 1.0]]), dim=1)
     rows = [{"image_id": str(i), "captions": own} for i, own in enumerate(captions)]
     shard = Shard("shard-00000", 3, "0")
-    folder = ShardFolder.resume(tmp_path / "siglip", FORMAT, {}, [shard])
+    folder = ShardFolder.open_for_write(tmp_path / "siglip", FORMAT, {}, [shard])
     write_shard(folder, shard, rows, torch.zeros(3, 1, 4), images, caption_feats, torch.ones(3))
     settings = RefineSettings(
         num_images=2,

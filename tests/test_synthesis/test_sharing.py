@@ -25,7 +25,7 @@ def work(path, rank, dies_in=None):
         time.sleep(0.02)
         with open(path / f"made-by-{rank.index}", "a") as file:
             file.write(f"{i}\n")
-        folder.add(WANTED[i], [], 10)
+        folder.commit(WANTED[i], [], 10)
         tick(10)
 
 
@@ -43,7 +43,7 @@ def made(path):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_shard_is_made_once(tmp_path, count):
-    ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     processes = [start(tmp_path, Rank(i, count)) for i in range(count)]
     for process in processes:
         process.join()
@@ -53,7 +53,7 @@ def test_each_shard_is_made_once(tmp_path, count):
 
 
 def test_others_make_what_a_lost_process_had_begun(tmp_path):
-    ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     lost = start(tmp_path, Rank(0, 2), dies_in=4)
     while not (tmp_path / "dead").exists():
         time.sleep(0.01)
@@ -66,8 +66,8 @@ def test_others_make_what_a_lost_process_had_begun(tmp_path):
 
 
 def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
-    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
-    folder.add(WANTED[0], [], 10)
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
+    folder.commit(WANTED[0], [], 10)
     processes = [start(tmp_path, Rank(i, 2)) for i in range(2)]
     for process in processes:
         process.join()
@@ -78,8 +78,8 @@ def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
 
 
 def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path, capfd):
-    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
-    folder.add(WANTED[0], [], 10)
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
+    folder.commit(WANTED[0], [], 10)
     # Of a run of three that was killed.
     (tmp_path / ".progress").write_bytes(struct.pack("<3q", 7, 9, 8))
     shown = []
@@ -87,7 +87,7 @@ def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path
         tick(4)
         tick(6)
         shown.append(capfd.readouterr().err)
-        folder.add(WANTED[i], [], 10)
+        folder.commit(WANTED[i], [], 10)
         time.sleep(0.11)  # what tqdm waits before it shows more
     first = [int(n) for n in re.findall(r"(\d+)/120", shown[0])]
     assert first[0] == 10
@@ -99,11 +99,11 @@ def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path
 
 def test_what_another_machine_unlisted_is_made_again(tmp_path):
     """With locks of one machine alone, two manifests may overwrite each other."""
-    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     made = []
     for i, _ in share(folder, WANTED, Rank(), "work"):
         before = (tmp_path / "manifest.json").read_bytes()
-        folder.add(WANTED[i], [], 10)
+        folder.commit(WANTED[i], [], 10)
         if made.count(5) == 0 and i == 5:
             (tmp_path / "manifest.json").write_bytes(before)
         made.append(i)
@@ -115,13 +115,13 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def refuses(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    folder = ShardFolder.resume(tmp_path, "x", {}, WANTED)
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     monkeypatch.setattr("fcntl.lockf", refuses)
     with pytest.raises(OSError, match=r"claims knows no locks \(No locks available\): mount"):
         next(share(folder, WANTED, Rank(), "work"))
     monkeypatch.setattr("fcntl.flock", refuses)
     with pytest.raises(OSError, match=f"{tmp_path} knows no locks"):
-        folder.add(WANTED[0], [], 10)
+        folder.commit(WANTED[0], [], 10)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def extract(tmp_path, models, images, out):
 
 
 def pairs(store):
-    return {store.image(i)["image_id"]: store.captions(i) for i in range(len(store))}
+    return {store.record(i)["image_id"]: store.captions(i) for i in range(len(store))}
 
 
 def test_equal_captions_share_one_image_and_all_of_them_stay(tmp_path, models):

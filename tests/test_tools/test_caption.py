@@ -112,7 +112,7 @@ def test_bad_names_from_python(inferencer, photos, caplog):
     found = inferencer(photos)["predictions"]
     assert len(found) == 5
     assert r"caf\xe9.png" in caplog.text
-    found = inferencer([bad, photos / "0.png"], skip_broken=True)["predictions"]
+    found = inferencer([bad, photos / "0.png"], skip_invalid=True)["predictions"]
     assert r"caf\xe9.png is not a valid UTF-8" in found[0]["error"]
     json.dumps(found, ensure_ascii=False).encode()
     assert found[1]["caption"]
@@ -136,7 +136,7 @@ def test_broken_exif_and_transparency_from_python(inferencer, tmp_path, pictures
     assert captions[3] == captions[4]
     cut = tmp_path / "cut.png"
     cut.write_bytes(paths[0].read_bytes()[:-300])
-    found = inferencer([Image.open(cut), pictures[0]], skip_broken=True)["predictions"]
+    found = inferencer([Image.open(cut), pictures[0]], skip_invalid=True)["predictions"]
     assert "cannot be decoded" in found[0]["error"]
     assert found[1]["caption"] == expected
 

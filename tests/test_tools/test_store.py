@@ -76,7 +76,7 @@ def test_stores_with_images_of_one_id_are_merged_by_prefix_alone(tmp_path, two):
     assert result.code == 0, result.output
     merged = FeatureStore(tmp_path / "all")
     assert merged.image_ids[1::5] == ["0-image1", "1-house1"]
-    assert merged.image(8) == {
+    assert merged.record(8) == {
         "image_id": "2-image1", "file_name": "2/image1.png", "captions": ["a house"]
     }  # fmt: skip
     third = FeatureStore(tmp_path / "three")
@@ -92,7 +92,7 @@ def test_files_of_one_name_are_merged_by_prefix_alone(tmp_path, two):
     (two[1] / "shard-00000.jsonl").write_text(lines)
     record = shard.shards["shard-00000"]
     plan = Shard("shard-00000", record["num_source"], record["digest"])
-    shard.add(plan, [*record["files"]], 2, shard.manifest["info"], captions=2)
+    shard.commit(plan, [*record["files"]], 2, shard.manifest["info"], captions=2)
     result = store(tmp_path, "merge", *two, "--out", tmp_path / "both")
     assert result.code == 1
     assert "file names of" in result.output

@@ -40,7 +40,7 @@ def _loader(split, images, size):
         dataset=dict(
             type="pcm_plugin.SynthImageDataset",
             store=f"data/coco/vit_b32/{split}_store",
-            images=f"data/coco/{images}",
+            img_dir=f"data/coco/{images}",
             pipeline=[*pipeline, pack],
             **more,
         ),
@@ -95,7 +95,7 @@ required_files = [
     dict(key="model.vision_encoder.concepts", command=_concepts, optional=True),
     dict(key="model.vision_backbone.concepts", command=_concepts, optional=True),
     # What the images show, the store says.
-    dict(key="train_dataloader.dataset.images", command=_synthetic, in_fingerprint=False),
+    dict(key="train_dataloader.dataset.img_dir", command=_synthetic, in_fingerprint=False),
     dict(key="train_dataloader.dataset.store", command=_train_store),
     dict(
         key="train_dataloader.dataset.pairs",

@@ -149,7 +149,7 @@ def tests_of(name: str) -> dict[str, list[str]]:
     country = [f"test_dataloader.dataset.store={DATA}/country/test_store"]
     country += [f"{key}={DATA}/country/concepts.safetensors" for key in _CONCEPTS if _has(cfg, key)]
     if "images" in cfg.test_dataloader.dataset:
-        country.append(f"test_dataloader.dataset.images={DATA}/country/images")
+        country.append(f"test_dataloader.dataset.img_dir={DATA}/country/images")
     tests = {"pcm_toy": [*arm.options], "pcm_toy_town2country": [*arm.options, *country]}
     for end, probe in arm.probes.items():
         tests |= {target + end: [*tests[target], *probe.options] for target in (*tests,)[:2]}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import FileKind
-from pcm_plugin.formats.vocabulary import IGNORED
+from pcm_plugin.formats.vocabulary import IGNORE_INDEX
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner, read_captions
 from pcm_plugin.models.decoders.language_model import load_language_model
@@ -250,7 +250,7 @@ class PrefixCaptioner(Captioner):
         form = to_sentence if self.full_sentences else to_phrase
         ids = [[*self._ids(form(text))[:longest], self.stop_ids[0]] for text in captions]
         width = max(map(len, ids))
-        targets = torch.tensor([own + [IGNORED] * (width - len(own)) for own in ids])
+        targets = torch.tensor([own + [IGNORE_INDEX] * (width - len(own)) for own in ids])
         return self._logits(memory, mixed.mask, targets, packed), targets.to(memory.device)
 
     @torch.no_grad()

@@ -23,8 +23,8 @@ class SynTIC(PCMNet):
 
     - Our decoder attends to the prefix instead of reading it as its first words: what it knows of
       the image is the same, and the beam search is the one of all our captioners.
-    - Objects are concepts of the neck. Where data samples bring ``objects`` (list of str, such as a
-      detector's labels: ``SynthCaptionDataset(objects=...)``) these are taken, else the neck finds
+    - Objects are concepts of the neck. Where data samples bring ``object_labels`` (list of str, such as a
+      detector's labels: ``SynthCaptionDataset(object_labels=...)``) these are taken, else the neck finds
       them.
 
     The arguments are PCMNet's; ``neck`` is ObjectPrefix, and ``encoder`` None.
@@ -38,7 +38,7 @@ class SynTIC(PCMNet):
         Raises:
             UserError: If only some images have objects, or one is no concept of the neck.
         """
-        labels = [sample.get("objects") for sample in data_samples or ()]
+        labels = [sample.get("object_labels") for sample in data_samples or ()]
         if all(own is None for own in labels):
             return {}
         return {"objects": self.number(labels).to(global_feats.device)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.vocabulary import STOP, Vocabulary
+from pcm_plugin.formats.vocabulary import EOS_ID, Vocabulary
 from pcm_plugin.models.decoders import DecoderCache
 from pcm_plugin.models.functional.beam_search import BeamOutput, beam_search
 
@@ -111,7 +111,7 @@ def search_captions(
             cache.reorder(parents)
         logits = decoder.step(words, cache)
         if cache.steps <= search.min_len:
-            logits[..., STOP] = -torch.inf
+            logits[..., EOS_ID] = -torch.inf
         return logits
 
     count = search.beam_size if search.rerank else search.num_captions

@@ -88,7 +88,7 @@ class GlobalPrefix(BaseModule, ReadsFiles):
         if memory is not None:
             store = FeatureStore(memory)
             every = np.arange(store.num_captions)
-            self.set_memory(store.rows("caption_feats", every, dtype=None))
+            self.set_memory(store.read_rows("caption_feats", every, dtype=None))
 
     def set_memory(self, texts: Tensor) -> None:
         """Give the texts that image features are put together from.

@@ -100,7 +100,7 @@ def extract(
 
     A run over a store that has shards already makes those that are missing; several ranks share
     them, and all return when the store is complete. An image that cannot
-    be decoded is logged, listed under ``left_out`` in its shard's record, and left out.
+    be decoded is logged, listed under ``skipped`` in its shard's record, and left out.
 
     Args:
         source: What :func:`~pcm_plugin.synthesis.extract.sources.open_source` gives.
@@ -141,7 +141,7 @@ def extract(
             chosen = _compare_clip_scores(source, settings, backbone())
         settings = replace(settings, clip_score_source=chosen)
         record["clip_score_source"] = chosen
-    folder = ShardFolder.resume(out, FORMAT, record, source.shards)
+    folder = ShardFolder.open_for_write(out, FORMAT, record, source.shards)
 
     @functools.cache
     def model() -> tuple[OpenCLIPBackbone, str | None]:
@@ -209,13 +209,13 @@ def _extract_shard(
     dtype = getattr(torch, settings.dtype)
     device = next(clip.clip.parameters()).device
     images: list[CaptionedImage] = []
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     parts: list[tuple[Tensor, ...]] = []
     while batch := list(itertools.islice(loaded, batch_size)):
         kept = [(image, pixels) for image, pixels in batch if isinstance(pixels, Tensor)]
         for image, reason in batch:
             if isinstance(reason, str):
-                left_out[image.name] = reason
+                skipped[image.name] = reason
                 logger.warning("left out %s: %s", printable(image.name), reason)
         if kept:
             images += [image for image, _ in kept]
@@ -226,7 +226,7 @@ def _extract_shard(
             parts.append(features)
         tick(len(batch))
     if not images and shard.is_representative():
-        name, reason = next(iter(left_out.items()))
+        name, reason = next(iter(skipped.items()))
         raise UserError(f"not one image of {shard.name} can be read; {name}: {reason}")
     if not images:
         nothing = torch.empty(0, clip.clip_dim)
@@ -244,7 +244,7 @@ def _extract_shard(
         caption_feats.to(dtype),
         clip_scores,
         head,
-        left_out=left_out,
+        skipped=skipped,
     )
 
 

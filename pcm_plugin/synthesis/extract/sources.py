@@ -88,10 +88,10 @@ class GeneratedImages:
         folder = ShardFolder(path, generate.FORMAT)
         if not folder.complete:
             raise UserError(
-                f"{path} has {len(folder.shards)} of {folder.manifest['expected']} shards: "
+                f"{path} has {len(folder.shards)} of {folder.manifest['num_expected']} shards: "
                 "run the command that made it again"
             )
-        damaged = folder.damaged(checksums=False)
+        damaged = folder.find_damaged(checksums=False)
         if damaged:
             raise UserError(
                 f"files of {path} are missing or cut: {', '.join(damaged)}; "

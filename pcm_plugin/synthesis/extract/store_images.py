@@ -33,7 +33,7 @@ def load_images(
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"no folder of images at {folder}")
-    records = {i: store.image(i) for i in dict.fromkeys(images)}
+    records = {i: store.record(i) for i in dict.fromkeys(images)}
     if not (folder / "manifest.json").is_file():
         unnamed = [r["image_id"] for r in records.values() if "file_name" not in r]
         if unnamed:

@@ -42,7 +42,7 @@ def generate(
     ``.json`` of the same name with ``id``, ``caption_id``, ``caption``, ``image_id``, ``seed`` and,
     if a first try failed, ``problems``; and a ``manifest.json``. An image that the safety checker
     flags, or that is black or not finite, is tried once more with another seed; if that fails
-    too it is left out and listed under ``left_out`` in its shard's record.
+    too it is left out and listed under ``skipped`` in its shard's record.
 
     With ``settings.unique``, one image is generated for all captions of equal text. It has the id
     and the seed of the first of them; ``repeats.json`` lists the others, which ``extract`` pairs
@@ -80,7 +80,7 @@ def generate(
     device = device or rank.device()
     made_with = settings.as_record()
     # Settings first: with another shard size the captions of a shard would differ too.
-    ShardFolder.check(out, FORMAT, made_with)
+    ShardFolder.check_settings(out, FORMAT, made_with)
     chunks = Prompts(CaptionFile.of(captions), limit, settings.shard_size, settings.unique)
     several = settings.images_per_caption
     plan = [
@@ -89,7 +89,7 @@ def generate(
     ]
     if not plan:
         raise UserError(f"no captions in {chunks.captions.path}")
-    folder = ShardFolder.resume(out, FORMAT, made_with, plan)
+    folder = ShardFolder.open_for_write(out, FORMAT, made_with, plan)
     if settings.unique:
         write_repeats(folder.path, chunks.repeats, settings.shard_size)
     painter: ImageGenerator | None = None
@@ -126,7 +126,7 @@ def _make_shard(
         for position, caption in enumerate(chunk, start=index * settings.shard_size)
         for number, suffix in enumerate(_suffixes(settings.images_per_caption))
     ]
-    left_out: dict[str, list[str]] = {}
+    skipped: dict[str, list[str]] = {}
     retried = 0
     with (
         atomic_write(folder.path / f"{shard.name}.tar") as file,
@@ -138,22 +138,22 @@ def _make_shard(
             for (caption, _, key), result in zip(batch, painted, strict=True):
                 retried += bool(result.problems)
                 if result.image is None:
-                    left_out[key] = result.problems
+                    skipped[key] = result.problems
                 else:
                     _append(tar, key, caption, result.image, result, settings)
             tick(len(batch))
-        if len(left_out) == len(orders) and shard.is_representative():
-            key, problems = next(iter(left_out.items()))
+        if len(skipped) == len(orders) and shard.is_representative():
+            key, problems = next(iter(skipped.items()))
             raise UserError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
                 + (" (try dtype float32)" if settings.dtype == "float16" else "")
             )
-    folder.add(
+    folder.commit(
         shard,
         [f"{shard.name}.tar"],
-        len(orders) - len(left_out),
+        len(orders) - len(skipped),
         retried=retried,
-        left_out=left_out,
+        skipped=skipped,
     )
 
 

@@ -117,7 +117,7 @@ def estimate(
     Raises:
         UserError: If the folder was made with other settings, or there are too few words.
     """
-    ShardFolder.check(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
+    ShardFolder.check_settings(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
     count = min(count, limit or count)
     vocabulary, coverage, words = find_words(_First(captions, count), recipe)
     with deterministic_cpu_threads(device):

@@ -176,11 +176,11 @@ def make_corpus(
     if not make:
         if not there:
             raise MissingFileError(f"no finished corpus in {out}: run the stage corpus too")
-        ShardFolder.check(out, CORPUS_FORMAT, settings)
+        ShardFolder.check_settings(out, CORPUS_FORMAT, settings)
         if before["digest"] != digest:
             raise UserError(f"{out} was made of other captions: run the stage corpus too")
         return
-    ShardFolder.check(out, CORPUS_FORMAT, settings)
+    ShardFolder.check_settings(out, CORPUS_FORMAT, settings)
     # Before anything is made anew: another file, given by mistake, must change nothing.
     if there and before["digest"] != begins:
         raise UserError(
@@ -188,7 +188,7 @@ def make_corpus(
             "given now: give the old ones, with others after them if you like, or another folder"
         )
     wanted = [Shard("corpus", count, digest)]
-    folder = ShardFolder.resume(out, CORPUS_FORMAT, settings, wanted)
+    folder = ShardFolder.open_for_write(out, CORPUS_FORMAT, settings, wanted)
     for _, tick in share(folder, wanted, rank, "corpus", "caption"):
         # Until all stages are through again, the folder is none to train on.
         (out.parent / "dataset.json").unlink(missing_ok=True)
@@ -209,7 +209,7 @@ def make_corpus(
         save_concepts(concepts, words, embeddings, model, weights, templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
         tick(written)
-        folder.add(wanted[0], files, written)
+        folder.commit(wanted[0], files, written)
 
 
 def _check_refinement(recipe: Recipe) -> None:

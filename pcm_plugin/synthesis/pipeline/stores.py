@@ -83,7 +83,7 @@ def merge(
     if prefix_ids:
         source["prefix_ids"] = True
     settings = {**folders[0].manifest["settings"], "source": source}
-    merged = ShardFolder.resume(out, FORMAT, settings, plan)
+    merged = ShardFolder.open_for_write(out, FORMAT, settings, plan)
     if heads[0] is not None:
         write_bytes(merged.path / CLIP_HEAD, heads[0])
     pairs = [*zip(plan, parts, strict=True)]
@@ -98,7 +98,7 @@ def merge(
                     _link(folder.path / old, merged.path / new)
             others = {k: v for k, v in record.items() if k not in _OF_ADD}
             info = folder.manifest["info"]
-            merged.add(shard, [*files.values()], record["count"], info, **others)
+            merged.commit(shard, [*files.values()], record["count"], info, **others)
     return merged
 
 
@@ -150,7 +150,7 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
                     features=reader.patch_feats(i).numpy(),
                     g_feature=reader.global_feats(i)[None].numpy(),
                 )
-    images = (reader.image(i) for i in range(len(reader)))
+    images = (reader.record(i) for i in range(len(reader)))
     write_coco_captions(
         Path(out) / "captions.json",
         ((x["image_id"], x.get("file_name", ""), x["captions"]) for x in images),
@@ -163,7 +163,7 @@ def _refuse_shared_names(stores: Sequence[str | os.PathLike]) -> None:
     where = ", ".join(map(str, stores))
 
     def records() -> Iterator[dict[str, Any]]:
-        return (reader.image(i) for reader in readers for i in range(len(reader)))
+        return (reader.record(i) for reader in readers for i in range(len(reader)))
 
     refuse_repeated(
         lambda: (record["image_id"] for record in records()),

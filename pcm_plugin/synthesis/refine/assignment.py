@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.store_matching import match_stores
 from pcm_plugin.models.functional.retrieval import nearest
@@ -70,7 +70,7 @@ class PairAssignment:
     def sentences_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
         """Embeddings of the captions by the sentence encoder."""
         assert self._encoder is not None
-        owners = self._assigning.owners(rows)
+        owners = self._assigning.caption_to_image(rows)
         first = int(self._assigning.caption_offsets[owners[0]])
         texts = [t for i in np.unique(owners).tolist() for t in self._assigning.captions(i)]
         return {
@@ -86,7 +86,7 @@ class PairAssignment:
     def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
         """The image of each caption, its CLIP score and the score by which it was chosen."""
         if self._settings.method == "filter":
-            images = torch.from_numpy(self._assigning.owners(rows))
+            images = torch.from_numpy(self._assigning.caption_to_image(rows))
             cosines = self._cosines(self._assigning, images.numpy(), np.asarray(rows))
             own = torch.from_numpy(self._assigning.clip_scores[rows.start : rows.stop].copy())
             clip_scores = self._clip_scores(rows, images, cosines)
@@ -111,7 +111,7 @@ class PairAssignment:
         clip_scores = self._clip_scores(rows, images, cosines.gather(1, best)[:, 0].cpu())
         return {"image": images, "clip_score": clip_scores, "score": score.cpu()}
 
-    def choose(self, folder: ShardFolder, plan: list[Shard]) -> Pairs:
+    def choose(self, folder: ShardFolder, plan: list[Shard]) -> PairSelection:
         """Keep the best pairs, numbered as in the store that is trained on."""
         parts = [load_file(folder.path / f"{shard.name}.safetensors") for shard in plan]
         order = np.argsort(self.captions)
@@ -132,7 +132,7 @@ class PairAssignment:
                 f"no pair has min_clip_score={least}; the best has {clip_score.max():.3f}"
             )
         caption = np.sort(kept)
-        return Pairs(image[caption], caption, clip_score[caption], score[caption])
+        return PairSelection(image[caption], caption, clip_score[caption], score[caption])
 
     def _clip_scores(self, rows: range, images: Tensor, cosines: Tensor) -> Tensor:
         """CLIP scores of captions with images, whose cosines in the assigning store are given."""
@@ -145,7 +145,9 @@ class PairAssignment:
 
     @staticmethod
     def _cosines(store: FeatureStore, images: np.ndarray, captions: np.ndarray) -> Tensor:
-        return (store.rows("global_feats", images) * store.rows("caption_feats", captions)).sum(1)
+        return (
+            store.read_rows("global_feats", images) * store.read_rows("caption_feats", captions)
+        ).sum(1)
 
     def _captions_of(self, images: Tensor, folder: ShardFolder) -> Tensor:
         """(rows, K, c): the captions nearest to each candidate image."""
@@ -158,7 +160,7 @@ class PairAssignment:
     def _sentences(self, captions: Tensor, folder: ShardFolder) -> Tensor:
         """(n, Ds) float32: sentence embeddings of captions, each of length 1."""
         if self._encoder is None and self.sentences is None:
-            return self._assigning.rows("caption_feats", captions.numpy())
+            return self._assigning.read_rows("caption_feats", captions.numpy())
         if self.sentences is None:
             # Mapped, so that processes share one copy in the page cache.
             self.sentences = [
@@ -174,10 +176,10 @@ class PairAssignment:
         return F.normalize(found, dim=-1)
 
     def _global_feats(self, rows: range) -> Tensor:
-        return self._assigning.rows("global_feats", rows).to(self._device)
+        return self._assigning.read_rows("global_feats", rows).to(self._device)
 
     def _caption_feats(self, rows: range) -> Tensor:
-        return self._assigning.rows("caption_feats", rows).to(self._device)
+        return self._assigning.read_rows("caption_feats", rows).to(self._device)
 
     def _image_chunks(self) -> Iterator[Tensor]:
         for start in range(0, len(self._assigning), self._chunk):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.refined_features import save_refined
+from pcm_plugin.formats.refined_features import save_refined_features
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
@@ -104,17 +104,17 @@ def refine_features(
         for index, start in enumerate(range(0, count, chunk))
     ]
     num_source: dict[str, Any] = {"method": "contrast", **settings.__dict__}
-    folder = ShardFolder.resume(
+    folder = ShardFolder.open_for_write(
         out, FORMAT, {**num_source, "chunk": chunk, "store": features.identity}, plan
     )
     order = np.random.default_rng(settings.seed).permutation(count)
-    negatives = features.rows("caption_feats", np.sort(order[: settings.negatives])).to(device)
+    negatives = features.read_rows("caption_feats", np.sort(order[: settings.negatives])).to(device)
     with deterministic_cpu_threads(device), torch.inference_mode():
         for index, tick in share(folder, plan, rank, "refine: features", "row"):
             rows = range(index * chunk, index * chunk + plan[index].count)
             refined = refine_by_contrast(
-                features.rows("global_feats", features.owners(rows)).to(device),
-                features.rows("caption_feats", rows).to(device),
+                features.read_rows("global_feats", features.caption_to_image(rows)).to(device),
+                features.read_rows("caption_feats", rows).to(device),
                 negatives,
                 settings.temperature,
                 settings.steps,
@@ -123,10 +123,10 @@ def refine_features(
             name = f"{plan[index].name}.safetensors"
             write_tensors(folder.path / name, {"global_feats": refined.half()})
             tick(len(rows))
-            folder.add(plan[index], [name], len(rows))
+            folder.commit(plan[index], [name], len(rows))
     feats = torch.cat([_read(folder.path, shard) for shard in plan])
     if rank.index == 0:
-        save_refined(folder.path / FEATURES, feats, features)
+        save_refined_features(folder.path / FEATURES, feats, features)
     return feats
 
 

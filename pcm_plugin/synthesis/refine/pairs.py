@@ -22,7 +22,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import Pairs
+from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
@@ -44,7 +44,7 @@ def refine(
     device: str | None = None,
     rank: Rank | None = None,
     assign_store: str | os.PathLike | None = None,
-) -> Pairs:
+) -> PairSelection:
     """Choose pairs of images and captions, and write them to ``OUT/pairs.safetensors``.
 
     Several ranks share the work, chunk by chunk; a run over a folder that has chunks already
@@ -89,7 +89,7 @@ def refine(
     num_source["assign_store"] = None if assign_store is None else assigning.identity
     num_source["sentence_encoder"] = encoder and encoder.identity
     num_source["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
-    ShardFolder.check(out, FORMAT, num_source)
+    ShardFolder.check_settings(out, FORMAT, num_source)
     run = PairAssignment(features, assigning, settings, chunk, device, encoder)
     if sentence_feats is not None:
         run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
@@ -101,7 +101,9 @@ def refine(
         passes.append((run.plan("captions-of-images", len(features)), run.captions_of_images))
     captions = run.plan("images-of-captions", features.num_captions)
     passes.append((captions, run.images_of_captions))
-    folder = ShardFolder.resume(out, FORMAT, num_source, [s for plan, _ in passes for s in plan])
+    folder = ShardFolder.open_for_write(
+        out, FORMAT, num_source, [s for plan, _ in passes for s in plan]
+    )
     with deterministic_cpu_threads(device):
         for plan, work in passes:
             for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
@@ -109,7 +111,7 @@ def refine(
                 rows = range(index * chunk, index * chunk + plan[index].count)
                 write_tensors(folder.path / f"{name}.safetensors", work(rows, folder))
                 tick(len(rows))
-                folder.add(plan[index], [f"{name}.safetensors"], len(rows))
+                folder.commit(plan[index], [f"{name}.safetensors"], len(rows))
     pairs = run.choose(folder, captions)
     if rank.index == 0:
         pairs.to_file(folder.path / PAIRS, features.identity)

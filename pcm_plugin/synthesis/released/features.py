@@ -79,7 +79,7 @@ def import_features(
     """Write a feature store of the released ``.npz`` files.
 
     A run over a store that has shards already makes those that are missing; several ranks share
-    them. A file that cannot be read is listed under ``left_out`` in its shard's record.
+    them. A file that cannot be read is listed under ``skipped`` in its shard's record.
 
     Args:
         root: Folder of the files: ``features`` (N, Dv) and ``g_feature`` (1, Dc) each.
@@ -141,7 +141,7 @@ def import_features(
             chosen = _compare_clip_scores(root, pairs[:PROBE_FILES], settings, clip)
         made_with["clip_score_source"] = chosen
     settings = replace(settings, clip_score_source=chosen)
-    folder = ShardFolder.resume(out, FORMAT, made_with, plan)
+    folder = ShardFolder.open_for_write(out, FORMAT, made_with, plan)
     head = write_clip_head(folder, None if clip.patches_in_joint_space else clip.clip_head())
     clip = clip.to(device)
     with deterministic_cpu_threads(device), ThreadPoolExecutor(workers) as threads:
@@ -186,9 +186,9 @@ def _write(
     head: str | None,
 ) -> None:
     kept = [(pair, feats) for pair, feats in found if not isinstance(feats, str)]
-    left_out = {pair.key: feats for pair, feats in found if isinstance(feats, str)}
+    skipped = {pair.key: feats for pair, feats in found if isinstance(feats, str)}
     if not kept and shard.is_representative():
-        image_id, reason = next(iter(left_out.items()))
+        image_id, reason = next(iter(skipped.items()))
         raise UserError(f"not one file of {shard.name} can be read; {image_id}: {reason}")
     texts = encode_texts(clip, [text for pair, _ in kept for text in pair.captions]).cpu()
     patches, whole = torch.empty(0, *shape[:2]), torch.empty(0, shape[2])
@@ -203,7 +203,7 @@ def _write(
         texts,
         _scores([pair for pair, _ in kept], whole, texts, settings),
         head,
-        left_out=left_out,
+        skipped=skipped,
     )
 
 

@@ -116,7 +116,7 @@ def import_images(
         Shard(f"shard-{index:05d}", len(rows), fingerprint([files, rows.start, rows.stop]))
         for index, rows in enumerate(ranges)
     ]
-    folder = ShardFolder.resume(out, FORMAT, {**settings.__dict__, "files": files}, plan)
+    folder = ShardFolder.open_for_write(out, FORMAT, {**settings.__dict__, "files": files}, plan)
     reader = _Reader(table, [settings.image_column, settings.text_column])
     for index, tick in share(folder, plan, rank, "import"):
         rows = reader.read(ranges[index])
@@ -150,7 +150,7 @@ def _write_shard(
     max_invalid: int,
     tick: Callable[[int], None],
 ) -> None:
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     with (
         atomic_write(folder.path / f"{shard.name}.tar") as file,
         tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
@@ -161,16 +161,16 @@ def _write_shard(
                 suffix = _image_suffix(data)
                 caption = _caption(row.values[settings.text_column])
             except ValueError as error:
-                left_out[row.place] = str(error)
-                _check_invalid(folder, left_out, max_invalid)
+                skipped[row.place] = str(error)
+                _check_invalid(folder, skipped, max_invalid)
             else:
                 number = str(row.number)
                 facts = {"id": number, "caption_id": number, "image_id": number}
                 facts |= {"caption": caption, "source": row.place}
                 append_image(tar, f"{row.number:08d}", suffix, data, facts)
             tick(1)
-    count = shard.count - len(left_out)
-    folder.add(shard, [f"{shard.name}.tar"], count, left_out=left_out)
+    count = shard.count - len(skipped)
+    folder.commit(shard, [f"{shard.name}.tar"], count, skipped=skipped)
 
 
 def _image_suffix(data: bytes | None) -> str:
@@ -200,7 +200,7 @@ def _caption(data: bytes | None) -> str:
 
 def _check_invalid(folder: ShardFolder, new: dict[str, str], max_invalid: int) -> None:
     """Stop if more rows are invalid, of listed shards and of the one at work, than are allowed."""
-    listed = [item for record in folder.shards.values() for item in record["left_out"].items()]
+    listed = [item for record in folder.shards.values() for item in record["skipped"].items()]
     invalid = listed + list(new.items())
     if len(invalid) > max_invalid:
         place, reason = invalid[-1]
@@ -213,7 +213,7 @@ def _check_invalid(folder: ShardFolder, new: dict[str, str], max_invalid: int) -
 def _write_captions(
     folder: ShardFolder, table: ParquetTable, settings: ImportImagesSettings, total: int
 ) -> None:
-    invalid = {place for record in folder.shards.values() for place in record["left_out"]}
+    invalid = {place for record in folder.shards.values() for place in record["skipped"]}
     with atomic_write(folder.path / CAPTIONS) as file:
         for row in itertools.islice(table.rows([settings.text_column]), total):
             if row.place not in invalid:
