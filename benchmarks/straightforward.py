@@ -17,7 +17,7 @@ from pcm_plugin.models.layers import Dropout, FeedForward, transformer
 
 def make_straightforward(model: PCMNet) -> None:
     """Change a model to the straightforward form, for this process."""
-    transformer.attend = _attend
+    transformer.attention = _attention
     Dropout.forward = lambda self, x: F.dropout(x, self.p, self.training)  # type: ignore
     FeedForward.forward = _feed_forward  # type: ignore[method-assign]
     encode, longest = model.vocabulary.encode, model.search.max_len
@@ -29,20 +29,20 @@ def make_straightforward(model: PCMNet) -> None:
     model.loss_module = _Loss(model.loss_module)
 
 
-def _attend(
+def _attention(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
     mask: Tensor | None,
     causal: bool,
-    attn_dropout: float,
+    dropout_p: float,
 ) -> Tensor:
     scores = queries @ keys.transpose(-2, -1) / queries.shape[-1] ** 0.5
     if causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return F.dropout(scores.softmax(-1), attn_dropout) @ values
+    return F.dropout(scores.softmax(-1), dropout_p) @ values
 
 
 def _feed_forward(self: FeedForward, x: Tensor) -> Tensor:

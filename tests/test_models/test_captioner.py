@@ -158,7 +158,7 @@ def test_packed_captions_have_the_logits_and_gradients_of_padded_ones():
 
 
 @torch.no_grad()
-def test_the_cache_grows_beyond_its_first_room(trained):
+def test_the_cache_grows_beyond_its_initial_capacity(trained):
     model = trained
     memory, mixed = model.encode(**make_feats())
     words = torch.randint(0, len(WORDS) + 1, (15, B, 3))
@@ -171,7 +171,7 @@ def test_the_cache_grows_beyond_its_first_room(trained):
     for beam in range(3):
         expected = model.decoder(history[:, :, beam].t(), memory, mixed.mask)[:, -1]
         torch.testing.assert_close(logits[:, beam], expected)
-    with pytest.raises(ValueError, match="before the first word"):
+    with pytest.raises(ValueError, match="must follow a step"):
         model.decoder.start(memory, mixed.mask).reorder(torch.zeros(B, 3, dtype=torch.long))
 
 
@@ -332,9 +332,9 @@ def test_a_backbone_whose_patches_the_neck_does_not_expect_is_refused(tmp_path, 
     ("part", "key", "value", "message"),
     [
         ("decoder", "vocab_size", 7, "vocab_size=7 but the vocabulary has 13"),
-        ("encoder", "num_heads", 3, "num_heads=3 does not divide embed_dims=16"),
+        ("encoder", "num_heads", 3, "must divide embed_dims=16, got `3`"),
         ("encoder", "embed_dims", 32, "'neck': 16, 'encoder': 32, 'decoder': 16"),
-        ("decoder", "embed_dims", 15, "embed_dims=15"),
+        ("decoder", "embed_dims", 15, "must be even, got `15`"),
     ],
 )
 def test_sizes_that_do_not_go_together_are_said(part, key, value, message):
@@ -361,7 +361,7 @@ def test_errors_name_the_value_and_the_fix(tmp_path):
         make_model(loss=None)(**feats, data_samples=make_samples(), mode="loss")
     config = make_config()
     config["decoder"]["max_positions"] = 4
-    with pytest.raises(ValueError, match="max_positions=4"):
+    with pytest.raises(ValueError, match=r"`max_positions` must be at least .* got `4`"):
         make_model(**config)(**feats, data_samples=make_samples(), mode="loss")
     neck = {"type": "pcm_plugin.GlobalPrefix", "clip_dim": DC + 1, "embed_dims": D}
     with pytest.raises(ValueError, match=rf"clip_dim={DC + 1}"):

@@ -7,12 +7,13 @@ from torch import nn
 
 from pcm_plugin.models.layers import (
     CrossAttention,
-    Rows,
+    PackedSequence,
     SelfAttention,
     additive_mask,
     prepack_linears,
+    use_cpu_kernels,
 )
-from pcm_plugin.models.layers.transformer import attend
+from pcm_plugin.models.layers.transformer import attention
 
 B, H, D = 3, 2, 4
 
@@ -27,26 +28,26 @@ def make_heads(length, batch=B):
 
 
 @pytest.mark.parametrize("queries", [1, 8, 9])
-@pytest.mark.parametrize("form", ["none", "bool", "added", "causal"])
-def test_attention_is_that_of_pytorch_whichever_way_it_is_computed(queries, form):
+@pytest.mark.parametrize("form", ["none", "bool", "additive", "causal"])
+def test_attention_equals_that_of_pytorch_for_few_and_many_queries(queries, form):
     causal = form == "causal"
     q, k, v = make_heads(queries), make_heads(20), make_heads(20)
     mask = torch.rand(B, 1, 1, 20) > 0.4
     mask[..., 0] = True
     expected = F.scaled_dot_product_attention(
-        q, k, v, mask if form in ("bool", "added") else None, is_causal=causal
+        q, k, v, mask if form in ("bool", "additive") else None, is_causal=causal
     )
-    given = {"bool": mask, "added": additive_mask(mask)}.get(form)
-    torch.testing.assert_close(attend(q, k, v, given, causal, 0.0), expected)
+    given = {"bool": mask, "additive": additive_mask(mask)}.get(form)
+    torch.testing.assert_close(attention(q, k, v, given, causal, 0.0), expected)
 
 
-def test_dropped_attention_weights_keep_their_mean_and_their_mask():
+def test_attention_dropout_keeps_the_mean_and_the_mask():
     q, k = make_heads(3), make_heads(5)
-    # Values that are the weights themselves.
+    # With these values the result is the attention weights.
     v = torch.eye(5).expand(B, H, 5, 5)
     mask = torch.tensor([True, True, True, False, True]).view(1, 1, 1, 5)
     expected = F.scaled_dot_product_attention(q, k, v, mask)
-    several = torch.stack([attend(q, k, v, mask, False, 0.3) for _ in range(4000)])
+    several = torch.stack([attention(q, k, v, mask, False, 0.3) for _ in range(4000)])
     kept = several != 0
     assert not kept[..., 3].any()
     torch.testing.assert_close(several[kept], (expected / 0.7).expand_as(several)[kept])
@@ -54,21 +55,21 @@ def test_dropped_attention_weights_keep_their_mean_and_their_mask():
 
 
 @pytest.mark.parametrize("form", ["none", "bool", "causal"])
-def test_the_gradient_of_attention_with_dropout(form):
+def test_attention_with_dropout_has_the_right_gradient(form):
     heads = [torch.randn(B, 6, H, D, dtype=torch.float64).transpose(1, 2) for _ in range(3)]
     heads = [part.requires_grad_() for part in heads]
     mask = torch.rand(B, 1, 1, 6) > 0.4
     mask[..., 0] = True
 
-    def attended(*parts):
+    def run(*parts):
         torch.manual_seed(0)
-        return attend(*parts, mask if form == "bool" else None, form == "causal", 0.3)
+        return attention(*parts, mask if form == "bool" else None, form == "causal", 0.3)
 
-    assert torch.autograd.gradcheck(attended, heads)
+    assert torch.autograd.gradcheck(run, heads)
 
 
 def test_all_attention_weights_can_be_dropped():
-    assert not attend(make_heads(3), make_heads(5), make_heads(5), None, False, 1.0).any()
+    assert not attention(make_heads(3), make_heads(5), make_heads(5), None, False, 1.0).any()
 
 
 def test_attention_with_dropout_under_autocast():
@@ -79,30 +80,51 @@ def test_attention_with_dropout_under_autocast():
     assert all(p.grad.isfinite().all() for p in [x, *block.parameters()])
 
 
-def test_packed_rows_go_there_and_back():
+def test_cpu_kernels_are_used_on_the_cpu_except_while_compiling():
+    assert use_cpu_kernels(torch.empty(1))
+    assert not use_cpu_kernels(torch.empty(1, device="meta"))
+    answers = []
+
+    @torch.compile(backend="eager")
+    def compiled(x):
+        answers.append(use_cpu_kernels(x))
+        return x + 1
+
+    compiled(torch.zeros(1))
+    assert answers == [False]
+
+
+def test_blocks_run_without_the_cpu_kernels():
+    block = SelfAttention(8, 2, 0.3, 0.1, 1e-12).to("meta")
+    assert block(torch.empty(2, 5, 8, device="meta"), causal=True).shape == (2, 5, 8)
+
+
+def test_packing_and_padding_are_inverse():
     lengths = torch.tensor([2, 0, 4])
-    rows = Rows.of(lengths, 5, torch.device("cpu"))
+    packing = PackedSequence.from_lengths(lengths, 5, torch.device("cpu"))
     packed = torch.randn(6, D, requires_grad=True)
-    padded = rows.pad(packed)
+    padded = packing.pad(packed)
     assert padded.shape == (3, 5, D)
-    assert torch.equal(rows.pack(padded), packed)
+    assert torch.equal(packing.pack(padded), packed)
     is_word = torch.arange(5) < lengths.unsqueeze(1)
     assert torch.equal(padded[is_word], packed)
     assert not padded[~is_word].any()
-    rows.pack(padded * 3).sum().backward()
+    packing.pack(padded * 3).sum().backward()
     assert packed.grad.eq(3).all()
 
 
-def test_attention_to_packed_words_is_that_to_padded_ones():
+def test_attention_is_equal_for_packed_and_padded_sequences():
     lengths, longest = torch.tensor([2, 5, 3]), 5
-    rows = Rows.of(lengths, longest, torch.device("cpu"))
+    packing = PackedSequence.from_lengths(lengths, longest, torch.device("cpu"))
     words, image = torch.randn(3, longest, 8), torch.randn(3, 7, 8)
-    own = SelfAttention(8, 2, 0.0, 0.0, 1e-12).eval()
-    cross = CrossAttention(8, 2, 0.0, 0.0, 1e-12).eval()
-    memory = cross.project_kv(image)
-    padded = cross(own(words, causal=True), *memory)
-    packed = cross(own(rows.pack(words), causal=True, rows=rows), *memory, rows=rows)
-    torch.testing.assert_close(packed, rows.pack(padded))
+    self_attn = SelfAttention(8, 2, 0.0, 0.0, 1e-12).eval()
+    cross_attn = CrossAttention(8, 2, 0.0, 0.0, 1e-12).eval()
+    keys_values = cross_attn.project_kv(image)
+    padded = cross_attn(self_attn(words, causal=True), *keys_values)
+    packed = cross_attn(
+        self_attn(packing.pack(words), causal=True, packing=packing), *keys_values, packing=packing
+    )
+    torch.testing.assert_close(packed, packing.pack(padded))
 
 
 class Net(nn.Module):
@@ -121,19 +143,19 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("shape", [(4, 8, 16), (32, 16), (5, 16), (1, 1, 16)])
-def test_weights_arranged_for_few_rows_give_the_same(shape):
+def test_prepacked_linears_compute_the_same(shape):
     net, x = Net().eval(), torch.randn(shape)
     with torch.no_grad():
         expected = net(x)
-        arranged = prepack_linears(net, 32)
-        torch.testing.assert_close(arranged(x), expected)
+        prepacked = prepack_linears(net, 32)
+        torch.testing.assert_close(prepacked(x), expected)
         assert torch.equal(net(x), expected)
     if torch.backends.mkl.is_available():
-        assert arranged is not net
-        assert not any(isinstance(part, nn.Linear) for part in arranged.children())
+        assert prepacked is not net
+        assert not any(isinstance(part, nn.Linear) for part in prepacked.children())
 
 
-def test_weights_are_left_alone_where_gradients_or_other_types_are_wanted():
+def test_linears_are_not_prepacked_with_gradients_or_other_dtypes():
     net = Net()
     assert prepack_linears(net, 8) is net
     with torch.no_grad():
@@ -142,6 +164,6 @@ def test_weights_are_left_alone_where_gradients_or_other_types_are_wanted():
             assert prepack_linears(net.float(), 8) is net
 
 
-def test_a_mask_as_logarithm():
+def test_additive_mask_is_zero_or_minus_infinity():
     found = additive_mask(torch.tensor([True, False]))
     assert found.tolist() == [0.0, -math.inf]

@@ -1,4 +1,4 @@
-"""Sentence decoders."""
+"""Sentence decoders and their key-value cache."""
 
 from pcm_plugin.models.decoders.cache import DecoderCache
 from pcm_plugin.models.decoders.sentence_decoder import SentenceDecoder

@@ -1,4 +1,8 @@
-"""What a decoder remembers between the words of a sentence."""
+"""Key-value cache of a decoder.
+
+Shapes: B images, W beams per image, L image tokens, P tokens stored per image, H heads, d width of a
+head.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,106 +11,119 @@ import torch
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.layers import additive_mask
+from pcm_plugin.models.layers import additive_mask, use_cpu_kernels
 
-_FIRST_ROOM = 32
+_INITIAL_CAPACITY = 32
 
 
 @dataclass
 class DecoderCache:
     """Keys and values of one decoding run.
 
-    Those of the image are kept once an image, not once a beam. Words stay where they were written,
-    P of them an image after some steps, whichever beam they belong to; when beams change places,
-    only the mask of what each of them continues does. On a CPU keys lie in memory as (B, H, d, L),
-    whatever their shape says: a product of few queries reads them twice as fast so.
+    The keys and values of the image tokens are stored once per image, not once per beam. Those of
+    the generated tokens stay where they were written, whichever beam they belong to; reordering the
+    beams changes only ``ancestry``. On a CPU, keys are stored as (B, H, d, L) and viewed as
+    (B, H, L, d): products of few queries read them twice as fast.
 
     Attributes:
-        cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
-        mask: (B, 1, 1, L), the :func:`additive_mask` of image tokens that may be attended to.
-        steps: Words a sentence so far.
-        continued: (B, W, P) bool, the words that each of W beams continues; None before the first.
-        words: Keys and values of the words, a layer an entry: room for (B, H, >= P, d) each.
-        arranged: The decoder, its weights arranged for as many rows as the second step has.
+        cross_kv: Keys and values of the image tokens for each layer, (B, H, L, d) each.
+        cross_mask: (B, 1, 1, L), the :func:`additive_mask` of the image tokens.
+        steps: Number of tokens per sequence so far.
+        ancestry: (B, W, P) bool, True for the stored tokens that each beam continues; None before
+            the first step.
+        self_kv: Keys and values of the generated tokens for each layer, (B, H, capacity, d) each.
+        prepacked: The decoder with weights packed for the number of rows of the second step, or
+            None.
     """
 
-    cross: list[tuple[Tensor, Tensor]]
-    mask: Tensor
+    cross_kv: list[tuple[Tensor, Tensor]]
+    cross_mask: Tensor
     steps: int = 0
-    continued: Tensor | None = None
-    words: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    arranged: nn.Module | None = None
+    ancestry: Tensor | None = None
+    self_kv: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    prepacked: nn.Module | None = None
 
     @classmethod
-    def of(cls, cross: Iterable[tuple[Tensor, Tensor]], mask: Tensor) -> "DecoderCache":
-        """Begin.
+    def from_cross_kv(
+        cls, cross_kv: Iterable[tuple[Tensor, Tensor]], mask: Tensor
+    ) -> "DecoderCache":
+        """Create a cache without generated tokens.
 
         Args:
-            cross: Keys and values of the image tokens, (B, H, L, d) each, a layer an entry.
+            cross_kv: Keys and values of the image tokens for each layer, (B, H, L, d) each.
             mask: (B, L) bool, True for image tokens that may be attended to.
         """
-        arranged = [(_room(keys, 0, True), _room(values, 0, False)) for keys, values in cross]
-        return cls(arranged, additive_mask(mask)[:, None, None, :])
+        stored = [_allocate_kv(keys, values, 0) for keys, values in cross_kv]
+        return cls(stored, additive_mask(mask)[:, None, None, :])  # mask (B, 1, 1, L)
 
     def reorder(self, parents: Tensor) -> None:
-        """Continue each beam from one of the beams of the step before.
+        """Let each beam continue one of the beams of the previous step.
 
         Args:
-            parents: (B, W) int64, beam indices within each image; W may differ from before.
+            parents: (B, W) int64, beam indices within each image; W may change.
+
+        Raises:
+            UserError: If no step has been made.
         """
-        if self.continued is None:
-            raise UserError("reorder before the first word: there are no beams yet")
-        places = self.continued.shape[-1]
-        self.continued = self.continued.gather(1, parents.unsqueeze(-1).expand(-1, -1, places))
+        if self.ancestry is None:
+            raise UserError("`reorder` must follow a step, got a cache without beams: call `step`")
+        index = parents.unsqueeze(-1).expand(-1, -1, self.ancestry.shape[-1])  # (B, W, P)
+        self.ancestry = self.ancestry.gather(1, index)  # (B, W, P)
 
     def begin_step(self, width: int) -> Tensor:
-        """Make place for a word a beam.
+        """Reserve one token per beam.
 
         Args:
-            width: W, beams an image.
+            width: W.
 
         Returns:
-            (B, 1, W, P), the :func:`additive_mask` of the words that each beam may attend to, its new
-            one included.
+            (B, 1, W, P), the :func:`additive_mask` of the tokens that each beam may attend to, its
+            new one included.
         """
-        own = torch.eye(width, dtype=torch.bool, device=self.mask.device)
-        own = own.expand(len(self.mask), -1, -1)
-        past = [] if self.continued is None else [self.continued]
-        self.continued = torch.cat([*past, own], dim=-1)
+        new = torch.eye(width, dtype=torch.bool, device=self.cross_mask.device)
+        new = new.expand(len(self.cross_mask), -1, -1)  # (B, W, W)
+        past = [] if self.ancestry is None else [self.ancestry]
+        self.ancestry = torch.cat([*past, new], dim=-1)  # (B, W, P + W)
         self.steps += 1
-        return additive_mask(self.continued).unsqueeze(1)
+        return additive_mask(self.ancestry).unsqueeze(1)
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write a step's keys and values of one layer.
+    def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the keys and values of the tokens of a step.
 
         Args:
-            layer: Which layer; the layers of a step come in their order.
+            layer: Index of the layer; the layers of a step are called in order.
             keys: (B, H, W, d).
             values: (B, H, W, d).
 
         Returns:
-            Keys and values of all words so far, (B, H, P, d) each.
+            Keys and values of all tokens so far, (B, H, P, d) each.
         """
-        assert self.continued is not None
-        end = self.continued.shape[-1]
-        if layer == len(self.words):
-            self.words.append((_room(keys, _FIRST_ROOM, True), _room(values, _FIRST_ROOM, False)))
-        if end > self.words[layer][0].shape[2]:
-            old = self.words[layer]
-            self.words[layer] = (_room(old[0], 2 * end, True), _room(old[1], 2 * end, False))
-        both = self.words[layer]
-        for room, new in zip(both, (keys, values), strict=True):
-            room[:, :, end - new.shape[2] : end] = new
-        return both[0][:, :, :end], both[1][:, :, :end]
+        assert self.ancestry is not None
+        end = self.ancestry.shape[-1]  # P
+        if layer == len(self.self_kv):
+            self.self_kv.append(_allocate_kv(keys, values, _INITIAL_CAPACITY))
+        if end > self.self_kv[layer][0].shape[2]:
+            self.self_kv[layer] = _allocate_kv(*self.self_kv[layer], 2 * end)
+        stored = self.self_kv[layer]
+        for buffer, new in zip(stored, (keys, values), strict=True):
+            buffer[:, :, end - new.shape[2] : end] = new
+        return stored[0][:, :, :end], stored[1][:, :, :end]
 
 
-def _room(first: Tensor, places: int, is_keys: bool) -> Tensor:
-    """``first`` (B, H, P, d) at the start of room for so many places, or as many as it needs."""
-    batch, heads, filled, width = first.shape
-    places = max(places, filled)
-    if is_keys and first.device.type == "cpu":
-        room = first.new_empty(batch, heads, width, places).transpose(2, 3)
+def _allocate_kv(keys: Tensor, values: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+    return _allocate(keys, capacity, is_keys=True), _allocate(values, capacity, is_keys=False)
+
+
+def _allocate(initial: Tensor, capacity: int, is_keys: bool) -> Tensor:
+    """Allocate a buffer (B, H, capacity, d) that begins with ``initial`` (B, H, P, d).
+
+    The buffer has room for P tokens if ``capacity`` is smaller.
+    """
+    batch_size, num_heads, length, head_dims = initial.shape
+    capacity = max(capacity, length)
+    if is_keys and use_cpu_kernels(initial):
+        buffer = initial.new_empty(batch_size, num_heads, head_dims, capacity).transpose(2, 3)
     else:
-        room = first.new_empty(batch, heads, places, width)
-    room[:, :, :filled] = first
-    return room
+        buffer = initial.new_empty(batch_size, num_heads, capacity, head_dims)
+    buffer[:, :, :length] = initial
+    return buffer

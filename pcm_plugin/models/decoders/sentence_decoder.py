@@ -14,7 +14,7 @@ from pcm_plugin.models.layers import (
     CrossAttention,
     Dropout,
     FeedForward,
-    Rows,
+    PackedSequence,
     SelfAttention,
     prepack_linears,
 )
@@ -22,22 +22,22 @@ from pcm_plugin.registry import MODELS
 
 
 def sinusoid_positions(max_positions: int, embed_dims: int) -> Tensor:
-    """Fixed position embeddings with the released frequencies.
+    """Compute sinusoidal position embeddings with the frequencies of the released code.
 
-    They differ from Vaswani et al. (2017): the longest wavelength grows with the table, exponent
-    ``log(2 * max_positions) / D``.
+    Unlike in Vaswani et al. (2017), the longest wavelength grows with the length of the table: the
+    exponent is ``log(2 * max_positions) / D``.
 
     Args:
-        max_positions: Rows of the table; changes the frequencies of all of them.
+        max_positions: Number of rows of the table; the frequencies of all rows depend on it.
         embed_dims: D, even.
 
     Returns:
-        (max_positions, D) float32: sine in the even columns, cosine in the odd ones.
+        (max_positions, D) float32: sine in the even columns, cosine in the odd columns.
     """
-    steps = torch.arange(0, embed_dims, 2).float()
+    steps = torch.arange(0, embed_dims, 2).float()  # (D / 2,)
     frequencies = torch.exp(steps * -(math.log(2.0 * max_positions) / embed_dims))
-    angles = torch.arange(max_positions).float().unsqueeze(1) * frequencies
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    angles = torch.arange(max_positions).float().unsqueeze(1) * frequencies  # (P, D / 2)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (P, D)
 
 
 class DecoderBlock(nn.Module):
@@ -48,8 +48,8 @@ class DecoderBlock(nn.Module):
         num_heads: Attention heads.
         ffn_dims: Width of the feed-forward layer.
         attn_dropout: Dropout of the attention weights.
-        dropout: All other dropouts.
-        norm_eps: Of the LayerNorms.
+        dropout: All other dropout.
+        norm_eps: Epsilon of the LayerNorms.
     """
 
     def __init__(
@@ -69,29 +69,29 @@ class DecoderBlock(nn.Module):
 
 @MODELS.register_module()
 class SentenceDecoder(BaseModule):
-    """Transformer decoder over words, attending to the encoded image.
+    """Transformer decoder over words that attends to the encoded image.
 
-    Words are embedded, a fixed position is added, then LayerNorm and dropout; the output layer is
-    not tied to the embedding.
+    The input is the sum of word embedding and sinusoidal position, followed by LayerNorm and
+    dropout. The output layer is not tied to the word embedding.
 
     Args:
-        vocab_size: V, the stop token's index 0 included.
+        vocab_size: V, including the BOS and EOS token (index 0).
         embed_dims: Model width D, even. Defaults to 512.
-        num_layers: Blocks. Defaults to 3.
-        num_heads: Attention heads. Defaults to 8.
+        num_layers: Number of blocks. Defaults to 3.
+        num_heads: Number of attention heads, a divisor of D. Defaults to 8.
         ffn_dims: Width of the feed-forward layers. Defaults to 2048.
         attn_dropout: Dropout of the attention weights. Defaults to 0.3, as released.
         dropout: Dropout in the blocks. Defaults to 0.2, as released; 0.25 for COCO with
             ViT-L/14.
         embed_dropout: Dropout of the embedded words. Defaults to 0.1, as released.
         output_dropout: Dropout before the output layer. Defaults to 0.5, as released.
-        max_positions: Rows of the position table. Defaults to 5000, as released; it sets the
-            frequencies, so that another number is another model.
-        norm_eps: Of the blocks' LayerNorms. Defaults to 1e-12, as released.
-        init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
+        max_positions: Number of rows of the position table. Defaults to 5000, as released. It sets
+            the frequencies, so changing it changes the model.
+        norm_eps: Epsilon of the blocks' LayerNorms. Defaults to 1e-12, as released.
+        init_cfg: MMEngine's initialization config. Defaults to None: PyTorch's own initialization.
 
     Raises:
-        UserError: If ``embed_dims`` is odd or no multiple of ``num_heads``.
+        UserError: If ``embed_dims`` is odd or not a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -111,7 +111,10 @@ class SentenceDecoder(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if embed_dims % 2:
-            raise UserError(f"embed_dims={embed_dims}: sine and cosine need an even width")
+            raise UserError(
+                f"`embed_dims` must be even, got `{embed_dims}`: each frequency of the position "
+                "embeddings takes two columns, sine and cosine"
+            )
         self.vocab_size = vocab_size
         self.embed_dims = embed_dims
         self.word_embed = nn.Embedding(vocab_size, embed_dims)
@@ -130,35 +133,37 @@ class SentenceDecoder(BaseModule):
     def forward(
         self, input_ids: Tensor, encoder_out: Tensor, mask: Tensor, lengths: Tensor | None = None
     ) -> Tensor:
-        """Predict every next word of given captions (teacher forcing).
+        """Predict the next word at every position of given captions (teacher forcing).
 
         Args:
             input_ids: (B, T) int64, BOS first.
             encoder_out: (B, L, D), the encoded image.
             mask: (B, L) bool, True for image tokens that may be attended to.
-            lengths: (B,) int64, inputs of each caption that are no padding, n in all; nothing is
-                computed for the others. Defaults to None: all T.
+            lengths: (B,) int64, number of inputs of each caption without padding, n in total.
+                Padding is then not computed. Defaults to None: all T positions.
 
         Returns:
-            Logits (B, T, V), or, with lengths, (n, V): the first caption's, then the second's.
+            Logits (B, T, V). With ``lengths``, (n, V): those of the first caption, then those of
+            the second, and so on.
 
         Raises:
             UserError: If T is above ``max_positions``.
         """
-        x = self._embed(input_ids, 0, input_ids.shape[1] - 1)
-        allowed = mask[:, None, None, :]
-        rows = None
+        x = self._embed(input_ids, 0, input_ids.shape[1] - 1)  # (B, T, D)
+        allowed = mask[:, None, None, :]  # (B, 1, 1, L)
+        packing = None
         if lengths is not None:
-            rows = Rows.of(lengths, input_ids.shape[1], x.device)
-            x = rows.pack(x)
+            packing = PackedSequence.from_lengths(lengths, input_ids.shape[1], x.device)
+            x = packing.pack(x)  # (n, D)
         for layer in self._blocks():
-            x = layer.self_attn(x, causal=True, rows=rows)
-            x = layer.cross_attn(x, *layer.cross_attn.project_kv(encoder_out), allowed, rows=rows)
+            keys, values = layer.cross_attn.project_kv(encoder_out)  # (B, H, L, d) each
+            x = layer.self_attn(x, causal=True, packing=packing)
+            x = layer.cross_attn(x, keys, values, allowed, packing=packing)
             x = layer.ffn(x)
         return self.output(self.output_dropout(x))
 
     def start(self, encoder_out: Tensor, mask: Tensor) -> DecoderCache:
-        """Begin decoding word by word.
+        """Create the cache for decoding one word at a time.
 
         Args:
             encoder_out: (B, L, D), the encoded images.
@@ -167,44 +172,44 @@ class SentenceDecoder(BaseModule):
         Returns:
             A cache for :meth:`step`.
         """
-        cross = (layer.cross_attn.project_kv(encoder_out) for layer in self._blocks())
-        return DecoderCache.of(cross, mask)
+        cross_kv = (layer.cross_attn.project_kv(encoder_out) for layer in self._blocks())
+        return DecoderCache.from_cross_kv(cross_kv, mask)
 
     def step(self, words: Tensor, cache: DecoderCache) -> Tensor:
-        """Predict the next word after one more word.
+        """Append a word to each beam and predict the next one.
 
         Args:
-            words: (B, W) int64, the last words of W beams an image.
-            cache: Of :meth:`start`; the word is added to it.
+            words: (B, W) int64, the last words of the W beams of each image.
+            cache: Cache from :meth:`start`; updated in place.
 
         Returns:
             Logits (B, W, V).
 
         Raises:
-            UserError: If the sentences are longer than ``max_positions``.
+            UserError: If the sequences are longer than ``max_positions``.
         """
-        # The first step of a beam search has fewer rows than those that follow.
+        # The first step of a beam search has fewer rows than the following ones.
         if cache.steps == 1:
-            cache.arranged = prepack_linears(self, words.numel())
-        arranged = cast(SentenceDecoder, cache.arranged or self)
-        # The beams of an image are queries of one attention: its keys are not repeated.
-        x = self._embed(words, cache.steps, cache.steps)
-        allowed = cache.begin_step(words.shape[1])
-        for i, layer in enumerate(arranged._blocks()):
-            x = layer.self_attn(x, allowed, past=functools.partial(cache.append, i))
-            x = layer.cross_attn(x, *cache.cross[i], cache.mask)
+            cache.prepacked = prepack_linears(self, words.numel())
+        decoder = cast(SentenceDecoder, cache.prepacked or self)
+        x = self._embed(words, cache.steps, cache.steps)  # (B, W, D)
+        # The beams of an image are the queries of one attention, so its keys are not repeated.
+        allowed = cache.begin_step(words.shape[1])  # (B, 1, W, P)
+        for i, layer in enumerate(decoder._blocks()):
+            x = layer.self_attn(x, allowed, update_kv=functools.partial(cache.update, i))
+            x = layer.cross_attn(x, *cache.cross_kv[i], cache.cross_mask)
             x = layer.ffn(x)
-        return arranged.output(self.output_dropout(x))
+        return decoder.output(self.output_dropout(x))
 
     def _blocks(self) -> list[DecoderBlock]:
         return cast(list[DecoderBlock], list(self.layers))
 
     def _embed(self, words: Tensor, first: int, last: int) -> Tensor:
-        """Embed words (B, T) that stand at the positions first to last, or all at one of them."""
+        """Embed words (B, T) at the positions first to last; if these are equal, all at that one."""
         if last >= len(self.positions):
             raise UserError(
-                f"a sentence of {last + 1} words, but max_positions={len(self.positions)}: "
-                "raise it or lower max_len"
+                f"`max_positions` must be at least the {last + 1} words of a sentence, got "
+                f"`{len(self.positions)}`: increase it, or reduce `max_len`"
             )
-        positions = self.positions[first : last + 1]
+        positions = self.positions[first : last + 1]  # (T, D) or (1, D)
         return self.embed_dropout(self.embed_norm(self.word_embed(words) + positions))

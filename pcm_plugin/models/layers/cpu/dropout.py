@@ -1,134 +1,106 @@
-"""Dropout whose random numbers are cheap on a CPU, where PyTorch's are a good part of training."""
+"""Dropout with one random byte per element.
+
+PyTorch draws one random number per element on a CPU, sequentially, which takes a good part of a
+training iteration. Here eight elements share the 64 bits of one draw of numpy's SFC64, which is
+seeded from PyTorch's generator.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pcm_plugin.errors import UserError
-
-# torch 2.0 does not tell.
-_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
-_LANES = 8
-_STEPS = 1 << 8
+_BYTES_PER_DRAW = 8
+_BYTE_VALUES = 256
 
 
-def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Zero elements at random and scale the others so that the mean stays.
+class DropoutMask(NamedTuple):
+    """Dropout mask in compressed form: one byte per element.
 
-    On a CPU PyTorch draws a number an element, one after the other. Here eight elements share the
-    64 bits of a draw of numpy's SFC64, whose seed comes from PyTorch's generator. A byte tells
-    apart multiples of 1 / 256, so that the threshold is itself drawn, between the two neighbours of
-    p, and an element is zero with probability p exactly. For the gradient a byte an element is
-    kept.
-
-    Args:
-        x: Of any shape and floating type.
-        p: Probability of zero, from 0 to 1.
-        training: Whether to drop at all.
-
-    Returns:
-        The same shape and type.
-    """
-    if not training or p in (0, 1) or use_native_kernel(x):
-        return F.dropout(x, p, training)
-    return _Dropout.apply(x, Draw.of(x, p))
-
-
-def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """Dropout of what a ReLU lets through; for the gradient nothing but the result is kept.
-
-    Args:
-        x: Of any shape and floating type.
-        p: Probability of zero, from 0 to 1.
-        training: Whether to drop at all.
-
-    Returns:
-        The same shape and type.
-    """
-    if not training or p in (0, 1) or use_native_kernel(x):
-        return F.dropout(F.relu(x), p, training)
-    return _ReLUDropout.apply(x, Draw.of(x, p))
-
-
-class Dropout(nn.Module):
-    """Module form of :func:`dropout`.
-
-    Args:
-        p: Probability of zero.
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise UserError(f"dropout p={p}: give a probability")
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
-        return dropout(x, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        """What ``print`` shows."""
-        return f"p={self.p}"
-
-
-def use_native_kernel(x: Tensor) -> bool:
-    """Whether PyTorch's own dropout is the better one: on a GPU, and where it is compiled."""
-    return x.device.type != "cpu" or _is_compiling()
-
-
-class Draw(NamedTuple):
-    """Which elements of a tensor are kept.
+    A byte can only resolve probabilities in steps of 1 / 256. The threshold is therefore drawn too,
+    between the two multiples next to p, so that an element is dropped with probability exactly p.
 
     Attributes:
-        bytes: int8, of the tensor's shape.
-        kept: An element is kept whose byte is among the lowest so many of 256.
-        scale: What is kept is multiplied by.
+        random_bytes: int8, in the shape of the tensor.
+        num_kept_values: Elements are kept whose byte is among this many lowest of the 256 values.
+        scale: Factor of the kept elements, ``1 / (1 - p)``.
     """
 
-    bytes: Tensor
-    kept: int
+    random_bytes: Tensor
+    num_kept_values: int
     scale: float
 
     @classmethod
-    def of(cls, like: Tensor, p: float) -> "Draw":
-        """Draw for a tensor on the CPU; p is above 0 and below 1."""
-        seed, place = torch.randint(2**62, (2,)).tolist()
-        words = np.random.SFC64(seed).random_raw(-(-like.numel() // _LANES))
-        lanes = torch.from_numpy(words.view(np.int8)[: like.numel()]).view(like.shape)
-        return cls(lanes, int((1 - p) * _STEPS + place / 2**62), 1 / (1 - p))
+    def sample(cls, like: Tensor, p: float) -> "DropoutMask":
+        """Sample a mask.
 
-    def mask(self, like: Tensor) -> Tensor:
-        """0 or the scale, of the shape and type of a tensor."""
-        if self.kept == _STEPS:
+        Args:
+            like: Tensor on the CPU that gives the shape.
+            p: Probability of dropping an element; above 0 and below 1.
+        """
+        seed, fraction = torch.randint(2**62, (2,)).tolist()
+        draws = np.random.SFC64(seed).random_raw(-(-like.numel() // _BYTES_PER_DRAW))
+        random_bytes = torch.from_numpy(draws.view(np.int8)[: like.numel()]).view(like.shape)
+        num_kept_values = int((1 - p) * _BYTE_VALUES + fraction / 2**62)
+        return cls(random_bytes, num_kept_values, 1 / (1 - p))
+
+    def as_tensor(self, like: Tensor) -> Tensor:
+        """Return the mask with elements 0 or ``scale``, in the shape and dtype of a tensor."""
+        if self.num_kept_values == _BYTE_VALUES:
             return torch.full_like(like, self.scale)
-        # Straight into floating point: a mask of bools is slower to make and to multiply with.
-        mask = torch.lt(self.bytes, self.kept - _STEPS // 2, out=torch.empty_like(like))
+        # Compared straight into floating point: a bool mask is slower to make and to multiply by.
+        threshold = self.num_kept_values - _BYTE_VALUES // 2
+        mask = torch.lt(self.random_bytes, threshold, out=torch.empty_like(like))
         return mask.mul_(self.scale)
 
 
-class _Dropout(torch.autograd.Function):
+def byte_dropout(x: Tensor, p: float) -> Tensor:
+    """Apply dropout, and save one byte per element for backward.
+
+    Args:
+        x: Any shape and floating-point dtype, on the CPU.
+        p: Probability of dropping an element; above 0 and below 1.
+
+    Returns:
+        The same shape and dtype.
+    """
+    return _ByteDropout.apply(x, DropoutMask.sample(x, p))
+
+
+def relu_byte_dropout(x: Tensor, p: float) -> Tensor:
+    """Apply ReLU and dropout, and save only the result for backward.
+
+    Args:
+        x: Any shape and floating-point dtype, on the CPU.
+        p: Probability of dropping an element; above 0 and below 1.
+
+    Returns:
+        The same shape and dtype.
+    """
+    return _ReLUByteDropout.apply(x, DropoutMask.sample(x, p))
+
+
+class _ByteDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, draw: Draw) -> Tensor:
-        ctx.save_for_backward(draw.bytes)
-        ctx.rest = draw[1:]
-        return draw.mask(x).mul_(x)
+    def forward(ctx: Any, x: Tensor, mask: DropoutMask) -> Tensor:
+        ctx.save_for_backward(mask.random_bytes)
+        ctx.mask_settings = mask[1:]
+        return mask.as_tensor(x).mul_(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return Draw(*ctx.saved_tensors, *ctx.rest).mask(grad).mul_(grad), None
+        mask = DropoutMask(*ctx.saved_tensors, *ctx.mask_settings)
+        return mask.as_tensor(grad).mul_(grad), None
 
 
-class _ReLUDropout(torch.autograd.Function):
+class _ReLUByteDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, draw: Draw) -> Tensor:
-        ctx.scale = draw.scale
-        y = draw.mask(x).mul_(x).relu_()
+    def forward(ctx: Any, x: Tensor, mask: DropoutMask) -> Tensor:
+        ctx.scale = mask.scale
+        y = mask.as_tensor(x).mul_(x).relu_()
         ctx.save_for_backward(y)
         return y
 
@@ -136,5 +108,5 @@ class _ReLUDropout(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        # What was dropped is zero, as is what the ReLU stopped.
+        # An element of the result is 0 if it was dropped, and also if the ReLU set it to 0.
         return torch.ops.aten.threshold_backward(grad, y, 0).mul_(ctx.scale), None

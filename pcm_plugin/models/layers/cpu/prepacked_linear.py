@@ -1,4 +1,4 @@
-"""Linear layers for products of few rows, on a CPU."""
+"""Linear layers whose weights are packed once for products of few rows."""
 
 import copy
 from typing import TypeVar
@@ -6,37 +6,41 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.models.layers.cpu.switch import use_cpu_kernels
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def prepack_linears(module: Module, rows: int) -> Module:
-    """Copy a module for many products of the same few rows.
+    """Return a copy of a module for many products with the same small number of rows.
 
-    MKL rearranges the weights for each product, which for some tens of rows takes as long as the
-    product or longer; this does so once. Without MKL, on another device or in another precision,
-    and where gradients are wanted, the module is returned as it is.
+    MKL repacks the weights of a linear layer for each product. For some tens of rows this takes as
+    long as the product itself or longer; the copy does it once.
 
     Args:
-        module: In eval mode; its weights must not change while the copy is in use.
-        rows: Rows of the products; with others the copy works too, no faster.
+        module: Module in eval mode. Its weights must not change while the copy is in use.
+        rows: Number of rows of the products. Other numbers work too, but are not faster.
 
     Returns:
-        A copy that shares all but the rearranged weights, for inference alone.
+        A copy for inference that shares everything but the packed weights. The module itself where
+        packing is not possible: without MKL, on another device, in another precision, or if
+        gradients are enabled.
     """
     weight = next(module.parameters())
     if (
-        (weight.device.type, weight.dtype) != ("cpu", torch.float32)
+        not use_cpu_kernels(weight)
+        or weight.dtype != torch.float32
         or torch.is_grad_enabled()
         or not torch.backends.mkl.is_available()
         or not hasattr(torch.ops.mkl, "_mkl_linear")
-        # Under autocast a product is of another type.
+        # Autocast changes the dtype of products.
         or torch.mm(weight.new_ones(1, 1), weight.new_ones(1, 1)).dtype != torch.float32
     ):
         return module
-    return _copied(module, rows)
+    return _copy_with_prepacked(module, rows)
 
 
-class _Arranged(nn.Module):
+class _PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, rows: int) -> None:
         super().__init__()
         self.linear, self.rows = linear, rows
@@ -47,17 +51,17 @@ class _Arranged(nn.Module):
         return torch.ops.mkl._mkl_linear(x, self.weight, linear.weight, linear.bias, self.rows)
 
 
-def _copied(module: Module, rows: int) -> Module:
+def _copy_with_prepacked(module: Module, rows: int) -> Module:
     copied = copy.copy(module)
-    parts = module._modules.items()
     copied._modules = {
-        name: None if part is None else _with_parts(part, rows) for name, part in parts
+        name: None if child is None else _prepack(child, rows)
+        for name, child in module._modules.items()
     }
     return copied
 
 
-def _with_parts(part: nn.Module, rows: int) -> nn.Module:
-    # What only derives from a linear layer, or has hooks, does something else.
-    if type(part) is nn.Linear and not (part._forward_hooks or part._forward_pre_hooks):
-        return _Arranged(part, rows)
-    return _copied(part, rows)
+def _prepack(module: nn.Module, rows: int) -> nn.Module:
+    # A subclass of Linear, or a layer with hooks, may compute something else.
+    if type(module) is nn.Linear and not (module._forward_hooks or module._forward_pre_hooks):
+        return _PrepackedLinear(module, rows)
+    return _copy_with_prepacked(module, rows)
