@@ -2,7 +2,7 @@
 #
 # CapDec cross-domain, Flickr30k to COCO: weights and vocabulary of Flickr30k, images and
 # references of COCO. Its authors' captioner, as ViECap's repository reports it: 27.3 CIDEr.
-_base_ = "./capdec_flickr30k.py"
+_base_ = "./capdec/capdec_flickr30k.py"
 
 test_dataloader = dict(
     dataset=dict(store="data/coco/vit_b32/test_store", data_prefix="data/coco/images")

@@ -2,7 +2,7 @@
 #
 # CapDec of COCO on NoCaps' 4,500 validation images (Agrawal et al. 2019): scores overall and by
 # domain. Its authors' captioner, as ViECap's repository reports it: 45.9 CIDEr overall.
-_base_ = "./capdec_coco.py"
+_base_ = "./capdec/capdec_coco.py"
 
 test_dataloader = dict(
     dataset=dict(store="data/nocaps/vit_b32/val_store", data_prefix="data/nocaps/images")

@@ -6,7 +6,7 @@
 #                       model.loss.gamma_type=none
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False model.loss.gamma_type=none
 #   + CLIP weights  --cfg-options model.neck.mix=none
-#   text-only       configs/capdec_toy.py
+#   text-only       configs/capdec/capdec_toy.py
 # The released unweighted loss has no (1 - p)^2 factor: hence gamma_type=none.
 _base_ = [
     "./_base_/models/pcm_vitb32.py",

@@ -2,7 +2,7 @@
 #
 # ViECap cross-domain, COCO to Flickr30k: weights of COCO, images and references of Flickr30k. The
 # paper's own: 38.4 CIDEr.
-_base_ = "./prefix_text_coco.py"
+_base_ = "./prefix/prefix_text_coco.py"
 
 # As ViECap's README and scripts/eval_flickr30k.sh: VinVL's entities above 0.2, greedy search.
 entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"

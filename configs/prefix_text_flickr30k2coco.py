@@ -2,7 +2,7 @@
 #
 # ViECap cross-domain, Flickr30k to COCO: weights of Flickr30k, images and references of COCO. The
 # paper's own: 54.2 CIDEr.
-_base_ = "./prefix_text_flickr30k.py"
+_base_ = "./prefix/prefix_text_flickr30k.py"
 
 # As ViECap's README and scripts/eval_coco.sh: COCO's 80 categories above 0.2, greedy search.
 entities = "configs/words/coco_categories.txt"

@@ -2,7 +2,7 @@
 #
 # The prefix captioner trained on COCO's texts alone, on NoCaps' 4,500 validation images, overall
 # and by domain. PCM-Net's paper, Table 3: 66.2 CIDEr overall, of ViECap itself.
-_base_ = "./prefix_text_coco.py"
+_base_ = "./prefix/prefix_text_coco.py"
 
 # As scripts/eval_nocaps.sh of ViECap: VinVL's entities above 0.2.
 entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"

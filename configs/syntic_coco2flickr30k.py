@@ -3,7 +3,7 @@
 # SynTIC, a reconstruction, cross-domain, COCO to Flickr30k: weights, vocabulary and memory of
 # COCO, images and references of Flickr30k; objects are the concepts of Flickr30k's own config.
 # SynTIC's paper: 38.4 CIDEr.
-_base_ = "./syntic_coco.py"
+_base_ = "./syntic/syntic_coco.py"
 
 model = dict(neck=dict(concepts="data/flickr30k/vit_b32/concepts.safetensors"))
 test_dataloader = dict(

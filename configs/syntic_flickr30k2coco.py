@@ -3,7 +3,7 @@
 # SynTIC, a reconstruction, cross-domain, Flickr30k to COCO: weights, vocabulary and memory of
 # Flickr30k, images and references of COCO; objects are the concepts of COCO's own config.
 # SynTIC's paper: 47.0 CIDEr.
-_base_ = "./syntic_flickr30k.py"
+_base_ = "./syntic/syntic_flickr30k.py"
 
 model = dict(neck=dict(concepts="data/coco/vit_b32/concepts.safetensors"))
 test_dataloader = dict(

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from pcm_plugin.commands.config_files import list_configs
 from pcm_plugin.engine.inputs import maker
 
 PAGES = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
-CONFIGS = sorted(Path("configs").glob("*.py"))
+CONFIGS = [*list_configs().values()]
 
 
 def commands_of_page(path):

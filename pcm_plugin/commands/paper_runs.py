@@ -1,7 +1,6 @@
 """How a row of a table of the papers is run: its training, its test, what is there already."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -10,14 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pcm_plugin.commands.config_files import TOOLS, find_config
 from pcm_plugin.commands.paper_tables import Row, training_of
 from pcm_plugin.commands.runs import is_scored, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import best_checkpoint, best_of_finished, read_record
-
-# Data and runs belong to the current folder, tools and configs to the repository.
-ROOT = Path(os.path.relpath(Path(__file__).parents[2]))
-TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
 
 
 class NotRun(Exception):
@@ -50,7 +46,7 @@ class Settings:
 def tool_command(tool: str, config: str, *words: str, options: Sequence[str] = ()) -> list[str]:
     """The words of a command of ours behind ``python``."""
     changes = ["--cfg-options", *options] if options else []
-    return [str(TOOLS / tool), str(CONFIGS / f"{config}.py"), *words, *changes]
+    return [str(TOOLS / tool), str(find_config(config)), *words, *changes]
 
 
 def shown(command: Sequence[str]) -> str:
@@ -103,7 +99,7 @@ def weights_of(name: str, settings: Settings) -> str:
         command = shown(train_command(name, settings))
         raise NotRun(f"no weights in {work}: {command}  (or use --train)")
     training = training_of(name)
-    config, options = CONFIGS / f"{training.config}.py", [*training.options, *settings.options]
+    config, options = find_config(training.config), [*training.options, *settings.options]
     if settings.train:
         if not is_trained(work, config, options):
             run_tool(train_command(name, settings), work)
@@ -159,7 +155,7 @@ def run_row(row: Row, settings: Settings) -> dict[str, Any]:
     except (NotRun, SystemExit) as error:
         reasons.append(str(error))
     config, options, folder = test_command(row, settings)
-    path = CONFIGS / f"{config}.py"
+    path = find_config(config)
     try:
         read_config(path, options, ("test",))
     except SystemExit as error:  # what it needs and has not

@@ -15,7 +15,7 @@ are for the store of CLIP features that is trained on.
 Train on the chosen pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
 
 The images' global features, moved until their captions stand out among others: SynTIC, a
-reconstruction (configs/syntic_coco.py trains on them).
+reconstruction (configs/syntic/syntic_coco.py trains on them).
 
     python tools/refine.py STORE --method contrast --out FOLDER
 """

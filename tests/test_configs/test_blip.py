@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import save_concepts
@@ -93,7 +94,7 @@ def load(made):
     """A function that reads a config and makes it tiny."""
 
     def load(name):
-        cfg = Config.fromfile(f"configs/{name}.py")
+        cfg = Config.fromfile(find_config(name))
         vision = shrink_blip2(cfg, made) if "blip2" in name else shrink_blip(cfg, made)
         layers = 1 if "blip2" not in name else 2
         sizes = dict(embed_dims=16, num_layers=layers, num_heads=2, feedforward_channels=32)
@@ -195,7 +196,7 @@ def test_the_mix_up_is_seen_by_the_decoder(load):
 
 def test_tools_for_captioners_on_features_say_what_to_use_instead(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
-    cfg = Config.fromfile("configs/pcm_blip_coco.py")
+    cfg = Config.fromfile("configs/blip/pcm_blip_coco.py")
     with pytest.raises(ValueError, match=r"CLIPWeightedBlipCaption.*tools/test\.py"):
         CaptionInferencer(cfg, tmp_path / "weights.pth", device="cpu")
 
@@ -211,7 +212,7 @@ print("the rest works")
 
 
 def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
-    code = BROKEN + 'Config.fromfile("configs/pcm_blip_coco.py")'
+    code = BROKEN + 'Config.fromfile("configs/blip/pcm_blip_coco.py")'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "the rest works" in done.stdout
     assert "'transformers>=4.41,<4.52'" in done.stderr.splitlines()[-1]
@@ -219,7 +220,7 @@ def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
     wrapper = tmp_path / "run.py"
     wrapper.write_text(
         "import sys\nsys.modules['mmpretrain.models'] = None\n"
-        "sys.argv = ['train.py', 'configs/pcm_blip_coco.py']\n"
+        "sys.argv = ['train.py', 'configs/blip/pcm_blip_coco.py']\n"
         "import runpy; runpy.run_path('tools/train.py', run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, str(wrapper)], capture_output=True, text=True)
@@ -231,7 +232,7 @@ def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_inputs_are_named_with_their_commands(name, tmp_path, monkeypatch):
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     # Where no `make demo` has made them.
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingInputError) as caught:

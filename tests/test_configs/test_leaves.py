@@ -1,6 +1,5 @@
 import re
 from functools import reduce
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +8,12 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
+from pcm_plugin.commands.config_files import find_config, list_configs
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
 from pcm_plugin.formats.vocabulary import Vocabulary
 
 # The custom ones go by their data: tests/test_synthesis/test_dataset.py.
-ALL = sorted({path.stem for path in Path("configs").glob("*.py")} - {"pcm_custom", "syntic_custom"})
+ALL = sorted(list_configs().keys() - {"pcm_custom", "syntic_custom"})
 # mmpretrain's captioners: test_blip.py.
 LEAVES = [name for name in ALL if not name.startswith("pcm_blip")]
 PUBLISHED = ["pcm_coco", "pcm_coco_vitl14", "pcm_flickr30k", "pcm_flickr30k_vitl14"]
@@ -70,7 +70,7 @@ def load(write_inputs):
     """A function that reads a leaf, its inputs replaced by tiny ones of the right widths."""
 
     def load(name):
-        cfg = Config.fromfile(f"configs/{name}.py")
+        cfg = Config.fromfile(find_config(name))
         cfg.merge_from_dict(write_inputs(cfg))
         for loop in ("train", "val", "test"):
             cfg[f"{loop}_dataloader"].update(num_workers=0, persistent_workers=False, batch_size=12)
@@ -117,7 +117,7 @@ def test_steps_and_captions_at_full_size(name, load):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_hyper_parameters_are_the_released_ones(name):
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     column = 1 if name.endswith("vitl14") else 0
     wanted = RELEASED | {key: values[column] for key, values in WITH_CLIP.items()}
     wanted |= {f"model.{part}.dropout": DROPOUT[name] for part in ("encoder", "decoder")}
@@ -157,12 +157,12 @@ NOCAPS |= {
 
 @pytest.mark.parametrize("name", CROSS)
 def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     system, domains, *ends = name.split("_")
     source, target = domains.split("2")
     weights = f"{system}_{source}" + ("_vitl14" if "vitl14" in ends else "")
     tower = "vit_l14" if "vitl14" in ends else "vit_b32"
-    first = Path(f"configs/{name}.py").read_text().splitlines()[0]
+    first = find_config(name).read_text().splitlines()[0]
     assert first.endswith(f"work_dirs/{weights}/best*.pth")
     assert cfg.model.vocabulary == f"data/{source}/vocabulary.txt"
     assert cfg.train_dataloader.dataset.store.startswith(f"data/{source}/")
@@ -179,7 +179,7 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
         assert path in command or path.endswith(("clip_head.safetensors", "train_store"))
     assert f"data/{target}/{tower}/test_store" in made_by
     if system in ("pcm", "syntic"):
-        at_home = Config.fromfile(f"configs/{weights.replace(source, target)}.py")
+        at_home = Config.fromfile(find_config(weights.replace(source, target)))
         text = f"data/{target}/vit_b32/concepts_of_captions.safetensors"
         wanted = text if system == "pcm" and "tt" in ends else at_home.model.neck.concepts
         assert cfg.model.neck.concepts == wanted
@@ -199,8 +199,8 @@ def load_pairs(message):
 
 @pytest.mark.parametrize("name", NOCAPS)
 def test_nocaps_is_scored_by_domain_and_knows_no_splits(name):
-    cfg = Config.fromfile(f"configs/{name}.py")
-    trained = Config.fromfile(f"configs/{NOCAPS[name]}.py").model
+    cfg = Config.fromfile(find_config(name))
+    trained = Config.fromfile(find_config(NOCAPS[name])).model
     if name.startswith("prefix"):  # ViECap's prompt has entities and threshold of its own there
         trained.concepts, trained.concept_threshold = cfg.model.concepts, 0.2
         trained.caption_entities = None
@@ -246,13 +246,13 @@ def test_every_published_configuration_is_there():
 
 @pytest.mark.parametrize("name", ALL)
 def test_opens_with_the_command_that_runs_it(name):
-    first = Path(f"configs/{name}.py").read_text().splitlines()[0]
-    assert re.match(rf"# python tools/(train|test)\.py configs/{name}\.py", first)
+    first = find_config(name).read_text().splitlines()[0]
+    assert re.match(rf"# python tools/(train|test)\.py {find_config(name)}", first)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_input_has_a_command(name):
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     keys = [entry["key"] for entry in cfg.required_files]
     assert len(keys) == len(set(keys)) >= 4
     for entry in cfg.required_files:  # tests/test_commands.py runs them through the tools' parsers

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.paper_tables import ABLATION, TOY, training_of
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of
 from pcm_plugin.registry import MODELS
@@ -47,14 +48,14 @@ def loss_of(cfg, options=()):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_capdec_and_viecap_train_with_plain_cross_entropy(name):
-    loss, logits, targets = loss_of(Config.fromfile(f"configs/{name}.py"))
+    loss, logits, targets = loss_of(Config.fromfile(find_config(name)))
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
     torch.testing.assert_close(loss, expected)
 
 
 @pytest.mark.parametrize("name", SMOOTHED)
 def test_decap_and_syntic_train_with_label_smoothing_alone(name):
-    loss, logits, targets = loss_of(Config.fromfile(f"configs/{name}.py"))
+    loss, logits, targets = loss_of(Config.fromfile(find_config(name)))
     torch.testing.assert_close(loss, smoothed(logits, targets))
 
 
@@ -74,7 +75,7 @@ def test_unweighted_rows_of_the_ablation_have_the_released_unweighted_loss():
     assert len(rows) == len(UNWEIGHTED_ROWS)
     for row in rows:
         training = training_of(row.training)
-        cfg = Config.fromfile(f"configs/{training.config}.py")
+        cfg = Config.fromfile(find_config(training.config))
         loss, logits, targets = loss_of(cfg, training.options)
         torch.testing.assert_close(loss, smoothed(logits, targets))
 
@@ -83,6 +84,6 @@ def test_weighted_rows_keep_the_released_factor():
     for row in ABLATION[2:4]:
         training = training_of(row.training)
         loss, logits, targets = loss_of(
-            Config.fromfile(f"configs/{training.config}.py"), training.options
+            Config.fromfile(find_config(training.config)), training.options
         )
         assert loss < 0.9 * smoothed(logits, targets)

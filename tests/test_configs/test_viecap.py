@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
 from pcm_plugin.formats.word_list import read_word_list
@@ -67,7 +68,7 @@ def get(cfg, key):
 
 @pytest.mark.parametrize("data", BY_DATA)
 def test_settings_are_those_of_the_released_code(data):
-    cfg = Config.fromfile(f"configs/prefix_text_{data}.py")
+    cfg = Config.fromfile(find_config(f"prefix_text_{data}"))
     wanted = PUBLISHED | OWN_NECK
     assert {key: get(cfg, key) for key in wanted} == wanted
     assert len(cfg.model.entity_aliases) == 18
@@ -82,7 +83,7 @@ def test_settings_are_those_of_the_released_code(data):
 @pytest.mark.parametrize("name", ["prefix", "prefix_pcm", "prefix_pcm_vse"])
 @pytest.mark.parametrize("data", ["coco", "nocaps"])
 def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, data):
-    cfg = Config.fromfile(f"configs/{name}_{data}.py")
+    cfg = Config.fromfile(find_config(f"{name}_{data}"))
     wanted = dict(PUBLISHED)
     if name == "prefix_pcm_vse":  # an MLP
         wanted = {k: v for k, v in wanted.items() if not re.search("num_layers|num_heads|qkv", k)}
@@ -93,7 +94,7 @@ def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, data):
 
 def test_the_rate_is_the_published_one():
     """get_linear_schedule_with_warmup of transformers, 5,000 of 20,000 iterations."""
-    cfg = Config.fromfile("configs/prefix_text_coco.py")
+    cfg = Config.fromfile("configs/prefix/prefix_text_coco.py")
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-5)
     schedulers = []
     for part in cfg.param_scheduler:
@@ -113,7 +114,7 @@ def test_the_rate_is_the_published_one():
 
 @pytest.mark.parametrize("data", ["flickr30k2coco", "coco2flickr30k", "nocaps", "coco"])
 def test_missing_entities_are_made_of_the_published_lists(data):
-    cfg = Config.fromfile(f"configs/prefix_text_{data}.py")
+    cfg = Config.fromfile(find_config(f"prefix_text_{data}"))
     with pytest.raises(MissingInputError) as caught:
         check_inputs(cfg, ["test"])
     entities = {CATEGORIES: "configs/words/coco_categories.txt"}

@@ -1,6 +1,7 @@
 import pytest
 from mmengine.config import Config
 
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.engine.config_checks import check_config, check_evaluators, disable_worker_options
 
 CONFIG = "configs/pcm_coco.py"
@@ -15,7 +16,7 @@ def check(config=CONFIG, loops=("train", "val"), **settings):
 
 def test_our_configs_pass():
     for name in ("pcm_coco", "prefix_coco", "syntic_flickr30k", "pcm_toy", "pcm_blip_coco"):
-        check(f"configs/{name}.py", ("train", "val", "test"))
+        check(find_config(name), ("train", "val", "test"))
 
 
 @pytest.mark.parametrize(

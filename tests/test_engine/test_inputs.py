@@ -87,7 +87,7 @@ def test_a_clip_that_brings_its_weights_gets_no_others():
 
 
 def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
-    cfg = Config.fromfile("configs/syntic_toy.py")
+    cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.train_dataloader.dataset.refined_features = f"{tmp_path}/mine/features.safetensors"
     with pytest.raises(MissingInputError, match=rf"--method contrast .*--out {tmp_path}/mine$"):
         check_inputs(cfg, ("train",))
@@ -201,7 +201,7 @@ def test_a_language_model_is_known_by_its_files(tmp_path):
 
 
 def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path):
-    cfg = Config.fromfile("configs/syntic_toy.py")
+    cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     # The other files are not there.
     cfg.required_files = [e for e in cfg.required_files if e["key"].endswith(".object_labels")]
     assert hash_inputs(cfg, ("train",)) == {}

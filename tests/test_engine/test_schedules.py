@@ -1,10 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from pcm_plugin.commands.config_files import find_config, list_configs
 from pcm_plugin.engine.noam import noam_factor
 from pcm_plugin.engine.schedules import (
     RunLength,
@@ -15,11 +14,11 @@ from pcm_plugin.engine.schedules import (
     scale_to_batch,
 )
 
-TRAINED = sorted(
-    path.stem
-    for path in Path("configs").glob("*.py")
-    if path.read_text().startswith(f"# python tools/train.py configs/{path.stem}.py")
-)
+TRAINED = [
+    name
+    for name, path in list_configs().items()
+    if path.read_text().startswith(f"# python tools/train.py {path}")
+]
 
 
 def rates_of(cfg, length):
@@ -40,7 +39,7 @@ def make(schedule, epochs=4, lr=1.0, **more):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_schedule_follows_the_length_of_its_run(name):
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     cfg.train_cfg.max_epochs *= 2
     length = run_length(cfg, 500)
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
@@ -127,7 +126,7 @@ def test_schedules_that_look_at_metrics_are_not_replayed():
 def test_a_batch_k_times_as_large_has_k_times_the_rate_after_the_same_pairs(
     name, processes, batch, counts
 ):
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     base = cfg.auto_scale_lr.base_batch_size
     epoch = 960  # iterations of the base
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from PIL import Image
 
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip
@@ -76,7 +77,7 @@ def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
             return create(model_name, device="meta")
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", without_weights)
-    cfg = Config.fromfile(f"configs/{name}.py")
+    cfg = Config.fromfile(find_config(name))
     assert (cfg.clip.model, cfg.clip.pretrained) in open_clip.list_pretrained()
     backbone = OpenCLIPBackbone(cfg.clip.model, cfg.clip.pretrained, cfg.clip.pool)
     neck = cfg.model.neck

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
@@ -404,7 +405,7 @@ def test_the_custom_configuration_goes_by_the_folder(whole, monkeypatch):
 
 def train(data, work, name="pcm"):
     """One epoch of a small captioner by configs/{pcm,syntic}_custom.py."""
-    args = [f"configs/{name}_custom.py", "--work-dir", work, "--cfg-options"]
+    args = [find_config(f"{name}_custom"), "--work-dir", work, "--cfg-options"]
     args += ["train_cfg.max_epochs=1", "model.decoder.num_layers=1"]
     args += ["model.encoder.num_layers=1"] if name == "pcm" else []
     return run("train.py", *args, log=work.with_suffix(".log"), env={"PCM_DATA": str(data)})

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import build_concepts
 from pcm_plugin.commands import extract as extract_tool
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.store import verify
 from pcm_plugin.engine.checkpoints import load_local_checkpoint
 from pcm_plugin.formats.clip_head import CLIP_HEAD
@@ -83,7 +84,7 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
     texts = [text for own in CAPTIONS for text in own]
     Vocabulary.build(texts, min_count=1).to_file(tmp_path / "vocabulary.txt")
 
-    leaf = f"configs/pcm_coco_{config}.py"
+    leaf = find_config(f"pcm_coco_{config}")
     settings = TINY | {
         **{f"model.neck.{key}": value for key, value in NECKS[kind].items()},
         **{f"{loop}_dataloader.dataset.store": str(store) for loop in ("train", "val", "test")},

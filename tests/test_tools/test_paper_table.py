@@ -11,6 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from pcm_plugin.commands import paper_runs, paper_table
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.paper_tables import TABLES, TRAININGS, training_of
 from pcm_plugin.commands.runs import read_config
 from pcm_plugin.engine.resumable_loop import is_due
@@ -25,8 +26,8 @@ def test_a_row_names_what_is_there(table, row):
     assert set(row.published) <= set(table.columns)
     assert bool(row.published) == bool(row.source)
     if row.training is not None:
-        assert Path(f"configs/{training_of(row.training).config}.py").is_file()
-        assert row.test is None or Path(f"configs/{row.test}.py").is_file()
+        assert find_config(training_of(row.training).config)
+        assert row.test is None or find_config(row.test)
     else:
         assert row.published
 
@@ -48,7 +49,7 @@ def test_published_figures_are_those_of_the_configs(name):
     for row in TABLES[name].rows:
         if row.training is None:
             continue
-        text = Path(f"configs/{row.test or row.training}.py").read_text()
+        text = find_config(row.test or row.training).read_text()
         head = " ".join(re.findall(r"^# ?(.*)$", text.split("_base_")[0], re.MULTILINE))
         said = re.search(r"([\d.]+\d) CIDEr|CIDEr ([\d.]+\d)", head)
         assert float(said[1] or said[2]) == row.published["CIDEr"], row.title
@@ -64,7 +65,7 @@ def tiny_options(tiny_settings, **more):
 @pytest.mark.parametrize("name", TRAININGS)
 def test_every_training_is_a_matter_of_options(name, tiny_settings):
     training = training_of(name)
-    config = Path(f"configs/{training.config}.py")
+    config = find_config(training.config)
     # Of four patches and one concept five pairs cannot be taken.
     more = {"model.neck.num_patches": 49}
     options = [*tiny_options(tiny_settings, **more), *training.options]
@@ -97,7 +98,7 @@ def test_every_training_is_a_matter_of_options(name, tiny_settings):
 
 @pytest.mark.parametrize(("config", "pairs"), [("pcm_coco", 542_401), ("pcm_toy", 3000)])
 def test_a_share_of_the_pairs_has_as_many_iterations_and_validations(config, pairs):
-    own = Config.fromfile(f"configs/{config}.py")
+    own = Config.fromfile(find_config(config))
     loader, loop = own.train_dataloader, own.train_cfg
     shares = [name for name in TRAININGS if name.startswith(f"{config}_pairs")]
     assert len(shares) == 5
@@ -151,7 +152,7 @@ def test_rows_are_trained_scored_and_kept(table, tmp_path):
     code, said = table(*TWO, "town: CapDec")
     assert code == 0
     assert said.count("no weights in") == 2
-    assert "train.py configs/capdec_toy.py --resume" in said
+    assert "train.py configs/capdec/capdec_toy.py --resume" in said
     assert "$" not in said
 
     code, said = table(*TWO, "--train", "--out", out)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from pcm_plugin.commands.toyworld.demo import CLIP, CONFIGS, DATA
+from pcm_plugin.commands.config_files import find_config
+from pcm_plugin.commands.toyworld.demo import CLIP, DATA
 
 NO_MIX = "model.neck.mix=none"
 # The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
@@ -140,7 +141,7 @@ def arms_of(table: str) -> list[str]:
 
 def config_of(name: str) -> Path:
     """The config of an arm."""
-    return CONFIGS / f"{ARMS[name].config}.py"
+    return find_config(ARMS[name].config)
 
 
 def tests_of(name: str) -> dict[str, list[str]]:

@@ -16,17 +16,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pcm_plugin.commands.config_files import CONFIGS, TOOLS, find_config
 from pcm_plugin.commands.runs import is_scored, is_trained
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import best_of_finished
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
 
-# Data and runs belong to the current folder, tools and configs to the repository.
 DATA = Path("data/toy")
 WORK = Path("work_dirs/pcm_toy")
-ROOT = Path(os.path.relpath(Path(__file__).parents[3]))
-TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
 CLIP = f"local-dir:{os.path.relpath(ASSETS / 'clip')}"
 DIFFUSION = os.path.relpath(ASSETS / "diffusion")
 SIZES = {
@@ -115,7 +113,7 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     """Scores on the real test images of both domains."""
     table = {}
     for name, target in TARGETS.items():
-        folder, config = WORK / "test" / target, CONFIGS / f"{target}.py"
+        folder, config = WORK / "test" / target, find_config(target)
         options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
         if not is_scored(folder, config, options, checkpoint):
             test = [TOOLS / "test.py", config, checkpoint, "--work-dir", folder]

@@ -1,10 +1,10 @@
-# python tools/train.py configs/syntic_coco.py
+# python tools/train.py configs/syntic/syntic_flickr30k.py
 #
-# SynTIC (AAAI 2024, arXiv 2312.08865) on COCO, CLIP ViT-B/32: a reconstruction, since no
-# code, loss or settings are public. The paper's own: 101.1 CIDEr. What is ours is said in SynTIC,
+# SynTIC (AAAI 2024, arXiv 2312.08865) on Flickr30k, CLIP ViT-B/32: a reconstruction, since no
+# code, loss or settings are public. The paper's own: 56.6 CIDEr. What is ours is said in SynTIC,
 # ObjectPrefix and refine_by_contrast; the schedule is PCM-Net's, the loss its unweighted
 # one.
-_base_ = "./pcm_coco.py"
+_base_ = "../pcm_flickr30k.py"
 
 model = dict(
     type="pcm_plugin.SynTIC",
@@ -12,8 +12,8 @@ model = dict(
         _delete_=True,
         type="pcm_plugin.ObjectPrefix",
         clip_dim=512,
-        concepts="data/coco/vit_b32/concepts.safetensors",
-        memory="data/coco/vit_b32/train_store",
+        concepts="data/flickr30k/vit_b32/concepts.safetensors",
+        memory="data/flickr30k/vit_b32/train_store",
     ),
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
@@ -26,7 +26,7 @@ model = dict(
 
 train_dataloader = dict(
     dataset=dict(
-        features="global", refined_features="data/coco/vit_b32/contrast/features.safetensors"
+        features="global", refined_features="data/flickr30k/vit_b32/contrast/features.safetensors"
     )
 )
 val_dataloader = dict(dataset=dict(features="global"))

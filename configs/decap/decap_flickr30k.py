@@ -1,9 +1,9 @@
-# python tools/train.py configs/decap_flickr30k.py
+# python tools/train.py configs/decap/decap_flickr30k.py
 #
 # DeCap (Li et al. 2023) on Flickr30k, text-only: trained on the captions' CLIP features; at
 # inference an image's feature is projected onto them. PCM-Net's encoder and decoder are behind it.
 # The paper's own: 56.7 CIDEr.
-_base_ = "./capdec_flickr30k.py"
+_base_ = "../capdec/capdec_flickr30k.py"
 
 model = dict(
     neck=dict(

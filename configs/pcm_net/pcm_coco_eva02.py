@@ -1,10 +1,10 @@
-# python tools/train.py configs/pcm_coco_eva02.py
+# python tools/train.py configs/pcm_net/pcm_coco_eva02.py
 #
 # PCM-Net on COCO with EVA02-CLIP ViT-B/16 (Sun et al. 2023): 14 x 14 patches averaged 2 x 2. No
 # published figure: the choice of CLIP is ours, all else is released for OpenAI's ViT-B/32, w = 2.5
 # too, and not tried with this one. A larger one by the same change: EVA02-L-14, merged2b_s4b_b131k
 # (1024, 768, 64 patches).
-_base_ = "./pcm_coco.py"
+_base_ = "../pcm_coco.py"
 
 clip = dict(model="EVA02-B-16", pretrained="merged2b_s8b_b131k", pool=2)
 

@@ -1,20 +1,22 @@
-# PCM_DATA=data/mine python tools/train.py configs/syntic_custom.py
+# python tools/train.py configs/syntic/syntic_toy.py
 #
-# SynTIC, a reconstruction, on a folder that tools/make_dataset.py made: syntic_coco.py but for what
-# the recipe says of sizes and scales. Its features come from tools/refine.py --method contrast.
-_base_ = "./pcm_custom.py"
+# SynTIC (AAAI 2024, arXiv 2312.08865) in the toy world: a reconstruction, since no code, loss or
+# settings are public. What is ours is said in SynTIC, ObjectPrefix and refine_by_contrast; the
+# schedule is PCM-Net's, the loss its unweighted one. The synthetic features as they are:
+#   --cfg-options train_dataloader.dataset.refined_features=None
+_base_ = "../pcm_toy.py"
 
-_root, _found = _base_.root, _base_.model.neck
 model = dict(
     type="pcm_plugin.SynTIC",
     neck=dict(
         _delete_=True,
         type="pcm_plugin.ObjectPrefix",
-        clip_dim=_found.clip_dim,
-        embed_dims=_found.embed_dims,
-        concepts=_found.concepts,
-        memory=f"{_root}/train_store",
-        memory_temperature=_found.temperature,
+        clip_dim=128,
+        embed_dims=128,
+        concepts="data/toy/town/concepts.safetensors",
+        memory="data/toy/town/train_store",
+        # That of this CLIP, as 0.01 is of OpenAI's: one over its logit scale, 34.6.
+        memory_temperature=0.03,
     ),
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
@@ -25,22 +27,18 @@ model = dict(
     loss=dict(use_clip_weight=False, gamma_type="none"),
 )
 
-_global = dict(dataset=dict(features="global"))
 train_dataloader = dict(
-    # All pairs, each with its own image: what `pairs` chose goes by the features as they were.
-    dataset=dict(
-        features="global", pairs=None, refined_features=f"{_root}/contrast/features.safetensors"
-    )
+    dataset=dict(features="global", refined_features="data/toy/town/contrast/features.safetensors")
 )
-val_dataloader = _global if _base_.val_dataloader else None
-test_dataloader = _global if _base_.test_dataloader else None
+val_dataloader = dict(dataset=dict(features="global"))
+test_dataloader = dict(dataset=dict(features="global"))
 
 required_files = [
     *_base_.required_files,
     dict(
         key="train_dataloader.dataset.refined_features",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --temperature {model[neck][memory_temperature]} --out {folder}",
+        " --temperature 0.03 --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(

@@ -1,10 +1,10 @@
-# python tools/train.py configs/pcm_coco_siglip2.py
+# python tools/train.py configs/pcm_net/pcm_coco_siglip2.py
 #
 # PCM-Net on COCO with SigLIP 2 ViT-B/16 (Tschannen et al. 2025): 14 x 14 patches averaged 2 x 2.
 # SigLIP pools its patches by attention. A patch goes into the joint space as the pooled feature
 # would be with all attention on it, so that features come without a CLIP head. No published figure:
 # that road and the settings named below are ours and not tried with its weights.
-_base_ = "./pcm_coco.py"
+_base_ = "../pcm_coco.py"
 
 clip = dict(model="ViT-B-16-SigLIP2", pretrained="webli", pool=2)
 

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_blip_toy.py
+# python tools/train.py configs/blip/pcm_blip_toy.py
 #
 # mmpretrain's BLIP captioner in the toy world, tiny and from scratch, with the mix-up: COCO's
 # configuration but for sizes, paths, schedule, and what belongs to the toy world's CLIP.

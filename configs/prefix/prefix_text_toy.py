@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix_text_toy.py
+# python tools/train.py configs/prefix/prefix_text_toy.py
 #
 # ViECap's own setting (Fei et al. 2023) in the toy world, text-only: noise on the caption's own
 # CLIP feature, no image in training.

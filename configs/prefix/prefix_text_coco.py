@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix_text_coco.py
+# python tools/train.py configs/prefix/prefix_text_coco.py
 #
 # ViECap's own setting (Fei et al. 2023) on COCO, text-only: noise on the caption's own CLIP
 # feature, no image in training. The paper's own: 92.9 CIDEr in-domain, 66.2 on NoCaps.

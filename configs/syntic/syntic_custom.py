@@ -1,19 +1,20 @@
-# python tools/train.py configs/syntic_flickr30k.py
+# PCM_DATA=data/mine python tools/train.py configs/syntic/syntic_custom.py
 #
-# SynTIC (AAAI 2024, arXiv 2312.08865) on Flickr30k, CLIP ViT-B/32: a reconstruction, since no
-# code, loss or settings are public. The paper's own: 56.6 CIDEr. What is ours is said in SynTIC,
-# ObjectPrefix and refine_by_contrast; the schedule is PCM-Net's, the loss its unweighted
-# one.
-_base_ = "./pcm_flickr30k.py"
+# SynTIC, a reconstruction, on a folder that tools/make_dataset.py made: syntic_coco.py but for what
+# the recipe says of sizes and scales. Its features come from tools/refine.py --method contrast.
+_base_ = "../pcm_custom.py"
 
+_root, _found = _base_.root, _base_.model.neck
 model = dict(
     type="pcm_plugin.SynTIC",
     neck=dict(
         _delete_=True,
         type="pcm_plugin.ObjectPrefix",
-        clip_dim=512,
-        concepts="data/flickr30k/vit_b32/concepts.safetensors",
-        memory="data/flickr30k/vit_b32/train_store",
+        clip_dim=_found.clip_dim,
+        embed_dims=_found.embed_dims,
+        concepts=_found.concepts,
+        memory=f"{_root}/train_store",
+        memory_temperature=_found.temperature,
     ),
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
@@ -24,20 +25,22 @@ model = dict(
     loss=dict(use_clip_weight=False, gamma_type="none"),
 )
 
+_global = dict(dataset=dict(features="global"))
 train_dataloader = dict(
+    # All pairs, each with its own image: what `pairs` chose goes by the features as they were.
     dataset=dict(
-        features="global", refined_features="data/flickr30k/vit_b32/contrast/features.safetensors"
+        features="global", pairs=None, refined_features=f"{_root}/contrast/features.safetensors"
     )
 )
-val_dataloader = dict(dataset=dict(features="global"))
-test_dataloader = dict(dataset=dict(features="global"))
+val_dataloader = _global if _base_.val_dataloader else None
+test_dataloader = _global if _base_.test_dataloader else None
 
 required_files = [
     *_base_.required_files,
     dict(
         key="train_dataloader.dataset.refined_features",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --out {folder}",
+        " --temperature {model[neck][memory_temperature]} --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(

@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix_pcm_coco.py
+# python tools/train.py configs/prefix/prefix_pcm_coco.py
 #
 # PCM in ViECap's form on COCO's synthetic images: the prefix is made of mixed patches, and pairs
 # are weighted by CLIP. PCM-Net's paper, Table 3: 74.7 CIDEr on NoCaps.

@@ -1,8 +1,8 @@
-# python tools/train.py configs/decap_toy.py
+# python tools/train.py configs/decap/decap_toy.py
 #
 # DeCap (Li et al. 2023) in the toy world, text-only: trained on the captions' CLIP features; at
 # inference an image's feature is projected onto them. PCM-Net's encoder and decoder are behind it.
-_base_ = "./capdec_toy.py"
+_base_ = "../capdec/capdec_toy.py"
 
 model = dict(
     neck=dict(

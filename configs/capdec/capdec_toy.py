@@ -1,8 +1,8 @@
-# python tools/train.py configs/capdec_toy.py
+# python tools/train.py configs/capdec/capdec_toy.py
 #
 # CapDec (Nukrai et al. 2022) in the toy world, text-only: noise on the caption's own CLIP feature,
 # no image in training; PCM-Net's encoder and decoder behind it.
-_base_ = "./pcm_toy.py"
+_base_ = "../pcm_toy.py"
 
 model = dict(
     neck=dict(_delete_=True, type="pcm_plugin.GlobalPrefix", clip_dim=128, embed_dims=128),

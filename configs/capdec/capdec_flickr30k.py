@@ -1,9 +1,9 @@
-# python tools/train.py configs/capdec_flickr30k.py
+# python tools/train.py configs/capdec/capdec_flickr30k.py
 #
 # CapDec (Nukrai et al. 2022) on Flickr30k, text-only: noise on the caption's own CLIP feature, no
 # image in training; PCM-Net's encoder and decoder behind it. The paper's own, on RN50x4: 39.1
 # CIDEr.
-_base_ = "./pcm_flickr30k.py"
+_base_ = "../pcm_flickr30k.py"
 
 model = dict(
     neck=dict(_delete_=True, type="pcm_plugin.GlobalPrefix", clip_dim=512),

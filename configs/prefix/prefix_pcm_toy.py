@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix_pcm_toy.py
+# python tools/train.py configs/prefix/prefix_pcm_toy.py
 #
 # PCM in ViECap's form in the toy world: the prefix is made of mixed patches, and pairs are weighted
 # by CLIP.

@@ -1,22 +1,19 @@
-# python tools/train.py configs/syntic_toy.py
+# python tools/train.py configs/syntic/syntic_coco.py
 #
-# SynTIC (AAAI 2024, arXiv 2312.08865) in the toy world: a reconstruction, since no code, loss or
-# settings are public. What is ours is said in SynTIC, ObjectPrefix and refine_by_contrast; the
-# schedule is PCM-Net's, the loss its unweighted one. The synthetic features as they are:
-#   --cfg-options train_dataloader.dataset.refined_features=None
-_base_ = "./pcm_toy.py"
+# SynTIC (AAAI 2024, arXiv 2312.08865) on COCO, CLIP ViT-B/32: a reconstruction, since no
+# code, loss or settings are public. The paper's own: 101.1 CIDEr. What is ours is said in SynTIC,
+# ObjectPrefix and refine_by_contrast; the schedule is PCM-Net's, the loss its unweighted
+# one.
+_base_ = "../pcm_coco.py"
 
 model = dict(
     type="pcm_plugin.SynTIC",
     neck=dict(
         _delete_=True,
         type="pcm_plugin.ObjectPrefix",
-        clip_dim=128,
-        embed_dims=128,
-        concepts="data/toy/town/concepts.safetensors",
-        memory="data/toy/town/train_store",
-        # That of this CLIP, as 0.01 is of OpenAI's: one over its logit scale, 34.6.
-        memory_temperature=0.03,
+        clip_dim=512,
+        concepts="data/coco/vit_b32/concepts.safetensors",
+        memory="data/coco/vit_b32/train_store",
     ),
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.
@@ -28,7 +25,9 @@ model = dict(
 )
 
 train_dataloader = dict(
-    dataset=dict(features="global", refined_features="data/toy/town/contrast/features.safetensors")
+    dataset=dict(
+        features="global", refined_features="data/coco/vit_b32/contrast/features.safetensors"
+    )
 )
 val_dataloader = dict(dataset=dict(features="global"))
 test_dataloader = dict(dataset=dict(features="global"))
@@ -38,7 +37,7 @@ required_files = [
     dict(
         key="train_dataloader.dataset.refined_features",
         command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --temperature 0.03 --out {folder}",
+        " --out {folder}",
     ),
     # A detector's labels, where they take the concepts' place.
     *(

@@ -1,8 +1,8 @@
-# python tools/train.py configs/capdec_coco.py
+# python tools/train.py configs/capdec/capdec_coco.py
 #
 # CapDec (Nukrai et al. 2022) on COCO, text-only: noise on the caption's own CLIP feature, no image
 # in training; PCM-Net's encoder and decoder behind it. The paper's own, on RN50x4: 91.8 CIDEr.
-_base_ = "./pcm_coco.py"
+_base_ = "../pcm_coco.py"
 
 model = dict(
     neck=dict(_delete_=True, type="pcm_plugin.GlobalPrefix", clip_dim=512),

@@ -1,13 +1,13 @@
-# python tools/train.py configs/prefix_toy.py
+# python tools/train.py configs/prefix/prefix_toy.py
 #
 # A prefix captioner (ViECap's form, Fei et al. 2023) in the toy world, trained on the global CLIP
 # features of synthetic images. There is no pretrained language model of that world: a small GPT-2
 # begins with random weights.
 _base_ = [
-    "./_base_/models/prefix_vitb32.py",
-    "./_base_/datasets/toy.py",
-    "./_base_/schedules/noam_12e.py",
-    "./_base_/default_runtime.py",
+    "../_base_/models/prefix_vitb32.py",
+    "../_base_/datasets/toy.py",
+    "../_base_/schedules/noam_12e.py",
+    "../_base_/default_runtime.py",
 ]
 
 clip = dict(model="local-dir:pcm_plugin/toyworld/assets/clip", pretrained=None)

@@ -1,12 +1,12 @@
-# python tools/train.py configs/prefix_text_flickr30k.py
+# python tools/train.py configs/prefix/prefix_text_flickr30k.py
 #
 # ViECap's own setting (Fei et al. 2023) on Flickr30k, text-only: noise on the caption's own CLIP
 # feature, no image in training. The paper's own: 47.9 CIDEr.
 _base_ = [
-    "./_base_/models/viecap_vitb32.py",
-    "./_base_/datasets/flickr30k.py",
-    "./_base_/schedules/adamw_15e.py",
-    "./_base_/default_runtime.py",
+    "../_base_/models/viecap_vitb32.py",
+    "../_base_/datasets/flickr30k.py",
+    "../_base_/schedules/adamw_15e.py",
+    "../_base_/default_runtime.py",
 ]
 
 # As scripts/eval_flickr30k.sh of ViECap: VinVL's entities above 0.3, greedy search.

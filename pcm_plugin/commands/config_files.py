@@ -1,0 +1,39 @@
+"""Paths of the repository's tools and configs."""
+
+import os
+from pathlib import Path
+
+# Data and runs belong to the current folder, tools and configs to the repository.
+ROOT = Path(os.path.relpath(Path(__file__).parents[2]))
+TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
+
+_NOT_ENTRIES = {"_base_", "recipes"}
+
+
+def list_configs() -> dict[str, Path]:
+    """Return the configs that can be trained or tested, by name (the file's name without ``.py``).
+
+    They are ``configs/*.py`` and ``configs/SYSTEM/*.py``.
+    """
+    files = [
+        path for path in sorted(CONFIGS.rglob("*.py")) if not _NOT_ENTRIES.intersection(path.parts)
+    ]
+    configs = {path.stem: path for path in files}
+    if len(configs) < len(files):
+        raise ValueError(f"two files in {CONFIGS} have the same name")
+    return configs
+
+
+def find_config(name: str) -> Path:
+    """Return the file of a config.
+
+    Args:
+        name: Its name, such as ``'syntic_coco'`` for ``configs/syntic/syntic_coco.py``.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+    """
+    configs = list_configs()
+    if name not in configs:
+        raise FileNotFoundError(f"no config in {CONFIGS} is called {name}")
+    return configs[name]
