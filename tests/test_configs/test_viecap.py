@@ -47,7 +47,7 @@ OWN_NECK = {
     "model.neck.noise_var": 0.016,  # main.py
     "model.neck.num_tokens": 10,  # ClipCap.py
     "model.neck.linear": True,
-    "train_dataloader.dataset.features": "caption",
+    "train_dataloader.dataset.features": "text",
     "model.loss.use_clip_weight": False,
 }
 CATEGORIES = "data/coco/vit_b32/categories.safetensors"
