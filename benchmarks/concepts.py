@@ -11,7 +11,7 @@ import functools
 import torch
 from matrix import matrix_gflops, print_json, seconds_of
 
-from pcm_plugin.models.functional.concepts import retrieve_concepts
+from pcm_plugin.models.functional.concept_retrieval import retrieve_concepts
 
 WIDTH = 512
 

@@ -15,7 +15,7 @@ import torch
 from matrix import figure_of, print_json
 from memory import peak_bytes
 
-from pcm_plugin.models.functional.memory import project_onto_memory
+from pcm_plugin.models.functional.text_memory import project_onto_text_memory
 
 
 def write_memory(texts: int, width: int, chunk: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def main() -> None:
     memory = write_memory(args.texts, args.width, args.chunk)
     feats = torch.randn(args.batch, args.width)
     project = functools.partial(
-        project_onto_memory, feats, memory=memory.split(args.chunk), temperature=0.01
+        project_onto_text_memory, feats, text_memory=memory.split(args.chunk), temperature=0.01
     )
     with torch.inference_mode():
         figure = figure_of(project, args.repeats)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import CLIPWeightedCELoss, PCMNet
-from pcm_plugin.models.conversion import convert_official, official_names, split_products
 from pcm_plugin.models.functional.beam_search import BeamOutput, beam_search
+from pcm_plugin.models.released_checkpoint import convert_official, official_names, split_products
 from pcm_plugin.structures import DataSample
 
 GAMMA_TYPES = ("none", "word", "batch", "sent")

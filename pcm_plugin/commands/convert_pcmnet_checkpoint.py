@@ -12,7 +12,7 @@ from pathlib import Path
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.models.conversion import convert_official, read_official
+from pcm_plugin.models.released_checkpoint import convert_official, read_official
 
 
 def convert(src: str, dst: str, vocabulary: str) -> str:

@@ -4,16 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcm_plugin.models.functional.affinity import patch_concept_affinity, text_map
 from pcm_plugin.models.functional.beam_search import beam_search, grouped_topk
-from pcm_plugin.models.functional.concepts import inject_noise, retrieve_concepts
+from pcm_plugin.models.functional.concept_retrieval import inject_noise, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
     gather_slots,
     num_top_pairs,
     pack_slots,
     replace_selected,
-    select_top_patches,
+    select_patches_by_pairs,
 )
+from pcm_plugin.models.functional.patch_affinity import patch_concept_affinity, text_map
 
 
 @pytest.fixture(autouse=True)
@@ -49,16 +49,16 @@ def test_a_concept_at_or_under_the_threshold_is_masked_but_still_listed():
 
 def test_a_masked_concept_wins_patches_where_all_else_is_negative():
     affinity = torch.tensor([[[-0.5, 0.0], [-0.1, 0.0], [-0.9, 0.0]]])
-    assert select_top_patches(affinity, 3, 0.01).all()
+    assert select_patches_by_pairs(affinity, 3, 0.01).all()
     affinity = torch.tensor([[[0.5, 0.0], [0.1, 0.0], [-0.9, 0.0]]])
-    assert select_top_patches(affinity, 2, 0.01).tolist() == [[True, True, False]]
+    assert select_patches_by_pairs(affinity, 2, 0.01).tolist() == [[True, True, False]]
 
 
 def test_pairs_of_one_patch_select_it_once():
     affinity = torch.zeros(2, 4, 3)
     affinity[0, 2] = torch.tensor([0.3, 0.2, 0.1])
     affinity[1, 1, 0], affinity[1, 3, 2], affinity[1, 3, 0] = 0.3, 0.2, 0.1
-    selected = select_top_patches(affinity, 3, 0.01)
+    selected = select_patches_by_pairs(affinity, 3, 0.01)
     assert selected.int().tolist() == [[0, 0, 1, 0], [0, 1, 0, 1]]
     assert pack_slots(selected, 3).tolist() == [[2, -1, -1], [1, 3, -1]]
 

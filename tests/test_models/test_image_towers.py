@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from pcm_plugin.models import OpenCLIPBackbone, PCMMixup
-from pcm_plugin.models.functional.affinity import fold_head_bias, project_patches
+from pcm_plugin.models.functional.patch_affinity import fold_head_bias, project_patches
 from tests.builders import build_clip
 
 IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))

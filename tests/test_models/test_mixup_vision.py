@@ -6,7 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from pcm_plugin.models import MixupVisionEncoder, OpenCLIPBackbone, PCMMixup
-from pcm_plugin.models.functional.mix import map_patch_grid, select_best_patches, select_top_patches
+from pcm_plugin.models.functional.mix import (
+    map_patch_grid,
+    select_patches_by_count,
+    select_patches_by_pairs,
+)
 from tests.builders import build_clip
 
 MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
@@ -63,8 +67,8 @@ def test_a_patch_belongs_to_the_cell_of_its_centre():
 
 def test_the_best_patches_are_those_of_the_best_pairs_and_the_next():
     affinity = torch.randn(5, 9, 4, generator=torch.Generator().manual_seed(1))
-    few = select_top_patches(affinity, 3, 0.1)
-    best = select_best_patches(affinity, 3)
+    few = select_patches_by_pairs(affinity, 3, 0.1)
+    best = select_patches_by_count(affinity, 3)
     assert (best.sum(1) == 3).all()
     assert (few & ~best).sum() == 0
     rank = affinity.amax(-1).argsort(dim=1, descending=True)[:, :3]

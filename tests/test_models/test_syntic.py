@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import ObjectPrefix
 from pcm_plugin.models.captioner_file import load_captioner, save_captioner
-from pcm_plugin.models.functional.memory import project_onto_memory
+from pcm_plugin.models.functional.text_memory import project_onto_text_memory
 from pcm_plugin.registry import DATASETS, MODELS
 from pcm_plugin.structures import DataSample
 from tests.builders import build_clip, build_store
@@ -94,7 +94,7 @@ def test_training_and_inference_make_the_same_tokens():
 def test_the_first_token_is_of_the_memory_and_the_others_of_the_images_concepts():
     neck, feats = make_neck().eval(), unit(4, DC, seed=3)
     out = neck(None, feats)
-    projected = project_onto_memory(feats, [neck.memory], 0.1)
+    projected = project_onto_text_memory(feats, [neck.memory], 0.1)
     first = neck.norm(F.relu(neck.global_proj(projected)))
     torch.testing.assert_close(out.tokens[:, 0], first)
     probs, ids = (feats @ neck.concepts.T / 0.1).softmax(-1).topk(K)

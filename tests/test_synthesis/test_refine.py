@@ -11,7 +11,7 @@ from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.models.functional.retrieval import chunked_topk
 from pcm_plugin.synthesis.refine.pairs import refine
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
@@ -136,12 +136,12 @@ def test_nearest_does_not_depend_on_the_chunks(sizes):
     generator = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(5, 4, generator=generator), torch.randn(7, 4, generator=generator)
     for k in (1, 3, 9):
-        values, where = nearest(queries, keys.split(sizes), k)
+        values, where = chunked_topk(queries, keys.split(sizes), k)
         expected = (queries @ keys.T).sort(dim=1, descending=True)
         assert torch.equal(where, expected.indices[:, :k])
         torch.testing.assert_close(values, expected.values[:, :k])
     with pytest.raises(ValueError, match="k=0"):
-        nearest(queries, [keys], 0)
+        chunked_topk(queries, [keys], 0)
 
 
 @pytest.mark.parametrize("processes", [1, 3])

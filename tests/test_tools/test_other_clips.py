@@ -21,7 +21,7 @@ from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioner_file import load_captioner
-from pcm_plugin.models.functional.affinity import project_patches
+from pcm_plugin.models.functional.patch_affinity import project_patches
 from pcm_plugin.synthesis.pipeline.make_dataset import describe
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.pipeline.stores import merge

@@ -47,7 +47,7 @@ def test_clip_finds_concepts_where_they_are(clip):
 
 
 def test_global_feature_is_the_mean_of_the_patches_in_the_joint_space(clip):
-    from pcm_plugin.models.functional.affinity import project_patches
+    from pcm_plugin.models.functional.patch_affinity import project_patches
 
     patches, whole = clip(torch.randn(2, 3, 112, 112))
     weight, bias, proj = clip.clip_head().values()

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
 from pcm_plugin.commands.toyworld.demo import CONFIGS, DATA, TARGETS
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.models.functional.affinity import project_patches
+from pcm_plugin.models.functional.patch_affinity import project_patches
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld.truth import agreement, named_things
 from pcm_plugin.toyworld.world import read_scenes

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.functional.affinity import fold_head_bias
+from pcm_plugin.models.functional.patch_affinity import fold_head_bias
 
 
 class ImageTower(ABC):
@@ -19,7 +19,7 @@ class ImageTower(ABC):
 
     Attributes:
         grid (tuple[int, int]): Rows and columns of its patches.
-        patch_dim (int): Width Dv of the patches that :meth:`look` gives.
+        patch_dim (int): Width Dv of the patches that :meth:`extract_feat` gives.
         clip_dim (int): Width Dc of the joint space.
         patches_in_joint_space (bool): Whether these patches are in the joint space already.
         head_eps (float | None): Of the head's norm; None without a head.
@@ -35,7 +35,7 @@ class ImageTower(ABC):
         self.visual = visual
 
     @abstractmethod
-    def look(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
         """Patches (B, N, Dv) of images (B, 3, H, W), pooled, and what CLIP makes of all (B, Dc)."""
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,10 +54,10 @@ class PlainTower(ImageTower):
         self.patch_dim, self.clip_dim = visual.proj.shape
         self.head_eps = visual.ln_post.eps
 
-    def look(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
         """See :class:`ImageTower`; patches are the last hidden states."""
         out = self.visual.forward_intermediates(images, indices=1)
-        return _pooled(out["image_intermediates"][-1], pool), out["image_features"]
+        return _pool_patches(out["image_intermediates"][-1], pool), out["image_features"]
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`ImageTower`."""
@@ -75,18 +75,18 @@ class LinearTower(ImageTower):
         trunk = visual.trunk
         self.grid = trunk.patch_embed.grid_size
         self.patch_dim = trunk.num_features
-        (self._norm,) = _working(trunk.norm, trunk.fc_norm)
-        layers = _working(trunk.head, *visual.head.children())
+        (self._norm,) = _non_identity(trunk.norm, trunk.fc_norm)
+        layers = _non_identity(trunk.head, *visual.head.children())
         self._linear = layers[0] if layers else None
         self.clip_dim = layers[0].out_features if layers else self.patch_dim
         self.head_eps = self._norm.eps
 
     @staticmethod
-    def takes(visual: Any) -> bool:
+    def supports(visual: Any) -> bool:
         """Whether a tower of timm has such a head."""
         trunk = visual.trunk
-        norms = _working(trunk.norm, trunk.fc_norm)
-        layers = _working(trunk.head, *visual.head.children())
+        norms = _non_identity(trunk.norm, trunk.fc_norm)
+        layers = _non_identity(trunk.head, *visual.head.children())
         return (
             trunk.attn_pool is None
             and trunk.global_pool in ("token", "avg")
@@ -97,10 +97,10 @@ class LinearTower(ImageTower):
             and all(isinstance(layer, nn.Linear) for layer in layers)
         )
 
-    def look(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
         """See :class:`ImageTower`; patches are the last hidden states."""
         out = self.visual.forward_intermediates(images, indices=1)
-        return _pooled(out["image_intermediates"][-1], pool), out["image_features"]
+        return _pool_patches(out["image_intermediates"][-1], pool), out["image_features"]
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`ImageTower`; a bias after the projection is in the norm's."""
@@ -140,7 +140,7 @@ class AttentionTower(ImageTower):
         self.patch_dim = self.clip_dim
 
     @staticmethod
-    def takes(visual: Any) -> bool:
+    def supports(visual: Any) -> bool:
         """Whether a tower of timm pools so."""
         from timm.layers import AttentionPoolLatent
 
@@ -152,13 +152,13 @@ class AttentionTower(ImageTower):
             and pool.pool == "token"
         )
 
-    def look(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
         """See :class:`ImageTower`; patches are in the joint space."""
         out = self.visual.forward_intermediates(images, indices=1, normalize_intermediates=True)
-        patches = self._alone(_pooled(out["image_intermediates"][-1], pool))
+        patches = self._pool_single_patch(_pool_patches(out["image_intermediates"][-1], pool))
         return patches, out["image_features"]
 
-    def _alone(self, states: Tensor) -> Tensor:
+    def _pool_single_patch(self, states: Tensor) -> Tensor:
         trunk = self.visual.trunk
         pool = trunk.attn_pool
         # The second half of keys and values; each head's are its own columns.
@@ -191,16 +191,16 @@ def wrap_image_tower(visual: Any) -> ImageTower | None:
     if not isinstance(visual, TimmModel) or type(visual.trunk) not in known:
         return None
     for tower in (LinearTower, AttentionTower):
-        if tower.takes(visual):
+        if tower.supports(visual):
             return tower(visual)
     return None
 
 
-def _working(*layers: nn.Module) -> list[Any]:
+def _non_identity(*layers: nn.Module) -> list[Any]:
     """The layers that do something in evaluation."""
     return [layer for layer in layers if not isinstance(layer, nn.Identity | nn.Dropout)]
 
 
-def _pooled(maps: Tensor, pool: int) -> Tensor:
+def _pool_patches(maps: Tensor, pool: int) -> Tensor:
     """(B, D, rows, columns) to (B, N, D), averaged over windows."""
     return F.avg_pool2d(maps, pool).flatten(2).transpose(1, 2)

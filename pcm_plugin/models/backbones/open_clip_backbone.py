@@ -125,7 +125,7 @@ class OpenCLIPBackbone(BaseModule):
                 f"images are {tuple(images.shape)} but {self.model_name} needs (B, 3, "
                 f"{self.clip.visual.image_size}): preprocess them with the backbone's preprocess"
             )
-        patches, features = self._tower.look(images, self.pool)
+        patches, features = self._tower.extract_feat(images, self.pool)
         return patches, F.normalize(features, dim=-1)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import IGNORE_INDEX
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner, read_captions
-from pcm_plugin.models.decoders.language_model import load_language_model
+from pcm_plugin.models.decoders.causal_lm import load_language_model
 from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, to_sentence
 from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
 from pcm_plugin.models.decoding.search import Found, Search, collect_captions

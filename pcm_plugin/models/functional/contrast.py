@@ -11,7 +11,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 # Cosine of a text and itself where both were rounded to float16.
-_SAME = 0.999
+_DUPLICATE_COSINE = 0.999
 
 
 @full_precision
@@ -77,7 +77,7 @@ def refine_by_contrast(
     if temperature <= 0:
         raise UserError(f"temperature={temperature}: give more than 0")
     feats, texts, negatives = (F.normalize(x, dim=-1) for x in (feats, texts, negatives))
-    allowed = texts @ negatives.T < _SAME
+    allowed = texts @ negatives.T < _DUPLICATE_COSINE
     for _ in range(steps):
         gradient = contrastive_gradient(feats, texts, negatives, allowed, temperature)[1]
         feats = F.normalize(feats - step_size * temperature * gradient, dim=-1)

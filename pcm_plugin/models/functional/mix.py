@@ -32,7 +32,7 @@ def num_top_pairs(top_patches: float, num_patches: int, num_concepts: int) -> in
 
 
 @full_precision
-def select_top_patches(affinity: Tensor, num_pairs: int, temperature: float) -> Tensor:
+def select_patches_by_pairs(affinity: Tensor, num_pairs: int, temperature: float) -> Tensor:
     """Select the patches that own one of the best patch-concept pairs (released code).
 
     Args:
@@ -53,10 +53,10 @@ def select_top_patches(affinity: Tensor, num_pairs: int, temperature: float) -> 
 
 
 @full_precision
-def select_best_patches(affinity: Tensor, num_patches: int) -> Tensor:
+def select_patches_by_count(affinity: Tensor, num_patches: int) -> Tensor:
     """Select the patches that own the best patch-concept pairs, as many as are asked for.
 
-    Those of :func:`select_top_patches` for as many pairs, and then the next best patches.
+    Those of :func:`select_patches_by_pairs` for as many pairs, and then the next best patches.
 
     Args:
         affinity: (B, N, K); 0 for masked concepts.

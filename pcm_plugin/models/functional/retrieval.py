@@ -11,7 +11,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 
 
-def nearest(queries: Tensor, keys: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+def chunked_topk(queries: Tensor, keys: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Find the keys with the largest inner products.
 
     Memory is that of one chunk of keys and its (Q, S) products, however many chunks there are.

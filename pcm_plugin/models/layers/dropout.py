@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.layers.cpu.dropout import byte_dropout, relu_byte_dropout
+from pcm_plugin.models.layers.cpu.byte_dropout import byte_dropout, relu_byte_dropout
 from pcm_plugin.models.layers.cpu.switch import use_cpu_kernels
 
 

@@ -13,7 +13,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.formats.word_list import read_word_list
-from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
+from pcm_plugin.models.functional.concept_retrieval import prepare_concepts, retrieve_concepts
 
 _NOTHING = "something"
 
@@ -101,7 +101,7 @@ class EntityPrompt(BaseModule):
 
     def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
         """Give the concepts to look for; see :meth:`PatchTextMatcher.set_concepts`."""
-        found = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
+        found = prepare_concepts(words, embeddings, self.clip_dim, self.top_concepts)
         self.concepts = found.to(self.concepts.device)
         self.concept_words = list(words)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.required_file import FileKind, ReadsFiles
-from pcm_plugin.models.functional.concepts import inject_noise
-from pcm_plugin.models.functional.memory import project_onto_memory
+from pcm_plugin.models.functional.concept_retrieval import inject_noise
+from pcm_plugin.models.functional.text_memory import project_onto_text_memory
 from pcm_plugin.models.layers import Dropout
 from pcm_plugin.models.necks.output import NeckOutput
 from pcm_plugin.registry import MODELS
@@ -146,7 +146,7 @@ class GlobalPrefix(BaseModule, ReadsFiles):
     def project(self, feats: Tensor) -> Tensor:
         """Features (B, Dc) put together from the texts of the memory."""
         chunks = self.memory.split(self.memory_chunk)
-        return project_onto_memory(feats, chunks, self.memory_temperature)
+        return project_onto_text_memory(feats, chunks, self.memory_temperature)
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Projected features (..., D) as the decoder gets them."""

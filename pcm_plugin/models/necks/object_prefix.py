@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.required_file import FileKind
-from pcm_plugin.models.functional.concepts import (
-    concept_directions,
+from pcm_plugin.models.functional.concept_retrieval import (
     concept_probabilities,
+    prepare_concepts,
     retrieve_concepts,
 )
 from pcm_plugin.models.necks.global_prefix import GlobalPrefix
@@ -102,7 +102,7 @@ class ObjectPrefix(GlobalPrefix):
         Raises:
             UserError: If the sizes do not agree with each other or with the neck.
         """
-        directions = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
+        directions = prepare_concepts(words, embeddings, self.clip_dim, self.top_concepts)
         self.concept_words = list(words)
         self.concepts = directions.to(self.concepts.device)
 

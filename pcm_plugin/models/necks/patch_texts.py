@@ -12,14 +12,18 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.required_file import FileKind, ReadsFiles
-from pcm_plugin.models.functional.affinity import patch_concept_affinity, project_patches, text_map
-from pcm_plugin.models.functional.concepts import concept_directions, retrieve_concepts
+from pcm_plugin.models.functional.concept_retrieval import prepare_concepts, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
     gather_slots,
     num_top_pairs,
     pack_slots,
-    select_best_patches,
-    select_top_patches,
+    select_patches_by_count,
+    select_patches_by_pairs,
+)
+from pcm_plugin.models.functional.patch_affinity import (
+    patch_concept_affinity,
+    project_patches,
+    text_map,
 )
 
 MIXES = ("top", "random", "none")
@@ -167,7 +171,7 @@ class PatchTextMatcher(BaseModule, ReadsFiles):
         """
         if self.mix == "none":
             raise UserError("mix='none' looks for no concepts: drop them, or choose another mix")
-        found = concept_directions(words, embeddings, self.clip_dim, self.top_concepts)
+        found = prepare_concepts(words, embeddings, self.clip_dim, self.top_concepts)
         self.concepts = found.to(self.concepts.device)
         self.concept_words = list(words)
 
@@ -224,9 +228,9 @@ class PatchTextMatcher(BaseModule, ReadsFiles):
         num_slots = self.sizes[0]
         if self.mix == "top":
             if self.distinct:
-                selected = select_best_patches(affinity, self.num_best)
+                selected = select_patches_by_count(affinity, self.num_best)
             else:
-                selected = select_top_patches(affinity, self.num_best, self.temperature)
+                selected = select_patches_by_pairs(affinity, self.num_best, self.temperature)
             num_slots = min(self.num_best, num_slots)
         else:
             share = self.top_patches if self.training else 1.0

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcm_plugin.models.functional.concepts import inject_noise
+from pcm_plugin.models.functional.concept_retrieval import inject_noise
 from pcm_plugin.models.functional.mix import replace_selected
 from pcm_plugin.models.layers import Dropout
 from pcm_plugin.models.necks.output import NeckOutput

@@ -17,7 +17,7 @@ from pcm_plugin.formats.feature_store import FORMAT as STORE_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.models.functional.retrieval import chunked_topk
 from pcm_plugin.synthesis.extract.extract import ExtractSettings
 from pcm_plugin.synthesis.extract.sources import Source
 from pcm_plugin.synthesis.generate.generate import FORMAT as IMAGE_FORMAT
@@ -232,7 +232,7 @@ def _matching(count: int, clip_dim: int, device: str) -> float:
     keys = torch.randn(min(count, 8192), clip_dim, device=device)
     queries = torch.randn(1024, clip_dim, device=device)
     batches = [queries, queries]
-    seconds = _seconds_each(batches, lambda rows: nearest(rows, [keys], 15), device)
+    seconds = _seconds_each(batches, lambda rows: chunked_topk(rows, [keys], 15), device)
     return seconds * count / len(keys)
 
 

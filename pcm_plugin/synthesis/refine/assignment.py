@@ -13,7 +13,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.store_matching import match_stores
-from pcm_plugin.models.functional.retrieval import nearest
+from pcm_plugin.models.functional.retrieval import chunked_topk
 from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
@@ -80,7 +80,9 @@ class PairAssignment:
     def captions_of_images(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
         """The captions nearest to each image."""
         images = self._global_feats(rows)
-        _, nearest_captions = nearest(images, self._caption_chunks(), self._settings.num_captions)
+        _, nearest_captions = chunked_topk(
+            images, self._caption_chunks(), self._settings.num_captions
+        )
         return {"captions": nearest_captions.cpu()}
 
     def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
@@ -94,7 +96,9 @@ class PairAssignment:
                 clip_scores = own.clone()
             return {"image": images, "clip_score": clip_scores, "score": own}
         captions = self._caption_feats(rows)
-        cosines, candidates = nearest(captions, self._image_chunks(), self._settings.num_images)
+        cosines, candidates = chunked_topk(
+            captions, self._image_chunks(), self._settings.num_images
+        )
         retrieved = self._captions_of(candidates.cpu(), folder)
         sentences = self._sentences(torch.tensor(rows), folder)
         scores = []

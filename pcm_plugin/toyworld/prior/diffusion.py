@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.backbones import OpenCLIPBackbone
-from pcm_plugin.models.functional.affinity import project_patches
+from pcm_plugin.models.functional.patch_affinity import project_patches
 from pcm_plugin.toyworld.prior.clip import normalise
 from pcm_plugin.toyworld.prior.tokenizer import CONTEXT_LENGTH
 from pcm_plugin.toyworld.prior.training import train

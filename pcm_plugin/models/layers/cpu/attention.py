@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pcm_plugin.models.layers.cpu.dropout import DropoutMask
+from pcm_plugin.models.layers.cpu.byte_dropout import DropoutMask
 from pcm_plugin.models.layers.masks import additive_mask
 
 _FEW_QUERIES = 8

@@ -11,7 +11,9 @@ from pcm_plugin.models.functional.precision import full_precision
 
 
 @full_precision
-def project_onto_memory(feats: Tensor, memory: Iterable[Tensor], temperature: float) -> Tensor:
+def project_onto_text_memory(
+    feats: Tensor, text_memory: Iterable[Tensor], temperature: float
+) -> Tensor:
     """Put features together from the texts that are like them.
 
     A softmax over the whole memory, taken chunk by chunk in one pass: what is held at a time is one
@@ -19,7 +21,7 @@ def project_onto_memory(feats: Tensor, memory: Iterable[Tensor], temperature: fl
 
     Args:
         feats: (B, Dc), CLIP embeddings of any length but 0.
-        memory: Chunks (S, Dc) of any floating type, CLIP text embeddings of length 1.
+        text_memory: Chunks (S, Dc) of any floating type, CLIP text embeddings of length 1.
         temperature: Of the softmax over cosines.
 
     Returns:
@@ -36,7 +38,7 @@ def project_onto_memory(feats: Tensor, memory: Iterable[Tensor], temperature: fl
     total = torch.zeros_like(queries)
     # Counted here: asking the result would have a CPU wait for the GPU in each iteration.
     count = 0
-    for chunk in filter(len, memory):
+    for chunk in filter(len, text_memory):
         count += len(chunk)
         texts = chunk.to(queries.device, torch.float32)
         logits = queries @ texts.T

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pcm_plugin.models import GlobalPrefix
-from pcm_plugin.models.functional.memory import project_onto_memory
+from pcm_plugin.models.functional.text_memory import project_onto_text_memory
 from tests.builders import build_store
 
 
@@ -20,25 +20,25 @@ def test_chunks_give_the_softmax_over_all(chunk, temperature):
     feats, memory = 3 * unit(4, 8), unit(50, 8, seed=1)
     weights = (F.normalize(feats, dim=-1) @ memory.T / temperature).softmax(-1)
     expected = F.normalize(weights @ memory, dim=-1)
-    found = project_onto_memory(feats, memory.split(chunk), temperature)
+    found = project_onto_text_memory(feats, memory.split(chunk), temperature)
     torch.testing.assert_close(found, expected)
 
 
 def test_a_low_temperature_finds_the_nearest_text_and_nothing_overflows():
     memory = unit(30, 8)
     feats = F.normalize(memory[[4, 9]] + 0.05 * unit(2, 8, seed=2), dim=-1)
-    found = project_onto_memory(feats, memory.split(4), 1e-4)
+    found = project_onto_text_memory(feats, memory.split(4), 1e-4)
     torch.testing.assert_close(found, memory[[4, 9]])
-    half = project_onto_memory(feats, memory.half().split(4), 1e-4)
+    half = project_onto_text_memory(feats, memory.half().split(4), 1e-4)
     torch.testing.assert_close(half, memory[[4, 9]], atol=1e-3, rtol=1e-3)
 
 
 def test_wrong_use_is_named():
     with pytest.raises(ValueError, match="temperature=0"):
-        project_onto_memory(unit(1, 4), [unit(2, 4)], 0)
+        project_onto_text_memory(unit(1, 4), [unit(2, 4)], 0)
     for empty in ([], unit(0, 4).split(8)):
         with pytest.raises(ValueError, match="memory is empty"):
-            project_onto_memory(unit(1, 4), empty, 0.1)
+            project_onto_text_memory(unit(1, 4), empty, 0.1)
 
 
 def test_decap_projects_images_and_not_its_training_texts(tmp_path):
@@ -52,7 +52,7 @@ def test_decap_projects_images_and_not_its_training_texts(tmp_path):
     assert torch.equal(decap.train()(None, feats).tokens, plain.train()(None, feats).tokens)
     seen = decap.eval()(None, feats).tokens
     memory = truth["caption_feats"].half().float()
-    projected = project_onto_memory(feats, [memory], 0.1)
+    projected = project_onto_text_memory(feats, [memory], 0.1)
     torch.testing.assert_close(seen, plain.eval()(None, projected).tokens)
     assert not torch.allclose(seen, plain(None, feats).tokens)
 

@@ -10,7 +10,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 
-def concept_directions(
+def prepare_concepts(
     words: Sequence[str], embeddings: Tensor, clip_dim: int, top_concepts: int
 ) -> Tensor:
     """Concepts as :func:`retrieve_concepts` wants them.

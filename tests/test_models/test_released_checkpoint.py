@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pcm_plugin.formats.concept_set import load_concepts, save_concepts
-from pcm_plugin.models.conversion import convert_official, official_names, read_official
+from pcm_plugin.models.released_checkpoint import convert_official, official_names, read_official
 from tests.builders import build_store
 from tests.test_tools.commands import run
 

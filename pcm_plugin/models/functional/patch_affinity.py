@@ -62,7 +62,7 @@ def patch_concept_affinity(local_feats: Tensor, concepts: Tensor) -> Tensor:
 
     Args:
         local_feats: (B, N, Dc), patches in CLIP's joint space.
-        concepts: (B, K, Dc), as :func:`~.concepts.retrieve_concepts` gives them: length 1 or 0.
+        concepts: (B, K, Dc), as :func:`~.concept_retrieval.retrieve_concepts` gives them: length 1 or 0.
 
     Returns:
         (B, N, K) float32; 0 for a masked concept.
