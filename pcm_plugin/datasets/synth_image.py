@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.image_shards import GeneratedImageArchive
+from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
@@ -69,10 +69,10 @@ class SynthImageDataset(Dataset):
         self.img_dir = Path(img_dir)
         if not self.img_dir.is_dir():
             raise MissingFileError(f"no folder of images at {img_dir}")
-        is_archive = (self.img_dir / "manifest.json").is_file()
-        self._archive = GeneratedImageArchive(img_dir) if is_archive else None
-        if self._archive is not None:
-            self._archive.check_store(self.pairs_dataset.store)
+        is_generated = (self.img_dir / "manifest.json").is_file()
+        self._reader = ImageShardReader(img_dir) if is_generated else None
+        if self._reader is not None:
+            self._reader.check_store(self.pairs_dataset.store)
         self.pipeline = Compose(pipeline)
         self._open(self.pairs_dataset.sample(0))
 
@@ -110,11 +110,11 @@ class SynthImageDataset(Dataset):
 
     def _open(self, sample: DataSample) -> Image.Image:
         name = sample.image_id
-        if self._archive is None:
+        if self._reader is None:
             if "img_path" not in sample:
                 raise UserError(
                     f"{self.pairs_dataset.store.path} does not say in which file image {name} is: give "
                     "the folder of tools/generate.py that it was made of"
                 )
             return read_image(sample.img_path)
-        return self._archive.read(name)
+        return self._reader.read(name)

@@ -138,24 +138,17 @@ class FeatureStore:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         try:
-            folder = ShardFolder(self.path, FORMAT)
+            folder = ShardFolder(self.path, FORMAT, "tools/extract.py")
         except FileNotFoundError:
             raise MissingFileError(
                 f"no feature store at {self.path}; make one with: "
                 f"python tools/extract.py IMAGES --model MODEL --out {shlex.quote(str(self.path))}"
             ) from None
-        if not folder.shards or not folder.complete:
-            raise UserError(
-                f"{self.path} has {len(folder.shards)} of {folder.manifest['num_expected']} shards: "
-                "run the command that made it again"
-            )
+        folder.check_complete()
         info = folder.manifest["info"]
-        damaged = folder.find_damaged(checksums=False)
         if info.get("clip_head") and not self.clip_head.is_file():
-            damaged.append(CLIP_HEAD)
-        if damaged:
             raise UserError(
-                f"files of {self.path} are missing or cut: {', '.join(damaged)}; "
+                f"files of {self.path} are missing or cut: {CLIP_HEAD}; "
                 "run the command that made it again"
             )
         self.num_patches: int = info["num_patches"]

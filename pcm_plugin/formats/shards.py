@@ -15,7 +15,12 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import explain_lock_errors, fingerprint, sha256, write_json
 
 VERSION = 1
-_MANY = 20
+_REPRESENTATIVE_SIZE = 20
+
+
+def shard_name(index: int) -> str:
+    """Return the name of a shard."""
+    return f"shard-{index:05d}"
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Shard:
 
         It must not depend on what else is finished, which differs between runs.
         """
-        return self.count >= _MANY or self.name.endswith("-00000")
+        return self.count >= _REPRESENTATIVE_SIZE or self.name.endswith("-00000")
 
 
 class ShardFolder:
@@ -54,12 +59,21 @@ class ShardFolder:
 
     Args:
         path: The folder.
-        format: What its shards hold, e.g. ``'pcm-features'``; None takes any.
+        format: Required format of its shards, e.g. ``'pcm-features'``. None accepts any.
+        made_by: Commands that write this format, for the message if it is another. Defaults to
+            None.
+
+    Raises:
+        MissingFileError: If there is no manifest in the folder.
+        UserError: If the manifest is damaged, or of another format or version.
     """
 
-    def __init__(self, path: str | os.PathLike, format: str | None) -> None:
+    def __init__(
+        self, path: str | os.PathLike, format: str | None, made_by: str | None = None
+    ) -> None:
         self.path = Path(path)
         self.format = format
+        self._made_by = made_by
         self.manifest: dict[str, Any] = self._load()
         self._settings = self.manifest["settings"]
 
@@ -179,6 +193,23 @@ class ShardFolder:
         self.manifest = self._load()
         _refuse_changes(self.path, self.manifest["settings"], self._settings)
 
+    def check_complete(self) -> None:
+        """Check that all expected shards are finished and no file is missing or cut.
+
+        Raises:
+            UserError: If not.
+        """
+        if not self.shards or not self.complete:
+            raise UserError(
+                f"{self.path} has {len(self.shards)} of {self.manifest['num_expected']} shards: "
+                "run the command that made it again"
+            )
+        if damaged := self.find_damaged(checksums=False):
+            raise UserError(
+                f"files of {self.path} are missing or cut: {', '.join(damaged)}; "
+                "run the command that made it again"
+            )
+
     def find_damaged(self, checksums: bool = True, progress: bool = False) -> list[str]:
         """Names of listed files that are missing or not as they were written.
 
@@ -209,7 +240,8 @@ class ShardFolder:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UserError(f"{path} is not a manifest: {error}") from error
         if self.format not in (None, found):
-            raise UserError(f"{self.path} holds {found!r}, expected {self.format!r}")
+            fix = f": pass a folder of {self._made_by}" if self._made_by else ""
+            raise UserError(f"{self.path} must hold {self.format!r}, got {found!r}{fix}")
         if version != VERSION:
             raise UserError(f"{path} has version {version}; this release reads {VERSION}")
         return manifest

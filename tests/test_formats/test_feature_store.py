@@ -93,7 +93,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
     folder.commit(plan(1)[0], [], 1)
     with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
         ShardFolder.open_for_write(tmp_path, "x", {"steps": 30, "size": (64, 64)}, plan(1))
-    with pytest.raises(ValueError, match="holds 'x', expected 'y'"):
+    with pytest.raises(ValueError, match="must hold 'y', got 'x'"):
         ShardFolder.open_for_write(tmp_path, "y", {}, plan(1))
 
 

@@ -1,6 +1,5 @@
 import errno
 import io
-import json
 import os
 import sys
 import tarfile
@@ -18,10 +17,10 @@ from pcm_plugin.commands.extract import main
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.image_shards import FORMAT, image_key, write_image_shard
+from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
 from pcm_plugin.synthesis.extract.sources import open_source
-from pcm_plugin.synthesis.generate.generate import FORMAT
 from pcm_plugin.synthesis.pipeline.stores import export
 from pcm_plugin.synthesis.refine.pairs import refine
 from pcm_plugin.synthesis.refine.settings import RefineSettings
@@ -236,21 +235,18 @@ def test_a_first_try_that_failed_leaves_nothing_in_the_way(tmp_path, images, cli
 def write_image_shards(folder, count, shard_size=2):
     """Shards as generate writes them, of flat colours."""
     plan = [
-        Shard(f"shard-{s:05d}", min(shard_size, count - s * shard_size), "x")
+        Shard(shard_name(s), min(shard_size, count - s * shard_size), "x")
         for s in range(-(-count // shard_size))
     ]
     shards = ShardFolder.open_for_write(folder, FORMAT, {"made": "by hand"}, plan)
     for s in range(-(-count // shard_size)):
         indices = range(s * shard_size, min(count, (s + 1) * shard_size))
-        with tarfile.open(folder / f"shard-{s:05d}.tar", "w") as tar:
+        with write_image_shard(folder, shard_name(s)) as writer:
             for i in indices:
                 png = io.BytesIO()
                 Image.new("RGB", (16, 16), (i * 40, 0, 255 - i * 40)).save(png, "PNG")
                 facts = {"id": f"c{i}", "caption": f"a dog {i}", "image_id": "x", "seed": 1}
-                for kind, data in (("png", png.getvalue()), ("json", json.dumps(facts).encode())):
-                    entry = tarfile.TarInfo(f"{i:08d}.{kind}")
-                    entry.size = len(data)
-                    tar.addfile(entry, io.BytesIO(data))
+                writer.append(image_key(i), "png", png.getvalue(), facts)
         shards.commit(plan[s], [f"shard-{s:05d}.tar"], len(indices))
 
 

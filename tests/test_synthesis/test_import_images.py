@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.image_shards import GeneratedImageArchive
+from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released.import_images import ImportImagesSettings, import_images
 from tests.test_tools.commands import run, start
@@ -97,7 +97,7 @@ def test_images_are_copied_and_numbered_over_all_files(tmp_path, image_type, tex
     assert [found[i][2]["source"] for i in (8, 9)] == ["part-2.parquet#8", "part-10.parquet#0"]
     lines = (tmp_path / "out" / "captions.jsonl").read_text().splitlines()
     assert [json.loads(line)["caption"] for line in lines] == [f["caption"] for _, _, f in found]
-    archive = GeneratedImageArchive(tmp_path / "out")
+    archive = ImageShardReader(tmp_path / "out")
     assert archive.read("13").size == (12, 10)
 
 

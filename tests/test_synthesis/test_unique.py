@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.image_shards import GeneratedImageArchive
+from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.synthesis.generate.text2image import image_seed
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
@@ -58,7 +58,7 @@ def test_equal_captions_share_one_image_and_all_of_them_stay(tmp_path, models):
     result = generate(tmp_path, models, tmp_path / "images")
     assert result.code == 0, result.output
     assert "5 images in 3 shards, for 8 captions" in result.output
-    assert len(GeneratedImageArchive(tmp_path / "images")) == 5
+    assert len(ImageShardReader(tmp_path / "images")) == 5
     assert json.loads((tmp_path / "images" / "repeats.json").read_text()) == REPEATS
     assert extract(tmp_path, models, tmp_path / "images", tmp_path / "store").code == 0
     store = FeatureStore(tmp_path / "store")
@@ -67,7 +67,7 @@ def test_equal_captions_share_one_image_and_all_of_them_stay(tmp_path, models):
     # The image is that of the first caption with this text.
     each = generate(tmp_path, models, tmp_path / "each", captions=["a red dog"])
     assert each.code == 0
-    image = [GeneratedImageArchive(tmp_path / name).read("1") for name in ("images", "each")]
+    image = [ImageShardReader(tmp_path / name).read("1") for name in ("images", "each")]
     assert image[0].tobytes() == image[1].tobytes()
     assert (
         f'"seed": {image_seed(0, "1")}'.encode()

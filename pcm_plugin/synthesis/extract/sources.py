@@ -1,10 +1,7 @@
 """Where images with captions come from: shards that ``generate`` wrote, or files in folders."""
 
-import itertools
-import json
 import logging
 import os
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,13 +12,19 @@ from pcm_plugin.formats.captions.by_image import group_by_image
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.coco import CocoImage, all_images
 from pcm_plugin.formats.image_ids import refuse_repeated
-from pcm_plugin.formats.image_shards import archive_digests, read_repeats
+from pcm_plugin.formats.image_shards import (
+    archive_name,
+    caption_counts,
+    open_image_shards,
+    read_image_shard,
+    read_repeats,
+    source_digests,
+)
 from pcm_plugin.formats.images.folder import find_name
 from pcm_plugin.formats.images.image_io import read_file
 from pcm_plugin.formats.released_annotations import read_released_annotations
-from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.shards import Shard, shard_name
 from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.synthesis.generate import generate
 from pcm_plugin.synthesis.ranks import Rank
 
 PROBE_FILES = 20
@@ -85,30 +88,16 @@ class GeneratedImages:
     has_clip_scores = False
 
     def __init__(self, path: Path) -> None:
-        folder = ShardFolder(path, generate.FORMAT)
-        if not folder.complete:
-            raise UserError(
-                f"{path} has {len(folder.shards)} of {folder.manifest['num_expected']} shards: "
-                "run the command that made it again"
-            )
-        damaged = folder.find_damaged(checksums=False)
-        if damaged:
-            raise UserError(
-                f"files of {path} are missing or cut: {', '.join(damaged)}; "
-                "run the command that made it again"
-            )
-        self._path = path
-        self.settings: dict[str, Any] = {"images": folder.manifest["fingerprint"]}
-        self._counts = {name: record["count"] for name, record in folder.shards.items()}
-        self._repeats = read_repeats(path, folder.manifest["settings"])
-        each = folder.manifest["settings"].get("images_per_caption", 1)
-        digests = archive_digests(folder)
-        self.shards = []
-        for name, record in folder.shards.items():
-            # It grows with the captions that its images stand for, and is then made again.
-            repeats = self._repeats.get(name, {})
-            count = record["count"] + each * sum(map(len, repeats.values()))
-            self.shards.append(Shard(name, count, digests[name]))
+        self._folder = open_image_shards(path)
+        self._folder.check_complete()
+        self._repeats = read_repeats(self._folder)
+        self.settings: dict[str, Any] = {"images": self._folder.manifest["fingerprint"]}
+        # The count grows with the captions that images stand for; the shard is then extracted again.
+        digests = source_digests(self._folder)
+        self.shards = [
+            Shard(name, count, digests[name])
+            for name, count in caption_counts(self._folder).items()
+        ]
 
     def read(self, shard: Shard) -> Iterator[CaptionedImage]:
         """Read the images of one archive in its order.
@@ -116,31 +105,12 @@ class GeneratedImages:
         Raises:
             UserError: If it does not hold what was written.
         """
-        path, found = self._path / f"{shard.name}.tar", 0
-        count, repeats = self._counts[shard.name], self._repeats.get(shard.name, {})
-        try:
-            with tarfile.open(path, "r:") as tar:
-                for _, members in itertools.groupby(tar, lambda m: m.name.partition(".")[0]):
-                    files = {m.name: tar.extractfile(m).read() for m in members}  # type: ignore
-                    facts = [files.pop(name) for name in list(files) if name.endswith(".json")]
-                    if len(facts) != 1 or len(files) != 1:
-                        raise tarfile.TarError(f"{sorted(files)} is no image with its .json")
-                    about = json.loads(facts[0])
-                    ((name, data),) = files.items()
-                    place = f"{shard.name}.tar/{name}"
-                    found += 1
-                    # Captions of equal text share the image, and keep their number.
-                    others = repeats.get(name.partition(".")[0].partition("-")[0], [])
-                    captions = [about["caption"]] * (1 + len(others))
-                    yield CaptionedImage(about["id"], captions, place, data, False)
-            # A damaged header ends an archive silently.
-            if found != count:
-                raise tarfile.TarError(f"{found} of {count} images can be read")
-        except (tarfile.TarError, json.JSONDecodeError, KeyError) as error:
-            raise UserError(
-                f"{path} is not as it was written ({error}): delete it, and run the command that "
-                "made it again"
-            ) from error
+        repeats = self._repeats.get(shard.name, {})
+        for entry, data in read_image_shard(self._folder, shard.name):
+            place = f"{archive_name(shard.name)}/{entry.name}"
+            # Captions of equal text share the image; the caption is listed once for each of them.
+            captions = [entry.facts["caption"]] * (1 + len(repeats.get(entry.prompt_key, [])))
+            yield CaptionedImage(entry.facts["id"], captions, place, data, False)
 
 
 class ImageFolder:
@@ -186,7 +156,7 @@ class ImageFolder:
         self._clip_scores = clip_scores or {}
         self.has_clip_scores = bool(self._clip_scores)
         self._chunks = {
-            f"shard-{number:05d}": images[start : start + shard_size]
+            shard_name(number): images[start : start + shard_size]
             for number, start in enumerate(range(0, len(images), shard_size))
         }
         self.settings: dict[str, Any] = {**settings, "shard_size": shard_size}

@@ -2,18 +2,24 @@
 
 import io
 import os
-import tarfile
 from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
+from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
-from pcm_plugin.formats.image_tar import append_image
-from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.synthesis.generate.prompts import Prompts, image_key, shard_name, write_repeats
+from pcm_plugin.formats.image_shards import (
+    FORMAT,
+    ImageShardWriter,
+    archive_name,
+    image_key,
+    write_image_shard,
+    write_repeats,
+)
+from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
+from pcm_plugin.synthesis.generate.prompts import Prompts
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.generate.text2image import (
     GenerationRequest,
@@ -22,8 +28,6 @@ from pcm_plugin.synthesis.generate.text2image import (
 )
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.sharing import share
-
-FORMAT = "pcm-images"
 
 
 def generate(
@@ -117,21 +121,19 @@ def _make_shard(
     tick: Callable[[int], None],
 ) -> None:
     settings = painter.settings
+    several = settings.images_per_caption > 1
     orders = [
         (
             caption,
             GenerationRequest(caption.id, caption.text, number),
-            f"{image_key(position)}{suffix}",
+            image_key(position, number if several else None),
         )
         for position, caption in enumerate(chunk, start=index * settings.shard_size)
-        for number, suffix in enumerate(_suffixes(settings.images_per_caption))
+        for number in range(settings.images_per_caption)
     ]
     skipped: dict[str, list[str]] = {}
     retried = 0
-    with (
-        atomic_write(folder.path / f"{shard.name}.tar") as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
+    with write_image_shard(folder.path, shard.name) as writer:
         for start in range(0, len(orders), batch_size):
             batch = orders[start : start + batch_size]
             painted = painter.paint([order for _, order, _ in batch])
@@ -140,7 +142,7 @@ def _make_shard(
                 if result.image is None:
                     skipped[key] = result.problems
                 else:
-                    _append(tar, key, caption, result.image, result, settings)
+                    _append(writer, key, caption, result.image, result, settings)
             tick(len(batch))
         if len(skipped) == len(orders) and shard.is_representative():
             key, problems = next(iter(skipped.items()))
@@ -150,17 +152,11 @@ def _make_shard(
             )
     folder.commit(
         shard,
-        [f"{shard.name}.tar"],
+        [archive_name(shard.name)],
         len(orders) - len(skipped),
         retried=retried,
         skipped=skipped,
     )
-
-
-def _suffixes(images_per_caption: int) -> list[str]:
-    if images_per_caption == 1:
-        return [""]
-    return [f"-{number}" for number in range(images_per_caption)]
 
 
 def _digest(chunk: list[Caption]) -> str:
@@ -177,7 +173,7 @@ def encode(image: Image.Image, settings: GenerateSettings) -> bytes:
 
 
 def _append(
-    tar: tarfile.TarFile,
+    writer: ImageShardWriter,
     key: str,
     caption: Caption,
     image: Image.Image,
@@ -193,4 +189,4 @@ def _append(
     }
     if result.problems:
         facts["problems"] = result.problems
-    append_image(tar, key, settings.format, encode(image, settings), facts)
+    writer.append(key, settings.format, encode(image, settings), facts)

@@ -2,16 +2,9 @@
 
 import hashlib
 import itertools
-import json
-import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
-from pcm_plugin.formats.image_shards import REPEATS
-
-_POLL_SECONDS = 0.1
 
 
 class Prompts:
@@ -66,32 +59,3 @@ class Prompts:
             else:
                 repeats.setdefault(position, []).append(caption.id)
         self.repeats = repeats
-
-
-def write_repeats(folder: Path, repeats: dict[int, list[str]], shard_size: int) -> None:
-    """Write the captions that share the image of an equal text; several processes may do so.
-
-    Args:
-        folder: Folder of generated images.
-        repeats: Caption ids by the position of the prompt, as :class:`Prompts` has them.
-        shard_size: Prompts per shard.
-    """
-    content: dict[str, dict[str, list[str]]] = {}
-    for position, ids in repeats.items():
-        content.setdefault(shard_name(position // shard_size), {})[image_key(position)] = ids
-    path = folder / REPEATS
-    while not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
-        try:
-            write_json(path, content)
-        except BlockingIOError:  # another process writes the same
-            time.sleep(_POLL_SECONDS)
-
-
-def shard_name(index: int) -> str:
-    """Return the name of a shard."""
-    return f"shard-{index:05d}"
-
-
-def image_key(position: int) -> str:
-    """Return the name, in an archive, of the image of a prompt."""
-    return f"{position:08d}"

@@ -14,13 +14,13 @@ from PIL import Image
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
 from pcm_plugin.formats.feature_store import FORMAT as STORE_FORMAT
+from pcm_plugin.formats.image_shards import FORMAT as IMAGE_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.functional.retrieval import chunked_topk
 from pcm_plugin.synthesis.extract.extract import ExtractSettings
 from pcm_plugin.synthesis.extract.sources import Source
-from pcm_plugin.synthesis.generate.generate import FORMAT as IMAGE_FORMAT
 from pcm_plugin.synthesis.generate.generate import encode
 from pcm_plugin.synthesis.generate.prompts import Prompts
 from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator

@@ -23,7 +23,7 @@ from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
 from pcm_plugin.formats.image_ids import refuse_repeated
-from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 
 _OF_ADD = ("count", "digest", "files", "num_source")
 _MARKER = "store.json"
@@ -76,7 +76,7 @@ def merge(
     parts = [(i, folder, name) for i, folder in enumerate(folders) for name in folder.shards]
     records = [folder.shards[name] for _, folder, name in parts]
     plan = [
-        Shard(f"shard-{index:05d}", record["num_source"], record["digest"])
+        Shard(shard_name(index), record["num_source"], record["digest"])
         for index, record in enumerate(records)
     ]
     source: dict[str, Any] = {"merged": [fingerprint(folder.manifest) for folder in folders]}

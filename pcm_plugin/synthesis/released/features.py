@@ -20,7 +20,7 @@ from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.clip_head import write_clip_head
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
 from pcm_plugin.formats.released_annotations import ReleasedPair
-from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.extract.annotation_scores import (
@@ -113,7 +113,7 @@ def import_features(
     size = settings.shard_size
     chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
     plan = [
-        Shard(f"shard-{index:05d}", len(chunk), fingerprint([list(pair) for pair in chunk]))
+        Shard(shard_name(index), len(chunk), fingerprint([list(pair) for pair in chunk]))
         for index, chunk in enumerate(chunks)
     ]
     source = {"released": fingerprint([shard.digest for shard in plan]), "shard_size": size}

@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import os
-import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,10 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
-from pcm_plugin.formats.image_tar import append_image
+from pcm_plugin.formats.image_shards import FORMAT, archive_name, image_key, write_image_shard
 from pcm_plugin.formats.images.image_io import detect_format, read_image
 from pcm_plugin.formats.parquet_table import ParquetRow, ParquetTable, find_parquet_files
-from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.synthesis.generate.generate import FORMAT
+from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sharing import share
 
@@ -113,7 +111,7 @@ def import_images(
         for start in range(0, total, settings.shard_size)
     ]
     plan = [
-        Shard(f"shard-{index:05d}", len(rows), fingerprint([files, rows.start, rows.stop]))
+        Shard(shard_name(index), len(rows), fingerprint([files, rows.start, rows.stop]))
         for index, rows in enumerate(ranges)
     ]
     folder = ShardFolder.open_for_write(out, FORMAT, {**settings.__dict__, "files": files}, plan)
@@ -151,10 +149,7 @@ def _write_shard(
     tick: Callable[[int], None],
 ) -> None:
     skipped: dict[str, str] = {}
-    with (
-        atomic_write(folder.path / f"{shard.name}.tar") as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
+    with write_image_shard(folder.path, shard.name) as writer:
         for row in rows:
             data = row.values[settings.image_column]
             try:
@@ -167,10 +162,10 @@ def _write_shard(
                 number = str(row.number)
                 facts = {"id": number, "caption_id": number, "image_id": number}
                 facts |= {"caption": caption, "source": row.place}
-                append_image(tar, f"{row.number:08d}", suffix, data, facts)
+                writer.append(image_key(row.number), suffix, data, facts)
             tick(1)
     count = shard.count - len(skipped)
-    folder.commit(shard, [f"{shard.name}.tar"], count, skipped=skipped)
+    folder.commit(shard, [archive_name(shard.name)], count, skipped=skipped)
 
 
 def _image_suffix(data: bytes | None) -> str:
