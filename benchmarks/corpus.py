@@ -1,7 +1,7 @@
 """A caption file through reader, vocabulary and nouns: counts and time.
 
     python benchmarks/corpus.py Flickr8k.token.txt
-    python benchmarks/corpus.py Flickr8k.token.txt --compare concepts.safetensors
+    python benchmarks/corpus.py Flickr8k.token.txt --compare-with concepts.safetensors
 
 Lines that cannot be read are named and passed over. The last line is JSON.
 """
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("captions")
     parser.add_argument("--min-count", type=int, default=5, help="of words and of nouns")
     parser.add_argument("--max-nouns", type=int, default=446, help="as many as were released")
-    parser.add_argument("--compare", help="a concept file to set the nouns beside")
+    parser.add_argument("--compare-with", help="a concept file to set the nouns beside")
     args = parser.parse_args()
     captions = CaptionFile(args.captions, skip_invalid=True)
     texts = [caption.text for caption in captions]
@@ -47,10 +47,10 @@ def main() -> None:
     print("  ".join(f"{name} {taken:.2f} s" for name, taken in seconds.items()))
     counts = {"captions": report.captions, "bad": report.bad, "words": len(vocabulary.words)}
     counts |= {"nouns": len(nouns)}
-    if args.compare:
-        both = {noun.word for noun in nouns} & set(load_concepts(args.compare).words)
+    if args.compare_with:
+        both = {noun.word for noun in nouns} & set(load_concepts(args.compare_with).words)
         counts["nouns_in_both"] = len(both)
-        print(f"{len(both)} of the nouns are in {args.compare}")
+        print(f"{len(both)} of the nouns are in {args.compare_with}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     rate, total = matrix_gflops(), sum(seconds.values())
     result = {"gemm_gflop": total * rate, "seconds": total, "matrix_gflops": rate}

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.models.backbones import OpenCLIPBackbone
-from pcm_plugin.synthesis.extract import extract
+from pcm_plugin.synthesis.extract import extract_features
 from pcm_plugin.synthesis.extract.sources import open_source
 
 
@@ -63,16 +63,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             backbone.clip.encode_text(tokens)
 
         def whole(store: Path) -> None:
-            settings = extract.ExtractSettings(name, pool=args.pool)
-            extract.extract(source, settings, store, args.batch, args.device, args.workers)
+            settings = extract_features.ExtractSettings(name, pool=args.pool)
+            extract_features.extract_features(
+                source, settings, store, args.batch, args.device, args.workers
+            )
 
         seconds = functools.partial(seconds_of, repeats=1, warm_up=0, device=args.device)
         works: dict[str, list[float]] = {"image tower": [], "both towers": [], "extract": []}
         rates = []
         with (
             torch.inference_mode(),
-            extract.deterministic_cpu_threads(args.device),
-            mock.patch.object(extract, "OpenCLIPBackbone", return_value=backbone),
+            extract_features.deterministic_cpu_threads(args.device),
+            mock.patch.object(extract_features, "OpenCLIPBackbone", return_value=backbone),
         ):
             bare_both()
             for i in range(args.rounds):

@@ -226,7 +226,7 @@ def generate_images(run: Run, kind: str, recipe: str) -> str:
     import diffusers
     from pipelines import build_pipeline
 
-    from pcm_plugin.synthesis.generate.generate import generate
+    from pcm_plugin.synthesis.generate.generate_images import generate_images
     from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator
     from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
@@ -244,24 +244,24 @@ def generate_images(run: Run, kind: str, recipe: str) -> str:
     )
     run.figures |= {"parameters": parameters, "batch": batch, "settings": settings.__dict__}
     captions = [f"a dog number {i} runs over the grass" for i in range(2 * batch)]
-    orders = [GenerationRequest(str(i), text) for i, text in enumerate(captions[:batch])]
+    requests = [GenerationRequest(str(i), text) for i, text in enumerate(captions[:batch])]
     if not run.is_dry:
         torch.cuda.reset_peak_memory_stats()
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(diffusers.DiffusionPipeline, "from_pretrained", return_value=pipeline),
     ):
-        painter = ImageGenerator(settings, run.device)
-        problems = [p for painted in painter.paint(orders) for p in painted.problems]
+        generator = ImageGenerator(settings, run.device)
+        problems = [p for result in generator.generate(requests) for p in result.problems]
         run.figures["problems"] = problems
         if problems:
             raise AssertionError(f"images of a pipeline with random weights: {problems}")
-        seconds = seconds_of(lambda: painter.paint(orders), 1, 0, run.device)
+        seconds = seconds_of(lambda: generator.generate(requests), 1, 0, run.device)
         run.figures["images_per_second"] = batch / seconds
         file = Path(folder) / "captions.txt"
         file.write_text("\n".join(captions) + "\n")
         whole = seconds_of(
-            lambda: generate(file, settings, Path(folder) / "out", batch, run.device),
+            lambda: generate_images(file, settings, Path(folder) / "out", batch, run.device),
             1,
             0,
             run.device,

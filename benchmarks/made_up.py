@@ -15,7 +15,7 @@ from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.synthesis.generate import generate
+from pcm_plugin.synthesis.generate import generate_images
 from pcm_plugin.synthesis.generate.text2image import GenerationResult
 
 Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -58,7 +58,7 @@ def write_images(path: Path, count: int, side: int, distinct: int | None = None)
         side: Height and width.
         distinct: Number of different images, which saves time. Defaults to all.
     """
-    settings = generate.GenerateSettings(pipeline="made/up", size=side)
+    settings = generate_images.GenerateSettings(pipeline="made/up", size=side)
 
     class ImageGenerator:
         def __init__(self, *_: object) -> None:
@@ -66,8 +66,8 @@ def write_images(path: Path, count: int, side: int, distinct: int | None = None)
             self._images: list[Image.Image] = []
             self._next = itertools.cycle(range(distinct or count))
 
-        def paint(self, orders: list) -> list[GenerationResult]:
-            return [GenerationResult(self._made(next(self._next)), 0, []) for _ in orders]
+        def generate(self, requests: list) -> list[GenerationResult]:
+            return [GenerationResult(self._made(next(self._next)), 0, []) for _ in requests]
 
         def _made(self, number: int) -> Image.Image:
             if number == len(self._images):
@@ -86,14 +86,14 @@ def write_images(path: Path, count: int, side: int, distinct: int | None = None)
     captions.write_text("\n".join(f"a dog runs over the grass with ball {i}" for i in range(count)))
     encoded: dict[int, bytes] = {}
 
-    def encode(image: Image.Image, settings: generate.GenerateSettings) -> bytes:
+    def encode(image: Image.Image, settings: generate_images.GenerateSettings) -> bytes:
         if id(image) not in encoded:  # all images are kept
             encoded[id(image)] = write(image, settings)
         return encoded[id(image)]
 
-    write = generate.encode
+    write = generate_images.encode
     with (
-        mock.patch.object(generate, "ImageGenerator", ImageGenerator),
-        mock.patch.object(generate, "encode", encode),
+        mock.patch.object(generate_images, "ImageGenerator", ImageGenerator),
+        mock.patch.object(generate_images, "encode", encode),
     ):
-        generate.generate(captions, settings, path, device="cpu")
+        generate_images.generate_images(captions, settings, path, device="cpu")

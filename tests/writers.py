@@ -86,7 +86,7 @@ def corpus_files(out: Path, inputs: Path) -> None:
     write_coco_captions(out / "coco.json", [(i, f"{i}.png", [c]) for i, c in enumerate(CAPTIONS)])
     command("convert_captions.py", out / "coco.json", "--out", out / "captions.jsonl")
     command("build_vocabulary.py", out / "coco.json", "--min-count", 1, "--out", out / "words.txt")
-    words = ["--words-out", out / "concepts.txt", "--min-count", 1]
+    words = ["--out-words", out / "concepts.txt", "--min-count", 1]
     words += ["--model", f"local-dir:{inputs / 'clip'}"]
     out_file = ["--out", out / "concepts.safetensors"]
     command("build_concepts.py", "--captions", out / "coco.json", *words, *out_file)

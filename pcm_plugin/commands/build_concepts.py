@@ -2,11 +2,11 @@
 
     python tools/build_concepts.py WORDS --model local-dir:CLIP --out concepts.safetensors
     python tools/build_concepts.py --captions CAPTIONS --model ... --out concepts.safetensors
-    python tools/build_concepts.py --captions CAPTIONS --words-out words.txt
+    python tools/build_concepts.py --captions CAPTIONS --out-words words.txt
 
 WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
 that maps class names to their numbers, as VinVL's). With --captions the words are the
-frequent nouns of a corpus in English; --words-out writes them as such a file, to be looked over.
+frequent nouns of a corpus in English; --out-words writes them as such a file, to be looked over.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.synthesis.concepts.embedding import (
     TEMPLATES,
     embed_concepts,
-    prompts,
+    resolve_templates,
 )
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
 
@@ -51,13 +51,15 @@ def parse_args() -> argparse.Namespace:
     nouns.add_argument("--max-nouns", type=int, default=500, help="keep the most frequent")
     nouns.add_argument("--stop-list", help="nouns to leave out, a word a line (default: our list)")
     nouns.add_argument("--phrases", action="store_true", help="pairs of nouns too: tennis court")
-    nouns.add_argument("--words-out", type=Path, help="write the words, a line each")
-    parser.add_argument("--compare", help="a concept file or word list to set the words beside")
+    nouns.add_argument("--out-words", type=Path, help="write the words, a line each")
+    parser.add_argument(
+        "--compare-with", help="a concept file or word list to set the words beside"
+    )
     args = parser.parse_args()
     if (args.words is None) == (args.captions is None):
         parser.error("give WORDS, or --captions CAPTIONS")
-    if args.out is None and args.words_out is None and args.compare is None:
-        parser.error("give --out, with --model; or --words-out")
+    if args.out is None and args.out_words is None and args.compare_with is None:
+        parser.error("give --out, with --model; or --out-words")
     if args.out is not None and args.model is None:
         parser.error("--out needs --model: which CLIP embeds the words")
     return args
@@ -98,15 +100,15 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     words = words_of(args)
-    if args.words_out is not None:
-        args.words_out.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(args.words_out, "".join(f"{word}\n" for word in words).encode())
-        print(f"{args.words_out}: {len(words)} words")
-    if args.compare is not None:
-        compare(words, args.compare)
+    if args.out_words is not None:
+        args.out_words.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(args.out_words, "".join(f"{word}\n" for word in words).encode())
+        print(f"{args.out_words}: {len(words)} words")
+    if args.compare_with is not None:
+        compare(words, args.compare_with)
     if args.out is None:
         return
-    templates = prompts(args.templates)
+    templates = resolve_templates(args.templates)
     clip = OpenCLIPBackbone(args.model, args.pretrained)
     embeddings = embed_concepts(words, clip, templates)
     identity = model_identity(args.model)

@@ -121,7 +121,7 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
     return captions, captions.scan()
 
 
-def left_out(folder: ShardFolder) -> str:
+def format_skipped(folder: ShardFolder) -> str:
     """What a stage left out, the first of it by name; empty if that is nothing.
 
     Args:

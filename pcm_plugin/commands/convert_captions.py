@@ -14,7 +14,7 @@ from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.captions.caption_file import write_jsonl
 from pcm_plugin.formats.coco import write_coco_captions
-from pcm_plugin.synthesis.extract.sources import captioned_images
+from pcm_plugin.synthesis.extract.sources import caption_file_images
 
 
 @plain_errors()
@@ -33,5 +33,5 @@ def main() -> None:
     if args.out.suffix == ".jsonl":
         write_jsonl(captions, args.out)
     else:
-        write_coco_captions(args.out, captioned_images(captions))
+        write_coco_captions(args.out, caption_file_images(captions))
     print(f"written to {args.out}")

@@ -14,13 +14,13 @@ import argparse
 from pcm_plugin.commands.caption_arguments import (
     add_caption_arguments,
     caption_file,
-    left_out,
+    format_skipped,
     print_clip_scores,
 )
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
-from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
 from pcm_plugin.synthesis.extract.sources import open_source
 from pcm_plugin.synthesis.ranks import Rank
 
@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
     parser.add_argument(
-        "--pattern",
+        "--path-template",
         help="for SynthImgCap: where an image lies (default: {split_id}/{image_id}.jpg, or "
         "{image_id}.jpg if the annotations know no parts)",
     )
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     args = parser.parse_args()
     source = open_source(
-        args.source, _captions(args), args.shard_size, args.vocabulary, args.pattern
+        args.source, _captions(args), args.shard_size, args.vocabulary, args.path_template
     )
     settings = ExtractSettings(
         args.model,
@@ -99,7 +99,7 @@ def main() -> None:
         patches=not args.no_patches,
         clip_score_source=args.clip_scores,
     )
-    folder = extract(
+    folder = extract_features(
         source,
         settings,
         args.out,
@@ -114,4 +114,4 @@ def main() -> None:
     images, captions = (sum(record[key] for record in records) for key in ("count", "captions"))
     print(f"{folder.path}: {images:,} images with {captions:,} captions in {len(records)} shards")
     print_clip_scores(folder)
-    print(left_out(folder), end="")
+    print(format_skipped(folder), end="")

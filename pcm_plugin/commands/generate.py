@@ -10,10 +10,14 @@ Run again after an interruption, it makes the shards that are missing.
 import argparse
 from dataclasses import fields
 
-from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file, left_out
+from pcm_plugin.commands.caption_arguments import (
+    add_caption_arguments,
+    caption_file,
+    format_skipped,
+)
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.image_shards import count_captions
-from pcm_plugin.synthesis.generate.generate import generate
+from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.generate.settings import IMAGE_FORMATS, GenerateSettings
 from pcm_plugin.synthesis.ranks import Rank
 
@@ -63,7 +67,7 @@ def main() -> None:
     captions, report = caption_file(args)
     if first:
         print(report, flush=True)
-    folder = generate(
+    folder = generate_images(
         captions,
         settings,
         args.out,
@@ -84,4 +88,4 @@ def main() -> None:
     print(f"{folder.path}: {images:,} images in {len(records)} shards{pairs}")
     if retried:
         print(f"{retried:,} were flagged, black or not finite and had a second try")
-    print(left_out(folder), end="")
+    print(format_skipped(folder), end="")

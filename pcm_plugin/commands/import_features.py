@@ -9,7 +9,7 @@ captions' own features, which were not released, come from it.
 
 import argparse
 
-from pcm_plugin.commands.caption_arguments import left_out, print_clip_scores
+from pcm_plugin.commands.caption_arguments import format_skipped, print_clip_scores
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.released_annotations import read_released_annotations
 from pcm_plugin.formats.vocabulary import Vocabulary
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument("--out", required=True, help="folder of the feature store")
     parser.add_argument(
-        "--pattern",
+        "--path-template",
         help="where an image's file lies (default: where the released code looks, "
         "img_sp{split_id}/{image_id}.npz, or img/{image_id}.npz if there are no parts)",
     )
@@ -54,7 +54,7 @@ def main() -> None:
     settings = ImportSettings(
         args.model,
         args.pretrained,
-        args.pattern,
+        args.path_template,
         args.dtype,
         args.shard_size,
         args.clip_scores,
@@ -73,4 +73,4 @@ def main() -> None:
     records = folder.shards.values()
     print(f"{folder.path}: {sum(r['count'] for r in records):,} images in {len(records)} shards")
     print_clip_scores(folder)
-    print(left_out(folder), end="")
+    print(format_skipped(folder), end="")

@@ -11,7 +11,7 @@ that are missing. Next: tools/extract.py.
 
 import argparse
 
-from pcm_plugin.commands.caption_arguments import left_out
+from pcm_plugin.commands.caption_arguments import format_skipped
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released.import_images import (
@@ -55,4 +55,4 @@ def main() -> None:
     records = folder.shards.values()
     images = sum(record["count"] for record in records)
     print(f"{folder.path}: {images:,} images in {len(records)} shards, captions in {CAPTIONS}")
-    print(left_out(folder), end="")
+    print(format_skipped(folder), end="")

@@ -21,13 +21,13 @@ from pcm_plugin.commands.caption_arguments import (
     caption_file,
 )
 from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.synthesis.pipeline.estimate import estimate
-from pcm_plugin.synthesis.pipeline.make_dataset import (
+from pcm_plugin.synthesis.pipeline.dataset import (
     STAGES,
     captions_of,
     make_dataset,
     real_sources,
 )
+from pcm_plugin.synthesis.pipeline.estimate import estimate
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.ranks import Rank
 

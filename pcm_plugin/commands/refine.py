@@ -30,7 +30,7 @@ from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.models.functional.pooling import POOLINGS
-from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE
+from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
 from pcm_plugin.synthesis.refine.pairs import PAIRS, refine

@@ -34,20 +34,22 @@ class ReleasedPair(NamedTuple):
     clip_scores: list[float] | None
     key: str = ""
 
-    def place(self, pattern: str) -> str:
-        """Where a file of it lies, by a pattern with ``{split_id}`` and ``{image_id}``.
+    def format_path(self, path_template: str) -> str:
+        """Where a file of it lies, by a path_template with ``{split_id}`` and ``{image_id}``.
 
         Raises:
-            UserError: If the pattern has other fields, or a part that is not given.
+            UserError: If the path_template has other fields, or a part that is not given.
         """
         known = {"image_id": self.image_id}
         if self.split_id is not None:
             known["split_id"] = self.split_id
         try:
-            return pattern.format(**known)
+            return path_template.format(**known)
         except (LookupError, ValueError):
             fields = " and ".join(f"{{{key}}}" for key in sorted(known, reverse=True))
-            raise UserError(f"pattern={pattern!r}: give one with {fields} alone") from None
+            raise UserError(
+                f"path_template={path_template!r}: give one with {fields} alone"
+            ) from None
 
 
 class _DType:

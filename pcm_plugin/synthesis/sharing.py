@@ -17,7 +17,7 @@ _POLL_SECONDS = 0.5
 _SLOT = struct.Struct("<q")
 
 
-def share(
+def claim_shards(
     folder: ShardFolder, wanted: Sequence[Shard], rank: Rank, title: str, unit: str = "img"
 ) -> Iterator[tuple[int, Callable[[int], None]]]:
     """Take shards in turn with all processes that work on the folder, until all are finished.
@@ -37,7 +37,7 @@ def share(
         Index of a shard to make, and a function that takes the number of samples done since the
         last call. The caller lists the shard before it asks for the next.
     """
-    open_ = _open(folder, wanted)
+    open_ = _pending(folder, wanted)
     if not open_:
         return
     with (
@@ -46,7 +46,7 @@ def share(
     ):
         while open_:
             for i in open_:
-                if not _take(claims, i):
+                if not _try_claim(claims, i):
                     continue
                 folder.refresh()
                 if not _is_finished(folder, wanted[i]):
@@ -56,13 +56,13 @@ def share(
             folder.refresh()
             # Of all: on a file system whose locks hold on one machine alone, one that is finished
             # may have been unlisted by another's listing.
-            open_ = _open(folder, wanted)
+            open_ = _pending(folder, wanted)
             if open_:
                 time.sleep(_POLL_SECONDS)
                 bar.update(0)
 
 
-def _open(folder: ShardFolder, wanted: Sequence[Shard]) -> list[int]:
+def _pending(folder: ShardFolder, wanted: Sequence[Shard]) -> list[int]:
     return [i for i, shard in enumerate(wanted) if not _is_finished(folder, shard)]
 
 
@@ -71,7 +71,7 @@ def _is_finished(folder: ShardFolder, shard: Shard) -> bool:
     return record is not None and record["digest"] == shard.digest
 
 
-def _take(claims: BinaryIO, i: int) -> bool:
+def _try_claim(claims: BinaryIO, i: int) -> bool:
     try:
         with explain_lock_errors(claims.name):
             fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, i)

@@ -18,7 +18,7 @@ from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.engine.inputs import MissingInputError, check_inputs
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import save_concepts
-from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
 from pcm_plugin.synthesis.extract.sources import open_source
 from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
 from tests.builders import build_clip
@@ -41,7 +41,7 @@ def made(tmp_path_factory):
     entries = [(i, f"{i}.png", [text]) for i, text in enumerate(CAPTIONS)]
     write_coco_captions(root / "captions.json", entries)
     source = open_source(root / "images", root / "captions.json", 4)
-    extract(source, ExtractSettings(clip, dtype="float32"), root / "store", 4, "cpu")
+    extract_features(source, ExtractSettings(clip, dtype="float32"), root / "store", 4, "cpu")
     save_concepts(root / "concepts.safetensors", list("abcdefg"), torch.randn(7, 8))
     build_bert_tokenizer(CAPTIONS, root / "bert")
     build_gpt2(CAPTIONS, root / "gpt2")

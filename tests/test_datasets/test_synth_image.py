@@ -14,10 +14,10 @@ from pcm_plugin.datasets import SynthImageDataset
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
 from pcm_plugin.synthesis.extract.sources import open_source
 from pcm_plugin.synthesis.extract.store_images import load_images
-from pcm_plugin.synthesis.generate.generate import GenerateSettings, generate
+from pcm_plugin.synthesis.generate.generate_images import GenerateSettings, generate_images
 from tests.builders import build_clip, build_pipeline
 
 CAPTIONS = ["a red dog runs", "a blue car", "the cat on a house", "a green tree", "a house"]
@@ -37,8 +37,10 @@ def made(tmp_path_factory):
     settings = GenerateSettings(
         str(build_pipeline(root / "pipeline")), steps=1, format="png", shard_size=2
     )
-    generate(CaptionFile.of(root / "captions.txt"), settings, root / "synthetic", device="cpu")
-    extract(
+    generate_images(
+        CaptionFile.of(root / "captions.txt"), settings, root / "synthetic", device="cpu"
+    )
+    extract_features(
         open_source(root / "synthetic", None, 2),
         ExtractSettings(clip, dtype="float32"),
         root / "store",
@@ -51,7 +53,7 @@ def made(tmp_path_factory):
         Image.fromarray(pixels).save(root / "real" / f"{i}.png")
     real = [(10 + i, f"{i}.png", ["a dog", "the dog"]) for i in range(3)]
     write_coco_captions(root / "real.json", real)
-    extract(
+    extract_features(
         open_source(root / "real", root / "real.json", 2),
         ExtractSettings(clip, dtype="float32"),
         root / "real_store",
@@ -92,9 +94,11 @@ def test_captions_whose_ids_repeat_keep_their_images(made, tmp_path):
     (tmp_path / "captions.csv").write_text("\n".join(["id,caption", *rows]))
     settings = GenerateSettings(str(made / "pipeline"), steps=1, format="png", shard_size=2)
     captions = CaptionFile.of(tmp_path / "captions.csv")
-    generate(captions, settings, tmp_path / "synthetic", device="cpu")
+    generate_images(captions, settings, tmp_path / "synthetic", device="cpu")
     source = open_source(tmp_path / "synthetic", None, 2)
-    extract(source, ExtractSettings(f"local-dir:{made / 'clip'}"), tmp_path / "store", 2, "cpu")
+    extract_features(
+        source, ExtractSettings(f"local-dir:{made / 'clip'}"), tmp_path / "store", 2, "cpu"
+    )
     data = SynthImageDataset(tmp_path / "store", tmp_path / "synthetic", [])
     truth = archived(tmp_path / "synthetic")
     assert [data[i]["gt_caption"] for i in range(len(data))] == CAPTIONS
@@ -126,7 +130,9 @@ def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
     """Ids of plain text are the numbers of its lines, in any file."""
     (tmp_path / "others.txt").write_text("\n".join(reversed(CAPTIONS)))
     settings = GenerateSettings(str(made / "pipeline"), steps=1, format="png", shard_size=2)
-    generate(CaptionFile.of(tmp_path / "others.txt"), settings, tmp_path / "others", device="cpu")
+    generate_images(
+        CaptionFile.of(tmp_path / "others.txt"), settings, tmp_path / "others", device="cpu"
+    )
     with pytest.raises(ValueError, match="was not extracted from the images in"):
         SynthImageDataset(made / "store", tmp_path / "others", [PACK])
     with pytest.raises(ValueError, match="does not hold image 1 of"):

@@ -22,7 +22,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.models.backbones.clip_weights import load_clip, save_clip_folder, weights_identity
 from pcm_plugin.models.backbones.torchscript_archive import read_torchscript
-from pcm_plugin.synthesis.extract.extract import ExtractSettings
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
 
 CONFIG = {
     "embed_dim": 8,

@@ -118,8 +118,8 @@ def test_concepts_from_a_corpus(tmp_path, monkeypatch, capsys):
     captions.write_text("text,id\n" + "".join(f"a dog near the tree,{i}\n" for i in range(5)))
     (tmp_path / "known.txt").write_text("dog\ncat\n")
     out = tmp_path / "concepts.safetensors"
-    command = f"build_concepts --captions {captions} --column text --words-out {words} --out {out} "
-    command += f"--model {clip} --templates simple --compare {tmp_path / 'known.txt'}"
+    command = f"build_concepts --captions {captions} --column text --out-words {words} --out {out} "
+    command += f"--model {clip} --templates simple --compare-with {tmp_path / 'known.txt'}"
     monkeypatch.setattr(sys, "argv", command.split())
     main()
     printed = capsys.readouterr().out

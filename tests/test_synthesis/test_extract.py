@@ -19,7 +19,7 @@ from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_shards import FORMAT, image_key, write_image_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
-from pcm_plugin.synthesis.extract.extract import ExtractSettings, extract
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
 from pcm_plugin.synthesis.extract.sources import open_source
 from pcm_plugin.synthesis.pipeline.stores import export
 from pcm_plugin.synthesis.refine.pairs import refine
@@ -52,7 +52,7 @@ def images(tmp_path):
 def run(images, clip, out, shard_size=3, batch_size=2, skip_missing=False, **settings):
     source = open_source(images, images.parent / "captions.json", shard_size)
     settings = ExtractSettings(clip, **{**SETTINGS, **settings})
-    return extract(source, settings, out, batch_size, "cpu", skip_missing=skip_missing)
+    return extract_features(source, settings, out, batch_size, "cpu", skip_missing=skip_missing)
 
 
 def contents(folder):
@@ -150,10 +150,10 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
         written.append(args[1])
         write_shard(*args, **kwargs)
 
-    from pcm_plugin.synthesis.extract.extract import write_shard
+    from pcm_plugin.synthesis.extract.extract_features import write_shard
 
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.extract.extract.write_shard", dies)
+        patch.setattr("pcm_plugin.synthesis.extract.extract_features.write_shard", dies)
         with pytest.raises(KeyboardInterrupt):
             run(images, clip, tmp_path / "killed", shard_size=1)
     with pytest.raises(ValueError, match="has 2 of 4 shards"):
@@ -162,7 +162,7 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.extract.extract.OpenCLIPBackbone", None)
+        patch.setattr("pcm_plugin.synthesis.extract.extract_features.OpenCLIPBackbone", None)
         run(images, clip, tmp_path / "whole", shard_size=1)
 
     # Files that were lost or cut since are made again.
@@ -277,7 +277,7 @@ def test_a_damaged_archive_is_named(tmp_path, clip):
     data[second : second + 512] = bytes(512)
     tar.write_bytes(data)
     with pytest.raises(ValueError, match=r"shard-00000.tar is not as it was .*1 of 2 images"):
-        extract(
+        extract_features(
             open_source(tmp_path / "images", None, 1), ExtractSettings(clip), tmp_path / "store"
         )
     assert not ShardFolder(tmp_path / "store", "pcm-features").shards
@@ -323,7 +323,7 @@ def test_a_folder_as_people_have_it(tmp_path, clip, caplog):
     image.save(folder / "bad.png")
     (folder / "bad.png").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
     (folder / "notes.txt").write_text("no image")
-    shards = extract(
+    shards = extract_features(
         open_source(folder, "none", 10), ExtractSettings(clip, **SETTINGS), tmp_path / "store"
     )
     store = FeatureStore(tmp_path / "store")

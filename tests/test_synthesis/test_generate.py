@@ -14,7 +14,7 @@ from PIL import Image
 from pcm_plugin.commands.generate import main
 from pcm_plugin.formats.image_shards import count_captions
 from pcm_plugin.synthesis.extract.sources import open_source
-from pcm_plugin.synthesis.generate.generate import generate
+from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator, image_seed
 from tests.builders import build_pipeline
@@ -49,7 +49,7 @@ def samples(folder):
 
 
 def test_shards_hold_an_image_and_its_facts_for_each_caption(tmp_path, captions, settings):
-    folder = generate(captions, settings, tmp_path / "out")
+    folder = generate_images(captions, settings, tmp_path / "out")
     found = samples(tmp_path / "out")
     assert [f"{i:08d}.{kind}" for i in range(5) for kind in ("png", "json")] == list(found)
     images = [Image.open(io.BytesIO(found[f"{i:08d}.png"])) for i in range(5)]
@@ -71,20 +71,20 @@ def test_shards_hold_an_image_and_its_facts_for_each_caption(tmp_path, captions,
 
 
 def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, captions, settings, monkeypatch):
-    generate(captions, settings, tmp_path / "whole")
+    generate_images(captions, settings, tmp_path / "whole")
     drawn = []
 
-    def dies(painter, batch):
+    def dies(generator, batch):
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(batch)
-        return paint(painter, batch)
+        return generate(generator, batch)
 
-    paint = ImageGenerator.paint
+    generate = ImageGenerator.generate
     with monkeypatch.context() as patch:
-        patch.setattr(ImageGenerator, "paint", dies)
+        patch.setattr(ImageGenerator, "generate", dies)
         with pytest.raises(KeyboardInterrupt):
-            generate(captions, settings, tmp_path / "killed")
+            generate_images(captions, settings, tmp_path / "killed")
     assert set(contents(tmp_path / "killed")) == {
         "manifest.json",
         "shard-00000.tar",
@@ -92,27 +92,27 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path, captions, setting
     }
     left = tmp_path / "killed" / f".shard-00002.tar.{socket.gethostname()}.part"
     left.write_text("left by a process that was killed")
-    generate(captions, settings, tmp_path / "killed")
+    generate_images(captions, settings, tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert not left.exists()
 
 
 def test_a_second_run_loads_no_pipeline(tmp_path, captions, settings, monkeypatch):
-    generate(captions, settings, tmp_path / "out")
+    generate_images(captions, settings, tmp_path / "out")
     monkeypatch.setattr("pcm_plugin.synthesis.generate.text2image.load_pipeline", None)
-    generate(captions, settings, tmp_path / "out")
+    generate_images(captions, settings, tmp_path / "out")
     # A folder's place is no setting, its content is.
     moved = Path(settings.pipeline).rename(Path(settings.pipeline).parent.parent / "tiny")
-    generate(captions, replace(settings, pipeline=str(moved)), tmp_path / "out")
+    generate_images(captions, replace(settings, pipeline=str(moved)), tmp_path / "out")
     moved.rename(settings.pipeline)
 
 
 def test_an_image_depends_on_its_captions_id_and_the_seed_alone(tmp_path, captions, settings):
-    generate(captions, settings, tmp_path / "all", batch_size=1)
+    generate_images(captions, settings, tmp_path / "all", batch_size=1)
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({"caption": CAPTIONS[3], "id": 4}))
-    generate(other, settings, tmp_path / "one")
-    generate(other, replace(settings, seed=1), tmp_path / "seeded")
+    generate_images(other, settings, tmp_path / "one")
+    generate_images(other, replace(settings, seed=1), tmp_path / "seeded")
     images = [samples(tmp_path / "all")["00000003.png"]]
     images += [samples(tmp_path / name)["00000000.png"] for name in ("one", "seeded")]
     assert images[0] == images[1] != images[2]
@@ -120,29 +120,29 @@ def test_an_image_depends_on_its_captions_id_and_the_seed_alone(tmp_path, captio
 
 def test_equal_captions_have_images_of_their_own(tmp_path, captions, settings):
     captions.write_text("a dog\na dog")
-    generate(captions, settings, tmp_path / "out")
+    generate_images(captions, settings, tmp_path / "out")
     found = samples(tmp_path / "out")
     assert found["00000000.png"] != found["00000001.png"]
 
 
 def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):
     changed = replace(settings, size=32, scheduler="EulerAncestralDiscreteScheduler", format="jpg")
-    generate(captions, changed, tmp_path / "out", limit=1)
+    generate_images(captions, changed, tmp_path / "out", limit=1)
     plain = replace(changed, scheduler=None)
-    generate(captions, plain, tmp_path / "plain", limit=1)
+    generate_images(captions, plain, tmp_path / "plain", limit=1)
     (name, data), _ = samples(tmp_path / "out").items()
     assert name == "00000000.jpg"
     assert Image.open(io.BytesIO(data)).size == (32, 32)
     assert data != samples(tmp_path / "plain")[name]
     with pytest.raises(ValueError, match=r"scheduler='UNet2DModel': this pipeline takes \['DDIM"):
-        generate(captions, replace(plain, scheduler="UNet2DModel"), tmp_path / "bad")
+        generate_images(captions, replace(plain, scheduler="UNet2DModel"), tmp_path / "bad")
 
 
 def test_webp_and_quality(tmp_path, captions, settings):
     sizes = {}
     for format, quality in (("webp", 10), ("webp", 95), ("jpg", 10), ("jpg", 95)):
         wanted = replace(settings, format=format, quality=quality, size=64)
-        generate(captions, wanted, tmp_path / f"{format}{quality}", limit=1)
+        generate_images(captions, wanted, tmp_path / f"{format}{quality}", limit=1)
         data = samples(tmp_path / f"{format}{quality}")[f"00000000.{format}"]
         assert Image.open(io.BytesIO(data)).format == {"webp": "WEBP", "jpg": "JPEG"}[format]
         sizes[format, quality] = len(data)
@@ -153,8 +153,8 @@ def test_webp_and_quality(tmp_path, captions, settings):
 def test_the_verdict_of_a_pipelines_own_safety_checker(tmp_path, settings):
     """A checker that objects to everything; its black images are not what is recorded."""
     checked = build_pipeline(tmp_path / "checked", kind="checked")
-    painter = ImageGenerator(replace(settings, pipeline=str(checked)), "cpu")
-    (result,) = painter.paint([GenerationRequest("1", "a dog")])
+    generator = ImageGenerator(replace(settings, pipeline=str(checked)), "cpu")
+    (result,) = generator.generate([GenerationRequest("1", "a dog")])
     assert result.image is None
     assert result.problems == ["safety checker", "safety checker"]
 
@@ -170,8 +170,8 @@ def test_the_verdict_of_a_pipelines_own_safety_checker(tmp_path, settings):
 def test_other_kinds_of_pipeline(tmp_path, captions, settings, kind, wanted):
     pipeline = build_pipeline(tmp_path / kind, kind=kind)
     settings = replace(settings, pipeline=str(pipeline), **wanted)
-    generate(captions, settings, tmp_path / "out", batch_size=2)
-    generate(captions, replace(settings, steps=3), tmp_path / "steps", batch_size=2)
+    generate_images(captions, settings, tmp_path / "out", batch_size=2)
+    generate_images(captions, replace(settings, steps=3), tmp_path / "steps", batch_size=2)
     found, others = samples(tmp_path / "out"), samples(tmp_path / "steps")
     images = [found[f"{i:08d}.png"] for i in range(5)]
     assert len(set(images)) == 5
@@ -182,25 +182,27 @@ def test_a_setting_that_a_pipeline_would_ignore_is_refused(tmp_path, captions, s
     pipeline = build_pipeline(tmp_path / "lcm", kind="lcm")
     settings = replace(settings, pipeline=str(pipeline), negative_prompt="a cat")
     with pytest.raises(ValueError, match="negative_prompt='a cat': LatentConsistencyModelPipeline"):
-        generate(captions, settings, tmp_path / "out")
+        generate_images(captions, settings, tmp_path / "out")
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("*.tar"))
-    generate(captions, replace(settings, negative_prompt=None), tmp_path / "out", limit=1)
+    generate_images(captions, replace(settings, negative_prompt=None), tmp_path / "out", limit=1)
 
 
 def test_prompts_and_several_images_a_caption(tmp_path, captions, settings):
     several = replace(settings, images_per_caption=2)
-    folder = generate(captions, several, tmp_path / "several", limit=3)
+    folder = generate_images(captions, several, tmp_path / "several", limit=3)
     found = samples(tmp_path / "several")
     names = [f"{i:08d}-{j}" for i in range(3) for j in range(2)]
     assert [f"{name}.{kind}" for name in names for kind in ("png", "json")] == list(found)
     assert len({found[f"{name}.png"] for name in names}) == 6
     assert json.loads(found["00000001-1.json"])["id"] == "2-1"
     assert [record["count"] for record in folder.shards.values()] == [4, 2]
-    generate(captions, settings, tmp_path / "one", limit=3)
+    generate_images(captions, settings, tmp_path / "one", limit=3)
     first = samples(tmp_path / "one")
     assert found["00000002-0.png"] == first["00000002.png"]
     for change in ({"prompt": "a photo of {}"}, {"negative_prompt": "the house"}):
-        generate(captions, replace(settings, **change), tmp_path / next(iter(change)), limit=3)
+        generate_images(
+            captions, replace(settings, **change), tmp_path / next(iter(change)), limit=3
+        )
         other = samples(tmp_path / next(iter(change)))
         assert other["00000000.png"] != first["00000000.png"]
         assert other["00000000.json"] == first["00000000.json"]
@@ -208,27 +210,27 @@ def test_prompts_and_several_images_a_caption(tmp_path, captions, settings):
 
 def broken(monkeypatch, *problems):
     """Break the images of "a blue car": the first try by problems[0], the second by problems[1]."""
-    draw = ImageGenerator._draw
+    run_pipeline = ImageGenerator._run_pipeline
 
-    def breaks(painter, orders, attempt):
-        results = draw(painter, orders, attempt)
-        for i, (order, (pixels, seed, _)) in enumerate(zip(orders, results, strict=True)):
-            if order.text == "a blue car" and attempt < len(problems):
+    def breaks(generator, requests, attempt):
+        results = run_pipeline(generator, requests, attempt)
+        for i, (request, (pixels, seed, _)) in enumerate(zip(requests, results, strict=True)):
+            if request.text == "a blue car" and attempt < len(problems):
                 value = {"black": 0.0, "not finite": float("nan")}.get(problems[attempt], 0.5)
                 pixels = np.full_like(pixels, value)
                 results[i] = (pixels, seed, problems[attempt] == "safety checker")
         return results
 
-    monkeypatch.setattr(ImageGenerator, "_draw", breaks)
+    monkeypatch.setattr(ImageGenerator, "_run_pipeline", breaks)
 
 
 @pytest.mark.parametrize("problem", ["black", "not finite", "safety checker"])
 def test_an_image_that_is_none_gets_a_second_try(
     tmp_path, captions, settings, monkeypatch, problem
 ):
-    generate(captions, settings, tmp_path / "good")
+    generate_images(captions, settings, tmp_path / "good")
     broken(monkeypatch, problem)
-    folder = generate(captions, settings, tmp_path / "out")
+    folder = generate_images(captions, settings, tmp_path / "out")
     good, found = samples(tmp_path / "good"), samples(tmp_path / "out")
     assert list(found) == list(good)
     assert found["00000001.png"] != good["00000001.png"]
@@ -244,18 +246,18 @@ def test_an_image_that_fails_twice_is_left_out_and_listed(
     tmp_path, captions, settings, monkeypatch
 ):
     broken(monkeypatch, "black", "safety checker")
-    folder = generate(captions, settings, tmp_path / "out")
+    folder = generate_images(captions, settings, tmp_path / "out")
     record = folder.shards["shard-00000"]
     assert record["count"] == 1
     assert record["skipped"] == {"00000001": ["black", "safety checker"]}
     assert "00000001.png" not in samples(tmp_path / "out")
     # Not one image of a small last shard is no reason to stop for good.
     captions.write_text("a red dog\na tree\na blue car")
-    folder = generate(captions, settings, tmp_path / "last")
+    folder = generate_images(captions, settings, tmp_path / "last")
     assert [record["count"] for record in folder.shards.values()] == [2, 0]
     captions.write_text("a blue car\na blue car")
     with pytest.raises(ValueError, match="not one image of shard-00000 is usable; 00000000: black"):
-        generate(captions, settings, tmp_path / "none")
+        generate_images(captions, settings, tmp_path / "none")
 
 
 @pytest.mark.parametrize("several", [1, 2])
@@ -266,80 +268,80 @@ def test_captions_that_share_an_image_that_was_left_out_are_counted(
     texts = ["a red dog", "a blue car", "a red dog", "a blue car", "a tree", "a blue car"]
     captions.write_text("\n".join(texts))
     changed = replace(settings, unique=True, images_per_caption=several)
-    assert count_captions(generate(captions, changed, tmp_path / "out")) == (3, 3)
+    assert count_captions(generate_images(captions, changed, tmp_path / "out")) == (3, 3)
     changed = replace(changed, unique=False)
-    assert count_captions(generate(captions, changed, tmp_path / "each")) == (3, 3)
+    assert count_captions(generate_images(captions, changed, tmp_path / "each")) == (3, 3)
 
 
 def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions, settings):
-    generate(captions, settings, tmp_path / "grown", limit=3)
-    generate(captions, settings, tmp_path / "grown")
-    generate(captions, settings, tmp_path / "whole")
+    generate_images(captions, settings, tmp_path / "grown", limit=3)
+    generate_images(captions, settings, tmp_path / "grown")
+    generate_images(captions, settings, tmp_path / "whole")
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
     with pytest.raises(ValueError, match="more than the 1 of what is given now"):
-        generate(captions, settings, tmp_path / "whole", limit=settings.shard_size)
+        generate_images(captions, settings, tmp_path / "whole", limit=settings.shard_size)
     with pytest.raises(ValueError, match=r"settings \(shard_size: 2 there, 3 now\)"):
-        generate(captions, replace(settings, shard_size=3), tmp_path / "whole")
-    generate(captions, settings, tmp_path / "four", limit=4)
+        generate_images(captions, replace(settings, shard_size=3), tmp_path / "whole")
+    generate_images(captions, settings, tmp_path / "four", limit=4)
     with pytest.raises(ValueError, match=r"\(shard-00001 is of 2, now it would be of 1 that"):
-        generate(captions, settings, tmp_path / "four", limit=3)
+        generate_images(captions, settings, tmp_path / "four", limit=3)
     captions.write_text("\n".join(reversed(CAPTIONS)))
     with pytest.raises(ValueError, match=r"other samples \(shard-00000 is of 2, now .* of 2 that"):
-        generate(captions, settings, tmp_path / "whole")
+        generate_images(captions, settings, tmp_path / "whole")
 
 
 def test_captions_that_change_on_the_way_are_noticed(tmp_path, captions, settings, monkeypatch):
-    paint = ImageGenerator.paint
+    generate = ImageGenerator.generate
 
-    def edits(painter, batch):
+    def edits(generator, batch):
         captions.write_text("\n".join([*CAPTIONS[:3], "another", CAPTIONS[4]]))
-        return paint(painter, batch)
+        return generate(generator, batch)
 
-    monkeypatch.setattr(ImageGenerator, "paint", edits)
+    monkeypatch.setattr(ImageGenerator, "generate", edits)
     with pytest.raises(ValueError, match=r"captions.txt was changed while images were made of it"):
-        generate(captions, settings, tmp_path / "out")
+        generate_images(captions, settings, tmp_path / "out")
 
 
 def test_a_folder_that_grows_is_unfinished_until_it_has_grown(
     tmp_path, captions, settings, monkeypatch
 ):
-    generate(captions, settings, tmp_path / "out", limit=3)
+    generate_images(captions, settings, tmp_path / "out", limit=3)
 
-    def dies(painter, batch):
+    def dies(generator, batch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageGenerator, "paint", dies)
+        patch.setattr(ImageGenerator, "generate", dies)
         with pytest.raises(KeyboardInterrupt):
-            generate(captions, settings, tmp_path / "out", limit=4)
+            generate_images(captions, settings, tmp_path / "out", limit=4)
     with pytest.raises(ValueError, match="has 1 of 2 shards: run the command that made it again"):
         open_source(tmp_path / "out", None, 1)
 
 
 def test_other_settings_are_refused(tmp_path, captions, settings):
-    generate(captions, settings, tmp_path / "out", limit=1)
+    generate_images(captions, settings, tmp_path / "out", limit=1)
     with pytest.raises(ValueError, match=r"settings \(guidance: 3.0 there, 7.5 now\)"):
-        generate(captions, replace(settings, guidance=7.5), tmp_path / "out", limit=1)
+        generate_images(captions, replace(settings, guidance=7.5), tmp_path / "out", limit=1)
     weights = next(Path(settings.pipeline).glob("unet/*.safetensors"))
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + b"?")
     with pytest.raises(ValueError, match=r"settings \(pipeline: 'tiny \(sha256"):
-        generate(captions, settings, tmp_path / "out", limit=1)
+        generate_images(captions, settings, tmp_path / "out", limit=1)
     weights.write_bytes(data)
 
 
 def test_bad_input_is_named(tmp_path, captions, settings):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"no captions in .*empty.txt"):
-        generate(tmp_path / "empty.txt", settings, tmp_path / "out")
+        generate_images(tmp_path / "empty.txt", settings, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"no model_index.json"):
-        generate(captions, replace(settings, pipeline=str(tmp_path)), tmp_path / "out")
+        generate_images(captions, replace(settings, pipeline=str(tmp_path)), tmp_path / "out")
     for nowhere in (str(tmp_path / "nowhere"), "./nowhere", "a/folder/nowhere"):
         with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere: give a local"):
-            generate(captions, replace(settings, pipeline=nowhere), tmp_path / "out")
+            generate_images(captions, replace(settings, pipeline=nowhere), tmp_path / "out")
     for wrong in ({"batch_size": 0}, {"limit": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*give at least 1"):
-            generate(captions, settings, tmp_path / "out", **wrong)
+            generate_images(captions, settings, tmp_path / "out", **wrong)
     for wrong in ({"format": "gif"}, {"dtype": "int8"}, {"steps": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
             replace(settings, **wrong)
@@ -351,5 +353,5 @@ def test_command_line(tmp_path, captions, settings, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", command.split())
     main()
     assert "5 images in 3 shards" in capsys.readouterr().out
-    generate(captions, settings, tmp_path / "api")
+    generate_images(captions, settings, tmp_path / "api")
     assert contents(tmp_path / "out") == contents(tmp_path / "api")

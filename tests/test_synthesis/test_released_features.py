@@ -264,11 +264,11 @@ def test_the_released_images_can_be_extracted(released, tmp_path):
 def test_wrong_input_is_said(released, tmp_path):
     importing = "import_features.py"
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
-    assert "images/img_sp0/100.npz: give --pattern" in result.output
-    result = tool(tmp_path, importing, *FEATURES, "--pattern", "{split}.npz", model=released)
-    assert "pattern='{split}.npz': give one with {split_id} and {image_id}" in result.output
-    result = tool(tmp_path, importing, *FEATURES, "--pattern", "{image_id}", model=released)
-    assert "npz/100: give --pattern" in result.output
+    assert "images/img_sp0/100.npz: give --path-template" in result.output
+    result = tool(tmp_path, importing, *FEATURES, "--path-template", "{split}.npz", model=released)
+    assert "path_template='{split}.npz': give one with {split_id} and {image_id}" in result.output
+    result = tool(tmp_path, importing, *FEATURES, "--path-template", "{image_id}", model=released)
+    assert "npz/100: give --path-template" in result.output
     fewer = build_clip(tmp_path / "fewer", patch_size=8)
     result = tool(tmp_path, importing, *FEATURES, model=fewer)
     assert "has 16 patches an image, which" in result.output

@@ -10,7 +10,7 @@ import pytest
 
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 WANTED = [Shard(f"shard-{i:05d}", 10, "d") for i in range(12)]
 
@@ -18,7 +18,7 @@ WANTED = [Shard(f"shard-{i:05d}", 10, "d") for i in range(12)]
 def work(path, rank, dies_in=None):
     """Make shards slowly, each signed by its maker; die in the middle of one."""
     folder = ShardFolder(path, "x")
-    for i, tick in share(folder, WANTED, rank, "work"):
+    for i, tick in claim_shards(folder, WANTED, rank, "work"):
         if i == dies_in:
             (path / "dead").touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -83,7 +83,7 @@ def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path
     # Of a run of three that was killed.
     (tmp_path / ".progress").write_bytes(struct.pack("<3q", 7, 9, 8))
     shown = []
-    for i, tick in share(folder, WANTED, Rank(0, 3), "work"):
+    for i, tick in claim_shards(folder, WANTED, Rank(0, 3), "work"):
         tick(4)
         tick(6)
         shown.append(capfd.readouterr().err)
@@ -101,7 +101,7 @@ def test_what_another_machine_unlisted_is_made_again(tmp_path):
     """With locks of one machine alone, two manifests may overwrite each other."""
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     made = []
-    for i, _ in share(folder, WANTED, Rank(), "work"):
+    for i, _ in claim_shards(folder, WANTED, Rank(), "work"):
         before = (tmp_path / "manifest.json").read_bytes()
         folder.commit(WANTED[i], [], 10)
         if made.count(5) == 0 and i == 5:
@@ -118,7 +118,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     monkeypatch.setattr("fcntl.lockf", refuses)
     with pytest.raises(OSError, match=r"claims knows no locks \(No locks available\): mount"):
-        next(share(folder, WANTED, Rank(), "work"))
+        next(claim_shards(folder, WANTED, Rank(), "work"))
     monkeypatch.setattr("fcntl.flock", refuses)
     with pytest.raises(OSError, match=f"{tmp_path} knows no locks"):
         folder.commit(WANTED[0], [], 10)

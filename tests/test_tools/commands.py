@@ -20,7 +20,7 @@ _SERVER.set_forkserver_preload(
         "pcm_plugin.evaluation",
         "open_clip",
         "pcm_plugin.models",
-        "pcm_plugin.synthesis.pipeline.make_dataset",
+        "pcm_plugin.synthesis.pipeline.dataset",
         "textblob.en",
         "torch.distributed.nn",
         "transformers",

@@ -22,7 +22,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.functional.patch_affinity import project_patches
-from pcm_plugin.synthesis.pipeline.make_dataset import describe
+from pcm_plugin.synthesis.pipeline.dataset import dataset_facts
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.pipeline.stores import merge
 from tests.builders import build_clip
@@ -67,7 +67,7 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
     call(extract_tool, monkeypatch, *extracting)
     before = {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     with monkeypatch.context() as patch:  # a store that is finished needs no CLIP
-        patch.setattr("pcm_plugin.synthesis.extract.extract.OpenCLIPBackbone", None)
+        patch.setattr("pcm_plugin.synthesis.extract.extract_features.OpenCLIPBackbone", None)
         call(extract_tool, monkeypatch, *extracting)
     assert before == {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     joint = kind == "siglip"
@@ -136,7 +136,7 @@ def test_a_folder_of_such_features_trains_by_its_own_config(images, tmp_path, mo
     args = [images, "--captions", tmp_path / "captions.json", "--model", clip, "--device", "cpu"]
     call(extract_tool, monkeypatch, *args, "--out", tmp_path / "train_store")
     recipe = load_recipe("toy", {"extract.model": clip})
-    facts = describe(recipe, tmp_path)
+    facts = dataset_facts(recipe, tmp_path)
     found = {"patch_dim": 16, "clip_dim": 16, "num_patches": 16}
     found |= {"patches_in_joint_space": True, "clip_head": None}
     assert found.items() <= facts["model"]["neck"].items()

@@ -13,7 +13,7 @@ TEMPLATES = ("A photo of {}",)
 """The paper's prompt."""
 
 
-def prompts(templates: Sequence[str]) -> tuple[str, ...]:
+def resolve_templates(templates: Sequence[str]) -> tuple[str, ...]:
     """Templates as they are, or open_clip's sets by their names.
 
     Args:

@@ -24,8 +24,8 @@ things time day view scene photo photograph picture image shot
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 """They name a place in the picture, an amount, or the picture itself, and no thing in it."""
 
-_MOSTLY_PLURAL = 0.9
-_SELDOM = 0.12
+_MIN_PLURAL_SHARE = 0.9
+_MAX_VERB_SHARE = 0.12
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def find_nouns(
     nouns: Counter[str] = Counter()
     plurals: Counter[str] = Counter()
     verbs: Counter[str] = Counter()
-    acting: Counter[str] = Counter()
+    before_article: Counter[str] = Counter()
     pairs: Counter[tuple[str, str]] = Counter()
     for caption in captions:
         tagged = _tag(tokenize(caption))
@@ -87,11 +87,11 @@ def find_nouns(
         plurals.update(word for word, tag in tagged if tag == "NNS")
         verbs.update(word for word, tag in tagged if tag == "VBG")
         for (first, tag), (second, other) in pairwise(tagged):
-            acting[first] += tag.startswith("NN") and other in ("DT", "PRP$")
+            before_article[first] += tag.startswith("NN") and other in ("DT", "PRP$")
             if phrases and tag == "NN" and other.startswith("NN"):
                 pairs[first, second] += 1
     lemmas = {word: _lemma(word, plurals, nouns) for word in nouns}
-    found = _gather(nouns, words, verbs, acting, lemmas, min_share)
+    found = _gather(nouns, words, verbs, before_article, lemmas, min_share)
     if phrases:
         known = {noun.word for noun in found}
         found += [
@@ -135,7 +135,7 @@ def _gather(
     nouns: Counter[str],
     words: Counter[str],
     verbs: Counter[str],
-    acting: Counter[str],
+    before_article: Counter[str],
     lemmas: dict[str, str],
     min_share: float,
 ) -> list[Noun]:
@@ -150,10 +150,10 @@ def _gather(
             continue
         if count < max(verbs[form] for form in _with_ing(lemma)):
             continue
-        if sum(acting[word] for word in own) > _SELDOM * count:
+        if sum(before_article[word] for word in own) > _MAX_VERB_SHARE * count:
             continue
         most = max(own, key=lambda word: nouns[word])
-        found.append(Noun(most if nouns[most] >= _MOSTLY_PLURAL * count else lemma, count))
+        found.append(Noun(most if nouns[most] >= _MIN_PLURAL_SHARE * count else lemma, count))
     return found
 
 

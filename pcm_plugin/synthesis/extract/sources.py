@@ -33,7 +33,7 @@ PROBE_FILES = 20
 logger = logging.getLogger(__name__)
 
 
-class CaptionedImage(NamedTuple):
+class SourceImage(NamedTuple):
     """An image that is not decoded yet, and its captions.
 
     Attributes:
@@ -74,7 +74,7 @@ class Source(Protocol):
     shards: list[Shard]
     has_clip_scores: bool
 
-    def read(self, shard: Shard) -> Iterator[CaptionedImage]:
+    def read(self, shard: Shard) -> Iterator[SourceImage]:
         """Read the images of one shard."""
 
 
@@ -99,7 +99,7 @@ class GeneratedImages:
             for name, count in caption_counts(self._folder).items()
         ]
 
-    def read(self, shard: Shard) -> Iterator[CaptionedImage]:
+    def read(self, shard: Shard) -> Iterator[SourceImage]:
         """Read the images of one archive in its order.
 
         Raises:
@@ -110,7 +110,7 @@ class GeneratedImages:
             place = f"{archive_name(shard.name)}/{entry.name}"
             # Captions of equal text share the image; the caption is listed once for each of them.
             captions = [entry.facts["caption"]] * (1 + len(repeats.get(entry.prompt_key, [])))
-            yield CaptionedImage(entry.facts["id"], captions, place, data, False)
+            yield SourceImage(entry.facts["id"], captions, place, data, False)
 
 
 class ImageFolder:
@@ -165,18 +165,18 @@ class ImageFolder:
             for name, chunk in self._chunks.items()
         ]
 
-    def read(self, shard: Shard) -> Iterator[CaptionedImage]:
+    def read(self, shard: Shard) -> Iterator[SourceImage]:
         """Read one part of the list, in its order."""
         for image_id, file_name, captions in self._chunks[shard.name]:
             name, scores = self._find(file_name), self._clip_scores.get(image_id)
-            yield CaptionedImage(image_id, captions, name, self._path / name, True, scores)
+            yield SourceImage(image_id, captions, name, self._path / name, True, scores)
 
     def _find(self, file_name: str) -> str:
         found = find_name(self._path, file_name)
         return file_name if found in self._names else found
 
 
-def captioned_images(captions: CaptionFile) -> list[CocoImage]:
+def caption_file_images(captions: CaptionFile) -> list[CocoImage]:
     """Return the image files that a caption file names, with all their captions.
 
     Raises:
@@ -193,26 +193,26 @@ def captioned_images(captions: CaptionFile) -> list[CocoImage]:
 
 
 def released_images(
-    annotations: Path, vocabulary: str | os.PathLike, pattern: str | None
+    annotations: Path, vocabulary: str | os.PathLike, path_template: str | None
 ) -> tuple[list[CocoImage], dict[str, list[float]]]:
     """Return the images of SynthImgCap, with captions decoded from the released annotations.
 
     Args:
         annotations: The released pickle, read without executing it.
         vocabulary: The ``vocabulary.txt`` released with it.
-        pattern: Where an image lies, with ``{split_id}`` and ``{image_id}``. None for
+        path_template: Where an image lies, with ``{split_id}`` and ``{image_id}``. None for
             ``'{split_id}/{image_id}.jpg'``, or without the first if there are no parts.
 
     Returns:
         The images, and the CLIP scores of their captions by the images' ids, where they are given.
 
     Raises:
-        UserError: If pattern, annotations or vocabulary are not what they should be.
+        UserError: If path_template, annotations or vocabulary are not what they should be.
     """
     pairs = read_released_annotations(annotations, Vocabulary.from_file(vocabulary))
     parts = pairs[0].split_id is not None
-    pattern = pattern or ("{split_id}/{image_id}.jpg" if parts else "{image_id}.jpg")
-    images = [CocoImage(p.key, p.place(pattern), p.captions) for p in pairs]
+    path_template = path_template or ("{split_id}/{image_id}.jpg" if parts else "{image_id}.jpg")
+    images = [CocoImage(p.key, p.format_path(path_template), p.captions) for p in pairs]
     return images, {p.key: p.clip_scores for p in pairs if p.clip_scores is not None}
 
 
@@ -221,7 +221,7 @@ def open_source(
     captions: CaptionFile | str | os.PathLike | None,
     shard_size: int,
     vocabulary: str | os.PathLike | None = None,
-    pattern: str | None = None,
+    path_template: str | None = None,
 ) -> Source:
     """Tell generated shards from a folder of image files.
 
@@ -232,7 +232,7 @@ def open_source(
             captions.
         shard_size: Images a shard, for image files.
         vocabulary: For the released pickle.
-        pattern: For the released pickle: where its images lie.
+        path_template: For the released pickle: where its images lie.
 
     Raises:
         MissingFileError: If there is no such folder or file.
@@ -263,17 +263,19 @@ def open_source(
     if not isinstance(captions, CaptionFile) and Path(captions).suffix in (".pkl", ".pickle"):
         if vocabulary is None:
             raise UserError(f"{captions} holds numbers for words: give its vocabulary.txt too")
-        released, scores = released_images(Path(captions), vocabulary, pattern)
-        known = _known(captions, vocabulary=vocabulary)
+        released, scores = released_images(Path(captions), vocabulary, path_template)
+        hashes = _input_hashes(captions, vocabulary=vocabulary)
         try:
-            return ImageFolder(path, released, shard_size, known, scores)
+            return ImageFolder(path, released, shard_size, hashes, scores)
         except FileNotFoundError as error:
-            raise MissingFileError(f"{error}: --pattern says where they lie") from None
+            raise MissingFileError(f"{error}: --path-template says where they lie") from None
     file = CaptionFile.of(captions)
     options = {} if file.split is None else {"split": file.split}
-    return ImageFolder(path, captioned_images(file), shard_size, _known(file.path) | options)
+    return ImageFolder(
+        path, caption_file_images(file), shard_size, _input_hashes(file.path) | options
+    )
 
 
-def _known(captions: str | os.PathLike, **others: str | os.PathLike) -> dict[str, str]:
+def _input_hashes(captions: str | os.PathLike, **others: str | os.PathLike) -> dict[str, str]:
     files = {"captions": captions, **others}
     return {name: f"sha256 {sha256(Path(file))[:16]}" for name, file in files.items()}

@@ -31,7 +31,7 @@ class GenerationRequest(NamedTuple):
 
 
 class GenerationResult(NamedTuple):
-    """What came of an order.
+    """Result of a request.
 
     Attributes:
         image: The image, None if both tries failed.
@@ -73,42 +73,42 @@ class ImageGenerator:
         else:
             self.pipeline.to(device)
 
-    def paint(self, orders: Sequence[GenerationRequest]) -> list[GenerationResult]:
+    def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
         """Make one batch of images; those that are none get a second try with another seed."""
-        painted = [self._judged(*result) for result in self._draw(orders, 0)]
-        again = [i for i, result in enumerate(painted) if result.image is None]
+        results = [self._validate(*result) for result in self._run_pipeline(requests, 0)]
+        again = [i for i, result in enumerate(results) if result.image is None]
         if again:
-            second = self._draw([orders[i] for i in again], 1)
+            second = self._run_pipeline([requests[i] for i in again], 1)
             for i, result in zip(again, second, strict=True):
-                new = self._judged(*result)
-                painted[i] = new._replace(problems=painted[i].problems + new.problems)
-        return painted
+                new = self._validate(*result)
+                results[i] = new._replace(problems=results[i].problems + new.problems)
+        return results
 
-    def _draw(
-        self, orders: Sequence[GenerationRequest], attempt: int
+    def _run_pipeline(
+        self, requests: Sequence[GenerationRequest], attempt: int
     ) -> list[tuple[np.ndarray, int, bool]]:
         settings = self.settings
         given = dict(self.arguments)
         if "negative_prompt" in given:
-            given["negative_prompt"] = [given["negative_prompt"]] * len(orders)
-        seeds = [image_seed(settings.seed, o.caption_id, o.number, attempt) for o in orders]
+            given["negative_prompt"] = [given["negative_prompt"]] * len(requests)
+        seeds = [image_seed(settings.seed, o.caption_id, o.number, attempt) for o in requests]
         output = self.pipeline(
-            prompt=[settings.prompt.replace("{}", order.text) for order in orders],
+            prompt=[settings.prompt.replace("{}", request.text) for request in requests],
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="np",
             **given,
         )
-        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(orders)
+        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(requests)
         return list(zip(output.images, seeds, map(bool, flags), strict=True))
 
-    def _judged(self, pixels: np.ndarray, seed: int, flagged: bool) -> GenerationResult:
-        problem = find_problem(pixels, flagged)
+    def _validate(self, pixels: np.ndarray, seed: int, flagged: bool) -> GenerationResult:
+        problem = rejection_reason(pixels, flagged)
         if problem:
             return GenerationResult(None, seed, [problem])
         return GenerationResult(self.pipeline.numpy_to_pil(pixels)[0], seed, [])
 
 
-def find_problem(pixels: np.ndarray, flagged: bool) -> str | None:
+def rejection_reason(pixels: np.ndarray, flagged: bool) -> str | None:
     """What keeps an image from being one.
 
     Args:

@@ -19,12 +19,12 @@ from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.extract.extract import ExtractSettings
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
 from pcm_plugin.synthesis.extract.sources import Source
-from pcm_plugin.synthesis.generate.generate import encode
+from pcm_plugin.synthesis.generate.generate_images import encode
 from pcm_plugin.synthesis.generate.prompts import Prompts
 from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator
-from pcm_plugin.synthesis.pipeline.make_dataset import find_words
+from pcm_plugin.synthesis.pipeline.corpus import find_words
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import deterministic_cpu_threads
 from pcm_plugin.synthesis.refine.pairs import FORMAT as PAIRS_FORMAT
@@ -100,7 +100,7 @@ def estimate(
     recipe: Recipe,
     out: Path,
     device: str,
-    real: dict[str, Source] | None = None,
+    real_splits: dict[str, Source] | None = None,
     limit: int | None = None,
 ) -> Estimate:
     """Paint and encode up to two batches of the first captions, and reckon from there.
@@ -111,7 +111,7 @@ def estimate(
         recipe: The settings.
         out: The data set's folder; nothing is written there.
         device: Where to work.
-        real: The real images of ``'val'`` and ``'test'``.
+        real_splits: The real images of ``'val'`` and ``'test'``.
         limit: Take only the first captions.
 
     Raises:
@@ -119,51 +119,62 @@ def estimate(
     """
     ShardFolder.check_settings(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
     count = min(count, limit or count)
-    vocabulary, coverage, words = find_words(_First(captions, count), recipe)
+    vocabulary, coverage, words = find_words(_FirstCaptions(captions, count), recipe)
     with deterministic_cpu_threads(device):
-        painting, image_bytes, images, texts = _painting(captions, count, recipe, device)
+        generation_seconds, image_bytes, images, texts = _time_generation(
+            captions, count, recipe, device
+        )
         size = recipe.extract_batch
-        looking, feature_bytes, clip_dim = _looking(recipe.extract, size, device, images, texts)
+        extraction_seconds, feature_bytes, clip_dim = _time_extraction(
+            recipe.extract, size, device, images, texts
+        )
         prompts = Prompts(captions, count, recipe.generate.shard_size, recipe.generate.unique)
         pairs = sum(map(len, prompts)) * recipe.generate.images_per_caption
         if recipe.assign is not None:
             size = recipe.assign_batch
-            assigning, assign_bytes, clip_dim = _looking(recipe.assign, size, device, images, texts)
-        matching = _matching(pairs, clip_dim, device) if _matches(recipe) else 0.0
-        comparing, sentence_bytes = _comparing(recipe, device, texts)
+            assignment_seconds, assign_bytes, clip_dim = _time_extraction(
+                recipe.assign, size, device, images, texts
+            )
+        matching_seconds = (
+            _time_matching(pairs, clip_dim, device) if _assigns_pairs(recipe) else 0.0
+        )
+        sentence_seconds, sentence_bytes = _time_sentences(recipe, device, texts)
     stages = [
         Stage(
             "generate",
             "images",
             pairs,
             min(pairs, _done(out / "synthetic", IMAGE_FORMAT)),
-            painting,
+            generation_seconds,
             image_bytes,
         )
     ]
     for split, total in {
         "train": pairs,
-        **{split: sum(s.count for s in source.shards) for split, source in (real or {}).items()},
+        **{
+            split: sum(s.count for s in source.shards)
+            for split, source in (real_splits or {}).items()
+        },
     }.items():
         done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
         name = f"extract {split}"
-        stages.append(Stage(name, "images", total, done, looking, feature_bytes))
+        stages.append(Stage(name, "images", total, done, extraction_seconds, feature_bytes))
     if recipe.assign is not None:
         done = min(pairs, _done(out / "assign_store", STORE_FORMAT))
-        stages.append(Stage("assign", "images", pairs, done, assigning, assign_bytes))
-    if comparing:
+        stages.append(Stage("assign", "images", pairs, done, assignment_seconds, assign_bytes))
+    if sentence_seconds:
         total = count * recipe.generate.images_per_caption
         done = min(total, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
-        stages.append(Stage("sentences", "captions", total, done, comparing, sentence_bytes))
-    if _matches(recipe):
+        stages.append(Stage("sentences", "captions", total, done, sentence_seconds, sentence_bytes))
+    if _assigns_pairs(recipe):
         # Twice: captions of images, images of captions.
         done = _done(out / "pairs", PAIRS_FORMAT) - _done(out / "pairs", PAIRS_FORMAT, "sentences")
         done = min(2 * pairs, done)
-        stages.append(Stage("refine", "rows", 2 * pairs, done, matching, _ROW_BYTES))
-    return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free(out))
+        stages.append(Stage("refine", "rows", 2 * pairs, done, matching_seconds, _ROW_BYTES))
+    return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free_bytes(out))
 
 
-class _First:
+class _FirstCaptions:
     """The first captions of a file, as often as they are asked for."""
 
     def __init__(self, captions: CaptionFile, count: int) -> None:
@@ -173,47 +184,47 @@ class _First:
         return itertools.islice(self._captions, self._count)
 
 
-def _painting(
+def _time_generation(
     captions: CaptionFile, count: int, recipe: Recipe, device: str
 ) -> tuple[float, float, list[Image.Image], list[str]]:
     """Seconds and bytes an image; the images, and their captions."""
     first = list(itertools.islice(captions, min(count, 2 * recipe.generate_batch)))
-    orders = [GenerationRequest(caption.id, caption.text) for caption in first]
+    requests = [GenerationRequest(caption.id, caption.text) for caption in first]
     images: list[Image.Image] = []
     sizes: list[int] = []
 
-    def paint(batch: list[GenerationRequest]) -> None:
-        new = [result.image for result in painter.paint(batch) if result.image]
+    def generate(batch: list[GenerationRequest]) -> None:
+        new = [result.image for result in generator.generate(batch) if result.image]
         sizes.extend(len(encode(image, recipe.generate)) for image in new)
         images.extend(new)
 
-    painter = ImageGenerator(recipe.generate, device, recipe.offload)
-    seconds = _seconds_each(list(_batches(orders, recipe.generate_batch)), paint, device)
+    generator = ImageGenerator(recipe.generate, device, recipe.offload)
+    seconds = _seconds_each(list(_batches(requests, recipe.generate_batch)), generate, device)
     if not images:
         raise UserError("none of the first images is usable: look at the recipe's settings")
-    return seconds, sum(sizes) / len(sizes), images, [order.text for order in orders]
+    return seconds, sum(sizes) / len(sizes), images, [request.text for request in requests]
 
 
-def _looking(
+def _time_extraction(
     settings: ExtractSettings, size: int, device: str, images: list[Image.Image], texts: list[str]
 ) -> tuple[float, float, int]:
     """Seconds and bytes of an image's features, and CLIP's width."""
     clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool).to(device)
 
     @torch.inference_mode()
-    def look(batch: list[int]) -> None:
+    def extract(batch: list[int]) -> None:
         with ThreadPoolExecutor(_WORKERS) as pool:
             pixels = list(pool.map(clip.preprocess, (images[i % len(images)] for i in batch)))
         clip(torch.stack(pixels).to(device))
         clip.encode_text([texts[i % len(texts)] for i in batch])
 
-    seconds = _seconds_each([list(range(size)), list(range(size))], look, device)
+    seconds = _seconds_each([list(range(size)), list(range(size))], extract, device)
     width = 4 if settings.dtype == "float32" else 2
     num_patches = clip.num_patches if settings.patches else 0
     return seconds, width * (num_patches * clip.patch_dim + 2 * clip.clip_dim), clip.clip_dim
 
 
-def _comparing(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, int]:
+def _time_sentences(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, int]:
     """Seconds and bytes of a caption's sentence embedding; 0 without a sentence encoder."""
     if recipe.refine is None or recipe.refine.sentence_encoder is None:
         return 0.0, 0
@@ -223,11 +234,11 @@ def _comparing(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, in
     return _seconds_each([batch, batch], encoder.encode, device), 4 * width
 
 
-def _matches(recipe: Recipe) -> bool:
+def _assigns_pairs(recipe: Recipe) -> bool:
     return recipe.refine is not None and recipe.refine.method == "sync"
 
 
-def _matching(count: int, clip_dim: int, device: str) -> float:
+def _time_matching(count: int, clip_dim: int, device: str) -> float:
     """Seconds to find the nearest of ``count`` rows for one."""
     keys = torch.randn(min(count, 8192), clip_dim, device=device)
     queries = torch.randn(1024, clip_dim, device=device)
@@ -261,7 +272,7 @@ def _done(folder: Path, format: str, start: str = "") -> int:
     return sum(record["num_source"] for name, record in shards.items() if name.startswith(start))
 
 
-def _free(folder: Path) -> int:
+def _free_bytes(folder: Path) -> int:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 

@@ -11,7 +11,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
-from pcm_plugin.synthesis.extract.extract import ExtractSettings
+from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
@@ -56,7 +56,7 @@ class ConceptSettings:
         words: A file of the concepts themselves, a word a line; captions that are not English need
             one.
         templates: Prompts over which embeddings are averaged, or the name of a set of them; see
-            :func:`~pcm_plugin.synthesis.concepts.embedding.prompts`.
+            :func:`~pcm_plugin.synthesis.concepts.embedding.resolve_templates`.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -126,12 +126,12 @@ class Recipe:
         return record | {key: made_with[key] for key in ("model", "pretrained")}
 
 
-def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
+def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
         name: One of ``configs/recipes``, such as ``'sd15_vitb32'``, or a file (.py, .yaml, .json).
-        changes: Settings that replace the file's, such as ``{'generate.steps': 30}``.
+        overrides: Settings that replace the file's, such as ``{'generate.steps': 30}``.
 
     Raises:
         MissingFileError: If there is no such recipe; says which there are.
@@ -147,7 +147,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     parts = {k: v for k, v in Config.fromfile(path).to_dict().items() if v is not None}
     cfg = Config(parts)
     try:
-        cfg.merge_from_dict(changes or {})
+        cfg.merge_from_dict(overrides or {})
     except TypeError as error:
         raise UserError(f"recipe {path}: {error}") from None
     content = {key: value for key, value in cfg.to_dict().items() if key[0] != "_"}

@@ -14,7 +14,7 @@ from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.store_matching import match_stores
 from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE
+from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
@@ -125,7 +125,7 @@ class PairAssignment:
         )
         image = self.images[image]
         # Rounded down; 0.29 * 100 is 28.999... in floating point.
-        count = max(1, int(self._settings.share * len(score) + 1e-9))
+        count = max(1, int(self._settings.keep_share * len(score) + 1e-9))
         # Of equal scores the best CLIP scores are kept, of equal ones of those the first captions.
         kept = np.lexsort((-clip_score, -score))[:count]
         least = self._settings.min_clip_score

@@ -22,7 +22,7 @@ from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 FORMAT = "pcm-refined"
 FEATURES = "features.safetensors"
@@ -103,14 +103,14 @@ def refine_features(
         Shard(f"features-{index:05d}", min(chunk, count - start), "rows")
         for index, start in enumerate(range(0, count, chunk))
     ]
-    num_source: dict[str, Any] = {"method": "contrast", **settings.__dict__}
+    made_with: dict[str, Any] = {"method": "contrast", **settings.__dict__}
     folder = ShardFolder.open_for_write(
-        out, FORMAT, {**num_source, "chunk": chunk, "store": features.identity}, plan
+        out, FORMAT, {**made_with, "chunk": chunk, "store": features.identity}, plan
     )
     order = np.random.default_rng(settings.seed).permutation(count)
     negatives = features.read_rows("caption_feats", np.sort(order[: settings.negatives])).to(device)
     with deterministic_cpu_threads(device), torch.inference_mode():
-        for index, tick in share(folder, plan, rank, "refine: features", "row"):
+        for index, tick in claim_shards(folder, plan, rank, "refine: features", "row"):
             rows = range(index * chunk, index * chunk + plan[index].count)
             refined = refine_by_contrast(
                 features.read_rows("global_feats", features.caption_to_image(rows)).to(device),

@@ -29,7 +29,7 @@ from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.refine.assignment import PairAssignment
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 FORMAT = "pcm-pairs"
 PAIRS = "pairs.safetensors"
@@ -84,12 +84,12 @@ def refine(
     encoder = None
     if settings.sentence_encoder is not None:
         encoder = SentenceEncoder(settings.sentence_encoder, settings.pooling, device)
-    num_source: dict[str, Any] = {**settings.__dict__, "keep": settings.share}
-    num_source |= {"chunk": chunk, "store": features.identity}
-    num_source["assign_store"] = None if assign_store is None else assigning.identity
-    num_source["sentence_encoder"] = encoder and encoder.identity
-    num_source["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
-    ShardFolder.check_settings(out, FORMAT, num_source)
+    made_with: dict[str, Any] = {**settings.__dict__, "keep": settings.keep_share}
+    made_with |= {"chunk": chunk, "store": features.identity}
+    made_with["assign_store"] = None if assign_store is None else assigning.identity
+    made_with["sentence_encoder"] = encoder and encoder.identity
+    made_with["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
+    ShardFolder.check_settings(out, FORMAT, made_with)
     run = PairAssignment(features, assigning, settings, chunk, device, encoder)
     if sentence_feats is not None:
         run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
@@ -102,11 +102,11 @@ def refine(
     captions = run.plan("images-of-captions", features.num_captions)
     passes.append((captions, run.images_of_captions))
     folder = ShardFolder.open_for_write(
-        out, FORMAT, num_source, [s for plan, _ in passes for s in plan]
+        out, FORMAT, made_with, [s for plan, _ in passes for s in plan]
     )
     with deterministic_cpu_threads(device):
         for plan, work in passes:
-            for index, tick in share(folder, plan, rank, f"refine: {work.__name__}", "row"):
+            for index, tick in claim_shards(folder, plan, rank, f"refine: {work.__name__}", "row"):
                 name = plan[index].name
                 rows = range(index * chunk, index * chunk + plan[index].count)
                 write_tensors(folder.path / f"{name}.safetensors", work(rows, folder))

@@ -44,7 +44,7 @@ class RefineSettings:
         for name in ("num_images", "num_captions"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.share <= 1:
+        if not 0 < self.keep_share <= 1:
             raise UserError(f"keep must be above 0 and at most 1, got {self.keep}")
         if self.score_scale is not None and not self.score_scale > 0:
             raise UserError(f"score_scale must be above 0, got {self.score_scale}")
@@ -54,7 +54,7 @@ class RefineSettings:
             raise UserError("pooling has no effect without sentence_encoder: leave it out")
 
     @property
-    def share(self) -> float:
+    def keep_share(self) -> float:
         """Share of the pairs that is kept."""
         if self.keep is not None:
             return self.keep

@@ -28,10 +28,10 @@ from pcm_plugin.synthesis.extract.annotation_scores import (
     choose_clip_scores,
     refuse_missing_scores,
 )
-from pcm_plugin.synthesis.extract.extract import CLIP_SCORE_SCALE, encode_texts
+from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE, encode_texts
 from pcm_plugin.synthesis.extract.sources import PROBE_FILES
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class ImportSettings:
         model: The CLIP that made them, by open_clip's name; it gives the head and the captions'
             features, which were not released.
         pretrained: open_clip's tag of its weights, or a file.
-        pattern: Where an image's file lies, with ``{split_id}`` and ``{image_id}``. Defaults to
+        path_template: Where an image's file lies, with ``{split_id}`` and ``{image_id}``. Defaults to
             where the released loader looks: ``'img_sp{split_id}/{image_id}.npz'``, or
             ``'img/{image_id}.npz'`` if the annotations know no parts.
         dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
         shard_size: Images a shard. Defaults to 1,000.
-        clip_score_source: See :class:`~pcm_plugin.synthesis.extract.extract.ExtractSettings`.
+        clip_score_source: See :class:`~pcm_plugin.synthesis.extract.extract_features.ExtractSettings`.
             Defaults to ``'auto'``.
     """
 
     model: str
     pretrained: str | None = None
-    pattern: str | None = None
+    path_template: str | None = None
     dtype: str = "float16"
     shard_size: int = 1000
     clip_score_source: str = "auto"
@@ -96,7 +96,7 @@ def import_features(
         The finished store's folder.
 
     Raises:
-        MissingFileError: If a file is not where the pattern says.
+        MissingFileError: If a file is not where the path_template says.
         UserError: If the features are not of this CLIP's width, the store was made with other
             settings, not one file of a shard, or of the first, can be read, or CLIP scores are to
             be kept that the annotations do not have.
@@ -108,7 +108,7 @@ def import_features(
     first = [_path(root, pair, settings) for pair in pairs[:PROBE_FILES]]
     if not any(path.is_file() for path in first):
         raise MissingFileError(
-            f"no {first[0]}: give --pattern, such as 'img_sp{{split_id}}/{{image_id}}.npz'"
+            f"no {first[0]}: give --path-template, such as 'img_sp{{split_id}}/{{image_id}}.npz'"
         )
     size = settings.shard_size
     chunks = [pairs[start : start + size] for start in range(0, len(pairs), size)]
@@ -145,7 +145,7 @@ def import_features(
     head = write_clip_head(folder, None if clip.patches_in_joint_space else clip.clip_head())
     clip = clip.to(device)
     with deterministic_cpu_threads(device), ThreadPoolExecutor(workers) as threads:
-        for index, tick in share(folder, plan, rank, "import"):
+        for index, tick in claim_shards(folder, plan, rank, "import"):
             part = functools.partial(_read, root, settings, shape, skip_missing)
             found = list(zip(chunks[index], threads.map(part, chunks[index]), strict=True))
             tick(plan[index].count)
@@ -277,4 +277,4 @@ def _shape_of(paths: list[Path], clip: OpenCLIPBackbone) -> tuple[int, int, int]
 
 def _path(root: Path, pair: ReleasedPair, settings: ImportSettings) -> Path:
     known = "img/{image_id}.npz" if pair.split_id is None else "img_sp{split_id}/{image_id}.npz"
-    return root / pair.place(settings.pattern or known)
+    return root / pair.format_path(settings.path_template or known)

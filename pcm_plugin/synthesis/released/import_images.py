@@ -22,7 +22,7 @@ from pcm_plugin.formats.images.image_io import detect_format, read_image
 from pcm_plugin.formats.parquet_table import ParquetRow, ParquetTable, find_parquet_files
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 CAPTIONS = "captions.jsonl"
 
@@ -116,7 +116,7 @@ def import_images(
     ]
     folder = ShardFolder.open_for_write(out, FORMAT, {**settings.__dict__, "files": files}, plan)
     reader = _Reader(table, [settings.image_column, settings.text_column])
-    for index, tick in share(folder, plan, rank, "import"):
+    for index, tick in claim_shards(folder, plan, rank, "import"):
         rows = reader.read(ranges[index])
         _write_shard(folder, plan[index], rows, settings, max_invalid, tick)
     _check_invalid(folder, {}, max_invalid)

@@ -26,9 +26,9 @@ from pcm_plugin.synthesis.extract.annotation_scores import (
     choose_clip_scores,
     refuse_missing_scores,
 )
-from pcm_plugin.synthesis.extract.sources import PROBE_FILES, CaptionedImage, Source
+from pcm_plugin.synthesis.extract.sources import PROBE_FILES, Source, SourceImage
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 CLIP_SCORE_SCALE = 2.5
 """CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
@@ -86,7 +86,7 @@ class ExtractSettings:
         return record
 
 
-def extract(
+def extract_features(
     source: Source,
     settings: ExtractSettings,
     out: str | os.PathLike,
@@ -151,7 +151,7 @@ def extract(
         return clip.to(device), head
 
     with deterministic_cpu_threads(device), ThreadPoolExecutor(workers) as pool:
-        for index, tick in share(folder, source.shards, rank, "extract"):
+        for index, tick in claim_shards(folder, source.shards, rank, "extract"):
             clip, head = model()
             shard = source.shards[index]
             read = functools.partial(_load, clip, skip_missing)
@@ -163,8 +163,8 @@ def extract(
 
 
 def _load(
-    clip: OpenCLIPBackbone, skip_missing: bool, image: CaptionedImage
-) -> tuple[CaptionedImage, Tensor | str]:
+    clip: OpenCLIPBackbone, skip_missing: bool, image: SourceImage
+) -> tuple[SourceImage, Tensor | str]:
     """Return the preprocessed image, or the reason it cannot be decoded. I/O errors propagate."""
     try:
         pixels = read_image(image.data())
@@ -198,7 +198,7 @@ def _compare_clip_scores(source: Source, settings: ExtractSettings, clip: OpenCL
 @torch.inference_mode()
 def _extract_shard(
     folder: ShardFolder,
-    loaded: Iterator[tuple[CaptionedImage, Tensor | str]],
+    loaded: Iterator[tuple[SourceImage, Tensor | str]],
     shard: Shard,
     settings: ExtractSettings,
     clip: OpenCLIPBackbone,
@@ -208,7 +208,7 @@ def _extract_shard(
 ) -> None:
     dtype = getattr(torch, settings.dtype)
     device = next(clip.clip.parameters()).device
-    images: list[CaptionedImage] = []
+    images: list[SourceImage] = []
     skipped: dict[str, str] = {}
     parts: list[tuple[Tensor, ...]] = []
     while batch := list(itertools.islice(loaded, batch_size)):
@@ -248,7 +248,7 @@ def _extract_shard(
     )
 
 
-def _annotated(images: list[CaptionedImage], computed: Tensor) -> Tensor:
+def _annotated(images: list[SourceImage], computed: Tensor) -> Tensor:
     """Return the annotations' CLIP scores (m,), the computed ones where there are none."""
     own = computed.split([len(image.captions) for image in images])
     return torch.cat(

@@ -27,10 +27,10 @@ from pcm_plugin.synthesis.generate.text2image import (
     ImageGenerator,
 )
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
-from pcm_plugin.synthesis.sharing import share
+from pcm_plugin.synthesis.sharing import claim_shards
 
 
-def generate(
+def generate_images(
     captions: CaptionFile | str | os.PathLike,
     settings: GenerateSettings,
     out: str | os.PathLike,
@@ -96,18 +96,18 @@ def generate(
     folder = ShardFolder.open_for_write(out, FORMAT, made_with, plan)
     if settings.unique:
         write_repeats(folder.path, chunks.repeats, settings.shard_size)
-    painter: ImageGenerator | None = None
+    generator: ImageGenerator | None = None
     with deterministic_cpu_threads(device):
-        for index, tick in share(folder, plan, rank, "generate"):
+        for index, tick in claim_shards(folder, plan, rank, "generate"):
             # Only who has something to do waits for a model to be loaded.
-            painter = painter or ImageGenerator(settings, device, offload)
+            generator = generator or ImageGenerator(settings, device, offload)
             chunk = chunks[index]
             if _digest(chunk) != plan[index].digest:
                 raise UserError(
                     f"{chunks.captions.path} was changed while images were made of it: bring the "
                     "old one back, or begin another folder"
                 )
-            _make_shard(folder, plan[index], index, chunk, painter, batch_size, tick)
+            _make_shard(folder, plan[index], index, chunk, generator, batch_size, tick)
     return folder
 
 
@@ -116,13 +116,13 @@ def _make_shard(
     shard: Shard,
     index: int,
     chunk: list[Caption],
-    painter: ImageGenerator,
+    generator: ImageGenerator,
     batch_size: int,
     tick: Callable[[int], None],
 ) -> None:
-    settings = painter.settings
+    settings = generator.settings
     several = settings.images_per_caption > 1
-    orders = [
+    requests = [
         (
             caption,
             GenerationRequest(caption.id, caption.text, number),
@@ -134,17 +134,17 @@ def _make_shard(
     skipped: dict[str, list[str]] = {}
     retried = 0
     with write_image_shard(folder.path, shard.name) as writer:
-        for start in range(0, len(orders), batch_size):
-            batch = orders[start : start + batch_size]
-            painted = painter.paint([order for _, order, _ in batch])
-            for (caption, _, key), result in zip(batch, painted, strict=True):
+        for start in range(0, len(requests), batch_size):
+            batch = requests[start : start + batch_size]
+            results = generator.generate([request for _, request, _ in batch])
+            for (caption, _, key), result in zip(batch, results, strict=True):
                 retried += bool(result.problems)
                 if result.image is None:
                     skipped[key] = result.problems
                 else:
                     _append(writer, key, caption, result.image, result, settings)
             tick(len(batch))
-        if len(skipped) == len(orders) and shard.is_representative():
+        if len(skipped) == len(requests) and shard.is_representative():
             key, problems = next(iter(skipped.items()))
             raise UserError(
                 f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
@@ -153,7 +153,7 @@ def _make_shard(
     folder.commit(
         shard,
         [archive_name(shard.name)],
-        len(orders) - len(skipped),
+        len(requests) - len(skipped),
         retried=retried,
         skipped=skipped,
     )
