@@ -14,6 +14,10 @@ class MissingFileError(FileNotFoundError, UserError):
     """A required file or folder that does not exist."""
 
 
+class LockedError(BlockingIOError, UserError):
+    """A file or folder that another process is writing."""
+
+
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Exit with code 1 and only the message on an error that the user can fix.

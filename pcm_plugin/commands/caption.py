@@ -237,6 +237,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
     return ids, draw(args, inferencer, caption(args, inferencer, list(ids)))
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     args = parse_args()
@@ -244,9 +245,8 @@ def main() -> None:
         # A terminal without Unicode must not cost the results.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with plain_errors():
-            ids, broken = run(args)
+        ids, broken = run(args)
     except KeyboardInterrupt:
         sys.exit(130)
     if broken:
-        sys.exit(f"{broken:,} of {len(ids):,} images could not be read")
+        raise UserError(f"{broken:,} of {len(ids):,} images could not be read")

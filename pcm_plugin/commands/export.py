@@ -11,9 +11,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 
-from pcm_plugin.commands.run_arguments import add_config_options, apply_cfg_options
+from pcm_plugin.commands.run_arguments import (
+    add_config_options,
+    apply_cfg_options,
+    read_config_file,
+)
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import check_inputs, drop_clip_head
 from pcm_plugin.errors import UserError, plain_errors
@@ -22,6 +25,7 @@ from pcm_plugin.models.captioners.base import assert_is_captioner
 from pcm_plugin.registry import MODELS
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -34,20 +38,19 @@ def main() -> None:
     parser.add_argument("--name", help="a name to keep in the file; default: the config's")
     add_config_options(parser)
     args = parser.parse_args()
-    with plain_errors():
-        cfg = Config.fromfile(args.config)
-        apply_cfg_options(cfg, args.cfg_options)
-        if cfg.get("clip") is None:
-            raise UserError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
-        assert_is_captioner(cfg.model)
-        drop_clip_head(cfg)
-        check_inputs(cfg, ())
-        settings = cfg.model.to_dict()
-        # The CLIP is not needed to write its name.
-        model = MODELS.build({**settings, "backbone": None, "rerank": 0.0})
-        load_weights(model, args.checkpoint)
-        about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
-        save_captioner(args.out, model, settings, cfg.clip, about, args.half)
+    cfg = read_config_file(args.config)
+    apply_cfg_options(cfg, args.cfg_options)
+    if cfg.get("clip") is None:
+        raise UserError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
+    assert_is_captioner(cfg.model)
+    drop_clip_head(cfg)
+    check_inputs(cfg, ())
+    settings = cfg.model.to_dict()
+    # The CLIP is not needed to write its name.
+    model = MODELS.build({**settings, "backbone": None, "rerank": 0.0})
+    load_weights(model, args.checkpoint)
+    about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
+    save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
     print(
         f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, CLIP {cfg.clip.model}"

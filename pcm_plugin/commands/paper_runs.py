@@ -14,6 +14,7 @@ from pcm_plugin.commands.paper_tables import Row, training_of
 from pcm_plugin.commands.runs import is_scored, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import best_checkpoint, best_of_finished, read_record
+from pcm_plugin.errors import UserError
 
 
 class NotRun(Exception):
@@ -85,7 +86,7 @@ def weights_of(name: str, settings: Settings) -> str:
 
     Raises:
         NotRun: If there is none.
-        SystemExit: If a training lacks its data, or its folder holds another run.
+        UserError: If a training lacks its data, or its folder holds another run.
     """
     work = settings.folder / name
     if name in settings.checkpoints:
@@ -114,7 +115,7 @@ def weights_of(name: str, settings: Settings) -> str:
 def _check_same(work: Path, config: Path, options: Sequence[str]) -> None:
     try:
         read_config(config, options, ("train", "val"))
-    except SystemExit:
+    except UserError:
         return  # Without the training's data there is nothing to compare.
     is_trained(work, config, options)
 
@@ -152,13 +153,13 @@ def run_row(row: Row, settings: Settings) -> dict[str, Any]:
         checkpoint = weights_of(row.training, settings)
     except Failed:
         raise
-    except (NotRun, SystemExit) as error:
+    except (NotRun, UserError) as error:
         reasons.append(str(error))
     config, options, folder = test_command(row, settings)
     path = find_config(config)
     try:
         read_config(path, options, ("test",))
-    except SystemExit as error:  # what it needs and has not
+    except UserError as error:  # a file that it needs is missing
         reasons.append(str(error))
     if reasons:
         raise NotRun("\n".join(reasons))

@@ -29,6 +29,7 @@ from pcm_plugin.commands.paper_runs import (
     train_command,
 )
 from pcm_plugin.commands.paper_tables import TABLES, Row, Table
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import write_json
 
 SCORERS = ("BLEU", "ROUGE-L", "CIDEr", "METEOR", "SPICE")
@@ -120,6 +121,7 @@ def list_rows(rows: Sequence[Row], settings: Settings) -> None:
         print(f"  {shown(tool_command('test.py', config, *words, options=options))}")
 
 
+@plain_errors()
 def main() -> None:
     """Read the command line, run what can be run, print the table."""
     args = parse_args()
@@ -129,11 +131,11 @@ def main() -> None:
     table = TABLES[args.table]
     rows = [r for r in table.rows if any(fnmatchcase(r.title, title) for title in args.rows)]
     if not rows:
-        sys.exit(f"no row of {args.table} is called {' or '.join(args.rows)}; see --list")
+        raise UserError(f"no row of {args.table} is called {' or '.join(args.rows)}; see --list")
     known = {row.training for row in table.rows}
     checkpoints = dict(pair.split("=", 1) for pair in args.checkpoint)
     if unknown := checkpoints.keys() - known:
-        sys.exit(f"--checkpoint: {args.table} has no training {sorted(unknown)}; see --list")
+        raise UserError(f"--checkpoint: {args.table} has no training {sorted(unknown)}; see --list")
     settings = Settings(args.run_dir, args.train, args.cfg_options, args.scorers, checkpoints)
     if args.list:
         list_rows(rows, settings)

@@ -11,7 +11,6 @@ worst captions by CIDEr.
 import argparse
 import json
 import math
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -167,41 +166,41 @@ def draw_pairs(
     return pairs.clip_score[order], ends[0], ends[1]
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     args = parse_args()
     if args.count < 1:
-        sys.exit(f"--count {args.count}: give at least 1")
-    with plain_errors():
-        run = read_run(args.work_dir)
-        cfg, checkpoint = find_config(args), find_checkpoint(args)
-        there = [s for s in ("test", "val") if cfg.get(f"{s}_dataloader") is not None]
-        if args.split and args.split not in there:
-            raise UserError(f"the run has no {args.split} split")
-        split = args.split or next(iter(there), None)
-        drop_clip_head(cfg)
-        check_inputs(cfg, ("train", *([split] if split else [])))
-        notes: list[str] = []
-        clip_scores, low, high = draw_pairs(cfg, args, notes)
-        samples: list[Scored] = []
-        if split:
-            samples = draw_samples(cfg, split, checkpoint, args, notes)
-        else:
-            notes.append("No captions are shown: the run has no real images.")
-        side = round(cfg.model.neck.get("num_patches", 1) ** 0.5)
-        text = report_page(
-            f"{args.work_dir.resolve().name}: {checkpoint.name}",
-            run,
-            cfg.pretty_text,
-            (side, side),
-            checkpoint.name,
-            samples,
-            clip_scores,
-            low,
-            high,
-            list(dict.fromkeys(notes)),
-        )
-        out = args.out or args.work_dir / "report.html"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(out, text.encode())
+        raise UserError(f"--count must be at least 1, got {args.count}")
+    run = read_run(args.work_dir)
+    cfg, checkpoint = find_config(args), find_checkpoint(args)
+    there = [s for s in ("test", "val") if cfg.get(f"{s}_dataloader") is not None]
+    if args.split and args.split not in there:
+        raise UserError(f"the run has no {args.split} split")
+    split = args.split or next(iter(there), None)
+    drop_clip_head(cfg)
+    check_inputs(cfg, ("train", *([split] if split else [])))
+    notes: list[str] = []
+    clip_scores, low, high = draw_pairs(cfg, args, notes)
+    samples: list[Scored] = []
+    if split:
+        samples = draw_samples(cfg, split, checkpoint, args, notes)
+    else:
+        notes.append("No captions are shown: the run has no real images.")
+    side = round(cfg.model.neck.get("num_patches", 1) ** 0.5)
+    text = report_page(
+        f"{args.work_dir.resolve().name}: {checkpoint.name}",
+        run,
+        cfg.pretty_text,
+        (side, side),
+        checkpoint.name,
+        samples,
+        clip_scores,
+        low,
+        high,
+        list(dict.fromkeys(notes)),
+    )
+    out = args.out or args.work_dir / "report.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(out, text.encode())
     print(f"{out}: {len(text.encode()) / 2**20:.1f} MiB")

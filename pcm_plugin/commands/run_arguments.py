@@ -21,7 +21,7 @@ from pcm_plugin.engine.config_checks import (
 )
 from pcm_plugin.engine.distributed import start_group
 from pcm_plugin.engine.inputs import check_features, check_inputs, drop_clip_head
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import MissingFileError, UserError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,20 +61,40 @@ def apply_cfg_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         options: What ``--cfg-options`` was parsed to; None for no option.
 
     Raises:
-        SystemExit: With code 1 and a message if the config has no place for one of them.
+        UserError: If the config has no place for one of them.
     """
     options = options or {}
-    with plain_errors():
-        for warning in check_options(cfg, options):
-            print(f"warning: {warning}", file=sys.stderr)
+    for warning in check_options(cfg, options):
+        print(f"warning: {warning}", file=sys.stderr)
     try:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError) as error:
-        sys.exit(f"--cfg-options {' '.join(options)}: {error.args[0]}")
+        raise UserError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from None
+
+
+def read_config_file(path: str) -> Config:
+    """Read a config file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UserError: If it cannot be read, for example because it imports a module that is not
+            installed or has a base that does not exist.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"config {path} does not exist")
+    try:
+        return Config.fromfile(path)
+    except UserError:
+        raise
+    except (ImportError, SyntaxError, FileNotFoundError) as error:
+        raise UserError(f"config {path} cannot be read: {error}") from error
 
 
 def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
-    """The final config of a command, its inputs checked.
+    """Return the final config of a command, with its input files checked.
 
     Args:
         args: What :func:`add_run_arguments` parsed.
@@ -84,25 +104,19 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         The config with the command line's settings in it.
 
     Raises:
-        SystemExit: With code 1 and a message if the config or one of its inputs is missing,
-            unfinished, or does not go with the others, or if a setting cannot work.
+        MissingFileError: If the config or a file that it names does not exist.
+        UserError: If the config cannot be read, an input file is incomplete or does not match the
+            others, or a setting cannot work.
     """
-    if not Path(args.config).is_file():
-        sys.exit(f"config {args.config} does not exist")
-    try:
-        with plain_errors():  # a config may import what is not there
-            cfg = Config.fromfile(args.config)
-    except (ImportError, SyntaxError) as error:
-        sys.exit(f"config {args.config} cannot be read: {error}")
+    cfg = read_config_file(args.config)
     apply_cfg_options(cfg, args.cfg_options)
     if "train" not in loops:
         drop_clip_head(cfg)
-    with plain_errors():
-        disable_worker_options(cfg)
-        check_config(cfg, loops)
-        check_inputs(cfg, loops)
-        check_evaluators(cfg, loops)
-        check_features(cfg, loops)
+    disable_worker_options(cfg)
+    check_config(cfg, loops)
+    check_inputs(cfg, loops)
+    check_evaluators(cfg, loops)
+    check_features(cfg, loops)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -125,6 +139,5 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
             loader = cfg.get(f"{loop}_dataloader")
             if loader is not None:
                 loader.setdefault("pin_memory", True)
-    with plain_errors():
-        start_group(args.launcher, cfg)
+    start_group(args.launcher, cfg)
     register_safe_loader()

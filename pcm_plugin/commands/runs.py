@@ -13,7 +13,6 @@ from pcm_plugin.commands.run_arguments import add_run_arguments, load_config
 from pcm_plugin.engine.inputs import TESTED, hash_inputs, hash_settings
 from pcm_plugin.engine.run_record import record_run
 from pcm_plugin.engine.work_folder import is_finished
-from pcm_plugin.errors import plain_errors
 from pcm_plugin.evaluation import java
 from pcm_plugin.evaluation.scoring import JAVA_SCORERS
 from pcm_plugin.formats.atomic_io import sha256
@@ -28,7 +27,7 @@ def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> C
         loops: Which of ``train``, ``val`` and ``test`` would run.
 
     Raises:
-        SystemExit: With a message, if the config or one of its inputs is missing.
+        UserError: See :func:`~pcm_plugin.commands.run_arguments.load_config`.
     """
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
@@ -45,12 +44,10 @@ def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
         options: As for ``--cfg-options``.
 
     Raises:
-        SystemExit: With a message, if something that the training reads is missing, or if the
-            folder holds another training.
+        UserError: If something that the training reads is missing, or if the folder holds another
+            training.
     """
-    run = record_run(read_config(config, options, ("train", "val")))
-    with plain_errors():
-        return is_finished(folder, run)
+    return is_finished(folder, record_run(read_config(config, options, ("train", "val"))))
 
 
 def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: str) -> bool:
@@ -63,7 +60,7 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
         checkpoint: Its file.
 
     Raises:
-        SystemExit: With a message, if something that the test reads is missing.
+        UserError: If something that the test reads is missing.
     """
     if not (folder / "metrics.json").exists():
         return False

@@ -158,15 +158,15 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
     return metric.evaluate(len(scored)), metric.remarks
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    with plain_errors():
-        scores, remarks = score(args)
-        if args.out:
-            about = {"remarks": remarks} if remarks else {}
-            write_json(Path(args.out), {**finite_scores(scores), **about})
-        width = max(15, *map(len, scores))
-        cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
-        lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
-        print("\n".join(lines), flush=True)
+    scores, remarks = score(args)
+    if args.out:
+        about = {"remarks": remarks} if remarks else {}
+        write_json(Path(args.out), {**finite_scores(scores), **about})
+    width = max(15, *map(len, scores))
+    cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
+    lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
+    print("\n".join(lines), flush=True)

@@ -9,7 +9,6 @@ python tools/store.py sheet STORE --images FOLDER --out sheet.png    # pairs wit
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +49,13 @@ def verify(path: Path) -> None:
     for file in damaged:
         print(f"damaged: {path / file}")
     if damaged:
-        sys.exit(
+        raise UserError(
             f"{len(damaged)} files are not as they were written: delete them, and run the command "
             "that made the folder again"
         )
     missing = folder.manifest["num_expected"] - len(folder.shards)
     if missing > 0:
-        sys.exit(f"{path} lacks {missing} shards: run the command that made it again")
+        raise UserError(f"{path} lacks {missing} shards: run the command that made it again")
     print(f"{path}: all {len(folder.shards)} shards are as they were written")
 
 

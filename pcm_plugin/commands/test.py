@@ -5,20 +5,18 @@ python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth [--cfg-op
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from pickle import UnpicklingError
 
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.inputs import TESTED, hash_inputs, hash_settings
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.evaluation import CaptionMetric
-from pcm_plugin.evaluation.caption_metric import Refused
 from pcm_plugin.evaluation.scoring import finite_scores
 from pcm_plugin.formats.atomic_io import sha256, write_json
 
@@ -31,17 +29,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     args = parse_args()
     cfg = load_config(args, loops=("test",))
     if cfg.get("test_dataloader") is None:
-        sys.exit(
+        raise UserError(
             f"{args.config} has no test split: there are no real test images. Give some to "
             "tools/make_dataset.py with --test IMAGES CAPTIONS"
         )
     if not Path(args.checkpoint).is_file():
-        sys.exit(f"checkpoint {args.checkpoint} does not exist")
+        raise MissingFileError(f"checkpoint {args.checkpoint} does not exist")
     if args.amp:
         cfg.test_cfg.fp16 = True
     tested = {
@@ -52,18 +51,11 @@ def main() -> None:
         "checkpoint_sha256": sha256(Path(args.checkpoint)),
     }
     prepare_process(args, cfg)
-    with plain_errors():
-        runner = Runner.from_cfg(cfg)
-        check_references(runner)
-    try:
-        model = getattr(runner.model, "module", runner.model)
-        load_weights(model, args.checkpoint)
-    except (ValueError, RuntimeError, UnpicklingError) as error:
-        sys.exit(str(error))
-    try:
-        scores = runner.test()
-    except Refused as error:
-        sys.exit(str(error))
+    runner = Runner.from_cfg(cfg)
+    check_references(runner)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, args.checkpoint)
+    scores = runner.test()
     metrics = finite_scores({name: float(value) for name, value in scores.items()})
     if is_main_process():
         path = Path(cfg.work_dir) / "metrics.json"

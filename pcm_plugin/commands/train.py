@@ -5,9 +5,7 @@ python tools/train.py configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=
 
 import argparse
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from pickle import UnpicklingError
 
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
@@ -27,8 +25,7 @@ from pcm_plugin.engine.schedules import (
     scale_to_batch,
 )
 from pcm_plugin.engine.work_folder import claim_folder, lock_folder, mark_finished
-from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverageError
+from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.registry import MODELS
 
 
@@ -91,13 +88,13 @@ def prepare_resume(cfg: Config, args: argparse.Namespace, run: Record, length: R
         print(f"--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning")
         return
     if not checkpoint.is_file():
-        sys.exit(f"--resume: checkpoint {checkpoint} does not exist")
+        raise MissingFileError(f"--resume: checkpoint {checkpoint} does not exist")
     model = MODELS.build(cfg.model)
     try:
         state = check_resumable(checkpoint, model)
         check_resume(state, checkpoint, cfg, run, length, base_rates(cfg, model))
-    except (ValueError, RuntimeError, UnpicklingError) as error:
-        sys.exit(f"--resume: {error}")
+    except UserError as error:
+        raise UserError(f"--resume: {error}") from None
     known = state["message_hub"]["runtime_info"].get(RECORD)
     if known is not None and "load_from" in known["settings"]:
         # The weights that the run began with need not be named again.
@@ -105,27 +102,23 @@ def prepare_resume(cfg: Config, args: argparse.Namespace, run: Record, length: R
     cfg.resume, cfg.load_from = True, str(checkpoint)
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     args = parse_args()
     cfg = load_config(args, loops=("train", "val"))
     prepare_process(args, cfg)
     folder = Path(cfg.work_dir)
-    with ExitStack() as stack:
-        with plain_errors():
-            stack.enter_context(lock_folder(folder))
-            apply_options(cfg, args)
-            run = record_run(cfg, get_world_size())
-            length = measure_run(cfg)
-            if args.resume is not None:
-                prepare_resume(cfg, args, run, length)
-            claim_folder(folder, run, Path(cfg.load_from) if cfg.get("resume") else None)
-            runner = Runner.from_cfg(cfg)
+    with lock_folder(folder):
+        apply_options(cfg, args)
+        run = record_run(cfg, get_world_size())
+        length = measure_run(cfg)
+        if args.resume is not None:
+            prepare_resume(cfg, args, run, length)
+        claim_folder(folder, run, Path(cfg.load_from) if cfg.get("resume") else None)
+        runner = Runner.from_cfg(cfg)
         runner.register_hook(ContinueRunHook(run))
-        try:
-            runner.train()
-        except VocabularyCoverageError as error:
-            sys.exit(str(error))
+        runner.train()
         if is_main_process():
             mark_finished(folder)
         stop_group()

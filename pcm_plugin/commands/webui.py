@@ -12,7 +12,6 @@ a day old or the server ends. Whoever reaches --host and --port may use the page
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -180,29 +179,29 @@ def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
     return page
 
 
+@plain_errors()
 def main() -> None:
     """Run the command."""
     args = parse_args()
     if gr is None:
-        sys.exit("the web page needs gradio: pip install 'pcm_plugin[webui]'")
-    with plain_errors():
-        inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
-        page = build_page(inferencer, f"Captions by {Path(args.weights).name}")
-        try:
-            _, address, _ = page.launch(
-                server_name=args.host,
-                server_port=args.port,
-                share=False,
-                ssr_mode=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono="monospace"),
-                css=STYLE,
-                footer_links=[],
-            )
-        except OSError as error:
-            raise UserError(
-                f"cannot listen on {args.host}:{args.port}: choose another --host or --port"
-            ) from error
+        raise UserError("the web page needs gradio: pip install 'pcm_plugin[webui]'")
+    inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
+    page = build_page(inferencer, f"Captions by {Path(args.weights).name}")
+    try:
+        _, address, _ = page.launch(
+            server_name=args.host,
+            server_port=args.port,
+            share=False,
+            ssr_mode=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono="monospace"),
+            css=STYLE,
+            footer_links=[],
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {args.host}:{args.port}: choose another --host or --port"
+        ) from error
     print(f"the page is at {address}", flush=True)
     page.block_thread()

@@ -28,7 +28,7 @@ class CfgOptions(argparse.Action):
                 parser.error(f"{option_string} must be {_SYNTAX}; got {pair!r}")
             try:
                 settings[key.strip()] = parse_value(text)
-            except ValueError as error:
+            except UserError as error:
                 parser.error(f"{option_string} {key}: {error}")
         setattr(namespace, self.dest, settings)
 
@@ -87,7 +87,7 @@ def format_option(key: str, value: Any) -> str:
 def _is_unchanged(text: str) -> bool:
     try:
         return parse_value(text) == text
-    except ValueError:
+    except UserError:
         return False
 
 
@@ -142,8 +142,8 @@ def _skip_spaces(text: str, position: int) -> int:
     return position
 
 
-def _unclosed(text: str) -> ValueError:
-    return ValueError(
+def _unclosed(text: str) -> UserError:
+    return UserError(
         f"brackets are not closed in {text!r}; close them, or put the value into quotes if it is "
         "text: 'KEY=\"...\"'"
     )

@@ -59,10 +59,9 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
 
     Raises:
         MissingFileError: If there is no such file.
-        pickle.UnpicklingError: If the file asks for a class that is neither torch's nor
-            MMEngine's own; nothing of it has been run then.
-        UserError: If the file is no checkpoint at all, such as an empty one.
-        RuntimeError: If this torch is too old to read MMEngine's checkpoints safely.
+        UserError: If the file is not a checkpoint, asks for a class that is neither torch's nor
+            MMEngine's own (nothing in it has been executed then), or if this torch is too old to
+            read MMEngine's checkpoints safely.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
@@ -79,7 +78,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         "them: use that of constraints.txt, or a .safetensors file of the weights"
     )
     if not hasattr(torch.serialization, "safe_globals"):
-        raise RuntimeError(too_old)
+        raise UserError(too_old)
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -87,14 +86,14 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         # The first that had it took classes, but not the pairs of a function and its name.
         if "'tuple' object" not in str(error):
             raise
-        raise RuntimeError(too_old) from error
+        raise UserError(too_old) from error
     # Bytes that are no pickle at all fail in any way, as KeyError for one.
     except (EOFError, LookupError) as error:
         raise UserError(
             f"{filename} is not a checkpoint: {type(error).__name__} {error}"
         ) from error
     except pickle.UnpicklingError as error:
-        raise pickle.UnpicklingError(
+        raise UserError(
             f"{filename} is refused: it holds more than tensors and MMEngine's own records, and "
             f"reading it could run foreign code ({_first_sentence(error)}). If it is a released "
             "PCM-Net checkpoint, convert it with tools/convert_pcmnet_checkpoint.py"
@@ -147,8 +146,6 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
     Raises:
         UserError: If it is no checkpoint, holds weights without a run's state, or weights that do
             not fit the model.
-        pickle.UnpicklingError: See :func:`load_local_checkpoint`.
-        RuntimeError: See :func:`load_local_checkpoint`.
     """
     checkpoint = load_local_checkpoint(str(filename), "cpu")
     needed = ("meta", "message_hub", "optimizer", "state_dict")
@@ -173,8 +170,6 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
     Raises:
         UserError: If the file holds other keys or shapes than the model, or is a checkpoint of
             the released trainer.
-        pickle.UnpicklingError: See :func:`load_local_checkpoint`.
-        RuntimeError: See :func:`load_local_checkpoint`.
     """
     checkpoint = load_local_checkpoint(filename, "cpu")
     if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):

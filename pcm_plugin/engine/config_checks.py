@@ -191,7 +191,7 @@ def _evaluator_problems(cfg: Config, loops: Sequence[str]) -> Iterator[str]:
         for place, part in listed(f"{loop}_evaluator", cfg[f"{loop}_evaluator"]):
             try:
                 METRICS.build(part)
-            except (OSError, ValueError) as error:
+            except (OSError, UserError) as error:
                 yield f"{place}: {error}"
     hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
     evaluator = cfg.get("val_evaluator")

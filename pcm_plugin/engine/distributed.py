@@ -9,6 +9,8 @@ from mmengine.device import get_device
 from mmengine.dist import init_dist
 from mmengine.utils.dl_utils import set_multi_processing
 
+from pcm_plugin.errors import UserError
+
 
 def start_group(launcher: str, cfg: Config) -> bool:
     """Start the process group of a launcher, before there is a runner.
@@ -25,7 +27,7 @@ def start_group(launcher: str, cfg: Config) -> bool:
         Whether a group was started.
 
     Raises:
-        RuntimeError: If the launcher's environment variables are not there.
+        UserError: If the launcher's environment variables are not set.
     """
     if launcher == "none":
         return False
@@ -38,7 +40,7 @@ def start_group(launcher: str, cfg: Config) -> bool:
         if name not in os.environ
     ]
     if absent and (launcher == "pytorch" or on_cpu):
-        raise RuntimeError(
+        raise UserError(
             f"--launcher {launcher}, but {', '.join(absent)} not in the environment: "
             "start through tools/dist_train.sh or tools/dist_test.sh"
         )
@@ -76,7 +78,7 @@ def _take_environment_from_slurm() -> None:
         names.append("SLURM_NODELIST")
     absent = [name for name in names if name not in os.environ]
     if absent:
-        raise RuntimeError(
+        raise UserError(
             f"--launcher slurm, but {', '.join(absent)} not in the environment: "
             "start through tools/slurm_train.sh"
         )

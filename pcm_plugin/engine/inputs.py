@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.errors import UserError
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint, folder_sha256, sha256
 from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
@@ -17,10 +17,6 @@ from pcm_plugin.models.backbones.clip_weights import weights_identity
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 """The parts of a config on which scores depend."""
-
-
-class MissingInputError(FileNotFoundError):
-    """Files that a config names are not there; the message lists all of them."""
 
 
 def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
@@ -41,8 +37,8 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
             another are not checked.
 
     Raises:
-        MissingInputError: If a file is missing; names every one and the commands that make them.
-        KeyError: If an entry's ``key`` is not in the config.
+        MissingFileError: If a file is missing; names every one and the commands that make them.
+        UserError: If an entry's ``key`` is not in the config.
     """
     makers: dict[str, list[str]] = {}
     count = 0
@@ -57,7 +53,7 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         for command, paths in makers.items():
             lines += [f"  missing: {path}" for path in paths]
             lines += [f"  made by: {command}", ""]
-        raise MissingInputError("\n".join(lines).rstrip())
+        raise MissingFileError("\n".join(lines).rstrip())
 
 
 def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
@@ -248,7 +244,7 @@ def _paths(cfg: Config, key: str, optional: bool = False) -> list[str]:
         if value is None or (optional and part not in value):
             return []
         if part not in value:
-            raise KeyError(f"required_files name {key!r}, but the config has no {part!r} there")
+            raise UserError(f"required_files name {key!r}, but the config has no {part!r} there")
         value = value[part]
     if value is None:
         return []

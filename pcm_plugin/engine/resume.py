@@ -159,8 +159,8 @@ def _check_rates(
     raise _refusal(path, "an uninterrupted run would have had other learning rates so far", changes)
 
 
-def _refusal(path: Path, why: str, changes: list[str]) -> ValueError:
-    return ValueError(
+def _refusal(path: Path, why: str, changes: list[str]) -> UserError:
+    return UserError(
         "\n".join(
             [
                 f"{path} cannot be resumed: {why}.",

@@ -17,7 +17,7 @@ from typing import Any
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from pcm_plugin.engine.run_record import Record, find_changes, find_changes_for_resume
-from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.errors import LockedError, MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import explain_lock_errors, write_json
 
 RUN_FILE = "run.json"
@@ -42,15 +42,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
             the block.
 
     Raises:
-        BlockingIOError: If another training holds it.
-        OSError: If the file system has no locks.
+        LockedError: If another training holds it.
+        UserError: If the file system has no locks.
     """
     with contextlib.ExitStack() as stack:
         error: list[Any] = [None]
         if is_main_process():
             try:
                 stack.enter_context(_lock(folder))
-            except OSError as problem:
+            except (OSError, UserError) as problem:
                 error = [problem]
         broadcast_object_list(error, src=0)
         if error[0] is not None:
@@ -69,7 +69,7 @@ def _lock(folder: Path) -> Iterator[None]:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             holder = file.read().strip()
-            raise BlockingIOError(
+            raise LockedError(
                 f"another training writes to {folder}{f' ({holder})' if holder else ''}: wait for "
                 "it to end, or choose another --work-dir"
             ) from None

@@ -282,7 +282,7 @@ class CaptionMetric(BaseMetric):
         assert self.references is not None
         try:
             matched = self.references.match([ImageName(r.image_id, r.file_name) for r in results])
-        except ValueError as error:
+        except UserError as error:
             return results, str(error)
         captioned = [
             result

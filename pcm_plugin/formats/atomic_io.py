@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pcm_plugin.errors import LockedError, UserError
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -29,7 +31,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         A binary file to write to; it can be read and sought too.
 
     Raises:
-        BlockingIOError: If another process is writing the same path at this moment.
+        LockedError: If another process is writing the same path at this moment.
         OSError: If the disk is full; it names the path.
     """
     # The machine is in its name: not all network file systems lock across machines.
@@ -62,9 +64,7 @@ def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
                 with explain_lock_errors(path):
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BlockingIOError(
-                    f"another process is writing {path}: let it end first"
-                ) from None
+                raise LockedError(f"another process is writing {path}: let it end first") from None
             if _is_at(file, beside):
                 yield file
                 return
@@ -75,13 +75,13 @@ def explain_lock_errors(path: str | os.PathLike) -> Iterator[None]:
     """Say what is wrong where a file system knows no locks.
 
     Raises:
-        OSError: If that is what the system says.
+        UserError: If that is what the system says.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise OSError(
+            raise UserError(
                 f"the file system of {path} knows no locks ({error.strerror}): mount it with them "
                 "(Lustre: -o flock; NFS: with lockd, or version 4), or take another"
             ) from None

@@ -41,13 +41,13 @@ def import_pyarrow() -> Any:
     """Import ``pyarrow``, with its ``parquet`` module.
 
     Raises:
-        RuntimeError: If it is not installed.
+        UserError: If it is not installed.
     """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise RuntimeError(
+        raise UserError(
             f"reading Parquet files needs pyarrow ({error}): pip install pyarrow, or install "
             "pcm-plugin with its extra `parquet`"
         ) from None

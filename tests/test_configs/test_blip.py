@@ -15,7 +15,8 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands.config_files import find_config
-from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.engine.inputs import check_inputs
+from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
@@ -235,7 +236,7 @@ def test_missing_inputs_are_named_with_their_commands(name, tmp_path, monkeypatc
     cfg = Config.fromfile(find_config(name))
     # Where no `make demo` has made them.
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ("train", "val"))
     message = str(caught.value)
     for what in (

@@ -9,7 +9,8 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
 from pcm_plugin.commands.config_files import find_config, list_configs
-from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.engine.inputs import check_inputs
+from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.vocabulary import Vocabulary
 
 # The custom ones go by their data: tests/test_synthesis/test_dataset.py.
@@ -130,7 +131,7 @@ def test_hyper_parameters_are_the_released_ones(name):
     tower = "vit_l14" if column else "vit_b32"
     assert sum(tower in file for file in files) == len(files) - 1
     # Vocabulary and concepts are built as the released ones were.
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["train", "val"])
     commands = dict(load_pairs(str(caught.value)))
     assert "--split all --unk" in commands[cfg.model.vocabulary]
@@ -170,7 +171,7 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name):
     assert cfg.test_dataloader.dataset.data_prefix == f"data/{target}/images"
     # What is to be made is made of the captions of the data set that it belongs to, and only the
     # target-text settings read target texts.
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["test"])
     made_by = dict(load_pairs(str(caught.value)))
     for path, command in made_by.items():
@@ -205,7 +206,7 @@ def test_nocaps_is_scored_by_domain_and_knows_no_splits(name):
         trained.concepts, trained.concept_threshold = cfg.model.concepts, 0.2
         trained.caption_entities = None
     assert cfg.model == trained
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["test"])
     made_by = dict(load_pairs(str(caught.value)))
     captions = "data/nocaps/nocaps_val_4500_captions.json"

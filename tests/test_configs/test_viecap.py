@@ -11,7 +11,8 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.paper_tables import TABLES
-from pcm_plugin.engine.inputs import MissingInputError, check_inputs
+from pcm_plugin.engine.inputs import check_inputs
+from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.word_list import read_word_list
 
 PUBLISHED = {
@@ -115,7 +116,7 @@ def test_the_rate_is_the_published_one():
 @pytest.mark.parametrize("data", ["flickr30k2coco", "coco2flickr30k", "nocaps", "coco"])
 def test_missing_entities_are_made_of_the_published_lists(data):
     cfg = Config.fromfile(find_config(f"prefix_text_{data}"))
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["test"])
     entities = {CATEGORIES: "configs/words/coco_categories.txt"}
     entities[VINVL] = "data/vinvl/vgcocooiobjects_v1_class2ind.json"

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from pcm_plugin.commands.run_arguments import apply_cfg_options
 from pcm_plugin.engine.cfg_options import CfgOptions, format_option, parse_value
+from pcm_plugin.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_new_settings_are_reported(capsys):
         apply_cfg_options(cfg, {key.replace("__", "."): value for key, value in options.items()})
         return cfg
 
-    with pytest.raises(SystemExit, match="has no `trian_cfg`; did you mean `train_cfg`"):
+    with pytest.raises(UserError, match="has no `trian_cfg`; did you mean `train_cfg`"):
         apply(trian_cfg__max_epochs=1)
     assert apply(clip__modle="y").clip.modle == "y"
     assert "`clip` has no `modle` in the config; did you mean `model`?" in capsys.readouterr().err
@@ -105,5 +106,5 @@ def test_new_settings_are_reported(capsys):
     assert apply(load_from="x.pth").load_from == "x.pth"
     assert apply(clip__model="y").clip.model == "y"
     assert capsys.readouterr().err == ""
-    with pytest.raises(SystemExit, match=r"--cfg-options clip.model.name: "):
+    with pytest.raises(UserError, match=r"--cfg-options clip.model.name: "):
         apply(clip__model__name=1)

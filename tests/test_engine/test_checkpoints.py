@@ -1,5 +1,4 @@
 import os
-import pickle
 import subprocess
 import sys
 
@@ -17,6 +16,7 @@ from pcm_plugin.engine.checkpoints import (
     load_weights,
     register_safe_loader,
 )
+from pcm_plugin.errors import UserError
 
 
 class Trap:
@@ -58,7 +58,7 @@ def test_reads_safetensors(tmp_path):
 def test_refuses_a_foreign_pickle_without_running_it(tmp_path):
     path = tmp_path / "epoch_1.pth"
     torch.save({"state_dict": {}, "message_hub": Trap(tmp_path / "sprung")}, path)
-    with pytest.raises(pickle.UnpicklingError, match=r"epoch_1.pth is refused.*mkdir"):
+    with pytest.raises(UserError, match=r"epoch_1.pth is refused.*mkdir"):
         load_local_checkpoint(str(path))
     assert not (tmp_path / "sprung").exists()
 
@@ -70,7 +70,7 @@ def test_refuses_attributes_of_a_history_that_lead_elsewhere(tmp_path):
 
     path = tmp_path / "epoch_1.pth"
     torch.save({"step": Ladder()}, path)
-    with pytest.raises(pickle.UnpicklingError, match=r"refused.*__init__"):
+    with pytest.raises(UserError, match=r"refused.*__init__"):
         load_local_checkpoint(str(path))
 
 

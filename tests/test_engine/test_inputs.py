@@ -5,12 +5,12 @@ import torch
 from mmengine.config import Config
 
 from pcm_plugin.engine.inputs import (
-    MissingInputError,
     check_features,
     check_inputs,
     hash_inputs,
     maker,
 )
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_store
@@ -36,7 +36,7 @@ def config(tmp_path, **paths):
 
 
 def test_names_every_missing_file_and_the_command_that_makes_it(tmp_path):
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(config(tmp_path), loops=("train", "val"))
     message = str(caught.value)
     assert "3 files that do not exist" in message
@@ -58,7 +58,7 @@ def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
 
 
 def test_each_command_checks_what_it_reads(tmp_path):
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(config(tmp_path), loops=("test",))
     assert f"extract {tmp_path / 'val'}" in str(caught.value)
     assert str(tmp_path / "train") not in str(caught.value)
@@ -80,7 +80,7 @@ def test_looks_where_the_final_config_says(tmp_path):
 def test_a_clip_that_brings_its_weights_gets_no_others():
     cfg = Config.fromfile("configs/pcm_coco.py")
     cfg.clip.update(model="local-dir:my clip", pretrained=None)
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["train"])
     assert "--model 'local-dir:my clip' --pool 1 --out" in str(caught.value)
     assert "--pretrained" not in str(caught.value)
@@ -89,14 +89,14 @@ def test_a_clip_that_brings_its_weights_gets_no_others():
 def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.train_dataloader.dataset.refined_features = f"{tmp_path}/mine/features.safetensors"
-    with pytest.raises(MissingInputError, match=rf"--method contrast .*--out {tmp_path}/mine$"):
+    with pytest.raises(MissingFileError, match=rf"--method contrast .*--out {tmp_path}/mine$"):
         check_inputs(cfg, ("train",))
 
 
 def test_a_prerequisite_that_is_no_setting_is_an_error(tmp_path):
     cfg = config(tmp_path)
     cfg.required_files[0].key = "model.vocabularies"
-    with pytest.raises(KeyError, match=r"model\.vocabularies"):
+    with pytest.raises(UserError, match=r"model\.vocabularies"):
         check_inputs(cfg, loops=("train",))
 
 
@@ -208,7 +208,7 @@ def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path
     file = tmp_path / "objects.json"
     cfg.train_dataloader.dataset.object_labels = str(file)
     with pytest.raises(
-        MissingInputError, match=rf"{file}  \(train_dataloader.dataset.object_labels\)"
+        MissingFileError, match=rf"{file}  \(train_dataloader.dataset.object_labels\)"
     ):
         check_inputs(cfg, ("train",))
     found = []

@@ -15,6 +15,7 @@ from pcm_plugin.engine.work_folder import (
     lock_folder,
     mark_finished,
 )
+from pcm_plugin.errors import LockedError
 
 RUN = {"settings": {"train_cfg.max_epochs": 2, "processes": 1}, "inputs": {"store": "a"}}
 OTHER = {"settings": {"train_cfg.max_epochs": 3, "processes": 1}, "inputs": {"store": "b"}}
@@ -35,7 +36,7 @@ def test_a_folder_is_held_by_one_process_until_that_dies(tmp_path):
     holder = context.Process(target=hold, args=(tmp_path, ready))
     holder.start()
     assert ready.wait(20)
-    with pytest.raises(BlockingIOError, match=rf"writes to .*process {holder.pid} on .*--work-dir"):
+    with pytest.raises(LockedError, match=rf"writes to .*process {holder.pid} on .*--work-dir"):
         lock_folder(tmp_path).__enter__()
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from pcm_plugin.errors import LockedError
 from pcm_plugin.formats.atomic_io import atomic_write, content_id, write_bytes
 
 
@@ -46,7 +47,7 @@ def test_a_file_is_one_writers_whoever_comes_between(tmp_path):
     path = tmp_path / "file"
     with atomic_write(path) as file:
         file.write(b"first")
-        with pytest.raises(BlockingIOError, match="another process is writing"):
+        with pytest.raises(LockedError, match="another process is writing"):
             write_bytes(path, b"second")
     assert path.read_bytes() == b"first"
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from tests.test_tools.commands import run
 
@@ -89,7 +90,7 @@ def test_wrong_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="a string after row 0 is not UTF-8"):
         list(CaptionFile(write(tmp_path / "latin.parquet", caption=texts)))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(RuntimeError, match=r"needs pyarrow .*: pip install pyarrow"):
+    with pytest.raises(UserError, match=r"needs pyarrow .*: pip install pyarrow"):
         list(CaptionFile(path))
 
 

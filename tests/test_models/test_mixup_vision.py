@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models import MixupVisionEncoder, OpenCLIPBackbone, PCMMixup
 from pcm_plugin.models.functional.mix import (
     map_patch_grid,
@@ -191,7 +192,7 @@ def test_wrong_use_is_named(clip, images):
         make(clip, Grid(patch=16)).train()(images)
     with pytest.raises(ValueError, match="give embed_dims"):
         MixupVisionEncoder(nn.Identity(), clip, MEAN, STD)
-    with pytest.raises(RuntimeError, match="MixupVisionEncoder has no concepts"):
+    with pytest.raises(UserError, match="MixupVisionEncoder has no concepts"):
         MixupVisionEncoder(Grid(), clip, MEAN, STD)(images)
     with pytest.raises(ValueError, match="top_patches=17"):
         make(clip, top_patches=17)

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.models import GlobalPrefix, PCMMixup
 from pcm_plugin.registry import MODELS
@@ -211,10 +212,10 @@ def test_global_prefix_is_one_token():
 def test_errors_name_the_value_and_the_fix(tmp_path):
     feats = make_feats()
     neck = PCMMixup(DV, DC, D, N)
-    with pytest.raises(RuntimeError, match=r"no concepts.*build_concepts.py"):
+    with pytest.raises(UserError, match=r"no concepts.*build_concepts.py"):
         neck(*feats)
     neck.set_concepts(WORDS, torch.randn(C, DC))
-    with pytest.raises(RuntimeError, match=r"no CLIP head.*extract.py"):
+    with pytest.raises(UserError, match=r"no CLIP head.*extract.py"):
         neck(*feats)
     with pytest.raises(ValueError, match=r"\(4, 9, 12\).*num_patches=7"):
         make_neck(num_patches=7)(*feats)

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import save_captioner
 from pcm_plugin.models.decoding.search import Search
 from pcm_plugin.models.encoders import PrefixMapper
@@ -427,7 +428,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
         make_model(folder, mapper=dict(type="pcm_plugin.PrefixMapper", embed_dims=8))
     model = make_model(folder)
     model.prompter.concepts = torch.zeros(0, DC)
-    with pytest.raises(RuntimeError, match="no concepts to name"):
+    with pytest.raises(UserError, match="no concepts to name"):
         model.encode(**make_feats())
 
 

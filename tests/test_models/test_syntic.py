@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from mmengine.dataset import default_collate
 from mmengine.optim import OptimWrapper
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import ObjectPrefix
 from pcm_plugin.models.captioner_file import load_captioner, save_captioner
@@ -219,10 +220,10 @@ def test_wrong_inputs_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"global_feats are \(2, 5\)"):
         model(global_feats=unit(2, 5), mode="predict")
     bare = ObjectPrefix(clip_dim=DC, embed_dims=D)
-    with pytest.raises(RuntimeError, match="no memory"):
+    with pytest.raises(UserError, match="no memory"):
         bare(None, feats)
     bare.set_memory(unit(3, DC))
-    with pytest.raises(RuntimeError, match="no concepts"):
+    with pytest.raises(UserError, match="no concepts"):
         bare(None, feats)
     with pytest.raises(ValueError, match="2 concepts but top_concepts=5"):
         bare.set_concepts(["a", "b"], unit(2, DC))

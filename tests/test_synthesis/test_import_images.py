@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.synthesis.ranks import Rank
@@ -281,7 +282,7 @@ def test_wrong_files_are_refused(tmp_path, published):
 
 def test_without_pyarrow_the_error_says_what_to_install(tmp_path, published, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(RuntimeError, match=r"needs pyarrow .*: pip install pyarrow"):
+    with pytest.raises(UserError, match=r"needs pyarrow .*: pip install pyarrow"):
         import_images([published], ImportImagesSettings(), tmp_path / "out")
 
 

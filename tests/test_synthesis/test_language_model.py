@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.synthesis.pipeline.language_model import (
     BERT_TOKENS,
     END,
@@ -87,7 +88,7 @@ def test_existing_folder_is_left_or_refused(build, tmp_path):
     build(CAPTIONS, folder)
     before = content(folder)
     build(CAPTIONS, folder)
-    with pytest.raises(FileExistsError, match="holds something else"):
+    with pytest.raises(UserError, match="holds something else"):
         build([*CAPTIONS, "zebras"] * 2, folder)
     assert content(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

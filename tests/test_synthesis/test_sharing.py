@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sharing import claim_shards
@@ -117,10 +118,10 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     monkeypatch.setattr("fcntl.lockf", refuses)
-    with pytest.raises(OSError, match=r"claims knows no locks \(No locks available\): mount"):
+    with pytest.raises(UserError, match=r"claims knows no locks \(No locks available\): mount"):
         next(claim_shards(folder, WANTED, Rank(), "work"))
     monkeypatch.setattr("fcntl.flock", refuses)
-    with pytest.raises(OSError, match=f"{tmp_path} knows no locks"):
+    with pytest.raises(UserError, match=f"{tmp_path} knows no locks"):
         folder.commit(WANTED[0], [], 10)
 
 

@@ -1,13 +1,19 @@
 """Wrong input of each data tool ends in one line, not in a traceback."""
 
+import ast
+import errno
+import importlib.util
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
-from pcm_plugin.errors import plain_errors
+from pcm_plugin import commands
+from pcm_plugin.errors import LockedError, MissingFileError, UserError, plain_errors
 from tests.test_tools.commands import run
 
 
@@ -25,6 +31,12 @@ from tests.test_tools.commands import run
         ),
         ("generate.py", "captions.txt --pipeline {tmp} --out {tmp}/images", "no model_index.json"),
         ("extract.py", "none --model X --out s", "no folder of images at none"),
+        ("train.py", "none.py", "config none.py does not exist"),
+        ("test.py", "configs/pcm_toy.py none.pth", "made by: make demo"),
+        ("export.py", "none.py w.pth --out o", "config none.py does not exist"),
+        ("paper_table.py", "toy --rows none", "no row of toy is called none"),
+        ("report.py", "none --count 0", "--count must be at least 1, got 0"),
+        ("store.py", "verify none", "none"),
     ],
 )
 def test_one_line_says_what_is_wrong(tmp_path, tool, args, message):
@@ -36,10 +48,40 @@ def test_one_line_says_what_is_wrong(tmp_path, tool, args, message):
     assert message in result.output.splitlines()[-1]
 
 
-def test_faults_of_the_program_keep_their_traceback():
-    for fault in (TypeError, KeyError, NotImplementedError):
-        with pytest.raises(fault), plain_errors():
-            raise fault("x")
+def test_other_errors_keep_their_traceback():
+    for error in (TypeError, KeyError, ValueError, RuntimeError, OSError):
+        with pytest.raises(error), plain_errors():
+            raise error("x")
+
+
+def test_errors_of_the_user_and_of_the_operating_system_exit_with_their_message():
+    errors = (UserError("name=1"), MissingFileError("no x"), LockedError("busy"))
+    for error in (*errors, OSError(errno.ENOSPC, "disk full", "out.json")):
+        with pytest.raises(SystemExit) as caught, plain_errors():
+            raise error
+        assert caught.value.code == str(error)
+
+
+@pytest.mark.parametrize(
+    "module", [info.name for info in iter_modules(commands.__path__, "pcm_plugin.commands.")]
+)
+def test_every_command_prints_user_errors_without_a_traceback(module):
+    path = Path(importlib.util.find_spec(module).origin)
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "main":
+            assert [ast.unparse(decorator) for decorator in node.decorator_list] == [
+                "plain_errors()"
+            ]
+
+
+def test_an_error_of_torch_in_a_command_keeps_its_traceback(tmp_path):
+    (tmp_path / "config.py").write_text("x = __import__('torch').distributions.Normal(0.0, -1.0)\n")
+    args = (tmp_path / "config.py", "weights.pth", "--out", tmp_path / "o.safetensors")
+    result = run("export.py", *args, log=tmp_path / "log")
+    assert result.code == 1
+    assert "Traceback" in result.output
+    assert "ValueError: Expected parameter scale" in result.output
 
 
 def test_a_closed_pipe_ends_a_command_silently(tmp_path):

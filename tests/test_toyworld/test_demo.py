@@ -17,6 +17,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.engine.inputs import TESTED, hash_settings
+from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
 
 TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
@@ -265,7 +266,7 @@ def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
     for option in ("test_dataloader.batch_size=8", "env_cfg.dist_cfg.timeout=60"):
         assert tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
     for option in ("train_dataloader.batch_size=8", "randomness.seed=1"):
-        with pytest.raises(SystemExit, match=option.split("=")[0].split("_")[0]):
+        with pytest.raises(UserError, match=option.split("=")[0].split("_")[0]):
             tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
 
 

@@ -20,6 +20,7 @@ from pcm_plugin.commands.config_files import CONFIGS, TOOLS, find_config
 from pcm_plugin.commands.runs import is_scored, is_trained
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import best_of_finished
+from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
 
@@ -65,7 +66,9 @@ def run(command: Sequence[object], done: Path | None = None) -> None:
     environment = {**KEEP_MEMORY, **quiet, **os.environ}
     result = subprocess.run([sys.executable, *words], env=environment)
     if result.returncode:
-        sys.exit(f"stopped: this command failed with exit code {result.returncode}:\n  {shown}")
+        raise UserError(
+            f"stopped: this command failed with exit code {result.returncode}:\n  {shown}"
+        )
 
 
 def in_parallel(tool: str, ranks: int) -> list[object]:
@@ -160,6 +163,7 @@ def make_outputs(checkpoint: str) -> tuple[Path, Path]:
     return captioner, report
 
 
+@plain_errors()
 def main() -> None:
     """Read the command line and walk the road."""
     parser = argparse.ArgumentParser(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
@@ -98,6 +99,7 @@ def measure_diffusion(
     }
 
 
+@plain_errors()
 def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(

@@ -39,6 +39,7 @@ from pcm_plugin.commands.toyworld.demo import (
     run,
 )
 from pcm_plugin.commands.toyworld.report import write_page
+from pcm_plugin.errors import UserError, plain_errors
 
 WORK = Path("work_dirs/toy_results")
 # MMEngine reloads pkg_resources where a config inherits from another package's: two threads that do
@@ -84,7 +85,7 @@ def tool(command: list[str], log: Path) -> None:
             [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
         )
     if result.returncode:
-        raise RuntimeError(f"{shlex.join(command)} failed: see {log}")
+        raise UserError(f"{shlex.join(command)} failed: see {log}")
 
 
 def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
@@ -119,6 +120,7 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
             tool([*test, "--cfg-options", *changes], log)
 
 
+@plain_errors()
 def main() -> None:
     """Read the command line and run what is missing."""
     parser = argparse.ArgumentParser(
@@ -136,7 +138,7 @@ def main() -> None:
     args = parser.parse_args()
     wanted = dict.fromkeys(a for table in args.tables for a in arms_of(table))
     if unknown := set(args.arms or []) - wanted.keys():
-        sys.exit(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
+        raise UserError(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
     arms = args.arms or list(wanted)
     make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
     # The ablation looks into the real pairs too.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from pcm_plugin.errors import plain_errors
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior.tokenizer import train_tokenizer
 from pcm_plugin.toyworld.prior.web import build_web, load_web
@@ -18,6 +19,7 @@ from pcm_plugin.toyworld.prior.web import build_web, load_web
 STAGES = ("web", "clip", "autoencoder", "diffusion")
 
 
+@plain_errors()
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(

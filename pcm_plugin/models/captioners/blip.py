@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import clip_scores
 from pcm_plugin.registry import MODELS
@@ -20,7 +21,7 @@ except Exception as error:
     import transformers
 
     # MMEngine keeps the message of any error but an ImportError.
-    raise RuntimeError(
+    raise UserError(
         f"mmpretrain's models cannot be imported beside transformers {transformers.__version__} "
         f"({type(error).__name__}: {error}). They need one below 4.52: pip install "
         "'transformers>=4.41,<4.52', which is pcm-plugin's extra 'blip'. Everything else of "

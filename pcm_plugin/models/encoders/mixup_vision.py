@@ -137,8 +137,7 @@ class MixupVisionEncoder(PatchTextMatcher):
 
         Raises:
             UserError: If the encoder's patches are no square and ``grid`` is not given, or are
-                fewer than CLIP's.
-            RuntimeError: If there are no concepts yet.
+                fewer than CLIP's, or if there are no concepts yet.
         """
         tokens = self.encoder(images)
         tokens = tokens[0] if isinstance(tokens, tuple | list) else tokens

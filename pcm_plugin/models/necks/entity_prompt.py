@@ -116,10 +116,10 @@ class EntityPrompt(BaseModule):
             B sentences.
 
         Raises:
-            RuntimeError: If there are no concepts yet.
+            UserError: If there are no concepts yet.
         """
         if not len(self.concepts):
-            raise RuntimeError(
+            raise UserError(
                 "the prompt has no concepts to name: name a file in concepts=... "
                 "(tools/build_concepts.py makes one), call set_concepts(), or set prompt=None"
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.models.functional.concept_retrieval import (
@@ -121,17 +122,17 @@ class ObjectPrefix(GlobalPrefix):
             1 + K tokens, or 1 + K', of which those of no object are not valid.
 
         Raises:
-            RuntimeError: If there is no memory, or there are no concepts yet.
-            UserError: If the features have another width than the neck.
+            UserError: If there is no memory, there are no concepts yet, or the features have
+                another width than the neck.
         """
         feats = self.check(global_feats)
         if not len(self.memory):
-            raise RuntimeError(
+            raise UserError(
                 "ObjectPrefix has no memory: name a feature store in memory=... (that of the "
                 "training captions) or call set_memory()"
             )
         if not len(self.concepts):
-            raise RuntimeError(
+            raise UserError(
                 "ObjectPrefix has no concepts: name a file in concepts=... "
                 "(tools/build_concepts.py makes one) or call set_concepts()"
             )

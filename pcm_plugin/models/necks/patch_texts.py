@@ -247,8 +247,8 @@ class PatchTextMatcher(BaseModule, ReadsFiles):
             global_feats: (B, Dc).
 
         Raises:
-            UserError: If the features have other sizes than the neck.
-            RuntimeError: If there are no concepts or no CLIP head yet.
+            UserError: If the features have other sizes than the neck, or there are no concepts or
+                no CLIP head yet.
         """
         name = type(self).__name__
         if patch_feats is None or patch_feats.shape[1:] != self.sizes:
@@ -263,12 +263,12 @@ class PatchTextMatcher(BaseModule, ReadsFiles):
                 f"(B, clip_dim={self.clip_dim}): set it to the features' size"
             )
         if self.mix != "none" and not len(self.concepts):
-            raise RuntimeError(
+            raise UserError(
                 f"{name} has no concepts: name a file in concepts=... (tools/build_concepts.py "
                 "makes one) or call set_concepts()"
             )
         if self.needs_clip_head:
-            raise RuntimeError(
+            raise UserError(
                 f"{name} has no CLIP head: name a file in clip_head=... (tools/extract.py writes "
                 "one into every feature store), load a checkpoint, or call set_clip_head()"
             )

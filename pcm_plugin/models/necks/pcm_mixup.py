@@ -131,8 +131,8 @@ class PCMMixup(PatchTextMatcher):
             valid.
 
         Raises:
-            UserError: If the features have other sizes than the neck.
-            RuntimeError: If there are no concepts or no CLIP head yet.
+            UserError: If the features have other sizes than the neck, or there are no concepts or
+                no CLIP head yet.
         """
         patch_feats = self.check_features(patch_feats, global_feats).float()
         noise_var = self.noise_var if self.training else 0.0

@@ -172,7 +172,7 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         write(beside)
         if folder.exists() and any(folder.iterdir()):
             if folder_sha256(folder) != folder_sha256(beside):
-                raise FileExistsError(
+                raise UserError(
                     f"{folder} holds something else than these captions and settings give: remove "
                     "it, or name another --out"
                 )
