@@ -51,7 +51,7 @@ class Ending(torch.nn.Module):
 def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
     """Captioning of a batch of the size of :func:`add_size_arguments`, the model warm."""
     model = build_model(args.vocabulary, args.concepts, args.patches).eval().to(args.device)
-    model.search = model.search._replace(beam_size=args.beam)
+    model.decoding = model.decoding.updated({"beam_size": args.beam})
     generator = random.Random(0)
     shortest, longest = (8, 14) if args.natural else (NEVER, NEVER)
     lengths = [generator.randint(shortest, longest) for _ in range(args.batch)]
@@ -64,7 +64,7 @@ def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
             return model.test_step(features)
 
     words = [len(sample.pred_caption.split()) for sample in caption()]
-    if words != [min(length, model.search.max_len) for length in lengths]:
+    if words != [min(length, model.decoding.max_len) for length in lengths]:
         raise SystemExit(f"captions of {words} words, wanted {lengths}")
     return caption
 

@@ -20,7 +20,7 @@ def make_straightforward(model: PCMNet) -> None:
     transformer.attention = _attention
     Dropout.forward = lambda self, x: F.dropout(x, self.p, self.training)  # type: ignore
     FeedForward.forward = _feed_forward  # type: ignore[method-assign]
-    encode, longest = model.vocabulary.encode, model.search.max_len
+    encode, longest = model.vocabulary.encode, model.decoding.max_len
     model.vocabulary.encode_batch = lambda captions, _: tuple(  # type: ignore[method-assign]
         map(torch.stack, zip(*(encode(caption, longest) for caption in captions), strict=True))
     )

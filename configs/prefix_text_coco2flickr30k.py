@@ -10,7 +10,7 @@ model = dict(
     concepts="data/vinvl/vit_b32/concepts.safetensors",
     concept_threshold=0.2,
     caption_entities=None,  # only training reads them
-    beam_size=1,
+    decoding=dict(beam_size=1),
 )
 test_dataloader = dict(
     dataset=dict(store="data/flickr30k/vit_b32/test_store", data_prefix="data/flickr30k/images")

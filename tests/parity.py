@@ -117,8 +117,7 @@ class Reference:
             },
             loss={"type": "pcm_plugin.CLIPWeightedCELoss", **self._loss_config()},
             vocabulary=self.vocabulary,
-            beam_size=meta["beam_size"],
-            max_len=meta["max_len"],
+            decoding={"beam_size": meta["beam_size"], "max_len": meta["max_len"]},
         )
         self.model.load_state_dict(state)
         concepts = self.inputs["concept_embeddings"]
@@ -129,11 +128,11 @@ class Reference:
     @torch.no_grad()
     def concepts(self) -> list[Comparison]:
         """Concepts found in the images."""
-        _, mixed = self.model.eval().encode(**self.feats)
+        found = self.model.eval().encode(**self.feats).neck_out
         ids, probs = self.outputs["concept_ids"], self.outputs["concept_probs"]
         return [
-            Comparison("concept ids", mixed.concept_ids, ids),
-            Comparison("concept probabilities", mixed.concept_probs, probs, atol=1e-5),
+            Comparison("concept ids", found.concept_ids, ids),
+            Comparison("concept probabilities", found.concept_probs, probs, atol=1e-5),
         ]
 
     @torch.no_grad()
@@ -153,15 +152,16 @@ class Reference:
     @torch.no_grad()
     def inference_outputs(self) -> list[Comparison]:
         """Tokens and encoded tokens at inference."""
-        memory, mixed = self.model.eval().encode(**self.feats)
+        encoded = self.model.eval().encode(**self.feats)
+        tokens, slots_of_images = encoded.neck_out.tokens, encoded.neck_out.slots
         # The released code has a text slot for each of N patches, at 1 + N + patch.
         visual = 1 + self.feats["patch_feats"].shape[1]
-        used = mixed.slots >= 0
+        used = slots_of_images >= 0
         found = []
-        for ours, name in ((mixed.tokens, "eval.embed"), (memory, "eval.encoded")):
+        for ours, name in ((tokens, "eval.embed"), (encoded.encoder_out, "eval.encoded")):
             rows = self.outputs[name]
             texts = torch.stack(
-                [row[visual + slots] for row, slots in zip(rows, mixed.slots, strict=True)]
+                [row[visual + slots] for row, slots in zip(rows, slots_of_images, strict=True)]
             )
             found += [
                 Comparison(f"{name}, patches", ours[:, :visual], rows[:, :visual], atol=2e-5),
@@ -184,8 +184,8 @@ class Reference:
         self._needs_training_outputs()
         model, inputs, outputs = self.model.train(), self.inputs, self.outputs
         model.zero_grad()
-        memory, mixed = model.encode(**self.feats)
-        logits = model.decoder(inputs["token_ids"], memory, mixed.mask)
+        encoded = model.encode(**self.feats)
+        logits = model.decoder(inputs["token_ids"], encoded.encoder_out, encoded.mask)
         loss = model.loss_module(logits, inputs["target_ids"], inputs["clip_score_w25"])
         loss.backward()
         found = [Comparison("training loss", loss.detach(), outputs["train.loss"], rtol=1e-5)]
@@ -230,13 +230,13 @@ class Reference:
         yield Comparison("beam log-probabilities", ours, theirs, atol=1e-4)
         yield Comparison("greedy ids", self._generate(1).ids[:, 0], outputs["greedy.ids"])
         for beam_size, name in ((meta["beam_size"], "beam"), (1, "greedy")):
-            model.search = model.search._replace(beam_size=beam_size)
+            model.decoding = model.decoding.updated({"beam_size": beam_size})
             with torch.no_grad():
                 samples = model(**self.feats, mode="predict")
             # The released code prints the stop token; we do not.
             theirs = [caption.removesuffix(" .") for caption in meta[f"{name}_captions"]]
             yield Comparison(f"{name} captions", [s.pred_caption for s in samples], theirs)
-        model.search = model.search._replace(beam_size=meta["beam_size"])
+        model.decoding = model.decoding.updated({"beam_size": meta["beam_size"]})
         printed = [self.vocabulary.decode(ids, keep_eos=True) for ids in beams.ids[:, 0]]
         yield Comparison("printed captions", printed, meta["beam_captions"])
 
@@ -263,8 +263,8 @@ class Reference:
 
     def _generate(self, beam_size: int) -> BeamOutput:
         with torch.no_grad():
-            memory, mixed = self.model.eval().encode(**self.feats)
-        cache = self.model.decoder.start(memory, mixed.mask)
+            encoded = self.model.eval().encode(**self.feats)
+        cache = self.model.decoder.start(encoded.encoder_out, encoded.mask)
 
         def step(words: Tensor, parents: Tensor | None) -> Tensor:
             if parents is not None:
@@ -274,12 +274,12 @@ class Reference:
         meta = self.meta
         return beam_search(
             step,
-            len(memory),
+            len(encoded.encoder_out),
             beam_size,
             meta["max_len"],
             meta["bos_id"],
             meta["eos_id"],
-            device=memory.device,
+            device=encoded.encoder_out.device,
         )
 
     def _needs_training_outputs(self) -> None:

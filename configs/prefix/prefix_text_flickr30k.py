@@ -15,7 +15,7 @@ model = dict(
     concepts="data/vinvl/vit_b32/concepts.safetensors",
     concept_threshold=0.3,
     caption_entities="data/flickr30k/vit_b32/concepts.safetensors",
-    beam_size=1,
+    decoding=dict(beam_size=1),
 )
 # As scripts/train_flickr30k.sh: twice the epochs of COCO.
 train_cfg = dict(max_epochs=30)

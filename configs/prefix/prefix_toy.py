@@ -21,7 +21,7 @@ model = dict(
     # As pcm_toy.py has it.
     temperature=0.03,
     loss=dict(clip_weight=1.3),
-    beam_size=3,
+    decoding=dict(beam_size=3),
 )
 
 # Some 1,500 iterations in all, as PCM-Net's.

@@ -1,5 +1,6 @@
 """Captions for one's own images."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -24,7 +25,7 @@ from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.models.captioner_file import is_captioner, load_captioner
 from pcm_plugin.models.captioners import PCMNet
 from pcm_plugin.models.captioners.base import assert_is_captioner
-from pcm_plugin.models.decoding.search import Search
+from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization import SheetEntry, concepts_of_sample, contact_sheet
@@ -57,7 +58,7 @@ class CaptionInferencer(BaseInferencer):
     """
 
     preprocess_kwargs = {"skip_invalid"}
-    forward_kwargs = set(Search._fields)
+    forward_kwargs = {field.name for field in dataclasses.fields(DecodingConfig)}
 
     model: PCMNet
 
@@ -95,7 +96,7 @@ class CaptionInferencer(BaseInferencer):
             batch_size: Images at a time. Defaults to 32.
             draw: Whether to draw each image with its caption, concepts and mixed patches. Defaults
                 to False.
-            kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank``,
+            kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank_weight``,
                 ``length_penalty``: see PCMNet; ``skip_invalid``: whether an image that cannot be
                 read gets a dict of ``image`` and ``error`` instead of ending the call, defaults to
                 False.
@@ -128,13 +129,13 @@ class CaptionInferencer(BaseInferencer):
         """
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size}: give at least 1")
-        reading, searching, _, _ = self._dispatch_kwargs(**kwargs)
-        search = self.model.search._replace(**searching).check()
+        reading, changes, _, _ = self._dispatch_kwargs(**kwargs)
+        decoding = self.model.decoding.updated(changes)
         items, total = iter_inputs(inputs)
         with tqdm(total=total, desc="images", disable=not self.show_progress) as bar:
             for opened in self.preprocess(items, batch_size, **reading):
                 images = [entry.image for entry in opened if isinstance(entry, InputImage)]
-                samples = iter(self.forward(images, search=search))
+                samples = iter(self.forward(images, decoding=decoding))
                 for entry in opened:
                     if isinstance(entry, dict):
                         yield None, entry
@@ -168,17 +169,13 @@ class CaptionInferencer(BaseInferencer):
 
         Args:
             inputs: Images, RGB.
-            kwargs: ``search``, a Search. Defaults to the model's.
+            kwargs: ``decoding``, a DecodingConfig. Defaults to the settings of the model.
         """
         if not inputs:
             return []
         device = next(self.model.parameters()).device
         pixels = torch.stack([self._init_pipeline()(image) for image in inputs])
-        patch_feats, global_feats = self.model.look(pixels.to(device))
-        memory, mixed = self.model.encode(patch_feats, global_feats)
-        return self.model.predict(
-            memory, mixed, global_feats=global_feats, search=kwargs.get("search")
-        )
+        return self.model.predict(pixels.to(device), decoding=kwargs.get("decoding"))
 
     def to_dict(self, sample: DataSample) -> dict[str, Any]:
         """A data sample as plain values.

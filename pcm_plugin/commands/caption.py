@@ -14,6 +14,7 @@ id keep the suffix.
 """
 
 import argparse
+import dataclasses
 import io
 import os
 import sys
@@ -59,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         "sum, 1 by the mean per word (default: as the model was trained)",
     )
     parser.add_argument(
-        "--rerank",
+        "--rerank-weight",
         type=float,
         help="weight of CLIP's cosine of image and caption, by which beams are ordered anew",
     )
@@ -71,14 +72,14 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def search_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What the command line says of the search."""
+def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the decoding settings of the command line."""
     given = {
         "beam_size": args.beam_size,
         "num_captions": args.num_captions,
         "min_len": args.min_len,
         "max_len": args.max_len,
-        "rerank": args.rerank,
+        "rerank_weight": args.rerank_weight,
         "length_penalty": args.length_penalty,
     }
     return {key: value for key, value in given.items() if value is not None}
@@ -120,7 +121,7 @@ def caption(
     args: argparse.Namespace, inferencer: CaptionInferencer, paths: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Caption images, print their captions and yield a row for each, in order."""
-    results = inferencer.stream(paths, args.batch_size, skip_invalid=True, **search_of(args))
+    results = inferencer.stream(paths, args.batch_size, skip_invalid=True, **decoding_options(args))
     for image, sample in results:
         if image is None:
             tqdm.write(f"left out: {printable(sample['error'])}", sys.stderr)
@@ -142,7 +143,7 @@ def caption_to_file(
     paths, out = list(ids), Path(args.out)
     settings = {
         "model": inferencer.identity(),
-        "search": inferencer.model.search._replace(**search_of(args))._asdict(),
+        "decoding": dataclasses.asdict(inferencer.model.decoding.updated(decoding_options(args))),
         "batch_size": args.batch_size,
         "device": next(inferencer.model.parameters()).device.type,
         "images": len(paths),

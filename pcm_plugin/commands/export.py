@@ -47,7 +47,8 @@ def main() -> None:
     check_inputs(cfg, ())
     settings = cfg.model.to_dict()
     # The CLIP is not needed to write its name.
-    model = MODELS.build({**settings, "backbone": None, "rerank": 0.0})
+    decoding = {**(settings.get("decoding") or {}), "rerank_weight": 0.0}
+    model = MODELS.build({**settings, "backbone": None, "decoding": decoding})
     load_weights(model, args.checkpoint)
     about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)

@@ -135,7 +135,7 @@ def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
         inferencer: Captions what is dropped.
         title: Of the page.
     """
-    search = inferencer.model.search
+    decoding = inferencer.model.decoding
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60 * 60, DAY)) as page:
         gr.HTML(f"<h1>{escape(title)}</h1>")
         with gr.Row():
@@ -144,12 +144,12 @@ def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
                     label="Image", sources=["upload", "clipboard"], height=330, elem_id="image"
                 )
                 button = gr.Button("Caption", variant="primary", elem_id="go")
-                beams = gr.Slider(1, MOST_BEAMS, search.beam_size, step=1, label="Beam size")
+                beams = gr.Slider(1, MOST_BEAMS, decoding.beam_size, step=1, label="Beam size")
                 captions = gr.Slider(
-                    1, MOST_BEAMS, search.beam_size, step=1, label="Captions, at most one a beam"
+                    1, MOST_BEAMS, decoding.beam_size, step=1, label="Captions, at most one a beam"
                 )
                 fewest = gr.Slider(
-                    0, search.max_len - 1, search.min_len, step=1, label="Fewest words"
+                    0, decoding.max_len - 1, decoding.min_len, step=1, label="Fewest words"
                 )
             with gr.Column(scale=3, min_width=300):
                 caption = gr.HTML(NOTHING[0], elem_id="caption")

@@ -12,7 +12,8 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer, register_models
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.models.captioner_file import load_captioner
-from pcm_plugin.models.decoding.search import Found, Search, rerank
+from pcm_plugin.models.decoding import CaptionHypothesis
+from pcm_plugin.models.decoding.reranking import rerank
 from pcm_plugin.structures import DataSample
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
@@ -112,7 +113,7 @@ def test_the_search_is_set_by_call(inferencer, folder):
 def test_reranking_orders_by_likelihood_and_similarity(inferencer, folder):
     plain = inferencer(folder, beam_size=5, num_captions=5)["predictions"]
     clip = inferencer.backbone
-    found = inferencer(folder, beam_size=5, num_captions=5, rerank=30.0)["predictions"]
+    found = inferencer(folder, beam_size=5, num_captions=5, rerank_weight=30.0)["predictions"]
     assert captions({"predictions": found}) != captions({"predictions": plain})
     for before, after in zip(plain, found, strict=True):
         assert {c["caption"] for c in before["captions"]} == {
@@ -127,19 +128,23 @@ def test_reranking_orders_by_likelihood_and_similarity(inferencer, folder):
 
 
 def test_reranking_by_hand():
-    captions = [[Found("x", -1.0), Found("y", -2.0), Found("z", -9.0)]]
+    captions = [
+        [CaptionHypothesis("x", -1.0), CaptionHypothesis("y", -2.0), CaptionHypothesis("z", -9.0)]
+    ]
     axes = {"x": [0.0, 1.0], "y": [3.0, 0.0], "z": [1.0, 1.0]}
 
     def encode(texts):
         return torch.tensor([axes[text] for text in texts])
 
-    search = Search(num_captions=2, rerank=2.0)
-    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, search)
-    assert found == [[Found("y", -2.0, 1.0), Found("x", -1.0, 0.0)]]
+    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, 2.0)
+    assert [h.caption for h in found[0]] == ["y", "x", "z"]
+    assert found[0][:2] == [CaptionHypothesis("y", -2.0, 1.0), CaptionHypothesis("x", -1.0, 0.0)]
     # With a length penalty the score of the search counts, not the log-probability.
-    captions = [[Found("y", -2.0, score=-1.0), Found("x", -9.0, score=1.5)]]
-    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, search)
-    assert found == [[Found("x", -9.0, 0.0, 1.5), Found("y", -2.0, 1.0, -1.0)]]
+    captions = [[CaptionHypothesis("y", -2.0, score=-1.0), CaptionHypothesis("x", -9.0, score=1.5)]]
+    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, 2.0)
+    assert found == [
+        [CaptionHypothesis("x", -9.0, 0.0, 1.5), CaptionHypothesis("y", -2.0, 1.0, -1.0)]
+    ]
 
 
 def test_a_length_penalty_is_set_by_call(inferencer, folder):
@@ -185,9 +190,9 @@ def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
         with pytest.raises(kind, match=message):
             inferencer(inputs)
     for settings, message in (
-        ({"beam_size": 0}, "beam_size=0"),
-        ({"num_captions": 4}, "num_captions=4"),
-        ({"min_len": 20}, "min_len=20"),
+        ({"beam_size": 0}, "`beam_size` must be at least 1, got `0`"),
+        ({"num_captions": 4}, "`num_captions` must be from 1 to beam_size=3, got `4`"),
+        ({"min_len": 20}, "`min_len` must be from 0 .* got `20`"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"beams": 3}, "beams"),
     ):
@@ -273,7 +278,7 @@ def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path)
     options = ["model.vocabulary", "model.neck.concepts", "clip.model"]
     values = [cfg.model.vocabulary, cfg.model.neck.concepts, cfg.clip.model]
     changes = [f"{key}={value}" for key, value in zip(options, values, strict=True)]
-    changes.append("model.rerank=1.5")
+    changes.append("model.decoding.rerank_weight=1.5")
     out = tmp_path / "away" / "captioner.safetensors"
     command = ["configs/pcm_toy.py", tmp_path / "best.pth", "--out", out]
     result = run(
@@ -284,5 +289,5 @@ def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path)
     for name in ("vocabulary.txt", "c.safetensors", "best.pth"):
         (tmp_path / name).unlink()
     own = CaptionInferencer(moved / out.name, device="cpu", show_progress=False)
-    assert own.model.search.rerank == 1.5
-    assert captions(own(folder, rerank=0.0)) == captions(inferencer(folder))
+    assert own.model.decoding.rerank_weight == 1.5
+    assert captions(own(folder, rerank_weight=0.0)) == captions(inferencer(folder))

@@ -38,8 +38,8 @@ RELEASED = {
     "model.loss.label_smoothing": 0.1,
     "model.loss.gamma": 2,
     "model.loss.gamma_type": "batch",
-    "model.beam_size": 3,
-    "model.max_len": 20,
+    "model.decoding.beam_size": 3,
+    "model.decoding.max_len": 20,
     "optim_wrapper.optimizer": dict(
         type="Adam", lr=1.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, fused=True
     ),
@@ -83,7 +83,7 @@ def load(write_inputs):
 @pytest.mark.parametrize("name", LEAVES)
 def test_steps_and_captions_at_full_size(name, load):
     cfg = load(name)
-    cfg.model.max_len = 5
+    cfg.model.decoding.max_len = 5
     model = MODELS.build(cfg.model)
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     is_noam = not isinstance(cfg.param_scheduler, list)

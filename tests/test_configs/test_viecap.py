@@ -41,8 +41,8 @@ PUBLISHED = {
     "model.temperature": 0.01,
     # search.py
     "model.full_sentences": True,
-    "model.length_penalty": 1.0,
-    "model.max_len": 64,
+    "model.decoding.length_penalty": 1.0,
+    "model.decoding.max_len": 64,
 }
 OWN_NECK = {
     "model.neck.noise_var": 0.016,  # main.py
@@ -74,7 +74,7 @@ def test_settings_are_those_of_the_released_code(data):
     assert {key: get(cfg, key) for key in wanted} == wanted
     assert len(cfg.model.entity_aliases) == 18
     model = cfg.model
-    assert (model.concepts, model.concept_threshold, model.beam_size) == BY_DATA[data]
+    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[data]
     source = "flickr30k" if data.startswith("flickr30k") else "coco"
     assert cfg.train_cfg.max_epochs == (30 if source == "flickr30k" else 15)
     entities = f"data/{source}/vit_b32/concepts.safetensors" if data == source else None
@@ -90,7 +90,7 @@ def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, data):
         wanted = {k: v for k, v in wanted.items() if not re.search("num_layers|num_heads|qkv", k)}
     assert {key: get(cfg, key) for key in wanted} == wanted
     model = cfg.model
-    assert (model.concepts, model.concept_threshold, model.beam_size) == BY_DATA[data]
+    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[data]
 
 
 def test_the_rate_is_the_published_one():

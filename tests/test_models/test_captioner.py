@@ -6,6 +6,7 @@ from mmengine.optim import OptimWrapper
 
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import PCMNet
+from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from tests.builders import build_clip
@@ -33,7 +34,7 @@ def make_config(**settings):
         "decoder": {"type": "pcm_plugin.SentenceDecoder", "output_dropout": 0.0, **sizes},
         "loss": {"type": "pcm_plugin.CLIPWeightedCELoss"},
         "vocabulary": Vocabulary(WORDS),
-        "max_len": 10,
+        "decoding": {"max_len": 10},
         **settings,
     }
 
@@ -60,8 +61,8 @@ def test_captions_as_long_as_the_limit_train_all_targets(num_words):
     model, (patch_feats, global_feats) = make_model(), make_feats().values()
     words = (WORDS * 2)[:num_words]
     captions = ["a dog", " ".join(words)] * 2
-    encoded, mixed = model.eval().encode(patch_feats, global_feats)
-    logits, targets = model.teach(encoded, mixed, captions)
+    encoded = model.eval().encode(patch_feats, global_feats)
+    logits, targets = model.forward_decoder(encoded, captions)
     assert logits.shape[:2] == targets.shape == (B, 10)
     ids = [model.vocabulary.words.index(word) + 1 for word in words]
     assert targets[1].tolist() == [*ids, 0][:10]
@@ -110,30 +111,31 @@ def trained():
 def test_packed_slots_give_what_all_text_slots_would(trained):
     """The released form: 1 + 2N slots, those not selected masked out."""
     model, feats = trained, make_feats()
-    memory, mixed = model.encode(**feats)
+    encoded = model.encode(**feats)
     neck = model.neck
-    concepts = F.normalize(neck.concepts, dim=-1)[mixed.concept_ids]
-    texts = (mixed.affinity / neck.temperature).softmax(-1) @ concepts
+    concepts = F.normalize(neck.concepts, dim=-1)[encoded.neck_out.concept_ids]
+    texts = (encoded.neck_out.affinity / neck.temperature).softmax(-1) @ concepts
     slots = neck.text_proj(texts) + neck.pos_embed[:, 1:] + neck.type_embed.weight[1]
-    full = torch.cat([mixed.tokens[:, : 1 + N], neck.norm(F.relu(slots))], dim=1)
-    full_mask = torch.cat([mixed.mask[:, : 1 + N], mixed.selected], dim=1)
+    full = torch.cat([encoded.neck_out.tokens[:, : 1 + N], neck.norm(F.relu(slots))], dim=1)
+    full_mask = torch.cat([encoded.mask[:, : 1 + N], encoded.neck_out.selected], dim=1)
     assert not full_mask.all()
     full_memory = model.encoder(full, full_mask)
-    torch.testing.assert_close(memory[:, : 1 + N], full_memory[:, : 1 + N])
+    torch.testing.assert_close(encoded.encoder_out[:, : 1 + N], full_memory[:, : 1 + N])
 
     ids = torch.randint(0, len(WORDS) + 1, (B, 6))
     torch.testing.assert_close(
-        model.decoder(ids, memory, mixed.mask), model.decoder(ids, full_memory, full_mask)
+        model.decoder(ids, encoded.encoder_out, encoded.mask),
+        model.decoder(ids, full_memory, full_mask),
     )
 
 
 @torch.no_grad()
 def test_decoding_word_by_word_equals_teacher_forcing(trained):
     model = trained
-    memory, mixed = model.encode(**make_feats())
+    encoded = model.encode(**make_feats())
     ids = torch.randint(0, len(WORDS) + 1, (B, 7))
-    expected = model.decoder(ids, memory, mixed.mask)
-    cache = model.decoder.start(memory, mixed.mask)
+    expected = model.decoder(ids, encoded.encoder_out, encoded.mask)
+    cache = model.decoder.start(encoded.encoder_out, encoded.mask)
     for t in range(7):
         logits = model.decoder.step(ids[:, t : t + 1], cache)
         torch.testing.assert_close(logits[:, 0], expected[:, t])
@@ -148,8 +150,8 @@ def test_packed_captions_have_the_logits_and_gradients_of_padded_ones():
     for packed in (True, False):
         torch.manual_seed(0)
         model.zero_grad()
-        memory, mixed = model.encode(**make_feats())
-        logits = model.decoder(ids, memory, mixed.mask, lengths if packed else None)
+        encoded = model.encode(**make_feats())
+        logits = model.decoder(ids, encoded.encoder_out, encoded.mask, lengths if packed else None)
         logits = logits if packed else logits[is_word]
         (logits * torch.arange(logits.numel()).view_as(logits).cos()).sum().backward()
         found.append([logits.detach(), *(p.grad for p in model.parameters())])
@@ -160,27 +162,29 @@ def test_packed_captions_have_the_logits_and_gradients_of_padded_ones():
 @torch.no_grad()
 def test_the_cache_grows_beyond_its_initial_capacity(trained):
     model = trained
-    memory, mixed = model.encode(**make_feats())
+    encoded = model.encode(**make_feats())
     words = torch.randint(0, len(WORDS) + 1, (15, B, 3))
-    cache = model.decoder.start(memory, mixed.mask)
+    cache = model.decoder.start(encoded.encoder_out, encoded.mask)
     model.decoder.step(torch.zeros(B, 1, dtype=torch.long), cache)
     cache.reorder(torch.zeros(B, 3, dtype=torch.long))
     for word in words:
         logits = model.decoder.step(word, cache)
     history = torch.cat([torch.zeros(1, B, 3, dtype=torch.long), words])
     for beam in range(3):
-        expected = model.decoder(history[:, :, beam].t(), memory, mixed.mask)[:, -1]
+        expected = model.decoder(history[:, :, beam].t(), encoded.encoder_out, encoded.mask)[:, -1]
         torch.testing.assert_close(logits[:, beam], expected)
     with pytest.raises(ValueError, match="must follow a step"):
-        model.decoder.start(memory, mixed.mask).reorder(torch.zeros(B, 3, dtype=torch.long))
+        model.decoder.start(encoded.encoder_out, encoded.mask).reorder(
+            torch.zeros(B, 3, dtype=torch.long)
+        )
 
 
 @torch.no_grad()
 def test_the_cache_follows_the_beams(trained):
     model = trained
-    memory, mixed = model.encode(**make_feats())
+    encoded = model.encode(**make_feats())
     histories = torch.zeros(B, 1, 1, dtype=torch.long)
-    cache = model.decoder.start(memory, mixed.mask)
+    cache = model.decoder.start(encoded.encoder_out, encoded.mask)
     logits = model.decoder.step(histories[:, :, -1], cache)
     for t, width in enumerate([3, 2, 3]):
         parents = torch.randint(0, histories.shape[1], (B, width))
@@ -190,21 +194,23 @@ def test_the_cache_follows_the_beams(trained):
         cache.reorder(parents)
         logits = model.decoder.step(words, cache)
         for beam in range(width):
-            expected = model.decoder(histories[:, beam], memory, mixed.mask)[:, -1]
+            expected = model.decoder(histories[:, beam], encoded.encoder_out, encoded.mask)[:, -1]
             torch.testing.assert_close(logits[:, beam], expected)
 
 
 @torch.no_grad()
 def test_a_beam_of_one_is_greedy(trained, monkeypatch):
-    monkeypatch.setattr(trained, "search", trained.search._replace(beam_size=1))
+    monkeypatch.setattr(trained, "decoding", DecodingConfig(beam_size=1, max_len=10))
     model, feats = trained, make_feats()
     samples = model(**feats, mode="predict")
-    memory, mixed = model.encode(**feats)
+    encoded = model.encode(**feats)
     for image, sample in enumerate(samples):
         ids, score = [0], 0.0
         while len(ids) <= 10:
             one = slice(image, image + 1)
-            logits = model.decoder(torch.tensor([ids]), memory[one], mixed.mask[one])[0, -1]
+            logits = model.decoder(
+                torch.tensor([ids]), encoded.encoder_out[one], encoded.mask[one]
+            )[0, -1]
             word = int(logits.argmax())
             score += float(logits.log_softmax(-1)[word])
             ids.append(word)
@@ -331,7 +337,7 @@ def test_a_backbone_whose_patches_the_neck_does_not_expect_is_refused(tmp_path, 
 @pytest.mark.parametrize(
     ("part", "key", "value", "message"),
     [
-        ("decoder", "vocab_size", 7, "vocab_size=7 but the vocabulary has 13"),
+        ("decoder", "vocab_size", 7, "`decoder.vocab_size` must be 13, .* got `7`: omit"),
         ("encoder", "num_heads", 3, "must divide embed_dims=16, got `3`"),
         ("encoder", "embed_dims", 32, "'neck': 16, 'encoder': 32, 'decoder': 16"),
         ("decoder", "embed_dims", 15, "must be even, got `15`"),
@@ -344,20 +350,49 @@ def test_sizes_that_do_not_go_together_are_said(part, key, value, message):
         MODELS.build(config)
 
 
+def test_an_unknown_mode_is_refused_before_the_network_runs(monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(model, "encode", None)
+    with pytest.raises(ValueError, match=r"`mode` must be .* got `'caption'`"):
+        model(**make_feats(), mode="caption")
+
+
+@pytest.mark.parametrize(
+    ("decoding", "message"),
+    [
+        ({"beam_size": 0}, "`beam_size` must be at least 1, got `0`"),
+        ({"num_captions": 4}, "`num_captions` must be from 1 to beam_size=3, got `4`"),
+        ({"min_len": 20}, "`min_len` must be from 0 to less than max_len=20.* got `20`"),
+        ({"length_penalty": float("inf")}, "`length_penalty` must be a finite number, got `inf`"),
+        ({"beam_sise": 5}, "got `beam_sise`; did you mean `beam_size`"),
+        ({"rerank_weight": 1.0}, "`rerank_weight` must be 0 without a backbone, got `1.0`"),
+    ],
+)
+def test_decoding_settings_are_checked(decoding, message):
+    with pytest.raises(ValueError, match=message):
+        make_model(decoding=decoding)
+
+
+def test_encode_keeps_what_the_neck_found_apart(trained):
+    """The mask belongs to the encoder output; the neck's own mask to its tokens."""
+    encoded, neck_out = trained.encode(**make_feats()), trained.neck(**make_feats())
+    assert encoded.mask.shape == encoded.encoder_out.shape[:2]
+    assert torch.equal(encoded.neck_out.tokens, neck_out.tokens)
+    assert not torch.allclose(encoded.encoder_out, neck_out.tokens)
+
+
 def test_errors_name_the_value_and_the_fix(tmp_path):
     model, feats, samples = make_model(), make_feats(), make_samples()
-    with pytest.raises(ValueError, match="no backbone: set backbone="):
+    with pytest.raises(ValueError, match="no backbone to encode `images`: set backbone="):
         model(images=torch.zeros(1, 3, 16, 16), mode="predict")
-    with pytest.raises(ValueError, match="no input"):
+    with pytest.raises(ValueError, match="got no input: pass `images`"):
         model(mode="predict")
-    with pytest.raises(ValueError, match="mode='caption'"):
-        model(**feats, mode="caption")
-    with pytest.raises(ValueError, match="needs data_samples"):
+    with pytest.raises(ValueError, match=r"`data_samples` must be a list .* got `None`"):
         model(**feats, mode="loss")
     samples[1].gt_caption = ["one", "two"]
-    with pytest.raises(ValueError, match=r"gt_caption=\['one', 'two'\].*test_mode=False"):
+    with pytest.raises(ValueError, match=r"got `\['one', 'two'\]`: .*test_mode=False"):
         model(**feats, data_samples=samples, mode="loss")
-    with pytest.raises(ValueError, match="without a loss"):
+    with pytest.raises(ValueError, match="`loss` must be set to train, got `None`"):
         make_model(loss=None)(**feats, data_samples=make_samples(), mode="loss")
     config = make_config()
     config["decoder"]["max_positions"] = 4

@@ -55,7 +55,7 @@ def test_what_goes_in_comes_out(model, tmp_path):
     assert again.vocabulary == model.vocabulary
     assert again.neck.concept_words == model.neck.concept_words
     torch.testing.assert_close(again.neck.concepts, model.neck.concepts)
-    assert again.search == model.search
+    assert again.decoding == model.decoding
     assert not again.training
     assert json.loads(settings_of(path)["about"]) == {"name": "mine"}
     assert (path.parent / "captioner.clip" / "open_clip_config.json").is_file()
@@ -76,7 +76,7 @@ def test_a_memory_of_texts_comes_along(model, tmp_path):
     again = load_captioner(path)
     assert torch.equal(again.neck.memory, texts.half())
     images = torch.randn(2, 3, 112, 112)
-    expected = built.eval()(global_feats=again.look(images)[1], mode="predict")
+    expected = built.eval()(global_feats=again.extract_feat(images)[1], mode="predict")
     found = again(images=images, mode="predict")
     assert [s.pred_caption for s in found] == [s.pred_caption for s in expected]
     load_weights(built, str(path))
@@ -124,8 +124,8 @@ def test_clips_weights_of_a_file_come_along_with_their_activation(model, tmp_pat
     shutil.move(tmp_path / "far", tmp_path / "near")
     again = load_captioner(tmp_path / "near" / "captioner.safetensors")
     images = torch.randn(2, 3, 112, 112)
-    plain = model.look(images)[1]
-    found = again.look(images)[1]
+    plain = model.extract_feat(images)[1]
+    found = again.extract_feat(images)[1]
     torch.testing.assert_close(found, expected(images)[1])
     assert torch.allclose(found, plain, atol=1e-5) != quick_gelu
     text = ["two blue cars beside a tree"]

@@ -10,7 +10,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import save_captioner
-from pcm_plugin.models.decoding.search import Search
+from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.models.encoders import PrefixMapper
 from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.registry import MODELS
@@ -72,8 +72,7 @@ def make_model(folder, neck="global", seed=0, **settings):
         loss=dict(type="pcm_plugin.CLIPWeightedCELoss", gamma_type="none", label_smoothing=0.0),
         temperature=0.2,
         concept_threshold=0.15,
-        beam_size=3,
-        max_len=8,
+        decoding=dict(beam_size=3, max_len=8),
     )
     model = MODELS.build(config | settings)
     embeddings = torch.randn(len(CONCEPTS), DC)
@@ -156,10 +155,10 @@ def test_mapper_of_impossible_sizes():
 def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
     """Each image alone, by the language model's own forward, nothing padded."""
     feats = make_feats()
-    memory, mixed = model.encode(**feats)
-    assert not mixed.mask.all()  # prompts of several lengths
-    logits, targets = model.teach(memory, mixed, CAPTIONS)
-    packed, same = model.teach(memory, mixed, CAPTIONS, packed=True)
+    encoded = model.encode(**feats)
+    assert not encoded.mask.all()  # prompts of several lengths
+    logits, targets = model.forward_decoder(encoded, CAPTIONS)
+    packed, same = model.forward_decoder(encoded, CAPTIONS, packed=True)
     assert torch.equal(same, targets)
     torch.testing.assert_close(packed, logits[targets >= 0])
     end = model.tokenizer.eos_token_id
@@ -167,13 +166,13 @@ def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
         ids = model.tokenizer(caption.rstrip("."), add_special_tokens=False).input_ids
         ids = [*ids[:7], end]
         assert targets[i][targets[i] >= 0].tolist() == ids
-        tokens, alone = super(type(model), model).encode(**one(feats, i))
+        tokens, mask = super(type(model), model).encode(**one(feats, i))[:2]
         if model.encoder is not None:
-            tokens = model.encoder(tokens, alone.mask)
+            tokens = model.encoder(tokens, mask)
         prompt = model.prompter(feats["global_feats"][i : i + 1])[0]
         spoken = model.tokenizer(prompt, add_special_tokens=False).input_ids + ids[:-1]
         embeds = model.lm.get_input_embeddings()(torch.tensor([spoken]))
-        inputs = torch.cat([model.mapper(tokens, alone.mask), embeds], dim=1)
+        inputs = torch.cat([model.mapper(tokens, mask), embeds], dim=1)
         expected = model.lm(inputs_embeds=inputs).logits[0, -len(ids) :]
         torch.testing.assert_close(logits[i, : len(ids)], expected, rtol=1e-4, atol=1e-4)
 
@@ -181,10 +180,10 @@ def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
 def test_captions_do_not_depend_on_the_batch(model):
     feats = make_feats(6)
     for beam_size in (1, 3):
-        search = Search(beam_size, max_len=8, num_captions=min(2, beam_size))
-        together = model.write(*model.encode(**feats), search)
+        decoding = DecodingConfig(beam_size, max_len=8, num_captions=min(2, beam_size))
+        together = model.generate(model.encode(**feats), decoding)
         for i, found in enumerate(together):
-            alone = model.write(*model.encode(**one(feats, i)), search)[0]
+            alone = model.generate(model.encode(**one(feats, i)), decoding)[0]
             assert [f.caption for f in found] == [f.caption for f in alone]
             assert [f.log_prob for f in found] == pytest.approx(
                 [f.log_prob for f in alone], rel=1e-4
@@ -192,24 +191,24 @@ def test_captions_do_not_depend_on_the_batch(model):
         assert len({found[0].caption for found in together}) > 1
 
 
-def log_probs_of(model, memory, mixed, i, ids):
+def log_probs_of(model, encoded, i, ids):
     """Of sequences of tokens (n, T) that go on from one image's prefix and prompt."""
-    memory = memory[i, mixed.mask[i]].expand(len(ids), -1, -1)
+    prefix = encoded.encoder_out[i, encoded.mask[i]].expand(len(ids), -1, -1)
     embeds = model.lm.get_input_embeddings()(ids)
-    logits = model.lm(inputs_embeds=torch.cat([memory, embeds], dim=1)).logits
-    log_probs = logits[:, memory.shape[1] - 1 : -1].log_softmax(-1)
+    logits = model.lm(inputs_embeds=torch.cat([prefix, embeds], dim=1)).logits
+    log_probs = logits[:, prefix.shape[1] - 1 : -1].log_softmax(-1)
     return log_probs.gather(2, ids.unsqueeze(2)).sum((1, 2)).tolist()
 
 
 @torch.no_grad()
 def test_wide_beams_find_what_trying_everything_finds(model):
-    memory, mixed = model.encode(**make_feats())
+    encoded = model.encode(**make_feats())
     end, size = model.tokenizer.eos_token_id, len(model.tokenizer)
-    search = Search(beam_size=size, max_len=2, num_captions=5)
-    for i, found in enumerate(model.write(memory, mixed, search)):
+    decoding = DecodingConfig(beam_size=size, max_len=2, num_captions=5)
+    for i, found in enumerate(model.generate(encoded, decoding)):
         every = torch.tensor([*itertools.product(set(range(size)) - {end}, range(size))])
-        scores = log_probs_of(model, memory, mixed, i, every)
-        scores = sorted(scores + log_probs_of(model, memory, mixed, i, torch.tensor([[end]])))
+        scores = log_probs_of(model, encoded, i, every)
+        scores = sorted(scores + log_probs_of(model, encoded, i, torch.tensor([[end]])))
         assert [f.log_prob for f in found] == pytest.approx(scores[:-6:-1], rel=1e-4)
 
 
@@ -218,7 +217,7 @@ def test_wide_beams_find_what_trying_everything_finds(model):
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_the_cache_changes_nothing(model, beam_size, length_penalty):
     """The same search with the whole sequence computed again at each step."""
-    memory, mixed = model.encode(**make_feats(12))
+    encoded = model.encode(**make_feats(12))
     end = model.tokenizer.eos_token_id
     history = None
 
@@ -229,15 +228,15 @@ def test_the_cache_changes_nothing(model, beam_size, length_penalty):
             past = parents.unsqueeze(-1).expand(-1, -1, history.shape[-1])
             history = torch.cat([history.gather(1, past), words.unsqueeze(-1)], dim=-1)
         else:
-            history = words.new_zeros(len(memory), 1, 0)
+            history = words.new_zeros(len(encoded.encoder_out), 1, 0)
         ids = history.flatten(0, 1)
         targets = torch.cat([ids, ids.new_zeros(len(ids), 1)], dim=1)
-        rows = (part.repeat_interleave(width, 0) for part in (memory, mixed.mask))
-        return model._logits(*rows, targets)[:, -1].unflatten(0, (-1, width))
+        rows = (part.repeat_interleave(width, 0) for part in encoded[:2])
+        return model._forward_lm(*rows, targets)[:, -1].unflatten(0, (-1, width))
 
     slow = beam_search(step, 12, beam_size, 6, eos_id=end, length_penalty=length_penalty)
-    search = Search(beam_size, max_len=6, length_penalty=length_penalty)
-    for i, (best,) in enumerate(model.write(memory, mixed, search)):
+    decoding = DecodingConfig(beam_size, max_len=6, length_penalty=length_penalty)
+    for i, (best,) in enumerate(model.generate(encoded, decoding)):
         assert best.caption == model.tokenizer.decode(slow.ids[i, 0], skip_special_tokens=True)
         assert best.log_prob == pytest.approx(float(slow.log_probs[i, 0].sum()), rel=1e-4)
         if length_penalty:
@@ -246,17 +245,17 @@ def test_the_cache_changes_nothing(model, beam_size, length_penalty):
 
 @torch.no_grad()
 def test_greedy_captions_are_those_of_transformers(model):
-    memory, mixed = model.encode(**make_feats(12))
+    encoded = model.encode(**make_feats(12))
     end = model.tokenizer.eos_token_id
     ids = model.lm.generate(
-        inputs_embeds=memory,
-        attention_mask=mixed.mask.long(),
+        inputs_embeds=encoded.encoder_out,
+        attention_mask=encoded.mask.long(),
         max_new_tokens=6,
         do_sample=False,
         eos_token_id=end,
         pad_token_id=end,
     )
-    found = model.write(memory, mixed, Search(1, max_len=6))
+    found = model.generate(encoded, DecodingConfig(1, max_len=6))
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
     assert [best.caption for (best,) in found] == texts
     assert len(set(texts)) > 3
@@ -264,11 +263,11 @@ def test_greedy_captions_are_those_of_transformers(model):
 
 @torch.no_grad()
 def test_a_length_penalty_prefers_longer_captions(model):
-    memory, mixed = model.encode(**make_feats(12))
+    encoded = model.encode(**make_feats(12))
     lengths = []
     for length_penalty in (0.0, 1.0):
-        model_search = Search(3, max_len=8, num_captions=2, length_penalty=length_penalty)
-        found = model.write(memory, mixed, model_search)
+        decoding = DecodingConfig(3, max_len=8, num_captions=2, length_penalty=length_penalty)
+        found = model.generate(encoded, decoding)
         lengths.append(sum(len(own[0].caption.split()) for own in found))
         for own in found:
             scores = [f.log_prob if f.score is None else f.score for f in own]
@@ -277,7 +276,7 @@ def test_a_length_penalty_prefers_longer_captions(model):
 
 
 def test_lengths(model):
-    memory, mixed = model.encode(**make_feats())
+    encoded = model.encode(**make_feats())
     end = model.tokenizer.eos_token_id
     bias = torch.zeros(len(model.tokenizer))
     bias[model.tokenizer.all_special_ids] = -100.0  # they would not show in a caption
@@ -285,20 +284,20 @@ def test_lengths(model):
     head = model.lm.get_output_embeddings()
     hook = head.register_forward_hook(lambda module, inputs, logits: logits + bias)
     for beam_size in (1, 3):
-        found = model.write(memory, mixed, Search(beam_size, max_len=8))
+        found = model.generate(encoded, DecodingConfig(beam_size, max_len=8))
         assert [f.caption for (f,) in found] == [""] * B
-        found = model.write(memory, mixed, Search(beam_size, max_len=8, min_len=3))
+        found = model.generate(encoded, DecodingConfig(beam_size, max_len=8, min_len=3))
         assert [len(f.caption.split()) for (f,) in found] == [3] * B
     bias[end] = -100.0
     for beam_size in (1, 3):
-        found = model.write(memory, mixed, Search(beam_size, max_len=4, min_len=3))
+        found = model.generate(encoded, DecodingConfig(beam_size, max_len=4, min_len=3))
         assert [len(f.caption.split()) for (f,) in found] == [4] * B
     hook.remove()
 
 
 def test_all_beams_come_back_to_be_re_ranked(model):
-    memory, mixed = model.encode(**make_feats())
-    found = model.write(memory, mixed, Search(beam_size=4, max_len=5, rerank=1.0))
+    encoded = model.encode(**make_feats())
+    found = model.generate(encoded, DecodingConfig(beam_size=4, max_len=5, rerank_weight=1.0))
     assert [len(own) for own in found] == [4] * B
     for own in found:
         scores = [f.log_prob for f in own]
@@ -309,10 +308,11 @@ def test_the_mlp_maps_the_global_token_as_released(folder):
     """MapperEncoder of the released code, written down again."""
     model = make_model(folder, "pcm", prompt=None, **vse_settings())
     feats = make_feats()
-    prefix, mixed = model.encode(**feats)
+    encoded = model.encode(**feats)
+    prefix = encoded.encoder_out
     assert prefix.shape == (B, 3, 12)
-    assert mixed.mask.shape == (B, 3)
-    assert mixed.slots.shape == (B, 4)  # real images keep their patches and get texts
+    assert encoded.mask.shape == (B, 3)
+    assert encoded.neck_out.slots.shape == (B, 4)  # real images keep their patches and get texts
     tokens = model.neck(**feats)
     first, _, second = model.mapper.layers
     assert first.weight.shape == (3 * 12 // 2, D)
@@ -385,9 +385,9 @@ def test_prompt_names_the_likely_concepts(folder):
 
 def test_without_a_prompt_there_is_the_prefix_alone(folder):
     model = make_model(folder, prompt=None)
-    memory, mixed = model.encode(**make_feats())
-    assert memory.shape == (B, 3, 12)
-    assert mixed.mask.all()
+    encoded = model.encode(**make_feats())
+    assert encoded.encoder_out.shape == (B, 3, 12)
+    assert encoded.mask.all()
     with pytest.raises(ValueError, match="prompt=None"):
         model.set_concepts(CONCEPTS, torch.randn(5, DC))
 
@@ -433,15 +433,17 @@ def test_what_is_missing_is_named(folder, tmp_path):
 
 
 def test_a_caption_must_have_room(folder):
-    model = make_model(folder, max_len=61, prompt=None)
-    memory, mixed = model.encode(**make_feats())
-    too_long = r"max_len=63 need 65 places, .* has 64"
+    model = make_model(folder, decoding=dict(max_len=61), prompt=None)
+    encoded = model.encode(**make_feats())
+    too_long = r"max_len=63 must fit into the language model's 64 positions, got `65`"
     with pytest.raises(ValueError, match=too_long):
-        make_model(folder, max_len=63, prompt=None).teach(memory, mixed, ["dog"] * B)
+        make_model(folder, decoding=dict(max_len=63), prompt=None).forward_decoder(
+            encoded, ["dog"] * B
+        )
     with pytest.raises(ValueError, match=too_long):
-        model.write(memory, mixed, Search(2, max_len=63))
-    assert model.teach(memory, mixed, ["dog " * 90] * B)[1].shape == (B, 61)
-    model.write(memory, mixed, Search(2, max_len=62, min_len=61))
+        model.generate(encoded, DecodingConfig(2, max_len=63))
+    assert model.forward_decoder(encoded, ["dog " * 90] * B)[1].shape == (B, 61)
+    model.generate(encoded, DecodingConfig(2, max_len=62, min_len=61))
 
 
 def test_every_block_of_the_mapper_begins_by_itself():
@@ -474,7 +476,7 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
         language_model=str(folder),
         pretrained=False,
         concepts=str(tmp_path / "concepts.safetensors"),
-        max_len=6,
+        decoding=dict(max_len=6),
     )
     torch.manual_seed(3)
     trained = MODELS.build(config)
@@ -487,13 +489,15 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
     )
     pictures = [Image.new("RGB", (16, 16), color) for color in ("red", "navy", "white")]
     found = inferencer(pictures)["predictions"]
-    feats = inferencer.model.look(torch.stack([inferencer._init_pipeline()(p) for p in pictures]))
+    feats = inferencer.model.extract_feat(
+        torch.stack([inferencer._init_pipeline()(p) for p in pictures])
+    )
     samples = trained.eval()(global_feats=feats[1], mode="predict")
     assert [f["caption"] for f in found] == [s.pred_caption for s in samples]
     assert [f["log_prob"] for f in found] == pytest.approx(
         [s.pred_score for s in samples], rel=1e-3
     )
-    again = inferencer(pictures, num_captions=2, rerank=1.0)["predictions"]
+    again = inferencer(pictures, num_captions=2, rerank_weight=1.0)["predictions"]
     assert [len(f["captions"]) for f in again] == [2, 2, 2]
 
 

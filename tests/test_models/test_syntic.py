@@ -60,7 +60,7 @@ def make_config(**settings):
         },
         "loss": {"type": "pcm_plugin.CLIPWeightedCELoss", "use_clip_weight": False},
         "vocabulary": Vocabulary.build([t for own in CAPTIONS for t in own], min_count=1),
-        "max_len": 12,
+        "decoding": {"max_len": 12},
         **settings,
     }
 
@@ -201,7 +201,7 @@ def test_it_travels_in_one_file(tmp_path):
     assert again.neck.concept_words == WORDS
     assert torch.equal(again.neck.memory, model.neck.memory)
     images = torch.randn(2, 3, 16, 16)
-    expected = model(global_feats=again.look(images)[1], mode="predict")
+    expected = model(global_feats=again.extract_feat(images)[1], mode="predict")
     found = again(images=images, mode="predict")
     assert [s.pred_caption for s in found] == [s.pred_caption for s in expected]
 
@@ -209,13 +209,13 @@ def test_it_travels_in_one_file(tmp_path):
 def test_wrong_inputs_are_named(tmp_path):
     model, feats = make_model().eval(), unit(6, DC, seed=3)
     labels = [["dog"], ["unicorn", "cat"], [], [], [], []]
-    with pytest.raises(ValueError, match=r"objects \['unicorn'\] are no concepts"):
+    with pytest.raises(ValueError, match=r"must be concepts of the neck, got `\['unicorn'\]`"):
         model(global_feats=feats, data_samples=make_samples(labels), mode="predict")
     samples = make_samples([["dog"]] * 6)
     del samples[2].object_labels
-    with pytest.raises(ValueError, match="some data samples have objects and some have none"):
+    with pytest.raises(ValueError, match="must be set for all data samples or for none"):
         model(global_feats=feats, data_samples=samples, mode="predict")
-    with pytest.raises(ValueError, match="no input"):
+    with pytest.raises(ValueError, match="got no input"):
         model(data_samples=make_samples([["dog"]] * 6), mode="predict")
     with pytest.raises(ValueError, match=r"global_feats are \(2, 5\)"):
         model(global_feats=unit(2, 5), mode="predict")

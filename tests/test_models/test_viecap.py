@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoTokenizer
 
+from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.models.decoding.caption_form import find_full_stops
-from pcm_plugin.models.decoding.search import Search
 from pcm_plugin.models.necks.entity_prompt import EntityPrompt
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -161,11 +161,11 @@ def test_training_takes_captions_and_inference_features(folder, tmp_path):
         sample.gt_caption = caption
 
     def prompt_ids(*args):
-        memory, mixed = model.encode(*args)
+        encoded = model.encode(*args)
         embeddings = model.lm.get_input_embeddings().weight
-        prompts = memory[:, 3:]
+        prompts = encoded.encoder_out[:, 3:]
         ids = (prompts.unsqueeze(2) - embeddings).norm(dim=-1).argmin(-1)
-        return [model.tokenizer.decode(i[m]) for i, m in zip(ids, mixed.mask[:, 3:], strict=True)]
+        return [model.tokenizer.decode(i[m]) for i, m in zip(ids, encoded.mask[:, 3:], strict=True)]
 
     found = prompt_ids(None, feats["global_feats"], samples)
     assert found == prompt_ids(None, feats["global_feats"])
@@ -180,14 +180,14 @@ def test_training_takes_captions_and_inference_features(folder, tmp_path):
 
 
 def test_sentences_end_with_the_full_stop(folder):
-    model = make_model(folder, full_sentences=True, max_len=6)
+    model = make_model(folder, full_sentences=True, decoding=dict(max_len=6))
     stop = model.tokenizer.convert_tokens_to_ids(".")
-    memory, mixed = model.encode(**make_feats())
+    encoded = model.encode(**make_feats())
     written = []
-    tokenize = model._ids
-    model._ids = lambda text: written.append(text) or tokenize(text)
+    tokenize = model._tokenize
+    model._tokenize = lambda text: written.append(text) or tokenize(text)
     captions = ["a dog runs", "the CAT .", "A RED CAR!", "a dog and a cat and a house and a tree"]
-    _, targets = model.teach(memory, mixed, captions)
+    _, targets = model.forward_decoder(encoded, captions)
     assert written == [
         "A dog runs",
         "The CAT",
@@ -215,9 +215,11 @@ def test_generation_stops_at_the_full_stop(folder, beam_size):
     for name, captioner in (("sentences", model), ("plain", plain)):
         head = captioner.lm.get_output_embeddings()
         head.register_forward_hook(lambda module, inputs, logits: logits + bias)
-        memory, mixed = captioner.encode(**make_feats(12))
-        search = Search(beam_size, max_len=8, length_penalty=1.0 if beam_size > 1 else 0.0)
-        found[name] = [own[0].caption for own in captioner.write(memory, mixed, search)]
+        encoded = captioner.encode(**make_feats(12))
+        decoding = DecodingConfig(
+            beam_size, max_len=8, length_penalty=1.0 if beam_size > 1 else 0.0
+        )
+        found[name] = [own[0].caption for own in captioner.generate(encoded, decoding)]
     assert not any("." in caption for caption in found["sentences"])
     assert any(len(caption.split()) < 8 for caption in found["sentences"])
     assert any("." in caption for caption in found["plain"])

@@ -168,7 +168,7 @@ def test_an_interrupted_job_continues(command, photos, tmp_path, monkeypatch, in
     assert len(journal.read_text().splitlines()) == 5
 
     code, _, _ = command(*words, "--beam-size", 2)
-    assert "other settings (search: {'beam_size': 3" in code
+    assert "other settings (decoding: {'beam_size': 3" in code
     (photos / "7.png").write_bytes((photos / "0.png").read_bytes())
     code, _, _ = command(*words)
     assert "images: 7 there, 8 now" in code

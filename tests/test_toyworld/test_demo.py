@@ -253,7 +253,7 @@ def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
     assert tool.is_scored(folder, config, options, checkpoint)
-    assert not tool.is_scored(folder, config, [*options, "model.beam_size=1"], checkpoint)
+    assert not tool.is_scored(folder, config, [*options, "model.decoding.beam_size=1"], checkpoint)
     assert not tool.is_scored(folder, config, options, f"{tool.WORK}/run.json")
     other = f"test_dataloader.dataset.store={tool.DATA}/country/test_store"
     assert not tool.is_scored(folder, config, [*options, other], checkpoint)

@@ -61,8 +61,8 @@ def build(tmp_path, tiny_settings):
             {
                 **tiny_settings,
                 "train_dataloader.dataset.max_pairs": 4,
-                "model.beam_size": 1,
-                "model.max_len": 6,
+                "model.decoding.beam_size": 1,
+                "model.decoding.max_len": 6,
                 "val_dataloader.batch_size": 2,
                 "test_dataloader.batch_size": 2,
                 "default_hooks.checkpoint.interval": 100,

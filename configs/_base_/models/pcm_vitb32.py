@@ -50,6 +50,5 @@ model = dict(
         gamma=2,
         gamma_type="batch",
     ),
-    beam_size=3,
-    max_len=20,
+    decoding=dict(beam_size=3, max_len=20),
 )

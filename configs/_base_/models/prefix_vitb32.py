@@ -30,6 +30,5 @@ model = dict(
         gamma_type="none",
         use_clip_weight=False,
     ),
-    beam_size=5,
-    max_len=30,
+    decoding=dict(beam_size=5, max_len=30),
 )

@@ -19,6 +19,5 @@ model = dict(
     # load_annotations.py and search.py: captions begin with a capital and end with a full stop, at
     # which generation stops; beams are kept by their mean log-probability.
     full_sentences=True,
-    length_penalty=1.0,
-    max_len=64,
+    decoding=dict(length_penalty=1.0, max_len=64),
 )

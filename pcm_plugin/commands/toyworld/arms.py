@@ -19,9 +19,9 @@ BLIP_CLIP = f"model.vision_encoder.clip.model_name={CLIP}"
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
 _RERANKED = (
-    "model.beam_size=5",
+    "model.decoding.beam_size=5",
     # Chosen on validation: docs/captioning.md.
-    "model.rerank=40",
+    "model.decoding.rerank_weight=40",
     "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
     f"model.backbone.model_name={CLIP}",
 )

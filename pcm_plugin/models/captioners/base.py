@@ -1,62 +1,79 @@
-"""What all captioners of ours share: their inputs, their modes, and what they return."""
+"""Base class of captioners: their inputs, modes and outputs."""
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import ReadsFiles
 from pcm_plugin.models.building import build_module
-from pcm_plugin.models.decoding.search import Found, Search, rerank
-from pcm_plugin.models.necks import NeckOutput
+from pcm_plugin.models.captioners.encoded_images import EncodedImages
+from pcm_plugin.models.captioners.samples import (
+    attach_captions,
+    attach_mixup_info,
+    read_captions,
+    stack_clip_scores,
+)
+from pcm_plugin.models.decoding.config import DecodingConfig
+from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
+from pcm_plugin.models.decoding.reranking import rerank
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
 
 class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
-    """Base of a captioner: [CLIP backbone] -> neck -> what writes sentences.
+    """Base class of captioners: [CLIP backbone] -> neck -> text decoder.
 
-    It takes features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``;
-    nothing else differs between training on a feature store and captioning images. A system says
-    how it writes: :meth:`teach` and :meth:`write`, and :meth:`encode` if there is an encoder.
+    The input is features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``.
+    Nothing else differs between training on a feature store and captioning images. Subclasses
+    implement :meth:`forward_decoder` and :meth:`generate`, and override :meth:`encode` if they have
+    an encoder.
 
-    The arguments ``neck``, ``loss`` and ``backbone`` are configs of registered types, or modules.
+    The arguments ``neck``, ``loss`` and ``backbone`` are modules or configs of registered types.
 
     Args:
-        neck: Makes tokens from features, such as PCMMixup.
-        loss: Compares logits and words, such as CLIPWeightedCELoss; None is enough for inference.
-        backbone: Makes features from images, such as OpenCLIPBackbone; or None.
-        search: How captions are searched.
-        data_preprocessor: MMEngine's; None moves batches to the model's device.
-        init_cfg: MMEngine's initialisation config.
+        neck: Computes tokens from features, such as PCMMixup.
+        loss: Compares logits and targets, such as CLIPWeightedCELoss. None is enough for inference.
+        backbone: Computes features from images, such as OpenCLIPBackbone; or None.
+        decoding: Changes to :attr:`default_decoding`, by name of the setting, or all settings.
+        data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
+        init_cfg: MMEngine's initialization config.
+
+    Attributes:
+        default_decoding (DecodingConfig): Settings of :meth:`generate` that ``decoding`` changes.
+        decoding (DecodingConfig): Settings of :meth:`generate`.
 
     Raises:
-        UserError: If a setting of the search is out of range, re-ranking lacks its backbone, or
-            neck and backbone disagree on whether patches are in the joint space.
+        UserError: If a decoding setting is unknown or out of range, re-ranking lacks its backbone,
+            or neck and backbone disagree on whether patches are in the joint space.
     """
+
+    default_decoding: ClassVar[DecodingConfig] = DecodingConfig()
 
     def __init__(
         self,
         neck: dict | nn.Module,
         loss: dict | nn.Module | None,
         backbone: dict | nn.Module | None,
-        search: Search,
+        decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
+        if not isinstance(decoding, DecodingConfig):
+            decoding = self.default_decoding.updated(decoding or {})
+        self.decoding = decoding
         self.neck = build_module(neck)
         self.loss_module = None if loss is None else build_module(loss)
         self.backbone = None if backbone is None else build_module(backbone)
-        self.search = search.check()
-        if search.rerank and self.backbone is None:
+        if decoding.rerank_weight and self.backbone is None:
             raise UserError(
-                f"rerank={search.rerank} needs the CLIP that made the features: set backbone=dict("
-                "type='pcm_plugin.OpenCLIPBackbone', ...)"
+                f"`rerank_weight` must be 0 without a backbone, got `{decoding.rerank_weight}`: "
+                "set backbone=dict(type='pcm_plugin.OpenCLIPBackbone', ...) to the CLIP that made "
+                "the features"
             )
         if self.backbone is not None:
             _check_patches(self.neck, self.backbone)
@@ -64,34 +81,34 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             self.neck.set_clip_head(self.backbone.clip_head())
 
     @abstractmethod
-    def teach(
-        self, memory: Tensor, mixed: NeckOutput, captions: list[str], packed: bool = False
+    def forward_decoder(
+        self, encoded: EncodedImages, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Logits of given captions (teacher forcing).
+        """Compute the logits of given captions (teacher forcing).
 
         Args:
-            memory: (B, L, D), of :meth:`encode`.
-            mixed: Of :meth:`encode`.
-            captions: B sentences.
-            packed: Whether only the words that are targets are wanted. Defaults to False.
+            encoded: Output of :meth:`encode`.
+            captions: B captions.
+            packed: Whether to compute the logits of target tokens only. Defaults to False.
 
         Returns:
-            Logits (B, T, V), or (n, V) if ``packed``; and the targets (B, T) int64, -1 where there
-            is no word.
+            Logits (B, T, V), or (n, V) of the n target tokens if ``packed``; and the targets (B, T)
+            int64, -1 where there is no token.
         """
 
     @abstractmethod
-    def write(self, memory: Tensor, mixed: NeckOutput, search: Search) -> list[list[Found]]:
-        """Search the captions of encoded images.
+    def generate(
+        self, encoded: EncodedImages, decoding: DecodingConfig
+    ) -> list[list[CaptionHypothesis]]:
+        """Generate captions of encoded images.
 
         Args:
-            memory: (B, L, D), of :meth:`encode`.
-            mixed: Of :meth:`encode`.
-            search: How.
+            encoded: Output of :meth:`encode`.
+            decoding: Settings of the search.
 
         Returns:
-            The captions of each image, likeliest first: ``num_captions``, or all beams where they
-            are still to be re-ranked.
+            The captions of each image, best first: ``num_captions``, or all beams if they are to be
+            re-ranked.
         """
 
     def forward(
@@ -105,40 +122,109 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         """Run the captioner.
 
         Args:
-            images: (B, 3, H, W), preprocessed for the backbone. Given instead of features.
+            images: (B, 3, H, W), preprocessed for the backbone. Replaces both features.
             patch_feats: (B, N, Dv), CLIP's last hidden states before ``ln_post``.
-            global_feats: (B, Dc), CLIP's image embedding.
-            data_samples: One an image. Modes ``'loss'`` and ``'tensor'`` read ``gt_caption`` (str),
-                ``'loss'`` also ``clip_score`` (float) if the loss weights pairs.
+            global_feats: (B, Dc), CLIP's image embeddings.
+            data_samples: One per image. Modes ``'loss'`` and ``'tensor'`` read ``gt_caption``
+                (str), mode ``'loss'`` also ``clip_score`` (float) if the loss weights pairs.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
 
         Returns:
             - ``'tensor'``: logits (B, T, V) of the given captions (teacher forcing);
-            - ``'loss'``: ``{'loss': scalar}``;
-            - ``'predict'``: the data samples, or new ones, with the fields of :meth:`predict`.
+            - ``'loss'``: see :meth:`loss`;
+            - ``'predict'``: see :meth:`predict`.
 
         Raises:
             UserError: If the mode is unknown, or an input that it needs is missing.
         """
-        if images is not None:
-            patch_feats, global_feats = self.look(images)
-        memory, mixed = self.encode(patch_feats, global_feats, data_samples)
+        if mode == "loss":
+            return self.loss(images, patch_feats, global_feats, data_samples)
         if mode == "predict":
-            return self.predict(memory, mixed, data_samples, global_feats)
-        if mode not in ("tensor", "loss"):
-            raise UserError(f"mode={mode!r}: choose 'tensor', 'loss' or 'predict'")
-        if data_samples is None:
-            raise UserError(f"mode={mode!r} needs data_samples with a gt_caption each")
+            return self.predict(images, patch_feats, global_feats, data_samples)
+        if mode != "tensor":
+            raise UserError(f"`mode` must be 'tensor', 'loss' or 'predict', got `{mode!r}`")
         captions = read_captions(data_samples)
-        if mode == "tensor":
-            return self.teach(memory, mixed, captions)[0]
-        if self.loss_module is None:
-            raise UserError("mode='loss' but the model was built without a loss: give it one")
-        logits, targets = self.teach(memory, mixed, captions, packed=True)
-        return {"loss": self.loss_module(logits, targets, clip_scores(data_samples, memory))}
+        feats = self._get_feats(images, patch_feats, global_feats)
+        return self.forward_decoder(self.encode(*feats, data_samples), captions)[0]
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Make an image's features.
+    def loss(
+        self,
+        images: Tensor | None = None,
+        patch_feats: Tensor | None = None,
+        global_feats: Tensor | None = None,
+        data_samples: list[DataSample] | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the training loss; the arguments are those of :meth:`forward`.
+
+        Returns:
+            ``{'loss': scalar}``.
+
+        Raises:
+            UserError: If there is no loss module, or an input is missing.
+        """
+        if self.loss_module is None:
+            raise UserError(
+                "`loss` must be set to train, got `None`: build the model with "
+                "loss=dict(type='pcm_plugin.CLIPWeightedCELoss', ...)"
+            )
+        captions = read_captions(data_samples)
+        feats = self._get_feats(images, patch_feats, global_feats)
+        encoded = self.encode(*feats, data_samples)
+        logits, targets = self.forward_decoder(encoded, captions, packed=True)
+        scores = stack_clip_scores(data_samples or [], encoded.encoder_out)
+        return {"loss": self.loss_module(logits, targets, scores)}
+
+    def predict(
+        self,
+        images: Tensor | None = None,
+        patch_feats: Tensor | None = None,
+        global_feats: Tensor | None = None,
+        data_samples: Sequence[DataSample] | None = None,
+        decoding: DecodingConfig | None = None,
+    ) -> list[DataSample]:
+        """Caption images.
+
+        Args:
+            images: See :meth:`forward`.
+            patch_feats: See :meth:`forward`.
+            global_feats: See :meth:`forward`.
+            data_samples: Data samples that the captions are written into. Defaults to None, which
+                creates new ones.
+            decoding: Settings of the search. Defaults to None, the settings of the model.
+
+        Returns:
+            Data samples with ``pred_caption`` (str) and ``pred_score`` (float, its
+            log-probability). With ``num_captions`` above 1 or re-ranking, ``pred_captions`` (list
+            of CaptionHypothesis) holds all captions. If the neck retrieved concepts, there are
+            ``pred_concept_ids`` (K,) int64 and ``pred_concept_probs`` (K,) float32; if it also
+            selected patches, ``pred_affinity`` (N, K) float32 and ``pred_selected_patches`` int64.
+            All tensors are on the CPU.
+
+        Raises:
+            UserError: If an input or the backbone that re-ranking needs is missing.
+        """
+        decoding = decoding or self.decoding
+        if decoding.rerank_weight and self.backbone is None:
+            raise UserError(
+                "`rerank_weight` must be 0 for a model without a backbone that embeds texts, got "
+                f"`{decoding.rerank_weight}`"
+            )
+        patch_feats, global_feats = self._get_feats(images, patch_feats, global_feats)
+        encoded = self.encode(patch_feats, global_feats, data_samples)
+        captions = self.generate(encoded, decoding)
+        if decoding.rerank_weight and self.backbone is not None:
+            encode_text, weight = self.backbone.encode_text, decoding.rerank_weight
+            ranked = rerank(captions, global_feats, encode_text, weight)
+            captions = [hypotheses[: decoding.num_captions] for hypotheses in ranked]
+        if data_samples is None:
+            data_samples = [DataSample() for _ in captions]
+        keep_all = decoding.num_captions > 1 or decoding.rerank_weight != 0
+        attach_captions(data_samples, captions, keep_all)
+        attach_mixup_info(data_samples, encoded.neck_out)
+        return list(data_samples)
+
+    def extract_feat(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the features of images by the backbone.
 
         Args:
             images: (B, 3, H, W), preprocessed for the backbone.
@@ -151,126 +237,67 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         """
         if self.backbone is None:
             raise UserError(
-                "images were given but the model has no backbone: set backbone=dict("
-                "type='pcm_plugin.OpenCLIPBackbone', ...), or give features"
+                "the model has no backbone to encode `images`: set backbone=dict("
+                "type='pcm_plugin.OpenCLIPBackbone', ...), or pass patch_feats and global_feats"
             )
         return self.backbone(images)
 
     def encode(
         self,
         patch_feats: Tensor | None,
-        global_feats: Tensor | None,
+        global_feats: Tensor,
         data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, NeckOutput]:
+    ) -> EncodedImages:
         """Encode the features of images.
 
         Args:
-            patch_feats: (B, N, Dv), or None for a neck that does without.
+            patch_feats: (B, N, Dv), or None for a neck that uses only the global features.
             global_feats: (B, Dc).
-            data_samples: What else is known of the images, for systems that use it. Defaults to
-                None.
-
-        Returns:
-            Encoded tokens (B, L, D), and what the neck found; its ``mask`` tells the valid tokens.
-
-        Raises:
-            UserError: If there are no features.
+            data_samples: Source of :meth:`extra_neck_inputs`. Defaults to None.
         """
-        if global_feats is None:
-            raise UserError("no input: give images, or global_feats and patch_feats")
-        mixed = self.neck(patch_feats, global_feats, **self.known(data_samples, global_feats))
-        return mixed.tokens, mixed
+        extra = self.extra_neck_inputs(data_samples, global_feats)
+        neck_out = self.neck(patch_feats, global_feats, **extra)
+        return EncodedImages(neck_out.tokens, neck_out.mask, neck_out)
 
-    def known(
+    def extra_neck_inputs(
         self, data_samples: Sequence[DataSample] | None, global_feats: Tensor
     ) -> dict[str, Tensor]:
-        """What else the neck is told of the images, by the names of its arguments: nothing.
+        """Return extra keyword arguments for the neck. The base class passes none.
 
         Args:
-            data_samples: One an image, or None.
-            global_feats: (B, Dc), on whose device it is wanted.
+            data_samples: One per image, or None.
+            global_feats: (B, Dc), on the device that the arguments must be on.
         """
         return {}
 
-    def predict(
-        self,
-        memory: Tensor,
-        mixed: NeckOutput,
-        data_samples: Sequence[DataSample] | None = None,
-        global_feats: Tensor | None = None,
-        search: Search | None = None,
-    ) -> list[DataSample]:
-        """Caption encoded images.
-
-        Args:
-            memory: (B, L, D), of :meth:`encode`.
-            mixed: Of :meth:`encode`.
-            data_samples: Where the captions are put. Defaults to None: into new ones.
-            global_feats: (B, Dc), for re-ranking alone. Defaults to None.
-            search: How to search. Defaults to None: as the model was built.
-
-        Returns:
-            Data samples with ``pred_caption`` (str) and ``pred_score`` (float, its
-            log-probability). If several captions are asked for, or they are re-ranked, all of them
-            are in ``pred_captions`` (list of Found). If the neck found concepts, there are
-            ``pred_concept_ids`` (K,) int64 and ``pred_concept_probs`` (K,) float32; if it mixed
-            patches too, ``pred_affinity`` (N, K) float32 and ``pred_selected_patches`` int64, all
-            on the CPU.
-
-        Raises:
-            UserError: If a setting of the search is out of range, or re-ranking lacks its CLIP.
-        """
-        search = self.search if search is None else search.check()
-        captions = self.write(memory, mixed, search)
-        if search.rerank:
-            if self.backbone is None or global_feats is None:
-                raise UserError(
-                    f"rerank={search.rerank} needs a backbone that embeds texts, and global_feats"
-                )
-            captions = rerank(captions, global_feats, self.backbone.encode_text, search)
-        samples = [DataSample() for _ in memory] if data_samples is None else list(data_samples)
-        for sample, found in zip(samples, captions, strict=True):
-            sample.pred_caption, sample.pred_score = found[0].caption, found[0].log_prob
-            if search.num_captions > 1 or search.rerank:
-                sample.set_field(found, "pred_captions")
-        self._note(samples, mixed)
-        return samples
-
-    def _note(self, samples: Sequence[DataSample], mixed: NeckOutput) -> None:
-        """Write into data samples what the neck found."""
-        if mixed.concept_ids is not None and mixed.concept_probs is not None:
-            rows = zip(mixed.concept_ids.cpu(), mixed.concept_probs.cpu(), strict=True)
-            for sample, (ids, probs) in zip(samples, rows, strict=True):
-                there = ids >= 0
-                sample.pred_concept_ids, sample.pred_concept_probs = ids[there], probs[there]
-        if mixed.affinity is not None and mixed.selected is not None:
-            maps = zip(mixed.affinity.cpu(), mixed.selected.cpu(), strict=True)
-            for sample, (affinity, selected) in zip(samples, maps, strict=True):
-                sample.pred_affinity = affinity
-                sample.pred_selected_patches = selected.nonzero().flatten()
+    def _get_feats(
+        self, images: Tensor | None, patch_feats: Tensor | None, global_feats: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        if images is not None:
+            return self.extract_feat(images)
+        if global_feats is None:
+            raise UserError(
+                "the captioner got no input: pass `images`, or `global_feats` and `patch_feats`"
+            )
+        return patch_feats, global_feats
 
 
 def assert_is_captioner(settings: Mapping[str, Any]) -> None:
-    """Refuse a model that is none of these captioners, before it is built.
+    """Check that the config of a model is that of a :class:`Captioner`, without building it.
 
     Args:
         settings: Config of the model.
 
     Raises:
-        UserError: If it is another, such as mmpretrain's BLIP; says how to caption with that.
+        UserError: If it is another model, such as mmpretrain's BLIP; names the command for it.
     """
     kind = MODELS.get(settings["type"])
     if isinstance(kind, type) and not issubclass(kind, Captioner):
         raise UserError(
-            f"model.type={settings['type']!r} is no captioner on CLIP's features: caption with "
-            "tools/test.py CONFIG CHECKPOINT --cfg-options test_evaluator.outfile=captions.json"
+            f"`model.type` must be a captioner that takes CLIP features, got "
+            f"`{settings['type']!r}`: caption with tools/test.py CONFIG CHECKPOINT "
+            "--cfg-options test_evaluator.outfile=captions.json"
         )
-
-
-def clip_scores(data_samples: Sequence[DataSample], like: Tensor) -> Tensor | None:
-    """The CLIP scores of pairs: (B,) float32 on the device of ``like``; None if one has none."""
-    scores = [sample.get("clip_score") for sample in data_samples]
-    return None if None in scores else like.new_tensor(scores, dtype=torch.float32)
 
 
 def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
@@ -284,19 +311,3 @@ def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
             f"the neck has patches_in_joint_space={taken}, but patches of {name} are "
             f"{'' if given else 'not '}in the joint space: set patches_in_joint_space={given}"
         )
-
-
-def read_captions(data_samples: Sequence[DataSample]) -> list[str]:
-    """Return the training captions of data samples.
-
-    Raises:
-        UserError: If one has none, or several.
-    """
-    captions = [sample.get("gt_caption") for sample in data_samples]
-    for caption in captions:
-        if not isinstance(caption, str):
-            raise UserError(
-                f"gt_caption={caption!r}: training needs one sentence (str) a sample; "
-                "the dataset gives that with test_mode=False"
-            )
-    return captions

@@ -1,7 +1,8 @@
 """mmpretrain's BLIP and BLIP-2 captioners with a CLIP-weighted loss.
 
-Not imported with the package, since mmpretrain's models need a transformers of their time. A config
-that uses them says ``custom_imports=dict(imports=['pcm_plugin.models.captioners.blip'])``.
+This module is not imported with the package, since mmpretrain's models require an older version of
+transformers. A config that uses them sets
+``custom_imports=dict(imports=['pcm_plugin.models.captioners.blip'])``.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.building import build_module
-from pcm_plugin.models.captioners.base import clip_scores
+from pcm_plugin.models.captioners.samples import stack_clip_scores
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -28,24 +29,24 @@ except Exception as error:
         "pcm_plugin works without."
     ) from error
 
-_NO_WORD = -100
-"""How transformers marks targets that are none."""
+_IGNORE_INDEX = -100
+"""Label of positions without a target in transformers."""
 
 
 class _CLIPWeighted:
-    """Makes a captioner's loss of the logits of its language model.
+    """Mixin that replaces the loss of one of mmpretrain's captioners.
 
-    mmpretrain's captioners prepare the words and call the language model with ``labels``, but
-    their loss knows nothing of the pairs' scores; so their own ``loss`` runs, and logits and labels
-    are noted where they pass. What that loss comes to is not used.
+    mmpretrain's captioners prepare the tokens and call the language model with ``labels``, but do
+    not pass the CLIP scores of the pairs to their loss. So their own ``loss`` runs, a forward hook
+    records logits and labels, and the returned value is discarded.
 
     Args:
         loss: Config of the loss, such as CLIPWeightedCELoss.
-        kwargs: As mmpretrain's captioner takes them.
+        kwargs: Arguments of mmpretrain's captioner.
     """
 
     language_model: str
-    """Where the captioner has its language model."""
+    """Name of the submodule that is the language model."""
 
     def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -58,37 +59,43 @@ class _CLIPWeighted:
 
         Args:
             images: (B, 3, H, W).
-            data_samples: With ``gt_caption`` (str), and ``clip_score`` (float) if the loss weights
+            data_samples: Data samples with ``gt_caption`` (str), and ``clip_score`` (float) if the loss weights
                 pairs.
-            kwargs: As mmpretrain's captioner takes them.
+            kwargs: Arguments of mmpretrain's ``loss``.
 
         Returns:
             ``{'loss': scalar}``.
         """
-        passed: dict[str, Tensor] = {}
+        recorded: dict[str, Tensor] = {}
 
-        def note(_: nn.Module, __: tuple, given: dict, output: Any) -> None:
-            passed.update(logits=output.logits, labels=given["labels"])
+        def record(_: nn.Module, __: tuple, kwargs: dict, output: Any) -> None:
+            recorded.update(logits=output.logits, labels=kwargs["labels"])
 
         lm = self.get_submodule(self.language_model)  # type: ignore[attr-defined]
-        with lm.register_forward_hook(note, with_kwargs=True):
+        with lm.register_forward_hook(record, with_kwargs=True):
             super().loss(images, data_samples, **kwargs)  # type: ignore[misc]
-        # The word at a place is foretold one place before.
-        targets = passed["labels"][:, 1:]
-        targets = torch.where(targets == _NO_WORD, -1, targets)
-        scores = clip_scores(data_samples, images)
-        return {"loss": self.loss_module(passed["logits"][:, :-1], targets, scores)}
+        # The logits at position t predict token t + 1.
+        logits, targets = recorded["logits"][:, :-1], recorded["labels"][:, 1:]  # (B, T - 1, ...)
+        targets = torch.where(targets == _IGNORE_INDEX, -1, targets)
+        scores = stack_clip_scores(data_samples, images)  # (B,)
+        return {"loss": self.loss_module(logits, targets, scores)}
 
 
 @MODELS.register_module()
 class CLIPWeightedBlipCaption(_CLIPWeighted, BlipCaption):
-    """mmpretrain's ``BlipCaption`` with another loss: its arguments, and ``loss``."""
+    """mmpretrain's ``BlipCaption`` with a loss of this package.
+
+    The arguments are those of ``BlipCaption`` and ``loss``.
+    """
 
     language_model = "seq_gen_head.decoder"
 
 
 @MODELS.register_module()
 class CLIPWeightedBlip2Caption(_CLIPWeighted, Blip2Caption):
-    """mmpretrain's ``Blip2Caption`` with another loss: its arguments, and ``loss``."""
+    """mmpretrain's ``Blip2Caption`` with a loss of this package.
+
+    The arguments are those of ``Blip2Caption`` and ``loss``.
+    """
 
     language_model = "text_backbone"

@@ -1,7 +1,8 @@
-"""PCM-Net: the captioner of the paper, and its base model."""
+"""PCM-Net, the captioner of the paper, and its base model."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,8 +11,10 @@ from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner
-from pcm_plugin.models.decoding.search import Found, Search, search_captions
-from pcm_plugin.models.necks import NeckOutput
+from pcm_plugin.models.captioners.encoded_images import EncodedImages
+from pcm_plugin.models.decoding.config import DecodingConfig
+from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
+from pcm_plugin.models.decoding.search import search_captions
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -20,41 +23,34 @@ from pcm_plugin.structures import DataSample
 class PCMNet(Captioner):
     """Captioner: [CLIP backbone] -> neck -> encoder -> sentence decoder.
 
-    It takes features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``;
-    nothing else differs between training on a feature store and captioning images.
+    The input is features (``patch_feats`` and ``global_feats``) or, with a backbone, ``images``.
+    Nothing else differs between training on a feature store and captioning images.
 
-    Every parameter of ours has a gradient in mode ``'loss'``, and the backbone has none, so that
-    DDP needs no ``find_unused_parameters``; a neck, encoder or decoder that skips some of its own
-    parameters would.
+    Every trainable parameter gets a gradient in mode ``'loss'``, so that DDP needs no
+    ``find_unused_parameters``. This does not hold with a neck, encoder or decoder that leaves some
+    of its parameters unused.
 
-    The arguments ``neck``, ``encoder``, ``decoder``, ``loss`` and ``backbone`` are configs of
-    registered types, or modules.
+    The arguments ``neck``, ``encoder``, ``decoder``, ``loss`` and ``backbone`` are modules or
+    configs of registered types.
 
     Args:
-        neck: Makes tokens from features, such as PCMMixup.
-        encoder: Encodes the tokens, such as VisualSemanticEncoder; None hands them on.
-        decoder: Writes sentences, such as SentenceDecoder. Its config may leave out
-            ``vocab_size``, which then is the vocabulary's.
+        neck: Computes tokens from features, such as PCMMixup.
+        encoder: Encodes the tokens, such as VisualSemanticEncoder. None passes them on.
+        decoder: Text decoder, such as SentenceDecoder. Its config may omit ``vocab_size``, which
+            defaults to the size of the vocabulary.
         vocabulary: A vocabulary, or the path of its ``vocabulary.txt``.
-        loss: Compares logits and words, such as CLIPWeightedCELoss. Defaults to None, which is
+        loss: Compares logits and targets, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
-        backbone: Makes features from images, such as OpenCLIPBackbone. Defaults to None.
-        beam_size: Beams of the search; 1 is greedy. Defaults to 3, as released.
-        max_len: Most words of a caption, the stop token included, in training and inference.
-            Defaults to 20, as released.
-        min_len: Fewest words of a caption. Defaults to 0, as released.
-        num_captions: Captions an image, at most ``beam_size``. Defaults to 1.
-        rerank: Weight of CLIP's cosine of image and caption beside the log-probability, by which
-            the beams are ordered; needs a backbone. Defaults to 0, which leaves their order.
-        length_penalty: Power of the caption's length by which its log-probability is divided for
-            ranking: 0 ranks by the sum of log-probabilities, as released, 1 by their mean per word.
-            Defaults to 0.
-        data_preprocessor: MMEngine's; None moves batches to the model's device.
-        init_cfg: MMEngine's initialisation config. Defaults to None.
+        backbone: Computes features from images, such as OpenCLIPBackbone. Defaults to None.
+        decoding: Settings of :class:`DecodingConfig` that differ from its defaults (``beam_size=3``
+            and ``max_len=20``, as in the released code). ``max_len`` also applies in training.
+            Defaults to None.
+        data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
+        init_cfg: MMEngine's initialization config. Defaults to None.
 
     Raises:
-        UserError: If the decoder's ``vocab_size`` is not the vocabulary's, or neck, encoder and
-            decoder have several widths.
+        UserError: If the decoder's ``vocab_size`` is not that of the vocabulary, or neck, encoder
+            and decoder differ in width.
     """
 
     input_files = {"vocabulary": FileKind.VOCABULARY}
@@ -67,19 +63,13 @@ class PCMNet(Captioner):
         vocabulary: str | os.PathLike | Vocabulary,
         loss: dict | nn.Module | None = None,
         backbone: dict | nn.Module | None = None,
-        beam_size: int = 3,
-        max_len: int = 20,
-        min_len: int = 0,
-        num_captions: int = 1,
-        rerank: float = 0.0,
-        length_penalty: float = 0.0,
+        decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        search = Search(beam_size, max_len, min_len, num_captions, rerank, length_penalty)
         if not isinstance(vocabulary, Vocabulary):
             vocabulary = Vocabulary.from_file(vocabulary)
-        super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)
+        super().__init__(neck, loss, backbone, decoding, data_preprocessor, init_cfg)
         self.vocabulary = vocabulary
         if isinstance(decoder, dict):
             decoder = {"vocab_size": len(vocabulary), **decoder}
@@ -87,34 +77,44 @@ class PCMNet(Captioner):
         self.decoder = build_module(decoder)
         if self.decoder.vocab_size != len(vocabulary):
             raise UserError(
-                f"the decoder has vocab_size={self.decoder.vocab_size} but the vocabulary has "
-                f"{len(vocabulary)} indices (its words and the stop token): leave vocab_size out"
+                f"`decoder.vocab_size` must be {len(vocabulary)}, the words of the vocabulary and "
+                f"the end token, got `{self.decoder.vocab_size}`: omit vocab_size"
             )
         parts = {"neck": self.neck, "encoder": self.encoder, "decoder": self.decoder}
         widths = {k: part.embed_dims for k, part in parts.items() if hasattr(part, "embed_dims")}
         if len(set(widths.values())) > 1:
-            raise UserError(f"embed_dims of {widths}: give all of them one width")
+            raise UserError(
+                f"`embed_dims` of neck, encoder and decoder must be equal, got `{widths}`"
+            )
 
     def encode(
         self,
         patch_feats: Tensor | None,
-        global_feats: Tensor | None,
+        global_feats: Tensor,
         data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, NeckOutput]:
-        """See :meth:`Captioner.encode`."""
-        tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
-        return (tokens if self.encoder is None else self.encoder(tokens, mixed.mask)), mixed
+    ) -> EncodedImages:
+        """Encode the features of images; see :meth:`Captioner.encode`."""
+        encoded = super().encode(patch_feats, global_feats, data_samples)
+        if self.encoder is None:
+            return encoded
+        tokens = self.encoder(encoded.encoder_out, encoded.mask)  # (B, L, D)
+        return encoded._replace(encoder_out=tokens)
 
-    def teach(
-        self, memory: Tensor, mixed: NeckOutput, captions: list[str], packed: bool = False
+    def forward_decoder(
+        self, encoded: EncodedImages, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Captioner.teach`."""
-        input_ids, target_ids = self.vocabulary.encode_batch(captions, self.search.max_len)
-        # Counted on the CPU, so that a GPU is not waited for.
-        lengths = (target_ids >= 0).sum(1) if packed else None
-        logits = self.decoder(input_ids.to(memory.device), memory, mixed.mask, lengths)
-        return logits, target_ids.to(memory.device)
+        """Compute the logits of given captions; see :meth:`Captioner.forward_decoder`."""
+        input_ids, target_ids = self.vocabulary.encode_batch(captions, self.decoding.max_len)
+        # Lengths are counted on the CPU, which avoids waiting for the GPU.
+        lengths = (target_ids >= 0).sum(1) if packed else None  # (B,)
+        device = encoded.encoder_out.device
+        logits = self.decoder(input_ids.to(device), encoded.encoder_out, encoded.mask, lengths)
+        return logits, target_ids.to(device)
 
-    def write(self, memory: Tensor, mixed: NeckOutput, search: Search) -> list[list[Found]]:
-        """See :meth:`Captioner.write`."""
-        return search_captions(self.decoder, memory, mixed.mask, self.vocabulary, search)
+    def generate(
+        self, encoded: EncodedImages, decoding: DecodingConfig
+    ) -> list[list[CaptionHypothesis]]:
+        """Generate captions by beam search; see :meth:`Captioner.generate`."""
+        return search_captions(
+            self.decoder, encoded.encoder_out, encoded.mask, self.vocabulary, decoding
+        )

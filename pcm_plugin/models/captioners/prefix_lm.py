@@ -1,7 +1,8 @@
 """A captioner that is a causal language model with a prefix: ClipCap's and ViECap's form."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,15 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import IGNORE_INDEX
 from pcm_plugin.models.building import build_module
-from pcm_plugin.models.captioners.base import Captioner, read_captions
+from pcm_plugin.models.captioners.base import Captioner
+from pcm_plugin.models.captioners.encoded_images import EncodedImages
+from pcm_plugin.models.captioners.samples import read_captions
 from pcm_plugin.models.decoders.causal_lm import load_language_model
 from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, to_sentence
+from pcm_plugin.models.decoding.config import DecodingConfig
+from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis, collect_captions
 from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
-from pcm_plugin.models.decoding.search import Found, Search, collect_captions
 from pcm_plugin.models.functional.beam_search import beam_search
-from pcm_plugin.models.necks import NeckOutput
 from pcm_plugin.models.necks.entity_prompt import EntityPrompt
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -71,16 +74,9 @@ class PrefixCaptioner(Captioner):
         loss: Compares logits and tokens, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
         backbone: Makes features from images, such as OpenCLIPBackbone. Defaults to None.
-        beam_size: Beams of the search; 1 is greedy. Defaults to 5, as there.
-        max_len: Most tokens of a caption, the end of text included, in training and inference.
-            Defaults to 30: ours.
-        min_len: Fewest tokens of a caption. Defaults to 0.
-        num_captions: Captions an image, at most ``beam_size``. Defaults to 1.
-        rerank: Weight of CLIP's cosine of image and caption beside the log-probability, by which
-            the beams are ordered; needs a backbone. Defaults to 0, which leaves their order.
-        length_penalty: Power of the caption's length by which its log-probability is divided for
-            ranking: 0 ranks by the sum of log-probabilities, 1 by their mean per token. Defaults
-            to 0.
+        decoding: Settings of :class:`DecodingConfig` that differ from ``beam_size=5`` (as in ViECap's
+            released code) and ``max_len=30`` (our choice). ``max_len`` also applies in training.
+            Defaults to None.
         data_preprocessor: MMEngine's; None moves batches to the model's device.
         init_cfg: MMEngine's initialisation config. Defaults to None.
 
@@ -90,6 +86,7 @@ class PrefixCaptioner(Captioner):
             tokenizer has no full stop for ``full_sentences``.
     """
 
+    default_decoding = DecodingConfig(beam_size=5, max_len=30)
     input_files = {
         "language_model": FileKind.LANGUAGE_MODEL,
         "concepts": FileKind.CONCEPT_SET,
@@ -115,24 +112,18 @@ class PrefixCaptioner(Captioner):
         full_sentences: bool = False,
         loss: dict | nn.Module | None = None,
         backbone: dict | nn.Module | None = None,
-        beam_size: int = 5,
-        max_len: int = 30,
-        min_len: int = 0,
-        num_captions: int = 1,
-        rerank: float = 0.0,
-        length_penalty: float = 0.0,
+        decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        search = Search(beam_size, max_len, min_len, num_captions, rerank, length_penalty)
-        super().__init__(neck, loss, backbone, search, data_preprocessor, init_cfg)
+        super().__init__(neck, loss, backbone, decoding, data_preprocessor, init_cfg)
         self.tokenizer, self.lm = load_language_model(language_model, pretrained)
         self.full_sentences = full_sentences
         # Tokens that end a caption; the first is that of training.
         self.stop_ids: list[int] = [self.tokenizer.eos_token_id]
         if full_sentences:
             self.stop_ids = find_full_stops(self.tokenizer)
-        self._room: int | None = getattr(self.lm.config, "max_position_embeddings", None)
+        self._max_positions: int | None = getattr(self.lm.config, "max_position_embeddings", None)
         width = self.lm.get_input_embeddings().embedding_dim
         if isinstance(mapper, dict):
             mapper = {"out_dims": width, **mapper}
@@ -194,35 +185,44 @@ class PrefixCaptioner(Captioner):
     def encode(
         self,
         patch_feats: Tensor | None,
-        global_feats: Tensor | None,
+        global_feats: Tensor,
         data_samples: Sequence[DataSample] | None = None,
-    ) -> tuple[Tensor, NeckOutput]:
-        """What the language model is to go on from; see :meth:`Captioner.encode`.
+    ) -> EncodedImages:
+        """Compute the sequence that the language model continues; see :meth:`Captioner.encode`.
 
         Returns:
-            Soft prefix and prompt (B, L, E), and what the neck found; its ``mask`` (B, L) is that
-            of prefix and prompt. The gaps before shorter prompts are masked.
+            Encoder output (B, P + T, E): P prefix embeddings, then the embedded prompt of up to T
+            tokens. Shorter prompts are padded on the left, and the padding is masked.
 
         Raises:
-            UserError: If there are no features, or prompts need captions that are missing.
+            UserError: If prompts need captions and there are none.
         """
-        tokens, mixed = super().encode(patch_feats, global_feats, data_samples)
+        neck_out = super().encode(patch_feats, global_feats, data_samples).neck_out
+        tokens, mask = neck_out.tokens, neck_out.mask  # (B, L, D), (B, L)
         if self.encoder is not None:
-            tokens = self.encoder(tokens, mixed.mask)
-        memory = self.mapper(tokens, mixed.mask)  # (B, P, E)
-        mask = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
-        if self.prompter is not None and global_feats is not None:
-            prompts = [self._ids(text) for text in self._prompts(global_feats, data_samples)]
-            longest = max(map(len, prompts))
-            gaps = [longest - len(ids) for ids in prompts]
-            end = self.tokenizer.eos_token_id
-            padded = [[end] * gap + ids for gap, ids in zip(gaps, prompts, strict=True)]
-            words = torch.tensor(padded, device=memory.device)
-            first = torch.tensor(gaps, device=memory.device).unsqueeze(1)
-            known = torch.arange(longest, device=memory.device) >= first
-            memory = torch.cat([memory, self._embed(words).to(memory.dtype)], dim=1)
-            mask = torch.cat([mask, known], dim=1)
-        return memory, mixed._replace(mask=mask)
+            tokens = self.encoder(tokens, mask)
+        prefix = self.mapper(tokens, mask)  # (B, P, E)
+        mask = torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device)  # (B, P)
+        if self.prompter is not None:
+            ids, prompt_mask = self._tokenize_prompts(global_feats, data_samples)  # (B, T)
+            prompt = self._embed(ids).to(prefix.dtype)  # (B, T, E)
+            prefix = torch.cat([prefix, prompt], dim=1)  # (B, P + T, E)
+            mask = torch.cat([mask, prompt_mask], dim=1)  # (B, P + T)
+        return EncodedImages(prefix, mask, neck_out)
+
+    def _tokenize_prompts(
+        self, global_feats: Tensor, data_samples: Sequence[DataSample] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the token ids (B, T) int64 of the prompts and their mask (B, T) bool."""
+        device = global_feats.device
+        prompts = [self._tokenize(text) for text in self._prompts(global_feats, data_samples)]
+        longest = max(map(len, prompts))
+        padding = [longest - len(ids) for ids in prompts]
+        end = self.tokenizer.eos_token_id
+        rows = [[end] * pad + ids for pad, ids in zip(padding, prompts, strict=True)]
+        start = torch.tensor(padding, device=device).unsqueeze(1)  # (B, 1)
+        mask = torch.arange(longest, device=device) >= start  # (B, T)
+        return torch.tensor(rows, device=device), mask
 
     def _prompts(
         self, global_feats: Tensor, data_samples: Sequence[DataSample] | None
@@ -237,42 +237,50 @@ class PrefixCaptioner(Captioner):
             )
         return self.prompter.from_captions(read_captions(data_samples))
 
-    def teach(
-        self, memory: Tensor, mixed: NeckOutput, captions: list[str], packed: bool = False
+    def forward_decoder(
+        self, encoded: EncodedImages, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """See :meth:`Captioner.teach`; what is counted are tokens.
+        """Compute the logits of given captions; see :meth:`Captioner.forward_decoder`.
 
         Raises:
-            UserError: If the language model has no room for prefix, prompt and a caption.
+            UserError: If prefix, prompt and caption exceed the positions of the language model.
         """
-        self._check_room(memory, self.search.max_len)
-        longest = self.search.max_len - 1
-        form = to_sentence if self.full_sentences else to_phrase
-        ids = [[*self._ids(form(text))[:longest], self.stop_ids[0]] for text in captions]
-        width = max(map(len, ids))
-        targets = torch.tensor([own + [IGNORE_INDEX] * (width - len(own)) for own in ids])
-        return self._logits(memory, mixed.mask, targets, packed), targets.to(memory.device)
+        max_len = self.decoding.max_len
+        self._check_length(encoded, max_len)
+        to_form = to_sentence if self.full_sentences else to_phrase
+        rows = [
+            [*self._tokenize(to_form(caption))[: max_len - 1], self.stop_ids[0]]
+            for caption in captions
+        ]
+        longest = max(map(len, rows))
+        targets = torch.tensor(
+            [ids + [IGNORE_INDEX] * (longest - len(ids)) for ids in rows]
+        )  # (B, T)
+        logits = self._forward_lm(encoded.encoder_out, encoded.mask, targets, packed)
+        return logits, targets.to(logits.device)
 
     @torch.no_grad()
-    def write(self, memory: Tensor, mixed: NeckOutput, search: Search) -> list[list[Found]]:
-        """See :meth:`Captioner.write`.
+    def generate(
+        self, encoded: EncodedImages, decoding: DecodingConfig
+    ) -> list[list[CaptionHypothesis]]:
+        """Generate captions by beam search; see :meth:`Captioner.generate`.
 
         Raises:
-            UserError: As :meth:`teach`.
+            UserError: If prefix, prompt and caption exceed the positions of the language model.
         """
-        self._check_room(memory, search.max_len)
-        count = search.beam_size if search.rerank else search.num_captions
-        found = beam_search(
-            continue_prefix(self.lm, memory, mixed.mask, search.min_len, self.stop_ids),
-            len(memory),
-            search.beam_size,
-            search.max_len,
+        self._check_length(encoded, decoding.max_len)
+        prefix = encoded.encoder_out
+        output = beam_search(
+            continue_prefix(self.lm, prefix, encoded.mask, decoding.min_len, self.stop_ids),
+            len(prefix),
+            decoding.beam_size,
+            decoding.max_len,
             eos_id=self.stop_ids,
-            num_return=count,
-            device=memory.device,
-            length_penalty=search.length_penalty,
+            num_return=decoding.num_hypotheses,
+            device=prefix.device,
+            length_penalty=decoding.length_penalty,
         )
-        return collect_captions(found, self._decode, search)
+        return collect_captions(output, self._decode, decoding.length_penalty)
 
     def _decode(self, ids: list[int]) -> str:
         """Return the text of a caption without its stop token."""
@@ -280,36 +288,46 @@ class PrefixCaptioner(Captioner):
         text = self.tokenizer.decode(ids[: ends[0]] if ends else ids, skip_special_tokens=True)
         return " ".join(text.split())
 
-    def _logits(
-        self, memory: Tensor, mask: Tensor, targets: Tensor, packed: bool = False
+    def _forward_lm(
+        self, prefix: Tensor, mask: Tensor, targets: Tensor, packed: bool = False
     ) -> Tensor:
-        """Logits (B, T, V) of the words of captions (B, T); or (n, V) of those that are not -1."""
-        words = targets[:, :-1].clamp(min=0).to(memory.device)
-        inputs = torch.cat([memory, self._embed(words).to(memory.dtype)], dim=1)
-        # Behind a caption nothing is masked: none of its words looks there.
-        known = F.pad(mask, (0, words.shape[1]), value=True)
+        """Compute the logits of captions after their prefixes.
+
+        Args:
+            prefix: (B, P, E).
+            mask: (B, P) bool.
+            targets: (B, T) int64, -1 for padding.
+            packed: Whether to compute the logits of the n targets that are not -1 only.
+
+        Returns:
+            (B, T, V), or (n, V) if ``packed``.
+        """
+        ids = targets[:, :-1].clamp(min=0).to(prefix.device)  # (B, T - 1)
+        inputs = torch.cat([prefix, self._embed(ids).to(prefix.dtype)], dim=1)  # (B, P + T - 1, E)
+        # The padding after a caption needs no mask: no token of the caption attends to it.
+        mask = F.pad(mask, (0, ids.shape[1]), value=True)  # (B, P + T - 1)
         hidden = self.lm.base_model(
             inputs_embeds=inputs,
-            attention_mask=known.long(),
-            position_ids=(known.cumsum(1) - 1).clamp(min=0),
+            attention_mask=mask.long(),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
-        ).last_hidden_state[:, memory.shape[1] - 1 :]
+        ).last_hidden_state[:, prefix.shape[1] - 1 :]  # (B, T, E)
         if packed:
-            # Found where the targets are, on the CPU in training: a GPU is not waited for.
-            rows = (targets.flatten() >= 0).nonzero().flatten().to(memory.device)
-            hidden = hidden.flatten(0, 1)[rows]
+            # In training the targets are on the CPU, so that this does not wait for a GPU.
+            rows = (targets.flatten() >= 0).nonzero().flatten().to(prefix.device)  # (n,)
+            hidden = hidden.flatten(0, 1)[rows]  # (n, E)
         return self.lm.get_output_embeddings()(hidden)
 
-    def _check_room(self, memory: Tensor, max_len: int) -> None:
-        needed, room = memory.shape[1] + max_len - 1, self._room
-        if room is not None and needed > room:
+    def _check_length(self, encoded: EncodedImages, max_len: int) -> None:
+        length, limit = encoded.encoder_out.shape[1] + max_len - 1, self._max_positions
+        if limit is not None and length > limit:
             raise UserError(
-                f"prefix, prompt and max_len={max_len} need {needed} places, but the language "
-                f"model has {room}: lower max_len, prefix_length or top_concepts"
+                f"prefix, prompt and max_len={max_len} must fit into the language model's {limit} "
+                f"positions, got `{length}`: lower max_len, prefix_length or top_concepts"
             )
 
-    def _ids(self, text: str) -> list[int]:
+    def _tokenize(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _embed(self, words: Tensor) -> Tensor:
-        return self.lm.get_input_embeddings()(words)
+    def _embed(self, ids: Tensor) -> Tensor:
+        return self.lm.get_input_embeddings()(ids)

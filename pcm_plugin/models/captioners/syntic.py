@@ -1,4 +1,4 @@
-"""SynTIC: a reconstruction."""
+"""SynTIC, reconstructed from its paper."""
 
 from collections.abc import Sequence
 
@@ -13,64 +13,67 @@ from pcm_plugin.structures import DataSample
 
 @MODELS.register_module()
 class SynTIC(PCMNet):
-    """Captioner on an image in the words of a memory, and on its objects: a reconstruction.
+    """SynTIC (AAAI 2024, arXiv 2312.08865), a reconstruction: PCMNet on an ObjectPrefix.
 
-    SynTIC (AAAI 2024, arXiv 2312.08865) trains a Transformer decoder of 4 layers and 4 heads on
-    synthetic images, their features refined toward real ones (``tools/refine.py --method
-    contrast``), put together from texts, and helped by the objects in them; all else is frozen. No
-    code is public, so that this is a reconstruction; its choices are named in ObjectPrefix, in
-    ``refine_by_contrast``, and here:
+    SynTIC trains a Transformer decoder with 4 layers and 4 heads on synthetic images. Their
+    features are refined towards those of real images (``tools/refine.py --method contrast``),
+    projected onto a memory of texts, and complemented by the objects in the image. Everything
+    except the decoder is frozen. There is no public code; the choices of this reconstruction are
+    listed in ObjectPrefix, in ``refine_by_contrast``, and here:
 
-    - Our decoder attends to the prefix instead of reading it as its first words: what it knows of
-      the image is the same, and the beam search is the one of all our captioners.
-    - Objects are concepts of the neck. Where data samples bring ``object_labels`` (list of str, such as a
-      detector's labels: ``SynthCaptionDataset(object_labels=...)``) these are taken, else the neck finds
-      them.
+    - The decoder cross-attends to the prefix instead of continuing it. It gets the same
+      information about the image, and the beam search is that of the other captioners.
+    - Objects are concepts of the neck. They are taken from data samples with ``object_labels`` (list of
+      str, e.g. the labels of a detector: ``SynthCaptionDataset(object_labels=...)``); otherwise the neck
+      retrieves them.
 
-    The arguments are PCMNet's; ``neck`` is ObjectPrefix, and ``encoder`` None.
+    The arguments are those of PCMNet; ``neck`` is ObjectPrefix and ``encoder`` is None.
     """
 
-    def known(
+    def extra_neck_inputs(
         self, data_samples: Sequence[DataSample] | None, global_feats: Tensor
     ) -> dict[str, Tensor]:
-        """The objects of the images, where data samples bring them; see :meth:`Captioner.known`.
-
-        Raises:
-            UserError: If only some images have objects, or one is no concept of the neck.
-        """
-        labels = [sample.get("object_labels") for sample in data_samples or ()]
-        if all(own is None for own in labels):
-            return {}
-        return {"objects": self.number(labels).to(global_feats.device)}
-
-    def number(self, labels: Sequence[Sequence[str] | None]) -> Tensor:
-        """Objects as concepts.
-
-        Args:
-            labels: Those of each of B images.
+        """Return the object labels of the images; see :meth:`Captioner.extra_neck_inputs`.
 
         Returns:
-            (B, K') int64, numbers in the neck's ``concept_words``, -1 after the last.
+            ``{'objects': (B, K') int64}``; empty if no data sample has ``object_labels``.
 
         Raises:
-            UserError: If an image has none given, or an object is no concept of the neck.
+            UserError: If only some data samples have objects, or one is not a concept of the neck.
         """
-        numbers = {word: i for i, word in enumerate(self.neck.concept_words)}
+        labels = [sample.get("object_labels") for sample in data_samples or ()]
+        if all(objects is None for objects in labels):
+            return {}
+        return {"objects": self.label_ids(labels).to(global_feats.device)}
+
+    def label_ids(self, labels: Sequence[Sequence[str] | None]) -> Tensor:
+        """Convert object labels to concept ids.
+
+        Args:
+            labels: Labels of each of B images.
+
+        Returns:
+            (B, K') int64, indices into the neck's ``concept_words``, padded with -1.
+
+        Raises:
+            UserError: If the labels of an image are None, or a label is not a concept of the neck.
+        """
+        ids_of = {word: i for i, word in enumerate(self.neck.concept_words)}
         rows = []
-        for own in labels:
-            if own is None:
+        for objects in labels:
+            if objects is None:
                 raise UserError(
-                    "some data samples have objects and some have none: give all or no images "
-                    "theirs, an empty list where there is nothing"
+                    "`object_labels` must be set for all data samples or for none, got both: pass an "
+                    "empty list for an image without objects"
                 )
-            unknown = [label for label in own if label not in numbers]
+            unknown = [label for label in objects if label not in ids_of]
             if unknown:
                 raise UserError(
-                    f"objects {unknown} are no concepts of the neck: map a detector's labels to "
-                    "its concept_words, or add them to the concept file "
-                    "(tools/build_concepts.py makes one of a list of words)"
+                    f"`object_labels` must be concepts of the neck, got `{unknown}`: map the detector's "
+                    "labels to concept_words, or add them to the concept file "
+                    "(tools/build_concepts.py builds one from a list of words)"
                 )
-            rows.append([numbers[label] for label in own])
+            rows.append([ids_of[label] for label in objects])
         longest = max(map(len, rows))
         padded = [row + [-1] * (longest - len(row)) for row in rows]
-        return torch.tensor(padded, dtype=torch.int64)
+        return torch.tensor(padded, dtype=torch.int64)  # (B, K')

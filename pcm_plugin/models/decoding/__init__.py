@@ -1,1 +1,6 @@
-"""Caption search and re-ranking."""
+"""Caption generation: beam search and re-ranking."""
+
+from pcm_plugin.models.decoding.config import DecodingConfig
+from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
+
+__all__ = ["CaptionHypothesis", "DecodingConfig"]

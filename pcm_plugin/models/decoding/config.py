@@ -1,0 +1,82 @@
+"""Settings of caption generation."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pcm_plugin.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingConfig:
+    """Settings of beam search and re-ranking.
+
+    Attributes:
+        beam_size: Number of beams; 1 is greedy search.
+        max_len: Maximum number of tokens per caption, including the end token.
+        min_len: Minimum number of tokens per caption, excluding the end token.
+        num_captions: Number of captions per image, best first; at most ``beam_size``.
+        rerank_weight: Weight w of re-ranking: the beams are ordered by their score plus w times the
+            cosine similarity of CLIP's embeddings of image and caption. 0 keeps the order of the
+            beam search.
+        length_penalty: Exponent of the caption's length (including the end token) by which its
+            log-probability is divided: 0 ranks by the sum of log-probabilities, 1 by their mean per
+            token. Positive values favor long captions.
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+
+    beam_size: int = 3
+    max_len: int = 20
+    min_len: int = 0
+    num_captions: int = 1
+    rerank_weight: float = 0.0
+    length_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise UserError(
+                f"`beam_size` must be at least 1, got `{self.beam_size}`: pass 1 for greedy search"
+            )
+        if not 1 <= self.num_captions <= self.beam_size:
+            raise UserError(
+                f"`num_captions` must be from 1 to beam_size={self.beam_size}, got "
+                f"`{self.num_captions}`: lower it or raise beam_size"
+            )
+        if not 0 <= self.min_len < self.max_len:
+            raise UserError(
+                f"`min_len` must be from 0 to less than max_len={self.max_len}, which counts the "
+                f"end token, got `{self.min_len}`: lower it or raise max_len"
+            )
+        if not math.isfinite(self.length_penalty):
+            raise UserError(
+                f"`length_penalty` must be a finite number, got `{self.length_penalty}`: pass 0 to "
+                "rank by the sum of log-probabilities, 1 by their mean"
+            )
+
+    @property
+    def num_hypotheses(self) -> int:
+        """Number of captions per image that the beam search returns: all beams for re-ranking."""
+        return self.beam_size if self.rerank_weight else self.num_captions
+
+    def updated(self, settings: Mapping[str, Any]) -> "DecodingConfig":
+        """Return a copy with changed settings.
+
+        Args:
+            settings: New values by name of the setting.
+
+        Raises:
+            UserError: If a setting is unknown or out of range.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        for name in settings:
+            if name not in names:
+                close = difflib.get_close_matches(name, names, 1)
+                hint = f"; did you mean `{close[0]}`?" if close else ""
+                raise UserError(
+                    f"`decoding` must be a dict with keys out of {names}, got `{name}`{hint}"
+                )
+        return dataclasses.replace(self, **settings)
