@@ -38,7 +38,9 @@ def test_files_that_are_none_or_missing_are_left_out():
     ]
 
 
-@pytest.mark.parametrize("name", ["pcm_toy", "syntic_toy", "decap_toy", "prefix_pcm_toy"])
+@pytest.mark.parametrize(
+    "name", ["pcm_toy", "syntic/syntic_toy", "decap/decap_toy", "prefix/prefix_pcm_toy"]
+)
 def test_models_declare_every_file_that_their_config_requires(name):
     cfg = Config.fromfile(CONFIGS / f"{name}.py")
     declared = {file.key: file.path for file in required_files(cfg.model)}
