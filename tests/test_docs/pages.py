@@ -25,9 +25,9 @@ def page_id(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def code_blocks(page: Path, language: str) -> list[str]:
-    """Return the code blocks of a page that are written in one language."""
-    return [code for name, code in _FENCE.findall(page.read_text()) if name == language]
+def code_blocks(page: Path) -> list[str]:
+    """Return the code blocks of a page."""
+    return [code for _, code in _FENCE.findall(page.read_text())]
 
 
 def inline_code(page: Path) -> list[str]:
