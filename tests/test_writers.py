@@ -21,7 +21,8 @@ WRITING = {
         "write_text",
     ),
     *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
-    *("savefig", "save_sheet", "to_file", "write_shard", "copy_file", "copyfile", "copyfileobj"),
+    *("savefig", "save_sheet", "to_file", "copy_file", "copyfile", "copyfileobj"),
+    *("write_shard", "write_image_shard"),
 }
 CALLS = {"save", "dump"}
 # Which function of tests/writers.py runs a module's writers, or why none does.
@@ -34,6 +35,7 @@ COVERED = {
     "pcm_plugin/formats/coco.py": "corpus_files",
     "pcm_plugin/formats/atomic_io.py": "captions",
     "pcm_plugin/formats/feature_store.py": "dataset",
+    "pcm_plugin/formats/image_shards.py": "dataset",
     "pcm_plugin/formats/pair_selection.py": "dataset",
     "pcm_plugin/formats/refined_features.py": "dataset",
     "pcm_plugin/formats/shards.py": "dataset",
@@ -53,10 +55,8 @@ COVERED = {
     "pcm_plugin/synthesis/generate/generate_images.py": "dataset",
     "pcm_plugin/synthesis/released/import_images.py": "imported_images",
     "pcm_plugin/synthesis/pipeline/language_model.py": "test_synthesis/test_language_model.py",
-    "pcm_plugin/synthesis/generate/prompts.py": "dataset",
     "pcm_plugin/synthesis/refine/pairs.py": "dataset",
     "pcm_plugin/synthesis/released/features.py": "a feature store, as of dataset",
-    "pcm_plugin/synthesis/sharing.py": "hidden lock",
     "pcm_plugin/synthesis/pipeline/stores.py": "dataset",
     "pcm_plugin/toyworld/prior/clip.py": TOY_ASSETS,
     "pcm_plugin/toyworld/prior/diffusion.py": TOY_ASSETS,

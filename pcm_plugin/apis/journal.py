@@ -1,6 +1,5 @@
 """Results of a long job that survive an interruption."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,8 +7,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from filelock import lock_descriptor
+
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.atomic_io import explain_lock_errors
+from pcm_plugin.formats.locks import explain_lock_errors
 
 SUFFIX = ".partial"
 
@@ -80,17 +81,17 @@ class Journal:
             file = open(self.path, "a+b")  # noqa: SIM115
             try:
                 with explain_lock_errors(self.path):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    is_locked = lock_descriptor(file.fileno(), blocking=False)
+                if not is_locked:
+                    file.close()
+                    raise UserError(
+                        f"another process is writing {self.path}: wait until it has finished"
+                    )
                 # Whoever held the lock may have removed the file since it was opened.
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
                     return file
             except FileNotFoundError:
                 pass
-            except BlockingIOError:
-                file.close()
-                raise UserError(
-                    f"another process is writing {self.path}: wait until it has finished"
-                ) from None
             file.close()
 
     def _resume(self, settings: dict[str, Any], batch_size: int) -> tuple[int, int]:

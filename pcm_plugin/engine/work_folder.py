@@ -6,7 +6,6 @@ was the best on validation.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -18,7 +17,8 @@ from mmengine.dist import broadcast_object_list, is_main_process
 
 from pcm_plugin.engine.run_record import Record, find_changes, find_changes_for_resume
 from pcm_plugin.errors import LockedError, MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import explain_lock_errors, write_json
+from pcm_plugin.formats.atomic_io import write_json
+from pcm_plugin.formats.locks import file_lock
 
 RUN_FILE = "run.json"
 _LOCK_FILE = ".lock"
@@ -34,8 +34,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other trainings out of a folder until the block or the process ends.
 
     The main process holds the lock, and the others learn from it that the folder is taken. The
-    lock is one of POSIX: the system drops it when the process dies, however that happens, and
-    workers that outlive it do not inherit it.
+    system releases the lock when the process dies, even if its workers outlive it.
 
     Args:
         folder: The folder; made if it is not there, and removed again if nothing is in it after
@@ -63,19 +62,19 @@ def _lock(folder: Path) -> Iterator[None]:
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _LOCK_FILE
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            with explain_lock_errors(folder):
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            holder = file.read().strip()
+            stack.enter_context(file_lock(path, blocking=False))
+        except LockedError:
+            holder = ""
+            with contextlib.suppress(PermissionError):  # Windows does not read a locked file
+                holder = path.read_text().strip()
             raise LockedError(
                 f"another training writes to {folder}{f' ({holder})' if holder else ''}: wait for "
                 "it to end, or choose another --work-dir"
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with contextlib.suppress(PermissionError):
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
         try:
             yield
         finally:

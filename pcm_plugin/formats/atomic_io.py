@@ -1,8 +1,10 @@
-"""Files that are there whole or not at all, whatever kills the writer."""
+"""Atomic file writing, JSON and hashes of content.
+
+A file is either complete or absent, whatever kills its writer. Equal content gives equal bytes.
+"""
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -12,80 +14,73 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pcm_plugin.errors import LockedError, UserError
+from filelock import lock_descriptor
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from pcm_plugin.errors import LockedError
+from pcm_plugin.formats.locks import explain_lock_errors
+
+_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a file beside ``path`` and put it in its place once it is written and synced.
+    """Open a temporary file, and rename it to ``path`` once it is written and synced.
 
-    Left by an exception, nothing changes at ``path``. What a killed process left beside it is
+    If the block raises, ``path`` does not change. The temporary file of a killed process is
     overwritten by the next writer of the same path on the same machine.
 
     Args:
-        path: The file to make or replace; its folder must exist.
+        path: File to create or replace; its folder must exist.
 
     Yields:
-        A binary file to write to; it can be read and sought too.
+        A binary file for writing, which can also be read and sought.
 
     Raises:
-        LockedError: If another process is writing the same path at this moment.
-        OSError: If the disk is full; it names the path.
+        LockedError: If another process is writing the same path at the same time.
+        OSError: If the disk is full; the error names the path.
     """
-    # The machine is in its name: not all network file systems lock across machines.
-    beside = path.with_name(f".{path.name}.{socket.gethostname()}.part")
+    # The name contains the machine since not all network file systems lock across machines.
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.part")
     try:
-        with _claimed(beside, path) as file:
+        with _lock_temporary_file(temporary, path) as file:
             try:
                 file.truncate(0)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(beside, path)
+                _close_on_windows(file)
+                os.replace(temporary, path)
             except BaseException:
-                beside.unlink(missing_ok=True)
+                _close_on_windows(file)
+                temporary.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        # Of a full disk the system does not say which.
-        if error.errno in _FULL and error.filename is None:
+        # The error of a full disk does not name a file.
+        if error.errno in _DISK_FULL_ERRNOS and error.filename is None:
             error.filename = str(path)
         raise
     _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def _claimed(beside: Path, path: Path) -> Iterator[BinaryIO]:
-    """A locked file that still has its name: who waited for another's has lost it to a rename."""
+def _lock_temporary_file(temporary: Path, path: Path) -> Iterator[BinaryIO]:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     while True:
-        with open(os.open(beside, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
-            try:
-                with explain_lock_errors(path):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LockedError(f"another process is writing {path}: let it end first") from None
-            if _is_at(file, beside):
+        with open(os.open(temporary, flags, 0o666), "r+b") as file:
+            with explain_lock_errors(path):
+                is_locked = lock_descriptor(file.fileno(), blocking=False)
+            if not is_locked:
+                raise LockedError(f"another process is writing {path}: wait until it has finished")
+            # Another writer may have renamed the file between opening and locking it.
+            if _is_at(file, temporary):
                 yield file
                 return
 
 
-@contextlib.contextmanager
-def explain_lock_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Say what is wrong where a file system knows no locks.
-
-    Raises:
-        UserError: If that is what the system says.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise UserError(
-                f"the file system of {path} knows no locks ({error.strerror}): mount it with them "
-                "(Lustre: -o flock; NFS: with lockd, or version 4), or take another"
-            ) from None
-        raise
+def _close_on_windows(file: BinaryIO) -> None:
+    # Windows neither renames nor deletes an open file. Elsewhere the lock is kept until the rename.
+    if os.name == "nt":
+        file.close()
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
@@ -96,26 +91,26 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file through :func:`atomic_write`; its folder is made."""
+    """Write a small file atomically; its folder is created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(data)
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the content of a file through :func:`atomic_write`."""
+    """Copy the content of a file atomically."""
     with open(source, "rb") as old, atomic_write(target) as new:
         shutil.copyfileobj(old, new)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys and a final newline, so that equal values are equal bytes."""
+    """Write JSON atomically, with sorted keys and a final newline."""
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_bytes(path, text.encode())
 
 
 def write_json_list(path: Path, values: Iterable[Any]) -> None:
-    """Write what :func:`write_json` writes of a list, one value at a time."""
+    """Write a JSON list as :func:`write_json` does, without holding all values in memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         separator = "["
@@ -128,7 +123,7 @@ def write_json_list(path: Path, values: Iterable[Any]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file as hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -137,7 +132,10 @@ def sha256(path: Path) -> str:
 
 
 def folder_sha256(path: Path) -> str:
-    """The SHA-256 of a folder's files and their names; hidden ones and cards (.md) left out."""
+    """Return the SHA-256 of the files in a folder and their names.
+
+    Hidden files and model cards (``.md``) do not count.
+    """
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         inside = file.relative_to(path)
@@ -148,18 +146,20 @@ def folder_sha256(path: Path) -> str:
 
 
 def content_id(folder: Path) -> str:
-    """A name for a local model that holds wherever it lies, and changes with its content."""
+    """Return a name for a local model that depends on its content but not on its location."""
     return f"{folder.resolve().name} (sha256 {folder_sha256(folder)[:16]})"
 
 
 def fingerprint(value: Any) -> str:
-    """A short name for a JSON value: equal values and only they share it."""
+    """Return 16 hexadecimal digits that identify a JSON value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _sync_folder(folder: Path) -> None:
-    # A rename is only safe from a power cut once the folder itself is on disk.
+    # A rename survives a power failure only once the folder itself is on disk.
+    if os.name == "nt":  # cannot open folders
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

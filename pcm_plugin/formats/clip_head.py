@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.errors import LockedError, MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256, write_bytes
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.tensor_file import serialize_tensors
@@ -80,6 +80,6 @@ def write_clip_head(folder: ShardFolder, head: dict[str, Tensor] | None) -> str 
     while not path.is_file() or path.read_bytes() != data:
         try:
             write_bytes(path, data)
-        except BlockingIOError:  # another process is writing it; that process may be killed
+        except LockedError:  # another process is writing it; that process may be killed
             time.sleep(_POLL_SECONDS)
     return hashlib.sha256(data).hexdigest()

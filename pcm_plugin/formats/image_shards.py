@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from pcm_plugin.errors import UserError
+from pcm_plugin.errors import LockedError, UserError
 from pcm_plugin.formats.atomic_io import atomic_write, fingerprint, write_json
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_ids import name_some
@@ -263,7 +263,7 @@ def write_repeats(folder: Path, repeats: dict[int, list[str]], shard_size: int) 
     while not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != content:
         try:
             write_json(path, content)
-        except BlockingIOError:  # another process is writing it
+        except LockedError:  # another process is writing it
             time.sleep(_POLL_SECONDS)
 
 

@@ -1,10 +1,8 @@
 """A folder of shards with a manifest: the form of generated images and of feature stores."""
 
-import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,13 @@ from typing import Any
 from tqdm import tqdm
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import explain_lock_errors, fingerprint, sha256, write_json
+from pcm_plugin.formats.atomic_io import fingerprint, sha256, write_json
+from pcm_plugin.formats.locks import file_lock
 
 VERSION = 1
 _REPRESENTATIVE_SIZE = 20
+# Not the manifest itself, which is replaced when it is written.
+_LOCK_FILE = ".lock"
 
 
 def shard_name(index: int) -> str:
@@ -114,7 +115,7 @@ class ShardFolder:
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         settings = json.loads(json.dumps(settings))
-        with _locked(path):
+        with file_lock(path / _LOCK_FILE):
             if not (path / "manifest.json").exists() or not cls(path, format).shards:
                 manifest = {"format": format, "version": VERSION, "info": {}, "shards": {}}
                 manifest |= {"settings": settings, "fingerprint": fingerprint(settings)}
@@ -176,7 +177,7 @@ class ShardFolder:
             file: {"sha256": sha256(self.path / file), "bytes": (self.path / file).stat().st_size}
             for file in files
         }
-        with _locked(self.path):
+        with file_lock(self.path / _LOCK_FILE):
             self.refresh()
             if self.manifest["info"]:
                 _refuse_changes(self.path, self.manifest["info"], info or {})
@@ -256,15 +257,6 @@ def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
         f"{path} was made of other samples ({shard.name} is of {record['num_source']}, now it would "
         f"be of {shard.count} that are not the same): give the old ones, or another folder"
     )
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    # A file of its own: network file systems lock no folders, and the manifest is replaced.
-    with open(folder / ".lock", "ab") as file:
-        with explain_lock_errors(folder):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -1,19 +1,20 @@
 """Several processes make the shards of one folder: whoever is free takes the next."""
 
-import fcntl
+import contextlib
 import os
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
 
 from tqdm import tqdm
 
-from pcm_plugin.formats.atomic_io import explain_lock_errors
+from pcm_plugin.errors import LockedError
+from pcm_plugin.formats.locks import file_lock
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 
 _POLL_SECONDS = 0.5
+_CLAIMS = ".locks"
 _SLOT = struct.Struct("<q")
 
 
@@ -40,19 +41,19 @@ def claim_shards(
     open_ = _pending(folder, wanted)
     if not open_:
         return
-    with (
-        open(folder.path / ".claims", "ab") as claims,
-        _Progress(folder, rank, wanted, title, unit) as bar,
-    ):
+    (folder.path / _CLAIMS).mkdir(exist_ok=True)
+    with _Progress(folder, rank, wanted, title, unit) as bar:
         while open_:
             for i in open_:
-                if not _try_claim(claims, i):
-                    continue
-                folder.refresh()
-                if not _is_finished(folder, wanted[i]):
-                    yield i, bar.update
-                    bar.next_shard()
-                _release(claims, i)
+                with contextlib.ExitStack() as claim:
+                    try:
+                        claim.enter_context(_claim(folder, wanted[i]))
+                    except LockedError:
+                        continue
+                    folder.refresh()
+                    if not _is_finished(folder, wanted[i]):
+                        yield i, bar.update
+                        bar.next_shard()
             folder.refresh()
             # Of all: on a file system whose locks hold on one machine alone, one that is finished
             # may have been unlisted by another's listing.
@@ -71,17 +72,14 @@ def _is_finished(folder: ShardFolder, shard: Shard) -> bool:
     return record is not None and record["digest"] == shard.digest
 
 
-def _try_claim(claims: BinaryIO, i: int) -> bool:
-    try:
-        with explain_lock_errors(claims.name):
-            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, i)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _release(claims: BinaryIO, i: int) -> None:
-    fcntl.lockf(claims, fcntl.LOCK_UN, 1, i)
+@contextlib.contextmanager
+def _claim(folder: ShardFolder, shard: Shard) -> Iterator[None]:
+    path = folder.path / _CLAIMS / shard.name
+    with file_lock(path, blocking=False):
+        yield
+        # A process that has opened the file before gets no lock on it once it is deleted.
+        with contextlib.suppress(PermissionError):  # Windows does not delete an open file
+            path.unlink(missing_ok=True)
 
 
 class _Progress:
