@@ -19,8 +19,9 @@ from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.concept_set import load_concepts, save_concepts
 from pcm_plugin.formats.word_list import read_word_list
-from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
+from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.concepts.embedding import (
     TEMPLATES,
     embed_concepts,

@@ -13,7 +13,7 @@ from pcm_plugin.formats.atomic_io import fingerprint, folder_sha256, sha256
 from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.object_labels import load_object_labels
-from pcm_plugin.models.backbones.clip_weights import weights_identity
+from pcm_plugin.models.backbones.weights_file import weights_identity
 
 TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 """The parts of a config on which scores depend."""

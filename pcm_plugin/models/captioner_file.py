@@ -24,7 +24,8 @@ from pcm_plugin.formats.atomic_io import copy_file
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.models.backbones.clip_weights import is_weights_file, save_clip_folder
+from pcm_plugin.models.backbones.clip_weights import save_clip_folder
+from pcm_plugin.models.backbones.weights_file import is_weights_file
 from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.registry import MODELS
 

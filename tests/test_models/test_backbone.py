@@ -1,5 +1,6 @@
 import contextlib
 import json
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -9,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.commands.config_files import find_config
+from pcm_plugin.errors import UserError
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip
@@ -131,14 +133,63 @@ def test_it_is_frozen_and_saved_nowhere(names):
 def test_errors_name_the_value_and_the_fix(names, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         OpenCLIPBackbone("local-dir:nowhere")
-    with pytest.raises(RuntimeError, match="could not be loaded"):
-        OpenCLIPBackbone("ViT-S-32-alt")
     with pytest.raises(ValueError, match="pool=3 does not divide the 4 x 4"):
         OpenCLIPBackbone(names["token"], pool=3)
     with pytest.raises(ValueError, match="plain Vision Transformer"):
         OpenCLIPBackbone(names["attention"])
     with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\).*preprocess"):
         OpenCLIPBackbone(names["token"])(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-23", "openai", "`model_name` must .* got `ViT-B-23`: pass .*'ViT-B-32'"),
+        ("ViT-B-32", "opanai", "`pretrained` must .* got `opanai`: pass .*'openai'"),
+        ("ViT-B-32-quickgelu", None, "`pretrained` must .* got `None`: pass .*'openai'"),
+        ("ViT-S-32-alt", None, "`pretrained` must .* got `None`: pass a file"),
+    ],
+)
+def test_unknown_models_and_weights_are_user_errors(name, pretrained, message):
+    with pytest.raises(UserError, match=message):
+        OpenCLIPBackbone(name, pretrained)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained"), [("hf-hub:nobody/nothing", None), ("RN50", "openai")]
+)
+def test_a_failed_download_is_a_user_error(name, pretrained, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(open_clip.factory, "_get_hf_config", fail)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", fail)
+    with pytest.raises(UserError, match=rf"{name}.*no network\): check the name and the network"):
+        OpenCLIPBackbone(name, pretrained)
+
+
+def test_a_damaged_clip_folder_is_a_user_error(names, tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    name = f"local-dir:{folder}"
+    with pytest.raises(UserError, match="config file missing"):
+        OpenCLIPBackbone(name)
+    (folder / "open_clip_config.json").write_text("{}")
+    with pytest.raises(UserError, match="missing 'model_cfg'"):
+        OpenCLIPBackbone(name)
+    config = Path(names["token"].removeprefix("local-dir:")) / "open_clip_config.json"
+    (folder / "open_clip_config.json").write_bytes(config.read_bytes())
+    with pytest.raises(UserError, match="could not be loaded"):
+        OpenCLIPBackbone(name)
+
+
+def test_other_errors_of_open_clip_keep_their_type(monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(open_clip, "create_model_and_transforms", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        OpenCLIPBackbone("ViT-B-32-quickgelu", "openai")
 
 
 def test_weights_trained_with_the_other_activation_are_refused(monkeypatch):

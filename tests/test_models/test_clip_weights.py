@@ -20,8 +20,9 @@ from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.models import OpenCLIPBackbone
-from pcm_plugin.models.backbones.clip_weights import load_clip, save_clip_folder, weights_identity
+from pcm_plugin.models.backbones.clip_weights import load_clip, save_clip_folder
 from pcm_plugin.models.backbones.torchscript_archive import read_torchscript
+from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
 
 CONFIG = {
@@ -222,7 +223,7 @@ def test_errors_name_the_file_and_the_fix(tmp_path):
     for file in (plain, str(tmp_path / "weights.pt")):
         with pytest.raises(ValueError, match="do not fit ViT-S-32-alt"):
             load_clip("ViT-S-32-alt", file)
-    with pytest.raises(ValueError, match=r'knows `ViT-S-32-alt` with .*"quick_gelu": true'):
+    with pytest.raises(ValueError, match=r'has `ViT-S-32-alt` with .*"quick_gelu": true'):
         load_clip("ViT-S-32-alt", openai)
     with pytest.raises(ValueError, match="fits architectures such as"):
         load_clip("ViT-B-16-SigLIP", plain)

@@ -1,107 +1,90 @@
 """Load a CLIP of open_clip with the activation that its weights were trained with.
 
-open_clip knows many architectures twice, with GELU (``ViT-B-32``) and with QuickGELU
-(``ViT-B-32-quickgelu``). The wrong one gives wrong features without an error. open_clip compares
-its own tags of weights with the name. A weights *file* is checked here: if it shows its activation,
-that must be the name's; if it does not, the name must say it, as ``ViT-B-32-quickgelu`` or, a name
-that only this package knows, ``ViT-B-32-gelu``.
+open_clip has many architectures in two variants, with GELU (``ViT-B-32``) and with QuickGELU
+(``ViT-B-32-quickgelu``). The wrong variant gives wrong features without an error. For its own tags
+of weights open_clip compares the two; for a weights *file*
+:func:`~.weights_file.check_activation` does.
 """
 
+import difflib
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import content_id, sha256, write_json
+from pcm_plugin.formats.atomic_io import content_id, write_json
 from pcm_plugin.formats.tensor_file import write_tensors
-from pcm_plugin.models.backbones.torchscript_archive import is_torchscript, read_torchscript
+from pcm_plugin.models.backbones.weights_file import (
+    GELU_SUFFIX,
+    OPENAI_SIZES,
+    check_activation,
+    existing_file,
+    is_weights_file,
+    read_weights_file,
+)
 
-_GELU, _QUICK_GELU = "-gelu", "-quickgelu"
-# Sizes that OpenAI's code keeps among its weights; no other code does.
-_OPENAI_SIZES = {"input_resolution", "context_length", "vocab_size"}
 _SCHEMAS = ("hf-hub:", "local-dir:")
-
-
-class _WeightsFile(NamedTuple):
-    """Properties of a weights file.
-
-    Attributes:
-        tensors: Weights that open_clip cannot read by itself; None where it can.
-        quick_gelu: Their activation, None if they do not show it.
-    """
-
-    tensors: dict[str, Tensor] | None = None
-    quick_gelu: bool | None = None
-
-
-def is_weights_file(pretrained: str | None) -> bool:
-    """Return whether ``pretrained`` names a file, not a tag of open_clip's."""
-    if not pretrained:
-        return False
-    # Tags have neither a dot nor a slash.
-    return any(c in str(pretrained) for c in "./\\") or Path(pretrained).is_file()
-
-
-def weights_identity(pretrained: str | None) -> str | None:
-    """Name the weights of a CLIP in files that are passed on.
-
-    Args:
-        pretrained: A tag of open_clip's, a weights file, or None.
-
-    Returns:
-        The tag; of a file the beginning of its SHA-256.
-    """
-    if not is_weights_file(pretrained):
-        return pretrained
-    return f"file sha256 {sha256(_existing(str(pretrained)))[:16]}"
+# What open_clip's errors of a failed download, or of a folder without weights, begin with.
+_FAILED_LOADING = ("Failed", "Required pretrained weights")
 
 
 def architecture(model_name: str) -> str:
-    """Return open_clip's name of a model, which does not know our ``-gelu``."""
+    """Return open_clip's name of a model; open_clip does not know our suffix ``-gelu``."""
     if model_name.startswith(_SCHEMAS):
         return model_name
-    return model_name.replace("/", "-").removesuffix(_GELU)
+    return model_name.replace("/", "-").removesuffix(GELU_SUFFIX)
+
+
+def model_identity(model_name: str) -> str:
+    """Return the name of a CLIP for files that are shared.
+
+    Args:
+        model_name: As in :class:`OpenCLIPBackbone`.
+
+    Returns:
+        ``model_name``; for ``'local-dir:FOLDER'`` the name of the folder and the SHA-256 of its
+        content.
+    """
+    folder = Path(model_name.removeprefix("local-dir:"))
+    return content_id(folder) if model_name.startswith("local-dir:") else model_name
 
 
 def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[Any], Tensor]]:
-    """Load a CLIP; see :class:`OpenCLIPBackbone` for the arguments.
+    """Load a CLIP.
+
+    Args:
+        model_name: As in :class:`OpenCLIPBackbone`.
+        pretrained: As in :class:`OpenCLIPBackbone`.
 
     Returns:
         open_clip's model and its preprocessing of a PIL image.
 
     Raises:
         MissingFileError: If a local folder or a weights file is missing.
-        RuntimeError: If open_clip knows no such model, or finds no weights.
-        UserError: If a weights file cannot be read safely, does not fit the model, or the name
-            does not say the activation of its weights.
+        UserError: If open_clip has no such model or weights, they cannot be downloaded, a weights
+            file cannot be read safely or does not fit the model, or the name does not state the
+            activation of its weights.
     """
     import open_clip
 
     name = architecture(model_name)
-    folder = name.removeprefix("local-dir:")
-    if folder != name and not Path(folder).is_dir():
-        raise MissingFileError(f"model_name={model_name!r}: there is no folder {folder}")
-    if name.startswith(_SCHEMAS) and pretrained:
-        raise UserError(
-            f"`pretrained` must be None for model_name={model_name!r}, which brings its weights, "
-            f"got `{pretrained}`: leave it out, or name an architecture, as 'ViT-B-32-quickgelu'"
-        )
     is_file = is_weights_file(pretrained)
+    _check_model_name(model_name, name, pretrained)
     if is_file:
-        path = _existing(str(pretrained))
-        file = _read_file(path)
-        _check_activation(model_name, name, str(path), file.quick_gelu)
+        path = existing_file(str(pretrained))
+        file = read_weights_file(path)
+        check_activation(model_name, name, str(path), file.quick_gelu)
         if file.tensors is not None:
             return _build(name, str(path), file.tensors)
-        pretrained = str(path.absolute())  # not to be taken for a tag
+        pretrained = str(path.absolute())  # cannot be mistaken for a tag
+    elif not name.startswith(_SCHEMAS):
+        _check_tag(model_name, name, pretrained)
     with warnings.catch_warnings():
-        # With the other activation the features are wrong, and nothing else would say so.
+        # With the other activation the features are wrong; open_clip only warns.
         warnings.filterwarnings("error", "QuickGELU mismatch")
         try:
             clip, _, preprocess = open_clip.create_model_and_transforms(
@@ -109,30 +92,43 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
             )
         except UserWarning as error:
             raise UserError(
-                f"model_name={model_name!r} with pretrained={pretrained!r}: {error} "
-                "Add or drop '-quickgelu' at the end of the name"
+                f"`model_name` must have the activation of pretrained={pretrained!r}, got "
+                f"`{model_name}` ({error}): add or drop '-quickgelu' at the end of the name"
             ) from error
         except (RuntimeError, AssertionError) as error:
             is_misfit = isinstance(error, AssertionError) or "state_dict" in str(error)
-            if not is_file or not is_misfit:
+            if is_file and is_misfit:
+                raise _misfit(name, str(pretrained), str(error)) from None
+            if not str(error).startswith(_FAILED_LOADING):
                 raise
-            raise _misfit(name, str(pretrained), str(error)) from None
+            raise UserError(
+                f"open_clip cannot load model_name={model_name!r} with pretrained={pretrained!r} "
+                f"({error}): check the name and the network connection, or pass "
+                "'local-dir:FOLDER' with a folder that has open_clip_config.json and the weights"
+            ) from error
+        except (FileNotFoundError, ValueError) as error:
+            if not name.startswith("local-dir:"):
+                raise
+            raise UserError(
+                f"`model_name` must be 'local-dir:' and a folder with open_clip's "
+                f"open_clip_config.json and weights, got `{model_name}`: {error}"
+            ) from error
     return clip, preprocess
 
 
 def save_clip_folder(folder: Path, model_name: str, pretrained: str) -> None:
     """Write a CLIP whose weights are a file as a folder for ``local-dir:``.
 
-    The folder's config says the activation, so that nobody has to know it again.
+    The config in the folder states the activation, so that users of the folder need not know it.
 
     Args:
-        folder: Folder to make.
+        folder: Folder to write to; must exist.
         model_name: Name of the architecture.
         pretrained: The weights file.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: As :func:`load_clip`.
+        UserError: See :func:`load_clip`.
     """
     import open_clip
 
@@ -148,118 +144,60 @@ def save_clip_folder(folder: Path, model_name: str, pretrained: str) -> None:
     write_json(folder / "open_clip_config.json", json.loads(json.dumps(config)))
 
 
-def _existing(file: str) -> Path:
-    if not Path(file).is_file():
-        raise MissingFileError(
-            f"`pretrained` must be a tag of open_clip's, such as 'openai', or a weights file, got "
-            f"`{file}`: there is no such file"
-        )
-    return Path(file)
-
-
-def _read_file(path: Path) -> _WeightsFile:
-    """Look into a weights file; nothing that it contains is run."""
-    if path.suffix in (".npz", ".npy"):  # big_vision's SigLIP: arrays only
-        return _WeightsFile()
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                keys = list(file.keys())
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} is not a safetensors file: {error}") from error
-        _check_format(path, keys)
-        return _WeightsFile()
-    if is_torchscript(path):
-        archive = read_torchscript(path)
-        quick = {"QuickGELU": True, "GELU": False}
-        found = {quick[name] for name in archive.classes & quick.keys()}
-        return _WeightsFile(archive.tensors, found.pop() if len(found) == 1 else None)
-    try:
-        # Zipped files are only mapped into memory, not read twice.
-        loaded = torch.load(path, "cpu", weights_only=True, mmap=_is_zip(path) or None)
-    except Exception as error:
-        first = str(error).partition("\n")[0]
-        raise UserError(
-            f"{path} is not a file of weights that can be read safely ({type(error).__name__} "
-            f"{first}): pass weights as .safetensors. If you trust the file, convert it: "
-            'python -c "import torch, safetensors.torch as s; '
-            f"w = torch.load({str(path)!r}, weights_only=False); "
-            f"s.save_file(w.get('state_dict', w), {str(path.with_suffix('.safetensors'))!r})\""
-        ) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} holds no weights of a CLIP: pass open_clip's or OpenAI's file")
-    _check_format(path, list(state))
-    if state.keys() >= _OPENAI_SIZES:
-        # OpenAI's code has no other activation.
-        return _WeightsFile(dict(state), True)
-    return _WeightsFile()
-
-
-def _is_zip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-def _check_format(path: Path, keys: list[str]) -> None:
-    if any(key.startswith(("vision_model.", "text_model.")) for key in keys):
-        raise UserError(
-            f"{path} has the weights of a CLIP in the format of transformers, which open_clip does "
-            "not read: pass open_clip's or OpenAI's file, a tag of open_clip's, or a model such as "
-            "'hf-hub:timm/vit_base_patch32_clip_224.openai'"
-        )
-
-
-def _check_activation(model_name: str, name: str, file: str, shown: bool | None) -> None:
-    """Refuse a name that does not say, or says wrongly, the activation of a weights file."""
+def _check_model_name(model_name: str, name: str, pretrained: str | None) -> None:
+    """Check that open_clip has the model, and that it does not come with weights already."""
     import open_clip
 
-    config = open_clip.get_model_config(name)
-    if config is None:
-        return  # open_clip says so
-    named = bool(config.get("quick_gelu", False))
-    base = name.removesuffix(_QUICK_GELU)
-    ways = f"'{base}{_QUICK_GELU}' (QuickGELU) or '{base}{_GELU}' (GELU)"
-    known = set(open_clip.list_models())
-    if shown is not None and shown != named:
-        right = f"{base}{_QUICK_GELU if shown else _GELU}"
-        if right.removesuffix(_GELU) not in known:
+    folder = name.removeprefix("local-dir:")
+    if folder != name and not Path(folder).is_dir():
+        raise MissingFileError(f"model_name={model_name!r}: there is no folder {folder}")
+    if name.startswith(_SCHEMAS):
+        if pretrained:
             raise UserError(
-                f"the weights in {file} were trained with {'QuickGELU' if shown else 'GELU'}, and "
-                f"open_clip knows `{model_name}` with the other activation only: pass their "
-                "architecture, or 'local-dir:FOLDER' with an open_clip_config.json that says "
-                f'"quick_gelu": {str(shown).lower()}'
+                f"`pretrained` must be None for model_name={model_name!r}, which comes with its "
+                f"weights, got `{pretrained}`: omit it, or pass an architecture such as "
+                "'ViT-B-32-quickgelu'"
             )
+        return
+    known = open_clip.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"such as {', '.join(map(repr, near))}, " if near else ""
         raise UserError(
-            f"the model name must be '{right}' for {file}, whose weights were trained with "
-            f"{'QuickGELU' if shown else 'GELU'}, got `{model_name}`: with the other activation "
-            "the features would be wrong"
+            f"`model_name` must be an architecture of open_clip, 'hf-hub:ORG/REPO' or "
+            f"'local-dir:FOLDER', got `{model_name}`: pass one of open_clip.list_models(), "
+            f"{hint}or a folder"
         )
-    is_explicit = model_name.endswith((_GELU, _QUICK_GELU))
-    both = {base, f"{base}{_QUICK_GELU}"} <= known
-    if shown is None and both and not is_explicit:
-        raise UserError(
-            f"the model name must say the activation of the weights in {file}, which do not show "
-            f"it, got `{model_name}`: pass {ways}. OpenAI's, DFN's and MetaCLIP's weights, and "
-            "those fine-tuned from them, have QuickGELU; most of LAION's and DataComp's have GELU"
-        )
+
+
+def _check_tag(model_name: str, name: str, pretrained: str | None) -> None:
+    import open_clip
+
+    if pretrained and open_clip.get_pretrained_cfg(name, pretrained):
+        return
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    fix = f"one of the tags {', '.join(map(repr, tags))}, or a file" if tags else "a file"
+    raise UserError(
+        f"`pretrained` must be weights for model_name={model_name!r} that open_clip has, or a "
+        f"weights file, got `{pretrained}`: pass {fix}"
+    )
 
 
 def _build(
     name: str, file: str, tensors: Mapping[str, Tensor]
 ) -> tuple[Any, Callable[[Any], Tensor]]:
-    """Build a CLIP of OpenAI's form with weights that are in memory."""
+    """Build a CLIP in OpenAI's format with weights that are in memory."""
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     config = open_clip.get_model_config(name)
     if config is None or config.get("custom_text") or "timm_model_name" in config["vision_cfg"]:
         raise UserError(
-            f"{file} has a CLIP in OpenAI's form, which fits architectures such as "
-            f"'ViT-B-32-quickgelu', not `{name}`: pass its own"
+            f"{file} has a CLIP in OpenAI's format, which fits architectures such as "
+            f"'ViT-B-32-quickgelu', not `{name}`: pass its architecture"
         )
     clip = open_clip.CLIP(**config)
-    sizes = {"attn_mask", *_OPENAI_SIZES}
+    sizes = {"attn_mask", *OPENAI_SIZES}
     weights = {k: v for k, v in tensors.items() if k.rpartition(".")[-1] not in sizes}
     try:
         clip.load_state_dict(weights)
@@ -270,22 +208,9 @@ def _build(
     return clip, image_transform_v2(preprocess_cfg, is_train=False)
 
 
-def _misfit(name: str, file: str, error: str) -> ValueError:
+def _misfit(name: str, file: str, error: str) -> UserError:
     first = next((line.strip() for line in error.splitlines()[1:]), error)
-    return ValueError(
+    return UserError(
         f"the weights in {file} do not fit {name} ({first[:200]}): pass the architecture that they "
         "were trained with"
     )
-
-
-def model_identity(model: str) -> str:
-    """Name a CLIP model in files that are passed on.
-
-    Args:
-        model: A name as :class:`OpenCLIPBackbone` takes it.
-
-    Returns:
-        The name; of ``'local-dir:FOLDER'`` the folder's own name and its content's SHA-256.
-    """
-    folder = Path(model.removeprefix("local-dir:"))
-    return content_id(folder) if model.startswith("local-dir:") else model

@@ -21,8 +21,9 @@ from pcm_plugin.formats.clip_head import write_clip_head
 from pcm_plugin.formats.feature_store import FORMAT, write_shard
 from pcm_plugin.formats.released_annotations import ReleasedPair
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
-from pcm_plugin.models.backbones.clip_weights import model_identity, weights_identity
+from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.extract.annotation_scores import (
     check_clip_score_source,
     choose_clip_scores,
