@@ -1,4 +1,4 @@
-"""A headless browser for tests of pages."""
+"""Headless browser for tests of HTML pages."""
 
 import contextlib
 import json
@@ -24,16 +24,16 @@ _FLAGS = [
 
 @contextlib.contextmanager
 def open_browser(profile: Path) -> Iterator[Any]:
-    """Chromium through selenium; the test is skipped where there is none.
+    """Open Chromium through selenium, or skip the test if it is not installed.
 
     Args:
-        profile: An empty folder for what it keeps.
+        profile: Empty folder for the browser's profile.
     """
     webdriver = pytest.importorskip("selenium.webdriver")
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     for name, path in programs.items():
         if path is None:
-            pytest.skip(f"no {name} here")
+            pytest.skip(f"{name} is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = programs["chromium"]
     for flag in [*_FLAGS, f"--user-data-dir={profile}"]:
@@ -47,7 +47,9 @@ def open_browser(profile: Path) -> Iterator[Any]:
 
 
 def check_page(browser: Any, path: Path) -> None:
-    """Open a page that should stand alone, on a wide screen and on a phone's, and look it over."""
+    """Check a self-contained page at the widths of a desktop and a phone screen.
+
+    It must log nothing, request nothing from the network, load all images and fit the width."""
     for width in (1300, 412):
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -56,12 +58,14 @@ def check_page(browser: Any, path: Path) -> None:
         browser.get(path.resolve().as_uri())
         assert browser.get_log("browser") == []
         events = [json.loads(e["message"])["message"] for e in browser.get_log("performance")]
-        asked = [e["params"]["request"]["url"] for e in events if e["method"].endswith("BeSent")]
-        assert [url for url in asked if url.startswith("http")] == []
+        requested = [
+            e["params"]["request"]["url"] for e in events if e["method"].endswith("BeSent")
+        ]
+        assert [url for url in requested if url.startswith("http")] == []
         images = browser.execute_script(
             "return [...document.images].map(i => i.complete && i.naturalWidth)"
         )
         assert images
         assert all(images)
-        # Nothing but what scrolls by itself is wider than the screen.
+        # Only elements with their own scroll bar may be wider than the screen.
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width

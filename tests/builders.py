@@ -1,4 +1,4 @@
-"""Small real things that tests of several rooms need: stores, CLIP models, pipelines."""
+"""Small but complete feature stores, CLIP models and pipelines for tests."""
 
 import json
 from collections.abc import Sequence
@@ -24,22 +24,22 @@ def build_store(
     dtype: torch.dtype = torch.float16,
     shard_size: int = 2,
     seed: int = 0,
-    given: dict[str, torch.Tensor] | None = None,
+    feats: dict[str, torch.Tensor] | None = None,
     with_head: bool = True,
     ids: Sequence[str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Write a feature store of random features.
 
     Args:
-        path: Folder to make.
+        path: Folder to create.
         captions: The captions of each image.
-        given: ``patch_feats`` and ``global_feats`` to write instead of random ones.
-        with_head: Whether a CLIP head comes with the patches.
-        ids: Ids of the images, their files are named by them. Defaults to ``f'image{i}'`` and
+        feats: ``patch_feats`` (n, N, Dv) and ``global_feats`` (n, Dc), random by default.
+        with_head: Whether to write a CLIP head.
+        ids: Ids of the images, which also name their files. Defaults to ``f'image{i}'`` and
             ``f'{i}.png'`` for image i.
 
     Returns:
-        The float32 tensors that the store should give back: ``patch_feats`` (n, N, Dv),
+        The float32 tensors that a reader of the store should return: ``patch_feats`` (n, N, Dv),
         ``global_feats`` (n, Dc), ``caption_feats`` (m, Dc), ``clip_scores`` (m,).
     """
     generator = torch.Generator().manual_seed(seed)
@@ -49,9 +49,9 @@ def build_store(
     owner = torch.tensor([i for i, texts in enumerate(captions) for _ in texts], dtype=torch.int64)
     patch_feats = torch.randn(n, num_patches, patch_dim, generator=generator).to(dtype)
     global_feats = F.normalize(torch.randn(n, clip_dim, generator=generator), dim=1).to(dtype)
-    if given is not None:
-        patch_feats = given["patch_feats"].to(dtype)
-        global_feats = given["global_feats"].to(dtype)
+    if feats is not None:
+        patch_feats = feats["patch_feats"].to(dtype)
+        global_feats = feats["global_feats"].to(dtype)
     caption_feats = F.normalize(torch.randn(m, clip_dim, generator=generator), dim=1).to(dtype)
     clip_scores = 2.5 * (caption_feats.float() * global_feats.float()[owner]).sum(1)
     shards = -(-n // shard_size)
@@ -99,7 +99,7 @@ WORDS = [
 
 
 def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:
-    """A fast word-level tokenizer that marks beginning and end; the end has the highest id."""
+    """Build a word-level tokenizer with start and end tokens; the end token has the highest id."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.normalizers import Lowercase
@@ -126,10 +126,10 @@ def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:
 
 
 def build_sentence_encoder(path: Path, pooling: str | None = "mean_tokens", **config: Any) -> Path:
-    """Save a random BERT of a few thousand weights in the folder form of sentence-transformers.
+    """Save a random BERT of a few thousand weights in sentence-transformers format.
 
     Args:
-        path: Folder to make.
+        path: Folder to create.
         pooling: The pooling's key after ``pooling_mode_``; None for a plain transformers folder.
         **config: Further values of ``sentence_bert_config.json``.
     """
@@ -147,7 +147,9 @@ def build_sentence_encoder(path: Path, pooling: str | None = "mean_tokens", **co
     )
     model = BertModel(bert, add_pooling_layer=False)
     for weights in model.parameters():
-        if weights.dim() > 1:  # those of a fresh model hardly tell sentences apart
+        if (
+            weights.dim() > 1
+        ):  # the default initialization gives nearly equal features for all sentences
             weights.data = torch.randn_like(weights)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
@@ -165,17 +167,17 @@ def build_sentence_encoder(path: Path, pooling: str | None = "mean_tokens", **co
 def build_clip(
     path: Path, image_size: int = 16, seed: int = 0, kind: str = "plain", **vision: Any
 ) -> str:
-    """Save a random CLIP of a few thousand weights in open_clip's folder form.
+    """Save a random CLIP of a few thousand weights as an open_clip folder.
 
     Args:
-        path: Folder to make.
-        image_size: Side of the images; patches are of 4 pixels, so 4 x 4 by default.
-        kind: ``"plain"``, a Vision Transformer of open_clip's; ``"eva"`` or ``"siglip"``, towers of
-            timm for images of 16 pixels, with texts as these read them.
+        path: Folder to create.
+        image_size: Height and width of the images; patches have 4 x 4 pixels.
+        kind: ``"plain"`` for a Vision Transformer of open_clip; ``"eva"`` or ``"siglip"`` for a
+            timm tower for images of 16 pixels, with the matching text settings.
         **vision: Further entries of ``vision_cfg``, e.g. ``pool_type="avg"``.
 
     Returns:
-        The name by which open_clip loads it: ``local-dir:`` and the folder.
+        The model name for open_clip: ``local-dir:`` and the folder.
     """
     import open_clip
     from safetensors.torch import save_file
@@ -188,7 +190,7 @@ def build_clip(
 
         tower = KINDS[kind]
     model_cfg = {
-        # SigLIP has no projection, so that the joint space is as wide as the tower.
+        # SigLIP has no projection: the joint space has the width of the tower.
         "embed_dim": 16 if kind == "siglip" else 8,
         "vision_cfg": {"image_size": image_size, **tower, **vision},
         "text_cfg": {
@@ -209,7 +211,7 @@ def build_clip(
     weights = build(**model_cfg).state_dict()
     if kind != "plain":
         model_cfg["custom_text"] = True
-        # Fresh biases are 0 and fresh heads nearly so, which would hide that one is forgotten.
+        # Default biases are 0 and heads nearly so, which would hide a missing one.
         weights = {
             key: value + 0.2 * torch.randn(value.shape) if key.startswith("visual") else value
             for key, value in weights.items()
@@ -223,13 +225,13 @@ def build_clip(
 
 
 def build_pipeline(path: Path, seed: int = 0, kind: str = "sd") -> Path:
-    """Save a random text-to-image pipeline that draws 16 x 16 pixels, in diffusers' form.
+    """Save a random text-to-image pipeline for 16 x 16 pixels in diffusers format.
 
     Args:
-        path: Folder to make.
+        path: Folder to create.
         kind: ``"sd"``, Stable Diffusion 1.x; ``"xl"`` and ``"turbo"``, Stable Diffusion XL and its
-            distilled one; ``"lcm"``, a latent consistency model; ``"checked"``, Stable Diffusion
-            with a safety checker that objects to every image.
+            distilled version; ``"lcm"``, a latent consistency model; ``"checked"``,
+            Stable Diffusion with a safety checker that flags every image.
     """
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -250,14 +252,14 @@ def build_pipeline(path: Path, seed: int = 0, kind: str = "sd") -> Path:
     )
     large = kind in ("xl", "turbo")
     conditions: dict[str, Any] = {"cross_attention_dim": 8}
-    if large:  # both texts' tokens, and the pooled second with six sizes of the image
+    if large:  # tokens of both text encoders, and the pooled second one with six image sizes
         conditions = {
             "cross_attention_dim": 16,
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 8,
             "projection_class_embeddings_input_dim": 8 + 6 * 8,
         }
-    elif kind == "lcm":  # guidance is an input, not a second pass
+    elif kind == "lcm":  # guidance is an input instead of a second forward pass
         conditions["time_cond_proj_dim"] = 8
     unet = diffusers.UNet2DConditionModel(
         sample_size=8,
@@ -301,14 +303,14 @@ def build_pipeline(path: Path, seed: int = 0, kind: str = "sd") -> Path:
         pipeline = diffusers.StableDiffusionPipeline(
             **parts,
             scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
-            **(_objecting() if kind == "checked" else unchecked),
+            **(_flagging_checker() if kind == "checked" else unchecked),
         )
     pipeline.save_pretrained(path, safe_serialization=True)
     return path
 
 
-def _objecting() -> dict[str, Any]:
-    """Stable Diffusion's safety checker, tiny, with thresholds below any cosine."""
+def _flagging_checker() -> dict[str, Any]:
+    """Build a tiny safety checker of Stable Diffusion with thresholds below any cosine."""
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor
 

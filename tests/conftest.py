@@ -1,4 +1,4 @@
-"""A captioning task small enough to train on in a second, as the configs want it."""
+"""Fixtures: a captioning task that trains in a second with the released configs."""
 
 from functools import reduce
 from typing import Any
@@ -42,13 +42,13 @@ TINY = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest: at the end it would keep one worker busy and the others waiting."""
+    """Run the longest test first, so that it does not occupy one worker at the end."""
     items.sort(key=lambda item: "test_demo.py" not in item.nodeid)
 
 
 @pytest.fixture
 def logged(caplog):
-    """What MMEngine's logger says."""
+    """Capture the messages of MMEngine's logger."""
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
     yield caplog
@@ -62,7 +62,7 @@ def _has(cfg: Config, key: str) -> bool:
 
 @pytest.fixture(scope="session")
 def write_inputs(tmp_path_factory):
-    """A function that writes the inputs of a config and returns the settings that name them."""
+    """Return a function that writes the input files of a config and returns their settings."""
 
     def write(cfg: Config) -> dict[str, Any]:
         tmp_path = tmp_path_factory.mktemp("inputs")
@@ -97,23 +97,23 @@ def write_inputs(tmp_path_factory):
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }
-        wanted = [
+        required = [
             entry["key"]
             for entry in cfg.required_files
             if not entry.get("optional") or _has(cfg, entry["key"])
         ]
-        found = {key: paths.get(key) for key in wanted}
-        if "language_model" in cfg.model:  # a name need not be among the files
+        settings = {key: paths.get(key) for key in required}
+        if "language_model" in cfg.model:  # a model name is not a required file
             build_gpt2(texts, tmp_path / "gpt2", layers=1, width=32, heads=2)
-            found |= {"model.language_model": str(tmp_path / "gpt2"), "model.pretrained": False}
-        return found
+            settings |= {"model.language_model": str(tmp_path / "gpt2"), "model.pretrained": False}
+        return settings
 
     return write
 
 
 @pytest.fixture(scope="session")
 def tiny_settings(write_inputs):
-    """Settings that turn ``configs/pcm_coco.py`` into a task of a second."""
+    """Return settings that make ``configs/pcm_coco.py`` train in a second."""
     cfg = Config.fromfile("configs/pcm_coco.py")
     cfg.merge_from_dict(TINY)
     return {**TINY, **write_inputs(cfg)}

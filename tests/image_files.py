@@ -1,4 +1,4 @@
-"""Image files that Pillow does not write: PNG and TIFF of any depth, byte by byte."""
+"""PNG and TIFF files of any bit depth, including those that Pillow cannot write."""
 
 import struct
 import zlib
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def png(pixels: np.ndarray, color: int, depth: int = 8, before: bytes = b"") -> bytes:
-    """A PNG file.
+    """Encode a PNG file.
 
     Args:
-        pixels: (H, bytes of a row) uint8, or (H, W[, C]) uint16 of 16-bit values.
+        pixels: (H, bytes per row) uint8, or (H, W[, C]) uint16 for 16 bits per value.
         color: PNG's color type: 0 gray, 2 RGB, 3 palette, 4 gray with alpha, 6 RGBA.
-        depth: Bits of a value.
-        before: Chunks before the pixels.
+        depth: Bits per value.
+        before: Encoded chunks to insert before the pixels.
     """
     height, width = pixels.shape[:2]
     if depth < 8:
@@ -33,7 +33,7 @@ def png(pixels: np.ndarray, color: int, depth: int = 8, before: bytes = b"") -> 
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG file."""
+    """Encode a chunk of a PNG file."""
     crc = zlib.crc32(kind + data)
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
 
@@ -45,14 +45,14 @@ def tiff(
     planar: bool = False,
     tags: dict[int, int | tuple[int, ...]] | None = None,
 ) -> bytes:
-    """A TIFF file.
+    """Encode a TIFF file.
 
     Args:
-        pixels: (H, W) or (H, W, C); the dtype is that of the file.
-        order: ``'<'`` or ``'>'``, the byte order.
+        pixels: (H, W) or (H, W, C), stored with their dtype.
+        order: Byte order, ``'<'`` or ``'>'``.
         deflate: Whether the pixels are compressed.
         planar: Whether the channels are stored one after the other.
-        tags: Further tags, or other values.
+        tags: Additional tags, or replacements for the default ones.
     """
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]

@@ -1,6 +1,6 @@
-"""The released code's numbers and our own, side by side, on any device.
+"""Comparison of this package with the outputs of the released code, on any device.
 
-A reference folder holds the inputs, weights and outputs of one run of the released code.
+A reference folder contains inputs, weights and outputs of one run of the released code.
 """
 
 import json
@@ -22,17 +22,17 @@ GAMMA_TYPES = ("none", "word", "batch", "sent")
 
 
 class NotStored(Exception):
-    """The reference folder does not hold the values that a comparison needs."""
+    """The reference folder lacks the values of a comparison."""
 
 
 class Comparison(NamedTuple):
-    """A value of ours and the released code's, and how far apart they may be.
+    """A value of this package, the reference value and the tolerance.
 
     Attributes:
-        name: What is compared.
+        name: Name of the value.
         ours: Our tensor, or a list of captions.
         theirs: The reference value.
-        atol: Absolute tolerance; 0 with ``rtol`` 0 means equal.
+        atol: Absolute tolerance. If both tolerances are 0, the values must be equal.
         rtol: Relative tolerance.
     """
 
@@ -43,7 +43,7 @@ class Comparison(NamedTuple):
     rtol: float = 0.0
 
     def check(self) -> None:
-        """Raise an AssertionError that names the comparison if the values differ by more."""
+        """Raise an AssertionError with the name if the values differ by more than the tolerance."""
         if isinstance(self.ours, list):
             assert self.ours == self.theirs, f"{self.name}: {self.ours} != {self.theirs}"
             return
@@ -56,7 +56,7 @@ class Comparison(NamedTuple):
         )
 
     def error(self) -> float:
-        """Return the largest absolute difference; of captions, the number that differ."""
+        """Return the largest absolute difference, or the number of different captions."""
         if isinstance(self.ours, list):
             return float(sum(a != b for a, b in zip(self.ours, self.theirs, strict=True)))
         assert isinstance(self.theirs, Tensor)
@@ -64,11 +64,11 @@ class Comparison(NamedTuple):
 
 
 class Reference:
-    """One folder, and our model with its weights; dropout and noise are off.
+    """A reference folder and a model with its weights, without dropout and noise.
 
     Args:
-        folder: The folder, with ``meta.json``.
-        device: Where the model and the values are. Defaults to the CPU.
+        folder: Folder that contains ``meta.json``.
+        device: Device of the model and the values. Defaults to the CPU.
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
@@ -127,7 +127,7 @@ class Reference:
 
     @torch.no_grad()
     def concepts(self) -> list[Comparison]:
-        """Concepts found in the images."""
+        """Compare the concepts of the images."""
         found = self.model.eval().encode(**self.feats).neck_out
         ids, probs = self.outputs["concept_ids"], self.outputs["concept_probs"]
         return [
@@ -137,7 +137,7 @@ class Reference:
 
     @torch.no_grad()
     def training_outputs(self) -> list[Comparison]:
-        """Tokens, encoded tokens and logits in training."""
+        """Compare tokens, encoder output and logits in training mode."""
         self._needs_training_outputs()
         model, outputs = self.model.train(), self.outputs
         mixed = model.neck(**self.feats)
@@ -151,7 +151,7 @@ class Reference:
 
     @torch.no_grad()
     def inference_outputs(self) -> list[Comparison]:
-        """Tokens and encoded tokens at inference."""
+        """Compare tokens and encoder output at inference."""
         encoded = self.model.eval().encode(**self.feats)
         tokens, slots_of_images = encoded.neck_out.tokens, encoded.neck_out.slots
         # The released code has a text slot for each of N patches, at 1 + N + patch.
@@ -170,7 +170,7 @@ class Reference:
         return found
 
     def loss(self, gamma_type: str) -> Comparison:
-        """The loss of the stored logits, with one form of the confidence factor."""
+        """Compare the loss of the stored logits, for one type of the confidence factor."""
         name = f"loss.gamma_{gamma_type}"
         if name not in self.outputs:
             raise NotStored(f"{name} is not among the reference values")
@@ -180,7 +180,7 @@ class Reference:
         return Comparison(name, loss, self.outputs[name], rtol=1e-5)
 
     def gradients(self) -> list[Comparison]:
-        """The training loss and the norm of each parameter's gradient."""
+        """Compare the training loss and the gradient norm of each parameter."""
         self._needs_training_outputs()
         model, inputs, outputs = self.model.train(), self.inputs, self.outputs
         model.zero_grad()
@@ -194,7 +194,7 @@ class Reference:
         assert {self.names[key] for key in norms} == set(gradients)
         largest = float(max(norms.values()))
         for key, norm in norms.items():
-            # A softmax does not see its keys' bias: that gradient is zero but for rounding.
+            # Softmax is invariant to the bias of the keys, whose gradient is zero up to rounding.
             slack = 1e-6 * largest if key.endswith("key.bias") else 0.0
             ours = gradients[self.names[key]].norm()
             found.append(Comparison(f"gradient of {key}", ours, norm, rtol=1e-4, atol=slack))
@@ -202,14 +202,14 @@ class Reference:
 
     @torch.no_grad()
     def loss_from_sentences(self) -> Comparison:
-        """The captioner's own loss mode, which encodes the captions itself."""
+        """Compare the loss mode of the captioner, which tokenizes the captions."""
         self._needs_training_outputs()
         inputs, vocabulary = self.inputs, self.vocabulary
         targets = inputs["target_ids"].cpu()
         captions = [vocabulary.decode(ids[ids >= 0]) for ids in targets]
         encoded = [vocabulary.encode(caption, self.meta["max_len"]) for caption in captions]
         if not torch.equal(torch.stack([target for _, target in encoded]), targets):
-            raise NotStored("these captions were not made by the vocabulary's own rules")
+            raise NotStored("these targets were not tokenized by the rules of Vocabulary")
         samples = [DataSample() for _ in captions]
         for sample, caption, score in zip(samples, captions, inputs["clip_score_w25"], strict=True):
             sample.gt_caption, sample.clip_score = caption, float(score)
@@ -217,13 +217,13 @@ class Reference:
         return Comparison("loss mode", losses["loss"], self.outputs["train.loss"], rtol=1e-5)
 
     def captions(self) -> Iterator[Comparison]:
-        """Word indices, log-probabilities and captions of beam and greedy search."""
+        """Compare word indices, log-probabilities and captions of beam and greedy search."""
         outputs, meta, model = self.outputs, self.meta, self.model.eval()
         beams = self._generate(meta["beam_size"])
         yield Comparison("beam ids", beams.ids[:, 0], outputs["beam.ids"])
         ours, theirs = beams.log_probs[:, 0], outputs["beam.logp"]
         if meta["beam_size"] == 1:
-            # The released greedy search notes log-probabilities even after the end.
+            # The released greedy search stores log-probabilities even after the end token.
             running = (beams.ids[:, 0] == meta["eos_id"]).cumsum(1).roll(1, 1)
             running[:, 0] = 0
             ours, theirs = ours[running == 0], theirs[running == 0]
@@ -233,7 +233,7 @@ class Reference:
             model.decoding = model.decoding.updated({"beam_size": beam_size})
             with torch.no_grad():
                 samples = model(**self.feats, mode="predict")
-            # The released code prints the stop token; we do not.
+            # The released code prints the end token.
             theirs = [caption.removesuffix(" .") for caption in meta[f"{name}_captions"]]
             yield Comparison(f"{name} captions", [s.pred_caption for s in samples], theirs)
         model.decoding = model.decoding.updated({"beam_size": meta["beam_size"]})
@@ -241,7 +241,7 @@ class Reference:
         yield Comparison("printed captions", printed, meta["beam_captions"])
 
     def comparisons(self) -> Iterator[Comparison]:
-        """All of the above that the folder holds values for."""
+        """Yield all comparisons for which the folder has values."""
         for name in ("concepts", "training_outputs", "inference_outputs", "gradients", "captions"):
             try:
                 yield from getattr(self, name)()
@@ -284,4 +284,4 @@ class Reference:
 
     def _needs_training_outputs(self) -> None:
         if self.meta["replace"] == "random":
-            raise NotStored("which patches training replaces is random, and the draw is not stored")
+            raise NotStored("training replaces random patches, and the selection is not stored")

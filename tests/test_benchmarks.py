@@ -1,4 +1,4 @@
-"""That the benchmarks run and say what others read; their figures are no matter of tests."""
+"""The benchmarks run and print the expected keys; their figures are not tested."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def test_the_last_line_is_json_with_the_keys(command, tmp_path):
 
 
 def test_the_straightforward_model_computes_the_same_loss():
-    """What the figures are set beside must be the same model."""
+    """The baseline of the benchmarks computes the same function."""
     code = """
 import sys; sys.path.insert(0, "benchmarks")
 import torch
@@ -67,7 +67,7 @@ def test_all_of_them_are_listed_with_their_commands():
 
 
 def run_gpu(folder, *options):
-    """Exit code, ``gpu.json`` and ``gpu.md`` of the benchmark of a GPU."""
+    """Return exit code, steps of ``gpu.json`` and content of ``gpu.md`` of the GPU benchmark."""
     command = [sys.executable, "benchmarks/gpu.py", "--out", folder, *options]
     process = subprocess.run(command, capture_output=True, text=True)
     assert (folder / "gpu.json").exists(), process.stderr
@@ -79,7 +79,7 @@ def test_the_dry_run_of_the_gpu_benchmark(tmp_path):
     code, steps, page = run_gpu(tmp_path, "--device", "cpu", "--minutes", "2")
     assert [name for name, step in steps.items() if step["status"] == "failed"] == []
     assert code == 0
-    # What is left of the time on a slow machine may not be enough for the rest.
+    # On a slow machine the time limit may not suffice for the other steps.
     assert steps["device"]["status"] == steps["parity"]["status"] == "ok"
     assert max(steps["parity"]["figures"]["largest_difference"].values()) < 1e-4
     assert steps["train_32_float32"]["figures"]["pairs_per_second"] > 0

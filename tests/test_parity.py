@@ -1,4 +1,4 @@
-"""The released code's numbers, from every reference folder."""
+"""Outputs are equal to those of the released code, for each reference folder."""
 
 import os
 from pathlib import Path
@@ -13,12 +13,14 @@ _DEFAULT = Path(__file__).parent / "data" / "parity"
 def _folders():
     named = os.environ.get("PCM_PARITY_DIR")
     roots = [Path(root) for root in named.split(":") if root] if named else [_DEFAULT]
-    # A root is a reference folder, or holds some.
+    # A root is a reference folder or contains some.
     found = []
     for root in roots:
         files = [*root.glob("meta.json"), *sorted(root.glob("*/meta.json"))]
         if not files:
-            raise FileNotFoundError(f"no meta.json in {root} or below: set PCM_PARITY_DIR right")
+            raise FileNotFoundError(
+                f"PCM_PARITY_DIR must contain meta.json or */meta.json, got {root}"
+            )
         found += [file.parent for file in files]
     return found
 

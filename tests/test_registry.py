@@ -1,4 +1,4 @@
-"""Our modules in a foreign MM project with a scope of its own: by prefix, and by imports."""
+"""Modules of this package are available in another MM project with its own scope."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Everything that is written is byte-identical for identical input."""
+"""Identical input gives byte-identical files."""
 
 import ast
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from tests.writers import WRITERS, prepare
 
-# Functions that write files, by names that nothing else has, and by others.
+# Functions that write files: names that are unique, and names that count only as calls.
 WRITING = {
     *(
         "atomic_write",
@@ -25,11 +25,12 @@ WRITING = {
     *("write_shard", "write_image_shard"),
 }
 CALLS = {"save", "dump"}
-# Which function of tests/writers.py runs a module's writers, or why none does.
-TOY_ASSETS = "makes the weights that come with the package, once"
-RUN = "a training's or test's own record; through write_json"
+# For each module that writes files: the function of tests/writers.py that runs it, or the reason
+# why there is none.
+TOY_ASSETS = "creates the weights of the package, once"
+RUN = "record of a training or test, by write_json"
 COVERED = {
-    "pcm_plugin/apis/journal.py": "deleted at the end; tests/test_tools/test_caption.py",
+    "pcm_plugin/apis/journal.py": "deleted at the end, see tests/test_tools/test_caption.py",
     "pcm_plugin/formats/clip_head.py": "dataset",
     "pcm_plugin/formats/concept_set.py": "corpus_files",
     "pcm_plugin/formats/coco.py": "corpus_files",
@@ -103,7 +104,7 @@ def name_of(node):
 
 
 def test_the_list_of_writers_is_complete():
-    """A module that writes files is run by tests/writers.py, or the list says why it is not."""
+    """Each module that writes files is run by tests/writers.py, or listed with a reason."""
     modules = [*Path("pcm_plugin").rglob("*.py"), *Path("tools").rglob("*.py")]
     found = {path.as_posix() for path in modules if writes(path)}
     assert sorted(found - COVERED.keys()) == []
@@ -120,7 +121,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """What each of two processes has written; hash seed, time and time zone differ."""
+    """Return the folders of two processes with different hash seeds, times and time zones."""
     inputs = tmp_path_factory.mktemp("inputs")
     prepare(inputs)
     folders = []

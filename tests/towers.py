@@ -1,4 +1,4 @@
-"""Image towers of EVA's and SigLIP's kind, small enough for tests; timm knows them by name."""
+"""Small image towers like those of EVA and SigLIP, registered in timm for tests."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "eva": {"timm_model_name": "tiny_eva", "timm_pool": "token", "timm_proj": None},
     "siglip": {"timm_model_name": "tiny_siglip", "timm_pool": "map", "timm_proj": "none"},
 }
-"""The entries of ``vision_cfg`` that open_clip's EVA02-B-16 and ViT-B-16-SigLIP2 have."""
+"""Entries of ``vision_cfg`` as in open_clip's EVA02-B-16 and ViT-B-16-SigLIP2."""
 
 
 @register_model
 def tiny_eva(num_classes: int = 0, global_pool: str = "token", **_: Any) -> Eva:
-    """EVA02's tower of 4 x 4 patches of 4 pixels."""
+    """Build an EVA02 tower with 4 x 4 patches of 4 pixels."""
     return Eva(
         img_size=16,
         patch_size=4,
@@ -33,7 +33,7 @@ def tiny_eva(num_classes: int = 0, global_pool: str = "token", **_: Any) -> Eva:
 
 @register_model
 def tiny_siglip(num_classes: int = 0, global_pool: str = "map", **_: Any) -> VisionTransformer:
-    """SigLIP's tower of 4 x 4 patches of 4 pixels; timm's plain one if pooled by a class token."""
+    """Build a SigLIP tower with 4 x 4 patches of 4 pixels, or a plain one with a class token."""
     tower = VisionTransformer(
         img_size=16,
         patch_size=4,

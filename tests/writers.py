@@ -1,6 +1,6 @@
-"""Run every writer of files once, in a process of its own: ``python -m tests.writers OUT INPUTS``.
+"""Run every function that writes files once: ``python -m tests.writers OUT INPUTS``.
 
-Used by tests/test_writers.py, which compares the bytes of several such processes.
+tests/test_writers.py runs this in several processes and compares their files.
 """
 
 import io
@@ -22,7 +22,7 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {}
 
 
 def prepare(inputs: Path) -> None:
-    """Write what the writers read."""
+    """Write the input files of the writers."""
     import yaml
 
     from tests.builders import build_clip, build_pipeline
@@ -63,7 +63,7 @@ def command(tool: str, *words: object) -> None:
 
 @writer
 def dataset(out: Path, inputs: Path) -> None:
-    """Corpus, vocabulary, concepts, generated images, feature store, pairs, dataset.json."""
+    """Write a corpus, vocabulary, concepts, images, feature stores, pairs and dataset.json."""
     words = [inputs / "captions.txt", "--recipe", inputs / "tiny.yaml", "--device", "cpu"]
     command("make_dataset.py", *words, "--out", out / "data")
     store = out / "data" / "train_store"
@@ -80,7 +80,7 @@ def dataset(out: Path, inputs: Path) -> None:
 
 @writer
 def corpus_files(out: Path, inputs: Path) -> None:
-    """Caption files, vocabularies and concept files of the single commands."""
+    """Write caption files, vocabularies and concept files."""
     from pcm_plugin.formats.coco import write_coco_captions
 
     write_coco_captions(out / "coco.json", [(i, f"{i}.png", [c]) for i, c in enumerate(CAPTIONS)])
@@ -94,7 +94,7 @@ def corpus_files(out: Path, inputs: Path) -> None:
 
 @writer
 def imported_images(out: Path, inputs: Path) -> None:
-    """Image shards of a Parquet file."""
+    """Write image shards from a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,7 +108,7 @@ def imported_images(out: Path, inputs: Path) -> None:
 
 @writer
 def captioner(out: Path, inputs: Path) -> None:
-    """A captioner's file with the CLIP next to it, and a converted checkpoint."""
+    """Write a captioner file with its CLIP, and a converted checkpoint."""
     from pcm_plugin.apis.zoo import find_weights
     from pcm_plugin.models.captioner_file import load_captioner, save_captioner
 
@@ -124,7 +124,7 @@ def captioner(out: Path, inputs: Path) -> None:
 
 @writer
 def captions(out: Path, inputs: Path) -> None:
-    """Results of captioning, and of scoring them."""
+    """Write the results of captioning and scoring."""
     words = [NAME, inputs / "photos", "--num-captions", 2, "--device", "cpu"]
     words += ["--out", out / "results.json", "--sheet", out / "sheet.png"]
     command("caption.py", *words, "--html", out / "page.html")
@@ -144,7 +144,7 @@ def captions(out: Path, inputs: Path) -> None:
 
 @writer
 def report(out: Path, inputs: Path) -> None:
-    """The page of a training: charts, images, tables."""
+    """Write the report of a training: charts, images, tables."""
     from pcm_plugin.formats.atomic_io import write_bytes
     from pcm_plugin.visualization import SheetEntry
     from pcm_plugin.visualization.report import Pair, Run, Scored, report_page
@@ -166,7 +166,7 @@ def report(out: Path, inputs: Path) -> None:
 
 @writer
 def toy_world(out: Path, inputs: Path) -> None:
-    """Images, captions and scenes of the toy world."""
+    """Write images, captions and scenes of the toy world."""
     from pcm_plugin.toyworld.world import build_world
 
     build_world(out / "town", "town", {"train": 3, "val": 2, "test": 2}, 0, workers=1)
@@ -174,7 +174,7 @@ def toy_world(out: Path, inputs: Path) -> None:
 
 @writer
 def tensors(out: Path, inputs: Path) -> None:
-    """Files of tensors with several metadata keys."""
+    """Write tensors with several metadata keys."""
     from pcm_plugin.formats.tensor_file import write_tensors
 
     metadata = {f"key{i}": str(i) for i in range(8)}
@@ -182,16 +182,16 @@ def tensors(out: Path, inputs: Path) -> None:
 
 
 def main() -> None:
-    """Run all writers below a folder."""
+    """Run each writer in its own subfolder."""
     out, inputs = map(Path, sys.argv[1:])
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     for name, write in WRITERS.items():
         (out / name).mkdir(parents=True)
-        sys.stdout, shown = io.StringIO(), sys.stdout
+        stdout, sys.stdout = sys.stdout, io.StringIO()
         try:
             write(out / name, inputs)
         finally:
-            sys.stdout = shown
+            sys.stdout = stdout
         print(name, flush=True)
 
 

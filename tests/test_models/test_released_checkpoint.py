@@ -132,7 +132,7 @@ def test_a_converted_checkpoint_captions_as_the_released_one(official, tmp_path)
     save_concepts(tmp_path / "c.safetensors", words, embeddings)
     sizes = dict(num_patches=49, patch_dim=meta["patch_dim"], clip_dim=meta["clip_dim"])
     references = [[caption] for caption in meta["beam_captions"]]
-    build_store(tmp_path / "store", references, **sizes, dtype=torch.float32, given=inputs)
+    build_store(tmp_path / "store", references, **sizes, dtype=torch.float32, feats=inputs)
 
     vocabulary, weights = f"{FOLDER}/vocabulary.txt", tmp_path / "ours.safetensors"
     convert = (tmp_path / "released.pth", weights, "--vocabulary", vocabulary)
