@@ -304,7 +304,7 @@ def train_toy_world(run: Run) -> str:
     found = json.loads(lines[-1])
     run.figures |= found
     scores = found["CIDEr"]
-    if is_full and scores["pcm_toy"] < _TOY_CIDER:
+    if is_full and scores["town"] < _TOY_CIDER:
         raise AssertionError(f"CIDEr is {scores}: a whole training reaches {_TOY_CIDER} at least")
     return f"{found['captions']:,} captions: CIDEr " + ", ".join(
         f"{score:.1f} ({name})" for name, score in scores.items()

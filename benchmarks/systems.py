@@ -24,6 +24,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.runs import read_config
 from pcm_plugin.commands.toyworld.arms import config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import KEEP_MEMORY
@@ -90,7 +91,7 @@ def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
 
 def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, float]:
     """Costs of one row; of captions alone where it is another row's training, tested otherwise."""
-    options = tests_of(row.arm)[f"pcm_toy{row.probe}"]
+    options = tests_of(row.arm)[folder_name(None) + row.probe].options
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
         training = {} if row.probe else measure_training(cfg, iterations)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pcm_plugin.commands.config_files import TOOLS, find_config
+from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.paper_tables import Row, training_of
 from pcm_plugin.commands.runs import is_scored, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
@@ -120,20 +121,20 @@ def _check_same(work: Path, config: Path, options: Sequence[str]) -> None:
     is_trained(work, config, options)
 
 
-def test_command(row: Row, settings: Settings) -> tuple[str, list[str], Path]:
-    """The test of a row: its config, its options, the folder of its scores."""
+def test_command(
+    row: Row, settings: Settings, checkpoint: str
+) -> tuple[list[str], list[str], Path]:
+    """Return the test of a row: its command, its options, the folder of its scores."""
     assert row.training is not None
     training = training_of(row.training)
-    config = row.test or training.config
-    folder = settings.folder / row.training / "test" / config
+    folder = settings.folder / row.training / "test" / folder_name(row.eval_on)
     options = [*training.options, *settings.options]
     if settings.scorers is not None:
         options.append(f"test_evaluator.scorers=[{','.join(settings.scorers)}]")
-    return (
-        config,
-        [*options, format_option("test_evaluator.outfile", f"{folder}/captions.json")],
-        folder,
-    )
+    options.append(format_option("test_evaluator.outfile", f"{folder}/captions.json"))
+    words = [checkpoint, *(("--eval-on", row.eval_on) if row.eval_on else ())]
+    words += ["--work-dir", str(folder)]
+    return tool_command("test.py", training.config, *words, options=options), options, folder
 
 
 def run_row(row: Row, settings: Settings) -> dict[str, Any]:
@@ -155,15 +156,14 @@ def run_row(row: Row, settings: Settings) -> dict[str, Any]:
         raise
     except (NotRun, UserError) as error:
         reasons.append(str(error))
-    config, options, folder = test_command(row, settings)
-    path = find_config(config)
+    command, options, folder = test_command(row, settings, checkpoint)
+    config = find_config(training_of(row.training).config)
     try:
-        read_config(path, options, ("test",))
+        read_config(config, options, ("test",), row.eval_on)
     except UserError as error:  # a file that it needs is missing
         reasons.append(str(error))
     if reasons:
         raise NotRun("\n".join(reasons))
-    if not is_scored(folder, path, options, checkpoint):
-        where = ("--work-dir", str(folder))
-        run_tool(tool_command("test.py", config, checkpoint, *where, options=options), folder)
+    if not is_scored(folder, config, options, checkpoint, row.eval_on):
+        run_tool(command, folder)
     return json.loads((folder / "metrics.json").read_text())

@@ -25,7 +25,6 @@ from pcm_plugin.commands.paper_runs import (
     run_row,
     shown,
     test_command,
-    tool_command,
     train_command,
 )
 from pcm_plugin.commands.paper_tables import TABLES, Row, Table
@@ -116,9 +115,8 @@ def list_rows(rows: Sequence[Row], settings: Settings) -> None:
         weights = settings.checkpoints.get(row.training)
         if weights is None:
             print(f"  {shown(train_command(row.training, settings))}")
-        config, options, folder = test_command(row, settings)
-        words = (weights or "CHECKPOINT", "--work-dir", str(folder))
-        print(f"  {shown(tool_command('test.py', config, *words, options=options))}")
+        command, *_ = test_command(row, settings, weights or "CHECKPOINT")
+        print(f"  {shown(command)}")
 
 
 @plain_errors()

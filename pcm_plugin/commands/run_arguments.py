@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
+from pcm_plugin.commands.evaluations import apply_evaluation, folder_name
 from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.engine.checkpoints import register_safe_loader
 from pcm_plugin.engine.config_checks import (
@@ -93,12 +94,16 @@ def read_config_file(path: str) -> Config:
         raise UserError(f"config {path} cannot be read: {error}") from error
 
 
-def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
+def load_config(
+    args: argparse.Namespace, loops: Iterable[str], evaluation: str | None = None
+) -> Config:
     """Return the final config of a command, with its input files checked.
 
     Args:
         args: What :func:`add_run_arguments` parsed.
         loops: Which of ``train``, ``val`` and ``test`` will run.
+        evaluation: Data set to test on in place of the config's own, one of
+            :func:`pcm_plugin.commands.evaluations.list_evaluations`. Defaults to None.
 
     Returns:
         The config with the command line's settings in it.
@@ -109,6 +114,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
             others, or a setting cannot work.
     """
     cfg = read_config_file(args.config)
+    if evaluation is not None:
+        apply_evaluation(cfg, evaluation)
     apply_cfg_options(cfg, args.cfg_options)
     if "train" not in loops:
         drop_clip_head(cfg)
@@ -122,6 +129,8 @@ def load_config(args: argparse.Namespace, loops: Iterable[str]) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+        if evaluation is not None:
+            cfg.work_dir += f"/test/{folder_name(evaluation)}"
     return cfg
 
 

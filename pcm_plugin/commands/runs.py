@@ -18,13 +18,16 @@ from pcm_plugin.evaluation.scoring import JAVA_SCORERS
 from pcm_plugin.formats.atomic_io import sha256
 
 
-def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> Config:
+def read_config(
+    config: Path, options: Sequence[str], loops: Sequence[str], evaluation: str | None = None
+) -> Config:
     """The config that ``tools/train.py`` or ``tools/test.py`` would run with these options.
 
     Args:
         config: Its file.
         options: As for ``--cfg-options``: ``KEY=VALUE``.
         loops: Which of ``train``, ``val`` and ``test`` would run.
+        evaluation: As for ``tools/test.py --eval-on``.
 
     Raises:
         UserError: See :func:`~pcm_plugin.commands.run_arguments.load_config`.
@@ -32,7 +35,7 @@ def read_config(config: Path, options: Sequence[str], loops: Sequence[str]) -> C
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
     changes = ["--cfg-options", *options] if options else []
-    return load_config(parser.parse_args([str(config), *changes]), loops)
+    return load_config(parser.parse_args([str(config), *changes]), loops, evaluation)
 
 
 def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
@@ -50,7 +53,13 @@ def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
     return is_finished(folder, record_run(read_config(config, options, ("train", "val"))))
 
 
-def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: str) -> bool:
+def is_scored(
+    folder: Path,
+    config: Path,
+    options: Sequence[str],
+    checkpoint: str,
+    evaluation: str | None = None,
+) -> bool:
     """Whether a folder holds this checkpoint's scores, of these settings and the data there.
 
     Args:
@@ -58,6 +67,7 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
         config: The config that is tested.
         options: As for ``--cfg-options``.
         checkpoint: Its file.
+        evaluation: As for ``tools/test.py --eval-on``.
 
     Raises:
         UserError: If something that the test reads is missing.
@@ -65,7 +75,7 @@ def is_scored(folder: Path, config: Path, options: Sequence[str], checkpoint: st
     if not (folder / "metrics.json").exists():
         return False
     found = json.loads((folder / "metrics.json").read_text())
-    cfg = read_config(config, options, ("test",))
+    cfg = read_config(config, options, ("test",), evaluation)
     wanted = {
         "settings": hash_settings(cfg, TESTED),
         "inputs": hash_inputs(cfg, ("test",)),

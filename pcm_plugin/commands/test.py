@@ -1,6 +1,7 @@
 """Caption the test split of a config with a checkpoint, and score the captions.
 
-python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth [--cfg-options KEY=VALUE ...]
+python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth
+python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --eval-on flickr30k
 """
 
 import argparse
@@ -11,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from pcm_plugin.commands.evaluations import list_evaluations
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.distributed import stop_group
@@ -25,6 +27,13 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Score a checkpoint on a config's test split.")
     add_run_arguments(parser)
+    parser.add_argument(
+        "--eval-on",
+        choices=list_evaluations(),
+        metavar="DATASET",
+        help="data set to test on in place of the config's own, one of "
+        f"{', '.join(list_evaluations())}; _tt: with target texts (docs/evaluation.md)",
+    )
     parser.add_argument("checkpoint", help=".pth of a run, or .safetensors of weights")
     return parser.parse_args()
 
@@ -33,7 +42,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    cfg = load_config(args, loops=("test",))
+    cfg = load_config(args, loops=("test",), evaluation=args.eval_on)
     if cfg.get("test_dataloader") is None:
         raise UserError(
             f"{args.config} has no test split: there are no real test images. Give some to "
@@ -45,6 +54,7 @@ def main() -> None:
         cfg.test_cfg.fp16 = True
     tested = {
         "config": args.config,
+        "eval_on": args.eval_on,
         "settings": hash_settings(cfg, TESTED),
         "inputs": hash_inputs(cfg, ("test",)),
         "checkpoint": args.checkpoint,

@@ -13,11 +13,10 @@ from pcm_plugin.commands.toyworld.arms import ARMS, config_of
 from pcm_plugin.registry import MODELS
 
 DATA = ("coco", "flickr30k", "toy")
-DERIVED = ("nocaps", "coco2flickr30k", "flickr30k2coco")
-PLAIN = [f"capdec_{data}" for data in (*DATA, *DERIVED)]
-PLAIN += [f"prefix{kind}_{data}" for kind in ("", "_text") for data in ("coco", "toy", "nocaps")]
+PLAIN = [f"capdec_{data}" for data in DATA]
+PLAIN += [f"prefix{kind}_{data}" for kind in ("", "_text") for data in ("coco", "toy")]
 SMOOTHED = [f"{name}_{data}" for name in ("decap", "syntic") for data in DATA]
-SMOOTHED += [f"decap_{data}" for data in DERIVED] + ["syntic_custom"]
+SMOOTHED += ["syntic_custom"]
 UNWEIGHTED_ARMS = ["base", "mix", "sync", "filter", "oracle", "blip"]
 UNWEIGHTED_ROWS = {"base", "+ mix-up", "town: base", "town: base + mix-up"}
 

@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.engine.inputs import check_inputs
 from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.word_list import read_word_list
+from tests.configs import load_config
 
 PUBLISHED = {
     # main.py and scripts/train_coco.sh
@@ -55,11 +55,11 @@ CATEGORIES = "data/coco/vit_b32/categories.safetensors"
 VINVL = "data/vinvl/vit_b32/concepts.safetensors"
 # Entities, threshold and beams: scripts/eval_*.sh, and what README.md adds to them.
 BY_DATA = {
-    "coco": (CATEGORIES, 0.4, 5),
-    "flickr30k": (VINVL, 0.3, 1),
-    "nocaps": (VINVL, 0.2, 5),
-    "coco2flickr30k": (VINVL, 0.2, 1),
-    "flickr30k2coco": (CATEGORIES, 0.2, 1),
+    ("coco", None): (CATEGORIES, 0.4, 5),
+    ("flickr30k", None): (VINVL, 0.3, 1),
+    ("coco", "nocaps"): (VINVL, 0.2, 5),
+    ("coco", "flickr30k"): (VINVL, 0.2, 1),
+    ("flickr30k", "coco"): (CATEGORIES, 0.2, 1),
 }
 
 
@@ -67,30 +67,33 @@ def get(cfg, key):
     return reduce(lambda part, k: part.get(k), key.split("."), cfg)
 
 
-@pytest.mark.parametrize("data", BY_DATA)
-def test_settings_are_those_of_the_released_code(data):
-    cfg = Config.fromfile(find_config(f"prefix_text_{data}"))
+@pytest.mark.parametrize(("source", "evaluation"), BY_DATA)
+def test_settings_are_those_of_the_released_code(source, evaluation):
+    cfg = load_config(f"prefix_text_{source}", evaluation)
     wanted = PUBLISHED | OWN_NECK
     assert {key: get(cfg, key) for key in wanted} == wanted
     assert len(cfg.model.entity_aliases) == 18
     model = cfg.model
-    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[data]
-    source = "flickr30k" if data.startswith("flickr30k") else "coco"
+    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[
+        source, evaluation
+    ]
     assert cfg.train_cfg.max_epochs == (30 if source == "flickr30k" else 15)
-    entities = f"data/{source}/vit_b32/concepts.safetensors" if data == source else None
+    entities = f"data/{source}/vit_b32/concepts.safetensors" if evaluation is None else None
     assert model.caption_entities == entities
 
 
 @pytest.mark.parametrize("name", ["prefix", "prefix_pcm", "prefix_pcm_vse"])
-@pytest.mark.parametrize("data", ["coco", "nocaps"])
-def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, data):
-    cfg = Config.fromfile(find_config(f"{name}_{data}"))
+@pytest.mark.parametrize("evaluation", [None, "nocaps"])
+def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, evaluation):
+    cfg = load_config(f"{name}_coco", evaluation)
     wanted = dict(PUBLISHED)
     if name == "prefix_pcm_vse":  # an MLP
         wanted = {k: v for k, v in wanted.items() if not re.search("num_layers|num_heads|qkv", k)}
     assert {key: get(cfg, key) for key in wanted} == wanted
     model = cfg.model
-    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[data]
+    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[
+        "coco", evaluation
+    ]
 
 
 def test_the_rate_is_the_published_one():
@@ -113,9 +116,11 @@ def test_the_rate_is_the_published_one():
     np.testing.assert_allclose(rates, published, atol=2e-5 / 5000 * 1.01)
 
 
-@pytest.mark.parametrize("data", ["flickr30k2coco", "coco2flickr30k", "nocaps", "coco"])
-def test_missing_entities_are_made_of_the_published_lists(data):
-    cfg = Config.fromfile(find_config(f"prefix_text_{data}"))
+@pytest.mark.parametrize(
+    ("source", "evaluation"), sorted(BY_DATA.keys() - {("flickr30k", None)}, key=str)
+)
+def test_missing_entities_are_made_of_the_published_lists(source, evaluation):
+    cfg = load_config(f"prefix_text_{source}", evaluation)
     with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["test"])
     entities = {CATEGORIES: "configs/words/coco_categories.txt"}
@@ -150,9 +155,9 @@ def test_words_of_json(tmp_path):
 
 def test_every_published_row_has_a_config():
     rows = {
-        row.test or row.training
+        (row.training, row.eval_on)
         for table in ("in-domain", "cross-domain", "nocaps")
         for row in TABLES[table].rows
         if "ViECap" in row.title
     }
-    assert {f"prefix_text_{data}" for data in BY_DATA} <= rows
+    assert {(f"prefix_text_{source}", evaluation) for source, evaluation in BY_DATA} <= rows

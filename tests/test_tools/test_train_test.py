@@ -1,12 +1,15 @@
 """tools/test.py."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from safetensors.torch import save_file
 
+from pcm_plugin.commands.runs import read_config
 from pcm_plugin.registry import MODELS
 from tests.builders import build_store
 from tests.test_tools.commands import run
@@ -38,6 +41,22 @@ def test_scores_safetensors_and_writes_the_metrics(checkpoint, tmp_path, tiny_se
     assert written["checkpoint"] == str(checkpoint)
     assert {"caption/CIDEr", "caption/BLEU-4", "caption/ROUGE-L"} <= set(written["metrics"])
     assert f'"caption/CIDEr": {written["metrics"]["caption/CIDEr"]}' in result.output
+
+
+def test_scores_on_another_data_set_name_it(checkpoint, tmp_path, tiny_settings):
+    # Options are applied last: the tiny test images replace those of Flickr30k.
+    words = ("--eval-on", "flickr30k")
+    result = score(checkpoint, tmp_path / "run", tiny_settings, *words, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["eval_on"] == "flickr30k"
+    options = [f"{key}={value}" for key, value in tiny_settings.items()]
+    cfg = read_config(Path("configs/pcm_coco.py"), options, ("test",), "flickr30k")
+    assert cfg.work_dir == "work_dirs/pcm_coco/test/flickr30k"
+    assert cfg.extra_datasets[0].root == "data/flickr30k"
+    words = ("--eval-on", "vizwiz")
+    result = score(checkpoint, tmp_path / "run", tiny_settings, *words, log=tmp_path / "log")
+    assert result.code == 2
+    assert re.search(r"--eval-on: invalid choice: 'vizwiz' .*coco.*flickr30k_tt", result.output)
 
 
 def test_a_path_with_a_space_is_kept(checkpoint, tmp_path, tiny_settings):

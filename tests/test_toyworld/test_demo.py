@@ -6,7 +6,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from functools import reduce
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
+from pcm_plugin.commands.evaluations import apply_evaluation
 from pcm_plugin.engine.inputs import TESTED, hash_settings
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
@@ -60,10 +60,10 @@ def test_the_demo_goes_from_sentences_to_scores(demo):
     work = folder / "work_dirs" / "pcm_toy"
     with Image.open(work / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 500
-    for config in ("pcm_toy", "pcm_toy_town2country"):
-        captions = json.loads((work / "test" / config / "captions.json").read_text())
+    for test in ("in_domain", "toy_country"):
+        captions = json.loads((work / "test" / test / "captions.json").read_text())
         assert len(captions) == 20
-        metrics = json.loads((work / "test" / config / "metrics.json").read_text())["metrics"]
+        metrics = json.loads((work / "test" / test / "metrics.json").read_text())["metrics"]
         assert {"caption/BLEU-4", "caption/ROUGE-L", "caption/CIDEr"} <= set(metrics)
 
 
@@ -75,7 +75,7 @@ def test_the_demo_leaves_a_report_and_a_captioner(demo, tmp_path):
     assert page.count('<div class="card">') == 20 - 2 + 12
     assert page.count("<svg") == 3
     assert "grey" not in page
-    assert "test/pcm_toy_town2country" in page
+    assert "test/toy_country" in page
     inferencer = CaptionInferencer(weights=work / "captioner.safetensors", device="cpu")
     file = folder / "data/toy/town/images/town_test_00000.png"
     caption = inferencer(file)["predictions"][0]["caption"]
@@ -117,7 +117,7 @@ def test_the_results_write_their_page(demo, tmp_path):
     page = (folder / "docs" / "results.md").read_text()
     runs = folder / "work_dirs" / "toy_results"
     for arm, title in (("base", "base: synthetic pairs"), ("filter", "base, the worst tenth")):
-        scored = runs / arm / "seed0" / "pcm_toy" / "metrics.json"
+        scored = runs / arm / "seed0" / "in_domain" / "metrics.json"
         cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
         lines = [x for x in page.splitlines() if x.startswith(f"| {title}") and "| 1 |" in x]
         assert len(lines) == (2 if arm == "base" else 1)
@@ -173,17 +173,14 @@ def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
     for name in arms.ARMS:
         cfg = Config.fromfile(arms.config_of(name))
         tests = arms.tests_of(name)
-        assert set(list(tests)[:2]) == {"pcm_toy", "pcm_toy_town2country"}
-        town, country = (dict(o.split("=", 1) for o in tests[test]) for test in list(tests)[:2])
-        # the country brings its images, and its concepts wherever a system looks for some
-        changed = country.keys() - town.keys()
-        wanted = {f"test_dataloader.dataset.{key}" for key in ("store", "images")}
-        flat = Config({"x": cfg.to_dict()})
-        for key in changed:
-            assert "country" in country[key]
-            assert reduce(lambda part, k: part[k], ["x", *key.split(".")], flat)
-        concepts = [key for key in changed - wanted if key.endswith("concepts")]
-        assert len(concepts) == str(cfg.model).count("town/concepts.safetensors")
+        assert list(tests)[:2] == ["in_domain", "toy_country"]
+        # Images and concepts are those of the country, for every system that has concepts.
+        country = Config.fromfile(arms.config_of(name))
+        apply_evaluation(country, tests["toy_country"].evaluation)
+        assert "town" not in str(country.test_dataloader)
+        count = str(cfg.model).count("town/concepts.safetensors")
+        assert str(country.model).count("country/concepts.safetensors") == count
+        assert "town/concepts" not in str(country.model)
 
 
 def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
@@ -196,8 +193,8 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     every += [(arm, end, values) for arm, ends in probed.items() for end, values in ends.items()]
     for arm, end, values in every:
         for seed, value in enumerate([*values, 1000]):  # a third seed, of an earlier run
-            for shift, config in ((0, "pcm_toy"), (-10, "pcm_toy_town2country")):
-                folder = tmp_path / arm / f"seed{seed}" / f"{config}{end}"
+            for shift, test in ((0, "in_domain"), (-10, "toy_country")):
+                folder = tmp_path / arm / f"seed{seed}" / f"{test}{end}"
                 folder.mkdir(parents=True)
                 values_of = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
                 metrics = {f"caption/{m}": v + shift for m, v in values_of.items()}
@@ -222,7 +219,7 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
     ]
     assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[7]
     # A training that is not tested with the change yet has no difference to show.
-    (tmp_path / "base" / "seed1" / "pcm_toy_x" / "metrics.json").unlink()
+    (tmp_path / "base" / "seed1" / "in_domain_x" / "metrics.json").unlink()
     left = report.summary(tmp_path, rows, 3, pairs)
     # only of the country, where it is tested
     assert sum("BASE, CHANGED over BASE" in line for line in left) == 1
@@ -237,8 +234,8 @@ def test_the_papers_table_takes_the_runs_of_the_demo(demo):
     )
     assert done.returncode == 0, done.stderr
     assert "$" not in done.stdout
-    for config, title in (("pcm_toy", "town"), ("pcm_toy_town2country", "town -> country")):
-        scored = demo[0] / "work_dirs" / "pcm_toy" / "test" / config / "metrics.json"
+    for test, title in (("in_domain", "town"), ("toy_country", "town -> country")):
+        scored = demo[0] / "work_dirs" / "pcm_toy" / "test" / test / "metrics.json"
         cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
         (line,) = [x for x in done.stdout.splitlines() if x.startswith(f"| {title}: PCM-Net |")]
         assert f" {cider:.1f} / - |" in line
@@ -249,7 +246,7 @@ def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
     # Anew, since its paths are those of the folder where it is started.
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
-    folder = tool.WORK / "test" / "pcm_toy"
+    folder = tool.WORK / "test" / "in_domain"
     config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
     assert tool.is_scored(folder, config, options, checkpoint)
@@ -275,7 +272,7 @@ def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeyp
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
     options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
-    found = json.loads((tool.WORK / "test" / "pcm_toy" / "metrics.json").read_text())
+    found = json.loads((tool.WORK / "test" / "in_domain" / "metrics.json").read_text())
     cfg = runs.read_config(config, options, ("test",))
     found["settings"] = hash_settings(cfg, TESTED)
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mmengine.config import Config
-
 from pcm_plugin.commands.config_files import find_config
-from pcm_plugin.commands.toyworld.demo import CLIP, DATA
+from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
 
 NO_MIX = "model.neck.mix=none"
 # The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
@@ -25,8 +24,6 @@ _RERANKED = (
     "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
     f"model.backbone.model_name={CLIP}",
 )
-# Where configs say which concepts are looked for: another domain brings its own.
-_CONCEPTS = ("model.neck.concepts", "model.concepts", "model.vision_encoder.concepts")
 
 
 @dataclass(frozen=True)
@@ -144,23 +141,26 @@ def config_of(name: str) -> Path:
     return find_config(ARMS[name].config)
 
 
-def tests_of(name: str) -> dict[str, list[str]]:
-    """The options of each test of an arm, by the test's folder."""
-    arm, cfg = ARMS[name], Config.fromfile(config_of(name))
-    country = [f"test_dataloader.dataset.store={DATA}/country/test_store"]
-    country += [f"{key}={DATA}/country/concepts.safetensors" for key in _CONCEPTS if _has(cfg, key)]
-    if "images" in cfg.test_dataloader.dataset:
-        country.append(f"test_dataloader.dataset.img_dir={DATA}/country/images")
-    tests = {"pcm_toy": [*arm.options], "pcm_toy_town2country": [*arm.options, *country]}
-    for end, probe in arm.probes.items():
-        tests |= {target + end: [*tests[target], *probe.options] for target in (*tests,)[:2]}
+@dataclass(frozen=True)
+class ArmTest:
+    """A test of a trained captioner.
+
+    Attributes:
+        evaluation: Data set, as for ``tools/test.py --eval-on``; None for the town.
+        options: Changes of the config, as for ``--cfg-options``.
+    """
+
+    evaluation: str | None
+    options: list[str]
+
+
+def tests_of(name: str) -> dict[str, ArmTest]:
+    """Return the tests of an arm, by the name of the folder of their results."""
+    arm = ARMS[name]
+    tests = {folder_name(target): ArmTest(target, [*arm.options]) for target in TARGETS.values()}
+    for suffix, probe in arm.probes.items():
+        tests |= {
+            folder_name(target) + suffix: ArmTest(target, [*arm.options, *probe.options])
+            for target in TARGETS.values()
+        }
     return tests
-
-
-def _has(cfg: Config, key: str) -> bool:
-    *parts, last = key.split(".")
-    for part in parts:
-        if part not in cfg:
-            return False
-        cfg = cfg[part]
-    return last in cfg

@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcm_plugin.commands.config_files import CONFIGS, TOOLS, find_config
+from pcm_plugin.commands.config_files import CONFIGS, TOOLS
+from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.runs import is_scored, is_trained
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import best_of_finished
@@ -37,7 +38,8 @@ QUICK_SIZES = {
     "country": {"train": 0, "val": 0, "test": 20},
 }
 QUICK = ("train_cfg.max_epochs=1",)
-TARGETS = {"town (in-domain)": "pcm_toy", "country (cross-domain)": "pcm_toy_town2country"}
+TARGETS = {"town (in-domain)": None, "country (cross-domain)": "toy_country"}
+"""Data sets that the captioner of the town is tested on, as for ``tools/test.py --eval-on``."""
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
 
 
@@ -114,12 +116,13 @@ def train(options: Sequence[str] = ()) -> str:
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     """Scores on the real test images of both domains."""
-    table = {}
+    table, config = {}, CONFIGS / "pcm_toy.py"
     for name, target in TARGETS.items():
-        folder, config = WORK / "test" / target, find_config(target)
+        folder = WORK / "test" / folder_name(target)
         options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
-        if not is_scored(folder, config, options, checkpoint):
+        if not is_scored(folder, config, options, checkpoint, target):
             test = [TOOLS / "test.py", config, checkpoint, "--work-dir", folder]
+            test += ["--eval-on", target] if target else []
             run([*test, "--cfg-options", *options])
         table[name] = json.loads((folder / "metrics.json").read_text())["metrics"]
     return table

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
 from pcm_plugin.commands.toyworld.demo import CONFIGS, DATA, TARGETS
 from pcm_plugin.formats.feature_store import FeatureStore
@@ -60,7 +61,7 @@ def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
     """Put tables into docs/results.md, each between its markers; returns the page.
 
     Args:
-        work: The folder of the runs: ``ARM/seedN/CONFIG[PROBE]/{metrics,captions}.json``.
+        work: The folder of the runs: ``ARM/seedN/TEST[PROBE]/{metrics,captions}.json``.
         seeds: Seeds from 0 up to this are read; those that are not run yet are left out.
         tables: Names of tables.
     """
@@ -85,7 +86,7 @@ def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     """Mean and standard error of each arm's scores on both domains."""
     lines = table_head(["", "seeds", *(f"{m}, {n.split()[0]}" for n in TARGETS for m in METRICS)])
     for row in rows.values():
-        columns = [scores(work, row, c, m, seeds) for c in TARGETS.values() for m in METRICS]
+        columns = [scores(work, row, t, m, seeds) for t in TARGETS.values() for m in METRICS]
         lines.append(line([row.title, str(max(map(len, columns))), *map(cell, columns)]))
     return lines
 
@@ -96,7 +97,7 @@ def reading_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     lines = table_head(["town, %", *READINGS])
     for row in rows.values():
         readings = []
-        for file in finished(work, row, "pcm_toy", "captions.json", seeds):
+        for file in finished(work, row, None, "captions.json", seeds):
             said = {entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())}
             readings.append(agreement([said[key] for key in truth], list(truth.values())))
         lines.append(line([row.title, *(cell([r[h] for r in readings]) for h in READINGS)]))
@@ -117,8 +118,8 @@ def summary(
 ) -> list[str]:
     """The gap between base and oracle, where every arm lies in it, and arms beside each other."""
     lines = []
-    for title, config in TARGETS.items():
-        values = {name: scores(work, row, config, "CIDEr", seeds) for name, row in rows.items()}
+    for title, target in TARGETS.items():
+        values = {name: scores(work, row, target, "CIDEr", seeds) for name, row in rows.items()}
         values = {name: found for name, found in values.items() if len(found) > 1}
         if not values.keys() >= {"base", "oracle"}:
             continue
@@ -149,15 +150,16 @@ def summary(
     return lines
 
 
-def finished(work: Path, row: Row, config: str, name: str, seeds: int) -> list[Path]:
+def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) -> list[Path]:
     """Files of this name, of the seeds that are scored."""
-    folders = [work / row.arm / f"seed{seed}" / f"{config}{row.probe}" for seed in range(seeds)]
+    folder = folder_name(target) + row.probe
+    folders = [work / row.arm / f"seed{seed}" / folder for seed in range(seeds)]
     return [folder / name for folder in folders if (folder / "metrics.json").exists()]
 
 
-def scores(work: Path, row: Row, config: str, metric: str, seeds: int) -> list[float]:
+def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) -> list[float]:
     """One score of a row, over the seeds that are scored."""
-    files = finished(work, row, config, "metrics.json", seeds)
+    files = finished(work, row, target, "metrics.json", seeds)
     return [json.loads(file.read_text())["metrics"][f"caption/{metric}"] for file in files]
 
 

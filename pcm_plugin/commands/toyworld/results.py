@@ -110,14 +110,18 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
         tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
     best = best_of_finished(work)
-    for target, options in tests.items():
+    for target, test in tests.items():
         folder = work / target
-        changes = [*options, format_option("test_evaluator.outfile", f"{folder}/captions.json")]
+        changes = [
+            *test.options,
+            format_option("test_evaluator.outfile", f"{folder}/captions.json"),
+        ]
         with READING:
-            scored = is_scored(folder, config, changes, best)
+            scored = is_scored(folder, config, changes, best, test.evaluation)
         if not scored:
-            test = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
-            tool([*test, "--cfg-options", *changes], log)
+            command = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
+            command += ["--eval-on", test.evaluation] if test.evaluation else []
+            tool([*command, "--cfg-options", *changes], log)
 
 
 @plain_errors()

@@ -1,0 +1,9 @@
+# What each captioner takes from the training captions of the data set that is captioned, without
+# training on them and without its images. PCM-Net takes their frequent nouns as concepts, DeCap and
+# SynTIC project the features of images onto them.
+# The concepts are in another file than the usual ones, which may be the released list.
+target_texts = {
+    "pcm_plugin.PCMMixup": dict(concepts="{root}/{features}/concepts_of_captions.safetensors"),
+    "pcm_plugin.GlobalPrefix": dict(memory="{root}/{features}/train_store"),
+    "pcm_plugin.ObjectPrefix": dict(memory="{root}/{features}/train_store"),
+}
