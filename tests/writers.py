@@ -63,7 +63,7 @@ def command(tool: str, *words: object) -> None:
 
 @writer
 def dataset(out: Path, inputs: Path) -> None:
-    """Write a corpus, vocabulary, concepts, images, feature stores, pairs and dataset.json."""
+    """Write a corpus, vocabulary, concepts, images, feature stores, pairs and configs."""
     words = [inputs / "captions.txt", "--recipe", inputs / "tiny.yaml", "--device", "cpu"]
     command("make_dataset.py", *words, "--out", out / "data")
     store = out / "data" / "train_store"

@@ -1,7 +1,7 @@
-# PCM_DATA=data/mine python tools/train.py configs/syntic/syntic_custom.py
+# SynTIC, a reconstruction, on your own captions. tools/make_dataset.py writes a config with the same
+# settings that inherits the one of the data: python tools/train.py data/mine/syntic.py
 #
-# SynTIC, a reconstruction, on a folder that tools/make_dataset.py made: syntic_coco.py but for what
-# the recipe says of sizes and scales. Its features come from tools/refine.py --method contrast.
+# Sizes and scales are those of the recipe. The features come from tools/refine.py --method contrast.
 _base_ = "../pcm_custom.py"
 
 _root, _found = _base_.root, _base_.model.neck

@@ -4,14 +4,13 @@
     python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
     torchrun --nproc_per_node 8 tools/make_dataset.py ...
     srun python tools/make_dataset.py ...
-    PCM_DATA=data/mine python tools/train.py configs/pcm_custom.py
+    python tools/train.py data/mine/config.py
 
 Run again after an interruption, it makes what is missing. --set changes settings of the recipe:
 --set generate.steps=30 "generate.prompt=a photo of {}".
 """
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pcm_plugin.commands.caption_arguments import (
     add_caption_arguments,
     caption_file,
 )
+from pcm_plugin.commands.config_files import TOOLS
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.synthesis.pipeline.dataset import (
     STAGES,
@@ -27,6 +27,7 @@ from pcm_plugin.synthesis.pipeline.dataset import (
     make_dataset,
     real_sources,
 )
+from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG
 from pcm_plugin.synthesis.pipeline.estimate import estimate
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.ranks import Rank
@@ -101,8 +102,7 @@ def main() -> None:
         args.device,
         rank,
     )
-    if rank.index == 0 and (args.out / "dataset.json").is_file():
-        root = Path(os.path.relpath(Path(__file__).parents[2]))
-        command = ["python", str(root / "tools/train.py"), str(root / "configs/pcm_custom.py")]
-        print(f"{args.out} is made; train on it with:")
-        print(f"  PCM_DATA={shlex.quote(str(args.out))} {shlex.join(command)}")
+    config = args.out / CONFIG
+    if rank.index == 0 and config.is_file():
+        print(f"{args.out} is finished; train on it with:")
+        print(f"  {shlex.join(['python', str(TOOLS / 'train.py'), str(config)])}")

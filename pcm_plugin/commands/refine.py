@@ -33,7 +33,7 @@ from pcm_plugin.models.functional.pooling import POOLINGS
 from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
-from pcm_plugin.synthesis.refine.pairs import PAIRS, refine
+from pcm_plugin.synthesis.refine.pairs import PAIRS, refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
 CONTRAST = {
@@ -114,7 +114,7 @@ def main() -> None:
         return
     sentences, assigning = given.pop("sentence_feats", None), given.pop("assign_store", None)
     chosen = RefineSettings(args.method, **given)
-    found = refine(
+    found = refine_pairs(
         args.store, chosen, args.out, sentences, args.chunk, args.device, assign_store=assigning
     )
     if Rank.from_environment().index == 0:

@@ -13,13 +13,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 
-from pcm_plugin.commands.config_files import find_config
+from pcm_plugin.engine.inputs import check_features, check_inputs
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs, write_configs
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
-from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip, build_pipeline, build_sentence_encoder
 from tests.test_tools.commands import run, start
@@ -84,8 +85,10 @@ def test_the_folder_has_all_that_a_training_needs(whole):
     assert set(load_concepts(whole / "corpus" / "concepts.safetensors").words) >= {"dog", "tree"}
     store = FeatureStore(whole / "train_store")
     assert [store.captions(i) for i in range(len(store))] == [[text] for text in CAPTIONS]
-    facts = json.loads((whole / "dataset.json").read_text())
-    assert (facts["pairs"], facts["refined"], facts["real"]) == (25, True, [])
+    cfg = Config.fromfile(whole / "config.py")
+    check_inputs(cfg, ["train"])
+    check_features(cfg, ["train"])
+    assert (cfg.param_scheduler.warmup, cfg.train_dataloader.drop_last) == (100, False)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -109,7 +112,7 @@ def test_another_model_and_a_sentence_encoder_assign_the_captions(inputs, whole,
     store, assigning = FeatureStore(out / "train_store"), FeatureStore(out / "assign_store")
     assert assigning.num_patches == 0
     settings = RefineSettings(keep=0.8, sentence_encoder=str(encoder), score_scale=5.0)
-    expected = refine(
+    expected = refine_pairs(
         *(out / "train_store", settings, tmp_path / "pairs"),
         **dict(chunk=4, device="cpu", assign_store=out / "assign_store"),
     )
@@ -121,7 +124,7 @@ def test_another_model_and_a_sentence_encoder_assign_the_captions(inputs, whole,
     assert "sentences              25 captions, 25 done; 800.0 B" in result.output
     assert "refine                 50 rows, 50 done" in result.output
     assert train(out, tmp_path / "run").code == 0
-    (out / "dataset.json").unlink()
+    remove_configs(out)
     args[-2] = "refine.sentence_encoder=/nowhere/encoder"
     result = make(inputs, tmp_path / "new", *args)
     assert result.code == 1
@@ -138,7 +141,7 @@ def without(whole, out, stage):
     """Copy a data set as it was before a stage began."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(whole, out)
-    (out / "dataset.json").unlink()
+    remove_configs(out)
     for later in STAGES[STAGES.index(stage) :]:
         shutil.rmtree(out / later)
 
@@ -240,10 +243,10 @@ def test_a_trial_grows_into_the_whole(inputs, whole, tmp_path):
     assert make(inputs, out, "--limit", 17, "--stages", "corpus", "generate", "extract").code == 0
     first = {path: path.stat().st_mtime_ns for path in out.rglob("shard-0000[01].*")}
     assert len(first) == 2 * 3
-    assert json.loads((out / "dataset.json").read_text())["pairs"] == 17
+    assert Config.fromfile(out / "config.py").train_dataloader.dataset.pairs is None
     # In between there is nothing to train on: the features are not those of the corpus.
     assert make(inputs, out, "--stages", "corpus", "generate").code == 0
-    assert not (out / "dataset.json").exists()
+    assert not list(out.glob("*.py"))
     result = make(inputs, out)
     assert result.code == 0, result.output
     assert {path: path.stat().st_mtime_ns for path in first} == first
@@ -392,23 +395,46 @@ def test_a_dry_run_measures_and_writes_nothing(inputs, whole, tmp_path):
     assert "settings (steps: 2 there, 3 now)" in result.output
 
 
-def test_the_custom_configuration_goes_by_the_folder(whole, monkeypatch):
-    monkeypatch.setenv("PCM_DATA", str(whole))
-    cfg = Config.fromfile("configs/pcm_custom.py")
+def test_the_config_describes_the_folder(inputs, whole, tmp_path):
+    cfg = Config.fromfile(whole / "config.py")
     assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is None
-    assert cfg.train_dataloader.dataset.pairs == f"{whole}/pairs/pairs.safetensors"
+    assert Path(cfg.train_dataloader.dataset.pairs).samefile(whole / "pairs" / "pairs.safetensors")
     model = MODELS.build(cfg.model)
     store = FeatureStore(whole / "train_store")
     assert model.neck.patch_proj.in_features == store.patch_dim
     assert cfg.model.neck.num_patches == store.num_patches
+    assert cfg.clip.model == load_recipe(str(inputs / "tiny.yaml")).extract.model
+    real = shutil.copytree(whole, tmp_path / "data")
+    shutil.copytree(real / "train_store", real / "val_store")
+    settings = ["--set", "model.neck.top_concepts=3", "model.loss.clip_weight=1.5"]
+    assert make(inputs, real, *settings).code == 0
+    cfg = Config.fromfile(real / "config.py")
+    assert Path(cfg.val_dataloader.dataset.store).samefile(real / "val_store")
+    assert (cfg.val_evaluator.type, cfg.test_evaluator) == ("pcm_plugin.CaptionMetric", None)
+    assert (cfg.model.neck.top_concepts, cfg.model.loss.clip_weight) == (3, 1.5)
+    for loop in ("train", "val"):
+        check_inputs(cfg, [loop])
 
 
-def train(data, work, name="pcm"):
-    """One epoch of a small captioner by configs/{pcm,syntic}_custom.py."""
-    args = [find_config(f"{name}_custom"), "--work-dir", work, "--cfg-options"]
+def test_configs_name_files_of_the_repository_relative_to_themselves(whole):
+    """So a data set inside the repository can be moved together with it."""
+    data = whole.parent / "toy"
+    shutil.copytree(whole / "train_store", data / "train_store")
+    write_configs(load_recipe("toy"), data, [])
+    for name in ("config.py", "syntic.py"):
+        assert not re.search(f"[\"':]{re.escape(str(Path.cwd()))}", (data / name).read_text())
+        cfg = Config.fromfile(data / name)
+        clip = Path(cfg.clip.model.removeprefix("local-dir:"))
+        assert clip.samefile("pcm_plugin/toyworld/assets/clip")
+        assert cfg.model.decoder.embed_dims == 128
+
+
+def train(data, work, name="config"):
+    """Train one epoch of a small captioner by a config of the data set."""
+    args = [data / f"{name}.py", "--work-dir", work, "--cfg-options"]
     args += ["train_cfg.max_epochs=1", "model.decoder.num_layers=1"]
-    args += ["model.encoder.num_layers=1"] if name == "pcm" else []
-    return run("train.py", *args, log=work.with_suffix(".log"), env={"PCM_DATA": str(data)})
+    args += ["model.encoder.num_layers=1"] if name == "config" else []
+    return run("train.py", *args, log=work.with_suffix(".log"))
 
 
 def test_it_trains_without_real_images(whole, tmp_path):

@@ -22,7 +22,7 @@ from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
 from pcm_plugin.synthesis.extract.sources import open_source
 from pcm_plugin.synthesis.pipeline.stores import export
-from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip
 from tests.test_tools.commands import run as run_tool
@@ -134,7 +134,7 @@ def test_a_store_without_patches_is_the_same_but_for_them(tmp_path, images, clip
         run(images, clip, tmp_path / "store")
     settings = RefineSettings(num_images=3, keep=1.0)
     pairs = [
-        refine(tmp_path / "whole", settings, out, device="cpu", assign_store=assigning)
+        refine_pairs(tmp_path / "whole", settings, out, device="cpu", assign_store=assigning)
         for out, assigning in ((tmp_path / "a", tmp_path / "store"), (tmp_path / "b", None))
     ]
     assert np.array_equal(pairs[0].image, pairs[1].image)

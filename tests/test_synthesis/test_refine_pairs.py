@@ -12,7 +12,7 @@ from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
 from tests.test_tools.commands import run
@@ -51,7 +51,7 @@ def test_sync_is_what_its_definition_says(tmp_path, store, chunk, own_sentences)
         save_file({"sentence_feats": sentences}, tmp_path / "s.safetensors")
     settings = RefineSettings(num_images=4, num_captions=2, keep=1.0)
     path = tmp_path / "s.safetensors" if own_sentences else None
-    pairs = refine(store, settings, tmp_path / "out", path, chunk, "cpu")
+    pairs = refine_pairs(store, settings, tmp_path / "out", path, chunk, "cpu")
     expected = by_definition(store, 4, 2, sentences)
     assert pairs.caption.tolist() == list(range(21))
     assert pairs.image.tolist() == [image for image, _ in expected]
@@ -82,26 +82,26 @@ def test_of_equal_images_the_nearest_is_taken(tmp_path):
     images, captions = at(-0.01, 0.005), at(0.0, 4e-4)
     write_shard(folder, shard, rows, torch.zeros(2, 1, 4), images, captions, torch.ones(2))
     settings = RefineSettings(num_images=2, num_captions=1, keep=1.0)
-    pairs = refine(tmp_path / "store", settings, tmp_path / "out", device="cpu")
+    pairs = refine_pairs(tmp_path / "store", settings, tmp_path / "out", device="cpu")
     assert pairs.image.tolist() == [1, 1]
     assert pairs.score.tolist() == [1.0, 1.0]
 
 
 def test_the_worst_pairs_are_dropped(tmp_path, store):
-    every = refine(store, RefineSettings(keep=1.0), tmp_path / "all", device="cpu")
-    most = refine(store, RefineSettings(keep=0.8), tmp_path / "most", device="cpu")
+    every = refine_pairs(store, RefineSettings(keep=1.0), tmp_path / "all", device="cpu")
+    most = refine_pairs(store, RefineSettings(keep=0.8), tmp_path / "most", device="cpu")
     assert len(most.caption) == int(0.8 * 21)
     dropped = set(every.caption) - set(most.caption)
     assert max(every.score[list(dropped)]) <= min(most.score)
-    good = refine(store, RefineSettings(min_clip_score=0.5), tmp_path / "good", device="cpu")
+    good = refine_pairs(store, RefineSettings(min_clip_score=0.5), tmp_path / "good", device="cpu")
     assert good.caption.tolist() == every.caption[every.clip_score >= 0.5].tolist()
     with pytest.raises(ValueError, match=r"no pair has min_clip_score=9; the best has \d"):
-        refine(store, RefineSettings(min_clip_score=9), tmp_path / "none", device="cpu")
+        refine_pairs(store, RefineSettings(min_clip_score=9), tmp_path / "none", device="cpu")
 
 
 def test_the_filter_leaves_captions_with_their_images(tmp_path, store):
     settings = RefineSettings(method="filter", keep=0.5)
-    pairs = refine(store, settings, tmp_path / "out", device="cpu")
+    pairs = refine_pairs(store, settings, tmp_path / "out", device="cpu")
     reader = FeatureStore(store)
     assert np.array_equal(pairs.image, reader.caption_to_image(pairs.caption))
     best = np.sort(np.argsort(-reader.clip_scores)[: int(0.5 * 21)])
@@ -110,7 +110,7 @@ def test_the_filter_leaves_captions_with_their_images(tmp_path, store):
 
 
 def test_a_dataset_gives_the_chosen_pairs(tmp_path, store):
-    refine(store, RefineSettings(keep=0.7), tmp_path / "out", device="cpu")
+    refine_pairs(store, RefineSettings(keep=0.7), tmp_path / "out", device="cpu")
     pairs = PairSelection.from_file(
         tmp_path / "out" / "pairs.safetensors", FeatureStore(store).identity
     )
@@ -151,7 +151,7 @@ def test_command_line_with_ranks(tmp_path, store, processes):
     result = run("refine.py", *args, log=log, processes=processes, launcher=False)
     assert result.code == 0, result.output
     assert "18 of 21 pairs" in result.output
-    refine(store, RefineSettings(), tmp_path / "api", chunk=4, device="cpu")
+    refine_pairs(store, RefineSettings(), tmp_path / "api", chunk=4, device="cpu")
     for file in (tmp_path / "api").glob("[!.]*"):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
 
@@ -159,15 +159,15 @@ def test_command_line_with_ranks(tmp_path, store, processes):
 def test_wrong_input_is_said(tmp_path, store):
     build_store(tmp_path / "mute", [[], []])
     with pytest.raises(ValueError, match="have no captions: there is nothing to refine"):
-        refine(tmp_path / "mute", RefineSettings(), tmp_path / "out", device="cpu")
+        refine_pairs(tmp_path / "mute", RefineSettings(), tmp_path / "out", device="cpu")
     save_file({"sentence_feats": torch.ones(3, 4)}, tmp_path / "short.safetensors")
     with pytest.raises(ValueError, match=r"one row for each of the 21 .* got shape \(3, 4\)"):
-        refine(store, RefineSettings(), tmp_path / "out", tmp_path / "short.safetensors")
+        refine_pairs(store, RefineSettings(), tmp_path / "out", tmp_path / "short.safetensors")
     for wrong in ({"method": "x"}, {"keep": 0}, {"num_images": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             RefineSettings(**wrong)
-    refine(store, RefineSettings(), tmp_path / "out", device="cpu")
+    refine_pairs(store, RefineSettings(), tmp_path / "out", device="cpu")
     with pytest.raises(ValueError, match=r"settings \(keep: 0.9 there, 0.5 now\)"):
-        refine(store, RefineSettings(keep=0.5), tmp_path / "out", device="cpu")
+        refine_pairs(store, RefineSettings(keep=0.5), tmp_path / "out", device="cpu")
     manifest = json.loads((store / "manifest.json").read_text())
     assert "pairs" not in str(manifest)

@@ -17,7 +17,7 @@ from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.losses import CLIPWeightedCELoss
-from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import WORDS, build_sentence_encoder
@@ -141,7 +141,7 @@ def test_it_is_sync_by_its_definition(tmp_path, stores, encoder, chunk, comparin
         def encode(captions):
             return torch.stack([feats[text] for text in captions])
 
-    pairs = refine(
+    pairs = refine_pairs(
         *(clip, RefineSettings(**settings), tmp_path / "out", sentence_feats, chunk, "cpu"),
         assign_store=siglip,
     )
@@ -165,13 +165,15 @@ def test_it_is_sync_by_its_definition(tmp_path, stores, encoder, chunk, comparin
 def test_without_a_scale_the_scores_are_those_of_the_store_that_is_trained_on(tmp_path, stores):
     clip, siglip = stores
     settings = RefineSettings(num_images=6)
-    pairs = refine(clip, settings, tmp_path / "out", device="cpu", chunk=5, assign_store=siglip)
+    pairs = refine_pairs(
+        clip, settings, tmp_path / "out", device="cpu", chunk=5, assign_store=siglip
+    )
     store = FeatureStore(clip)
     for image, caption, score, _ in zip(*pairs, strict=True):
         cosine = store.global_feats(int(image)) @ store.caption_feats(int(caption))
         assert score == pytest.approx(2.5 * float(cosine), abs=1e-5)
     assert len(pairs.caption) == int(0.9 * store.num_captions)
-    every = refine(
+    every = refine_pairs(
         *(clip, RefineSettings(num_images=6, keep=1.0), tmp_path / "all"),
         **dict(device="cpu", chunk=100, assign_store=siglip),
     )
@@ -183,7 +185,7 @@ def test_without_a_scale_the_scores_are_those_of_the_store_that_is_trained_on(tm
 def test_the_filter_goes_by_the_assigning_store(tmp_path, stores):
     clip, siglip = stores
     settings = RefineSettings("filter", keep=0.5, score_scale=5)
-    pairs = refine(clip, settings, tmp_path / "out", device="cpu", assign_store=siglip)
+    pairs = refine_pairs(clip, settings, tmp_path / "out", device="cpu", assign_store=siglip)
     store = FeatureStore(clip)
     assert np.array_equal(pairs.image, store.caption_to_image(pairs.caption))
     images, captions = read(siglip)
@@ -200,7 +202,7 @@ def test_the_loss_weights_a_pair_as_the_released_code_does(tmp_path, stores):
     """Released: clipscore = 5 x cosine of SigLIP 2, and weight = clamp(clipscore / 2.5 * w)."""
     clip, siglip = stores
     settings = RefineSettings(num_images=6, score_scale=5.0)
-    refine(clip, settings, tmp_path / "out", device="cpu", assign_store=siglip)
+    refine_pairs(clip, settings, tmp_path / "out", device="cpu", assign_store=siglip)
     data = SynthCaptionDataset(clip, pairs=tmp_path / "out" / "pairs.safetensors")
     images, captions = read(siglip)
     feats = {text: feats for _, text, feats in captions}
@@ -254,9 +256,13 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path, stores, enco
 
 def test_a_finished_run_does_not_load_the_encoder(tmp_path, stores, encoder, monkeypatch):
     settings = RefineSettings(num_images=6, sentence_encoder=str(encoder))
-    first = refine(stores[0], settings, tmp_path / "out", device="cpu", assign_store=stores[1])
+    first = refine_pairs(
+        stores[0], settings, tmp_path / "out", device="cpu", assign_store=stores[1]
+    )
     monkeypatch.setattr(SentenceEncoder, "encode", lambda *_: pytest.fail("encoded again"))
-    again = refine(stores[0], settings, tmp_path / "out", device="cpu", assign_store=stores[1])
+    again = refine_pairs(
+        stores[0], settings, tmp_path / "out", device="cpu", assign_store=stores[1]
+    )
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
@@ -266,7 +272,7 @@ def test_stores_that_do_not_match_are_refused(tmp_path):
 
     def refused(match, store=clip):
         with pytest.raises(ValueError, match=match):
-            refine(
+            refine_pairs(
                 *(store, RefineSettings(), tmp_path / "out"),
                 **dict(device="cpu", assign_store=tmp_path / "other"),
             )
@@ -293,24 +299,24 @@ def test_stores_that_do_not_match_are_refused(tmp_path):
     refused("image ids of .*other must be unique, but '15' is repeated")
     (tmp_path / "other" / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="no feature store at"):
-        refine(clip, RefineSettings(), tmp_path / "out", assign_store=tmp_path / "other")
+        refine_pairs(clip, RefineSettings(), tmp_path / "out", assign_store=tmp_path / "other")
 
 
 def test_other_stores_and_encoders_are_other_settings(tmp_path, stores, encoder):
     clip, siglip = stores
     options = dict(device="cpu", assign_store=siglip)
     settings = RefineSettings(sentence_encoder=str(encoder))
-    refine(clip, settings, tmp_path / "out", **options)
+    refine_pairs(clip, settings, tmp_path / "out", **options)
     with pytest.raises(ValueError, match=r"\(assign_store: '\w+' there, None now\)"):
-        refine(clip, settings, tmp_path / "out", device="cpu")
+        refine_pairs(clip, settings, tmp_path / "out", device="cpu")
     # The same encoder elsewhere is no other one; one with other weights is.
     moved = build_sentence_encoder(tmp_path / "models" / "encoder")
-    refine(clip, RefineSettings(sentence_encoder=str(moved)), tmp_path / "out", **options)
+    refine_pairs(clip, RefineSettings(sentence_encoder=str(moved)), tmp_path / "out", **options)
     changed = json.loads((moved / "1_Pooling" / "config.json").read_text())
     changed |= {"pooling_mode_max_tokens": True}
     (moved / "1_Pooling" / "config.json").write_text(json.dumps(changed))
     with pytest.raises(ValueError, match=r"\(sentence_encoder: 'encoder \(sha256"):
-        refine(clip, RefineSettings(sentence_encoder=str(moved)), tmp_path / "out", **options)
+        refine_pairs(clip, RefineSettings(sentence_encoder=str(moved)), tmp_path / "out", **options)
 
 
 def test_settings_that_do_not_go_together_are_refused(tmp_path, stores, encoder):
@@ -318,7 +324,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, stores, encoder)
     save_file({"sentence_feats": rows}, tmp_path / "s.safetensors")
     settings = RefineSettings(sentence_encoder=str(encoder))
     with pytest.raises(ValueError, match="exclude each other"):
-        refine(stores[0], settings, tmp_path / "out", tmp_path / "s.safetensors")
+        refine_pairs(stores[0], settings, tmp_path / "out", tmp_path / "s.safetensors")
     for wrong, message in (
         ({"score_scale": 0}, "score_scale must be above 0, got 0"),
         ({"pooling": "mean"}, "pooling has no effect without sentence_encoder"),
@@ -327,7 +333,9 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, stores, encoder)
         with pytest.raises(ValueError, match=message):
             RefineSettings(**wrong)
     with pytest.raises(FileNotFoundError, match="no folder /nowhere/encoder"):
-        refine(stores[0], RefineSettings(sentence_encoder="/nowhere/encoder"), tmp_path / "out")
+        refine_pairs(
+            stores[0], RefineSettings(sentence_encoder="/nowhere/encoder"), tmp_path / "out"
+        )
     plain = build_sentence_encoder(tmp_path / "plain", None)
     args = [stores[0], "--sentence-encoder", plain, "--out", tmp_path / "out"]
     result = run("refine.py", *args, log=tmp_path / "log")
@@ -362,7 +370,9 @@ def test_with_a_real_encoder_a_caption_goes_to_the_image_of_its_paraphrase(tmp_p
         sentence_encoder=str(Path(MINILM.submodule_search_locations[0]) / "model"),
         score_scale=5.0,
     )
-    pairs = refine(clip, settings, tmp_path / "out", device="cpu", assign_store=tmp_path / "siglip")
+    pairs = refine_pairs(
+        clip, settings, tmp_path / "out", device="cpu", assign_store=tmp_path / "siglip"
+    )
     assert pairs.image.tolist() == [1, 1, 2]
     assert pairs.score.tolist() == pytest.approx([0.73136, 1.0, 1.0], abs=1e-4)
     assert pairs.clip_score[0] == pytest.approx(5 * float(caption_feats[0, 1]))

@@ -1,6 +1,5 @@
 """The whole road, images to captions, with CLIPs that are no plain Vision Transformer."""
 
-import json
 import sys
 
 import numpy as np
@@ -22,7 +21,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.functional.patch_affinity import project_patches
-from pcm_plugin.synthesis.pipeline.dataset import dataset_facts
+from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.pipeline.stores import merge
 from tests.builders import build_clip
@@ -136,13 +135,9 @@ def test_a_folder_of_such_features_trains_by_its_own_config(images, tmp_path, mo
     args = [images, "--captions", tmp_path / "captions.json", "--model", clip, "--device", "cpu"]
     call(extract_tool, monkeypatch, *args, "--out", tmp_path / "train_store")
     recipe = load_recipe("toy", {"extract.model": clip})
-    facts = dataset_facts(recipe, tmp_path)
-    found = {"patch_dim": 16, "clip_dim": 16, "num_patches": 16}
-    found |= {"patches_in_joint_space": True, "clip_head": None}
-    assert found.items() <= facts["model"]["neck"].items()
-    (tmp_path / "dataset.json").write_text(json.dumps(facts))
-    monkeypatch.setenv("PCM_DATA", str(tmp_path))
-    neck = Config.fromfile("configs/pcm_custom.py").model.neck
+    write_configs(recipe, tmp_path, [])
+    neck = Config.fromfile(tmp_path / "config.py").model.neck
+    assert (neck.clip_dim, neck.num_patches) == (16, 16)
     assert (neck.patches_in_joint_space, neck.clip_head, neck.patch_dim) == (True, None, 16)
 
 

@@ -21,6 +21,7 @@ from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.concepts.embedding import embed_concepts, resolve_templates
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
+from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
@@ -75,8 +76,8 @@ def make_corpus(
     wanted = [Shard("corpus", count, digest)]
     folder = ShardFolder.open_for_write(out, CORPUS_FORMAT, settings, wanted)
     for _, tick in claim_shards(folder, wanted, rank, "corpus", "caption"):
-        # Until all stages are through again, the folder is none to train on.
-        (out.parent / "dataset.json").unlink(missing_ok=True)
+        # The data set cannot be trained on until all stages have been run again.
+        remove_configs(out.parent)
         # With the settings of the extraction, so that wrong ones are said before the painting.
         extracting = recipe.extract
         clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)

@@ -7,29 +7,26 @@
 - ``train_store/``: their features; ``val_store/`` and ``test_store/``, those of real images;
 - ``assign_store/``: features of the model that assigns captions, where the recipe has one;
 - ``pairs/``: the chosen pairs, where the recipe refines;
-- ``dataset.json``: what ``configs/pcm_custom.py`` reads.
+- ``config.py`` and ``syntic.py``: training configs of PCM-Net and SynTIC.
 
 Every stage can be killed and run again, and be shared by several processes, which wait for each
 other after each stage.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.extract_features import extract_features
 from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source, open_source
 from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.pipeline.corpus import make_corpus
+from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.refine.pairs import PAIRS, refine
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
 RealImages = Mapping[str, tuple[str, "str | CaptionFile"]]
 STAGES = ("corpus", "generate", "extract", "refine")
@@ -83,7 +80,7 @@ def make_dataset(
             store, batch = out / "assign_store", recipe.assign_batch
             extract_features(sources["train"], recipe.assign, store, batch, device, rank=rank)
     if "refine" in stages and recipe.refine is not None:
-        refine(
+        refine_pairs(
             out / "train_store",
             recipe.refine,
             out / "pairs",
@@ -93,7 +90,7 @@ def make_dataset(
             assign_store=None if recipe.assign is None else out / "assign_store",
         )
     if rank.index == 0 and _all_stages_done(recipe, out):
-        write_json(out / "dataset.json", dataset_facts(recipe, out))
+        write_configs(recipe, out, _real_splits(out))
 
 
 def real_sources(
@@ -151,24 +148,5 @@ def _is_complete(path: Path) -> bool:
     return (path / "manifest.json").is_file() and ShardFolder(path, None).complete
 
 
-def dataset_facts(recipe: Recipe, out: Path) -> dict[str, Any]:
-    """What ``configs/pcm_custom.py`` needs to know of a folder."""
-    store = FeatureStore(out / "train_store")
-    pairs = out / "pairs" / PAIRS
-    refined = recipe.refine is not None and pairs.is_file()
-    found: dict[str, Any] = {"patch_dim": store.patch_dim, "clip_dim": store.clip_dim}
-    found["num_patches"] = store.num_patches
-    if store.patches_in_joint_space:
-        found |= {"patches_in_joint_space": True, "clip_head": None}
-    neck = {**recipe.model.get("neck", {}), **found}
-    return {
-        "model": {**recipe.model, "neck": neck},
-        "clip": {
-            "model": os.path.normpath(recipe.extract.model),
-            "pretrained": recipe.extract.pretrained,
-            "pool": recipe.extract.pool,
-        },
-        "pairs": store.num_captions,
-        "refined": refined,
-        "real": [s for s in ("val", "test") if _is_complete(out / f"{s}_store")],
-    }
+def _real_splits(out: Path) -> list[str]:
+    return [split for split in ("val", "test") if _is_complete(out / f"{split}_store")]

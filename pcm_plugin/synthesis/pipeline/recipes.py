@@ -95,7 +95,7 @@ class Recipe:
         refine_chunk: Images, or captions, matched at a time.
         offload: For GPUs that are too small, see
             :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
-        model: What ``configs/pcm_custom.py`` takes over into its model.
+        model: Settings of the model in the training config.
     """
 
     vocabulary: VocabularySettings

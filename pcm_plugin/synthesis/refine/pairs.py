@@ -35,7 +35,7 @@ FORMAT = "pcm-pairs"
 PAIRS = "pairs.safetensors"
 
 
-def refine(
+def refine_pairs(
     store: str | os.PathLike,
     settings: RefineSettings,
     out: str | os.PathLike,
