@@ -147,19 +147,19 @@ def report(out: Path, inputs: Path) -> None:
     """Write the report of a training: charts, images, tables."""
     from pcm_plugin.formats.atomic_io import write_bytes
     from pcm_plugin.visualization import SheetEntry
-    from pcm_plugin.visualization.report import Pair, Run, Scored, report_page
+    from pcm_plugin.visualization.report import RunLog, ScoredEntry, TrainingPair, report_page
 
     image = Image.open(inputs / "photos" / "0.png").convert("RGB")
     entry = SheetEntry(image, "a dog", ["the dog"], [("dog", 0.75)], [(3, "dog")], "one")
-    run = Run(
+    run = RunLog(
         train=[{"step": step, "loss": 3 - step / 9} for step in range(9)],
-        scores=[{"step": 1, "caption/CIDEr": 50.0}, {"step": 2, "caption/CIDEr": 60.0}],
+        validation=[{"step": 1, "caption/CIDEr": 50.0}, {"step": 2, "caption/CIDEr": 60.0}],
         tests={"test": {"caption/CIDEr": 61.0}},
     )
     scores = np.random.default_rng(0).normal(1.4, 0.2, 500)
     page = report_page(
-        "run", run, "model = dict()", (2, 2), "best.pth", [Scored(entry, 9.0)], scores,
-        [Pair(image, "low", 0.3)], [Pair(image, "high", 1.9)], ["note"],
+        "run", run, "model = dict()", (2, 2), "best.pth", [ScoredEntry(entry, 9.0)], scores,
+        [TrainingPair(image, "low", 0.3)], [TrainingPair(image, "high", 1.9)], ["note"],
     )  # fmt: skip
     write_bytes(out / "report.html", page.encode())
 

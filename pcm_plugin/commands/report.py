@@ -1,11 +1,12 @@
-"""Make one web page of a training: curves, scores, training pairs, captions from best to worst.
+"""Write a web page about one training run.
 
 python tools/report.py work_dirs/pcm_toy
 python tools/report.py work_dirs/pcm_coco --images data/coco/images --train-images FOLDER
 
-The page is one file that opens without a network. It takes the run's config, best checkpoint and
-data from the work folder, and captions the test split (or --split val) to find the best, median and
-worst captions by CIDEr.
+The page shows loss and score curves, a table of scores, training pairs with low and high CLIP
+scores, the best, median and worst captions by CIDEr, and the config. It is one file that needs no
+network. Config, checkpoint and data are those of the run in the work folder; the captions are
+predicted on the test split, or on --split val.
 """
 
 import argparse
@@ -37,15 +38,15 @@ from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.extract.store_images import load_images
 from pcm_plugin.visualization import SheetEntry, concepts_of_sample
 from pcm_plugin.visualization.report import (
-    GREY,
-    Pair,
-    Scored,
+    ScoredEntry,
+    TrainingPair,
     choose_samples,
     read_run,
     report_page,
 )
 
-SHOWN = 640
+MAX_SIZE = (640, 640)
+PLACEHOLDER_COLOR = "#9aa3af"
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,40 +54,66 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work_dir", type=Path, help="the run's work folder")
-    parser.add_argument("--config", help="default: the one that the run left in its folder")
-    parser.add_argument("--checkpoint", help="default: the best on validation, else the last")
-    parser.add_argument("--split", choices=["test", "val"], help="default: test, if there is one")
-    parser.add_argument("--images", type=Path, help="folder of that split's images")
+    parser.add_argument("work_dir", type=Path, help="work folder of the run")
+    parser.add_argument("--config", help="config file (default: the one in the work folder)")
     parser.add_argument(
-        "--train-images", type=Path, help="what the training's features were extracted from"
+        "--checkpoint", help="checkpoint to evaluate (default: the best on validation, or the last)"
     )
-    parser.add_argument("--count", type=int, default=6, help="examples of each kind")
-    parser.add_argument("--device", help="e.g. cuda:0; default: a GPU if there is one")
-    parser.add_argument("--out", type=Path, help="default: WORK_DIR/report.html")
+    parser.add_argument(
+        "--split", choices=["test", "val"], help="split to caption (default: test, if there is one)"
+    )
+    parser.add_argument("--images", type=Path, help="folder with the images of that split")
+    parser.add_argument(
+        "--train-images",
+        type=Path,
+        help="folder of images or shards that the training features were extracted from",
+    )
+    parser.add_argument(
+        "--count", type=int, default=6, help="number of examples of each kind (default: 6)"
+    )
+    parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
+    parser.add_argument("--out", type=Path, help="page to write (default: WORK_DIR/report.html)")
     return parser.parse_args()
 
 
-def find_config(args: argparse.Namespace) -> Config:
-    """The config of the run."""
-    own = sorted(args.work_dir.glob("*.py"), key=lambda path: path.stat().st_mtime)
-    found = [args.config] if args.config else own
-    if not found:
-        raise MissingFileError(f"{args.work_dir} holds no config: name it with --config")
-    return Config.fromfile(found[-1])
+def load_config(args: argparse.Namespace) -> Config:
+    """Load the config of the run: ``--config``, or the latest one in the work folder."""
+    in_folder = sorted(args.work_dir.glob("*.py"), key=lambda path: path.stat().st_mtime)
+    files = [args.config] if args.config else in_folder
+    if not files:
+        raise MissingFileError(f"{args.work_dir} contains no config: pass it with --config")
+    return Config.fromfile(files[-1])
 
 
 def find_checkpoint(args: argparse.Namespace) -> Path:
-    """The checkpoint that captions."""
-    found = Path(args.checkpoint) if args.checkpoint else best_checkpoint(args.work_dir)
-    found = found or latest_checkpoint(args.work_dir)
-    if found is None:
-        raise MissingFileError(f"{args.work_dir} holds no checkpoint: name it with --checkpoint")
-    return found
+    """Return ``--checkpoint``, or the best or else the last checkpoint of the run."""
+    file = Path(args.checkpoint) if args.checkpoint else best_checkpoint(args.work_dir)
+    file = file or latest_checkpoint(args.work_dir)
+    if file is None:
+        raise MissingFileError(f"{args.work_dir} contains no checkpoint: pass it with --checkpoint")
+    return file
 
 
-def caption(cfg: Config, split: str, checkpoint: Path, device: str) -> tuple[Any, list[Any]]:
-    """Caption a split: the model, and each image's data sample with its CIDEr."""
+def choose_split(cfg: Config, wanted: str | None) -> str | None:
+    """Return the split to caption, None if the run has neither test nor validation data."""
+    splits = [split for split in ("test", "val") if cfg.get(f"{split}_dataloader") is not None]
+    if wanted and wanted not in splits:
+        raise UserError(
+            f"--split must be a split of the run ({', '.join(splits) or 'it has none'}), got "
+            f"{wanted}"
+        )
+    return wanted or next(iter(splits), None)
+
+
+def caption(
+    cfg: Config, split: str, checkpoint: Path, device: str
+) -> tuple[Any, list[tuple[DataSample, float]]]:
+    """Caption a split.
+
+    Returns:
+        The model, and the data sample and CIDEr (times 100) of each image that has references. CIDEr
+        is NaN if it is undefined, as for a single image.
+    """
     model = MODELS.build(cfg.model)
     load_weights(model, str(checkpoint))
     model.to(device).eval()
@@ -96,99 +123,109 @@ def caption(cfg: Config, split: str, checkpoint: Path, device: str) -> tuple[Any
         for batch in tqdm(loader, desc=f"captions of {split}"):
             samples += model.test_step(batch)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "each.json"
+        file = Path(folder) / "per_image.json"
         metric = CaptionMetric(["CIDEr"], per_image=file)
         metric.process(None, samples)
         metric.evaluate(len(samples))
-        rows = {str(row["image_id"]): row["CIDEr"] for row in json.loads(file.read_text())}
-    # Images without references have no score, and a single image has no CIDEr.
-    scored = [(sample, str(sample.image_id)) for sample in samples]
-    undefined = dict.fromkeys((key for key, cider in rows.items() if cider is None), math.nan)
-    return model, [(sample, (rows | undefined)[key]) for sample, key in scored if key in rows]
+        rows = json.loads(file.read_text())
+    ciders = {str(r["image_id"]): math.nan if r["CIDEr"] is None else r["CIDEr"] for r in rows}
+    keyed = [(str(sample.image_id), sample) for sample in samples]
+    return model, [(sample, ciders[key]) for key, sample in keyed if key in ciders]
 
 
 def draw_samples(
     cfg: Config, split: str, checkpoint: Path, args: argparse.Namespace, notes: list[str]
-) -> list[Scored]:
-    """The best, median and worst captions of a split."""
+) -> list[ScoredEntry]:
+    """Return the best, median and worst captions of a split; remarks are appended to ``notes``."""
     model, scored = caption(cfg, split, checkpoint, args.device or get_device())
     store = FeatureStore(cfg[f"{split}_dataloader"].dataset.store)
-    root = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
-    names = {}
-    for i in range(len(store)):
-        record = store.record(i)
-        names[record["image_id"]] = record.get("file_name", "")
+    folder = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
+    records = map(store.record, range(len(store)))
+    files = {record["image_id"]: record.get("file_name", "") for record in records}
     words = getattr(model.neck, "concept_words", [])
-    chosen = [scored[i] for i in choose_samples([cider for _, cider in scored], args.count)]
-    found = []
-    for sample, cider in chosen:
-        try:
-            image = read_image(Path(root or "nowhere") / names[sample.image_id])
-            image.thumbnail((SHOWN, SHOWN))
-        except (OSError, ValueError):
-            image = Image.new("RGB", (SHOWN // 2, SHOWN // 2), GREY)
+    entries = []
+    for i in choose_samples([cider for _, cider in scored], args.count):
+        sample, cider = scored[i]
+        image = read_thumbnail(folder, files[sample.image_id])
+        if image is None:
+            image = make_placeholder()
             notes.append(
-                "Images of the samples are grey where their files cannot be read: name their "
-                "folder with --images."
+                f"Images of the {split} split that cannot be read are replaced by gray squares. "
+                "Pass their folder with --images."
             )
         concepts, patches = concepts_of_sample(sample, words)
         entry = SheetEntry(
             image, sample.pred_caption, sample.gt_caption, concepts, patches, sample.image_id
         )
-        found.append(Scored(entry, cider))
-    return found
+        entries.append(ScoredEntry(entry, cider))
+    return entries
+
+
+def read_thumbnail(folder: Path | str | None, name: str) -> Image.Image | None:
+    """Return an image, scaled down, or None if it cannot be read."""
+    if folder is None:
+        return None
+    try:
+        image = read_image(Path(folder) / name)
+    except (OSError, ValueError):
+        return None
+    image.thumbnail(MAX_SIZE)
+    return image
+
+
+def make_placeholder() -> Image.Image:
+    """Return a gray square."""
+    return Image.new("RGB", (320, 320), PLACEHOLDER_COLOR)
 
 
 def draw_pairs(
     cfg: Config, args: argparse.Namespace, notes: list[str]
-) -> tuple[np.ndarray, list[Pair], list[Pair]]:
-    """CLIP scores of the training pairs, and pairs from both ends."""
+) -> tuple[np.ndarray, list[TrainingPair], list[TrainingPair]]:
+    """Return the CLIP scores of the training pairs, and the pairs with the lowest and highest.
+
+    Remarks are appended to ``notes``.
+    """
     dataset = cfg.train_dataloader.dataset
     store = FeatureStore(dataset.store)
     pairs = load_pairs(store, dataset.get("pairs"))
     order = np.argsort(pairs.clip_score, kind="stable")
-    lowest = dataset.get("min_clip_score")
-    if lowest is not None:
-        order = order[pairs.clip_score[order] >= lowest]
+    threshold = dataset.get("min_clip_score")
+    if threshold is not None:
+        order = order[pairs.clip_score[order] >= threshold]
     folder = args.train_images or Path(cfg.get("root", ".")) / "synthetic"
     ends = []
-    for numbers in (order[: args.count], order[::-1][: args.count]):
-        images = [int(pairs.image[p]) for p in numbers]
+    for indices in (order[: args.count], order[::-1][: args.count]):
+        rows = [int(pairs.image[i]) for i in indices]
         try:
-            pictures = load_images(store, images, folder)
+            images = load_images(store, rows, folder)
         except (OSError, ValueError) as error:
-            pictures = [Image.new("RGB", (SHOWN // 2, SHOWN // 2), GREY)] * len(images)
-            notes.append(f"Training images are grey (--train-images names their folder): {error}")
-        rows = zip(pictures, numbers, strict=True)
-        ends.append(
-            [Pair(i, store.caption(int(pairs.caption[p])), pairs.clip_score[p]) for i, p in rows]
-        )
+            images = [make_placeholder()] * len(rows)
+            notes.append(
+                f"Training images are replaced by gray squares: {error}. Pass their folder with "
+                "--train-images."
+            )
+        captions = [store.caption(int(pairs.caption[i])) for i in indices]
+        scores = [float(pairs.clip_score[i]) for i in indices]
+        ends.append(list(map(TrainingPair, images, captions, scores)))
     return pairs.clip_score[order], ends[0], ends[1]
 
 
-@plain_errors()
-def main() -> None:
-    """Run the command."""
-    args = parse_args()
-    if args.count < 1:
-        raise UserError(f"--count must be at least 1, got {args.count}")
+def build_page(args: argparse.Namespace) -> str:
+    """Return the HTML of the page."""
     run = read_run(args.work_dir)
-    cfg, checkpoint = find_config(args), find_checkpoint(args)
-    there = [s for s in ("test", "val") if cfg.get(f"{s}_dataloader") is not None]
-    if args.split and args.split not in there:
-        raise UserError(f"the run has no {args.split} split")
-    split = args.split or next(iter(there), None)
+    cfg, checkpoint = load_config(args), find_checkpoint(args)
+    split = choose_split(cfg, args.split)
     drop_clip_head(cfg)
     check_inputs(cfg, ("train", *([split] if split else [])))
     notes: list[str] = []
     clip_scores, low, high = draw_pairs(cfg, args, notes)
-    samples: list[Scored] = []
+    samples: list[ScoredEntry] = []
     if split:
         samples = draw_samples(cfg, split, checkpoint, args, notes)
     else:
-        notes.append("No captions are shown: the run has no real images.")
+        notes.append("The run has no real images, so no captions are shown.")
     side = round(cfg.model.neck.get("num_patches", 1) ** 0.5)
-    text = report_page(
+    return report_page(
         f"{args.work_dir.resolve().name}: {checkpoint.name}",
         run,
         cfg.pretty_text,
@@ -200,7 +237,16 @@ def main() -> None:
         high,
         list(dict.fromkeys(notes)),
     )
+
+
+@plain_errors()
+def main() -> None:
+    """Run the command."""
+    args = parse_args()
+    if args.count < 1:
+        raise UserError(f"--count must be at least 1, got {args.count}")
+    html = build_page(args).encode()
     out = args.out or args.work_dir / "report.html"
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(out, text.encode())
-    print(f"{out}: {len(text.encode()) / 2**20:.1f} MiB")
+    write_bytes(out, html)
+    print(f"{out}: {len(html) / 2**20:.1f} MiB")

@@ -1,16 +1,11 @@
-"""What a captioner saw and said, as pictures and pages."""
+"""Pictures and web pages of captioned images."""
 
 from pcm_plugin.visualization.affinity import affinity_maps
+from pcm_plugin.visualization.entry import SheetEntry, concepts_of_sample, mixed_patches
 from pcm_plugin.visualization.mixup_hook import MixupVisualizationHook
+from pcm_plugin.visualization.mixup_image import draw_mixup
 from pcm_plugin.visualization.page import captions_page
-from pcm_plugin.visualization.sheet import (
-    SheetEntry,
-    concepts_of_sample,
-    contact_sheet,
-    draw_mixup,
-    mixed_patches,
-    save_sheet,
-)
+from pcm_plugin.visualization.sheet import contact_sheet, save_sheet
 
 __all__ = [
     "MixupVisualizationHook",

@@ -1,4 +1,4 @@
-"""Charts as SVG that stands inside of a page."""
+"""Charts as SVG elements for a page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -6,48 +6,53 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_SIZE = (5.4, 3.4)
+_SIZE = (5.4, 3.4)  # inches
 # Text stays text, and equal charts are equal bytes.
 _SETTINGS: Any = {"svg.fonttype": "none", "svg.hashsalt": "pcm_plugin", "font.family": "sans-serif"}
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> str:
-    """Lines of several series.
+def line_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str
+) -> Markup:
+    """Draw several series as lines.
 
     Args:
-        series: Name to the values along x and y.
-        x: What x is.
-        y: What y is.
+        series: Name to x and y values of the series.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
 
     Returns:
-        SVG.
+        SVG element.
     """
-    figure, axes = _empty(x, y)
-    for name, (places, values) in series.items():
-        mark = "o" if len(places) < 40 else None
-        axes.plot(places, values, label=name, marker=mark, markersize=3, linewidth=1.4)
+    figure, axes = _empty(xlabel, ylabel)
+    for name, (xs, ys) in series.items():
+        marker = "o" if len(xs) < 40 else None
+        axes.plot(xs, ys, label=name, marker=marker, markersize=3, linewidth=1.4)
     if len(series) > 1:
         columns = min(3, len(series))
         figure.legend(loc="outside upper center", fontsize=8, frameon=False, ncols=columns)
     return _svg(figure)
 
 
-def histogram(values: np.ndarray, x: str, y: str, marks: Mapping[str, float] | None = None) -> str:
-    """How often values come.
+def histogram(
+    values: np.ndarray, xlabel: str, ylabel: str, marks: Mapping[str, float] | None = None
+) -> Markup:
+    """Draw a histogram.
 
     Args:
-        values: (n,).
-        x: What the values are.
-        y: What is counted.
-        marks: Values to point out, by name.
+        values: (n,) float.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        marks: Name to value of vertical lines. Defaults to None.
 
     Returns:
-        SVG.
+        SVG element.
     """
-    figure, axes = _empty(x, y)
+    figure, axes = _empty(xlabel, ylabel)
     axes.hist(values, bins=min(60, max(5, len(values) // 10)), color="#0072b2")
     for name, value in (marks or {}).items():
         axes.axvline(value, color="#d55e00", linewidth=1.2)
@@ -63,19 +68,20 @@ def histogram(values: np.ndarray, x: str, y: str, marks: Mapping[str, float] | N
     return _svg(figure)
 
 
-def _empty(x: str, y: str) -> tuple[Figure, Axes]:
+def _empty(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     return figure, axes
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     text = io.StringIO()
     with matplotlib.rc_context(_SETTINGS):
         figure.savefig(text, format="svg", metadata={"Date": None})
-    # What stands before it belongs to a file of its own.
-    return f'<div class="chart"><svg{text.getvalue().partition("<svg")[2]}</div>'
+    # The XML declaration and doctype before the element are for a separate file. Matplotlib
+    # escapes labels.
+    return Markup("<svg" + text.getvalue().partition("<svg")[2])

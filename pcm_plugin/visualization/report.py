@@ -1,40 +1,39 @@
-"""What a training left behind, as one page."""
+"""Web page about one training run."""
 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.visualization import charts
-from pcm_plugin.visualization.page import cards, escape, image_card, page, table
-from pcm_plugin.visualization.sheet import SheetEntry
-
-GREY = "#9aa3af"
+from pcm_plugin.visualization.charts import histogram, line_chart
+from pcm_plugin.visualization.entry import SheetEntry
+from pcm_plugin.visualization.page import Card, make_card, render
 
 
-class Scored(NamedTuple):
-    """An image of the test set and what its caption scored.
+class ScoredEntry(NamedTuple):
+    """A captioned image of the evaluated split.
 
     Attributes:
         entry: Image, caption, references, concepts and mixed patches.
-        cider: CIDEr of this image, times 100; NaN where it is undefined.
+        cider: CIDEr of this image, times 100; NaN if it is undefined.
     """
 
     entry: SheetEntry
     cider: float
 
 
-class Pair(NamedTuple):
-    """A pair of the training set.
+class TrainingPair(NamedTuple):
+    """An image-caption pair of the training set.
 
     Attributes:
-        image: The synthetic image.
-        caption: Its caption.
+        image: Synthetic image.
+        caption: Caption.
         score: CLIP score, 2.5 * cosine.
     """
 
@@ -43,113 +42,111 @@ class Pair(NamedTuple):
     score: float
 
 
-class Run(NamedTuple):
-    """A run's work folder, read.
+class RunLog(NamedTuple):
+    """Logged values of a training run.
 
     Attributes:
-        train: What was logged in training, by step.
-        scores: Validation scores, by epoch.
-        tests: Scores of ``tools/test.py``, by the folder that they are in; None where one is
-            undefined.
+        train: Values logged during training, by step.
+        validation: Validation scores, by epoch.
+        tests: Folder of a test to its scores; None for an undefined score.
     """
 
     train: list[dict[str, float]]
-    scores: list[dict[str, float]]
+    validation: list[dict[str, float]]
     tests: dict[str, dict[str, float | None]]
 
 
-def read_run(work_dir: Path) -> Run:
-    """Read what MMEngine logged in a work folder, of all the times the run was taken up.
+def read_run(work_dir: Path) -> RunLog:
+    """Read the logs in a work folder, including those before the run was resumed.
 
     Args:
-        work_dir: The folder, with ``TIMESTAMP/vis_data/scalars.json`` in it.
+        work_dir: The folder, with ``TIMESTAMP/vis_data/scalars.json`` files of MMEngine and
+            ``metrics.json`` files of ``tools/test.py``.
 
     Raises:
-        MissingFileError: If there are no such files.
-        UserError: If a file of scores is damaged.
+        MissingFileError: If there are no logs.
+        UserError: If a file with scores is damaged.
     """
     files = sorted(work_dir.glob("*/vis_data/scalars.json"))
     if not files:
         raise MissingFileError(
-            f"{work_dir} holds no training: there is no TIMESTAMP/vis_data/scalars.json in it"
+            f"{work_dir} is not the work folder of a training: it contains no "
+            "TIMESTAMP/vis_data/scalars.json"
         )
     train: dict[float, dict[str, float]] = {}
-    scores: dict[float, dict[str, float]] = {}
+    validation: dict[float, dict[str, float]] = {}
     for file in files:
-        for row in _rows(file):
+        for row in _read_rows(file):
             step = row.get("step", 0)
-            # A resumed run logs steps again that were not saved before: the later ones stand.
-            (train if "loss" in row else scores)[step] = row
+            # A resumed run repeats the steps after its checkpoint. The later values are kept.
+            (train if "loss" in row else validation)[step] = row
     tests = {}
     for file in sorted(work_dir.rglob("metrics.json")):
         try:
             metrics = json.loads(file.read_text())["metrics"]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{file} holds no scores: test again, or remove it") from None
+            raise UserError(f"{file} contains no scores: repeat the test or delete it") from None
         tests[str(file.parent.relative_to(work_dir))] = metrics
-    return Run([train[s] for s in sorted(train)], [scores[s] for s in sorted(scores)], tests)
+    return RunLog(
+        [train[step] for step in sorted(train)],
+        [validation[step] for step in sorted(validation)],
+        tests,
+    )
 
 
 def report_page(
     title: str,
-    run: Run,
+    run: RunLog,
     config: str,
     grid: tuple[int, int],
-    best: str,
-    samples: Sequence[Scored] = (),
+    checkpoint: str,
+    samples: Sequence[ScoredEntry] = (),
     clip_scores: np.ndarray | None = None,
-    low: Sequence[Pair] = (),
-    high: Sequence[Pair] = (),
+    low: Sequence[TrainingPair] = (),
+    high: Sequence[TrainingPair] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The page of a run.
+    """Render the page about a run.
 
     Args:
-        title: Its title.
-        run: What was logged.
-        config: The config as text.
+        title: Title of the page.
+        run: Logged values.
+        config: Text of the config.
         grid: Rows and columns of the patches.
-        best: Name of the checkpoint that captioned the samples.
-        samples: Images of the test set, best first.
+        checkpoint: Name of the checkpoint that captioned the samples.
+        samples: Captioned images, best first, as :func:`choose_samples` orders them.
         clip_scores: (P,) CLIP scores of the training pairs.
-        low: PairSelection from the low end.
-        high: PairSelection from the high end.
-        notes: What could not be shown, and why.
+        low: Pairs with the lowest CLIP scores.
+        high: Pairs with the highest CLIP scores.
+        notes: Remarks at the top, such as why something is not shown.
 
     Returns:
-        HTML, one file that needs no other.
+        HTML document without references to other files.
     """
-    parts = [("", "".join(f'<p class="note">{escape(note)}</p>' for note in notes))]
-    parts.append(("Scores", _score_table(run, best)))
-    drawn = [_loss_chart(run)] if run.train else []
-    if run.scores:
-        drawn.append(_score_chart(run))
-    if clip_scores is not None:
-        marks = {"median": float(np.median(clip_scores))}
-        drawn.append(charts.histogram(clip_scores, "CLIP score (2.5 cos)", "training pairs", marks))
-    parts.append(("Curves", f'<div class="charts">{"".join(drawn)}</div>'))
-    for heading, chosen in _thirds(samples):
-        shown = (image_card(s.entry, grid, _cider(s.cider)) for s in chosen)
-        parts.append((heading, cards(shown)))
-    for heading, pairs in (("Pairs from the low end", low), ("Pairs from the high end", high)):
-        if pairs:
-            entries = [
-                SheetEntry(p.image, p.caption, title=f"CLIP score {p.score:.3f}") for p in pairs
-            ]
-            parts.append((heading, cards(image_card(entry, grid) for entry in entries)))
-    parts.append(("Config", f"<pre>{escape(config)}</pre>"))
-    return page(title, parts)
+    score_head, score_rows = _score_table(run, checkpoint)
+    pairs = {"Pairs with the lowest CLIP scores": low, "Pairs with the highest CLIP scores": high}
+    examples = {
+        **{name: [_sample_card(s, grid) for s in part] for name, part in _split(samples).items()},
+        **{name: [_pair_card(p, grid) for p in part] for name, part in pairs.items()},
+    }
+    return render(
+        "report.html",
+        title=title,
+        notes=notes,
+        score_head=score_head,
+        score_rows=score_rows,
+        charts=_charts(run, clip_scores),
+        examples=[(name, cards) for name, cards in examples.items() if cards],
+        config=config,
+    )
 
 
 def choose_samples(ciders: Sequence[float], count: int) -> list[int]:
-    """The best, the median and the worst: up to ``count`` of each, by falling score.
+    """Return the indices of up to ``count`` best, median and worst scores, best first.
 
     Args:
         ciders: Score of each image.
-        count: How many of each.
-
-    Returns:
-        Their numbers: the best first, then those around the median, then the worst.
+        count: Number of images of each kind.
     """
     order = sorted(range(len(ciders)), key=lambda i: -ciders[i])
     if len(order) <= 3 * count:
@@ -158,70 +155,78 @@ def choose_samples(ciders: Sequence[float], count: int) -> list[int]:
     return [*order[:count], *order[middle : middle + count], *order[-count:]]
 
 
-def _thirds(samples: Sequence[Scored]) -> Iterator[tuple[str, Sequence[Scored]]]:
-    count = -(-len(samples) // 3)
-    names = ("Best captions by CIDEr", "Captions around the median", "Worst captions")
-    for place, name in enumerate(names):
-        own = samples[place * count : (place + 1) * count]
-        if own:
-            yield name, own
-
-
-def _rows(file: Path) -> Iterator[dict[str, float]]:
+def _read_rows(file: Path) -> Iterator[dict[str, float]]:
     for line in file.read_text().splitlines():
-        # A run that was killed leaves half a line.
+        # A run that was killed leaves an incomplete line.
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
             continue
 
 
-def _score_table(run: Run, best: str) -> str:
-    rows: dict[str, Mapping[str, float | None]] = dict(run.tests)
-    epoch = _epoch_of(best)
-    on_validation = [row for row in run.scores if row.get("step") == epoch]
-    if on_validation:
-        unit = "iteration" if "_iter_" in f"_{best}" else "epoch"
-        rows = {f"validation, {unit} {epoch}": on_validation[0]} | rows
-    names: list[str] = []
-    for row in rows.values():
-        names += [key for key in row if "/" in key and key not in names]
-    if not rows:
-        return '<p class="note">No scores yet.</p>'
-    lines: list[list[Any]] = [
-        [where, *(_cell(row.get(name)) for name in names)] for where, row in rows.items()
+def _split(samples: Sequence[ScoredEntry]) -> dict[str, Sequence[ScoredEntry]]:
+    """Return the best, median and worst third of the samples by heading."""
+    count = -(-len(samples) // 3)
+    headings = ("Best captions by CIDEr", "Captions around the median", "Worst captions by CIDEr")
+    return {heading: samples[i * count : (i + 1) * count] for i, heading in enumerate(headings)}
+
+
+def _sample_card(sample: ScoredEntry, grid: tuple[int, int]) -> Card:
+    note = "CIDEr undefined" if math.isnan(sample.cider) else f"CIDEr {sample.cider:.1f}"
+    return make_card(sample.entry, grid, note)
+
+
+def _pair_card(pair: TrainingPair, grid: tuple[int, int]) -> Card:
+    return make_card(SheetEntry(pair.image, pair.caption), grid, f"CLIP score {pair.score:.3f}")
+
+
+def _score_table(run: RunLog, checkpoint: str) -> tuple[list[str], list[list[str | float]]]:
+    """Return header and rows: validation scores of the checkpoint, then all tests."""
+    scores: dict[str, Mapping[str, float | None]] = {}
+    epoch = _epoch_of(checkpoint)
+    for row in run.validation:
+        if row.get("step") == epoch:
+            unit = "iteration" if "_iter_" in f"_{checkpoint}" else "epoch"
+            scores[f"validation, {unit} {epoch}"] = row
+    scores |= run.tests
+    metrics = dict.fromkeys(key for row in scores.values() for key in row if "/" in key)
+    head = ["", *(metric.removeprefix("caption/") for metric in metrics)]
+    return head, [
+        [name, *(_cell(row.get(metric)) for metric in metrics)] for name, row in scores.items()
     ]
-    return table(["", *(name.removeprefix("caption/") for name in names)], lines)
 
 
 def _cell(score: float | None) -> float | str:
     return "-" if score is None or math.isnan(score) else score
 
 
-def _cider(score: float) -> str:
-    return "CIDEr undefined" if math.isnan(score) else f"CIDEr {score:.1f}"
-
-
-def _epoch_of(best: str) -> int | None:
-    digits = Path(best).stem.rpartition("_")[2]
+def _epoch_of(checkpoint: str) -> int | None:
+    digits = Path(checkpoint).stem.rpartition("_")[2]
     return int(digits) if digits.isdecimal() else None
 
 
-def _loss_chart(run: Run) -> str:
-    steps = [row["step"] for row in run.train]
-    return charts.curves({"loss": (steps, [row["loss"] for row in run.train])}, "iteration", "loss")
+def _charts(run: RunLog, clip_scores: np.ndarray | None) -> list[Markup]:
+    charts = []
+    if run.train:
+        losses = ([row["step"] for row in run.train], [row["loss"] for row in run.train])
+        charts.append(line_chart({"loss": losses}, "iteration", "loss"))
+    if run.validation:
+        charts.append(_validation_chart(run))
+    if clip_scores is not None:
+        median = {"median": float(np.median(clip_scores))}
+        charts.append(histogram(clip_scores, "CLIP score (2.5 cos)", "training pairs", median))
+    return charts
 
 
-def _score_chart(run: Run) -> str:
-    names = [key for key in run.scores[-1] if "/" in key]
+def _validation_chart(run: RunLog) -> Markup:
     series = {}
-    for name in names:
-        rows = [row for row in run.scores if name in row]
+    for name in (key for key in run.validation[-1] if "/" in key):
+        rows = [row for row in run.validation if name in row]
         series[name.removeprefix("caption/")] = (
             [row["step"] for row in rows],
             [row[name] for row in rows],
         )
-    # CIDEr and CIDEr-D are one line.
+    # Equal curves would hide each other.
     if series.get("CIDEr") == series.get("CIDEr-D"):
         series.pop("CIDEr-D", None)
-    return charts.curves(series, "validated at", "score on validation")
+    return line_chart(series, "epoch or iteration of the validation", "validation score")

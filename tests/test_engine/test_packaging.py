@@ -75,11 +75,18 @@ def test_without_any_mmcv_the_error_says_which_to_install():
     assert last.startswith("ImportError"), last
 
 
-def test_the_toy_weights_are_in_the_package():
+@pytest.mark.parametrize(
+    ("package", "folder", "example"),
+    [
+        ("toyworld", "assets", "diffusion/unet/config.json"),
+        ("visualization", "templates", "report.html"),
+    ],
+)
+def test_data_files_are_in_the_package(package, folder, example):
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    globs = setup["options.package_data"]["pcm_plugin.toyworld"].split(",")
-    package = ROOT / "pcm_plugin" / "toyworld"
-    shipped = {path for glob in globs for path in package.glob(glob.strip()) if path.is_file()}
-    assert shipped == {path for path in (package / "assets").rglob("*") if path.is_file()}
-    assert package / "assets" / "diffusion" / "unet" / "config.json" in shipped
+    globs = setup["options.package_data"][f"pcm_plugin.{package}"].split(",")
+    path = ROOT / "pcm_plugin" / package
+    packaged = {file for glob in globs for file in path.glob(glob.strip()) if file.is_file()}
+    assert packaged == {file for file in (path / folder).rglob("*") if file.is_file()}
+    assert path / folder / example in packaged

@@ -99,7 +99,7 @@ def test_one_bad_name_does_not_cost_the_others(photos, tmp_path):
     assert sheet.stat().st_size
     text = page.read_text()
     assert text.count('<div class="card">') == 5
-    assert r"two\nlines &quot;&#x27;🐈.png" in text
+    assert r"two\nlines &#34;&#39;🐈.png" in text
     # Named on the command line, and from Python.
     result = run("caption.py", NAME, bad, photos / "0.png", log=tmp_path / "log", launcher=False)
     assert result.code == 1

@@ -38,9 +38,9 @@ def address(tmp_path_factory):
     )
     try:
         # Long enough for the first of the tools that a run of the tests starts.
-        until(lambda: server.exitcode is not None or "the page is at" in read(log), patience=100)
+        until(lambda: server.exitcode is not None or "Serving at" in read(log), patience=100)
         assert server.exitcode is None, read(log)
-        yield read(log).split("the page is at ")[1].split()[0]
+        yield read(log).split("Serving at ")[1].split()[0]
     finally:
         server.kill()
         server.join()
@@ -103,11 +103,16 @@ def shown_caption(page):
 
 
 def beam(captions):
-    return [text for c in captions for text in (c["caption"], f"{c['log_prob']:.2f}")]
+    numbers = ("log_prob", "score")
+    return [
+        text
+        for c in captions
+        for text in (c["caption"], *(f"{c[key]:.2f}" for key in numbers if key in c))
+    ]
 
 
 def width_of_mix(page):
-    return page.execute_script("return document.querySelector('#mix img')?.naturalWidth")
+    return page.execute_script("return document.querySelector('#mixup img')?.naturalWidth")
 
 
 def test_an_image_gets_captions_concepts_and_its_mix(page, address, picture, inferencer):
@@ -131,13 +136,18 @@ def test_an_image_gets_captions_concepts_and_its_mix(page, address, picture, inf
 def test_the_controls_are_heeded(page, picture, inferencer):
     upload(page, picture)
     before = shown_caption(page)
-    settings = {"Beam size": 5, "Captions, at most one a beam": 4, "Fewest words": 9}
+    settings = {
+        "Beam size": 5,
+        "Number of captions (at most the beam size)": 4,
+        "Minimum words": 9,
+        "Length penalty (higher values favor longer captions)": 1.5,
+    }
     for name, value in settings.items():
         [field] = page.find_elements("css selector", f"input[aria-label='number input for {name}']")
         field.clear()
         field.send_keys(f"{value}\t")
     page.find_element("css selector", "#go").click()
-    search = dict(beam_size=5, num_captions=4, min_len=9)
+    search = dict(beam_size=5, num_captions=4, min_len=9, length_penalty=1.5)
     [expected] = inferencer(picture, **search)["predictions"]
     assert expected["caption"] != before
     until(lambda: texts(page, "#beam td") == beam(expected["captions"]))
@@ -151,7 +161,7 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, picture, tmp_path):
     broken.write_text("no image")
     upload(page, broken)
     [message] = until(lambda: texts(page, ".toast-body"))
-    assert "broken.png gets no caption: it is not an image" in message
+    assert "broken.png cannot be captioned: it is not an image" in message
     assert texts(page, "#caption p:not(.hint)") == []
     assert texts(page, "#beam td") == []
     upload(page, picture)
@@ -160,7 +170,7 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, picture, tmp_path):
 
 def test_files_of_the_server_stay_there(address, picture):
     image = {"path": str(picture), "orig_name": "x"}
-    request = {"data": [image, 3, 3, 0], "fn_index": 0, "session_hash": "x"}
+    request = {"data": [image, 3, 3, 0, 0], "fn_index": 0, "session_hash": "x"}
     join = urllib.request.Request(
         f"{address}gradio_api/queue/join",
         json.dumps(request).encode(),
@@ -170,19 +180,19 @@ def test_files_of_the_server_stay_there(address, picture):
     data = f"{address}gradio_api/queue/data?session_hash=x"
     with urllib.request.urlopen(data, timeout=PATIENCE) as stream:
         answer = stream.read().decode()
-    assert "x gets no caption: it was not uploaded here" in answer
+    assert "x cannot be captioned: it was not uploaded to this server" in answer
 
 
 def test_uploads_are_decoded_as_a_viewer_shows_them(picture, inferencer, tmp_path):
     """Without a browser: broken EXIF data, hidden colors, and messages for what is broken."""
     gradio = pytest.importorskip("gradio")
-    from pcm_plugin.commands.webui import captioning
+    from pcm_plugin.commands.webui import make_handler
 
-    show = captioning(inferencer, tmp_path)
+    show = make_handler(inferencer, tmp_path)
 
     def caption(name):
         upload = {"path": str(tmp_path / name), "orig_name": f"<{name}>"}
-        *_, (html, *_) = show(upload, 3, 1, 0)
+        *_, (html, *_) = show(upload, 3, 1, 0, 0)
         return html
 
     with Image.open(picture) as image:
@@ -194,5 +204,5 @@ def test_uploads_are_decoded_as_a_viewer_shows_them(picture, inferencer, tmp_pat
     image.save(tmp_path / "hidden.png")
     assert caption("hidden.png") == caption("white.png") != caption(picture.name)
     (tmp_path / "broken.png").write_bytes((tmp_path / "white.png").read_bytes()[:60])
-    with pytest.raises(gradio.Error, match=r"&lt;broken.png&gt; gets no caption: it cannot be"):
+    with pytest.raises(gradio.Error, match=r"&lt;broken.png&gt; cannot be captioned: it cannot be"):
         caption("broken.png")

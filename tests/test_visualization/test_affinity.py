@@ -7,14 +7,14 @@ from PIL import Image
 from pcm_plugin.visualization import affinity_maps
 
 SIDE, TOP, GAP = 60, 24, 12
-GREY = Image.new("RGB", (70, 70), "#808080")
+GRAY = Image.new("RGB", (70, 70), "#808080")
 
 
 def heat(share):
     return (255 * np.array(colormaps["viridis"](share)[:3])).round().astype(int)
 
 
-def maps(affinity, image=GREY, grid=(2, 3), alpha=1.0, **kwargs):
+def maps(affinity, image=GRAY, grid=(2, 3), alpha=1.0, **kwargs):
     words = [f"word{k}" for k in range(affinity.shape[1])]
     drawn = affinity_maps(image, affinity, words, grid, SIDE, alpha=alpha, **kwargs)
     assert drawn.mode == "RGB"
@@ -26,7 +26,7 @@ def a_map(drawn, column=0, row=0):
     return drawn[y : y + SIDE, x : x + SIDE]
 
 
-def test_the_hottest_colour_is_on_the_nearest_patch():
+def test_the_hottest_color_is_on_the_nearest_patch():
     affinity = torch.zeros(6, 2)
     affinity[5, 0], affinity[1, 1] = 1.0, 0.5
     drawn = maps(affinity)
@@ -40,7 +40,7 @@ def test_the_hottest_colour_is_on_the_nearest_patch():
     assert np.abs(second[30:] - heat(0.0)).max() <= 1
 
 
-def test_the_image_is_grey_under_the_heat():
+def test_the_image_is_gray_under_the_heat():
     image = Image.new("RGB", (90, 60), "red")
     image.paste((0, 0, 255), (0, 0, 15, 60))  # outside of the middle square
     drawn = a_map(maps(torch.zeros(6, 1), image, alpha=0.0))
@@ -62,7 +62,7 @@ def test_maps_stand_in_rows():
 
 def test_names_and_probabilities_stand_above_their_map():
     def heads(*words, side=120):
-        drawn = np.asarray(affinity_maps(GREY, torch.zeros(4, len(words)), words, (2, 2), side))
+        drawn = np.asarray(affinity_maps(GRAY, torch.zeros(4, len(words)), words, (2, 2), side))
         return [drawn[:TOP, k * (side + GAP) : (k + 1) * (side + GAP)] for k in range(len(words))]
 
     bare, likely = heads("dog")[0], heads(("dog", 0.73))[0]
@@ -78,18 +78,18 @@ def test_names_and_probabilities_stand_above_their_map():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"affinity": torch.zeros(49)}, r"affinity of shape \(49,\): give \(N, K\)"),
-        ({"affinity": torch.zeros(49, 0)}, r"affinity of shape \(49, 0\): give \(N, K\)"),
-        ({"words": ["dog"]}, r"1 words for affinity of shape \(49, 2\): give 2"),
-        ({"grid": (8, 8)}, r"grid=\(8, 8\) has 64 patches but affinity of shape \(49, 2\) has 49"),
-        ({"affinity": torch.full((49, 2), torch.nan)}, "no numbers: the model may have diverged"),
-        ({"side": 6}, "side=6: give at least 7"),
-        ({"columns": 0}, "columns=0: give at least 1"),
-        ({"alpha": 1.5}, "alpha=1.5: give a share"),
-        ({"colour_map": "no"}, "colour_map='no': give one of Matplotlib's"),
+        ({"affinity": torch.zeros(49)}, r"`affinity` must have shape .*, got \(49,\)"),
+        ({"affinity": torch.zeros(49, 0)}, r"`affinity` must have shape .*, got \(49, 0\)"),
+        ({"concepts": ["dog"]}, r"got 1 for affinity of shape \(49, 2\)"),
+        ({"grid": (8, 8)}, r"`grid` must have 49 patches .*, got \(8, 8\)"),
+        ({"affinity": torch.full((49, 2), torch.nan)}, "`affinity` must be finite"),
+        ({"side": 6}, "`side` must be at least 7, one pixel per patch, got 6"),
+        ({"columns": 0}, "`columns` must be at least 1, got 0"),
+        ({"alpha": 1.5}, "`alpha` must be between 0 and 1, got 1.5"),
+        ({"cmap": "no"}, "`cmap` must be a Matplotlib colormap such as 'viridis', got 'no'"),
     ],
 )
-def test_what_does_not_fit_is_named(change, message):
-    given = dict(affinity=torch.zeros(49, 2), words=["dog", "cat"], grid=(7, 7)) | change
+def test_invalid_arguments_are_rejected(change, message):
+    arguments = dict(affinity=torch.zeros(49, 2), concepts=["dog", "cat"], grid=(7, 7)) | change
     with pytest.raises(ValueError, match=message):
-        affinity_maps(GREY, **given)
+        affinity_maps(GRAY, **arguments)

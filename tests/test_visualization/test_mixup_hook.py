@@ -21,7 +21,7 @@ from pcm_plugin.visualization import MixupVisualizationHook, concepts_of_sample,
 runs = count()
 HOOK = "pcm_plugin.MixupVisualizationHook"
 RED = (200, 30, 10)
-GREY = (154, 157, 163)
+GRAY = (154, 157, 163)
 
 
 @VISBACKENDS.register_module()
@@ -92,10 +92,10 @@ def said(tmp_path, word):
     return [line for line in lines if f" - {word} - " in line and "MixupVisualizationHook" in line]
 
 
-def share(picture, colour):
-    """How much of a card's image is of about one colour."""
+def share(picture, color):
+    """How much of a card's image is of about one color."""
     pixels = np.asarray(picture)[30:310, 30:310].astype(int)
-    return (np.abs(pixels - np.array(colour)).max(-1) <= 2).mean()
+    return (np.abs(pixels - np.array(color)).max(-1) <= 2).mean()
 
 
 def a_model(words=("dog", "cat")):
@@ -127,7 +127,7 @@ def validate(tmp_path, samples, model=None, backend="LocalVisBackend", hook=None
     return sorted((tmp_path / "vis_data" / "vis_image").glob("*"))
 
 
-def test_training_writes_pictures_in_their_colours(build, tmp_path):
+def test_training_writes_pictures_in_their_colors(build, tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (90, 60), RED).save(tmp_path / "images" / "0.png")
     (tmp_path / "images" / "2.png").write_text("no image")
@@ -141,7 +141,7 @@ def test_training_writes_pictures_in_their_colours(build, tmp_path):
     for epoch in (2, 4):
         assert share(pictures[f"val_mix_image0_{epoch}.png"], RED) > 0.5
         for missing in ("image1", "image2"):
-            assert share(pictures[f"val_mix_{missing}_{epoch}.png"], GREY) > 0.5
+            assert share(pictures[f"val_mix_{missing}_{epoch}.png"], GRAY) > 0.5
     (line,) = said(tmp_path, "WARNING")
     assert f"no image at {tmp_path / 'images' / '1.png'}" in line
     assert "val_dataloader.dataset.data_prefix=FOLDER" in line
@@ -155,7 +155,7 @@ def test_backends_get_the_first_images_with_their_epoch(build, tmp_path):
     for _, picture, _ in RecordingVisBackend.images:
         assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
     (line,) = said(tmp_path, "WARNING")
-    assert "have no img_path" in line
+    assert "have no `img_path`" in line
 
 
 def test_an_iteration_based_loop_counts_iterations(build):
@@ -245,7 +245,7 @@ def test_a_wrapped_model_is_opened(tmp_path):
 
 def test_patches_that_make_no_square_need_a_grid(tmp_path, caplog):
     assert validate(tmp_path, [a_sample(patches=6)]) == []
-    assert "pred_affinity has 6 patches, which make no square: give the hook grid=" in caplog.text
+    assert "`pred_affinity` has 6 patches, which do not form a square: set `grid`" in caplog.text
     hook = MixupVisualizationHook(grid=[2, 3])
     assert len(validate(tmp_path, [a_sample(patches=6)], hook=hook)) == 1
     # The grid of the backbone goes before a square.
@@ -259,18 +259,18 @@ def test_patches_that_make_no_square_need_a_grid(tmp_path, caplog):
 
 def test_a_model_that_names_no_concepts_is_said(tmp_path, caplog):
     assert validate(tmp_path, [a_sample()], torch.nn.Module()) == []
-    assert "the model has no neck.concept_words" in caplog.text
+    assert "the model must have `neck.concept_words`" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (dict(num_images=0), "num_images=0: give a whole number, at least 1"),
-        (dict(num_images=True), "num_images=True"),
-        (dict(interval=1.5), "interval=1.5: give a whole number, at least 1"),
-        (dict(grid=7), r"grid=7: give \(rows, columns\)"),
-        (dict(grid=(7, 0)), r"grid=\(7, 0\)"),
-        (dict(font="none.ttf"), "font='none.ttf' is no TrueType file"),
+        (dict(num_images=0), "`num_images` must be an integer of at least 1, got 0"),
+        (dict(num_images=True), "`num_images` must be .*, got True"),
+        (dict(interval=1.5), "`interval` must be an integer of at least 1, got 1.5"),
+        (dict(grid=7), r"`grid` must be \(rows, columns\) .*, got 7"),
+        (dict(grid=(7, 0)), r"`grid` must be .*, got \(7, 0\)"),
+        (dict(font="none.ttf"), "`font` must be a TrueType file, got 'none.ttf'"),
     ],
 )
 def test_wrong_arguments_are_named(wrong, message):

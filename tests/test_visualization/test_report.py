@@ -6,7 +6,13 @@ import pytest
 from PIL import Image
 
 from pcm_plugin.visualization import SheetEntry, captions_page
-from pcm_plugin.visualization.report import Pair, Scored, choose_samples, read_run, report_page
+from pcm_plugin.visualization.report import (
+    ScoredEntry,
+    TrainingPair,
+    choose_samples,
+    read_run,
+    report_page,
+)
 from tests.browser import check_page, open_browser
 
 GRID = (2, 2)
@@ -44,8 +50,8 @@ def work(tmp_path):
     return tmp_path
 
 
-def picture(colour):
-    return Image.new("RGB", (64, 64), colour)
+def picture(color):
+    return Image.new("RGB", (64, 64), color)
 
 
 def test_a_run_is_read_over_all_its_pieces(work):
@@ -56,18 +62,18 @@ def test_a_run_is_read_over_all_its_pieces(work):
         (30, 1.8),
         (40, 1.5),
     ]
-    assert [row["caption/CIDEr"] for row in run.scores] == [50.0, 60.0]
+    assert [row["caption/CIDEr"] for row in run.validation] == [50.0, 60.0]
     assert run.tests == {"test/town": {"caption/CIDEr": 61.25}}
 
 
 def test_a_folder_without_a_training_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no training"):
+    with pytest.raises(FileNotFoundError, match="is not the work folder of a training"):
         read_run(tmp_path)
 
 
 def test_a_damaged_file_of_scores_is_named(work):
     (work / "test" / "town" / "metrics.json").write_text("{")
-    with pytest.raises(ValueError, match=r"metrics\.json holds no scores"):
+    with pytest.raises(ValueError, match=r"metrics\.json contains no scores"):
         read_run(work)
 
 
@@ -84,7 +90,7 @@ def test_the_page_shows_all_and_stands_alone(work, tmp_path):
         SheetEntry(picture("green"), "median", title="two"),
         SheetEntry(picture("blue"), "worst", title="three"),
     ]
-    samples = [Scored(e, c) for e, c in zip(entries, (300.0, 50.0, 0.0), strict=True)]
+    samples = [ScoredEntry(e, c) for e, c in zip(entries, (300.0, 50.0, 0.0), strict=True)]
     text = report_page(
         "my run",
         read_run(work),
@@ -93,8 +99,8 @@ def test_the_page_shows_all_and_stands_alone(work, tmp_path):
         "best_caption_CIDEr_epoch_2.pth",
         samples,
         np.random.default_rng(0).normal(1.4, 0.2, 500),
-        [Pair(picture("grey"), "a bad pair", 0.3)],
-        [Pair(picture("white"), "a good pair", 1.9)],
+        [TrainingPair(picture("gray"), "a bad pair", 0.3)],
+        [TrainingPair(picture("white"), "a good pair", 1.9)],
         ["a note"],
     )
     for shown in (
@@ -111,7 +117,7 @@ def test_the_page_shows_all_and_stands_alone(work, tmp_path):
         "&lt;PCMNet&gt;",
     ):
         assert shown in text
-    headings = ["Best captions by CIDEr", "Captions around the median", "Worst captions"]
+    headings = ["Best captions by CIDEr", "Captions around the median", "Worst captions by CIDEr"]
     places = [text.index(heading) for heading in headings]
     assert places == sorted(places)
     assert text.count("<svg") == 3
@@ -125,7 +131,7 @@ def test_undefined_scores_are_shown_as_such(work):
     log(work, "20260101_020000", {"caption/CIDEr": math.nan, "caption/BLEU-4": 22.0, "step": 3})
     scores = {"caption/CIDEr": None, "caption/BLEU-4": 30.5}
     (work / "test" / "town" / "metrics.json").write_text(json.dumps({"metrics": scores}))
-    samples = [Scored(SheetEntry(picture("red"), "a dog", title="one"), math.nan)]
+    samples = [ScoredEntry(SheetEntry(picture("red"), "a dog", title="one"), math.nan)]
     best = "best_caption_CIDEr_epoch_3.pth"
     text = report_page("my run", read_run(work), "", GRID, best, samples)
     assert "30.50" in text

@@ -5,7 +5,7 @@ from PIL import Image, ImageColor
 
 from pcm_plugin.visualization import SheetEntry, contact_sheet, mixed_patches, save_sheet
 
-GREY = Image.new("RGB", (70, 70), "#808080")
+GRAY = Image.new("RGB", (70, 70), "#808080")
 SIDE = 140
 
 
@@ -18,19 +18,19 @@ def picture(sheet):
     return sheet[30 : 30 + SIDE, 30 : 30 + SIDE]
 
 
-def count(sheet, colour):
-    return int((sheet == ImageColor.getrgb(colour)).all(-1).sum())
+def count(sheet, color):
+    return int((sheet == ImageColor.getrgb(color)).all(-1).sum())
 
 
 def test_the_middle_square_of_an_image_is_shown():
     wide = Image.new("RGB", (210, 70), "red")
-    wide.paste(GREY, (70, 0))
+    wide.paste(GRAY, (70, 0))
     shown = picture(pixels(SheetEntry(wide, "a dog")))
     assert np.abs(shown[8:-8, 8:-8] - 128).max() <= 2
 
 
-def test_mixed_patches_are_outlined_in_their_concepts_colour():
-    entry = SheetEntry(GREY, "a dog", concepts=[("dog", 0.7), ("cat", 0.2)], patches=[(8, "cat")])
+def test_mixed_patches_are_outlined_in_their_concepts_color():
+    entry = SheetEntry(GRAY, "a dog", concepts=[("dog", 0.7), ("cat", 0.2)], patches=[(8, "cat")])
     shown = picture(pixels(entry))
     changed = np.argwhere((shown != 128).any(-1))
     # Patch 8 of 7 x 7 is row 1, column 1: pixels 20 to 39. Only its label may stand out of it.
@@ -45,7 +45,7 @@ def test_mixed_patches_are_outlined_in_their_concepts_colour():
 def test_adjacent_patches_of_one_concept_share_an_outline():
     def between(concept):
         """Where patch 22 (rows 60 to 79, columns 20 to 39) meets patch 29, the one under it."""
-        shown = picture(pixels(SheetEntry(GREY, "x", patches=[(22, "dog"), (29, concept)])))
+        shown = picture(pixels(SheetEntry(GRAY, "x", patches=[(22, "dog"), (29, concept)])))
         return shown[78:82, 26:34]
 
     assert (between("dog") == 128).all()
@@ -53,17 +53,17 @@ def test_adjacent_patches_of_one_concept_share_an_outline():
 
 
 def test_bars_are_as_long_as_the_probabilities():
-    half = pixels(SheetEntry(GREY, "x", concepts=[("dog", 0.5)]))
-    quarter = pixels(SheetEntry(GREY, "x", concepts=[("dog", 0.25)]))
-    none = pixels(SheetEntry(GREY, "x", concepts=[("dog", 0.0)]))
-    colour = "#d55e00"
-    assert count(half, colour) == pytest.approx(2 * count(quarter, colour), rel=0.05)
-    assert count(none, colour) == 0
+    half = pixels(SheetEntry(GRAY, "x", concepts=[("dog", 0.5)]))
+    quarter = pixels(SheetEntry(GRAY, "x", concepts=[("dog", 0.25)]))
+    none = pixels(SheetEntry(GRAY, "x", concepts=[("dog", 0.0)]))
+    color = "#d55e00"
+    assert count(half, color) == pytest.approx(2 * count(quarter, color), rel=0.05)
+    assert count(none, color) == 0
 
 
 def test_long_texts_are_broken_and_make_the_card_higher():
     def card(caption, references=()):
-        return pixels(SheetEntry(GREY, caption, references))
+        return pixels(SheetEntry(GRAY, caption, references))
 
     low, high = card("a dog"), card("word " * 90, ["another word " * 30])
     assert high.shape[0] > low.shape[0] + 100
@@ -73,7 +73,7 @@ def test_long_texts_are_broken_and_make_the_card_higher():
 
 
 def test_cards_stand_in_columns_under_the_title(tmp_path):
-    entries = [SheetEntry(GREY, "a dog", title=f"image {i}") for i in range(3)]
+    entries = [SheetEntry(GRAY, "a dog", title=f"image {i}") for i in range(3)]
     one, two = pixels(*entries, columns=1), pixels(*entries, columns=2)
     assert one.shape[0] > 1.4 * two.shape[0]
     assert two.shape[1] > 1.9 * one.shape[1] - 40
@@ -85,10 +85,10 @@ def test_cards_stand_in_columns_under_the_title(tmp_path):
 
 
 def test_what_cannot_be_drawn_is_named():
-    with pytest.raises(ValueError, match="no entries"):
+    with pytest.raises(ValueError, match="`entries` must contain at least one image"):
         contact_sheet([])
-    with pytest.raises(ValueError, match="patch 49 is outside the grid of 7 x 7"):
-        contact_sheet([SheetEntry(GREY, "x", patches=[(49, "dog")])])
+    with pytest.raises(ValueError, match="patch 49 is outside of the grid of 7 x 7"):
+        contact_sheet([SheetEntry(GRAY, "x", patches=[(49, "dog")])])
 
 
 def test_what_the_mix_did_in_words():
