@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.clip_head import CLIP_HEAD
-from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.generate import generate_images
 from pcm_plugin.synthesis.generate.text2image import GenerationResult
@@ -43,7 +43,7 @@ def write_store(path: Path, entries: int, size: int, features: Callable[[int], F
             for i in range(shard.count)
         ]
         scores = 2.5 * (texts.float() * pictures.float()).sum(1)
-        write_shard(folder, shard, images, patches, pictures, texts, scores)
+        write_feature_shard(folder, shard, images, patches, pictures, texts, scores)
     sizes = folder.manifest["info"]
     head = torch.zeros(sizes["patch_dim"], sizes["clip_dim"])
     write_bytes(path / CLIP_HEAD, save({"proj": head}))

@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.clip_head import CLIP_HEAD
-from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder
 
 
@@ -63,7 +63,7 @@ def build_store(
     for s in range(shards):
         images = range(s * shard_size, min(n, (s + 1) * shard_size))
         mine = (owner >= images.start) & (owner < images.stop)
-        write_shard(
+        write_feature_shard(
             folder,
             plan[s],
             [{"image_id": ids[i], "captions": captions[i], "file_name": files[i]} for i in images],

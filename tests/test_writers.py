@@ -22,7 +22,7 @@ WRITING = {
     ),
     *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
     *("savefig", "save_sheet", "to_file", "copy_file", "copyfile", "copyfileobj"),
-    *("write_shard", "write_image_shard"),
+    *("write_feature_shard", "write_image_shard"),
 }
 CALLS = {"save", "dump"}
 # For each module that writes files: the function of tests/writers.py that runs it, or the reason
@@ -35,7 +35,7 @@ COVERED = {
     "pcm_plugin/formats/concept_set.py": "corpus_files",
     "pcm_plugin/formats/coco.py": "corpus_files",
     "pcm_plugin/formats/atomic_io.py": "captions",
-    "pcm_plugin/formats/feature_store.py": "dataset",
+    "pcm_plugin/formats/feature_shard.py": "dataset",
     "pcm_plugin/formats/image_shards.py": "dataset",
     "pcm_plugin/formats/pair_selection.py": "dataset",
     "pcm_plugin/formats/refined_features.py": "dataset",

@@ -16,7 +16,8 @@ import numpy as np
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.clip_head import CLIP_HEAD
-from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
+from pcm_plugin.formats.feature_shard import FORMAT
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import load_pairs
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.store_images import load_images

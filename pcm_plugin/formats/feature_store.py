@@ -1,27 +1,22 @@
-"""The feature store: CLIP features and captions of many images in a few memory-mapped files.
+"""Feature store: CLIP features and captions of many images in few memory-mapped files.
 
-A store is a folder:
+A store is a :class:`~pcm_plugin.formats.shards.ShardFolder` of format ``pcm-features`` with
 
-- ``manifest.json``: see :class:`~pcm_plugin.formats.shards.ShardFolder`; its ``info`` holds
-  ``num_patches`` N, ``patch_dim`` Dv, ``clip_dim`` Dc and ``dtype``;
-- ``shard-00000.safetensors`` with, for the n images and m captions of the shard,
-  ``patch_feats`` (n, N, Dv), before ``ln_post``; ``global_feats`` (n, Dc) and ``caption_feats``
-  (m, Dc), each row of length 1, all three of ``dtype``; ``clip_scores`` (m,) float32,
-  2.5 * cosine; ``caption_offsets`` (n + 1,) int64: image i has the captions
-  ``offsets[i]:offsets[i + 1]``;
-- ``shard-00000.jsonl``: a line an image, ``{"image_id": str, "captions": [str, ...]}``, and
-  ``"file_name"`` where the images came as files;
+- ``manifest.json``, whose ``info`` holds ``num_patches`` N, ``patch_dim`` Dv, ``clip_dim`` Dc and
+  ``dtype``;
+- two files per shard, see :mod:`pcm_plugin.formats.feature_shard`;
 - ``clip_head.safetensors``: ``ln_post.weight``, ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc).
+
+The reader is written by hand, on top of the safetensors file format, because training reads random
+rows: ``safetensors.safe_open`` keeps a file descriptor per shard and maps whole tensors, so that the
+resident memory grows with the store, and one file per image costs an open and a decompression for
+each row. ``benchmarks/store.py`` measures speed and memory next to compressed ``.npz`` files.
 """
 
 import bisect
-import functools
-import json
 import math
 import os
-import resource
 import shlex
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -32,107 +27,39 @@ import torch
 from torch import Tensor
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import fingerprint, write_bytes
+from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.clip_head import CLIP_HEAD
+from pcm_plugin.formats.feature_shard import FORMAT, NUMPY_DTYPES, TORCH_DTYPES, FeatureShard
 from pcm_plugin.formats.image_ids import refuse_repeated
-from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.formats.tensor_file import write_tensors
-
-FORMAT = "pcm-features"
-
-_DTYPES = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "I64": torch.int64,
-}
-_RAW = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I64": np.int64}
-_MOST_OPEN = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
-
-
-def write_shard(
-    folder: ShardFolder,
-    shard: Shard,
-    images: Sequence[dict[str, Any]],
-    patch_feats: Tensor,
-    global_feats: Tensor,
-    caption_feats: Tensor,
-    clip_scores: Tensor,
-    head: str | None = None,
-    **record: Any,
-) -> None:
-    """Write one shard of a store and list it.
-
-    Args:
-        folder: The store, opened with ``ShardFolder.open_for_write(path, FORMAT, ...)``.
-        shard: Which shard it is.
-        images: n dicts with ``image_id``, ``captions`` and, optionally, ``file_name``.
-        patch_feats: (n, N, Dv), in the dtype to be stored.
-        global_feats: (n, Dc), L2-normalised.
-        caption_feats: (m, Dc), L2-normalised, in the order of the images and their captions.
-        clip_scores: (m,) 2.5 * cosine.
-        head: SHA-256 of the store's ``clip_head.safetensors``; None where there is none, or it is
-            not known.
-        **record: Further values for the shard's record in the manifest.
-
-    Raises:
-        UserError: If the sizes do not agree, or two images share an id.
-    """
-    refuse_repeated(
-        lambda: (image["image_id"] for image in images),
-        f"image ids of {folder.path}, {shard.name},",
-        "give every image an id of its own",
-    )
-    counts = [len(image["captions"]) for image in images]
-    if not len(images) == len(patch_feats) == len(global_feats):
-        raise UserError(
-            f"{len(images)} images, {len(patch_feats)} patch_feats, {len(global_feats)} "
-            "global_feats: give one row an image"
-        )
-    if not sum(counts) == len(caption_feats) == len(clip_scores):
-        raise UserError(
-            f"{sum(counts)} captions, {len(caption_feats)} caption_feats, {len(clip_scores)} "
-            "clip_scores: give one row a caption"
-        )
-    dtype = patch_feats.dtype
-    tensors = {
-        "patch_feats": patch_feats,
-        "global_feats": global_feats.to(dtype),
-        "caption_feats": caption_feats.to(dtype),
-        "clip_scores": clip_scores.float(),
-        "caption_offsets": torch.tensor([0, *counts]).cumsum(0),
-    }
-    name = shard.name
-    lines = (json.dumps(image, ensure_ascii=False) + "\n" for image in images)
-    write_bytes(folder.path / f"{name}.jsonl", "".join(lines).encode())
-    write_tensors(folder.path / f"{name}.safetensors", tensors)
-    info = {
-        "num_patches": patch_feats.shape[1],
-        "patch_dim": patch_feats.shape[2],
-        "clip_dim": global_feats.shape[1],
-        "dtype": str(dtype).removeprefix("torch."),
-        "clip_head": head,
-    }
-    files = [f"{name}.safetensors", f"{name}.jsonl"]
-    folder.commit(shard, files, len(images), info, captions=sum(counts), **record)
+from pcm_plugin.formats.piece_reader import PieceReader
+from pcm_plugin.formats.shards import ShardFolder
 
 
 class FeatureStore:
     """Random access to a feature store.
 
     Images are numbered 0 to ``len(store) - 1`` over all shards, captions 0 to
-    ``store.num_captions - 1``; the captions of image i are
-    ``store.caption_offsets[i]:store.caption_offsets[i + 1]``. Small tensors are mapped, rows
-    of large ones are read where they lie, and only when asked for, so that a process's memory does
-    not grow with the store, and worker processes share one copy in the page cache.
+    ``store.num_captions - 1``. Image i has the captions
+    ``store.caption_offsets[i]:store.caption_offsets[i + 1]``. Small tensors are memory-mapped; rows
+    of large ones are read on request. The memory of a process does not grow with the store, and
+    worker processes share one copy in the page cache.
 
     Args:
-        path: The store's folder.
+        path: Folder of the store.
+
+    Attributes:
+        path: Folder of the store.
+        num_patches: N, patches per image; 0 if the store has no patch features.
+        patch_dim: Dv, width of the patch features.
+        clip_dim: Dc, width of the joint space.
+        settings: Settings that the features were extracted with.
+        identity: Fingerprint of the content of all shards.
+        digests: Source of each shard, see :meth:`digest`.
+        caption_offsets: (len(store) + 1,) int64, the first caption of each image.
 
     Raises:
         MissingFileError: If there is no store at ``path``.
-        UserError: If it is unfinished, damaged or of another format.
+        UserError: If it is incomplete, damaged or of another format.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -163,8 +90,8 @@ class FeatureStore:
         self._first_image = np.cumsum([0, *counts])
         self._first_images: list[int] = self._first_image.tolist()
         self._first_caption = np.cumsum([0, *captions])
-        self._shards: dict[int, _Shard] = {}
-        self._files = _OpenFiles([f"{self.path}/{name}.safetensors" for name in self._names])
+        self._shards: dict[int, FeatureShard] = {}
+        self._reader = PieceReader([self.path / f"{name}.safetensors" for name in self._names])
         self.caption_offsets = np.concatenate(
             [[0], *(self._offsets(s)[1:] + self._first_caption[s] for s in range(len(counts)))]
         )
@@ -180,12 +107,12 @@ class FeatureStore:
 
     @property
     def clip_head(self) -> Path:
-        """File with CLIP's frozen ``ln_post`` and ``proj``."""
+        """Path of the file with CLIP's frozen ``ln_post`` and ``proj``."""
         return self.path / CLIP_HEAD
 
     @property
     def patches_in_joint_space(self) -> bool:
-        """Whether patches are in the joint space already, so that no CLIP head comes with them."""
+        """Whether the patch features are in the joint space already and need no CLIP head."""
         return self.patch_dim == self.clip_dim and not self.clip_head.is_file()
 
     @property
@@ -195,53 +122,56 @@ class FeatureStore:
 
     @property
     def clip_scores(self) -> np.ndarray:
-        """(num_captions,) float32: 2.5 * cosine of each caption and its image."""
+        """(num_captions,) float32, 2.5 * cosine of each caption and its image."""
         parts = (self._shard(s).arrays["clip_scores"] for s in range(len(self._names)))
         return np.concatenate([*parts])
 
     def record(self, i: int) -> dict[str, Any]:
-        """``image_id``, ``captions`` and, where known, ``file_name`` of image i."""
+        """Return ``image_id``, ``captions`` and, if known, ``file_name`` of image i."""
         first = self._first_images
         if not 0 <= i < first[-1]:
-            raise IndexError(f"index {i} is outside of 0 to {first[-1] - 1} of {self.path}")
+            raise IndexError(f"index must be 0 to {first[-1] - 1} in {self.path}, got {i}")
         s = bisect.bisect_right(first, i) - 1
-        return json.loads(self._shard(s).line(i - first[s]))
+        return self._shard(s).record(i - first[s])
 
     def digest(self, i: int) -> str:
-        """Return the source of the shard of image i: the archive's SHA-256 for generated images."""
+        """Return the digest of the source of image i's shard.
+
+        For generated images it identifies the archive.
+        """
         return self.digests[bisect.bisect_right(self._first_images, i) - 1]
 
     def check_unique_ids(self) -> None:
-        """Check that no two images share an id, where ids are used to tell images apart.
+        """Check that no two images share an id.
 
         Raises:
-            UserError: If some do; the first are named.
+            UserError: If some do; the message names the first.
         """
         refuse_repeated(
             lambda: (self.record(i)["image_id"] for i in range(len(self))),
             f"image ids of {self.path}",
-            "extract it again from images with ids that differ",
+            "extract it again from images with unique ids",
         )
 
     def captions(self, i: int) -> list[str]:
-        """The captions of image i."""
+        """Return the captions of image i."""
         return self.record(i)["captions"]
 
     def caption(self, j: int) -> str:
-        """Caption j."""
+        """Return caption j."""
         i = int(self.caption_to_image([j])[0])
         return self.captions(i)[j - int(self.caption_offsets[i])]
 
     def patch_feats(self, i: int) -> Tensor:
-        """(N, Dv) float32: patch features of image i, before ``ln_post``."""
+        """Return the patch features of image i before ``ln_post``, (N, Dv) float32."""
         return self.read_rows("patch_feats", [i])[0]
 
     def global_feats(self, i: int) -> Tensor:
-        """(Dc,) float32: CLIP embedding of image i, of length 1."""
+        """Return the L2-normalized CLIP embedding of image i, (Dc,) float32."""
         return self.read_rows("global_feats", [i])[0]
 
     def caption_feats(self, j: int) -> Tensor:
-        """(Dc,) float32: CLIP embedding of caption j, of length 1."""
+        """Return the L2-normalized CLIP embedding of caption j, (Dc,) float32."""
         return self.read_rows("caption_feats", [j])[0]
 
     def read_rows(
@@ -250,161 +180,56 @@ class FeatureStore:
         indices: Sequence[int] | np.ndarray,
         dtype: torch.dtype | None = torch.float32,
     ) -> Tensor:
-        """Several rows at once: faster than one by one, above all from a cold disk.
+        """Read several rows at once, which is faster than one by one, above all from a cold disk.
 
         Args:
-            key: ``'patch_feats'`` or ``'global_feats'``, whose rows are images', or
-                ``'caption_feats'``, whose rows are captions'.
-            indices: n of them.
-            dtype: What to give; None for the dtype of the store. Defaults to float32.
+            key: ``'patch_feats'`` or ``'global_feats'``, with one row per image, or
+                ``'caption_feats'``, with one row per caption.
+            indices: Numbers of n images or captions.
+            dtype: Dtype to return. Defaults to float32; None keeps the dtype of the store.
 
         Returns:
-            (n, ...), a copy.
+            A copy of the rows, (n, N, Dv) or (n, Dc).
 
         Raises:
-            IndexError: If there is no such row.
+            IndexError: If an index is out of range.
         """
         first = self._first_caption if key == "caption_feats" else self._first_image
-        wanted = np.asarray(indices, dtype=np.int64)
-        outside = (wanted < 0) | (wanted >= first[-1])
+        rows = np.asarray(indices, dtype=np.int64)
+        outside = (rows < 0) | (rows >= first[-1])
         if outside.any():
             raise IndexError(
-                f"index {wanted[outside][0]} is outside of 0 to {first[-1] - 1} of {self.path}"
+                f"index must be 0 to {first[-1] - 1} in {self.path}, got {rows[outside][0]}"
             )
-        shards = np.searchsorted(first, wanted, "right") - 1
-        inside = wanted - first[shards]
-        kind = self._shard(0).dtypes[key]
-        out = np.empty((len(wanted), *self._shard(0).arrays[key].shape[1:]), _RAW[kind])
+        shards = np.searchsorted(first, rows, "right") - 1
+        row_in_shard = rows - first[shards]
+        stored = self._shard(0).dtypes[key]
+        out = np.empty((len(rows), *self._shard(0).arrays[key].shape[1:]), NUMPY_DTYPES[stored])
         size = out.dtype.itemsize * math.prod(out.shape[1:])
-        # Rows that follow each other are one piece.
-        breaks = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(inside) != 1))
-        cuts = [0, *breaks.tolist(), len(wanted)] if out.size else []
+        # Consecutive rows are read as one piece.
+        breaks = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(row_in_shard) != 1))
+        cuts = [0, *breaks.tolist(), len(rows)] if out.size else []
         buffer = out.data.cast("B") if cuts else memoryview(b"")
         pieces = []
         for a, b in pairwise(cuts):
-            place = self._shard(int(shards[a])).starts[key] + int(inside[a]) * size
-            pieces.append((int(shards[a]), place, buffer[a * size : b * size]))
-        self._files.read(pieces)
-        values = torch.from_numpy(out).view(_DTYPES[kind])
+            offset = self._shard(int(shards[a])).offsets[key] + int(row_in_shard[a]) * size
+            pieces.append((int(shards[a]), offset, buffer[a * size : b * size]))
+        self._reader.read(pieces)
+        values = torch.from_numpy(out).view(TORCH_DTYPES[stored])
         return values if dtype is None else values.to(dtype)
 
     def caption_to_image(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n,) int64: the image of each of n captions."""
+        """Return the image of each of n captions, (n,) int64."""
         return np.searchsorted(self.caption_offsets, np.asarray(captions), "right") - 1
 
     def _offsets(self, s: int) -> np.ndarray:
         return self._shard(s).arrays["caption_offsets"]
 
-    def _shard(self, s: int) -> "_Shard":
+    def _shard(self, s: int) -> FeatureShard:
         if s not in self._shards:
-            self._shards[s] = _Shard(self.path / self._names[s])
-            self._files.known[s] = self._shards[s].file
+            self._shards[s] = FeatureShard(self.path / self._names[s])
+            self._reader.expected_ids[s] = self._shards[s].file_id
         return self._shards[s]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": {}, "_files": _OpenFiles(self._files.paths)}
-
-
-class _OpenFiles:
-    """Files that were read last, open: a store may have more shards than a process may open."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self.paths = paths
-        self.known: dict[int, tuple[int, ...]] = {}
-        self._open: OrderedDict[int, int] = OrderedDict()
-
-    def read(self, pieces: list[tuple[int, int, memoryview]]) -> None:
-        """Fill memory from files; many processes may do so at once.
-
-        Args:
-            pieces: Number of a file, a place in it, and what to fill from there.
-
-        Raises:
-            UserError: If a file is shorter than it was, or another.
-        """
-        pieces = sorted(pieces, key=lambda piece: piece[:2])
-        # What is in the page cache is copied at once; all else is asked for before the first of it
-        # is waited for, since a disk has a queue.
-        waiting = [piece for piece in pieces if not self._is_read(*piece)]
-        for number, place, target in waiting:
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(
-                    self._descriptor(number), place, len(target), os.POSIX_FADV_WILLNEED
-                )
-        for number, place, target in waiting:
-            while target:
-                count = os.preadv(self._descriptor(number), [target], place)
-                if not count:
-                    path = self.paths[number]
-                    raise UserError(f"{path} is cut: run the command that made it again")
-                target, place = target[count:], place + count
-
-    def _is_read(self, number: int, place: int, target: memoryview) -> bool:
-        try:
-            return os.preadv(self._descriptor(number), [target], place, _NOWAIT) == len(target)
-        except OSError:  # not cached, or a file system that cannot say
-            return False
-
-    def _descriptor(self, number: int) -> int:
-        descriptor = self._open.get(number)
-        if descriptor is None:
-            if len(self._open) >= _MOST_OPEN:
-                os.close(self._open.popitem(last=False)[1])
-            descriptor = os.open(self.paths[number], os.O_RDONLY)
-            if _identity(os.fstat(descriptor)) != self.known[number]:
-                os.close(descriptor)
-                raise UserError(
-                    f"{self.paths[number]} was changed since the store was opened: open it again"
-                )
-            self._open[number] = descriptor
-        else:
-            self._open.move_to_end(number)
-        return descriptor
-
-    def __del__(self) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
-
-
-class _Shard:
-    """One shard, mapped: arrays by name and where they start, and the lines of its ``.jsonl``.
-
-    NumPy has no bfloat16, so that arrays hold raw bits, and ``dtypes`` says what they are.
-    """
-
-    def __init__(self, stem: Path) -> None:
-        path = stem.with_suffix(".safetensors")
-        self.file = _identity(path.stat())
-        data = _mapped(path)
-        start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-        header = json.loads(data[8:start].tobytes())
-        header.pop("__metadata__", None)
-        self.arrays: dict[str, np.ndarray] = {}
-        self.dtypes: dict[str, str] = {}
-        self.starts: dict[str, int] = {}
-        for key, entry in header.items():
-            first, last = (start + offset for offset in entry["data_offsets"])
-            self.dtypes[key], self.starts[key] = entry["dtype"], first
-            self.arrays[key] = data[first:last].view(_RAW[entry["dtype"]]).reshape(entry["shape"])
-        self._text = _mapped(stem.with_suffix(".jsonl"))
-
-    @functools.cached_property
-    def _line_ends(self) -> np.ndarray:
-        return np.flatnonzero(self._text == ord("\n"))
-
-    def line(self, row: int) -> bytes:
-        start = self._line_ends[row - 1] + 1 if row else 0
-        return self._text[start : self._line_ends[row]].tobytes()
-
-
-def _identity(facts: os.stat_result) -> tuple[int, ...]:
-    return facts.st_dev, facts.st_ino, facts.st_size
-
-
-def _mapped(path: Path) -> np.ndarray:
-    # Unlike np.memmap and safe_open this keeps no file descriptor, of which a process may have
-    # fewer than a large store has shards.
-    size = path.stat().st_size
-    if not size:
-        return np.empty(0, np.uint8)
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+        return {**self.__dict__, "_shards": {}, "_reader": PieceReader(self._reader.paths)}

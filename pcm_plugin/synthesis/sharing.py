@@ -14,7 +14,6 @@ from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.synthesis.ranks import Rank
 
 _POLL_SECONDS = 0.5
-_CLAIMS = ".locks"
 _SLOT = struct.Struct("<q")
 
 
@@ -41,7 +40,6 @@ def claim_shards(
     open_ = _pending(folder, wanted)
     if not open_:
         return
-    (folder.path / _CLAIMS).mkdir(exist_ok=True)
     with _Progress(folder, rank, wanted, title, unit) as bar:
         while open_:
             for i in open_:
@@ -74,7 +72,7 @@ def _is_finished(folder: ShardFolder, shard: Shard) -> bool:
 
 @contextlib.contextmanager
 def _claim(folder: ShardFolder, shard: Shard) -> Iterator[None]:
-    path = folder.path / _CLAIMS / shard.name
+    path = folder.path / f".{shard.name}.lock"
     with file_lock(path, blocking=False):
         yield
         # A process that has opened the file before gets no lock on it once it is deleted.

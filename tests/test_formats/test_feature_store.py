@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_store
 
@@ -49,7 +50,7 @@ def test_outside_is_an_index_error(tmp_path):
     build_store(tmp_path / "store", CAPTIONS)
     store = FeatureStore(tmp_path / "store")
     for index in (-1, 5):
-        with pytest.raises(IndexError, match=f"index {index} is outside of 0 to 4"):
+        with pytest.raises(IndexError, match=f"index must be 0 to 4 in .*, got {index}"):
             store.global_feats(index)
 
 
@@ -112,9 +113,9 @@ def test_a_shard_of_other_sizes_is_refused(tmp_path):
     one = {"image_id": "x", "captions": ["a"]}
     feats = (torch.ones(1, 4, 7).half(), torch.ones(1, 5), torch.ones(1, 5), torch.ones(1))
     with pytest.raises(ValueError, match="patch_dim: 6 there, 7 now"):
-        write_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats)
-    with pytest.raises(ValueError, match="1 captions, 1 caption_feats, 2 clip_scores"):
-        write_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats[:3], torch.ones(2))
+        write_feature_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats)
+    with pytest.raises(ValueError, match="1 captions, 1 caption_feats and 2 clip_scores"):
+        write_feature_shard(folder, Shard("shard-00009", 1, "0"), [one], *feats[:3], torch.ones(2))
     assert "shard-00009" not in json.loads((tmp_path / "store/manifest.json").read_text())["shards"]
 
 
@@ -160,7 +161,7 @@ def test_a_shard_may_be_empty(tmp_path):
         count = i % 2
         images = [{"image_id": "one", "captions": ["a dog"]}][:count]
         feats = torch.ones(count, 4, 6).half(), torch.ones(count, 5)
-        write_shard(folder, shard, images, *feats, torch.ones(count, 5), torch.ones(count))
+        write_feature_shard(folder, shard, images, *feats, torch.ones(count, 5), torch.ones(count))
     store = FeatureStore(tmp_path)
     assert store.image_ids == ["one"]
     assert store.patch_feats(0).shape == (4, 6)
@@ -190,7 +191,7 @@ def open_files(folder):
 
 
 def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("pcm_plugin.formats.feature_store._MOST_OPEN", 2)
+    monkeypatch.setattr("pcm_plugin.formats.piece_reader._MAX_OPEN_FILES", 2)
     given = build_store(tmp_path / "store", [["x"]] * 12)
     store = FeatureStore(tmp_path / "store")
     order = np.random.default_rng(0).permutation(12)

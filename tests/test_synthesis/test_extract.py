@@ -148,12 +148,12 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(args[1])
-        write_shard(*args, **kwargs)
+        write_feature_shard(*args, **kwargs)
 
-    from pcm_plugin.synthesis.extract.extract_features import write_shard
+    from pcm_plugin.synthesis.extract.extract_features import write_feature_shard
 
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.extract.extract_features.write_shard", dies)
+        patch.setattr("pcm_plugin.synthesis.extract.extract_features.write_feature_shard", dies)
         with pytest.raises(KeyboardInterrupt):
             run(images, clip, tmp_path / "killed", shard_size=1)
     with pytest.raises(ValueError, match="has 2 of 4 shards"):

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
-from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import chunked_topk
@@ -80,7 +81,7 @@ def test_of_equal_images_the_nearest_is_taken(tmp_path):
     shard = Shard("shard-00000", 2, "made by hand")
     folder = ShardFolder.open_for_write(tmp_path / "store", FORMAT, {}, [shard])
     images, captions = at(-0.01, 0.005), at(0.0, 4e-4)
-    write_shard(folder, shard, rows, torch.zeros(2, 1, 4), images, captions, torch.ones(2))
+    write_feature_shard(folder, shard, rows, torch.zeros(2, 1, 4), images, captions, torch.ones(2))
     settings = RefineSettings(num_images=2, num_captions=1, keep=1.0)
     pairs = refine_pairs(tmp_path / "store", settings, tmp_path / "out", device="cpu")
     assert pairs.image.tolist() == [1, 1]

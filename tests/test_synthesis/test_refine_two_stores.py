@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
-from pcm_plugin.formats.feature_store import FORMAT, FeatureStore, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.losses import CLIPWeightedCELoss
@@ -51,7 +52,7 @@ def build(path, captions, order=None, seed=0, dim=8, ids=None):
     scores = 2.5 * (feats * images[owners]).sum(1)
     shard = Shard("shard-00000", len(rows), str(seed))
     folder = ShardFolder.open_for_write(path, FORMAT, {"seed": seed}, [shard])
-    write_shard(folder, shard, rows, torch.zeros(len(rows), 1, 4), images, feats, scores)
+    write_feature_shard(folder, shard, rows, torch.zeros(len(rows), 1, 4), images, feats, scores)
     return path
 
 
@@ -362,7 +363,9 @@ def test_with_a_real_encoder_a_caption_goes_to_the_image_of_its_paraphrase(tmp_p
     rows = [{"image_id": str(i), "captions": own} for i, own in enumerate(captions)]
     shard = Shard("shard-00000", 3, "0")
     folder = ShardFolder.open_for_write(tmp_path / "siglip", FORMAT, {}, [shard])
-    write_shard(folder, shard, rows, torch.zeros(3, 1, 4), images, caption_feats, torch.ones(3))
+    write_feature_shard(
+        folder, shard, rows, torch.zeros(3, 1, 4), images, caption_feats, torch.ones(3)
+    )
     settings = RefineSettings(
         num_images=2,
         num_captions=1,

@@ -118,7 +118,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
 
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     monkeypatch.setattr("fcntl.flock", refuses)
-    with pytest.raises(UserError, match=r"locks/shard-00000 has no locks \(No locks available\)"):
+    with pytest.raises(UserError, match=r"shard-00000.lock has no locks \(No locks available\)"):
         next(claim_shards(folder, WANTED, Rank(), "work"))
     with pytest.raises(UserError, match=f"{tmp_path}/.lock has no locks .*: mount it with locks"):
         folder.commit(WANTED[0], [], 10)

@@ -6,7 +6,8 @@ import torch
 
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.coco import read_coco_images
-from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
+from pcm_plugin.formats.feature_shard import FORMAT
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_store
 from tests.test_tools.commands import run

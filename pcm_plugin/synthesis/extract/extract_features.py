@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.clip_head import has_clip_head, write_clip_head
-from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.formats.shards import Shard, ShardFolder
@@ -236,7 +236,7 @@ def _extract_shard(
             (torch.empty(0, num_patches, clip.patch_dim), nothing, nothing, torch.empty(0))
         )
     patch_feats, global_feats, caption_feats, clip_scores = map(torch.cat, zip(*parts, strict=True))
-    write_shard(
+    write_feature_shard(
         folder,
         shard,
         [image.as_record() for image in images],

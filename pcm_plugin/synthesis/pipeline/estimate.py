@@ -13,7 +13,7 @@ from PIL import Image
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
-from pcm_plugin.formats.feature_store import FORMAT as STORE_FORMAT
+from pcm_plugin.formats.feature_shard import FORMAT as STORE_FORMAT
 from pcm_plugin.formats.image_shards import FORMAT as IMAGE_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage

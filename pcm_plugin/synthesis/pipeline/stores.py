@@ -21,7 +21,8 @@ from pcm_plugin.formats.atomic_io import (
 )
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.coco import write_coco_captions
-from pcm_plugin.formats.feature_store import FORMAT, FeatureStore
+from pcm_plugin.formats.feature_shard import FORMAT, image_line
+from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 
@@ -184,7 +185,7 @@ def _write_prefixed(old: Path, new: Path, number: int) -> None:
             record["image_id"] = f"{number}-{record['image_id']}"
             if "file_name" in record:
                 record["file_name"] = f"{number}/{record['file_name']}"
-            target.write((json.dumps(record, ensure_ascii=False) + "\n").encode())
+            target.write(image_line(record))
 
 
 def _open(path: str | os.PathLike) -> ShardFolder:

@@ -18,7 +18,7 @@ from torch import Tensor
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.clip_head import write_clip_head
-from pcm_plugin.formats.feature_store import FORMAT, write_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.released_annotations import ReleasedPair
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.models.backbones.clip_weights import model_identity
@@ -195,7 +195,7 @@ def _write(
     patches, whole = torch.empty(0, *shape[:2]), torch.empty(0, shape[2])
     if kept:
         patches, whole = (torch.stack(part) for part in zip(*(f for _, f in kept), strict=True))
-    write_shard(
+    write_feature_shard(
         folder,
         shard,
         [{"image_id": pair.key, "captions": pair.captions} for pair, _ in kept],
