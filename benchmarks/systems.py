@@ -30,7 +30,7 @@ from pcm_plugin.commands.toyworld.arms import config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import KEEP_MEMORY
 from pcm_plugin.commands.toyworld.report import Row, line, rows_of, table_head
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.work_folder import best_of_finished
+from pcm_plugin.engine.work_folder import require_best_checkpoint
 
 PAGE = Path("docs/results.md")
 START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"
@@ -95,7 +95,7 @@ def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, flo
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
         training = {} if row.probe else measure_training(cfg, iterations)
-        checkpoint = best_of_finished(runs / row.arm / "seed0")
+        checkpoint = require_best_checkpoint(runs / row.arm / "seed0")
         return training | {"caption_ms": measure_captions(cfg, checkpoint, images)}
 
 

@@ -31,7 +31,7 @@ def commands_of_config(path):
     for entry in cfg.get("required_files", []):
         # The command that creates a file depends on the file's path in the config.
         path = reduce(lambda part, key: (part or {}).get(key), entry["key"].split("."), cfg)
-        yield from maker(cfg, entry, path or "PATH").split("&&")
+        yield from build_command(cfg, entry, path or "PATH").split("&&")
 
 
 def split_command(line):

@@ -3,7 +3,7 @@
 default_hooks = dict(
     logger=dict(type="LoggerHook", interval=100),
     checkpoint=dict(
-        type="pcm_plugin.DurableCheckpointHook",
+        type="pcm_plugin.AtomicCheckpointHook",
         interval=1,
         max_keep_ckpts=2,
         save_best="caption/CIDEr",

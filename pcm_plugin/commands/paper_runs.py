@@ -12,9 +12,9 @@ from typing import Any
 from pcm_plugin.commands.config_files import TOOLS, find_config
 from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.paper_tables import Row, training_of
-from pcm_plugin.commands.runs import is_scored, is_trained, read_config
+from pcm_plugin.commands.runs import has_scores, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
-from pcm_plugin.engine.work_folder import best_checkpoint, best_of_finished, read_record
+from pcm_plugin.engine.work_folder import best_checkpoint, read_record, require_best_checkpoint
 from pcm_plugin.errors import UserError
 
 
@@ -108,7 +108,7 @@ def weights_of(name: str, settings: Settings) -> str:
     else:
         _check_same(work, config, options)
     try:
-        return best_of_finished(work)
+        return require_best_checkpoint(work)
     except FileNotFoundError as error:
         raise NotRun(str(error)) from None
 
@@ -164,6 +164,6 @@ def run_row(row: Row, settings: Settings) -> dict[str, Any]:
         reasons.append(str(error))
     if reasons:
         raise NotRun("\n".join(reasons))
-    if not is_scored(folder, config, options, checkpoint, row.eval_on):
+    if not has_scores(folder, config, options, checkpoint, row.eval_on):
         run_tool(command, folder)
     return json.loads((folder / "metrics.json").read_text())

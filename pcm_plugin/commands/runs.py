@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config
-from pcm_plugin.engine.inputs import TESTED, hash_inputs, hash_settings
+from pcm_plugin.engine.inputs import TEST_KEYS, hash_inputs, hash_settings
 from pcm_plugin.engine.run_record import record_run
 from pcm_plugin.engine.work_folder import is_finished
 from pcm_plugin.evaluation import java
@@ -53,7 +53,7 @@ def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
     return is_finished(folder, record_run(read_config(config, options, ("train", "val"))))
 
 
-def is_scored(
+def has_scores(
     folder: Path,
     config: Path,
     options: Sequence[str],
@@ -77,7 +77,7 @@ def is_scored(
     found = json.loads((folder / "metrics.json").read_text())
     cfg = read_config(config, options, ("test",), evaluation)
     wanted = {
-        "settings": hash_settings(cfg, TESTED),
+        "settings": hash_settings(cfg, TEST_KEYS),
         "inputs": hash_inputs(cfg, ("test",)),
         "checkpoint_sha256": sha256(Path(checkpoint)),
     }
@@ -92,4 +92,4 @@ def _is_complete(metrics: Mapping[str, float | None], evaluator: Mapping[str, An
     finite = {key for key, value in metrics.items() if value is not None and math.isfinite(value)}
     there = {key.rpartition("/")[2] for key in finite}
     whole = len(finite) == len(metrics)
-    return whole and all(name in there or java.missing(name) for name in asked)
+    return whole and all(name in there or java.missing_requirement(name) for name in asked)

@@ -29,7 +29,7 @@ from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.annotations import Prediction, read_predictions
 from pcm_plugin.evaluation.references import References
 from pcm_plugin.evaluation.scorers import DEFAULT_SCORERS
-from pcm_plugin.evaluation.scoring import KNOWN, TOKENIZERS, finite_scores
+from pcm_plugin.evaluation.scoring import ALL_SCORERS, TOKENIZERS, finite_scores
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.coco import CocoImage
 from pcm_plugin.formats.images.folder import find_name
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         help="score the images that have both a prediction and references, whatever others there "
         "are in either file",
     )
-    parser.add_argument("--scorers", nargs="+", choices=KNOWN, default=list(DEFAULT_SCORERS))
+    parser.add_argument("--scorers", nargs="+", choices=ALL_SCORERS, default=list(DEFAULT_SCORERS))
     parser.add_argument("--tokenizer", choices=TOKENIZERS, default="ptb")
     parser.add_argument("--train-captions", help="caption file, for diversity's `novel`")
     parser.add_argument("--images", help="folder of the images, for CLIPScore")

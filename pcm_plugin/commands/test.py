@@ -16,7 +16,7 @@ from pcm_plugin.commands.evaluations import list_evaluations
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config, prepare_process
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.distributed import stop_group
-from pcm_plugin.engine.inputs import TESTED, hash_inputs, hash_settings
+from pcm_plugin.engine.inputs import TEST_KEYS, hash_inputs, hash_settings
 from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.scoring import finite_scores
@@ -55,7 +55,7 @@ def main() -> None:
     tested = {
         "config": args.config,
         "eval_on": args.eval_on,
-        "settings": hash_settings(cfg, TESTED),
+        "settings": hash_settings(cfg, TEST_KEYS),
         "inputs": hash_inputs(cfg, ("test",)),
         "checkpoint": args.checkpoint,
         "checkpoint_sha256": sha256(Path(args.checkpoint)),

@@ -24,7 +24,7 @@ from pcm_plugin.engine.schedules import (
     run_length,
     scale_to_batch,
 )
-from pcm_plugin.engine.work_folder import claim_folder, lock_folder, mark_finished
+from pcm_plugin.engine.work_folder import claim_run, lock_folder, mark_finished
 from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.registry import MODELS
 
@@ -115,7 +115,7 @@ def main() -> None:
         length = measure_run(cfg)
         if args.resume is not None:
             prepare_resume(cfg, args, run, length)
-        claim_folder(folder, run, Path(cfg.load_from) if cfg.get("resume") else None)
+        claim_run(folder, run, Path(cfg.load_from) if cfg.get("resume") else None)
         runner = Runner.from_cfg(cfg)
         runner.register_hook(ContinueRunHook(run))
         runner.train()

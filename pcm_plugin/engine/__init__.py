@@ -1,15 +1,15 @@
 """What MMEngine's runner needs from this package beyond models, datasets and metrics."""
 
 from pcm_plugin.engine.bf16_optim_wrapper import BFloat16OptimWrapper
-from pcm_plugin.engine.checkpoint_hook import DurableCheckpointHook
+from pcm_plugin.engine.checkpoint_hook import AtomicCheckpointHook
 from pcm_plugin.engine.noam import NoamLR
 from pcm_plugin.engine.resumable_loop import ResumableTrainLoop
 from pcm_plugin.engine.seed_hook import SeedEveryIterationHook
 from pcm_plugin.engine.vocabulary_hook import VocabularyCoverageHook
 
 __all__ = [
+    "AtomicCheckpointHook",
     "BFloat16OptimWrapper",
-    "DurableCheckpointHook",
     "NoamLR",
     "ResumableTrainLoop",
     "SeedEveryIterationHook",

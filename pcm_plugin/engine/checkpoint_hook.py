@@ -14,8 +14,8 @@ from pcm_plugin.formats.atomic_io import atomic_write, write_bytes
 from pcm_plugin.registry import HOOKS
 
 
-@register_backend("pcm_plugin.durable", force=True)
-class DurableBackend(LocalBackend):
+@register_backend("pcm_plugin.atomic", force=True)
+class AtomicLocalBackend(LocalBackend):
     """MMEngine's local files, but written next to the final path, synced and renamed."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
@@ -26,8 +26,8 @@ class DurableBackend(LocalBackend):
 
 
 @HOOKS.register_module()
-class DurableCheckpointHook(CheckpointHook):
-    """MMEngine's checkpoint hook through :class:`DurableBackend`.
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's checkpoint hook through :class:`AtomicLocalBackend`.
 
     MMEngine writes a checkpoint in place, and writes the newest one a second time when its
     validation is the best so far: a run killed at that moment could not be resumed. It also
@@ -43,7 +43,7 @@ class DurableCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(backend_args=dict(backend="pcm_plugin.durable"), **kwargs)
+        super().__init__(backend_args=dict(backend="pcm_plugin.atomic"), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
         """Find the best checkpoint of a resumed run in the folder of this one."""

@@ -155,7 +155,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
             f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
             f"run with its weights, use {restart_options(filename)}"
         )
-    _fill(model, checkpoint["state_dict"], filename)
+    _load_strict(model, checkpoint["state_dict"], filename)
     return checkpoint
 
 
@@ -177,10 +177,12 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
             f"{filename} looks like a checkpoint of the released PCM-Net: convert it with "
             "tools/convert_pcmnet_checkpoint.py first"
         )
-    _fill(model, checkpoint.get("state_dict", checkpoint), filename)
+    _load_strict(model, checkpoint.get("state_dict", checkpoint), filename)
 
 
-def _fill(model: torch.nn.Module, weights: dict[str, torch.Tensor], filename: str | Path) -> None:
+def _load_strict(
+    model: torch.nn.Module, weights: dict[str, torch.Tensor], filename: str | Path
+) -> None:
     try:
         keys = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:

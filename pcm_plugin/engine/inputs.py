@@ -15,7 +15,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.object_labels import load_object_labels
 from pcm_plugin.models.backbones.weights_file import weights_identity
 
-TESTED = ("model", "test_dataloader", "test_evaluator", "test_cfg")
+TEST_KEYS = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 """The parts of a config on which scores depend."""
 
 
@@ -26,7 +26,7 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
     holds the path (so that ``--cfg-options`` and leaf configs are honoured), such as
     ``train_dataloader.dataset.store``, and ``command`` the line that makes the file, in which
     ``{path}`` stands for the path, ``{folder}`` for the folder that it is in, and ``{name}`` or
-    ``{name[key]}`` for what the config says (see :func:`maker`).
+    ``{name[key]}`` for what the config says (see :func:`build_command`).
 
     A path that is None, or inside of a part that is None, is not wanted and not checked, nor is one
     that the config has no place for if its entry says ``optional=True``.
@@ -45,7 +45,9 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
     for entry in _prerequisites(cfg, loops):
         for path in _paths(cfg, entry["key"]):
             if not Path(path).exists():
-                makers.setdefault(maker(cfg, entry, path), []).append(f"{path}  ({entry['key']})")
+                makers.setdefault(build_command(cfg, entry, path), []).append(
+                    f"{path}  ({entry['key']})"
+                )
                 count += 1
     if makers:
         files = "1 file that does" if count == 1 else f"{count} files that do"
@@ -56,7 +58,7 @@ def check_inputs(cfg: Config, loops: Iterable[str]) -> None:
         raise MissingFileError("\n".join(lines).rstrip())
 
 
-def maker(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
+def build_command(cfg: Config, entry: Mapping[str, Any], path: str) -> str:
     """The command that makes a file.
 
     A config may read files of several data sets, such as weights of one and images of another. It

@@ -83,7 +83,7 @@ def _lock(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def claim_folder(folder: Path, run: Record, resumed: Path | None) -> None:
+def claim_run(folder: Path, run: Record, resumed: Path | None) -> None:
     """Note in a folder which training its checkpoints will be of.
 
     Args:
@@ -165,7 +165,7 @@ def best_checkpoint(folder: Path) -> Path | None:
     return next((p for p in find_checkpoints(folder) if p.name.startswith("best_")), None)
 
 
-def best_of_finished(folder: Path) -> str:
+def require_best_checkpoint(folder: Path) -> str:
     """Return the best checkpoint of a finished training.
 
     Args:

@@ -38,7 +38,7 @@ from pcm_plugin.registry import METRICS
 _IDS = "every image of the data set needs an id of its own"
 
 
-class Refused(UserError):
+class ReferenceMismatchError(UserError):
     """Images, ids and references that do not go together."""
 
 
@@ -50,7 +50,7 @@ class CaptionMetric(BaseMetric):
     as COCO's server uses it), made here without Java unless it is asked for.
 
     Each data sample has ``image_id`` (any), ``pred_caption`` (str) and, without
-    ``references``, ``gt_caption`` (str or list[str]). An image that comes twice, as the padding of
+    ``ann_file``, ``gt_caption`` (str or list[str]). An image that comes twice, as the padding of
     distributed samplers makes it, counts once. A scorer that fails is logged by name and gives NaN,
     which no hook takes for the best; the others still come. A score that is not defined for the
     images, such as CIDEr of a single one, is NaN too, and ``remarks`` says why. A rank that fails
@@ -71,20 +71,20 @@ class CaptionMetric(BaseMetric):
 
             Defaults to the first three.
         tokenizer: ``'ptb'``, or ``'ptb-java'`` for the Java program itself. Defaults to ``'ptb'``.
-        references: A caption file whose captions are the references instead of ``gt_caption``,
+        ann_file: A caption file whose captions are the references instead of ``gt_caption``,
             such as COCO's or Karpathy's; its path, or a dict of the arguments of
             :class:`~pcm_plugin.formats.captions.caption_file.CaptionFile`, such as
             ``dict(path='refs.csv', column='text')``. Images are matched by
             :func:`~pcm_plugin.evaluation.matching.match_images`. Samples that the file does not
             have are logged and not scored, so that several metrics can share one evaluator.
             Defaults to None.
-        split: The split of a ``references`` file that has splits. Defaults to None: ``'test'``.
-        partial: Whether images of ``references`` may be without a caption; they are logged. By
+        split: The split of an ``ann_file`` that has splits. Defaults to None: ``'test'``.
+        partial: Whether images of ``ann_file`` may be without a caption; they are logged. By
             default that is an error, as in COCO's evaluation: a score of some of the images is
             not comparable with one of all. Defaults to False.
         clip: Config of the OpenCLIPBackbone that made ``global_feats``, for CLIPScore. Images'
             embeddings are taken from the batch. Defaults to None.
-        train_captions: A caption file, as for ``references``, for ``novel``. Defaults to None.
+        train_captions: A caption file, as for ``ann_file``, for ``novel``. Defaults to None.
         outfile: File for the captions in COCO's results form,
             ``[{"image_id": ..., "caption": ...}, ...]``. Ids that are plain decimal numbers are
             written as numbers, as COCO's tools expect. Defaults to None.
@@ -110,7 +110,7 @@ class CaptionMetric(BaseMetric):
         self,
         scorers: Sequence[str] | str = DEFAULT_SCORERS,
         tokenizer: str = "ptb",
-        references: CaptionSource | None = None,
+        ann_file: CaptionSource | None = None,
         split: str | None = None,
         clip: dict | None = None,
         train_captions: CaptionSource | None = None,
@@ -128,7 +128,7 @@ class CaptionMetric(BaseMetric):
         if trained is not None and "diversity" in scorers:
             trained.scan()  # an error in it must not come after the run
         self.scorer = CaptionScorer(scorers, tokenizer, clip, trained)
-        self.references = None if references is None else References(references, split)
+        self.references = None if ann_file is None else References(ann_file, split)
         self.partial = partial
         self.groups = [] if groups is None else read_groups(groups, group_field)
         self.outfile, self.per_image = (
@@ -192,7 +192,7 @@ class CaptionMetric(BaseMetric):
         if is_main_process() and not failed:
             try:
                 outcome = [self.compute_metrics(results, size), None]
-            except Refused as error:
+            except ReferenceMismatchError as error:
                 outcome = [error, None]
             except Exception as error:
                 outcome = [None, f"rank {get_rank()}: {error_text(error)}"]
@@ -201,7 +201,7 @@ class CaptionMetric(BaseMetric):
         if failed:
             raise RuntimeError(f"{type(self).__name__} failed on {'; '.join(failed)}")
         metrics = outcome[0]
-        if isinstance(metrics, Refused):
+        if isinstance(metrics, ReferenceMismatchError):
             raise metrics
         return {f"{self.prefix}/{k}" if self.prefix else k: v for k, v in metrics.items()}
 
@@ -227,7 +227,7 @@ class CaptionMetric(BaseMetric):
             rows = coco_results((image.image_id, image.caption) for image in written)
             attempt(f"outfile {self.outfile}", write_json, self.outfile, rows)
         if refusal:
-            raise Refused(refusal)
+            raise ReferenceMismatchError(refusal)
         without = [image.image_id for image in captioned if not image.references]
         if without:
             log(
@@ -250,7 +250,7 @@ class CaptionMetric(BaseMetric):
         results = [self._result({**f, "pred_caption": ""}) for f in fields]
         _, refusal = self._prepare(results, len(results))
         if refusal:
-            raise Refused(refusal)
+            raise ReferenceMismatchError(refusal)
 
     def _prepare(self, results: list[CaptionResult], size: int) -> tuple[list[CaptionResult], str]:
         """Each image once, with its references; and why they cannot be scored, if so."""

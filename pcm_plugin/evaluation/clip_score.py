@@ -25,7 +25,7 @@ class TextEncoder(Protocol):
 
 
 @torch.inference_mode()
-def clip_scores(
+def clip_score(
     images: Tensor,
     captions: Sequence[str],
     references: Sequence[Sequence[str]],

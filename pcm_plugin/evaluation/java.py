@@ -20,7 +20,7 @@ _CORENLP_ZIP = "http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-0
 _GET_JAVA = "install a Java runtime (Debian: apt install default-jre-headless)"
 
 
-def missing(name: str) -> str | None:
+def missing_requirement(name: str) -> str | None:
     """What one of the Java programs lacks here.
 
     Args:

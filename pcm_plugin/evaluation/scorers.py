@@ -20,7 +20,7 @@ Captions = Sequence[str]
 """The tokenized caption of each image."""
 
 
-class Undefined(UserError):
+class UndefinedScoreError(UserError):
     """A score that is not defined for the given set of images."""
 
 
@@ -55,14 +55,14 @@ def cider(references: References, captions: Captions) -> Scores:
     Document frequencies are those of these references. It comes under both names.
 
     Raises:
-        Undefined: If the references of all images have the same n-grams, as those of a single
+        UndefinedScoreError: If the references of all images have the same n-grams, as those of a single
             image do: all weights are 0, and so would be the score of any caption.
     """
     ngrams = (_ngrams(texts) for texts in references)
     first = next(ngrams)
     if all(other == first for other in ngrams):
         which = "a single image" if len(references) == 1 else "images with the same references"
-        raise Undefined(
+        raise UndefinedScoreError(
             f"CIDEr is undefined for {which}: it weighs words by how rare they are among the "
             "references of several images"
         )

@@ -12,17 +12,17 @@ from mmengine.logging import print_log
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import java
-from pcm_plugin.evaluation.clip_score import clip_scores
+from pcm_plugin.evaluation.clip_score import clip_score
 from pcm_plugin.evaluation.diversity import diversity
 from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
-from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS, Scores, Undefined
+from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS, Scores, UndefinedScoreError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.registry import MODELS
 
 TOKENIZERS = ("ptb", "ptb-java")
 """The tokenizers: ours, and the Java program."""
-KNOWN = (*SCORERS, "CLIPScore", "diversity")
+ALL_SCORERS = (*SCORERS, "CLIPScore", "diversity")
 """The scorers."""
 JAVA_SCORERS = ("METEOR", "SPICE")
 
@@ -71,10 +71,10 @@ class CaptionScorer:
     ) -> None:
         # One name in place of a list, as a command line easily gives it.
         scorers = [scorers] if isinstance(scorers, str) else list(scorers)
-        unknown = [name for name in scorers if name not in KNOWN]
+        unknown = [name for name in scorers if name not in ALL_SCORERS]
         if unknown or not scorers:
             raise UserError(
-                f"scorers must be a list of {', '.join(map(repr, KNOWN))}, got {scorers}"
+                f"scorers must be a list of {', '.join(map(repr, ALL_SCORERS))}, got {scorers}"
             )
         if tokenizer not in TOKENIZERS:
             raise UserError(f"tokenizer must be one of {list(TOKENIZERS)}, got {tokenizer!r}")
@@ -83,13 +83,13 @@ class CaptionScorer:
                 "scorers=['CLIPScore', ...] needs the CLIP that made the features: "
                 "clip=dict(type='pcm_plugin.OpenCLIPBackbone', model_name=...)"
             )
-        if tokenizer == "ptb-java" and (problem := java.missing(tokenizer)):
+        if tokenizer == "ptb-java" and (problem := java.missing_requirement(tokenizer)):
             raise UserError(f"tokenizer='ptb-java': {problem}, or take tokenizer='ptb'")
         self.tokenizer = tokenizer
         self.remarks: list[str] = []
         self.names: list[str] = []
         for name in scorers:
-            problem = java.missing(name) if name in JAVA_SCORERS else None
+            problem = java.missing_requirement(name) if name in JAVA_SCORERS else None
             if problem:
                 log(f"{problem}; the other scores are computed", logging.WARNING)
             else:
@@ -120,7 +120,7 @@ class CaptionScorer:
             found = None
             try:
                 found = attempt(f"scorer {name}", self._score, name, images, captions, references)
-            except Undefined as error:
+            except UndefinedScoreError as error:
                 self.remarks.append(f"group {group}: {error}" if group else str(error))
                 log(self.remarks[-1], logging.WARNING)
             if found is None:
@@ -155,7 +155,7 @@ class CaptionScorer:
         if name == "CLIPScore":
             embedded = torch.stack([image.global_feats for image in images])  # type: ignore[misc]
             said = [image.caption for image in images]
-            return clip_scores(embedded, said, [image.references for image in images], self.clip)
+            return clip_score(embedded, said, [image.references for image in images], self.clip)
         if name == "diversity":
             return diversity(captions, self._trained_on)
         return SCORERS[name](references, [" ".join(tokens) for tokens in captions])
@@ -170,7 +170,7 @@ def attempt(what: str, function: Callable, *args: Any) -> Any:
     """Call a function; log what it raises as a failure of ``what``, and return None then."""
     try:
         return function(*args)
-    except Undefined:
+    except UndefinedScoreError:
         raise
     except Exception as error:
         log(f"{what} failed: {error_text(error)}", logging.ERROR)

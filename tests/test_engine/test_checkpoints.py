@@ -152,7 +152,7 @@ def test_weights_of_a_run_on_stored_features_fit_a_model_with_a_backbone(tmp_pat
 
 def test_a_checkpoint_is_whole_whatever_interrupts_its_writer(tmp_path, monkeypatch):
     path = tmp_path / "epoch_1.pth"
-    backend = get_file_backend(str(path), backend_args=dict(backend="pcm_plugin.durable"))
+    backend = get_file_backend(str(path), backend_args=dict(backend="pcm_plugin.atomic"))
     backend.put(b"first", path)
     monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):

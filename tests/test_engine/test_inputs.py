@@ -5,10 +5,10 @@ import torch
 from mmengine.config import Config
 
 from pcm_plugin.engine.inputs import (
+    build_command,
     check_features,
     check_inputs,
     hash_inputs,
-    maker,
 )
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.concept_set import save_concepts
@@ -51,7 +51,7 @@ def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
     cfg = config(tmp_path / "my data", concepts="my concepts")
     entry = dict(key="model.concepts", command="embed{split} {clip[model]} {folder}/x {path}")
     cfg.clip.model = "local-dir:a b"
-    command = maker(cfg, entry | {"split": " --split val"}, "my data/concepts")
+    command = build_command(cfg, entry | {"split": " --split val"}, "my data/concepts")
     assert shlex.split(command) == [
         *("embed", "--split", "val", "local-dir:a b", "my data/x", "my data/concepts"),
     ]

@@ -9,11 +9,11 @@ import pytest
 from pcm_plugin.engine.work_folder import (
     OtherRunError,
     best_checkpoint,
-    best_of_finished,
-    claim_folder,
+    claim_run,
     is_finished,
     lock_folder,
     mark_finished,
+    require_best_checkpoint,
 )
 from pcm_plugin.errors import LockedError
 
@@ -49,51 +49,51 @@ def test_a_folder_in_which_nothing_was_written_is_not_left(tmp_path):
         assert (tmp_path / "run").exists()
     assert not (tmp_path / "run").exists()
     with lock_folder(tmp_path / "run"):
-        claim_folder(tmp_path / "run", RUN, None)
+        claim_run(tmp_path / "run", RUN, None)
     assert (tmp_path / "run" / "run.json").exists()
 
 
 def test_checkpoints_of_another_training_are_not_replaced(tmp_path):
-    claim_folder(tmp_path, RUN, None)
-    claim_folder(tmp_path, OTHER, None)  # nothing would be lost
+    claim_run(tmp_path, RUN, None)
+    claim_run(tmp_path, OTHER, None)  # nothing would be lost
     (tmp_path / "epoch_1.pth").touch()
     with pytest.raises(OtherRunError, match=r"holds a training .epoch_1\.pth") as caught:
-        claim_folder(tmp_path, RUN, None)
+        claim_run(tmp_path, RUN, None)
     said = str(caught.value)
     assert "train_cfg.max_epochs: 3 there, 2 here" in said
     assert "store: other data" in said
     assert said.endswith("\nChoose another --work-dir, or remove the folder.")
     with pytest.raises(OtherRunError, match=r"replace its checkpoints\.\nGo on from its last ch"):
-        claim_folder(tmp_path, OTHER, None)
+        claim_run(tmp_path, OTHER, None)
     with pytest.raises(OtherRunError, match="which is in another folder"):
-        claim_folder(tmp_path, OTHER, tmp_path.parent / "epoch_1.pth")
-    claim_folder(tmp_path, OTHER, tmp_path / "epoch_1.pth")
+        claim_run(tmp_path, OTHER, tmp_path.parent / "epoch_1.pth")
+    claim_run(tmp_path, OTHER, tmp_path / "epoch_1.pth")
 
 
 def test_checkpoints_from_elsewhere_are_not_replaced(tmp_path):
     (tmp_path / "best_caption_CIDEr_epoch_3.pth").touch()
     with pytest.raises(OtherRunError, match="this one would replace its checkpoints"):
-        claim_folder(tmp_path, RUN, None)
+        claim_run(tmp_path, RUN, None)
     with pytest.raises(OtherRunError, match=r"training without run\.json"):
         is_finished(tmp_path, RUN)
 
 
 def test_a_finished_training_is_known_by_its_settings_and_data(tmp_path):
     assert not is_finished(tmp_path / "nowhere", RUN)
-    claim_folder(tmp_path, RUN, None)
+    claim_run(tmp_path, RUN, None)
     best = tmp_path / "best_caption_CIDEr_epoch_2.pth"
     best.touch()
     assert not is_finished(tmp_path, RUN)
     mark_finished(tmp_path)
     assert is_finished(tmp_path, RUN)
     assert best_checkpoint(tmp_path) == best
-    assert best_of_finished(tmp_path) == str(best)
+    assert require_best_checkpoint(tmp_path) == str(best)
     with pytest.raises(OtherRunError, match=r"other settings or data:\nstore: other data\ntrain_c"):
         is_finished(tmp_path, OTHER)
     # Two processes of half the batch are as one.
     many = {"train_dataloader.batch_size": 4, "processes": 2}
     one = {"train_dataloader.batch_size": 8, "processes": 1}
-    claim_folder(tmp_path, {**RUN, "settings": many}, best)
+    claim_run(tmp_path, {**RUN, "settings": many}, best)
     mark_finished(tmp_path)
     assert is_finished(tmp_path, {**RUN, "settings": one})
     best.unlink()
@@ -101,8 +101,8 @@ def test_a_finished_training_is_known_by_its_settings_and_data(tmp_path):
 
 
 def test_without_validation_there_is_no_best(tmp_path):
-    claim_folder(tmp_path, RUN, None)
+    claim_run(tmp_path, RUN, None)
     mark_finished(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["finished"]
     with pytest.raises(FileNotFoundError, match="must have a val_dataloader"):
-        best_of_finished(tmp_path)
+        require_best_checkpoint(tmp_path)

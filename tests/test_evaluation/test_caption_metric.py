@@ -126,7 +126,7 @@ def test_wrong_use_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             build(**settings)
-    for key in ("references", "train_captions"):
+    for key in ("ann_file", "train_captions"):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             build(**{key: tmp_path / "nowhere.json"})
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric"})
@@ -143,12 +143,12 @@ def test_references_of_a_file_take_the_place_of_the_samples_own(tmp_path):
     path = write_references(tmp_path / "references.json", REFERENCES)
     captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
     nothing = dict.fromkeys(REFERENCES, "nothing of the kind")
-    assert score(captions, nothing, references=path) == score(captions)
+    assert score(captions, nothing, ann_file=path) == score(captions)
     # An image is found by its number, its text, or its file.
     spelt = [("images/7.jpg", captions[0][1]), ("8", captions[1][1])]
     spelt.append(("COCO_val2014_000000000009.jpg", captions[2][1]))
     gone = dict.fromkeys([name for name, _ in spelt], "nothing")
-    assert score(spelt, gone, references=path) == score(captions)
+    assert score(spelt, gone, ann_file=path) == score(captions)
 
 
 def test_two_metrics_side_by_side_score_their_own_images(tmp_path, logged):
@@ -161,7 +161,7 @@ def test_two_metrics_side_by_side_score_their_own_images(tmp_path, logged):
         [
             {
                 "type": "pcm_plugin.CaptionMetric",
-                "references": path,
+                "ann_file": path,
                 "prefix": name,
                 "outfile": tmp_path / f"{name}_captions.json",
             }
@@ -227,7 +227,7 @@ def test_each_group_is_scored_as_a_data_set_of_its_own(tmp_path):
     rows = json.loads(each.read_text())
     assert {row["image_id"]: row["group"] for row in rows} == domains
     # The file of the groups may give the references too.
-    assert score(captions, dict.fromkeys(references, "x"), references=file, groups=file) == wanted
+    assert score(captions, dict.fromkeys(references, "x"), ann_file=file, groups=file) == wanted
 
 
 def test_images_without_a_group_count_in_the_overall_scores(tmp_path, logged):
@@ -321,7 +321,7 @@ def test_images_that_share_an_id_are_refused(ids, message):
 def test_images_that_share_an_id_are_counted(tmp_path):
     # With a file of references, samples bring none by which they could differ.
     path = write_references(tmp_path / "references.json", REFERENCES)
-    metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "references": path})
+    metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "ann_file": path})
     metric.process(None, [{"image_id": i, "pred_caption": "a"} for i in (7, 8, 9, 9)])
     with pytest.raises(ValueError, match="4 images have 3 different image_id"):
         metric.evaluate(4)
@@ -332,10 +332,10 @@ def test_references_without_a_caption_are_refused_unless_partial(tmp_path, logge
     captions = [(i, REFERENCES[i][0]) for i in (7, 8)]
     out = tmp_path / "captions.json"
     with pytest.raises(ValueError, match=r"1 images of .* have no caption: '9'; set partial=True"):
-        score(captions, references=path, outfile=out)
+        score(captions, ann_file=path, outfile=out)
     # The captions are not lost.
     assert [row["image_id"] for row in json.loads(out.read_text())] == [7, 8]
-    scores = score(captions, references=path, partial=True)
+    scores = score(captions, ann_file=path, partial=True)
     assert scores == score(captions, {i: REFERENCES[i] for i in (7, 8)})
     assert "1 images of" in logged.text
 
@@ -345,7 +345,7 @@ def test_no_image_with_a_reference_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no image has a reference: '1', '2'"):
         score([(1, "a"), (2, "b")], {1: [], 2: []})
     with pytest.raises(ValueError, match=r"no image has a reference in .*: '1'; ids there are '7'"):
-        score([(1, "a")], {1: ["a"]}, references=path)
+        score([(1, "a")], {1: ["a"]}, ann_file=path)
 
 
 def test_references_are_read_as_all_caption_files_are(tmp_path):
@@ -354,13 +354,13 @@ def test_references_are_read_as_all_caption_files_are(tmp_path):
     path.write_text("\n".join(["image,text", *rows, f"7.jpg,{'long ' * 300}"]), "utf-8-sig")
     captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
     references = {"path": path, "column": "text", "skip_invalid": True}
-    assert score(captions, references=references) == score(captions)
+    assert score(captions, ann_file=references) == score(captions)
     for wrong, message in (
         ({"skip_invalid": False}, "more than 1,000"),
         ({"colum": "text"}, "must be a path, or a dict with 'path' and some of"),
     ):
         with pytest.raises(ValueError, match=message):
-            score(captions, references=references | wrong)
+            score(captions, ann_file=references | wrong)
     with pytest.raises(ValueError, match="more than 1,000"):
         score(captions, scorers=["diversity"], train_captions=references | {"skip_invalid": False})
 

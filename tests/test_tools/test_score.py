@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pcm_plugin.evaluation import CaptionMetric
-from pcm_plugin.evaluation.clip_score import clip_scores
+from pcm_plugin.evaluation.clip_score import clip_score
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip
@@ -123,7 +123,7 @@ def test_clip_score_looks_at_the_images(files):
     clip = MODELS.build({"type": "pcm_plugin.OpenCLIPBackbone", "model_name": name}).eval()
     images = [clip.preprocess(Image.open(folder / f"{i}.png")) for i in REFERENCES]
     seen = clip(torch.stack(images))[1]
-    wanted = clip_scores(seen, list(CAPTIONS.values()), list(REFERENCES.values()), clip).total
+    wanted = clip_score(seen, list(CAPTIONS.values()), list(REFERENCES.values()), clip).total
     found = json.loads((folder / "scores.json").read_text())
     assert found == pytest.approx(wanted, rel=1e-5)
     (folder / "8.png").unlink()

@@ -103,7 +103,7 @@ def test_references_of_other_images_are_refused_before_the_run(checkpoint, tmp_p
     rows = [{"id": n, "image_id": f"image{n}", "caption": f"a number {n}"} for n in range(2, 5)]
     file = tmp_path / "references.json"
     file.write_text(json.dumps({"annotations": rows}))
-    settings = {**tiny_settings, "test_evaluator.references": file}
+    settings = {**tiny_settings, "test_evaluator.ann_file": file}
     result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
     assert result.code == 1
     assert "2 images of" in result.output

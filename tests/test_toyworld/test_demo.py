@@ -16,7 +16,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
-from pcm_plugin.engine.inputs import TESTED, hash_settings
+from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
 
@@ -247,13 +247,13 @@ def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     # Anew, since its paths are those of the folder where it is started.
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     folder = tool.WORK / "test" / "in_domain"
-    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
+    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.require_best_checkpoint(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
-    assert tool.is_scored(folder, config, options, checkpoint)
-    assert not tool.is_scored(folder, config, [*options, "model.decoding.beam_size=1"], checkpoint)
-    assert not tool.is_scored(folder, config, options, f"{tool.WORK}/run.json")
+    assert tool.has_scores(folder, config, options, checkpoint)
+    assert not tool.has_scores(folder, config, [*options, "model.decoding.beam_size=1"], checkpoint)
+    assert not tool.has_scores(folder, config, options, f"{tool.WORK}/run.json")
     other = f"test_dataloader.dataset.store={tool.DATA}/country/test_store"
-    assert not tool.is_scored(folder, config, [*options, other], checkpoint)
+    assert not tool.has_scores(folder, config, [*options, other], checkpoint)
 
 
 def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
@@ -270,21 +270,21 @@ def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
 def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(demo[0])
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
-    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.best_of_finished(tool.WORK)
+    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.require_best_checkpoint(tool.WORK)
     options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
     found = json.loads((tool.WORK / "test" / "in_domain" / "metrics.json").read_text())
     cfg = runs.read_config(config, options, ("test",))
-    found["settings"] = hash_settings(cfg, TESTED)
+    found["settings"] = hash_settings(cfg, TEST_KEYS)
 
-    def is_scored(**metrics):
+    def has_scores(**metrics):
         metrics = {f"caption/{name}": value for name, value in metrics.items()}
         (tmp_path / "metrics.json").write_text(json.dumps(found | {"metrics": metrics}))
-        return tool.is_scored(tmp_path, config, options, checkpoint)
+        return tool.has_scores(tmp_path, config, options, checkpoint)
 
     monkeypatch.setattr(runs.java, "missing", lambda name: f"{name} needs Java")
-    assert is_scored(CIDEr=1.0)
-    assert not is_scored(CIDEr=float("nan"))
+    assert has_scores(CIDEr=1.0)
+    assert not has_scores(CIDEr=float("nan"))
     # Java is there now.
     monkeypatch.setattr(runs.java, "missing", lambda name: None)
-    assert not is_scored(CIDEr=1.0)
-    assert is_scored(CIDEr=1.0, METEOR=2.0)
+    assert not has_scores(CIDEr=1.0)
+    assert has_scores(CIDEr=1.0, METEOR=2.0)

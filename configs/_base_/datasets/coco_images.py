@@ -64,7 +64,7 @@ evaluators = dict(
 )
 checkpoint = dict(
     _delete_=True,
-    type="pcm_plugin.DurableCheckpointHook",
+    type="pcm_plugin.AtomicCheckpointHook",
     interval=1,
     max_keep_ckpts=2,
     save_best="caption/CIDEr",

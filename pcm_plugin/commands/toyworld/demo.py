@@ -18,9 +18,9 @@ from pathlib import Path
 
 from pcm_plugin.commands.config_files import CONFIGS, TOOLS
 from pcm_plugin.commands.evaluations import folder_name
-from pcm_plugin.commands.runs import is_scored, is_trained
+from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.engine.cfg_options import format_option
-from pcm_plugin.engine.work_folder import best_of_finished
+from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.world import build_world
@@ -111,7 +111,7 @@ def train(options: Sequence[str] = ()) -> str:
     if not is_trained(WORK, config, options):
         changes = ["--cfg-options", *options] if options else []
         run([TOOLS / "train.py", config, "--resume", *changes])
-    return best_of_finished(WORK)
+    return require_best_checkpoint(WORK)
 
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
@@ -120,7 +120,7 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     for name, target in TARGETS.items():
         folder = WORK / "test" / folder_name(target)
         options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
-        if not is_scored(folder, config, options, checkpoint, target):
+        if not has_scores(folder, config, options, checkpoint, target):
             test = [TOOLS / "test.py", config, checkpoint, "--work-dir", folder]
             test += ["--eval-on", target] if target else []
             run([*test, "--cfg-options", *options])

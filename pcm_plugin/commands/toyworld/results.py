@@ -31,11 +31,11 @@ from pcm_plugin.commands.toyworld.demo import (
     QUICK_SIZES,
     SIZES,
     TOOLS,
-    best_of_finished,
     format_option,
-    is_scored,
+    has_scores,
     is_trained,
     make_data,
+    require_best_checkpoint,
     run,
 )
 from pcm_plugin.commands.toyworld.report import write_page
@@ -109,7 +109,7 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     if not trained:
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
         tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
-    best = best_of_finished(work)
+    best = require_best_checkpoint(work)
     for target, test in tests.items():
         folder = work / target
         changes = [
@@ -117,7 +117,7 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
             format_option("test_evaluator.outfile", f"{folder}/captions.json"),
         ]
         with READING:
-            scored = is_scored(folder, config, changes, best, test.evaluation)
+            scored = has_scores(folder, config, changes, best, test.evaluation)
         if not scored:
             command = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
             command += ["--eval-on", test.evaluation] if test.evaluation else []
