@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from pcm_plugin.commands.config_files import list_configs
-from pcm_plugin.engine.inputs import maker
+from pcm_plugin.engine.inputs import build_command
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, inline_code, page_id
 
 CONFIGS = [*list_configs().values()]
