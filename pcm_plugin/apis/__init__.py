@@ -1,4 +1,4 @@
-"""Using trained captioners."""
+"""Inference with trained captioners."""
 
 from pcm_plugin.apis.inferencer import CaptionInferencer
 from pcm_plugin.apis.zoo import register_models

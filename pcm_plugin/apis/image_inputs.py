@@ -1,4 +1,4 @@
-"""Inputs of the inferencer: files, folders, arrays, PIL images, and iterables of these."""
+"""Inputs of the inferencer: files, folders, arrays, PIL images and iterables of these."""
 
 import errno
 import itertools
@@ -16,7 +16,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.images.folder import is_utf8, list_images, printable
 from pcm_plugin.formats.images.image_io import read_image, to_rgb
 
-# The file itself is at fault (missing, no permission, bad name), not the disk.
+# Errors of one file (missing, no permission, invalid name), not of the disk.
 _FILE_ERRNOS = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR),
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, None),
@@ -26,20 +26,25 @@ logger = logging.getLogger(__name__)
 
 
 class InputImage(NamedTuple):
-    """An RGB image, and its file name or number."""
+    """An RGB image.
+
+    Attributes:
+        name: File name, or index of the input.
+        image: The image.
+    """
 
     name: str
     image: Image.Image
 
 
 def iter_inputs(inputs: Any) -> tuple[Iterator[Any], int | None]:
-    """Return single inputs of any that may hold several, and their number if it is known."""
+    """Return an iterator over single inputs, and their number or None if it is unknown."""
     if isinstance(inputs, str | os.PathLike):
         files = _list_folder(Path(inputs)) if Path(inputs).is_dir() else [inputs]
         return iter(files), len(files)
     if isinstance(inputs, np.ndarray | Image.Image | Tensor) or not isinstance(inputs, Iterable):
         return iter([inputs]), 1
-    if not isinstance(inputs, Sequence):  # such as a generator, which is read as it is needed
+    if not isinstance(inputs, Sequence):  # such as a generator, which is read lazily
         return (item for part in inputs for item in iter_inputs(part)[0]), None
     parts = [iter_inputs(part) for part in inputs]
     counts = [count for _, count in parts]
@@ -56,28 +61,28 @@ def _list_folder(folder: Path) -> list[Path]:
     return [folder / name for name in listing.files]
 
 
-def load_input(number: int, item: Any, skip_invalid: bool = False) -> InputImage | dict[str, str]:
+def load_input(index: int, item: Any, skip_invalid: bool = False) -> InputImage | dict[str, str]:
     """Decode one input.
 
     Args:
-        number: Its number, which is its name if it is not a file.
-        item: A file, array or PIL image.
-        skip_invalid: Whether an image that cannot be read gives a dict of ``image`` and ``error``.
-            Errors of the disk are raised in any case. Defaults to False.
+        index: Index of the input, used as its name if it is not a file.
+        item: File, array or PIL image.
+        skip_invalid: Whether to return a dict with ``image`` and ``error`` for an image that cannot
+            be read. Errors of the disk are always raised. Defaults to False.
     """
     is_file = isinstance(item, str | os.PathLike)
     name = printable(str(item)) if is_file and not is_utf8(str(item)) else str(item)
-    name = name if is_file else str(number)
+    name = name if is_file else str(index)
     try:
-        return InputImage(name, _load(number, item))
+        return InputImage(name, _load(index, item))
     except (OSError, ValueError) as error:
-        # A disk that fails must not make every image a broken one.
+        # A failing disk must not be reported as invalid images.
         if not skip_invalid or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
             raise
         return {"image": name, "error": str(error)}
 
 
-def _load(number: int, item: Any) -> Image.Image:
+def _load(index: int, item: Any) -> Image.Image:
     if isinstance(item, str | os.PathLike):
         name = str(item)
         if "://" in name:
@@ -89,12 +94,12 @@ def _load(number: int, item: Any) -> Image.Image:
         return to_rgb(item)
     if not isinstance(item, np.ndarray):
         raise TypeError(
-            f"input {number} must be a file, a folder, a uint8 array or a PIL image, got "
+            f"input {index} must be a file, a folder, a uint8 array or a PIL image, got "
             f"{type(item).__name__}"
         )
     if item.dtype != np.uint8 or item.ndim not in (2, 3) or item.shape[2:] not in ((), (3,)):
         raise UserError(
-            f"input {number} must be an RGB or gray array (H, W, 3) or (H, W) of uint8, got "
+            f"input {index} must be an RGB or gray array (H, W, 3) or (H, W) of uint8, got "
             f"{item.shape} of {item.dtype}"
         )
     return to_rgb(Image.fromarray(item))

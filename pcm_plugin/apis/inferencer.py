@@ -1,4 +1,4 @@
-"""Captions for one's own images."""
+"""Inferencer: caption images in Python."""
 
 import dataclasses
 import os
@@ -15,46 +15,41 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from pcm_plugin.apis.build import build_captioner
 from pcm_plugin.apis.image_inputs import InputImage, iter_inputs, load_input
 from pcm_plugin.apis.model_hash import model_hash
-from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.folder import printable
-from pcm_plugin.models.captioner_file import is_captioner, load_captioner
 from pcm_plugin.models.captioners import PCMNet
-from pcm_plugin.models.captioners.base import assert_is_captioner
 from pcm_plugin.models.decoding import DecodingConfig
-from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization import SheetEntry, concepts_of_sample, contact_sheet
 
-_SHOWN = (640, 640)
+_MAX_SIZE = (640, 640)
 
 
 class CaptionInferencer(BaseInferencer):
-    """Captions images: files, folders, arrays, PIL images, or any iterable of them.
+    """Inferencer that captions image files, folders, arrays and PIL images.
 
     Args:
-        model: A config (path, Config or dict) for ``weights`` of a training; or the name of a
-            model that comes with the package, such as ``'pcm-net_toy'``. Defaults to None:
-            ``weights`` know their config.
-        weights: A file of ``tools/export.py`` or a model's name; or a checkpoint of ``model``.
-            Defaults to None, which is enough for a name.
-        device: Where to run, e.g. ``'cuda:0'``. Defaults to None: a GPU if there is one.
-        scope: MMEngine's; not needed. Defaults to ``'pcm_plugin'``.
+        model: Config (path, Config or dict) of the checkpoint ``weights``; or a captioner file or
+            the name of a model that comes with the package, such as ``'pcm-net_toy'``, without
+            ``weights``. Defaults to None.
+        weights: Checkpoint of ``model``; or, without ``model``, a file of ``tools/export.py`` or
+            the name of a model. Defaults to None.
+        device: Device, e.g. ``'cuda:0'``. Defaults to None: a GPU if available.
+        scope: Registry scope of MMEngine. Defaults to ``'pcm_plugin'``.
         show_progress: Whether to show a progress bar. Defaults to True.
 
     Raises:
         MissingFileError: If a file is missing.
-        UserError: If the weights are no captioner, or do not fit the config.
+        UserError: If the weights are not a captioner, or do not match the config.
 
     Example:
         >>> from pcm_plugin.apis import CaptionInferencer
-        >>> caption = CaptionInferencer("pcm-net_toy")
-        >>> caption("photos/", num_captions=3)["predictions"][0]["caption"]
-        'two blue cars beside a tree'
+        >>> inferencer = CaptionInferencer("pcm-net_toy")
+        >>> inferencer("photos/", num_captions=3)["predictions"][0]["caption"]
+        'two blue cars next to a tree'
     """
 
     preprocess_kwargs = {"skip_invalid"}
@@ -70,11 +65,14 @@ class CaptionInferencer(BaseInferencer):
         scope: str | None = "pcm_plugin",
         show_progress: bool = True,
     ) -> None:
-        # MMEngine's own would read weights by pickle, and configs from inside of them.
+        # MMEngine's constructor would unpickle the weights and take the config from them.
         self.scope, self.show_progress = scope, show_progress
-        self.model = _build(model, weights).to(device or get_device()).eval()
+        self.model = build_captioner(model, weights).to(device or get_device()).eval()
         if self.model.backbone is None:
-            raise UserError("the model has no backbone: it takes features, not images")
+            raise UserError(
+                "the model must have a backbone to caption images: set backbone=dict("
+                "type='pcm_plugin.OpenCLIPBackbone', ...)"
+            )
         self.backbone = self.model.backbone
         self._words: list[str] = getattr(self.model.neck, "concept_words", [])
 
@@ -89,75 +87,74 @@ class CaptionInferencer(BaseInferencer):
         """Caption images.
 
         Args:
-            inputs: A file, a folder (all images below it, by name), an array (H, W, 3) or (H, W) of
-                uint8 in RGB order, a PIL image, or a list, tuple, generator or other iterable of
-                these. Iterables are read as they are needed.
-            return_datasamples: Whether predictions are data samples. Defaults to False.
-            batch_size: Images at a time. Defaults to 32.
+            inputs: A file, a folder (all images in it and its subfolders, sorted by name), an array
+                (H, W, 3) or (H, W) of uint8 in RGB order, a PIL image, or an iterable of these,
+                such as a list or a generator. Iterables are read lazily.
+            return_datasamples: Whether to return data samples. Defaults to False.
+            batch_size: Batch size. Defaults to 32.
             draw: Whether to draw each image with its caption, concepts and mixed patches. Defaults
                 to False.
-            kwargs: ``beam_size``, ``max_len``, ``min_len``, ``num_captions``, ``rerank_weight``,
-                ``length_penalty``: see PCMNet; ``skip_invalid``: whether an image that cannot be
-                read gets a dict of ``image`` and ``error`` instead of ending the call, defaults to
-                False.
+            kwargs: Decoding settings, such as ``beam_size``: the fields of
+                :class:`~pcm_plugin.models.decoding.DecodingConfig`, which default to the settings
+                of the model; and ``skip_invalid``: return a dict with ``image`` and ``error`` for
+                an image that cannot be read, instead of raising. Defaults to False.
 
         Returns:
-            ``predictions``, one an image, in order: the dicts of :meth:`to_dict`, or data samples
-            with the fields of :meth:`PCMNet.predict` and ``img_path``; and ``visualization``: a PIL
-            image for each that was captioned if ``draw``, else nothing.
+            ``predictions``, one per image, in order: dicts of :meth:`to_dict`, or data samples of
+            :meth:`PCMNet.predict` with ``img_path``. And ``visualization``: one PIL image per
+            captioned image if ``draw``, else an empty list.
 
         Raises:
-            MissingFileError: If a file is missing, or a folder holds no images.
-            TypeError: If an input is none of these.
+            MissingFileError: If a file is missing, or a folder contains no images.
+            TypeError: If an input has another type.
             UserError: If an image cannot be read, or an argument is unknown or out of range.
         """
         predictions: list[Any] = []
-        pictures: list[Image.Image] = []
-        for image, found in self.stream(inputs, batch_size, **kwargs):
-            predictions.append(found)
+        drawings: list[Image.Image] = []
+        for image, result in self.stream(inputs, batch_size, **kwargs):
+            predictions.append(result)
             if draw and image is not None:
-                pictures += self.visualize([image], [found])
-        return self.postprocess(predictions, pictures, return_datasamples)
+                drawings += self.visualize([image], [result])
+        return self.postprocess(predictions, drawings, return_datasamples)
 
     def stream(
         self, inputs: Any, batch_size: int = 32, **kwargs: Any
     ) -> Iterator[tuple[Image.Image | None, Any]]:
-        """Caption images one batch after the other; arguments and errors as :meth:`__call__`.
+        """Caption images batch by batch. Arguments and errors are those of :meth:`__call__`.
 
         Yields:
-            An image and its data sample; or None and a dict of ``image`` and ``error``.
+            The image and its data sample; or None and a dict with ``image`` and ``error``.
         """
         if batch_size < 1:
-            raise UserError(f"batch_size={batch_size}: give at least 1")
-        reading, changes, _, _ = self._dispatch_kwargs(**kwargs)
+            raise UserError(f"`batch_size` must be at least 1, got {batch_size}")
+        preprocess_args, changes, _, _ = self._dispatch_kwargs(**kwargs)
         decoding = self.model.decoding.updated(changes)
         items, total = iter_inputs(inputs)
         with tqdm(total=total, desc="images", disable=not self.show_progress) as bar:
-            for opened in self.preprocess(items, batch_size, **reading):
-                images = [entry.image for entry in opened if isinstance(entry, InputImage)]
+            for batch in self.preprocess(items, batch_size, **preprocess_args):
+                images = [entry.image for entry in batch if isinstance(entry, InputImage)]
                 samples = iter(self.forward(images, decoding=decoding))
-                for entry in opened:
+                for entry in batch:
                     if isinstance(entry, dict):
                         yield None, entry
                         continue
                     sample = next(samples)
                     sample.set_metainfo({"img_path": entry.name})
                     yield entry.image, sample
-                bar.update(len(opened))
+                bar.update(len(batch))
 
     def preprocess(
         self, inputs: Any, batch_size: int = 32, skip_invalid: bool = False
     ) -> Iterator[list[Any]]:
-        """Open images, a batch at a time.
+        """Read images batch by batch.
 
         Args:
             inputs: See :meth:`__call__`.
-            batch_size: Images at a time. Defaults to 32.
+            batch_size: Batch size. Defaults to 32.
             skip_invalid: See :meth:`__call__`. Defaults to False.
 
         Yields:
-            For each image of a batch a pair of name and RGB image, or a dict of ``image`` and
-            ``error``.
+            For each image of a batch an InputImage, or a dict with ``image`` and ``error``.
         """
         items = enumerate(iter_inputs(inputs)[0])
         while batch := list(islice(items, batch_size)):
@@ -165,11 +162,11 @@ class CaptionInferencer(BaseInferencer):
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[Image.Image], **kwargs: Any) -> list[DataSample]:
-        """Caption a batch.
+        """Caption a batch of images.
 
         Args:
-            inputs: Images, RGB.
-            kwargs: ``decoding``, a DecodingConfig. Defaults to the settings of the model.
+            inputs: RGB images.
+            kwargs: ``decoding``, a DecodingConfig, which defaults to the settings of the model.
         """
         if not inputs:
             return []
@@ -178,48 +175,48 @@ class CaptionInferencer(BaseInferencer):
         return self.model.predict(pixels.to(device), decoding=kwargs.get("decoding"))
 
     def to_dict(self, sample: DataSample) -> dict[str, Any]:
-        """A data sample as plain values.
+        """Convert a data sample to JSON values.
 
         Args:
-            sample: One of :meth:`stream`.
+            sample: Data sample of :meth:`stream`.
 
         Returns:
-            - ``image`` (str): its file, or its number;
-            - ``caption`` (str) and ``log_prob`` (float);
-            - ``captions``: if there are several or they are re-ranked, dicts of ``caption``,
-              ``log_prob`` and, re-ranked, ``similarity``, with a length penalty ``score``, best
-              first;
-            - ``concepts``: dicts of ``concept`` and ``probability``, likeliest first;
-            - ``patches``: dicts of ``patch`` (its number in the grid, row by row) and ``concept``
-              that were mixed.
+            - ``image`` (str): file name, or index of the input;
+            - ``caption`` (str) and ``log_prob`` (float): best caption and its log-probability;
+            - ``captions``: dicts with ``caption``, ``log_prob`` and, with a length penalty,
+              ``score`` and, with re-ranking, ``similarity``, best first. Missing if there is one
+              caption without re-ranking;
+            - ``concepts``: dicts with ``concept`` and ``probability``, most likely first;
+            - ``patches``: dicts of the mixed patches with ``patch`` (index in the grid, in
+              row-major order) and ``concept``.
         """
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "image": sample.get("img_path"),
             "caption": sample.pred_caption,
             "log_prob": sample.pred_score,
         }
         if "pred_captions" in sample:
-            found["captions"] = [
-                {key: value for key, value in f._asdict().items() if value is not None}
-                for f in sample.pred_captions
+            result["captions"] = [
+                {key: value for key, value in hypothesis._asdict().items() if value is not None}
+                for hypothesis in sample.pred_captions
             ]
         concepts, patches = concepts_of_sample(sample, self._words)
-        found["concepts"] = [{"concept": c, "probability": p} for c, p in concepts]
-        found["patches"] = [{"patch": i, "concept": c} for i, c in patches]
-        return found
+        result["concepts"] = [{"concept": c, "probability": p} for c, p in concepts]
+        result["patches"] = [{"patch": i, "concept": c} for i, c in patches]
+        return result
 
     def to_sheet_entry(
         self, image: Image.Image, sample: DataSample, references: Sequence[str] = ()
     ) -> SheetEntry:
-        """What a contact sheet shows of an image, which is made smaller."""
+        """Return the entry of an image for a contact sheet, with the image scaled down."""
         concepts, patches = concepts_of_sample(sample, self._words)
         title = printable(Path(str(sample.get("img_path", ""))).name)
         image = image.copy()
-        image.thumbnail(_SHOWN)
+        image.thumbnail(_MAX_SIZE)
         return SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
 
     def identity(self) -> str:
-        """Return a short hash of weights, vocabulary, concepts and CLIP, as a name of the model."""
+        """Return a short hash of weights, vocabulary, concepts and CLIP."""
         return model_hash(self.model, self._words)
 
     @property
@@ -233,81 +230,24 @@ class CaptionInferencer(BaseInferencer):
         """Draw images with their captions, concepts and mixed patches.
 
         Args:
-            inputs: n images.
+            inputs: RGB images.
             preds: Their data samples.
-            show: Whether to open them in the system's viewer. Defaults to False.
+            show: Whether to open the drawings in the image viewer. Defaults to False.
         """
-        pairs = zip(inputs, preds, strict=True)
-        drawn = [
-            contact_sheet([self.to_sheet_entry(*pair)], self.grid, columns=1) for pair in pairs
-        ]
-        for picture in drawn if show else ():
-            picture.show()
-        return drawn
+        entries = [self.to_sheet_entry(*pair) for pair in zip(inputs, preds, strict=True)]
+        drawings = [contact_sheet([entry], self.grid, columns=1) for entry in entries]
+        if show:
+            for drawing in drawings:
+                drawing.show()
+        return drawings
 
     def postprocess(
         self, preds: list[Any], visualization: list[Any], return_datasample: bool = False, **_: Any
     ) -> dict[str, list[Any]]:
-        """What :meth:`__call__` returns of data samples, errors and drawings."""
+        """Return the result of :meth:`__call__` for data samples, errors and drawings."""
         if not return_datasample:
             preds = [p if isinstance(p, dict) else self.to_dict(p) for p in preds]
         return {"predictions": preds, "visualization": visualization}
 
     def _init_pipeline(self, cfg: Any = None) -> Callable[[Image.Image], Tensor]:
         return self.backbone.preprocess
-
-
-def _build(
-    model: str | os.PathLike | Config | dict | None, weights: str | os.PathLike | None
-) -> PCMNet:
-    if model is None and weights is None:
-        raise UserError("give weights=FILE of tools/export.py, or a model's name")
-    if isinstance(model, str | os.PathLike) and Path(model).suffix in ("", ".safetensors"):
-        if weights is not None:
-            raise UserError(f"model={str(model)!r} brings its weights: drop weights=")
-        model, weights = None, model
-    if model is None:
-        assert weights is not None
-        path = Path(weights)
-        # A name has no ending, a file has one.
-        if not path.suffix and not path.exists():
-            path = find_weights(str(weights))
-        if path.is_file() and not is_captioner(path):
-            raise UserError(
-                f"{path} does not know its config: give the config too, or make a captioner's "
-                "file of both with tools/export.py CONFIG CHECKPOINT"
-            )
-        return load_captioner(path)
-    if weights is None:
-        raise UserError("a config needs weights: give weights=CHECKPOINT")
-    if isinstance(model, str | os.PathLike):
-        cfg = Config.fromfile(model)
-    else:
-        cfg = model if isinstance(model, Config) else Config(model)
-    built = build_with_clip(cfg)
-    load_weights(built, str(weights))
-    return built
-
-
-def build_with_clip(cfg: Config) -> PCMNet:
-    """Build the captioner of a config with the CLIP that the config names, for images.
-
-    Args:
-        cfg: Has ``model``, and ``clip`` unless the model has a backbone.
-
-    Raises:
-        UserError: If it names no CLIP, or is of a captioner that looks at images by itself.
-    """
-    assert_is_captioner(cfg.model)
-    drop_clip_head(cfg)
-    settings = dict(cfg.model)
-    if settings.get("backbone") is None:
-        if cfg.get("clip") is None:
-            raise UserError("the config names no CLIP: clip=dict(model=..., pretrained=...)")
-        settings["backbone"] = {
-            "type": "pcm_plugin.OpenCLIPBackbone",
-            "model_name": cfg.clip.model,
-            "pretrained": cfg.clip.get("pretrained"),
-            "pool": cfg.clip.get("pool", 1),
-        }
-    return MODELS.build(settings)

@@ -1,4 +1,4 @@
-"""Results of a long job that survive an interruption."""
+"""Journal of a long job, which can be resumed after an interruption."""
 
 import json
 import os
@@ -16,12 +16,12 @@ SUFFIX = ".partial"
 
 
 class Journal:
-    """Rows that are appended to ``PATH.partial``, one JSON object per line.
+    """Append-only file ``PATH.partial`` of results, one JSON object per line.
 
-    The first line holds the settings that the rows depend on. A job that starts again with equal
-    settings continues after the last complete batch; an incomplete line or batch at the end is
-    dropped, so that batches, and with them the last bits of scores, are those of a job that was
-    not interrupted. Use it as a context manager: the file stays locked.
+    The first line contains the settings that the rows depend on. A job that is started again with
+    the same settings continues after the last complete batch. An incomplete line or batch at the
+    end is dropped, so that all batches, and the last bits of their scores, equal those of an
+    uninterrupted job. Use the journal as a context manager: the file is locked meanwhile.
 
     Args:
         path: Final file of the job. The journal is written next to it; the folder is created.
@@ -34,8 +34,8 @@ class Journal:
 
     Raises:
         OSError: If the file cannot be written.
-        UserError: If another process runs the same job, or the file has rows that were made with
-            other settings; the message names them.
+        LockedError: If another process runs the same job.
+        UserError: If it contains rows that were made with other settings; the message names them.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], batch_size: int) -> None:
@@ -99,7 +99,7 @@ class Journal:
         self._file.seek(0)
         first = self._file.readline()
         if first.endswith(b"\n") and not _is_row(first):
-            raise UserError(f"{self.path} is not the journal of a job: move it away")
+            raise UserError(f"{self.path} is not the journal of a job: move it to another folder")
         ends = [len(first)]
         while _is_row(line := self._file.readline()):
             ends.append(ends[-1] + len(line))

@@ -1,4 +1,4 @@
-"""Name a captioner by its content."""
+"""Hash of a captioner."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from pcm_plugin.models.captioners import PCMNet
 
 
 def model_hash(model: PCMNet, concept_words: Sequence[str]) -> str:
-    """Return a short hash of weights, vocabulary, concepts and CLIP's name.
+    """Return a short hash of weights, architecture, vocabulary, concepts and CLIP model.
 
     Args:
-        model: A captioner.
-        concept_words: The words of its concepts.
+        model: Captioner.
+        concept_words: Words of its concepts.
     """
     digest = hashlib.sha256(str(model).encode())
     tensors = dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""The captioners that come with the package, by name."""
+"""Captioners that come with the package."""
 
 from pathlib import Path
 
@@ -11,42 +11,44 @@ METAFILE = Path(pcm_plugin.__file__).parent / "model_zoo" / "metafile.yml"
 
 
 def register_models() -> list[str]:
-    """Make models known to mmpretrain's ``get_model``, ``list_models`` and ``inference_model``.
+    """Register the models for mmpretrain's ``get_model``, ``list_models`` and ``inference_model``.
 
-    Also makes MMEngine read local checkpoints without running what is in them
-    (:func:`pcm_plugin.engine.checkpoints.register_safe_loader`), safetensors among them.
+    Also registers a loader for local checkpoints that reads safetensors and does not unpickle
+    arbitrary objects (:func:`pcm_plugin.engine.checkpoints.register_safe_loader`).
 
     Returns:
-        The names.
+        Names of the models.
     """
     from mmpretrain.apis import ModelHub
 
     from pcm_plugin.engine.checkpoints import register_safe_loader
 
     register_safe_loader()
-    weights = _known()
+    weights = _weights_by_name()
     if not all(ModelHub.has(name) for name in weights):
         ModelHub.register_model_index(METAFILE, config_prefix=METAFILE.parent)
     for name, file in weights.items():
-        # Of weights mmpretrain takes URLs and whole paths only.
+        # mmpretrain takes weights as a URL or an absolute path only.
         ModelHub._models_dict[name].weights = str(file)
     return list(weights)
 
 
 def find_weights(name: str) -> Path:
-    """The file of a captioner that comes with the package.
+    """Return the file of a captioner that comes with the package.
 
     Args:
-        name: Its name in the package's ``metafile.yml``.
+        name: Name in ``model_zoo/metafile.yml``.
 
     Raises:
-        UserError: If there is none of this name.
+        UserError: If there is no model of this name.
     """
-    known = _known()
-    if name not in known:
-        raise UserError(f"no model is called {name!r}: there are {', '.join(sorted(known))}")
-    return known[name]
+    weights = _weights_by_name()
+    if name not in weights:
+        raise UserError(
+            f"the model must be one of {', '.join(sorted(weights))} or a file, got {name!r}"
+        )
+    return weights[name]
 
 
-def _known() -> dict[str, Path]:
+def _weights_by_name() -> dict[str, Path]:
     return {m["Name"]: METAFILE.parent / m["Weights"] for m in load(METAFILE)["Models"]}
