@@ -75,5 +75,5 @@ def test_lengths_and_temperature_of_the_input_do_not_lengthen_a_step():
         moved = refine_by_contrast(feats, texts, negatives, temperature, 1, 0.1)
         # At most the difference of two texts of length 1, times the step size.
         assert (moved * feats).sum(1).min() > (1 - 0.2**2) ** 0.5
-    with pytest.raises(ValueError, match="temperature=0"):
+    with pytest.raises(ValueError, match="`temperature` must be above 0, got `0`"):
         refine_by_contrast(feats, texts, negatives, 0, 1, 0.1)

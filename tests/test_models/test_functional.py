@@ -10,7 +10,7 @@ from pcm_plugin.models.functional.mix import (
     gather_slots,
     num_top_pairs,
     pack_slots,
-    replace_selected,
+    replace_patches,
     select_patches_by_pairs,
 )
 from pcm_plugin.models.functional.patch_affinity import patch_concept_affinity, text_map
@@ -67,7 +67,7 @@ def test_slots_carry_patches_there_and_back():
     selected = torch.rand(5, 8) < 0.4
     values, texts = torch.randn(5, 8, 3), torch.randn(5, 8, 3)
     slots = pack_slots(selected, 8)
-    mixed = replace_selected(values, gather_slots(texts, slots), selected)
+    mixed = replace_patches(values, gather_slots(texts, slots), selected)
     torch.testing.assert_close(mixed, torch.where(selected.unsqueeze(-1), texts, values))
 
 
@@ -216,9 +216,9 @@ def test_a_penalty_of_one_is_the_published_search_by_mean_log_probability():
 
 
 def test_beam_size_must_fit():
-    with pytest.raises(ValueError, match="beam_size=5 but the vocabulary has 4"):
+    with pytest.raises(ValueError, match="must be at most the 4 words of the vocabulary, got `5`"):
         beam_search(TableDecoder(), 3, 5, 4)
-    with pytest.raises(ValueError, match="num_return=2"):
+    with pytest.raises(ValueError, match="`num_return` must be from 1 to beam_size=1, got `2`"):
         beam_search(TableDecoder(), 3, 1, 4, num_return=2)
 
 

@@ -91,12 +91,14 @@ def test_half_precision_logits_give_a_float32_loss():
 
 
 def test_errors_name_the_value_and_the_fix():
-    with pytest.raises(ValueError, match=r"gamma_type='all': choose one of"):
+    with pytest.raises(ValueError, match=r"`gamma_type` must be one of .* got 'all'"):
         CLIPWeightedCELoss(gamma_type="all")
-    with pytest.raises(ValueError, match="label_smoothing=1"):
+    with pytest.raises(
+        ValueError, match="`label_smoothing` must be at least 0 and below 1, got `1`"
+    ):
         CLIPWeightedCELoss(label_smoothing=1)
     logits, targets, _ = make_batch()
-    with pytest.raises(ValueError, match="clip_score, or set use_clip_weight=False"):
+    with pytest.raises(ValueError, match="to every data sample, or set use_clip_weight=False"):
         CLIPWeightedCELoss()(logits, targets)
 
 

@@ -62,7 +62,7 @@ def test_a_patch_belongs_to_the_cell_of_its_centre():
     cells = map_patch_grid((24, 24), (7, 7)).view(24, 24)
     assert cells[10, 0] == 3 * 7
     assert cells.unique().tolist() == list(range(49))
-    with pytest.raises(ValueError, match=r"coarser than CLIP's of \(7, 7\)"):
+    with pytest.raises(ValueError, match=r"at least as fine as CLIP's \(7, 7\)"):
         map_patch_grid((6, 7), (7, 7))
 
 
@@ -188,7 +188,7 @@ def test_an_encoder_inside_of_the_encoder_is_no_wrapper(clip):
 
 
 def test_wrong_use_is_named(clip, images):
-    with pytest.raises(ValueError, match="coarser than CLIP's"):
+    with pytest.raises(ValueError, match="at least as fine as CLIP's"):
         make(clip, Grid(patch=16)).train()(images)
     with pytest.raises(ValueError, match="give embed_dims"):
         MixupVisionEncoder(nn.Identity(), clip, MEAN, STD)

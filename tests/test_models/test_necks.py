@@ -223,9 +223,9 @@ def test_errors_name_the_value_and_the_fix(tmp_path):
         make_neck()(None, feats[1])
     with pytest.raises(ValueError, match="clip_dim=6"):
         make_neck(mix="none", clip_dim=6)(*feats)
-    with pytest.raises(ValueError, match=r"\(20, 5\).*clip_dim=8"):
+    with pytest.raises(ValueError, match=r"clip_dim=8, got \(20, 5\)"):
         neck.set_concepts(WORDS, torch.randn(C, 5))
-    with pytest.raises(ValueError, match="3 concepts but top_concepts=5"):
+    with pytest.raises(ValueError, match="must be at most the 3 concepts, got `5`"):
         neck.set_concepts(WORDS[:3], torch.randn(3, DC))
     with pytest.raises(ValueError, match=r"proj .* \(12, 5\).*\(12, 8\)"):
         neck.set_clip_head({**make_head(), "proj": torch.zeros(DV, 5)})

@@ -225,5 +225,5 @@ def test_wrong_inputs_are_named(tmp_path):
     bare.set_memory(unit(3, DC))
     with pytest.raises(UserError, match="no concepts"):
         bare(None, feats)
-    with pytest.raises(ValueError, match="2 concepts but top_concepts=5"):
+    with pytest.raises(ValueError, match="must be at most the 2 concepts, got `5`"):
         bare.set_concepts(["a", "b"], unit(2, DC))

@@ -34,10 +34,10 @@ def test_a_low_temperature_finds_the_nearest_text_and_nothing_overflows():
 
 
 def test_wrong_use_is_named():
-    with pytest.raises(ValueError, match="temperature=0"):
+    with pytest.raises(ValueError, match="`temperature` must be above 0, got `0`"):
         project_onto_text_memory(unit(1, 4), [unit(2, 4)], 0)
     for empty in ([], unit(0, 4).split(8)):
-        with pytest.raises(ValueError, match="memory is empty"):
+        with pytest.raises(ValueError, match="memory must not be empty"):
             project_onto_text_memory(unit(1, 4), empty, 0.1)
 
 

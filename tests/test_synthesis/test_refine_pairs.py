@@ -141,7 +141,7 @@ def test_nearest_does_not_depend_on_the_chunks(sizes):
         expected = (queries @ keys.T).sort(dim=1, descending=True)
         assert torch.equal(where, expected.indices[:, :k])
         torch.testing.assert_close(values, expected.values[:, :k])
-    with pytest.raises(ValueError, match="k=0"):
+    with pytest.raises(ValueError, match="`k` must be at least 1, got `0`"):
         chunked_topk(queries, [keys], 0)
 
 

@@ -1,6 +1,6 @@
-"""The mathematics of PCM-Net as pure functions: tensors in, tensors out.
+"""The mathematics of PCM-Net as pure functions of tensors.
 
-Shapes, the same in every file: B images, N patches, Dv patch width, Dc width of CLIP's joint
-space, D model width, C concepts of the vocabulary, K kept concepts, M mixed patches, T words,
-V vocabulary size.
+Shapes, the same in every file: B images, N patches, Dv width of patch features, Dc width of CLIP's
+joint space, D model width, C concepts in total, K retrieved concepts, M text slots, T words, V
+vocabulary size.
 """

@@ -1,4 +1,7 @@
-"""Beam search over any incremental decoder."""
+"""Beam search with any incremental decoder.
+
+Shapes: B images, W beams per image, V vocabulary size, R returned sequences, T words.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,20 +15,20 @@ from pcm_plugin.errors import UserError
 Step = Callable[[Tensor, Tensor | None], Tensor]
 """``step(words, parents) -> logits``.
 
-``words`` (B, W) int64 are the last words of W beams an image; ``parents`` (B, W) int64 are the
-beams of the step before that they continue, None in the first step, where W is 1; ``logits`` are
-(B, W, V)."""
+``words`` (B, W) int64 are the last words of the W beams of each image. ``parents`` (B, W) int64 are
+the beams of the previous step that they continue, or None in the first step, in which W is 1.
+``logits`` are (B, W, V)."""
 
 
 class BeamOutput(NamedTuple):
-    """Result of a beam search, best first.
+    """Sequences found by a beam search, best first.
 
     Attributes:
-        ids: (B, R, T) int64, words without BOS; the EOS that ended a sequence, and after it the
-            (first) ``eos_id``.
-        log_probs: (B, R, T) float32, log p of each word; 0 after EOS.
-        scores: (B, R) float32, the sum of ``log_probs`` over ``lengths ** length_penalty``.
-        lengths: (B, R) int64, words of each sequence, EOS included.
+        ids: (B, R, T) int64, words without BOS, including the EOS that ended the sequence; padded
+            with the first ``eos_id``.
+        log_probs: (B, R, T) float32, log-probability of each word; 0 after EOS.
+        scores: (B, R) float32, the sum of ``log_probs`` divided by ``lengths ** length_penalty``.
+        lengths: (B, R) int64, number of words of each sequence, including EOS.
     """
 
     ids: Tensor
@@ -35,27 +38,27 @@ class BeamOutput(NamedTuple):
 
 
 def grouped_topk(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The likeliest words, as ``topk`` finds them but in fewer passes over V.
+    """Compute ``topk`` over the vocabulary with fewer passes over V.
 
-    The best words stand in the groups with the best maxima, and a maximum is cheap.
+    The k best words are in the k groups with the largest maxima, and computing maxima is cheap.
 
     Args:
         log_probs: (..., V).
         count: k, at most V.
 
     Returns:
-        Their log-probabilities and indices, (..., k) each, best first.
+        Log-probabilities and indices, (..., k) each, best first.
     """
     size = max(1, math.isqrt(log_probs.shape[-1]))
     whole = log_probs.shape[-1] // size * size
-    groups = log_probs[..., :whole].unflatten(-1, (-1, size))
-    chosen = groups.amax(-1).topk(min(count, groups.shape[-2]), dim=-1).indices
-    places = chosen.unsqueeze(-1) * size + torch.arange(size, device=chosen.device)
-    rest = torch.arange(whole, log_probs.shape[-1], device=chosen.device)
-    rest = rest.expand(*chosen.shape[:-1], -1)
-    candidates = torch.cat([places.flatten(-2), rest], dim=-1)
-    found, picked = log_probs.gather(-1, candidates).topk(count, dim=-1)
-    return found, candidates.gather(-1, picked)
+    groups = log_probs[..., :whole].unflatten(-1, (-1, size))  # (..., G, size)
+    best_groups = groups.amax(-1).topk(min(count, groups.shape[-2]), dim=-1).indices  # (..., g)
+    members = best_groups.unsqueeze(-1) * size + torch.arange(size, device=best_groups.device)
+    rest = torch.arange(whole, log_probs.shape[-1], device=best_groups.device)  # in no group
+    rest = rest.expand(*best_groups.shape[:-1], -1)  # (..., V - G * size)
+    candidates = torch.cat([members.flatten(-2), rest], dim=-1)
+    values, selected = log_probs.gather(-1, candidates).topk(count, dim=-1)  # (..., k)
+    return values, candidates.gather(-1, selected)
 
 
 @torch.no_grad()
@@ -70,12 +73,12 @@ def beam_search(
     device: torch.device | str | None = None,
     length_penalty: float = 0.0,
 ) -> BeamOutput:
-    """Search the best word sequences by beam search.
+    """Search for the most probable word sequences.
 
-    The score of a sequence is ``sum(log_probs) / length ** length_penalty``, its length counting
-    EOS: 0 gives the sum of log-probabilities (PCM-Net's released code), 1 their mean per word
-    (ViECap's released code). As in both, beams are kept by this score at every step, and a
-    finished beam stays in competition with its score.
+    The score of a sequence is ``sum(log_probs) / length ** length_penalty``, where the length
+    includes EOS: 0 gives the sum of log-probabilities (PCM-Net's released code), 1 the mean per
+    word (ViECap's released code). As in both, beams are ranked by this score at every step, and a
+    finished beam competes with its final score.
 
     The search stops when the ``num_return`` best beams of every image have finished and no open
     beam can overtake them.
@@ -85,10 +88,10 @@ def beam_search(
         batch_size: B.
         beam_size: Beams per image; 1 is greedy search.
         max_len: T, the maximum number of words of a sequence, EOS included.
-        bos_id: First input. Defaults to 0.
+        bos_id: First input word. Defaults to 0.
         eos_id: Word that ends a sequence, or several such words. Defaults to 0.
         num_return: R, at most ``beam_size``. Defaults to 1.
-        device: Device of the first words. Defaults to torch's default device.
+        device: Device of the first words. Defaults to PyTorch's default device.
         length_penalty: Exponent of the length; positive values favor long sequences. Defaults to
             0.0.
 
@@ -99,9 +102,12 @@ def beam_search(
         UserError: If ``num_return`` or the vocabulary size does not fit ``beam_size``.
     """
     if not 1 <= num_return <= beam_size:
-        raise UserError(f"num_return={num_return}: give 1 to beam_size={beam_size}")
+        raise UserError(
+            f"`num_return` must be from 1 to beam_size={beam_size}, got `{num_return}`: reduce it, "
+            "or increase the beam size"
+        )
     eos_ids = [eos_id] if isinstance(eos_id, int) else list(eos_id)
-    words = torch.full((batch_size, 1), bos_id, device=device)
+    words = torch.full((batch_size, 1), bos_id, device=device)  # (B, W), W = 1 at first
     parents: Tensor | None = None
     sums = torch.zeros(batch_size, 1, device=words.device)
     scores = sums
@@ -114,11 +120,12 @@ def beam_search(
         logits = step(words, parents).float()
         if beam_size > logits.shape[-1]:
             raise UserError(
-                f"beam_size={beam_size} but the vocabulary has {logits.shape[-1]} words: lower it"
+                f"`beam_size` must be at most the {logits.shape[-1]} words of the vocabulary, got "
+                f"`{beam_size}`: reduce it"
             )
-        # A beam never has more than beam_size successors among the best, so V is cut first.
-        gains, candidates = grouped_topk(logits.log_softmax(-1), beam_size)
-        # An ended beam has one successor, itself.
+        # No beam has more than beam_size successors among the best, so the best words suffice.
+        gains, candidates = grouped_topk(logits.log_softmax(-1), beam_size)  # (B, W, beam_size)
+        # A finished beam has one successor, itself.
         gains = gains.masked_fill(ended.unsqueeze(-1), -torch.inf)
         gains[..., 0].masked_fill_(ended, 0.0)
         candidates = candidates.masked_fill(ended.unsqueeze(-1), eos_ids[0])
@@ -128,24 +135,24 @@ def beam_search(
         ranked = totals
         if length_penalty:
             ranked = totals / lengths.unsqueeze(-1) ** length_penalty
-        scores, picked = ranked.flatten(1).topk(beam_size, dim=-1)
-        parents = picked // beam_size
-        words = candidates.flatten(1).gather(1, picked)
-        sums = totals.flatten(1).gather(1, picked)
+        scores, selected = ranked.flatten(1).topk(beam_size, dim=-1)  # (B, beam_size)
+        parents = selected // beam_size
+        words = candidates.flatten(1).gather(1, selected)
+        sums = totals.flatten(1).gather(1, selected)
         lengths = lengths.gather(1, parents)
         ended = ended.gather(1, parents)
         for eos in eos_ids:
             ended = ended | (words == eos)
 
-        past = parents.unsqueeze(-1).expand(-1, -1, max_len)
-        ids, log_probs = ids.gather(1, past), log_probs.gather(1, past)
+        index = parents.unsqueeze(-1).expand(-1, -1, max_len)  # (B, beam_size, T)
+        ids, log_probs = ids.gather(1, index), log_probs.gather(1, index)
         ids[..., t] = words
-        log_probs[..., t] = gains.flatten(1).gather(1, picked)
+        log_probs[..., t] = gains.flatten(1).gather(1, selected)
         if bool(_is_decided(scores, sums, ended, num_return, max_len, length_penalty)):
             break
 
-    kept = slice(num_return)
-    return BeamOutput(ids[:, kept], log_probs[:, kept], scores[:, kept], lengths[:, kept])
+    best = slice(num_return)
+    return BeamOutput(ids[:, best], log_probs[:, best], scores[:, best], lengths[:, best])
 
 
 def _is_decided(
@@ -156,10 +163,10 @@ def _is_decided(
     max_len: int,
     length_penalty: float,
 ) -> Tensor:
-    """Whether the best ``num_return`` beams (B, W) can no longer change, as a bool scalar."""
+    """Return a bool scalar: whether the best ``num_return`` beams (B, W) can no longer change."""
     decided = ended[:, :num_return].all()
-    if length_penalty <= 0:  # longer sequences only score lower
+    if length_penalty <= 0:  # extending a sequence can only lower its score
         return decided
-    # Sums only fall, so this is the best score that an open beam can reach.
+    # Sums can only decrease, so this is an upper bound on the final scores of open beams.
     reachable = sums.masked_fill(ended, -torch.inf) / max_len**length_penalty
     return decided & (scores[:, num_return - 1] >= reachable.amax(-1)).all()

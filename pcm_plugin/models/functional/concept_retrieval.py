@@ -1,4 +1,4 @@
-"""Salient concepts of an image (paper, Eq. 1)."""
+"""Retrieval of the concepts of an image (paper, Eq. 1)."""
 
 from collections.abc import Sequence
 
@@ -13,48 +13,49 @@ from pcm_plugin.models.functional.precision import full_precision
 def prepare_concepts(
     words: Sequence[str], embeddings: Tensor, clip_dim: int, top_concepts: int
 ) -> Tensor:
-    """Concepts as :func:`retrieve_concepts` wants them.
+    """Check and normalize the embeddings of concepts for :func:`retrieve_concepts`.
 
     Args:
         words: C words.
-        embeddings: (C, Dc), their CLIP text embeddings, of any length but 0.
+        embeddings: (C, Dc), their CLIP text embeddings, of any norm except 0.
         clip_dim: Dc.
-        top_concepts: K, how many are to be found.
+        top_concepts: K, the number of concepts to retrieve.
 
     Returns:
-        (C, Dc) float32 of length 1, a copy.
+        (C, Dc) float32 of norm 1, a copy.
 
     Raises:
         UserError: If the sizes do not agree.
     """
     if embeddings.shape != (len(words), clip_dim):
         raise UserError(
-            f"concept embeddings are {tuple(embeddings.shape)} but {len(words)} words and "
-            f"clip_dim={clip_dim} need {(len(words), clip_dim)}: "
-            "make them with the CLIP that made the features"
+            f"concept embeddings must be {(len(words), clip_dim)} for {len(words)} words and "
+            f"clip_dim={clip_dim}, got {tuple(embeddings.shape)}: "
+            "compute them with the CLIP that computed the features"
         )
     if len(words) < top_concepts:
         raise UserError(
-            f"{len(words)} concepts but top_concepts={top_concepts}: give more concepts or lower it"
+            f"`top_concepts` must be at most the {len(words)} concepts, got `{top_concepts}`: "
+            "reduce it or add concepts"
         )
     return F.normalize(embeddings.detach().float(), dim=-1)
 
 
 @full_precision
 def concept_probabilities(global_feats: Tensor, concepts: Tensor, temperature: float) -> Tensor:
-    """How likely each concept is in an image.
+    """Compute the probability of each concept given an image.
 
     Args:
-        global_feats: (B, Dc), CLIP image embeddings of any length.
-        concepts: (C, Dc), CLIP text embeddings of length 1: to normalise thousands of them for each
-            batch would cost more than to compare them.
-        temperature: Of the softmax over the C concepts.
+        global_feats: (B, Dc), CLIP image embeddings of any norm.
+        concepts: (C, Dc), CLIP text embeddings of norm 1. Normalizing thousands of them for each
+            batch would cost more than the products.
+        temperature: Temperature of the softmax over the C concepts.
 
     Returns:
         (B, C) float32.
     """
-    # Concepts first: on a CPU their product with a few images takes half the time that way round.
-    similarity = (concepts @ F.normalize(global_feats, dim=-1).t()).t().contiguous()
+    # On a CPU, (C, Dc) @ (Dc, B) takes half the time of (B, Dc) @ (Dc, C) for small B.
+    similarity = (concepts @ F.normalize(global_feats, dim=-1).t()).t().contiguous()  # (B, C)
     return similarity.div_(temperature).softmax(-1)
 
 
@@ -66,45 +67,45 @@ def retrieve_concepts(
     threshold: float,
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the concepts whose texts are nearest to an image.
+    """Retrieve the K most probable concepts of each image.
 
     Args:
-        global_feats: (B, Dc), CLIP image embeddings of any length.
-        concepts: (C, Dc), CLIP text embeddings of length 1.
+        global_feats: (B, Dc), CLIP image embeddings of any norm.
+        concepts: (C, Dc), CLIP text embeddings of norm 1.
         top_concepts: K, at most C.
-        threshold: A concept whose probability is not above it is masked: its vector is zero and so
-            is its affinity with every patch (released code).
-        temperature: Of the softmax over the C concepts.
+        threshold: Concepts whose probability is not above it are masked: their vector is zero, and
+            so is their affinity with every patch (released code).
+        temperature: Temperature of the softmax over the C concepts.
 
     Returns:
-        Concept indices (B, K) int64 by falling probability; probabilities (B, K) float32, not
-        masked; concept vectors (B, K, Dc) float32, of length 1, or 0 where masked.
+        Concept indices (B, K) int64 in descending order of probability; probabilities (B, K)
+        float32, not masked; concept vectors (B, K, Dc) float32 of norm 1, or 0 where masked.
 
     Raises:
         UserError: If K is larger than C.
     """
     if top_concepts > len(concepts):
         raise UserError(
-            f"top_concepts={top_concepts} but there are {len(concepts)} concepts: "
-            "lower it or give more concepts"
+            f"`top_concepts` must be at most the {len(concepts)} concepts, got `{top_concepts}`: "
+            "reduce it or add concepts"
         )
-    likely = concept_probabilities(global_feats, concepts, temperature)
-    # The k best of the probabilities, not of the similarities: at this temperature some underflow
-    # to equal zeros, and which of those is taken shows in the released captions.
-    probs, ids = likely.topk(top_concepts, dim=-1)
-    kept = concepts[ids].mul_((probs > threshold).unsqueeze(-1))
-    return ids, probs, kept
+    # top-k of the probabilities, not of the similarities: at this temperature some underflow to 0,
+    # and the captions of the released code depend on how topk breaks these ties.
+    all_probs = concept_probabilities(global_feats, concepts, temperature)  # (B, C)
+    probs, ids = all_probs.topk(top_concepts, dim=-1)  # (B, K) each
+    vectors = concepts[ids].mul_((probs > threshold).unsqueeze(-1))  # (B, K, Dc)
+    return ids, probs, vectors
 
 
 def inject_noise(feats: Tensor, variance: float) -> Tensor:
-    """Perturb a direction: normalise, add Gaussian noise, normalise (CapDec; released code).
+    """Normalize, add Gaussian noise, and normalize again (CapDec; released code).
 
     Args:
-        feats: (..., Dc).
-        variance: Of the noise in each component; 0 only normalises.
+        feats: (..., Dc), of any norm except 0.
+        variance: Variance of the noise in each component; 0 only normalizes.
 
     Returns:
-        Same shape, each vector of length 1.
+        The same shape, each vector of norm 1.
     """
     feats = F.normalize(feats, dim=-1)
     if variance == 0:

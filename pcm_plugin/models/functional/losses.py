@@ -1,4 +1,7 @@
-"""Label-smoothed, CLIP-weighted word losses (paper, Eqs. 9-11, and the released code)."""
+"""Label-smoothed, CLIP-weighted word losses (paper, Eqs. 9-11, and the released code).
+
+Shapes: B sentences, V vocabulary size, n words of the batch (without padding).
+"""
 
 import math
 from typing import Any
@@ -13,7 +16,9 @@ from pcm_plugin.models.functional.precision import full_precision
 
 @full_precision
 def smoothed_kl(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """KL divergence from the smoothed target: ``1 - s`` on it, ``s / (V - 1)`` on each other word.
+    """Compute the KL divergence from the label-smoothed target distribution.
+
+    The distribution has ``1 - s`` on the target and ``s / (V - 1)`` on each other word.
 
     Args:
         logits: (n, V).
@@ -21,48 +26,51 @@ def smoothed_kl(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tens
         smoothing: s, from 0 to below 1.
 
     Returns:
-        The divergences (n,) float32, and log p of the targets (n,) float32.
+        KL divergence (n,) float32, and log-probability of the targets (n,) float32.
     """
     return _SmoothedKL.apply(logits, targets, smoothing)
 
 
 class _SmoothedKL(torch.autograd.Function):
-    """With its gradient in place: PyTorch's own chain would hold four tables of (n, V), not two."""
+    """KL divergence with an in-place gradient.
+
+    On every device it holds two tensors of shape (n, V); PyTorch's elementary operations hold four.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, smoothing: float
     ) -> tuple[Tensor, Tensor]:
-        log_probs = logits.log_softmax(-1)
+        log_probs = logits.log_softmax(-1)  # (n, V)
         target = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
         ctx.save_for_backward(log_probs, targets)
-        ctx.rest, ctx.confidence = 0.0, 1 - smoothing
+        ctx.other_mass, ctx.confidence = 0.0, 1 - smoothing
         if smoothing == 0:
             return -target, target
-        ctx.rest = rest = smoothing / (logits.shape[-1] - 1)
-        # The entropy of the smoothed target has no gradient, but belongs to the divergence.
-        entropy = ctx.confidence * math.log(ctx.confidence) + smoothing * math.log(rest)
-        losses = entropy - ctx.confidence * target - rest * (log_probs.sum(-1) - target)
+        ctx.other_mass = other_mass = smoothing / (logits.shape[-1] - 1)
+        # The negative entropy of the smoothed target is constant, but part of the divergence.
+        constant = ctx.confidence * math.log(ctx.confidence) + smoothing * math.log(other_mass)
+        losses = constant - ctx.confidence * target - other_mass * (log_probs.sum(-1) - target)
         return losses, target
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_loss: Tensor, by_target: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, grad_target: Tensor) -> tuple[Tensor, None, None]:
         log_probs, targets = ctx.saved_tensors
-        # d loss / d z = p - smoothed target, d log p / d z = target - p.
-        grad = log_probs.exp().mul_((by_loss - by_target).unsqueeze(1))
-        grad.sub_((by_loss * ctx.rest).unsqueeze(1))
-        on_target = by_target - by_loss * (ctx.confidence - ctx.rest)
+        # d loss / d logits = p - smoothed target, d target / d logits = one-hot target - p.
+        grad = log_probs.exp().mul_((grad_loss - grad_target).unsqueeze(1))  # (n, V)
+        grad.sub_((grad_loss * ctx.other_mass).unsqueeze(1))
+        on_target = grad_target - grad_loss * (ctx.confidence - ctx.other_mass)  # (n,)
         return grad.scatter_add_(1, targets.unsqueeze(1), on_target.unsqueeze(1)), None, None
 
 
 def clip_weights(clip_scores: Tensor, clip_weight: float, score_scale: float) -> Tensor:
-    """Weight of a pair by its CLIP score: ``clamp(w * cos, 0, 1)`` (paper, Eq. 9).
+    """Compute the weight of each pair, ``clamp(w * cos(image, caption), 0, 1)`` (paper, Eq. 9).
 
     Args:
         clip_scores: (B,), ``score_scale`` times the cosine of image and caption.
         clip_weight: w.
-        score_scale: What the scores were multiplied by when they were stored.
+        score_scale: Factor of the stored scores.
 
     Returns:
         (B,) float32.
@@ -71,16 +79,16 @@ def clip_weights(clip_scores: Tensor, clip_weight: float, score_scale: float) ->
 
 
 def sum_over_ranks(local: Tensor) -> Tensor:
-    """Sum a tensor over all processes, ready for DDP's averaging of gradients.
+    """Sum a tensor over all processes, with the gradient that DDP expects.
 
-    Its value is the sum over ranks; its gradient with respect to ``local`` is the number of ranks.
-    DDP then divides by just that number, so that a loss made of such sums, the same on every rank,
-    steps as one process with the whole batch would. Without a process group it is ``local``.
+    The value is the sum over ranks; the gradient with respect to ``local`` is the number of ranks.
+    DDP divides gradients by this number, so a loss computed from such sums takes the same step as
+    one process with the whole batch. Without a process group, the result is ``local``.
 
-    Every rank must call it equally often.
+    Every rank must call it the same number of times.
 
     Args:
-        local: Any shape, this rank's share.
+        local: The summand of this rank, any shape.
 
     Returns:
         The same shape.
@@ -94,38 +102,39 @@ def sum_over_ranks(local: Tensor) -> Tensor:
 
 
 def mean_over_ranks(*values: Tensor) -> Tensor:
-    """Mean of each of some equally long vectors over the whole batch, across ranks.
+    """Compute the means of vectors over the whole batch, across ranks, in one all-reduce.
 
     Args:
-        values: (n,) each; n may differ between ranks.
+        values: k vectors (n,); n may differ between ranks.
 
     Returns:
-        One mean a vector, stacked; one communication for all of them.
+        (k,), one mean per vector.
     """
-    sums = torch.stack([*(value.sum() for value in values), values[0].new_tensor(len(values[0]))])
+    count = values[0].new_tensor(len(values[0]))
+    sums = torch.stack([*(value.sum() for value in values), count])  # (k + 1,)
     sums = sum_over_ranks(sums)
     return sums[:-1] / sums[-1]
 
 
 def batch_confidence(losses: Tensor, factors: Tensor) -> Tensor:
-    """Mean of all products of a word's loss with any word's factor (released ``batch`` form).
+    """Compute the mean loss times the mean factor (``batch`` variant of the released code).
 
-    The released code broadcasts (n,) against (n, 1) and averages the (n, n) table; the mean of
-    such a table is the product of two means.
+    The released code broadcasts (n,) against (n, 1) and averages the (n, n) matrix, which is the
+    product of the two means.
 
     Args:
-        losses: (n,), weighted losses of the valid words.
-        factors: (n,), ``(1 - p) ** gamma`` of the same words.
+        losses: (n,), weighted losses of the words.
+        factors: (n,), ``(1 - p) ** gamma`` of the words.
 
     Returns:
-        A scalar, with gradient through both.
+        A scalar; the gradient flows through both.
     """
     loss, factor = mean_over_ranks(losses, factors)
     return loss * factor
 
 
 def word_confidence(losses: Tensor, factors: Tensor) -> Tensor:
-    """Mean of each word's loss times its own factor (released ``word`` form).
+    """Compute the mean of each word's loss times its factor (``word`` variant, released code).
 
     Args:
         losses: (n,).
@@ -140,19 +149,21 @@ def word_confidence(losses: Tensor, factors: Tensor) -> Tensor:
 def sentence_confidence(
     losses: Tensor, factors: Tensor, sentences: Tensor, num_sentences: int
 ) -> Tensor:
-    """Mean of the products of losses and factors within a sentence (released ``sent`` form).
+    """Compute the mean over pairs of words of one sentence (``sent`` variant, released code).
+
+    Each pair contributes the loss of one word times the factor of the other.
 
     Args:
         losses: (n,).
         factors: (n,).
-        sentences: (n,) int64, the sentence each word belongs to.
+        sentences: (n,) int64, the sentence of each word.
         num_sentences: B.
 
     Returns:
-        A scalar. A sentence of l words counts as l * l pairs, as in the released code.
+        A scalar. A sentence of l words has l * l pairs, as in the released code.
     """
-    table = torch.stack([losses, factors, torch.ones_like(losses)])
-    sums = table.new_zeros(3, num_sentences).index_add(1, sentences, table)
+    columns = torch.stack([losses, factors, torch.ones_like(losses)])  # (3, n)
+    sums = columns.new_zeros(3, num_sentences).index_add(1, sentences, columns)  # (3, B)
     loss, factor, length = sums
     total, pairs = sum_over_ranks(torch.stack([(loss * factor).sum(), (length**2).sum()]))
     return total / pairs

@@ -1,4 +1,4 @@
-"""Which patches are mixed with text, and where the text goes (paper, Sec. 3.2)."""
+"""Selection of the patches to mix with text, and placement of the text (paper, Sec. 3.2)."""
 
 import torch
 from torch import Tensor
@@ -33,39 +33,40 @@ def num_top_pairs(top_patches: float, num_patches: int, num_concepts: int) -> in
 
 @full_precision
 def select_patches_by_pairs(affinity: Tensor, num_pairs: int, temperature: float) -> Tensor:
-    """Select the patches that own one of the best patch-concept pairs (released code).
+    """Select the patches of the patch-concept pairs with the highest affinity (released code).
 
     Args:
-        affinity: (B, N, K); 0 for masked concepts, which compete like any other: where all else
-            is negative, they win.
-        num_pairs: M. Pairs may share a patch, so that fewer than M patches are selected.
-        temperature: Of the softmax over the N * K pairs.
+        affinity: (B, N, K); 0 for masked concepts, which are not excluded: they are selected if all
+            other affinities are negative.
+        num_pairs: M, the number of pairs. Pairs may share a patch, so fewer than M patches may be
+            selected.
+        temperature: Temperature of the softmax over the N * K pairs.
 
     Returns:
         (B, N) bool.
     """
-    # The softmax changes no order, but it makes ties by rounding; the released captions show how
-    # those are broken.
-    scores = (affinity.flatten(1) / temperature).softmax(-1)
-    best = scores.topk(num_pairs, dim=-1).indices
-    owners = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
-    return owners.view_as(affinity).any(-1)
+    # The softmax keeps the order, but rounding makes ties, and the captions of the released code
+    # depend on how topk breaks them.
+    scores = (affinity.flatten(1) / temperature).softmax(-1)  # (B, N * K)
+    best = scores.topk(num_pairs, dim=-1).indices  # (B, M)
+    selected_pairs = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+    return selected_pairs.view_as(affinity).any(-1)  # (B, N)
 
 
 @full_precision
 def select_patches_by_count(affinity: Tensor, num_patches: int) -> Tensor:
-    """Select the patches that own the best patch-concept pairs, as many as are asked for.
+    """Select a fixed number of patches by their highest affinity with any concept.
 
-    Those of :func:`select_patches_by_pairs` for as many pairs, and then the next best patches.
+    This includes the patches that :func:`select_patches_by_pairs` selects for as many pairs.
 
     Args:
         affinity: (B, N, K); 0 for masked concepts.
         num_patches: M.
 
     Returns:
-        (B, N) bool, M true in each row.
+        (B, N) bool, M True in each row.
     """
-    best = affinity.amax(-1).topk(num_patches, dim=-1).indices
+    best = affinity.amax(-1).topk(num_patches, dim=-1).indices  # (B, M)
     selected = torch.zeros(affinity.shape[:2], dtype=torch.bool, device=affinity.device)
     return selected.scatter_(1, best, True)
 
@@ -74,86 +75,76 @@ def pack_slots(selected: Tensor, num_slots: int) -> Tensor:
     """List the selected patches of each image.
 
     Args:
-        selected: (B, N) bool, at most ``num_slots`` of them true in a row.
+        selected: (B, N) bool, at most M True in each row.
         num_slots: M.
 
     Returns:
-        (B, M) int64: patch indices, ascending, then -1.
+        (B, M) int64: patch indices in ascending order, then -1.
     """
+    # A stable sort of True before False keeps the indices ascending.
     order = selected.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :num_slots]
     return torch.where(selected.gather(1, order), order, -1)
 
 
 def gather_slots(values: Tensor, slots: Tensor) -> Tensor:
-    """Take each slot's row; an unused slot gets row 0, to be masked by the caller.
+    """Gather the row of each slot; unused slots get row 0, which the caller must mask.
 
     Args:
         values: (B, N, X).
-        slots: (B, M), as :func:`pack_slots` gives them.
+        slots: (B, M) int64, from :func:`pack_slots`.
 
     Returns:
         (B, M, X).
     """
-    index = slots.clamp(min=0).unsqueeze(-1).expand(-1, -1, values.shape[-1])
+    index = slots.clamp(min=0).unsqueeze(-1).expand(-1, -1, values.shape[-1])  # (B, M, X)
     return values.gather(1, index)
 
 
-def replace_selected(values: Tensor, slot_values: Tensor, selected: Tensor) -> Tensor:
-    """Put the slots' vectors in the place of the selected patches.
-
-    Args:
-        values: (B, N, D).
-        slot_values: (B, M, D), in the order of :func:`pack_slots`.
-        selected: (B, N) bool.
-
-    Returns:
-        (B, N, D), a new tensor.
-    """
-    return replace_patches(values, slot_values, selected, None)
-
-
 def replace_patches(
-    values: Tensor, slot_values: Tensor, selected: Tensor, cells: Tensor | None
+    values: Tensor, slot_values: Tensor, selected: Tensor, cells: Tensor | None = None
 ) -> Tensor:
-    """Put the slots' vectors in the place of all patches of a finer grid that they cover.
+    """Replace the selected patches by the vectors of their slots.
+
+    The replaced patches may be on a finer grid than the selection; each then takes the vector of
+    the coarse patch that contains it.
 
     Args:
-        values: (B, P, D), the patches of the finer grid.
+        values: (B, P, D), the patches to replace.
         slot_values: (B, M, D), in the order of :func:`pack_slots`.
-        selected: (B, N) bool, of the coarser grid.
-        cells: (P,) int64, the patch of the coarser grid that each covers, as :func:`map_patch_grid`
-            gives it; None if the grids are one.
+        selected: (B, N) bool, on the coarse grid.
+        cells: (P,) int64, the coarse patch that contains each patch, from :func:`map_patch_grid`.
+            Defaults to None: both grids are the same, P = N.
 
     Returns:
         (B, P, D), a new tensor.
     """
-    slot_of_patch = (selected.cumsum(1) - 1).clamp(min=0)
+    slot_of_patch = (selected.cumsum(1) - 1).clamp(min=0)  # (B, N)
     if cells is not None:
-        slot_of_patch, selected = slot_of_patch[:, cells], selected[:, cells]
-    index = slot_of_patch.unsqueeze(-1).expand(-1, -1, slot_values.shape[-1])
-    spread = slot_values.gather(1, index)
-    return torch.where(selected.unsqueeze(-1), spread.to(values.dtype), values)
+        slot_of_patch, selected = slot_of_patch[:, cells], selected[:, cells]  # (B, P) each
+    index = slot_of_patch.unsqueeze(-1).expand(-1, -1, slot_values.shape[-1])  # (B, P, D)
+    replacement = slot_values.gather(1, index)  # (B, P, D)
+    return torch.where(selected.unsqueeze(-1), replacement.to(values.dtype), values)
 
 
 def map_patch_grid(fine: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
-    """Which patch of a coarse grid holds the centre of each patch of a fine one.
+    """Find the patch of a coarse grid that contains the center of each patch of a fine grid.
 
-    Both grids cover the same picture.
+    Both grids cover the same image.
 
     Args:
-        fine: Rows and columns.
-        coarse: Rows and columns, not more than those of ``fine``, so that each patch is held.
+        fine: Number of rows and columns.
+        coarse: Number of rows and columns, at most those of ``fine``.
 
     Returns:
-        (rows * columns of ``fine``,) int64, row by row.
+        (rows * columns of ``fine``,) int64, in row-major order.
 
     Raises:
-        UserError: If ``coarse`` is the finer one.
+        UserError: If ``coarse`` has more rows or columns than ``fine``.
     """
     if fine[0] < coarse[0] or fine[1] < coarse[1]:
         raise UserError(
-            f"a grid of {fine} patches is coarser than CLIP's of {coarse}: average CLIP's patches "
-            "over windows (pool of OpenCLIPBackbone)"
+            f"the grid of patches must be at least as fine as CLIP's {coarse}, got {fine}: average "
+            "CLIP's patches over windows (`pool` of OpenCLIPBackbone)"
         )
     rows, columns = (
         ((torch.arange(n) + 0.5) * (m / n)).long() for n, m in zip(fine, coarse, strict=True)

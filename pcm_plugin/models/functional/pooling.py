@@ -1,4 +1,4 @@
-"""Pooling of token embeddings into one embedding per sentence, as in sentence-transformers.
+"""Pooling of token embeddings to sentence embeddings, as in sentence-transformers.
 
 Shapes: B sentences, T tokens, D features.
 """

@@ -1,4 +1,4 @@
-"""Keeping float32 where autocast would lose it."""
+"""Full precision under autocast."""
 
 import functools
 from collections.abc import Callable
@@ -12,17 +12,17 @@ R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function in float32 whatever autocast says.
+    """Decorate a function to run in float32, even under autocast.
 
-    A softmax at temperature 0.01 and a loss over thousands of words need more digits than half
-    precision has. Floating-point tensor arguments are cast to float32; the function must have a
-    tensor among its positional arguments, whose device says which autocast is switched off.
+    Half precision is not sufficient for a softmax at temperature 0.01 or a loss over thousands of
+    words. Positional floating-point tensor arguments are cast to float32, and autocast is disabled
+    for the device of the first positional tensor argument.
 
     Args:
-        function: Any function of tensors.
+        function: A function with at least one positional tensor argument.
 
     Returns:
-        The same function in float32.
+        The function in float32.
     """
 
     @functools.wraps(function)

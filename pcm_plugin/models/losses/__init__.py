@@ -1,4 +1,4 @@
-"""Losses over words."""
+"""Losses of captioners."""
 
 from pcm_plugin.models.losses.clip_weighted_ce import CLIPWeightedCELoss
 

@@ -1,4 +1,4 @@
-"""The CLIP-weighted cross entropy (paper, Eqs. 9-11) and its released form."""
+"""CLIP-weighted cross-entropy loss (paper, Eqs. 9-11, and the released code)."""
 
 import torch
 from torch import Tensor, nn
@@ -19,31 +19,32 @@ GAMMA_TYPES = ("batch", "word", "sent", "none")
 
 @MODELS.register_module()
 class CLIPWeightedCELoss(nn.Module):
-    """Label-smoothed word loss, weighted by how well image and caption agree.
+    """Label-smoothed word loss, weighted by the CLIP score of image and caption.
 
-    Each word's loss, the KL divergence from the smoothed target, is multiplied by its pair's
-    ``clamp(w * cos(image, caption), 0, 1)``. The paper averages that over the words
-    (``gamma_type='none'``). The released code multiplies it by a confidence factor
-    ``(1 - p_target) ** gamma``, which no equation shows and every released model was trained with:
+    The loss of each word, the KL divergence from the smoothed target, is multiplied by
+    ``clamp(w * cos(image, caption), 0, 1)``. The paper averages the result over words
+    (``gamma_type='none'``). The released code also multiplies by a confidence factor
+    ``(1 - p_target) ** gamma``, which is not in the paper; all released models were trained with
+    it:
 
     - ``'batch'``: mean of the losses times mean of the factors;
     - ``'word'``: mean of each loss times its own factor;
-    - ``'sent'``: mean over all pairs of a loss and a factor of one sentence.
+    - ``'sent'``: mean over all pairs of a loss and a factor of the same sentence.
 
-    Means are over the valid words of the whole batch, across ranks, so that under DDP a step of
-    several processes equals that of one. The value is the same on every rank.
+    Means are over the words of the whole batch, across ranks, so that under DDP a step of several
+    processes equals a step of one process. The value is the same on every rank.
 
     Args:
-        label_smoothing: Mass on the other words, from 0 to below 1. Defaults to 0.1.
-        clip_weight: w. Defaults to 2.5, as released for ViT-B/32; the paper says 4, as released
+        label_smoothing: Probability mass on the other words, from 0 to below 1. Defaults to 0.1.
+        clip_weight: w. Defaults to 2.5, as released for ViT-B/32. The paper uses 4, as released
             for ViT-L/14.
-        gamma: Exponent of the confidence factor; 0 or less switches it off. Defaults to 2.
+        gamma: Exponent of the confidence factor; 0 or less disables it. Defaults to 2.
         gamma_type: ``'batch'``, ``'word'``, ``'sent'`` or ``'none'``. Defaults to ``'batch'``.
-        score_scale: What the given CLIP scores were multiplied by. Defaults to 2.5.
-        use_clip_weight: Whether pairs are weighted at all. Defaults to True.
+        score_scale: Factor of the CLIP scores in the data samples. Defaults to 2.5.
+        use_clip_weight: Whether to weight pairs by their CLIP score. Defaults to True.
 
     Raises:
-        UserError: If ``gamma_type`` or ``label_smoothing`` is none of these.
+        UserError: If ``gamma_type`` or ``label_smoothing`` is invalid.
     """
 
     def __init__(
@@ -57,9 +58,12 @@ class CLIPWeightedCELoss(nn.Module):
     ) -> None:
         super().__init__()
         if gamma_type not in GAMMA_TYPES:
-            raise UserError(f"gamma_type={gamma_type!r}: choose one of {GAMMA_TYPES}")
+            raise UserError(f"`gamma_type` must be one of {GAMMA_TYPES}, got {gamma_type!r}")
         if not 0 <= label_smoothing < 1:
-            raise UserError(f"label_smoothing={label_smoothing}: give 0 to below 1")
+            raise UserError(
+                f"`label_smoothing` must be at least 0 and below 1, got `{label_smoothing}`: pass "
+                "0.1 as in the released code"
+            )
         self.label_smoothing = label_smoothing
         self.clip_weight = clip_weight
         self.gamma = gamma
@@ -71,35 +75,35 @@ class CLIPWeightedCELoss(nn.Module):
         """Compute the loss.
 
         Args:
-            logits: (B, T, V), or (n, V) of the n targets that are words alone, in their order; of
-                any floating type, the loss is computed in float32.
-            targets: (B, T) int64, -1 where there is no word.
-            clip_scores: (B,), ``score_scale`` times the cosine of each pair. Needed if pairs are
-                weighted.
+            logits: (B, T, V), or (n, V) for the n targets that are words, in order. Any
+                floating-point dtype; the loss is computed in float32.
+            targets: (B, T) int64, -1 for padding.
+            clip_scores: (B,), ``score_scale`` times the cosine of each pair. Required with
+                ``use_clip_weight``. Defaults to None.
 
         Returns:
             A scalar, float32.
 
         Raises:
-            UserError: If the scores are needed and missing.
+            UserError: If ``clip_scores`` is required but missing.
         """
-        valid = targets >= 0
-        logits = logits if logits.dim() == 2 else logits[valid]
+        valid = targets >= 0  # (B, T)
+        logits = logits if logits.dim() == 2 else logits[valid]  # (n, V)
         losses, log_probs = smoothed_kl(logits, targets[valid], self.label_smoothing)
-        sentences = valid.nonzero()[:, 0]
+        sentences = valid.nonzero()[:, 0]  # (n,)
         if self.use_clip_weight:
             if clip_scores is None:
                 raise UserError(
-                    "use_clip_weight=True but no clip_scores came: give every data sample its "
-                    "clip_score, or set use_clip_weight=False"
+                    "`clip_scores` must be passed with use_clip_weight=True, got `None`: add a "
+                    "clip_score to every data sample, or set use_clip_weight=False"
                 )
             weights = clip_weights(clip_scores, self.clip_weight, self.score_scale)
             losses = losses * weights[sentences]
         if self.gamma_type == "none":
             return mean_over_ranks(losses)[0]
-        # 1 - p, kept above 0, where a power below 1 has no gradient.
-        doubt = -log_probs.expm1()
-        factors = doubt.clamp(min=torch.finfo(doubt.dtype).tiny) ** self.gamma
+        # 1 - p, clamped above 0, where powers below 1 have no finite gradient.
+        uncertainty = -log_probs.expm1()  # (n,)
+        factors = uncertainty.clamp(min=torch.finfo(uncertainty.dtype).tiny) ** self.gamma
         if self.gamma_type == "batch":
             return batch_confidence(losses, factors)
         if self.gamma_type == "word":

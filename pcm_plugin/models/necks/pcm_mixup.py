@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.models.functional.concept_retrieval import inject_noise
-from pcm_plugin.models.functional.mix import replace_selected
+from pcm_plugin.models.functional.mix import replace_patches
 from pcm_plugin.models.layers import Dropout
 from pcm_plugin.models.necks.output import NeckOutput
 from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
@@ -147,7 +147,7 @@ class PCMMixup(PatchTextMatcher):
         text = self.text_proj(found.text)
         if self.training:
             # Paper, Sec. 3.2: the mixed sequence replaces patches, so that it has no new tokens.
-            patches = replace_selected(patches, text, found.selected)
+            patches = replace_patches(patches, text, found.selected)
             types = self.type_embed(F.pad(found.selected, (1, 0)).long())
             tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + types
         else:
