@@ -71,6 +71,7 @@ COVERED = {
     "pcm_plugin/commands/build_concepts.py": "corpus_files",
     "pcm_plugin/commands/build_vocabulary.py": "corpus_files",
     "pcm_plugin/commands/caption.py": "captions",
+    "pcm_plugin/commands/convert_captions.py": "captions",
     "pcm_plugin/commands/convert_pcmnet_checkpoint.py": "captioner",
     "pcm_plugin/commands/paper_runs.py": "log of the runs",
     "pcm_plugin/commands/paper_table.py": RUN,

@@ -140,6 +140,9 @@ def captions(out: Path, inputs: Path) -> None:
     scores = ["--scorers", "BLEU", "CIDEr", "--out", out / "scores.json"]
     files = [out / "results.json", out / "references.json"]
     command("score.py", *files, *scores, "--per-image", out / "each.json")
+    (out / "predictions.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
+    results = ["--results", "--out", out / "converted.json"]
+    command("convert_captions.py", out / "predictions.csv", *results)
 
 
 @writer

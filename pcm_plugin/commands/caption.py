@@ -1,16 +1,16 @@
 """Caption images.
 
 python tools/caption.py captioner.safetensors photos/ more/one.jpg
-python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html report.html
+python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html page.html
 python tools/caption.py best.pth images/ --config configs/pcm_coco.py --num-captions 3 --beam-size 5
 
 Prints one line per image: its file, a tab, its caption. The weights are a file of tools/export.py,
 the name of a model that comes with the package, or a checkpoint with the --config of its training.
 
 --out writes a COCO results file, [{"image_id": ..., "caption": ..., ...}, ...], for tools/score.py
-and pycocotools. An image's id is the number in its file name (COCO_val2014_000000000042.jpg,
-000000000042.jpg and 42.png are 42), else its name without the suffix; images that would share an
-id keep the suffix.
+and pycocotools. The image id is the number in the file name (42 for COCO_val2014_000000000042.jpg,
+000000000042.jpg and 42.png), otherwise the name without suffix; images that would have the same id
+keep the suffix.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from pcm_plugin.formats.images.folder import list_images, printable
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.visualization import SheetEntry, captions_page, contact_sheet, save_sheet
 
-BATCH = 32
-MOST_DRAWN = 200
-SHOWN = (640, 640)
+BATCH_SIZE = 32
+MAX_DRAWN = 200
+MAX_SIZE = (640, 640)
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,31 +44,45 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("weights", help="captioner's file or name; or a checkpoint, with --config")
-    parser.add_argument("images", nargs="+", help="files, or folders of images")
-    parser.add_argument("--config", help="config of the training, for a checkpoint")
-    parser.add_argument("--device", help="e.g. cuda:0; default: a GPU if there is one")
-    parser.add_argument("--batch-size", type=int, default=BATCH)
-    parser.add_argument("--beam-size", type=int, help="beams; 1 is greedy")
-    parser.add_argument("--num-captions", type=int, help="captions per image, at most --beam-size")
-    parser.add_argument("--min-len", type=int, help="fewest words")
-    parser.add_argument("--max-len", type=int, help="most words, the stop token included")
     parser.add_argument(
+        "weights", help="file of tools/export.py or name of a model; a checkpoint with --config"
+    )
+    parser.add_argument("images", nargs="+", help="image files, or folders of images")
+    parser.add_argument("--config", help="config file of a checkpoint")
+    parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
+    parser.add_argument(
+        "--batch-size", type=int, default=BATCH_SIZE, help="batch size (default: %(default)s)"
+    )
+    decoding = parser.add_argument_group("decoding", "default: the settings of the model")
+    decoding.add_argument("--beam-size", type=int, help="number of beams; 1 is greedy search")
+    decoding.add_argument(
+        "--num-captions", type=int, help="number of captions per image, at most --beam-size"
+    )
+    decoding.add_argument("--min-len", type=int, help="minimum number of words")
+    decoding.add_argument(
+        "--max-len", type=int, help="maximum number of words, including the stop token"
+    )
+    decoding.add_argument(
         "--length-penalty",
         type=float,
-        help="power of its length that a caption's log-probability is divided by: 0 ranks by the "
-        "sum, 1 by the mean per word (default: as the model was trained)",
+        help="exponent of the length by which the log-probability of a caption is divided: 0 ranks "
+        "by the sum of the words' log-probabilities, 1 by their mean",
     )
-    parser.add_argument(
+    decoding.add_argument(
         "--rerank-weight",
         type=float,
-        help="weight of CLIP's cosine of image and caption, by which beams are ordered anew",
+        help="re-rank the beam by log-probability plus this weight times the CLIP cosine of image "
+        "and caption",
     )
-    parser.add_argument(
-        "--out", help="COCO results file: ids, captions, scores, concepts, mixed patches"
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        help="COCO results file with ids, captions, log-probabilities, concepts and mixed patches",
     )
-    parser.add_argument("--sheet", help="PNG: images with captions, concepts and mixed patches")
-    parser.add_argument("--html", help="the same as a web page that stands alone")
+    output.add_argument(
+        "--sheet", help="PNG of the images with captions, concepts and mixed patches"
+    )
+    output.add_argument("--html", help="web page with the same content, in one file")
     return parser.parse_args()
 
 
@@ -91,30 +105,30 @@ def find_images(inputs: list[str]) -> dict[str, int | str]:
     Raises:
         MissingFileError: If an input does not exist, or a folder contains no images.
     """
-    absent = [printable(name) for name in inputs if not Path(name).exists()]
-    if absent:
-        raise MissingFileError(f"no such file or folder: {', '.join(absent)}")
+    missing = [printable(name) for name in inputs if not Path(name).exists()]
+    if missing:
+        raise MissingFileError(f"no such file or folder: {', '.join(missing)}")
     names: dict[str, str] = {}
     seen: set[str] = set()
-    for given in map(Path, inputs):
-        for name in list_folder(given) if given.is_dir() else [""]:
-            path = str(given / name)
+    for item in map(Path, inputs):
+        for name in list_folder(item) if item.is_dir() else [""]:
+            path = str(item / name)
             if os.path.abspath(path) not in seen:
                 seen.add(os.path.abspath(path))
-                names[path] = name or given.name
+                names[path] = name or item.name
     return dict(zip(names, results_ids([*names.values()], [*names]), strict=True))
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Return the images of a folder, and print what else it contains."""
+    """Return the images of a folder; files that are skipped are counted on stderr."""
     listing = list_images(folder)
     if listing.skipped:
         print(f"{printable(str(folder))}: {listing.describe_skipped()}", file=sys.stderr)
     # Names that are not valid UTF-8 are reported like images that cannot be read.
-    found = listing.files + listing.undecodable
-    if not found:
+    files = listing.files + listing.undecodable
+    if not files:
         raise MissingFileError(f"{printable(str(folder))} contains no images")
-    return found
+    return files
 
 
 def caption(
@@ -124,7 +138,7 @@ def caption(
     results = inferencer.stream(paths, args.batch_size, skip_invalid=True, **decoding_options(args))
     for image, sample in results:
         if image is None:
-            tqdm.write(f"left out: {printable(sample['error'])}", sys.stderr)
+            tqdm.write(f"skipped: {printable(sample['error'])}", sys.stderr)
             yield sample
         else:
             row = inferencer.to_dict(sample)
@@ -138,7 +152,7 @@ def caption_to_file(
     """Caption images into ``--out``, and draw them.
 
     Returns:
-        How many images could not be read.
+        Number of images that could not be read.
     """
     paths, out = list(ids), Path(args.out)
     settings = {
@@ -151,7 +165,7 @@ def caption_to_file(
     }
     with Journal(out, settings, args.batch_size) as journal:
         if journal.count:
-            print(f"{journal.count:,} images are captioned already", file=sys.stderr)
+            print(f"resuming: {journal.count:,} images are captioned already", file=sys.stderr)
         rows = caption(args, inferencer, paths[journal.count :])
         try:
             while batch := list(islice(rows, args.batch_size)):
@@ -177,7 +191,7 @@ def draw(
     """Draw the first images with their captions into ``--sheet`` and ``--html``.
 
     Returns:
-        How many of the rows are of images that could not be read.
+        Number of rows of images that could not be read.
     """
     shown: list[dict[str, Any]] = []
     count = broken = 0
@@ -186,20 +200,20 @@ def draw(
             count += 1
             if "error" in row:
                 broken += 1
-            elif (args.sheet or args.html) and len(shown) < MOST_DRAWN:
+            elif (args.sheet or args.html) and len(shown) < MAX_DRAWN:
                 shown.append(row)
-    finally:  # what was captioned before an interruption is drawn
+    finally:  # after an interruption, the images captioned so far are drawn
         if shown:
             write_drawings(args, inferencer.grid, [entry_of(row) for row in shown])
-        if len(shown) == MOST_DRAWN < count - broken:
-            print(f"sheet and page show the first {MOST_DRAWN} of {count - broken:,} images")
+        if len(shown) == MAX_DRAWN < count - broken:
+            print(f"--sheet and --html show the first {MAX_DRAWN} of {count - broken:,} images")
     return broken
 
 
 def entry_of(row: dict[str, Any]) -> SheetEntry:
-    """Return what a contact sheet shows of a row of the results."""
+    """Return the contact sheet entry for a row of the results."""
     image = read_image(row["image"])
-    image.thumbnail(SHOWN)
+    image.thumbnail(MAX_SIZE)
     concepts = [(c["concept"], c["probability"]) for c in row["concepts"]]
     patches = [(p["patch"], p["concept"]) for p in row["patches"]]
     title = printable(Path(row["image"]).name)
@@ -221,14 +235,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
     """Caption the images of the command line.
 
     Returns:
-        Their files with their ids, and how many of them could not be read.
+        Files with their ids, and the number of files that could not be read.
     """
     if args.batch_size < 1:
         raise UserError(f"--batch-size must be at least 1, got {args.batch_size}")
     for option in ("out", "sheet", "html"):
         file = getattr(args, option)
         if file and Path(file).is_dir():
-            raise UserError(f"--{option} must be the name of a file, got the folder {file}")
+            raise UserError(f"--{option} must be a file name, got the folder {file}")
     ids = find_images(args.images)
     inferencer = CaptionInferencer(
         args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
@@ -243,7 +257,7 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal without Unicode must not cost the results.
+        # Captions must not be lost because the terminal does not support Unicode.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         ids, broken = run(args)

@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the released PCM-Net into one that our configs load.
+"""Convert a checkpoint of the released PCM-Net for the configs of this package.
 
 python tools/convert_pcmnet_checkpoint.py released.pth pcm_coco.safetensors \
     --vocabulary data/coco/vocabulary.txt
@@ -16,18 +16,22 @@ from pcm_plugin.models.released_checkpoint import convert_official, read_officia
 
 
 def convert(src: str, dst: str, vocabulary: str) -> str:
-    """Convert one file.
+    """Convert a checkpoint.
+
+    Args:
+        src: Released checkpoint.
+        dst: File to write.
+        vocabulary: Vocabulary of the model.
 
     Returns:
-        What was written and what a config needs for it, as text.
+        Summary of the file and of the settings that a config needs for it.
 
     Raises:
         MissingFileError: If a file is missing.
-        UserError: If the checkpoint is not the released architecture's, or has another
-            vocabulary.
+        UserError: If the checkpoint has another architecture or vocabulary.
     """
     if Path(dst).suffix != ".safetensors":
-        raise UserError(f"DST={dst}: name it .safetensors, the format it is written in")
+        raise UserError(f"DST must end in .safetensors, got {dst}")
     words = Vocabulary.from_file(vocabulary)
     official = read_official(src)
     try:
@@ -36,8 +40,8 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
         raise UserError(f"{src}: {error}") from error
     if sizes.vocab_size != len(words):
         raise UserError(
-            f"{src} has {sizes.vocab_size} words but {vocabulary} has {len(words)} (its lines and "
-            "the stop token): give the vocabulary that it was trained with"
+            f"--vocabulary must have {sizes.vocab_size} words (including the stop token) as {src}, "
+            f"got {len(words)} in {vocabulary}: pass the vocabulary of the training"
         )
     metadata = {
         "format": "pcm_plugin.PCMNet",
@@ -46,15 +50,17 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
     }
     write_tensors(Path(dst), state, metadata)
     listing = "\n".join(f"  {name} = {value}" for name, value in sizes._asdict().items())
-    return f"{dst}: {len(state)} tensors; the config needs\n{listing}\n  vocabulary = {vocabulary}"
+    return f"{dst}: {len(state)} tensors. Settings of the config:\n{listing}\n  vocabulary = {vocabulary}"
 
 
 @plain_errors()
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Convert a released PCM-Net checkpoint.")
-    parser.add_argument("src", help="a .pth of the released trainer, or a .safetensors state dict")
-    parser.add_argument("dst", help="the .safetensors file to write")
-    parser.add_argument("--vocabulary", required=True, help="the vocabulary.txt of that model")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("src", help=".pth file of the released trainer, or .safetensors state dict")
+    parser.add_argument("dst", help=".safetensors file to write")
+    parser.add_argument("--vocabulary", required=True, help="vocabulary.txt of the model")
     args = parser.parse_args()
     print(convert(args.src, args.dst, args.vocabulary))

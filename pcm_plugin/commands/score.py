@@ -1,4 +1,4 @@
-"""Score a file of captions, without a model.
+"""Score predicted captions against references.
 
 python tools/score.py captions.json captions_val2014.json
 python tools/score.py captions.json dataset_coco.json --split test --scorers BLEU CIDEr METEOR
@@ -6,13 +6,14 @@ python tools/score.py captions.json refs.json --scorers CLIPScore --images val20
     --model ViT-B-32-quickgelu --pretrained openai
 python tools/score.py captions.json nocaps_val.json --groups nocaps_val.json
 
-The captions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...], such as
-tools/caption.py writes; the references any caption file that names images: COCO's, Karpathy's, a
-Flickr token file, a table or JSONL. Images are matched by id, file name or number, so that 42,
-"000000000042.jpg" and "val2014/COCO_val2014_000000000042.jpg" are one image.
+The predictions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...], as written by
+tools/caption.py --out and tools/convert_captions.py --results. The references are a caption file
+that names images: COCO captions JSON, Karpathy's JSON, a Flickr token file, a table or JSONL.
+Images are matched by id, file name or number: 42, "000000000042.jpg" and
+"val2014/COCO_val2014_000000000042.jpg" are the same image.
 
-As in COCO's evaluation every prediction must have references, and every image with references a
-prediction; --partial scores the images that are in both files.
+As in the COCO evaluation, each prediction needs references, and each image with references needs a
+prediction. With --partial, the images in both files are scored.
 """
 
 import argparse
@@ -43,46 +44,65 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("predictions", help="COCO results file")
+    parser.add_argument("predictions", help="predictions: COCO results file")
     add_caption_arguments(
         parser, name="references", help="caption file with the references", default_split="test"
     )
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="score the images that have both a prediction and references, whatever others there "
-        "are in either file",
+        help="score the images that have both a prediction and references, and ignore the others",
     )
-    parser.add_argument("--scorers", nargs="+", choices=ALL_SCORERS, default=list(DEFAULT_SCORERS))
-    parser.add_argument("--tokenizer", choices=TOKENIZERS, default="ptb")
-    parser.add_argument("--train-captions", help="caption file, for diversity's `novel`")
+    parser.add_argument(
+        "--scorers",
+        nargs="+",
+        choices=ALL_SCORERS,
+        default=list(DEFAULT_SCORERS),
+        help=f"metrics to compute (default: {' '.join(DEFAULT_SCORERS)})",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        choices=TOKENIZERS,
+        default="ptb",
+        help="tokenizer of predictions and references (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train-captions", help="caption file of the training set, for the diversity score `novel`"
+    )
     parser.add_argument("--images", help="folder of the images, for CLIPScore")
     parser.add_argument("--model", help="open_clip model, for CLIPScore")
-    parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
-    parser.add_argument("--per-image", help="JSON file for the scores of each image")
+    parser.add_argument(
+        "--pretrained", help="weights of the open_clip model: a tag of open_clip or a file"
+    )
+    parser.add_argument("--per-image", help="JSON file to write the scores of each image to")
     parser.add_argument(
         "--groups",
         metavar="FILE",
-        help="JSON in COCO's format whose images have a group: each is scored by itself too",
+        help="COCO captions JSON that assigns images to groups, each of which is also scored alone",
     )
-    parser.add_argument("--group-field", default="domain", help="what names it (NoCaps': domain)")
-    parser.add_argument("--out", help="JSON file for the scores")
+    parser.add_argument(
+        "--group-field",
+        default="domain",
+        help="field of the images in --groups with the name of the group (default: %(default)s, as "
+        "in NoCaps)",
+    )
+    parser.add_argument("--out", help="JSON file to write the scores to")
     args = parser.parse_args()
-    wants_clip = "CLIPScore" in args.scorers
-    if wants_clip and not (args.images and args.model):
+    needs_clip = "CLIPScore" in args.scorers
+    if needs_clip and not (args.images and args.model):
         parser.error("CLIPScore needs --images FOLDER and --model NAME")
-    if not wants_clip and (args.images or args.model or args.pretrained):
-        parser.error("--images, --model and --pretrained are for --scorers CLIPScore")
+    if not needs_clip and (args.images or args.model or args.pretrained):
+        parser.error("--images, --model and --pretrained need --scorers CLIPScore")
     return args
 
 
 def match(
     predictions: list[Prediction], references: References, partial: bool
 ) -> list[tuple[Prediction, CocoImage]]:
-    """Return the predictions to score with the images of their references.
+    """Return the predictions to score, each with the references of its image.
 
     Raises:
-        UserError: If images cannot be matched, or, without ``partial``, some have no counterpart.
+        UserError: If images cannot be matched, or some have no counterpart without ``partial``.
     """
     names = [prediction.name for prediction in predictions]
     matched = references.match(names)
@@ -96,16 +116,16 @@ def match(
         print(gaps, file=sys.stderr)
     scored = [(p, image) for p, image in pairs if image.captions]
     if len(scored) < len(pairs):
-        lost = len(pairs) - len(scored)
-        print(f"{lost:,} images have no usable reference in {references}", file=sys.stderr)
+        num_skipped = len(pairs) - len(scored)
+        print(f"{num_skipped:,} images have no usable reference in {references}", file=sys.stderr)
     return scored
 
 
 def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list[Path]:
-    """Return the image files, by what the references say, or else the predictions.
+    """Return the image files, named by the references or, if these have no names, the predictions.
 
     Raises:
-        MissingFileError: If some are missing, or not named.
+        MissingFileError: If a file is missing, or an image has no file name.
     """
     names = [image.file_name or prediction.file_name for prediction, image in scored]
     unnamed = [p.image_id for (p, _), name in zip(scored, names, strict=True) if not name]
@@ -122,12 +142,12 @@ def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list
 
 
 def read_pixels(metric: CaptionMetric, files: list[Path]) -> torch.Tensor:
-    """Images as the metric's CLIP takes them: (B, 3, H, W)."""
+    """Return images preprocessed for the CLIP model of the metric, (B, 3, H, W)."""
     return torch.stack([metric.clip.preprocess(read_image(file)) for file in files])
 
 
 def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
-    """Score the captions; returns the scores, and why some of them are undefined."""
+    """Score the captions; return the scores, and remarks why some of them are undefined."""
     predictions = read_predictions(args.predictions)
     clip = {"model_name": args.model, "pretrained": args.pretrained}
     references, trained = open_captions(args, args.references), args.train_captions

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation.matching import ImageName
+from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.coco import coco_id
 from pcm_plugin.formats.image_ids import name_some, normalize_id, refuse_repeated
 from pcm_plugin.formats.text.text_file import read_json
@@ -83,11 +84,16 @@ def read_predictions(path: str | os.PathLike) -> list[Prediction]:
         MissingFileError: If there is no such file.
         UserError: If it is not a results file, or an image has two captions.
     """
-    rows = _read_json(path, "captions")
     expected = f'{path} must be a COCO results file, [{{"image_id": 7, "caption": "a dog"}}, ...]'
+    try:
+        rows = _read_json(path, "captions")
+    except MissingFileError:
+        raise
+    except UserError as error:
+        raise _explain_format(path, expected) or error from None
     if not isinstance(rows, list) or not rows:
         kind = "an empty list" if rows == [] else f"a {type(rows).__name__}"
-        raise UserError(f"{expected}, got {kind}")
+        raise _explain_format(path, expected) or UserError(f"{expected}, got {kind}")
     found = []
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not isinstance(row.get("caption"), str):
@@ -117,6 +123,20 @@ def _read_json(path: str | os.PathLike, what: str) -> Any:
     if not Path(path).is_file():
         raise MissingFileError(f"no {what} at {path}")
     return read_json(path)
+
+
+def _explain_format(path: str | os.PathLike, expected: str) -> UserError | None:
+    """Return the error for a caption file of another format, or None if it is not a caption file."""
+    try:
+        captions = CaptionFile(Path(path))
+        form = captions.form()
+        captions.scan()
+    except UserError:
+        return None
+    return UserError(
+        f"{expected}, got {form}: convert it with tools/convert_captions.py {path} --results "
+        "--out NAME.json"
+    )
 
 
 def coco_results(captions: Iterable[tuple[Any, str]]) -> list[dict[str, Any]]:

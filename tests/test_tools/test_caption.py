@@ -223,7 +223,7 @@ def test_wrong_settings_leave_no_journal(command, photos, tmp_path):
     assert "beam_size" in code
     assert not list(tmp_path.glob("out*"))
     for option in ("--out", "--sheet", "--html"):
-        assert f"{option} must be the name of a file" in command(photos, option, tmp_path)[0]
+        assert f"{option} must be a file name" in command(photos, option, tmp_path)[0]
     (photos / "a\nb.png").write_bytes(b"no image")
     assert r"a\nb.png is not an image" in command(photos)[2]
     assert "--batch-size must be" in command(photos, "--batch-size", 0)[0]

@@ -135,3 +135,43 @@ def test_scripts_without_spaces_are_warned_of(tmp_path, text, warned):
     assert ("WARNING" in result.output) == warned
     if warned:
         assert "without spaces between words" in result.output
+
+
+def test_predictions_become_a_results_file_that_score_reads(tmp_path):
+    """score.py names the format of predictions that it does not read, and the conversion."""
+    files = {
+        "p.csv": "image,caption\n1.jpg,a dog\n2.jpg,a cat\n",
+        "p.jsonl": "".join(
+            json.dumps({"image_id": i, "caption": text}) + "\n"
+            for i, text in ((1, "a dog"), (2, "a cat"))
+        ),
+    }
+    references = tmp_path / "references.csv"
+    references.write_text("image,caption\n1.jpg,a dog\n2.jpg,the cat\n")
+    for (name, text), form in zip(files.items(), ("table", "JSONL"), strict=True):
+        path, out = tmp_path / name, tmp_path / f"{name}.json"
+        path.write_text(text)
+        result = run("score.py", path, references, log=tmp_path / "log")
+        assert result.code == 1
+        assert "must be a COCO results file" in result.output
+        assert f", got {form}: convert it" in result.output
+        assert f"tools/convert_captions.py {path} --results" in result.output
+        result = convert(tmp_path, path, "--results", "--out", out)
+        assert result.code == 0, result.output
+        rows = json.loads(out.read_text())
+        assert [(row["image_id"], row["caption"]) for row in rows] == [(1, "a dog"), (2, "a cat")]
+        result = run("score.py", out, references, log=tmp_path / "log")
+        assert result.code == 0, result.output
+        assert "CIDEr" in result.output
+
+
+def test_results_need_one_caption_per_image(tmp_path, karpathy):
+    result = convert(tmp_path, karpathy, "--results", "--out", tmp_path / "out.json")
+    assert "each image must have one predicted caption, but image 0 has 2" in result.output
+    (tmp_path / "captions.txt").write_text("a dog\na cat\n")
+    out = ("--results", "--out", tmp_path / "out.json")
+    result = convert(tmp_path, tmp_path / "captions.txt", *out)
+    assert "2 of 2 captions have neither" in result.output
+    result = convert(tmp_path, karpathy, "--results", "--out", tmp_path / "out.jsonl")
+    assert "--out must end in .json with --results" in result.output
+    assert not list(tmp_path.glob("out*"))
