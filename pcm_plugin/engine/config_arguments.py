@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from mmengine.config import Config
@@ -18,6 +19,8 @@ from mmengine.registry import (
     PARAM_SCHEDULERS,
     Registry,
 )
+
+from pcm_plugin.models.decoding.config import DecodingConfig
 
 _DEFAULT_TYPES = {"optim_wrapper": "OptimWrapper", "train_cfg": "EpochBasedTrainLoop"}
 # Keys that MMEngine takes from a part before it builds the part from the others.
@@ -63,6 +66,19 @@ def argument_problems(cfg: Config, loops: Sequence[str]) -> Iterator[str]:
                     f"{place}.{key}={part[key]!r}: {getattr(found, '__name__', kind)} has no such "
                     f"argument{suggestion(key, known)}"
                 )
+    yield from _decoding_problems(cfg.get("model") or {})
+
+
+def _decoding_problems(model: Mapping[str, Any]) -> Iterator[str]:
+    """Find settings of ``model.decoding`` that captioners of this package do not have."""
+    decoding = model.get("decoding")
+    if not isinstance(decoding, Mapping) or not str(model.get("type")).startswith("pcm_plugin."):
+        return
+    known = {field.name for field in fields(DecodingConfig)}
+    for key, value in decoding.items():
+        if key not in known:
+            close = suggestion(key, known)
+            yield f"model.decoding.{key}={value!r}: DecodingConfig has no such argument{close}"
 
 
 def _parts(cfg: Config, loops: Sequence[str]) -> Iterator[tuple[str, Registry, Mapping[str, Any]]]:

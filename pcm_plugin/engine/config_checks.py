@@ -70,8 +70,9 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
                 "their values; set them themselves"
             )
         # What takes arguments is checked by `check_config`.
-        if isinstance(node, dict) and len(parts) > 1 and "type" not in node and last not in node:
-            place = ".".join(parts[:-1])
+        place = ".".join(parts[:-1])
+        takes_arguments = isinstance(node, dict) and ("type" in node or place == "model.decoding")
+        if isinstance(node, dict) and place and not takes_arguments and last not in node:
             warnings.append(
                 f"--cfg-options {key}: `{place}` has no `{last}` in the config"
                 f"{suggestion(last, node)}; it is added"

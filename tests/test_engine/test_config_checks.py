@@ -44,6 +44,7 @@ def test_our_configs_pass():
         ("param_scheduler__warm_up", 5, "NoamLR has no such argument; did you mean `warmup`?"),
         ("auto_scale_lr__base_batch_size", 0, "must be a positive whole number, got 0"),
         ("model__neck__top_concept", 5, "did you mean `top_concepts`?"),
+        ("model__decoding__beam_sise", 5, "did you mean `beam_size`?"),
         ("default_hooks__logger__intervall", 5, "did you mean `interval`?"),
         ("randomness__seed", "x", "must be a whole number from 0 on, or None, got 'x'"),
         ("load_from", "nowhere.pth", "load_from='nowhere.pth': this file does not exist"),
