@@ -1,7 +1,7 @@
 # python tools/train.py configs/pcm_coco.py
 #
-# PCM-Net on COCO, CLIP ViT-B/32: the released hyper-parameters, in-domain CIDEr 103.8 in the
-# paper. Without the data it says which file is missing and which command makes it.
+# PCM-Net on COCO, CLIP ViT-B/32, with the released hyper-parameters. If data are missing, a
+# message names the files and the commands that create them.
 _base_ = [
     "./_base_/models/pcm_vitb32.py",
     "./_base_/datasets/coco.py",
@@ -10,9 +10,6 @@ _base_ = [
 ]
 
 model = dict(
-    vocabulary="data/coco/vocabulary.txt",
-    neck=dict(
-        concepts="data/coco/vit_b32/concepts.safetensors",
-        clip_head="data/coco/vit_b32/train_store/clip_head.safetensors",
-    ),
+    vocabulary=_base_.files.vocabulary,
+    neck=dict(concepts=_base_.files.concepts, clip_head=_base_.files.clip_head),
 )

@@ -1,50 +1,35 @@
 # python tools/train.py configs/blip/pcm_blip2_coco.py --amp --cfg-options load_from=FILE.pth
 #
 # mmpretrain's BLIP-2 captioner with the mix-up: its own configuration, its frozen vision encoder
-# wrapped, trained on synthetic pairs with the CLIP-weighted loss. Concepts come from a CLIP beside
-# it. Without the mix-up: model.vision_backbone.mix=none
-# FILE.pth are mmpretrain's weights of BLIP-2; without them the frozen encoder would be random. As
-# mmpretrain's config it is for 8 processes of 32 pairs: tools/dist_train.sh CONFIG 8 --amp
+# wrapped, trained on synthetic pairs with the CLIP-weighted loss. A CLIP next to it finds the
+# concepts. Without the mix-up: model.vision_backbone.mix=none
+# FILE.pth contains mmpretrain's weights of BLIP-2; without them the frozen encoder would be random.
+# Like mmpretrain's config it is for 8 processes of 32 pairs: tools/dist_train.sh CONFIG 8 --amp
 _base_ = [
     "mmpretrain::blip2/blip2-opt2.7b_8xb32_caption.py",
+    "../_base_/models/blip_mixup.py",
     "../_base_/datasets/coco_images.py",
 ]
-
-# Says what to install where mmpretrain's models cannot be imported.
-custom_imports = dict(imports=["pcm_plugin.models.captioners.blip"])
-
-clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(
     type="pcm_plugin.CLIPWeightedBlip2Caption",
     vision_backbone=dict(
-        _delete_=True,
-        type="pcm_plugin.MixupVisionEncoder",
         encoder={{_base_.model.vision_backbone}},
-        clip=dict(
-            type="pcm_plugin.OpenCLIPBackbone",
-            model_name=clip["model"],
-            pretrained=clip["pretrained"],
-            pool=clip["pool"],
-        ),
         mean={{_base_.data_preprocessor.mean}},
         std={{_base_.data_preprocessor.std}},
-        concepts="data/coco/vit_b32/concepts.safetensors",
+        **_base_.mixup_encoder,
     ),
-    loss=dict(type="pcm_plugin.CLIPWeightedCELoss", clip_weight=2.5),
+    loss=_base_.weighted_loss,
 )
 
 # Its encoder was trained on 364 pixels.
-train_dataloader = {{_base_.images.px364.train}}
-val_dataloader = {{_base_.images.px364.val}}
-test_dataloader = {{_base_.images.px364.test}}
-val_evaluator = {{_base_.evaluators.val}}
-test_evaluator = {{_base_.evaluators.test}}
-default_hooks = dict(checkpoint={{_base_.checkpoint}})
+train_dataloader = _base_.images.px364.train
+val_dataloader = _base_.images.px364.val
+test_dataloader = _base_.images.px364.test
+val_evaluator = _base_.evaluators.val
+test_evaluator = _base_.evaluators.test
+default_hooks = dict(checkpoint=_base_.checkpoint)
 
-# As mmpretrain's own, 8 x 32 pairs per iteration and 10 epochs, but resumable. The cosine ends with
-# the run: mmpretrain's has an end of its own, after which a longer run would train at rate 0.
-train_cfg = dict(_delete_=True, type="pcm_plugin.ResumableTrainLoop", max_epochs=10, val_interval=1)
-param_scheduler = [dict(type="CosineAnnealingLR", by_epoch=True, begin=0)]
-randomness = dict(seed=1234)
-auto_scale_lr = dict(base_batch_size=256, enable=False)
+train_cfg = dict(_delete_=True, **_base_.train_loop)
+param_scheduler = _base_.cosine
+randomness = _base_.seed

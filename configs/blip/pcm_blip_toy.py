@@ -1,14 +1,14 @@
 # python tools/train.py configs/blip/pcm_blip_toy.py
 #
-# mmpretrain's BLIP captioner in the toy world, tiny and from scratch, with the mix-up: COCO's
-# configuration but for sizes, paths, schedule, and what belongs to the toy world's CLIP.
-# Without the mix-up and the weights, as a baseline:
+# mmpretrain's BLIP captioner in the toy world, small and from scratch, with the mix-up: the
+# configuration of COCO except for sizes, paths, schedule, and what depends on the CLIP of the toy
+# world. Without the mix-up and the weights, as a baseline:
 #   --cfg-options model.vision_encoder.mix=none model.loss.use_clip_weight=False
 #       model.loss.gamma_type=none
-_base_ = "./pcm_blip_coco.py"
+_base_ = ["./pcm_blip_coco.py", "../_base_/models/toy.py"]
 
 root = "data/toy/town"
-clip = dict(model="local-dir:pcm_plugin/toyworld/assets/clip", pretrained=None)
+clip = _base_.toy.clip
 
 model = dict(
     vision_encoder=dict(
@@ -21,12 +21,11 @@ model = dict(
             out_type="raw",
         ),
         clip=dict(model_name=clip["model"], pretrained=None),
-        concepts="data/toy/town/concepts.safetensors",
-        # As configs/pcm_toy.py, which gives the reasons.
-        top_patches=2,
-        temperature=0.03,
+        concepts=f"{root}/concepts.safetensors",
+        top_patches=_base_.toy.top_patches,
+        temperature=_base_.toy.temperature,
     ),
-    tokenizer=dict(name_or_path="data/toy/town/bert"),
+    tokenizer=dict(name_or_path=f"{root}/bert"),
     decoder_head=dict(
         decoder=dict(
             med_config=dict(
@@ -35,48 +34,43 @@ model = dict(
                 num_attention_heads=4,
                 num_hidden_layers=2,
                 max_position_embeddings=64,
-                # Of data/toy/town/bert, and [DEC] and [ENC], which BLIP adds.
+                # The words of data/toy/town/bert, and [DEC] and [ENC], which BLIP adds.
                 vocab_size=512,
                 encoder_width=128,
             )
         )
     ),
     prompt="",
-    loss=dict(clip_weight=1.3),
+    loss=dict(clip_weight=_base_.toy.clip_weight),
 )
 
 resize = dict(type="mmpretrain.Resize", scale=(112, 112), interpolation="bicubic", backend="pillow")
-pack = dict(
-    type="mmpretrain.PackInputs",
-    algorithm_keys=["gt_caption", "clip_score"],
-    meta_keys=["image_id", "img_path"],
-)
 train_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     drop_last=False,
     dataset=dict(
-        store="data/toy/town/train_store",
-        img_dir="data/toy/town/synthetic",
-        pipeline=[resize, pack],
+        store=f"{root}/train_store",
+        img_dir=f"{root}/synthetic",
+        pipeline=[resize, _base_.pack],
     ),
 )
 val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        store="data/toy/town/val_store", img_dir="data/toy/town/images", pipeline=[resize, pack]
+        store=f"{root}/val_store", img_dir=f"{root}/images", pipeline=[resize, _base_.pack]
     ),
 )
 test_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        store="data/toy/town/test_store", img_dir="data/toy/town/images", pipeline=[resize, pack]
+        store=f"{root}/test_store", img_dir=f"{root}/images", pipeline=[resize, _base_.pack]
     ),
 )
 
-# Some 1,500 iterations, as configs/pcm_toy.py.
+# About 1,500 iterations, as configs/pcm_toy.py.
 train_cfg = dict(max_epochs=16, val_interval=2)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [

@@ -1,16 +1,21 @@
 # python tools/train.py configs/capdec/capdec_toy.py
 #
-# CapDec (Nukrai et al. 2022) in the toy world, text-only: noise on the caption's own CLIP feature,
-# no image in training; PCM-Net's encoder and decoder behind it.
-_base_ = "../pcm_toy.py"
+# CapDec in the toy world, on captions alone.
+_base_ = [
+    "../_base_/models/capdec_vitb32.py",
+    "../_base_/models/toy.py",
+    "../_base_/datasets/toy.py",
+    "../_base_/schedules/noam_toy.py",
+    "../_base_/toy_runtime.py",
+]
 
+clip = _base_.toy.clip
 model = dict(
-    neck=dict(_delete_=True, type="pcm_plugin.GlobalPrefix", clip_dim=128, embed_dims=128),
-    # Plain cross entropy, as in CapDec's released code. A caption always agrees with itself: there
-    # is nothing to weight.
-    loss=dict(use_clip_weight=False, gamma_type="none", label_smoothing=0.0),
+    vocabulary=_base_.files.vocabulary,
+    neck=_base_.toy.widths,
+    encoder=_base_.toy.layers,
+    decoder=_base_.toy.layers,
 )
-train_dataloader = dict(dataset=dict(features="text"))
 # The neck takes no patches.
-val_dataloader = dict(dataset=dict(features="global"))
-test_dataloader = dict(dataset=dict(features="global"))
+train_dataloader = dict(dataset=dict(features="text"))
+val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

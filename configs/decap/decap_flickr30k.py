@@ -1,15 +1,17 @@
 # python tools/train.py configs/decap/decap_flickr30k.py
 #
-# DeCap (Li et al. 2023) on Flickr30k, text-only: trained on the captions' CLIP features; at
-# inference an image's feature is projected onto them. PCM-Net's encoder and decoder are behind it.
-# The paper's own: 56.7 CIDEr.
-_base_ = "../capdec/capdec_flickr30k.py"
+# DeCap on Flickr30k, on captions alone, which are the memory too.
+_base_ = [
+    "../_base_/models/decap_vitb32.py",
+    "../_base_/datasets/flickr30k.py",
+    "../_base_/schedules/noam_12e.py",
+    "../_base_/default_runtime.py",
+]
 
 model = dict(
-    neck=dict(
-        noise_var=0.0,
-        memory="data/flickr30k/vit_b32/train_store",
-    ),
-    # As in DeCap's released code.
-    loss=dict(label_smoothing=0.1),
+    vocabulary=_base_.files.vocabulary,
+    neck=dict(memory=_base_.train_dataloader.dataset.store),
 )
+# The neck takes no patches.
+train_dataloader = dict(dataset=dict(features="text"))
+val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

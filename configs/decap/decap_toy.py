@@ -1,16 +1,25 @@
 # python tools/train.py configs/decap/decap_toy.py
 #
-# DeCap (Li et al. 2023) in the toy world, text-only: trained on the captions' CLIP features; at
-# inference an image's feature is projected onto them. PCM-Net's encoder and decoder are behind it.
-_base_ = "../capdec/capdec_toy.py"
+# DeCap in the toy world, on captions alone, which are the memory too.
+_base_ = [
+    "../_base_/models/decap_vitb32.py",
+    "../_base_/models/toy.py",
+    "../_base_/datasets/toy.py",
+    "../_base_/schedules/noam_toy.py",
+    "../_base_/toy_runtime.py",
+]
 
+clip = _base_.toy.clip
 model = dict(
+    vocabulary=_base_.files.vocabulary,
     neck=dict(
-        noise_var=0.0,
-        memory="data/toy/town/train_store",
-        # That of this CLIP, as 0.01 is of OpenAI's: one over its logit scale, 34.6.
-        memory_temperature=0.03,
+        **_base_.toy.widths,
+        memory=_base_.train_dataloader.dataset.store,
+        memory_temperature=_base_.toy.temperature,
     ),
-    # As in DeCap's released code.
-    loss=dict(label_smoothing=0.1),
+    encoder=_base_.toy.layers,
+    decoder=_base_.toy.layers,
 )
+# The neck takes no patches.
+train_dataloader = dict(dataset=dict(features="text"))
+val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

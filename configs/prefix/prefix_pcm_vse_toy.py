@@ -5,14 +5,6 @@
 _base_ = "./prefix_pcm_toy.py"
 
 model = dict(
-    encoder=dict(
-        type="pcm_plugin.VisualSemanticEncoder",
-        embed_dims=128,
-        num_layers=2,
-        num_heads=4,
-        ffn_dims=512,
-        attn_dropout=0.3,
-        dropout=0.2,
-    ),
-    mapper=dict(_delete_=True, type="pcm_plugin.MLPPrefixMapper", embed_dims=128),
+    encoder=dict(**_base_.token_encoder, **_base_.toy.layers),
+    mapper=dict(**_base_.token_mapper, embed_dims=128),
 )

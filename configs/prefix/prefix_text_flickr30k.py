@@ -1,7 +1,7 @@
 # python tools/train.py configs/prefix/prefix_text_flickr30k.py
 #
-# ViECap's own setting (Fei et al. 2023) on Flickr30k, text-only: noise on the caption's own CLIP
-# feature, no image in training. The paper's own: 47.9 CIDEr.
+# ViECap's own setting (Fei et al. 2023) on Flickr30k, on captions alone: noise on the CLIP feature of
+# the caption, no image in training.
 _base_ = [
     "../_base_/models/viecap_vitb32.py",
     "../_base_/datasets/flickr30k.py",
@@ -9,17 +9,16 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-# As scripts/eval_flickr30k.sh of ViECap: VinVL's entities above 0.3, greedy search.
+# ViECap's scripts/eval_flickr30k.sh: VinVL's entities above 0.3, greedy search.
 entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
 model = dict(
     concepts="data/vinvl/vit_b32/concepts.safetensors",
     concept_threshold=0.3,
-    caption_entities="data/flickr30k/vit_b32/concepts.safetensors",
+    caption_entities=_base_.files.concepts,
     decoding=dict(beam_size=1),
 )
-# As scripts/train_flickr30k.sh: twice the epochs of COCO.
+# ViECap's scripts/train_flickr30k.sh: twice the epochs of COCO.
 train_cfg = dict(max_epochs=30)
-# 80 pairs as ViECap. The neck takes no patches.
+# The neck takes no patches. 80 pairs, as ViECap.
 train_dataloader = dict(batch_size=80, dataset=dict(features="text"))
-val_dataloader = dict(dataset=dict(features="global"))
-test_dataloader = dict(dataset=dict(features="global"))
+val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

@@ -1,35 +1,26 @@
 # python tools/train.py configs/prefix/prefix_toy.py
 #
-# A prefix captioner (ViECap's form, Fei et al. 2023) in the toy world, trained on the global CLIP
+# A prefix captioner (the form of ViECap, Fei et al. 2023) in the toy world, trained on the global CLIP
 # features of synthetic images. There is no pretrained language model of that world: a small GPT-2
-# begins with random weights.
+# starts from random weights.
 _base_ = [
     "../_base_/models/prefix_vitb32.py",
+    "../_base_/models/toy.py",
     "../_base_/datasets/toy.py",
-    "../_base_/schedules/noam_12e.py",
-    "../_base_/default_runtime.py",
+    "../_base_/schedules/noam_toy.py",
+    "../_base_/toy_runtime.py",
 ]
 
-clip = dict(model="local-dir:pcm_plugin/toyworld/assets/clip", pretrained=None)
-
+clip = _base_.toy.clip
 model = dict(
-    neck=dict(clip_dim=128, embed_dims=128),
+    neck=_base_.toy.widths,
     mapper=dict(embed_dims=128, num_layers=2, num_heads=4),
-    language_model="data/toy/town/gpt2",
+    language_model=_base_.files.language_model,
     pretrained=False,
-    concepts="data/toy/town/concepts.safetensors",
-    # As pcm_toy.py has it.
-    temperature=0.03,
-    loss=dict(clip_weight=1.3),
+    concepts=_base_.files.concepts,
+    temperature=_base_.toy.temperature,
+    loss=dict(clip_weight=_base_.toy.clip_weight),
     decoding=dict(beam_size=3),
 )
-
-# Some 1,500 iterations in all, as PCM-Net's.
-train_cfg = dict(max_epochs=16, val_interval=2)
-optim_wrapper = dict(optimizer=dict(lr=0.5))
-param_scheduler = dict(embed_dims=128, warmup=300)
-default_hooks = dict(logger=dict(interval=20))
 # The neck takes no patches.
-train_dataloader = dict(dataset=dict(features="global"))
-val_dataloader = dict(dataset=dict(features="global"))
-test_dataloader = dict(dataset=dict(features="global"))
+train_dataloader = val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

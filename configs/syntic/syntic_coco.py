@@ -1,51 +1,19 @@
 # python tools/train.py configs/syntic/syntic_coco.py
 #
-# SynTIC (AAAI 2024, arXiv 2312.08865) on COCO, CLIP ViT-B/32: a reconstruction, since no
-# code, loss or settings are public. The paper's own: 101.1 CIDEr. What is ours is said in SynTIC,
-# ObjectPrefix and refine_by_contrast; the schedule is PCM-Net's, the loss its unweighted
-# one.
-_base_ = "../pcm_coco.py"
+# SynTIC on COCO, a reconstruction; the schedule is that of PCM-Net.
+_base_ = [
+    "../_base_/models/syntic_vitb32.py",
+    "../_base_/datasets/coco.py",
+    "../_base_/schedules/noam_12e.py",
+    "../_base_/default_runtime.py",
+]
 
 model = dict(
-    type="pcm_plugin.SynTIC",
-    neck=dict(
-        _delete_=True,
-        type="pcm_plugin.ObjectPrefix",
-        clip_dim=512,
-        concepts="data/coco/vit_b32/concepts.safetensors",
-        memory="data/coco/vit_b32/train_store",
-    ),
-    encoder=None,
-    # The paper's; widths and dropouts are PCM-Net's.
-    decoder=dict(num_layers=4, num_heads=4),
-    # No source gives SynTIC's loss. Ours is PCM-Net's released unweighted loss: label smoothing 0.1
-    # and no (1 - p)^2 factor. Refinement has moved each image to its caption: there is little left
-    # to weight.
-    loss=dict(use_clip_weight=False, gamma_type="none"),
+    vocabulary=_base_.files.vocabulary,
+    neck=dict(concepts=_base_.files.concepts, memory=_base_.train_dataloader.dataset.store),
 )
-
+# The neck takes no patches.
 train_dataloader = dict(
-    dataset=dict(
-        features="global", refined_features="data/coco/vit_b32/contrast/features.safetensors"
-    )
+    dataset=dict(features="global", refined_features=_base_.files.refined_features)
 )
-val_dataloader = dict(dataset=dict(features="global"))
-test_dataloader = dict(dataset=dict(features="global"))
-
-required_files = [
-    *_base_.required_files,
-    dict(
-        key="train_dataloader.dataset.refined_features",
-        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --out {folder}",
-    ),
-    # A detector's labels, where they take the concepts' place.
-    *(
-        dict(
-            key=f"{loop}_dataloader.dataset.object_labels",
-            command="a detector of yours",
-            optional=True,
-        )
-        for loop in ("train", "val", "test")
-    ),
-]
+val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

@@ -1,52 +1,30 @@
 # python tools/train.py configs/syntic/syntic_toy.py
 #
-# SynTIC (AAAI 2024, arXiv 2312.08865) in the toy world: a reconstruction, since no code, loss or
-# settings are public. What is ours is said in SynTIC, ObjectPrefix and refine_by_contrast; the
-# schedule is PCM-Net's, the loss its unweighted one. The synthetic features as they are:
+# SynTIC in the toy world, a reconstruction; the schedule is that of PCM-Net. With the synthetic
+# features before refinement:
 #   --cfg-options train_dataloader.dataset.refined_features=None
-_base_ = "../pcm_toy.py"
-
-model = dict(
-    type="pcm_plugin.SynTIC",
-    neck=dict(
-        _delete_=True,
-        type="pcm_plugin.ObjectPrefix",
-        clip_dim=128,
-        embed_dims=128,
-        concepts="data/toy/town/concepts.safetensors",
-        memory="data/toy/town/train_store",
-        # That of this CLIP, as 0.01 is of OpenAI's: one over its logit scale, 34.6.
-        memory_temperature=0.03,
-    ),
-    encoder=None,
-    # The paper's; widths and dropouts are PCM-Net's.
-    decoder=dict(num_layers=4, num_heads=4),
-    # No source gives SynTIC's loss. Ours is PCM-Net's released unweighted loss: label smoothing 0.1
-    # and no (1 - p)^2 factor. Refinement has moved each image to its caption: there is little left
-    # to weight.
-    loss=dict(use_clip_weight=False, gamma_type="none"),
-)
-
-train_dataloader = dict(
-    dataset=dict(features="global", refined_features="data/toy/town/contrast/features.safetensors")
-)
-val_dataloader = dict(dataset=dict(features="global"))
-test_dataloader = dict(dataset=dict(features="global"))
-
-required_files = [
-    *_base_.required_files,
-    dict(
-        key="train_dataloader.dataset.refined_features",
-        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --temperature 0.03 --out {folder}",
-    ),
-    # A detector's labels, where they take the concepts' place.
-    *(
-        dict(
-            key=f"{loop}_dataloader.dataset.object_labels",
-            command="a detector of yours",
-            optional=True,
-        )
-        for loop in ("train", "val", "test")
-    ),
+_base_ = [
+    "../_base_/models/syntic_vitb32.py",
+    "../_base_/models/toy.py",
+    "../_base_/datasets/toy.py",
+    "../_base_/schedules/noam_toy.py",
+    "../_base_/toy_runtime.py",
 ]
+
+clip = _base_.toy.clip
+model = dict(
+    vocabulary=_base_.files.vocabulary,
+    neck=dict(
+        **_base_.toy.widths,
+        concepts=_base_.files.concepts,
+        memory=_base_.train_dataloader.dataset.store,
+        memory_temperature=_base_.toy.temperature,
+    ),
+    # The paper's layers and heads.
+    decoder={**_base_.toy.layers, "num_layers": 4, "num_heads": 4},
+)
+# The neck takes no patches.
+train_dataloader = dict(
+    dataset=dict(features="global", refined_features=_base_.files.refined_features)
+)
+val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

@@ -91,12 +91,18 @@ def test_features_of_other_clips_lie_in_folders_of_the_same_name():
     [
         ("capdec_coco", "flickr30k_tt", "takes nothing from captions .* use --eval-on flickr30k$"),
         ("pcm_coco", "coco_tt", "takes nothing from captions of data/coco; use --eval-on coco$"),
-        ("pcm_custom", "coco", "needs a config with test_dataloader.dataset.store and root"),
     ],
 )
-def test_an_evaluation_without_effect_or_test_images_is_refused(name, evaluation, message):
+def test_target_texts_that_a_captioner_does_not_read_are_refused(name, evaluation, message):
     with pytest.raises(UserError, match=message):
         apply_evaluation(load_config(name), evaluation)
+
+
+def test_a_config_without_test_images_is_refused():
+    cfg = load_config("pcm_coco")
+    cfg.test_dataloader = None
+    with pytest.raises(UserError, match=r"needs a config with test_dataloader\.dataset\.store"):
+        apply_evaluation(cfg, "flickr30k")
 
 
 def test_each_file_is_an_evaluation():

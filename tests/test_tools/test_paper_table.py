@@ -44,19 +44,6 @@ def test_titles_and_trainings_are_told_apart():
     assert all(training.options for training in TRAININGS.values())
 
 
-def test_published_figures_are_those_of_the_configs():
-    compared = 0
-    for row in TABLES["in-domain"].rows:
-        if row.training is None:
-            continue
-        text = find_config(row.training).read_text()
-        head = " ".join(re.findall(r"^# ?(.*)$", text.split("_base_")[0], re.MULTILINE))
-        said = re.search(r"([\d.]+\d) CIDEr|CIDEr ([\d.]+\d)", head)
-        assert float(said[1] or said[2]) == row.published["CIDEr"], row.title
-        compared += 1
-    assert compared >= 4
-
-
 def tiny_options(tiny_settings, **more):
     settings = {**tiny_settings, "train_cfg.max_epochs": 1, **more}
     return [f"{key}={value}" for key, value in settings.items()]

@@ -1,16 +1,22 @@
-# Synthetic images for the captions of COCO's Karpathy training split, CLIP ViT-B/32 features.
+# Synthetic images for the captions of COCO's training split (Karpathy), and its real images for
+# validation and test; features of CLIP ViT-B/32.
 _base_ = "./feature_store.py"
 
 root = "data/coco"
-# Karpathy's splits.
-captions = "data/coco/dataset_coco.json"
-# SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.
+captions = f"{root}/dataset_coco.json"
+# SynthImgCap was made with "Stable Diffusion"; its version and settings are not published.
 pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
-train_dataloader = dict(dataset=dict(store="data/coco/vit_b32/train_store"))
-val_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/val_store", data_prefix="data/coco/images")
+# Files of captioners, which configs take by name.
+files = dict(
+    vocabulary=f"{root}/vocabulary.txt",
+    concepts=f"{root}/vit_b32/concepts.safetensors",
+    clip_head=f"{root}/vit_b32/train_store/clip_head.safetensors",
+    refined_features=f"{root}/vit_b32/contrast/features.safetensors",
 )
+
+train_dataloader = dict(dataset=dict(store=f"{root}/vit_b32/train_store"))
+val_dataloader = dict(dataset=dict(store=f"{root}/vit_b32/val_store", data_prefix=f"{root}/images"))
 test_dataloader = dict(
-    dataset=dict(store="data/coco/vit_b32/test_store", data_prefix="data/coco/images")
+    dataset=dict(store=f"{root}/vit_b32/test_store", data_prefix=f"{root}/images")
 )

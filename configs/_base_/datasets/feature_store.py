@@ -72,6 +72,22 @@ required_files = [
         key="train_dataloader.dataset.pairs",
         command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
     ),
+    # Features that are moved towards captions (SynTIC).
+    dict(
+        key="train_dataloader.dataset.refined_features",
+        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
+        " --out {folder}",
+        optional=True,
+    ),
+    # Labels of a detector, which replace the concepts (SynTIC).
+    *(
+        dict(
+            key=f"{loop}_dataloader.dataset.object_labels",
+            command="a detector of yours",
+            optional=True,
+        )
+        for loop in ("train", "val", "test")
+    ),
 ]
 # Only a metric that scores groups of images has it.
 required_files.append(
