@@ -15,7 +15,11 @@ from torch import Tensor
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import CLIPWeightedCELoss, PCMNet
 from pcm_plugin.models.functional.beam_search import BeamOutput, beam_search
-from pcm_plugin.models.released_checkpoint import convert_official, official_names, split_products
+from pcm_plugin.models.released_checkpoint import (
+    convert_official,
+    official_names,
+    split_projections,
+)
 from pcm_plugin.structures import DataSample
 
 GAMMA_TYPES = ("none", "word", "batch", "sent")
@@ -189,7 +193,7 @@ class Reference:
         loss = model.loss_module(logits, inputs["target_ids"], inputs["clip_score_w25"])
         loss.backward()
         found = [Comparison("training loss", loss.detach(), outputs["train.loss"], rtol=1e-5)]
-        gradients = split_products({k: p.grad for k, p in model.named_parameters()})
+        gradients = split_projections({k: p.grad for k, p in model.named_parameters()})
         norms = {k.removeprefix("grad_norm."): v for k, v in outputs.items() if "grad_norm." in k}
         assert {self.names[key] for key in norms} == set(gradients)
         largest = float(max(norms.values()))

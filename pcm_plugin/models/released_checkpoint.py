@@ -1,4 +1,4 @@
-"""Checkpoints of the released PCM-Net trainer, under our names."""
+"""Read checkpoints of the released PCM-Net trainer and convert their keys and tensors to ours."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ from pcm_plugin.models.encoders import VisualSemanticEncoder
 from pcm_plugin.models.necks import PCMMixup
 
 POSITION_TABLE = "token_embed.embeddings_pos.pe"
-"""The released checkpoint stores its sinusoids; ours are computed."""
+"""Key of the position embeddings, which released checkpoints store and our decoder computes."""
 
 _OUTER = {
     "visual_embed.embeddings": "neck.patch_proj",
@@ -48,7 +48,7 @@ _ATTENTION = {
     "output.LayerNorm": "norm",
 }
 _JOINED = {"qkv": ("query", "key", "value"), "key_value": ("key", "value")}
-"""Ours are one matrix where the released checkpoints have several."""
+"""Our joint projections, and the separate ones of the released checkpoints that they consist of."""
 
 _FEED_FORWARD = {
     "intermediate.dense": "ffn.fc1",
@@ -58,17 +58,17 @@ _FEED_FORWARD = {
 
 
 class ModelSizes(NamedTuple):
-    """What a config must say to fit a checkpoint; the number of heads is not stored in one.
+    """Sizes of a checkpoint's model; checkpoints do not store the number of attention heads.
 
     Attributes:
         patch_dim: Dv.
         clip_dim: Dc.
         embed_dims: D.
         num_patches: N.
-        vocab_size: V, index 0 included.
+        vocab_size: V, including index 0.
         ffn_dims: Width of the feed-forward layers.
-        encoder_layers: Blocks of the encoder.
-        decoder_layers: Blocks of the decoder.
+        encoder_layers: Number of blocks of the encoder.
+        decoder_layers: Number of blocks of the decoder.
     """
 
     patch_dim: int
@@ -82,14 +82,15 @@ class ModelSizes(NamedTuple):
 
 
 def official_names(encoder_layers: int, decoder_layers: int) -> dict[str, str]:
-    """Every key of a released checkpoint and ours for it, the position table left out.
+    """Map the keys of a released checkpoint, except the position embeddings, to our keys.
 
     Args:
-        encoder_layers: Blocks of the encoder.
-        decoder_layers: Blocks of the decoder.
+        encoder_layers: Number of blocks of the encoder.
+        decoder_layers: Number of blocks of the decoder.
 
     Returns:
-        Official key to key of a :class:`~.captioners.PCMNet`, as :func:`split_products` has them.
+        Released key to key of a :class:`~.captioners.PCMNet` in the form of
+        :func:`split_projections`.
     """
     modules = dict(_OUTER)
     for i in range(encoder_layers):
@@ -108,53 +109,54 @@ def official_names(encoder_layers: int, decoder_layers: int) -> dict[str, str]:
     return names
 
 
-def split_products(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict with queries, keys and values apart.
+def split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Split the joint projections of queries, keys and values in our state dict.
 
     Args:
-        state: Of a :class:`~.captioners.PCMNet`, or its gradients.
+        state: State dict of a :class:`~.captioners.PCMNet`, or its gradients by the same keys.
 
     Returns:
-        ``qkv`` as ``query``, ``key`` and ``value``, ``key_value`` as the last two; views.
+        The state dict with ``qkv`` split into ``query``, ``key`` and ``value``, and ``key_value``
+        into ``key`` and ``value``. The tensors are views.
     """
-    apart = {}
+    split = {}
     for name, value in state.items():
         stem, _, kind = name.rpartition(".")
         module, _, last = stem.rpartition(".")
         parts = _JOINED.get(last, (last,))
         for part, piece in zip(parts, value.chunk(len(parts)), strict=True):
-            apart[f"{module}.{part}.{kind}" if len(parts) > 1 else name] = piece
-    return apart
+            split[f"{module}.{part}.{kind}" if len(parts) > 1 else name] = piece
+    return split
 
 
-def _join_products(apart: Mapping[str, Tensor], like: Iterable[str]) -> dict[str, Tensor]:
-    """The inverse of :func:`split_products`, for the keys of a state dict."""
+def _join_projections(split: Mapping[str, Tensor], keys: Iterable[str]) -> dict[str, Tensor]:
+    """Invert :func:`split_projections` for the given keys of our state dict."""
     joined = {}
-    for name in like:
+    for name in keys:
         stem, _, kind = name.rpartition(".")
         module, _, last = stem.rpartition(".")
         parts = [f"{module}.{part}.{kind}" for part in _JOINED.get(last, ())]
-        joined[name] = torch.cat([apart[part] for part in parts]) if parts else apart[name]
+        joined[name] = torch.cat([split[part] for part in parts]) if parts else split[name]
     return joined
 
 
 def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read a released checkpoint without executing what is pickled in it.
+    """Read a released checkpoint without running code from it.
 
     Args:
-        path: A ``.pth`` of the released trainer (its weights under ``model``), a plain state dict
-            saved by torch, or a state dict in safetensors. A ``module.`` prefix is dropped.
+        path: A ``.pth`` of the released trainer (weights under ``model``), a state dict saved by
+            torch, or a state dict in safetensors. A prefix ``module.`` is removed from keys.
 
     Returns:
-        Official key to tensor.
+        Released key to tensor, on the CPU.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it is no checkpoint, or holds objects that only unpickling could read.
+        UserError: If it is not a checkpoint, or has objects that are not tensors or plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"no checkpoint at {path}: give a .pth or .safetensors file")
+        raise MissingFileError(f"no checkpoint at {path}: pass a .pth or .safetensors file")
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -163,41 +165,43 @@ def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values, and is not read for that; save its "
-            f"state dict alone, with torch.save or as safetensors: {error}"
+            f"{path} has objects other than tensors and plain values, and is therefore not read: "
+            f"save only its state dict, with torch.save or as safetensors ({error})"
         ) from error
-    # Bytes that are no pickle at all fail in any way, as KeyError for one.
+    # Bytes that are not a pickle may raise any of these.
     except (SafetensorError, RuntimeError, EOFError, LookupError) as error:
         raise UserError(f"{path} is not a checkpoint: {type(error).__name__} {error}") from error
     for key in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} holds a {type(content).__name__} instead of a state dict")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise UserError(f"{path}: not tensors: {', '.join(sorted(strangers))}")
+        raise UserError(f"{path} must have a state dict, got a {type(content).__name__}")
+    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise UserError(
+            f"{path} must have only tensors, got others at: {', '.join(sorted(others))}"
+        )
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ModelSizes]:
-    """Rename a released state dict to ours.
+    """Convert a released state dict to ours.
 
     Args:
-        official: As :func:`read_official` gives it. The position table may be missing.
+        official: From :func:`read_official`. The position embeddings may be missing.
 
     Returns:
-        The state dict of a PCMNet with a PCMMixup neck, float32; and its sizes.
+        The state dict of a PCMNet with a PCMMixup neck, in float32, and its sizes.
 
     Raises:
-        UserError: With every unknown, missing and mis-shaped key in one message.
+        UserError: If it does not fit; the message lists all unknown, missing and mis-shaped keys.
     """
     encoder_layers = _count_layers(official, "encoder.layers")
     decoder_layers = _count_layers(official, "decoder.g_layers")
     names = official_names(encoder_layers, decoder_layers)
     sizes = _infer_sizes(official, names, encoder_layers, decoder_layers)
-    ours_like = _like(sizes)
-    expected = {key: value.shape for key, value in split_products(ours_like).items()}
+    ours_like = _meta_state_dict(sizes)
+    expected = {key: value.shape for key, value in split_projections(ours_like).items()}
     unknown = sorted(set(official) - set(names) - {POSITION_TABLE})
     problems = [f"unknown key {key}" for key in unknown]
     for key, ours in names.items():
@@ -205,7 +209,7 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
             problems.append(f"missing key {key}")
         elif official[key].shape != expected[ours]:
             wanted = str(tuple(expected[ours]))
-            if ours == "neck.pos_embed":  # nothing else tells the number of patches
+            if ours == "neck.pos_embed":  # no other tensor shows the number of patches
                 wanted = f"(1, 1 + patches, {sizes.embed_dims})"
             problems.append(
                 f"mis-shaped key {key}: {tuple(official[key].shape)} instead of {wanted}"
@@ -213,14 +217,14 @@ def convert_official(official: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     problems += _check_positions(official.get(POSITION_TABLE), sizes.embed_dims)
     if problems:
         raise UserError("not a released PCM-Net checkpoint:\n  " + "\n  ".join(problems))
-    apart = {ours: official[key].float().contiguous() for key, ours in names.items()}
-    return _join_products(apart, ours_like), sizes
+    split = {ours: official[key].float().contiguous() for key, ours in names.items()}
+    return _join_projections(split, ours_like), sizes
 
 
 def _count_layers(official: Mapping[str, Tensor], prefix: str) -> int:
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
-    # Counting, not the highest index: a gap then shows as unknown and missing keys, and an absurd
-    # index cannot make an absurd number of names.
+    # The number of indices, not the highest: a gap then shows as unknown and missing keys, and an
+    # absurd index does not create an absurd number of names.
     return max(1, len({match[1] for match in map(pattern.match, official) if match}))
 
 
@@ -230,13 +234,13 @@ def _infer_sizes(
     encoder_layers: int,
     decoder_layers: int,
 ) -> ModelSizes:
-    """The sizes that most keys agree on, so that one wrong tensor shows as the wrong one."""
-    # Numbers that cannot be mistaken for each other mark where each size stands in a shape.
+    """Infer the sizes on which most keys agree, so that a single wrong tensor is recognized."""
+    # Distinct numbers mark where each size occurs in a shape.
     marks = ModelSizes(10007, 10009, 10014, 10036, 10039, 10061, encoder_layers, decoder_layers)
     field_of = {mark: field for field, mark in marks._asdict().items()}
     field_of[marks.num_patches + 1] = "num_patches"
     votes: dict[str, Counter[int]] = {field: Counter() for field in marks._fields}
-    expected = split_products(_like(marks))
+    expected = split_projections(_meta_state_dict(marks))
     for key, ours in names.items():
         shape, theirs = expected[ours].shape, official.get(key)
         if theirs is not None and theirs.dim() == len(shape):
@@ -250,8 +254,8 @@ def _infer_sizes(
     return ModelSizes(**{**rest, **found, **layers})
 
 
-def _like(sizes: ModelSizes) -> dict[str, Tensor]:
-    """The state dict of our own modules of these sizes, built without memory."""
+def _meta_state_dict(sizes: ModelSizes) -> dict[str, Tensor]:
+    """Return the state dict of our modules of these sizes on the meta device."""
     with torch.device("meta"):
         modules: dict[str, nn.Module] = {
             "neck": PCMMixup(
@@ -270,8 +274,8 @@ def _like(sizes: ModelSizes) -> dict[str, Tensor]:
             ),
         }
     return {
-        f"{room}.{key}": value
-        for room, module in modules.items()
+        f"{name}.{key}": value
+        for name, module in modules.items()
         for key, value in module.state_dict().items()
     }
 
@@ -282,7 +286,8 @@ def _check_positions(table: Tensor | None, embed_dims: int) -> list[str]:
     shape = tuple(table.shape)
     if len(shape) != 3 or (shape[0], shape[2]) != (1, embed_dims) or shape[1] < 1:
         return [f"mis-shaped key {POSITION_TABLE}: {shape} instead of (1, 5000, {embed_dims})"]
-    # An ulp of the frequency is 5e-4 of an angle at position 5000; another table differs by 1.
+    # A rounding error of a frequency changes an angle at position 5000 by 5e-4; other frequencies
+    # change it by about 1.
     if not torch.allclose(table[0].float(), sinusoid_positions(*shape[1:]), atol=1e-2):
-        return [f"{POSITION_TABLE} holds other sinusoids than the decoder's"]
+        return [f"{POSITION_TABLE} has other sinusoids than the decoder"]
     return []

@@ -133,11 +133,11 @@ def test_it_is_frozen_and_saved_nowhere(names):
 def test_errors_name_the_value_and_the_fix(names, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         OpenCLIPBackbone("local-dir:nowhere")
-    with pytest.raises(ValueError, match="pool=3 does not divide the 4 x 4"):
+    with pytest.raises(ValueError, match=r"`pool` must divide the 4 x 4 patches of .* got `3`"):
         OpenCLIPBackbone(names["token"], pool=3)
     with pytest.raises(ValueError, match="plain Vision Transformer"):
         OpenCLIPBackbone(names["attention"])
-    with pytest.raises(ValueError, match=r"\(1, 3, 8, 8\).*preprocess"):
+    with pytest.raises(ValueError, match=r"got \(1, 3, 8, 8\).*preprocess"):
         OpenCLIPBackbone(names["token"])(torch.zeros(1, 3, 8, 8))
 
 

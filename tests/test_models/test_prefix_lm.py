@@ -411,7 +411,7 @@ def test_weights_and_tokenizer_of_a_folder(folder, tmp_path):
 
 
 def test_what_is_missing_is_named(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"'no/such/folder'.*build_language_model\.py"):
+    with pytest.raises(FileNotFoundError, match=r"`no/such/folder`.*build_language_model\.py"):
         make_model("no/such/folder")
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         make_model(tmp_path)
@@ -458,7 +458,7 @@ def test_tokenizer_and_model_must_fit(folder, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 20}))
-    with pytest.raises(ValueError, match="23 tokens but the model 20"):
+    with pytest.raises(ValueError, match="23 tokens, but the model only 20"):
         make_model(tmp_path)
 
 

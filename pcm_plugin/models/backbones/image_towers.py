@@ -1,4 +1,7 @@
-"""The image towers of CLIPs: how each gives patches and leads them into the joint space."""
+"""Image towers of CLIPs: patch features, and their projection into the joint space.
+
+Shapes: B images, N patches, Dv width of patch features, Dc width of the joint space.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,17 +15,17 @@ from pcm_plugin.models.functional.patch_affinity import fold_head_bias
 
 
 class ImageTower(ABC):
-    """A CLIP's image tower, read but not changed.
+    """Base class of wrappers around the image tower of a CLIP, which they do not change.
 
     Args:
-        visual: open_clip's module.
+        visual: open_clip's module, ``clip.visual``.
 
     Attributes:
-        grid (tuple[int, int]): Rows and columns of its patches.
-        patch_dim (int): Width Dv of the patches that :meth:`extract_feat` gives.
+        grid (tuple[int, int]): Number of rows and columns of patches.
+        patch_dim (int): Width Dv of the patch features of :meth:`extract_feat`.
         clip_dim (int): Width Dc of the joint space.
-        patches_in_joint_space (bool): Whether these patches are in the joint space already.
-        head_eps (float | None): Of the head's norm; None without a head.
+        patches_in_joint_space (bool): Whether the patch features are in the joint space already.
+        head_eps (float | None): Epsilon of the head's norm; None without a head.
     """
 
     grid: tuple[int, int]
@@ -36,17 +39,32 @@ class ImageTower(ABC):
 
     @abstractmethod
     def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-        """Patches (B, N, Dv) of images (B, 3, H, W), pooled, and what CLIP makes of all (B, Dc)."""
+        """Compute the features of images.
+
+        Args:
+            images: (B, 3, H, W), preprocessed.
+            pool: Side of the windows over which patches are averaged.
+
+        Returns:
+            Patch features (B, N, Dv) after pooling, and CLIP's image embeddings (B, Dc).
+        """
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Norm's weight (Dv,) and bias (Dv,), and projection (Dv, Dc), that lead patches on."""
+        """Return the head that projects patches into the joint space.
+
+        Returns:
+            Weight (Dv,) and bias (Dv,) of the LayerNorm, and the projection (Dv, Dc).
+
+        Raises:
+            UserError: If there is no head, since patches are in the joint space already.
+        """
         raise UserError(
-            "its patches are in the joint space already, without a head: set patches_in_joint_space=True"
+            "its patches are in the joint space already: set patches_in_joint_space=True"
         )
 
 
 class PlainTower(ImageTower):
-    """open_clip's own Vision Transformer: ``ln_post``, then ``proj``."""
+    """open_clip's own Vision Transformer, whose head is ``ln_post``, then ``proj``."""
 
     def __init__(self, visual: Any) -> None:
         super().__init__(visual)
@@ -65,9 +83,9 @@ class PlainTower(ImageTower):
 
 
 class LinearTower(ImageTower):
-    """timm's Vision Transformer, or EVA's: a norm before or after the pooling, then one layer.
+    """timm's Vision Transformer or EVA with one norm, before or after pooling, and a linear layer.
 
-    Whether CLIP takes the class token or the mean of the patches, a patch goes the same way.
+    The head of single patches is the same whether CLIP pools the class token or the mean.
     """
 
     def __init__(self, visual: Any) -> None:
@@ -83,7 +101,7 @@ class LinearTower(ImageTower):
 
     @staticmethod
     def supports(visual: Any) -> bool:
-        """Whether a tower of timm has such a head."""
+        """Return whether a tower of timm has such a head."""
         trunk = visual.trunk
         norms = _non_identity(trunk.norm, trunk.fc_norm)
         layers = _non_identity(trunk.head, *visual.head.children())
@@ -103,7 +121,7 @@ class LinearTower(ImageTower):
         return _pool_patches(out["image_intermediates"][-1], pool), out["image_features"]
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
-        """See :class:`ImageTower`; a bias after the projection is in the norm's."""
+        """See :class:`ImageTower`; a bias after the projection is folded into the norm's bias."""
         weight, bias = self._norm.weight, self._norm.bias
         if self._linear is None:
             return weight, bias, torch.eye(self.patch_dim, device=weight.device)
@@ -114,14 +132,14 @@ class LinearTower(ImageTower):
 
 
 class AttentionTower(ImageTower):
-    """timm's Vision Transformer whose patches are pooled by attention, as SigLIP's.
+    """timm's Vision Transformer with attention pooling, such as SigLIP's.
 
-    There is no linear head. A patch stands for what the pooled feature would be if all attention
-    went to it: its value goes through the pool's output projection, its residual MLP and what
-    follows. (MaskCLIP, Zhou et al. 2022, takes the value path of CLIP's ResNets so; with the MLP
-    and for SigLIP it is our choice.) With ``pool`` the attention is spread evenly over each window.
-    For a picture whose patches are all alike, and a tower without class token, every patch
-    therefore equals the global feature.
+    It has no linear head. The feature of a patch is what the pooled feature would be if all
+    attention were on this patch: its value is passed through the output projection of the pooling,
+    the residual MLP and the following layers. MaskCLIP (Zhou et al. 2022) does this for the value
+    path of CLIP's ResNets; using it for SigLIP, with the MLP, is our choice. With ``pool`` the
+    attention is uniform over each window. If all patches of an image are equal, and the tower has
+    no class token, each patch feature equals the global feature.
     """
 
     patches_in_joint_space = True
@@ -141,7 +159,7 @@ class AttentionTower(ImageTower):
 
     @staticmethod
     def supports(visual: Any) -> bool:
-        """Whether a tower of timm pools so."""
+        """Return whether a tower of timm has such a pooling."""
         from timm.layers import AttentionPoolLatent
 
         pool = visual.trunk.attn_pool
@@ -159,9 +177,10 @@ class AttentionTower(ImageTower):
         return patches, out["image_features"]
 
     def _pool_single_patch(self, states: Tensor) -> Tensor:
+        """Compute the pooled feature if all attention is on one patch: (B, N, Dv) to (B, N, Dc)."""
         trunk = self.visual.trunk
         pool = trunk.attn_pool
-        # The second half of keys and values; each head's are its own columns.
+        # The values are the second half; heads are separate columns.
         _, weight = pool.kv.weight.chunk(2)
         bias = None if pool.kv.bias is None else pool.kv.bias.chunk(2)[1]
         x = pool.proj(F.linear(states, weight, bias))
@@ -171,14 +190,14 @@ class AttentionTower(ImageTower):
 
 
 def wrap_image_tower(visual: Any) -> ImageTower | None:
-    """Find out how a CLIP's image tower works.
+    """Wrap the image tower of a CLIP.
 
     Args:
         visual: open_clip's module, ``clip.visual``.
 
     Returns:
-        The tower; None if patches have no known way into the joint space, as in ResNets, CoCa and
-        mixed towers.
+        The tower; None if it is not known how to project its patches into the joint space, e.g.
+        for ResNets, CoCa and hybrid towers.
     """
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
@@ -186,7 +205,7 @@ def wrap_image_tower(visual: Any) -> ImageTower | None:
 
     if isinstance(visual, VisionTransformer):
         return None if visual.attn_pool else PlainTower(visual)
-    # Classes derived from these pool in their own ways.
+    # Subclasses of these have other poolings.
     known = (eva.Eva, vision_transformer.VisionTransformer)
     if not isinstance(visual, TimmModel) or type(visual.trunk) not in known:
         return None
@@ -197,10 +216,10 @@ def wrap_image_tower(visual: Any) -> ImageTower | None:
 
 
 def _non_identity(*layers: nn.Module) -> list[Any]:
-    """The layers that do something in evaluation."""
+    """Return the layers that are not the identity in eval mode."""
     return [layer for layer in layers if not isinstance(layer, nn.Identity | nn.Dropout)]
 
 
 def _pool_patches(maps: Tensor, pool: int) -> Tensor:
-    """(B, D, rows, columns) to (B, N, D), averaged over windows."""
+    """Average patches over windows: (B, D, rows, columns) to (B, N, D)."""
     return F.avg_pool2d(maps, pool).flatten(2).transpose(1, 2)

@@ -1,4 +1,7 @@
-"""CLIP through open_clip: images to patch features and a global feature."""
+"""CLIP of open_clip as a backbone: images to patch features and a global feature.
+
+Shapes: B images, N patches, Dv width of patch features, Dc width of the joint space.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -18,40 +21,39 @@ from pcm_plugin.registry import MODELS
 
 @MODELS.register_module()
 class OpenCLIPBackbone(BaseModule):
-    """A frozen CLIP with a Vision Transformer as its image tower: OpenAI's, DFN's, EVA, SigLIP, ...
+    """Frozen CLIP with a Vision Transformer as image tower, such as OpenAI's, DFN's, EVA or SigLIP.
 
-    Its weights belong to open_clip, not to a captioner: they are neither trained nor in any
-    checkpoint, and it stays in evaluation mode.
+    It stays in eval mode, and its weights are neither trained nor saved in checkpoints.
 
     Args:
-        model_name: A name of open_clip's, such as ``'ViT-B-32-quickgelu'``, ``'hf-hub:ORG/REPO'``,
-            or ``'local-dir:FOLDER'`` for a folder with open_clip's ``open_clip_config.json``, its
-            weights and its tokenizer.
+        model_name: An architecture of open_clip, such as ``'ViT-B-32-quickgelu'``;
+            ``'hf-hub:ORG/REPO'``; or ``'local-dir:FOLDER'`` for a folder with open_clip's
+            ``open_clip_config.json``, weights and tokenizer.
         pretrained: open_clip's tag of the weights, such as ``'openai'``, or a file: open_clip's
             (safetensors or a state dict) or OpenAI's ``.pt``, which is read without running its
-            code. With a file that does not show whether it was trained with QuickGELU, the name
-            must say it: ``'ViT-B-32-quickgelu'`` or ``'ViT-B-32-gelu'``. Must be None where the
-            name brings its own weights. Defaults to None.
-        pool: Average patches over windows of this many by as many: 1 for ViT-B/32, 2 for ViT-L/14
-            as the released features have it (16 x 16 patches to 64). Defaults to 1.
-        init_cfg: Not used; MMEngine gives it to every module.
+            code. If the file does not show whether it was trained with QuickGELU, the model name
+            must state it: ``'ViT-B-32-quickgelu'`` or ``'ViT-B-32-gelu'``. Must be None with
+            ``'hf-hub:'`` and ``'local-dir:'``, which include the weights. Defaults to None.
+        pool: Side of the windows over which patches are averaged: 1 for ViT-B/32, 2 for ViT-L/14
+            as in the released features (16 x 16 patches to 64). Defaults to 1.
+        init_cfg: Not used; MMEngine passes it to every module.
 
     Attributes:
         patch_dim (int): Width Dv of the patch features.
         clip_dim (int): Width Dc of the joint space.
-        patches_in_joint_space (bool): Whether patches are in the joint space already, as SigLIP's, whose
-            head is not linear; there is no :meth:`clip_head` then.
-        head_eps (float | None): Of the norm of :meth:`clip_head`.
+        patches_in_joint_space (bool): Whether patches are in the joint space already, as for
+            SigLIP, whose head is not linear. :meth:`clip_head` is not available then.
+        head_eps (float | None): Epsilon of the norm of :meth:`clip_head`.
         num_patches (int): N, after pooling.
-        grid (tuple[int, int]): Rows and columns of the patches, after pooling.
-        preprocess: PIL image to (3, H, W) tensor, as this CLIP wants it.
+        grid (tuple[int, int]): Number of rows and columns of patches, after pooling.
+        preprocess: Maps a PIL image to a (3, H, W) tensor.
 
     Raises:
         MissingFileError: If a local folder or a weights file is missing.
-        RuntimeError: If open_clip knows no such model, or finds no weights.
-        UserError: If name and weights disagree about QuickGELU or do not say it, a weights file
-            cannot be read safely or does not fit, the image tower's patches have no known way into
-            the joint space, or ``pool`` does not divide its grid.
+        UserError: If open_clip has no such model or weights, or they cannot be downloaded; a
+            weights file cannot be read safely or does not fit the model; the name does not state
+            the right activation; it is not known how to project the patches of the image tower into
+            the joint space; or ``pool`` does not divide its grid.
     """
 
     preprocess: Callable[[Any], Tensor]
@@ -69,15 +71,16 @@ class OpenCLIPBackbone(BaseModule):
         if tower is None:
             what = type(getattr(clip.visual, "trunk", clip.visual)).__name__
             raise UserError(
-                f"model_name={model_name!r} has as image tower a {what} with layers or pooling of "
-                "its own, and single patches have no known way through these into the joint space: "
-                "choose a plain Vision Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or "
-                "SigLIP ('ViT-B-16-SigLIP2')"
+                "`model_name` must be a CLIP whose patches can be projected into the joint space, "
+                f"got `{model_name}` with the image tower {what}: choose a plain Vision "
+                "Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or SigLIP "
+                "('ViT-B-16-SigLIP2')"
             )
         rows, columns = tower.grid
         if rows % pool or columns % pool:
             raise UserError(
-                f"pool={pool} does not divide the {rows} x {columns} patches of {model_name}"
+                f"`pool` must divide the {rows} x {columns} patches of {model_name}, got `{pool}`: "
+                "pass 1 to keep all patches"
             )
         self.model_name = model_name
         self.pool = pool
@@ -86,7 +89,7 @@ class OpenCLIPBackbone(BaseModule):
         self.patch_dim, self.clip_dim = tower.patch_dim, tower.clip_dim
         self.patches_in_joint_space, self.head_eps = tower.patches_in_joint_space, tower.head_eps
         self._tower = tower
-        # In a tuple it is no submodule: no parameters to train, broadcast or save.
+        # In a tuple it is not a submodule: it has no parameters to train, broadcast or save.
         self._frozen = (clip.eval().requires_grad_(False),)
 
     @property
@@ -96,77 +99,78 @@ class OpenCLIPBackbone(BaseModule):
 
     @functools.cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
-        """open_clip's tokenizer of this model."""
+        """Tokenizer of this model from open_clip."""
         from open_clip import get_tokenizer
 
         try:
-            # A CLIP's config may ask transformers to run code that lies beside it.
+            # The config of a CLIP may request that transformers run code from its folder.
             return get_tokenizer(architecture(self.model_name), trust_remote_code=False)
-        except TypeError:  # open_clip's own tokenizers know no such setting
+        except TypeError:  # open_clip's own tokenizers do not have this argument
             return get_tokenizer(architecture(self.model_name))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute an image's features.
+        """Compute the features of images.
 
         Args:
             images: (B, 3, H, W), preprocessed.
 
         Returns:
-            Patch features (B, N, Dv), pooled: the last hidden states before the head's norm, or,
-            with ``patches_in_joint_space``, what CLIP would make of each patch alone, of any length; global
-            features (B, Dc) of length 1, as open_clip's ``encode_image`` gives them.
+            Patch features (B, N, Dv) after pooling: the last hidden states before the head's norm,
+            or, with ``patches_in_joint_space``, CLIP's embedding of each single patch (not
+            normalized). Global features (B, Dc) of norm 1, equal to open_clip's ``encode_image``.
 
         Raises:
-            UserError: If the images have another size than this CLIP was built for.
+            UserError: If the images do not have the size that this CLIP requires.
         """
         if images.shape[-2:] != self.clip.visual.image_size:
             raise UserError(
-                f"images are {tuple(images.shape)} but {self.model_name} needs (B, 3, "
-                f"{self.clip.visual.image_size}): preprocess them with the backbone's preprocess"
+                f"`images` must be (B, 3, {self.clip.visual.image_size}) for {self.model_name}, "
+                f"got {tuple(images.shape)}: preprocess them with the backbone's `preprocess`"
             )
         patches, features = self._tower.extract_feat(images, self.pool)
         return patches, F.normalize(features, dim=-1)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts.
+        """Compute the text embeddings of CLIP.
 
         Args:
-            texts: n texts; longer ones than CLIP's context are cut by its tokenizer.
+            texts: n texts; the tokenizer truncates them to CLIP's context length.
 
         Returns:
-            (n, Dc) of length 1, on the model's device.
+            (n, Dc) of norm 1, on the device of the model.
         """
         tokens, clip = self.tokenizer(list(texts)), self.clip
         device = next(clip.parameters()).device
-        end = _last_read(clip, tokens)
+        end = _pooled_positions(clip, tokens)
         if end is None:
             return clip.encode_text(tokens.to(device), normalize=True)
-        # What stands behind a text is padding that it does not see: of 77 tokens some 15 are left.
-        longest = int(end.max()) + 1
-        tokens, rows = tokens[:, :longest].to(device), torch.arange(len(end), device=device)
-        x = clip.token_embedding(tokens).to(clip.transformer.get_cast_dtype())
-        x = x + clip.positional_embedding[:longest].to(x.dtype)
-        x = clip.transformer(x, attn_mask=clip.attn_mask[:longest, :longest])
-        x = clip.ln_final(x)[rows, end.to(device)]
+        # The tokens after the end are padding that a causal tower does not attend to. Captions need
+        # about 15 of the 77 tokens.
+        length = int(end.max()) + 1
+        tokens, rows = tokens[:, :length].to(device), torch.arange(len(end), device=device)
+        x = clip.token_embedding(tokens).to(clip.transformer.get_cast_dtype())  # (n, length, D)
+        x = x + clip.positional_embedding[:length].to(x.dtype)
+        x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
+        x = clip.ln_final(x)[rows, end.to(device)]  # (n, D)
         return F.normalize(x @ clip.text_projection, dim=-1)
 
     def clip_head(self) -> dict[str, Tensor]:
-        """The image head that PCMMixup needs.
+        """Return the head that projects patches into the joint space.
 
         Returns:
             ``ln_post.weight`` (Dv,), ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc), float32 copies
-            on the CPU. A bias that follows the projection, as EVA's, is in ``ln_post.bias``.
+            on the CPU. A bias after the projection, as in EVA, is folded into ``ln_post.bias``.
 
         Raises:
-            UserError: If there is none since the patches are in the joint space already, or its
-                bias does not fit before its projection.
+            UserError: If the patches are in the joint space already, so that there is no head, or a
+                bias after the projection cannot be folded.
         """
         try:
             head = self._tower.head()
         except ValueError as error:
-            raise UserError(f"no head of {self.model_name}: {error}") from None
+            raise UserError(f"{self.model_name} has no CLIP head: {error}") from None
         return {
             key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
             for key, tensor in zip(CLIP_HEAD_KEYS, head, strict=True)
@@ -178,8 +182,11 @@ class OpenCLIPBackbone(BaseModule):
         return self
 
 
-def _last_read(clip: Any, tokens: Tensor) -> Tensor | None:
-    """The token of each text whose state CLIP takes; None where it is not known to be the last."""
+def _pooled_positions(clip: Any, tokens: Tensor) -> Tensor | None:
+    """Return the positions (n,) of the tokens that CLIP pools.
+
+    None if the text tower may attend to later tokens, or pools in another way.
+    """
     is_causal = getattr(clip, "attn_mask", None) is not None
     if not is_causal or not isinstance(getattr(clip, "text_projection", None), Tensor):
         return None

@@ -2,8 +2,8 @@
 
 A TorchScript archive (``torch.jit.save``) is a zip file: ``data.pkl`` holds the tree of modules as
 a pickle, ``data/N`` the bytes of its tensors, and ``code/`` the program. ``torch.jit.load``
-compiles that program. Here only the tree is read, by an unpickler that admits nothing but tensors
-and stand-ins for the modules.
+compiles that program. This module reads only the tree, with an unpickler that allows nothing but
+tensors and placeholders for the modules.
 """
 
 import pickle
@@ -62,7 +62,7 @@ def read_torchscript(path: str | Path) -> TorchScriptTensors:
         Its tensors, on the CPU, and the names of its module classes.
 
     Raises:
-        UserError: If it is damaged, or asks for anything but tensors and modules.
+        UserError: If it is damaged, or contains anything but tensors and modules.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -89,7 +89,7 @@ def _read(archive: zipfile.ZipFile) -> TorchScriptTensors:
 
 
 class _Module:
-    """Stand-in for a TorchScript module: its attributes only."""
+    """Placeholder for a TorchScript module, with its attributes only."""
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Key-value cache of a decoder.
 
-Shapes: B images, W beams per image, L image tokens, P tokens stored per image, H heads, d width of a
-head.
+Shapes: B images, W beams per image, L image tokens, P tokens stored per image, H heads, d width of
+a head.
 """
 
 from collections.abc import Iterable

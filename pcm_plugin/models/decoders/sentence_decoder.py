@@ -205,7 +205,7 @@ class SentenceDecoder(BaseModule):
         return cast(list[DecoderBlock], list(self.layers))
 
     def _embed(self, words: Tensor, first: int, last: int) -> Tensor:
-        """Embed words (B, T) at the positions first to last; if these are equal, all at that one."""
+        """Embed words (B, T) at the positions first to last, or all at one if these are equal."""
         if last >= len(self.positions):
             raise UserError(
                 f"`max_positions` must be at least the {last + 1} words of a sentence, got "

@@ -1,4 +1,4 @@
-"""From visual tokens to the soft prefix of a language model."""
+"""Map visual tokens to the soft prefix of a language model."""
 
 import torch
 from mmengine.model import BaseModule
@@ -10,27 +10,29 @@ from pcm_plugin.registry import MODELS
 
 @MODELS.register_module()
 class PrefixMapper(BaseModule):
-    """Learned queries read visual tokens in a Transformer; what they become is the soft prefix.
+    """Transformer over visual tokens and learned queries; outputs at the queries are the prefix.
 
-    The form is ClipCap's (Mokady et al. 2021) as ViECap (Fei et al. 2023) has it: pre-norm blocks
-    over tokens and queries together, without a norm behind the last.
+    The architecture is that of ClipCap (Mokady et al. 2021) as used by ViECap (Fei et al. 2023):
+    pre-norm blocks over queries and tokens, without a final norm.
 
     Args:
-        out_dims: Width E of the prefix, that of the language model's embeddings.
-        embed_dims: Width D of the tokens and of the Transformer; where it is not E, a Linear is
-            behind the Transformer. Defaults to 512.
-        prefix_length: Queries P. Defaults to 10, as ViECap's released code.
-        num_layers: Blocks. Defaults to 8, as there.
-        num_heads: Attention heads. Defaults to 8, as there.
-        ffn_dims: Width of the feed-forward layers. Defaults to None: 2 * D, as there.
-        dropout: Of the blocks. Defaults to 0, as there.
+        out_dims: Width E of the prefix, which is that of the language model's embeddings.
+        embed_dims: Width D of the tokens and of the Transformer. If it is not E, a linear layer
+            follows the Transformer. Defaults to 512.
+        prefix_length: Number P of queries. Defaults to 10, as in ViECap's released code.
+        num_layers: Number of blocks. Defaults to 8, as in ViECap's released code.
+        num_heads: Number of attention heads, a divisor of D. Defaults to 8, as in ViECap's released
+            code.
+        ffn_dims: Width of the feed-forward layers. Defaults to None: 2 * D, as in ViECap's released
+            code.
+        dropout: Dropout of the blocks. Defaults to 0, as in ViECap's released code.
         qkv_bias: Whether queries, keys and values have a bias. Defaults to True; False in ViECap's
             released code.
-        init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, and a standard
-            normal distribution for the queries, as there.
+        init_cfg: MMEngine's initialization config. Defaults to None: PyTorch's own, and a standard
+            normal distribution for the queries, as in ViECap's released code.
 
     Raises:
-        UserError: If a size is below 1, or the heads do not divide ``embed_dims``.
+        UserError: If a size is below 1, or ``num_heads`` does not divide ``embed_dims``.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class PrefixMapper(BaseModule):
         super().__init__(init_cfg)
         if min(prefix_length, num_layers, num_heads) < 1 or embed_dims % num_heads:
             raise UserError(
-                f"prefix_length={prefix_length}, num_layers={num_layers}, num_heads={num_heads}: "
-                f"give at least 1 of each, and heads that divide embed_dims={embed_dims}"
+                "`prefix_length`, `num_layers` and `num_heads` must be at least 1, and `num_heads` "
+                f"must divide embed_dims={embed_dims}, got prefix_length={prefix_length}, "
+                f"num_layers={num_layers}, num_heads={num_heads}: pass e.g. 10, 8 and 8"
             )
         self.embed_dims = embed_dims
         self.out_dims = out_dims
@@ -67,7 +70,7 @@ class PrefixMapper(BaseModule):
         self.out = nn.Identity() if out_dims == embed_dims else nn.Linear(embed_dims, out_dims)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Make the prefix.
+        """Compute the prefix.
 
         Args:
             tokens: (B, L, D).
@@ -76,9 +79,9 @@ class PrefixMapper(BaseModule):
         Returns:
             (B, P, E).
         """
-        queries = self.queries.expand(len(tokens), -1, -1)
-        hidden = nn.functional.pad(~mask, (len(self.queries), 0))
-        mapped = torch.cat([queries, tokens], dim=1)
+        queries = self.queries.expand(len(tokens), -1, -1)  # (B, P, D)
+        ignored = nn.functional.pad(~mask, (len(self.queries), 0))  # (B, P + L)
+        x = torch.cat([queries, tokens], dim=1)  # (B, P + L, D)
         for block in self.blocks:
-            mapped = block(mapped, src_key_padding_mask=hidden)
-        return self.out(mapped[:, : len(self.queries)])
+            x = block(x, src_key_padding_mask=ignored)
+        return self.out(x[:, : len(self.queries)])

@@ -1,4 +1,4 @@
-"""The visual-semantic encoder (paper, Eqs. 4-7)."""
+"""Visual-semantic encoder (paper, Eqs. 4-7)."""
 
 import torch
 from mmengine.model import BaseModule
@@ -9,15 +9,15 @@ from pcm_plugin.registry import MODELS
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and feed-forward, post-norm.
+    """Self-attention and feed-forward network, post-norm.
 
     Args:
         embed_dims: D.
-        num_heads: Attention heads.
+        num_heads: Number of attention heads, a divisor of D.
         ffn_dims: Width of the feed-forward layer.
         attn_dropout: Dropout of the attention weights.
-        dropout: All other dropouts.
-        norm_eps: Of the LayerNorms.
+        dropout: All other dropout.
+        norm_eps: Epsilon of the LayerNorms.
     """
 
     def __init__(
@@ -34,27 +34,27 @@ class EncoderBlock(nn.Module):
         self.ffn = FeedForward(embed_dims, ffn_dims, dropout, norm_eps)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``x`` (B, L, D) and ``mask`` (B, 1, 1, L) bool to (B, L, D)."""
+        """Compute the block: ``x`` (B, L, D) and ``mask`` (B, 1, 1, L) bool to (B, L, D)."""
         return self.ffn(self.attn(x, mask))
 
 
 @MODELS.register_module()
 class VisualSemanticEncoder(BaseModule):
-    """Transformer blocks over the mixed tokens, and a global token that remembers every level.
+    """Transformer over the mixed tokens, with a global token fused from all levels.
 
-    The global token before the first block and after each of them are concatenated, projected,
-    normalised, and take the place of the global token (paper, Eq. 7).
+    The global tokens before the first block and after each block are concatenated, projected and
+    normalized; the result replaces the global token (paper, Eq. 7).
 
     Args:
         embed_dims: Model width D. Defaults to 512.
-        num_layers: Blocks. Defaults to 3.
-        num_heads: Attention heads. Defaults to 8.
+        num_layers: Number of blocks. Defaults to 3.
+        num_heads: Number of attention heads, a divisor of D. Defaults to 8.
         ffn_dims: Width of the feed-forward layers. Defaults to 2048.
         attn_dropout: Dropout of the attention weights. Defaults to 0.3, as released.
-        dropout: All other dropouts. Defaults to 0.2, as released; 0.25 for COCO with ViT-L/14.
-        norm_eps: Of the blocks' LayerNorms. Defaults to 1e-12, as released.
-        init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own initialisation,
-            as the released code has it.
+        dropout: All other dropout. Defaults to 0.2, as released; 0.25 for COCO with ViT-L/14.
+        norm_eps: Epsilon of the blocks' LayerNorms. Defaults to 1e-12, as released.
+        init_cfg: MMEngine's initialization config. Defaults to None: PyTorch's own initialization,
+            as in the released code.
     """
 
     def __init__(
@@ -82,15 +82,16 @@ class VisualSemanticEncoder(BaseModule):
 
         Args:
             tokens: (B, L, D).
-            mask: (B, L) bool, True for tokens that may be attended to; the first always is.
+            mask: (B, L) bool, True for tokens that may be attended to; always True for the first.
 
         Returns:
-            (B, L, D); rows where ``mask`` is False mean nothing.
+            (B, L, D); tokens whose ``mask`` is False are undefined.
         """
-        allowed = mask[:, None, None, :]
-        levels = [tokens[:, 0]]
+        allowed = mask[:, None, None, :]  # (B, 1, 1, L)
+        levels = [tokens[:, 0]]  # (B, D) each
         for layer in self.layers:
             tokens = layer(tokens, allowed)
             levels.append(tokens[:, 0])
-        fused = self.fuse_norm(self.fuse(torch.cat(levels, dim=-1)))
-        return torch.cat([fused.unsqueeze(1), tokens[:, 1:]], dim=1)
+        concatenated = torch.cat(levels, dim=-1)  # (B, (num_layers + 1) * D)
+        fused = self.fuse_norm(self.fuse(concatenated))  # (B, D)
+        return torch.cat([fused.unsqueeze(1), tokens[:, 1:]], dim=1)  # (B, L, D)

@@ -63,7 +63,7 @@ def _attention_weights(queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
 
 
 class _ByteMaskAttention(torch.autograd.Function):
-    """Attention with dropout that saves one byte per weight for backward and recomputes the rest."""
+    """Attention with dropout that saves one byte per weight and recomputes the rest in backward."""
 
     @staticmethod
     def forward(
