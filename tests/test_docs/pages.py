@@ -25,9 +25,10 @@ def page_id(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-def code_blocks(page: Path) -> list[str]:
-    """Return the code blocks of a page."""
-    return [code for _, code in _FENCE.findall(page.read_text())]
+def code_blocks(page: Path, language: str | None = None) -> list[str]:
+    """Return the code blocks of a page, or those of one language."""
+    blocks = _FENCE.findall(page.read_text())
+    return [code for name, code in blocks if language is None or name == language]
 
 
 def inline_code(page: Path) -> list[str]:
