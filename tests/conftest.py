@@ -10,9 +10,10 @@ from mmengine.logging import MMLogger
 
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.formats.refined_features import FEATURES_FILE
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
-from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
 from tests.builders import build_store
 
 CAPTIONS = [
@@ -93,7 +94,7 @@ def write_inputs(tmp_path_factory):
             else None,
             "model.neck.memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
-            "train_dataloader.dataset.refined_features": str(tmp_path / "contrast" / FEATURES),
+            "train_dataloader.dataset.refined_features": str(tmp_path / "contrast" / FEATURES_FILE),
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }

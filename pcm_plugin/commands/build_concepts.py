@@ -16,9 +16,8 @@ from tqdm import tqdm
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.concept_set import load_concepts, save_concepts
-from pcm_plugin.formats.word_list import read_word_list
+from pcm_plugin.formats.word_list import read_word_list, write_word_list
 from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.backbones.weights_file import weights_identity
@@ -103,7 +102,7 @@ def main() -> None:
     words = words_of(args)
     if args.out_words is not None:
         args.out_words.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(args.out_words, "".join(f"{word}\n" for word in words).encode())
+        write_word_list(args.out_words, words)
         print(f"{args.out_words}: {len(words)} words")
     if args.compare_with is not None:
         compare(words, args.compare_with)

@@ -18,7 +18,8 @@ from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.evaluation.annotations import coco_results
 from pcm_plugin.formats.atomic_io import write_json_list
 from pcm_plugin.formats.captions.by_image import group_by_image
-from pcm_plugin.formats.captions.caption_file import CaptionFile, write_jsonl
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.lines import write_jsonl
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.synthesis.extract.sources import caption_file_images
 

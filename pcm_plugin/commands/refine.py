@@ -28,12 +28,13 @@ from torch import Tensor
 
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PairSelection
+from pcm_plugin.formats.pair_selection import PAIRS_FILE, PairSelection
+from pcm_plugin.formats.refined_features import FEATURES_FILE
 from pcm_plugin.models.functional.pooling import POOLINGS
 from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
-from pcm_plugin.synthesis.refine.pairs import PAIRS, refine_pairs
+from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
 CONTRAST = {
@@ -130,7 +131,7 @@ def say_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
     if args.score_scale is not None:
         score = f"mean score {pairs.clip_score.mean():.3f} ({args.score_scale:g} x cosine)"
     print(
-        f"{args.out}/{PAIRS}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} captions "
+        f"{args.out}/{PAIRS_FILE}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} captions "
         f"with another image; {score}"
     )
 
@@ -149,7 +150,7 @@ def say_features(args: argparse.Namespace, feats: Tensor) -> None:
             CLIP_SCORE_SCALE * (refined * store.read_rows("caption_feats", captions)).sum(1)
         )
     print(
-        f"{args.out}/{FEATURES}: {len(feats):,} features, cosine with the old ones "
+        f"{args.out}/{FEATURES_FILE}: {len(feats):,} features, cosine with the old ones "
         f"{torch.cat(moved).mean():.3f}; mean CLIP score {store.clip_scores.mean():.3f} -> "
         f"{torch.cat(scores).mean():.3f}"
     )

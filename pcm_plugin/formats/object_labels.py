@@ -1,4 +1,7 @@
-"""Objects in images, as a detector or anybody else found them."""
+"""Object labels per image, for example from a detector.
+
+The file comes from outside of this package: a JSON object ``{image_id: [label, ...]}``.
+"""
 
 import json
 import os
@@ -8,12 +11,14 @@ from typing import Any
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.image_ids import refuse_repeated
 
+_EXPECTED = "{image_id: [label, ...]}"
+
 
 def load_object_labels(path: str | os.PathLike) -> dict[str, list[str]]:
-    """Read a file of objects.
+    """Read a file of object labels.
 
     Args:
-        path: JSON, ``{image_id: [label, ...]}``.
+        path: JSON file, ``{image_id: [label, ...]}``.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -21,23 +26,25 @@ def load_object_labels(path: str | os.PathLike) -> dict[str, list[str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(f"no objects at {path}: give JSON, {{image_id: [label, ...]}}")
+        raise MissingFileError(f"no object labels at {path}: write JSON, {_EXPECTED}")
     try:
-        objects = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+        labels_by_image = json.loads(
+            path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique_keys
+        )
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(objects, dict):
-        raise UserError(f"{path} holds a {type(objects).__name__}: give {{image_id: [label, ...]}}")
-    for image_id, labels in objects.items():
+    if not isinstance(labels_by_image, dict):
+        raise UserError(f"{path} must hold {_EXPECTED}, got a {type(labels_by_image).__name__}")
+    for image_id, labels in labels_by_image.items():
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise UserError(
-                f"{path}: the objects of {image_id!r} are {labels!r}: give a list of str"
+                f"{path}: the labels of {image_id!r} must be a list of str, got {labels!r}"
             )
-    return objects
+    return labels_by_image
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     refuse_repeated(
-        lambda: (key for key, _ in pairs), "its image ids", "list the objects of each image once"
+        lambda: (key for key, _ in pairs), "its image ids", "list the labels of each image once"
     )
     return dict(pairs)

@@ -1,4 +1,8 @@
-"""Pairs of images and captions of a feature store that ``tools/refine.py`` chose."""
+"""Selected pairs of images and captions of a feature store, as ``tools/refine.py`` writes them.
+
+A folder of format ``pcm-pairs`` holds ``pairs.safetensors``, with the fields of
+:class:`PairSelection` and the identity of the store, next to the shards of the computation.
+"""
 
 import os
 from pathlib import Path
@@ -11,17 +15,23 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.tensor_file import write_tensors
 
+FORMAT = "pcm-pairs"
+"""Format name in the manifest."""
+
+PAIRS_FILE = "pairs.safetensors"
+"""Name of the file in the folder."""
+
 
 class PairSelection(NamedTuple):
-    """P pairs, in the order of their captions.
+    """P pairs, sorted by caption.
 
     Attributes:
-        image: (P,) int64, the images' numbers in the store.
-        caption: (P,) int64, the captions' numbers in the store.
-        clip_score: (P,) float32, by which the loss weights pairs: 2.5 * cosine of image and
-            caption, or with ``tools/refine.py --score-scale`` that many times the cosine in the
+        image: (P,) int64, numbers of the images in the store.
+        caption: (P,) int64, numbers of the captions in the store.
+        clip_score: (P,) float32, weight of the pair in the loss: 2.5 * cosine of image and caption,
+            or with ``tools/refine.py --score-scale`` another multiple of the cosine in the
             assigning store (SynC's release: 5 times SigLIP 2's).
-        score: (P,) float32, by which the pairs were chosen.
+        score: (P,) float32, by which the pairs were selected.
     """
 
     image: np.ndarray
@@ -30,25 +40,25 @@ class PairSelection(NamedTuple):
     score: np.ndarray
 
     def to_file(self, path: Path, store: str) -> None:
-        """Write a safetensors file; an old one is replaced whole or not at all.
+        """Write a safetensors file; an existing file is replaced atomically.
 
         Args:
-            path: The file.
-            store: ``identity`` of the store that the numbers belong to.
+            path: File to write.
+            store: ``identity`` of the store that the numbers refer to.
         """
         write_tensors(path, self._asdict(), {"store": store})
 
     @classmethod
     def from_file(cls, path: str | os.PathLike, store: str) -> "PairSelection":
-        """Read what :meth:`to_file` wrote.
+        """Read a file of :meth:`to_file`.
 
         Args:
-            path: The file.
-            store: ``identity`` of the store that is to be read.
+            path: File to read.
+            store: ``identity`` of the store that is used.
 
         Raises:
             MissingFileError: If there is no such file.
-            UserError: If it holds no pairs, or those of another store.
+            UserError: If it does not hold pairs, or pairs of another store.
         """
         if not Path(path).is_file():
             raise MissingFileError(
@@ -56,11 +66,14 @@ class PairSelection(NamedTuple):
             )
         try:
             with safe_open(path, "np") as file:
-                of = (file.metadata() or {})["store"]
+                made_from = (file.metadata() or {})["store"]
                 pairs = cls(*(file.get_tensor(key) for key in cls._fields))
         except (SafetensorError, KeyError) as error:
-            raise UserError(f"{path} holds no pairs: {error}") from None
-        if of != store:
+            raise UserError(
+                f"{path} must hold pairs, got a file without them ({error}): pass a "
+                f"{PAIRS_FILE} of tools/refine.py"
+            ) from None
+        if made_from != store:
             raise UserError(
                 f"{path} was made from another store, or from this one before it was changed: make "
                 "it again with tools/refine.py"
@@ -69,15 +82,15 @@ class PairSelection(NamedTuple):
 
 
 def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> PairSelection:
-    """The pairs of a file, or each caption of a store with its own image.
+    """Load selected pairs, or pair each caption of a store with its own image.
 
     Args:
-        store: The store.
-        path: File of :meth:`PairSelection.to_file`. Defaults to None.
+        store: Feature store.
+        path: File of :meth:`PairSelection.to_file`. Defaults to None: no selection.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it holds no pairs of this store, or the store no captions.
+        UserError: If it does not hold pairs of this store, or there are no pairs.
     """
     if path is None:
         captions = np.arange(store.num_captions)

@@ -1,4 +1,8 @@
-"""Refined image features, one a caption of a store: what ``--method contrast`` writes."""
+"""Refined image features, one per caption of a store, of ``tools/refine.py --method contrast``.
+
+A folder of format ``pcm-refined`` holds ``features.safetensors``, with ``global_feats``
+(captions, Dc) and the identity of the store, next to the shards of the computation.
+"""
 
 import os
 import shlex
@@ -11,31 +15,37 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.tensor_file import write_tensors
 
+FORMAT = "pcm-refined"
+"""Format name in the manifest."""
+
+FEATURES_FILE = "features.safetensors"
+"""Name of the file in the folder."""
+
 
 def save_refined_features(path: Path, feats: Tensor, store: FeatureStore) -> None:
-    """Write a safetensors file; an old one is replaced whole or not at all.
+    """Write a safetensors file; an existing file is replaced atomically.
 
     Args:
-        path: The file.
-        feats: (captions, Dc), row j the image of the store's caption j.
-        store: The store that the rows belong to.
+        path: File to write.
+        feats: (captions, Dc); row j is the image of the store's caption j.
+        store: Store that the rows belong to.
     """
     write_tensors(path, {"global_feats": feats}, {"store": store.identity})
 
 
 def load_refined_features(path: str | os.PathLike, store: FeatureStore) -> Tensor:
-    """Map what :func:`save_refined_features` wrote.
+    """Memory-map a file of :func:`save_refined_features`.
 
     Args:
-        path: The file.
-        store: The store whose captions are trained on.
+        path: File to read.
+        store: Store whose captions are used for training.
 
     Returns:
-        (captions, Dc) in the file's dtype.
+        (captions, Dc) in the dtype of the file.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it holds no such features, or those of another store.
+        UserError: If it does not hold refined features, or those of another store.
     """
     if not Path(path).is_file():
         raise MissingFileError(
@@ -44,11 +54,14 @@ def load_refined_features(path: str | os.PathLike, store: FeatureStore) -> Tenso
         )
     try:
         with safe_open(path, "pt") as file:
-            of = (file.metadata() or {})["store"]
+            made_from = (file.metadata() or {})["store"]
             feats = file.get_tensor("global_feats")
     except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path} holds no refined features: {error}") from None
-    if of != store.identity or feats.shape != (store.num_captions, store.clip_dim):
+        raise UserError(
+            f"{path} must hold refined features, got a file without them ({error}): pass a "
+            f"{FEATURES_FILE} of tools/refine.py --method contrast"
+        ) from None
+    if made_from != store.identity or feats.shape != (store.num_captions, store.clip_dim):
         raise UserError(
             f"{path} was made from another store than {store.path}, or from this one before it was "
             "changed: make it again with tools/refine.py --method contrast"

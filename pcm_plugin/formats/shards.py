@@ -1,4 +1,4 @@
-"""A folder of shards with a manifest: the form of generated images and of feature stores."""
+"""Folder of shards with a manifest, the common layout of image shards and feature stores."""
 
 import json
 import os
@@ -26,12 +26,12 @@ def shard_name(index: int) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard that is wanted.
+    """A shard to write.
 
     Attributes:
-        name: Its name, e.g. ``'shard-00000'``.
-        count: Number of samples that go into it.
-        digest: Changes with what it is made from.
+        name: Name, e.g. ``'shard-00000'``.
+        count: Number of its source samples.
+        digest: Digest of its source samples.
     """
 
     name: str
@@ -39,29 +39,34 @@ class Shard:
     digest: str
 
     def is_representative(self) -> bool:
-        """Whether it is no accident if all of its samples fail: the first shard, or a large one.
+        """Return whether a run should abort if every sample of this shard fails.
 
-        It must not depend on what else is finished, which differs between runs.
+        True for the first shard and for large ones. The answer does not depend on which other
+        shards are finished, since that differs between runs.
         """
         return self.count >= _REPRESENTATIVE_SIZE or self.name.endswith("-00000")
 
 
 class ShardFolder:
-    """The shards that are finished, and the settings that made them.
+    """Finished shards of a folder and the settings that they were made with.
 
-    ``manifest.json`` holds ``format``, ``version``, ``settings`` and their ``fingerprint``,
-    ``info`` (facts found on the way, such as feature sizes), ``num_expected`` (how many shards
-    whoever wrote last set out to make) and ``shards``: a record for each finished shard with at
-    least ``count`` and ``files`` (name -> ``sha256``, ``bytes``), and ``digest`` and ``num_source`` of
-    the :class:`Shard` that was wanted. A shard is listed after its
-    files are whole and synced, so what is listed can be read, and what is not listed does not
-    count, whatever lies in the folder. Several processes may list shards of one folder; the
-    manifest is changed under a lock.
+    ``manifest.json`` holds
+
+    - ``format`` and ``version``;
+    - ``settings`` and their ``fingerprint``;
+    - ``info``: facts that all shards share, such as feature sizes;
+    - ``num_expected``: number of shards that the last writer planned;
+    - ``shards``: for each finished shard a record with ``count`` (samples), ``num_source`` and
+      ``digest`` (of the :class:`Shard` that was planned), ``files`` (name to ``sha256`` and
+      ``bytes``) and values of the format, such as ``skipped``.
+
+    A shard is listed once its files are complete and synced. Files that are not listed do not
+    count. Several processes may list shards of the same folder; a lock protects the manifest.
 
     Args:
         path: The folder.
         format: Required format of its shards, e.g. ``'pcm-features'``. None accepts any.
-        made_by: Commands that write this format, for the message if it is another. Defaults to
+        made_by: Commands that write this format, for the message about another one. Defaults to
             None.
 
     Raises:
@@ -80,7 +85,7 @@ class ShardFolder:
 
     @property
     def shards(self) -> dict[str, dict[str, Any]]:
-        """Record of each finished shard by name, in the order of the names."""
+        """Records of the finished shards by name, sorted by name."""
         return dict(sorted(self.manifest["shards"].items()))
 
     @property
@@ -94,23 +99,23 @@ class ShardFolder:
         path: str | os.PathLike,
         format: str,
         settings: dict[str, Any],
-        wanted: Sequence[Shard],
+        plan: Sequence[Shard],
     ) -> "ShardFolder":
-        """Open a folder for writing; make it if it is new.
+        """Open a folder for writing; create it if it does not exist.
 
-        A shard whose files are missing or cut is no longer listed, so that it is made again. A
-        folder without a finished shard takes on new settings: nothing was made with the old ones.
+        Shards whose files are missing or cut, or that were made from fewer samples than planned,
+        are removed from the manifest so that they are made again. A folder without a finished shard
+        accepts new settings.
 
         Args:
             path: The folder.
-            format: What its shards hold.
+            format: Format of its shards.
             settings: JSON values on which the content of the shards depends.
-            wanted: All shards that the work at hand needs. One that was made of fewer samples is no
-                longer listed, so that it is made again.
+            plan: All shards that the folder should have.
 
         Raises:
-            UserError: If the folder was made with other settings, and the difference is named; of
-                other samples; or of more than is wanted now.
+            UserError: If the folder was made with other settings, which the message names; from
+                other samples; or from more samples than planned.
         """
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
@@ -119,37 +124,37 @@ class ShardFolder:
             if not (path / "manifest.json").exists() or not cls(path, format).shards:
                 manifest = {"format": format, "version": VERSION, "info": {}, "shards": {}}
                 manifest |= {"settings": settings, "fingerprint": fingerprint(settings)}
-                write_json(path / "manifest.json", manifest | {"num_expected": len(wanted)})
+                write_json(path / "manifest.json", manifest | {"num_expected": len(plan)})
             folder = cls(path, format)
-            _refuse_changes(path, folder.manifest["settings"], settings)
-            if len(folder.shards) > len(wanted):
+            _check_unchanged(path, folder.manifest["settings"], settings)
+            if len(folder.shards) > len(plan):
                 raise UserError(
-                    f"{path} holds {len(folder.shards)} shards, more than the {len(wanted)} of "
-                    "what is given now: give as much as before, or another folder"
+                    f"{path} must have at most the {len(plan)} planned shards, got "
+                    f"{len(folder.shards)}: pass all samples of the earlier run, or another folder"
                 )
             lost = set(folder.find_damaged(checksums=False))
             kept = {k: v for k, v in folder.shards.items() if lost.isdisjoint(v["files"])}
-            for shard in wanted:
-                if shard.name in kept and not _is_made(kept[shard.name], shard, path):
+            for shard in plan:
+                if shard.name in kept and not _is_current(kept[shard.name], shard, path):
                     del kept[shard.name]
             old = (folder.manifest["num_expected"], folder.manifest["shards"])
-            if old != (len(wanted), kept):
-                folder.manifest |= {"num_expected": len(wanted), "shards": kept}
+            if old != (len(plan), kept):
+                folder.manifest |= {"num_expected": len(plan), "shards": kept}
                 write_json(path / "manifest.json", folder.manifest)
         return folder
 
     @staticmethod
     def check_settings(path: str | os.PathLike, format: str, settings: dict[str, Any]) -> None:
-        """Refuse settings that are not those of the folder's shards, if it has any.
+        """Check that settings equal those of the finished shards of a folder, if it has any.
 
         Raises:
-            UserError: If they differ; the difference is named.
+            UserError: If they differ; the message names the difference.
         """
         if (Path(path) / "manifest.json").is_file():
             folder = ShardFolder(path, format)
             if folder.shards:
                 settings = json.loads(json.dumps(settings))
-                _refuse_changes(folder.path, folder.manifest["settings"], settings)
+                _check_unchanged(folder.path, folder.manifest["settings"], settings)
 
     def commit(
         self,
@@ -159,18 +164,18 @@ class ShardFolder:
         info: dict[str, Any] | None = None,
         **record: Any,
     ) -> None:
-        """List a finished shard.
+        """List a finished shard in the manifest.
 
         Args:
-            shard: Which; an old record of that name is replaced.
-            files: Names of its files, already whole.
-            count: Number of samples in it, those that were left out not counted.
-            info: Facts that must be the same for all shards.
-            **record: Further JSON values to keep with the shard.
+            shard: The shard; an earlier record with its name is replaced.
+            files: Names of its files, which are complete.
+            count: Number of samples in it, without the skipped ones.
+            info: Facts that must be the same for all shards. Defaults to None.
+            **record: Further JSON values for the shard's record.
 
         Raises:
-            UserError: If ``info`` differs from that of the shards listed before, or another
-                process has begun the folder anew with other settings.
+            UserError: If ``info`` differs from that of the other shards, or another process has
+                started the folder again with other settings.
         """
         record |= {"count": count, "digest": shard.digest, "num_source": shard.count}
         record["files"] = {
@@ -180,19 +185,19 @@ class ShardFolder:
         with file_lock(self.path / _LOCK_FILE):
             self.refresh()
             if self.manifest["info"]:
-                _refuse_changes(self.path, self.manifest["info"], info or {})
+                _check_unchanged(self.path, self.manifest["info"], info or {})
             self.manifest["info"] = info or {}
             self.manifest["shards"][shard.name] = record
             write_json(self.path / "manifest.json", self.manifest)
 
     def refresh(self) -> None:
-        """See what other processes have listed since.
+        """Read the manifest again, which other processes may have changed.
 
         Raises:
-            UserError: If one of them has begun the folder anew with other settings.
+            UserError: If another process has started the folder again with other settings.
         """
         self.manifest = self._load()
-        _refuse_changes(self.path, self.manifest["settings"], self._settings)
+        _check_unchanged(self.path, self.manifest["settings"], self._settings)
 
     def check_complete(self) -> None:
         """Check that all expected shards are finished and no file is missing or cut.
@@ -212,14 +217,14 @@ class ShardFolder:
             )
 
     def find_damaged(self, checksums: bool = True, progress: bool = False) -> list[str]:
-        """Names of listed files that are missing or not as they were written.
+        """Return the names of listed files that are missing or have changed.
 
         Args:
-            checksums: Whether to read every file and compare its SHA-256; otherwise only sizes
-                are compared. Defaults to True.
-            progress: Whether to show a bar. Defaults to False.
+            checksums: Whether to compare the SHA-256 of every file, not only its size. Defaults to
+                True.
+            progress: Whether to show a progress bar. Defaults to False.
         """
-        found = []
+        damaged = []
         for record in tqdm(self.shards.values(), desc="verify", unit="shard", disable=not progress):
             for file, facts in record["files"].items():
                 path = self.path / file
@@ -228,8 +233,8 @@ class ShardFolder:
                     or path.stat().st_size != facts["bytes"]
                     or (checksums and sha256(path) != facts["sha256"])
                 ):
-                    found.append(file)
-        return found
+                    damaged.append(file)
+        return damaged
 
     def _load(self) -> dict[str, Any]:
         path = self.path / "manifest.json"
@@ -244,22 +249,25 @@ class ShardFolder:
             fix = f": pass a folder of {self._made_by}" if self._made_by else ""
             raise UserError(f"{self.path} must hold {self.format!r}, got {found!r}{fix}")
         if version != VERSION:
-            raise UserError(f"{path} has version {version}; this release reads {VERSION}")
+            raise UserError(
+                f"version of {path} must be {VERSION}, got {version}: make the folder again with "
+                "this release"
+            )
         return manifest
 
 
-def _is_made(record: dict[str, Any], shard: Shard, path: Path) -> bool:
+def _is_current(record: dict[str, Any], shard: Shard, path: Path) -> bool:
     if record["digest"] == shard.digest:
         return True
     if record["num_source"] < shard.count:
         return False
     raise UserError(
-        f"{path} was made of other samples ({shard.name} is of {record['num_source']}, now it would "
-        f"be of {shard.count} that are not the same): give the old ones, or another folder"
+        f"{path} was made from other samples ({shard.name} from {record['num_source']}, now it "
+        f"would be from {shard.count} that differ): pass the old samples, or another folder"
     )
 
 
-def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _check_unchanged(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     changes = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
@@ -268,5 +276,5 @@ def _refuse_changes(path: Path, old: dict[str, Any], new: dict[str, Any]) -> Non
     if changes:
         raise UserError(
             f"{path} was made with other settings ({'; '.join(changes)}): "
-            "give the old ones, or another folder"
+            "pass the old ones, or another folder"
         )

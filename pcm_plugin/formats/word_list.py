@@ -2,27 +2,28 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.atomic_io import write_bytes
 
-_LONGEST_CONCEPT = 3
+_MAX_CONCEPT_WORDS = 3
 
 
 def read_word_list(path: str | os.PathLike) -> list[str]:
-    """Read a list of concepts, words or short phrases.
+    """Read a list of concepts: words or short phrases.
 
     Args:
-        path: A UTF-8 text file with one word per line; or a ``.json`` file with a list of words,
-            or with an object that maps class names, of any length, to their numbers, such as
-            VinVL's.
+        path: A UTF-8 text file with one word per line, or a ``.json`` file with a list of words or
+            with an object that maps class names of any length to numbers, such as VinVL's.
 
     Returns:
-        The words in the order of the file, each once.
+        The words in the order of the file, without duplicates.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it holds no words, is not UTF-8, or looks like captions.
+        UserError: If it has no words, is not UTF-8, or looks like captions.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -34,17 +35,22 @@ def read_word_list(path: str | os.PathLike) -> list[str]:
     words: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         word = " ".join(line.split())
-        is_long = len(word.split()) > _LONGEST_CONCEPT and not are_classes
+        is_long = len(word.split()) > _MAX_CONCEPT_WORDS and not are_classes
         if is_long or word.startswith(("{", "[")):
             raise UserError(
-                f"{path}:{number}: {word[:60]!r} is no word: give a list with a word, or a phrase "
-                f"of at most {_LONGEST_CONCEPT}, a line"
+                f"{path}:{number}: a line must be a phrase of at most {_MAX_CONCEPT_WORDS} words, "
+                f"got {word[:60]!r}: pass a list of concepts, one per line"
             )
         if word:
             words[word] = None
     if not words:
         raise UserError(f"no words in {path}")
     return list(words)
+
+
+def write_word_list(path: Path, words: Iterable[str]) -> None:
+    """Write words, one per line, in UTF-8; an existing file is replaced atomically."""
+    write_bytes(path, "".join(f"{word}\n" for word in words).encode())
 
 
 def _words_of_json(path: str | os.PathLike, text: str) -> tuple[list[str], bool]:

@@ -145,15 +145,15 @@ def test_objects_come_with_their_image(store, tmp_path):
     with pytest.raises(ValueError, match="no entry for image 'image3'"):
         build(store, test_mode=True, object_labels=file)
     for wrong, message in (
-        ("[]", "holds a list"),
-        ('{"a": "dog"}', "'a' are 'dog'"),
+        ("[]", "got a list"),
+        ('{"a": "dog"}', "'a' must be a list of str, got 'dog'"),
         ("{", "cannot be read"),
         ('{"image1": [], "image1": ["dog"]}', "'image1' is repeated"),
     ):
         file.write_text(wrong)
         with pytest.raises(ValueError, match=message):
             build(store, object_labels=file)
-    with pytest.raises(FileNotFoundError, match="no objects at"):
+    with pytest.raises(FileNotFoundError, match="no object labels at"):
         build(store, object_labels=tmp_path / "nowhere.json")
 
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
 from tests.test_formats.caption_files import read, texts, write
 
 JSON_LISTS = [

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile, write_jsonl
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.lines import write_jsonl
+from pcm_plugin.formats.captions.record import Caption
 from tests.test_formats.caption_files import read, write
 
 

@@ -4,7 +4,8 @@ import tracemalloc
 
 import pytest
 
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.coco import read_coco_images, write_coco_captions
 from tests.test_formats.caption_files import read, write
 

@@ -92,7 +92,7 @@ def test_checksums_find_a_changed_byte(tmp_path):
 def test_other_settings_are_refused_and_named(tmp_path):
     folder = ShardFolder.open_for_write(tmp_path, "x", {"steps": 20, "size": [64, 64]}, plan(1))
     folder.commit(plan(1)[0], [], 1)
-    with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): give the old ones"):
+    with pytest.raises(ValueError, match=r"steps: 20 there, 30 now\): pass the old ones"):
         ShardFolder.open_for_write(tmp_path, "x", {"steps": 30, "size": (64, 64)}, plan(1))
     with pytest.raises(ValueError, match="must hold 'y', got 'x'"):
         ShardFolder.open_for_write(tmp_path, "y", {}, plan(1))
@@ -141,7 +141,7 @@ def test_other_samples_are_refused_and_fewer_are_made_again(tmp_path):
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, plan(2))
     for shard in plan(2):
         folder.commit(shard, [], 2)
-    with pytest.raises(ValueError, match=r"made of other samples \(shard-00001 is of 2"):
+    with pytest.raises(ValueError, match=r"made from other samples \(shard-00001 from 2"):
         ShardFolder.open_for_write(
             tmp_path, "x", {}, [plan(1)[0], Shard("shard-00001", 2, "other")]
         )

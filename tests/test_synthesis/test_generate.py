@@ -278,7 +278,7 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
     generate_images(captions, settings, tmp_path / "grown")
     generate_images(captions, settings, tmp_path / "whole")
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
-    with pytest.raises(ValueError, match="more than the 1 of what is given now"):
+    with pytest.raises(ValueError, match="at most the 1 planned shards, got"):
         generate_images(captions, settings, tmp_path / "whole", limit=settings.shard_size)
     with pytest.raises(ValueError, match=r"settings \(shard_size: 2 there, 3 now\)"):
         generate_images(captions, replace(settings, shard_size=3), tmp_path / "whole")

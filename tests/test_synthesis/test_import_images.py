@@ -146,7 +146,7 @@ def test_a_trial_of_the_first_rows_grows_into_the_whole(tmp_path, published):
     assert len(entries(tmp_path / "out")) == 6
     import_images([published], settings, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    with pytest.raises(ValueError, match="more than the 2"):
+    with pytest.raises(ValueError, match="at most the 2 planned shards, got 6"):
         import_images([published], settings, tmp_path / "out", limit=6)
 
 

@@ -7,11 +7,11 @@ from safetensors.torch import load_file, save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.refined_features import load_refined_features
+from pcm_plugin.formats.refined_features import FEATURES_FILE, load_refined_features
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.refine import features as contrast
-from pcm_plugin.synthesis.refine.features import FEATURES, ContrastSettings, refine_features
-from pcm_plugin.synthesis.refine.pairs import refine
+from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
 from tests.test_tools.commands import run
@@ -41,7 +41,7 @@ def test_row_j_is_the_refined_image_of_caption_j(tmp_path, store, chunk):
     feats = refine_features(store, all_of_them, tmp_path / "all", chunk, "cpu")
     expected = refine_by_contrast(images, texts, texts, 0.1, 3, SETTINGS.step_size)
     torch.testing.assert_close(feats.float(), expected, atol=1e-3, rtol=0)
-    assert torch.equal(load_refined_features(tmp_path / "all" / FEATURES, reader), feats)
+    assert torch.equal(load_refined_features(tmp_path / "all" / FEATURES_FILE, reader), feats)
 
 
 def test_the_negatives_are_a_choice_of_the_seed(tmp_path, store):
@@ -70,7 +70,7 @@ def test_a_run_again_makes_what_is_missing(tmp_path, store, monkeypatch):
     monkeypatch.setattr(contrast, "refine_by_contrast", fails_at_third)
     with pytest.raises(KeyboardInterrupt):
         refine_features(store, SETTINGS, tmp_path / "out", 4, "cpu")
-    assert not (tmp_path / "out" / FEATURES).exists()
+    assert not (tmp_path / "out" / FEATURES_FILE).exists()
     assert torch.equal(refine_features(store, SETTINGS, tmp_path / "out", 4, "cpu"), whole)
     assert calls == [4, 4, 4, 4, 4, 4, 1]
     refine_features(store, SETTINGS, tmp_path / "out", 4, "cpu")
@@ -106,7 +106,7 @@ def test_options_of_another_method_are_refused(tmp_path, store):
 
 def test_training_gets_the_refined_features(tmp_path, store):
     feats = refine_features(store, SETTINGS, tmp_path / "out", device="cpu")
-    file = tmp_path / "out" / FEATURES
+    file = tmp_path / "out" / FEATURES_FILE
     data = SynthCaptionDataset(store, features="global", refined_features=file)
     plain = SynthCaptionDataset(store, features="global")
     reader = FeatureStore(store)
@@ -126,7 +126,7 @@ def test_training_gets_the_refined_features(tmp_path, store):
 
 def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
     refine_features(store, SETTINGS, tmp_path / "out", device="cpu")
-    file = tmp_path / "out" / FEATURES
+    file = tmp_path / "out" / FEATURES_FILE
     for wrong in ({}, {"features": "text"}, {"features": "global", "test_mode": True}):
         with pytest.raises(ValueError, match=r"for features='global'"):
             SynthCaptionDataset(store, refined_features=file, **wrong)
@@ -136,11 +136,11 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
     with pytest.raises(FileNotFoundError, match="--method contrast --out FOLDER"):
         SynthCaptionDataset(store, features="global", refined_features=tmp_path / "nowhere")
     save_file(load_file(file), tmp_path / "bare.safetensors")
-    with pytest.raises(ValueError, match="holds no refined features"):
+    with pytest.raises(ValueError, match="must hold refined features"):
         SynthCaptionDataset(
             store, features="global", refined_features=tmp_path / "bare.safetensors"
         )
-    moving = refine(store, RefineSettings(keep=1.0), tmp_path / "sync", device="cpu")
+    moving = refine_pairs(store, RefineSettings(keep=1.0), tmp_path / "sync", device="cpu")
     moved = int((FeatureStore(store).caption_to_image(moving.caption) != moving.image).sum())
     assert moved
     with pytest.raises(ValueError, match=f"pairs= give {moved} captions another"):
@@ -152,7 +152,7 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
         )
     # Pairs that leave captions with their images go together with it.
     own = RefineSettings(method="filter", keep=0.5)
-    refine(store, own, tmp_path / "own", device="cpu")
+    refine_pairs(store, own, tmp_path / "own", device="cpu")
     pairs = tmp_path / "own" / "pairs.safetensors"
     data = SynthCaptionDataset(store, features="global", refined_features=file, pairs=pairs)
     assert len(data) == 10

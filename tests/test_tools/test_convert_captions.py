@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.coco import read_coco_images
 from tests.test_tools.commands import run
 

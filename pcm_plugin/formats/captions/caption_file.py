@@ -1,8 +1,6 @@
 """Captions of a file, in any of the formats of ``caption_formats``."""
 
 import contextlib
-import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,11 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import atomic_write
 from pcm_plugin.formats.captions import FORMATS, Format, Record, detect_format
 from pcm_plugin.formats.captions.coco_images import check_coco_images
 from pcm_plugin.formats.captions.ids import HashColumn, IdTable, RepeatedIds, caption_id
 from pcm_plugin.formats.captions.parquet import is_parquet
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.captions.report import CaptionReport
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_ids import strip_image_suffix
@@ -27,22 +25,6 @@ _TRAINING = ("train", "restval")
 
 ALL_SPLITS = "all"
 """Value of ``split`` for the captions of all splits."""
-
-
-class Caption(NamedTuple):
-    """A caption and whose it is.
-
-    Attributes:
-        id: The caption's id, unique in its file; the seed of its synthetic image depends on it.
-        image_id: Id of the image that was described; the caption's own if the file names none.
-        text: The sentence as :func:`~pcm_plugin.formats.cleaning.clean_text` returns it.
-        file_name: File of that image, None if the file names none.
-    """
-
-    id: str
-    image_id: str
-    text: str
-    file_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -316,28 +298,6 @@ class _Scan(NamedTuple):
 
     report: CaptionReport
     repeated: RepeatedIds
-
-
-def write_jsonl(captions: CaptionFile, path: Path, limit: int | None = None) -> int:
-    """Write captions as JSONL, in the format that :class:`CaptionFile` reads, one at a time.
-
-    Args:
-        captions: Where they come from.
-        path: File to write; its folder is made.
-        limit: Write only the first.
-
-    Returns:
-        How many were written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with atomic_write(path) as file:
-        for count, caption in enumerate(itertools.islice(captions, limit), start=1):  # noqa: B007
-            row = {"id": caption.id, "image_id": caption.image_id, "caption": caption.text}
-            if caption.file_name is not None:
-                row["file_name"] = caption.file_name
-            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-    return count
 
 
 def _is_unicode(text: str) -> bool:

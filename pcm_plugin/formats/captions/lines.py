@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from pcm_plugin.formats.captions.record import IMAGE_FILE, Record, shorten
+from pcm_plugin.formats.atomic_io import atomic_write
+from pcm_plugin.formats.captions.record import IMAGE_FILE, Caption, Record, shorten
 from pcm_plugin.formats.captions.values import from_json
 from pcm_plugin.formats.text.errors import FileFormatError, not_utf8
 
@@ -87,6 +89,28 @@ def read_jsonl(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Recor
             yield Record(str(number), number, problem=f"not JSON: {shorten(line)}")
             continue
         yield from from_json(str(number), number, value, column)
+
+
+def write_jsonl(captions: Iterable[Caption], path: Path) -> int:
+    """Write captions as JSONL that :func:`read_jsonl` reads, one at a time.
+
+    Args:
+        captions: Captions to write.
+        path: File to write; its folder is created.
+
+    Returns:
+        Number of captions.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with atomic_write(path) as file:
+        for caption in captions:
+            row = {"id": caption.id, "image_id": caption.image_id, "caption": caption.text}
+            if caption.file_name is not None:
+                row["file_name"] = caption.file_name
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+            count += 1
+    return count
 
 
 def _numbered(open_file: Callable[[], BinaryIO]) -> Iterator[tuple[int, str | FileFormatError]]:

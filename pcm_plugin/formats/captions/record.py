@@ -29,6 +29,22 @@ _IMAGE_IDS = ("image_id", "img_id", "imageid", "imgid")
 _READ = frozenset([*IMAGE_FIELDS, *_REJECTED, *_IMAGE_IDS])
 
 
+class Caption(NamedTuple):
+    """A caption of a data set.
+
+    Attributes:
+        id: Id of the caption, unique in its file; the seed of its synthetic image depends on it.
+        image_id: Id of the image that it describes, or of the caption if the file names no image.
+        text: The sentence, as :func:`~pcm_plugin.formats.cleaning.clean_text` returns it.
+        file_name: File name of the image. Defaults to None: the file does not name it.
+    """
+
+    id: str
+    image_id: str
+    text: str
+    file_name: str | None = None
+
+
 class Record(NamedTuple):
     """One caption as a file has it, not checked yet.
 

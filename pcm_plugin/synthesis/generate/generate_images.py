@@ -9,7 +9,8 @@ from PIL import Image
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.image_shards import (
     FORMAT,
     ImageShardWriter,

@@ -4,7 +4,8 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
 
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
 
 
 class Prompts:

@@ -9,13 +9,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import write_bytes
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile, write_jsonl
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.lines import write_jsonl
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
-from pcm_plugin.formats.word_list import read_word_list
+from pcm_plugin.formats.word_list import read_word_list, write_word_list
 from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.backbones.weights_file import weights_identity
@@ -82,12 +83,12 @@ def make_corpus(
         extracting = recipe.extract
         clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
         _check_refinement(recipe)
-        written = write_jsonl(captions, out / "captions.jsonl", limit)
+        written = write_jsonl(itertools.islice(captions, limit), out / "captions.jsonl")
         corpus = CaptionFile(out / "captions.jsonl")
         vocabulary, coverage, words = find_words(corpus, recipe)
         print(f"vocabulary: {coverage}", flush=True)
         vocabulary.to_file(out / "vocabulary.txt")
-        write_bytes(out / "concepts.txt", "".join(f"{word}\n" for word in words).encode())
+        write_word_list(out / "concepts.txt", words)
         templates = resolve_templates(recipe.concepts.templates)
         embeddings = embed_concepts(words, clip, templates)
         concepts, model = out / "concepts.safetensors", model_identity(extracting.model)

@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import PAIRS_FILE
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
-from pcm_plugin.synthesis.refine.pairs import PAIRS
 
 CONFIG = "config.py"
 """Config of PCM-Net in the data set's folder."""
@@ -82,7 +82,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
     }
     if store.patches_in_joint_space:
         neck |= {"patches_in_joint_space": True, "clip_head": None}
-    pairs = f"pairs/{PAIRS}"
+    pairs = f"pairs/{PAIRS_FILE}"
     is_refined = recipe.refine is not None and (out / pairs).is_file()
     iterations = count * base.train_cfg.max_epochs // batch_size
     peak = base.param_scheduler.warmup

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.captions.caption_file import Caption, CaptionFile
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.feature_shard import FORMAT as STORE_FORMAT
 from pcm_plugin.formats.image_shards import FORMAT as IMAGE_FORMAT
+from pcm_plugin.formats.pair_selection import FORMAT as PAIRS_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
@@ -27,7 +29,6 @@ from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGen
 from pcm_plugin.synthesis.pipeline.corpus import find_words
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import deterministic_cpu_threads
-from pcm_plugin.synthesis.refine.pairs import FORMAT as PAIRS_FORMAT
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 
 # As in extract.

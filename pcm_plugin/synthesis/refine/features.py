@@ -17,15 +17,12 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.refined_features import save_refined_features
+from pcm_plugin.formats.refined_features import FEATURES_FILE, FORMAT, save_refined_features
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.sharing import claim_shards
-
-FORMAT = "pcm-refined"
-FEATURES = "features.safetensors"
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def refine_features(
             folder.commit(plan[index], [name], len(rows))
     feats = torch.cat([_read(folder.path, shard) for shard in plan])
     if rank.index == 0:
-        save_refined_features(folder.path / FEATURES, feats, features)
+        save_refined_features(folder.path / FEATURES_FILE, feats, features)
     return feats
 
 

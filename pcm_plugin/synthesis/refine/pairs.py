@@ -22,7 +22,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PairSelection
+from pcm_plugin.formats.pair_selection import FORMAT, PAIRS_FILE, PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
@@ -30,9 +30,6 @@ from pcm_plugin.synthesis.refine.assignment import PairAssignment
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from pcm_plugin.synthesis.sharing import claim_shards
-
-FORMAT = "pcm-pairs"
-PAIRS = "pairs.safetensors"
 
 
 def refine_pairs(
@@ -114,7 +111,7 @@ def refine_pairs(
                 folder.commit(plan[index], [f"{name}.safetensors"], len(rows))
     pairs = run.choose(folder, captions)
     if rank.index == 0:
-        pairs.to_file(folder.path / PAIRS, features.identity)
+        pairs.to_file(folder.path / PAIRS_FILE, features.identity)
     return pairs
 
 

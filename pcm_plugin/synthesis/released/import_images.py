@@ -6,7 +6,6 @@ the Hugging Face Hub. The shards are those that ``tools/generate.py`` writes.
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.atomic_io import atomic_write, fingerprint
+from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.lines import write_jsonl
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_shards import FORMAT, archive_name, image_key, write_image_shard
 from pcm_plugin.formats.images.image_io import detect_format, read_image
@@ -209,12 +210,13 @@ def _write_captions(
     folder: ShardFolder, table: ParquetTable, settings: ImportImagesSettings, total: int
 ) -> None:
     invalid = {place for record in folder.shards.values() for place in record["skipped"]}
-    with atomic_write(folder.path / CAPTIONS) as file:
-        for row in itertools.islice(table.rows([settings.text_column]), total):
-            if row.place not in invalid:
-                number, text = str(row.number), _caption(row.values[settings.text_column])
-                line = {"id": number, "image_id": number, "caption": text}
-                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+    rows = itertools.islice(table.rows([settings.text_column]), total)
+    captions = (
+        Caption(str(row.number), str(row.number), _caption(row.values[settings.text_column]))
+        for row in rows
+        if row.place not in invalid
+    )
+    write_jsonl(captions, folder.path / CAPTIONS)
 
 
 def _refuse_other_files(out: Path, files: dict[str, str]) -> None:
