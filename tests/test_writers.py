@@ -22,7 +22,7 @@ WRITING = {
     ),
     *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
     *("savefig", "save_sheet", "to_file", "copy_file", "copyfile", "copyfileobj"),
-    *("write_feature_shard", "write_image_shard"),
+    *("write_feature_shard", "write_image_shard", "write_word_list"),
 }
 CALLS = {"save", "dump"}
 # For each module that writes files: the function of tests/writers.py that runs it, or the reason
@@ -52,7 +52,6 @@ COVERED = {
     "pcm_plugin/formats/captions/lines.py": "corpus_files",
     "pcm_plugin/synthesis/refine/features.py": "dataset",
     "pcm_plugin/synthesis/pipeline/corpus.py": "dataset",
-    "pcm_plugin/synthesis/pipeline/dataset.py": "dataset",
     "pcm_plugin/synthesis/extract/extract_features.py": "dataset",
     "pcm_plugin/synthesis/pipeline/dataset_config.py": "dataset",
     "pcm_plugin/synthesis/generate/generate_images.py": "dataset",

@@ -283,10 +283,10 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
     with pytest.raises(ValueError, match=r"settings \(shard_size: 2 there, 3 now\)"):
         generate_images(captions, replace(settings, shard_size=3), tmp_path / "whole")
     generate_images(captions, settings, tmp_path / "four", limit=4)
-    with pytest.raises(ValueError, match=r"\(shard-00001 is of 2, now it would be of 1 that"):
+    with pytest.raises(ValueError, match=r"\(shard-00001 from 2, now it would be from 1 that"):
         generate_images(captions, settings, tmp_path / "four", limit=3)
     captions.write_text("\n".join(reversed(CAPTIONS)))
-    with pytest.raises(ValueError, match=r"other samples \(shard-00000 is of 2, now .* of 2 that"):
+    with pytest.raises(ValueError, match=r"other samples \(shard-00000 from 2, now .* from 2 that"):
         generate_images(captions, settings, tmp_path / "whole")
 
 
