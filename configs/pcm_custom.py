@@ -21,19 +21,4 @@ train_dataloader = dict(dataset=dict(store=f"{root}/train_store"))
 val_dataloader = dict(dataset=dict(store=f"{root}/val_store"))
 test_dataloader = dict(dataset=dict(store=f"{root}/test_store"))
 
-_command = "python tools/make_dataset.py CAPTIONS --recipe RECIPE --out {root}"
-required_files = [
-    # Optional: other captioners have other files.
-    *(
-        dict(key=f"model.{key}", command=_command, optional=True)
-        for key in ("vocabulary", "concepts", "neck.concepts", "neck.clip_head", "neck.memory")
-    ),
-    *(dict(key=f"train_dataloader.dataset.{key}", command=_command) for key in ("store", "pairs")),
-    *(
-        dict(
-            key=f"{split}_dataloader.dataset.store",
-            command=_command + f" --{split} IMAGES CAPTIONS",
-        )
-        for split in ("val", "test")
-    ),
-]
+build_commands = "make_dataset"

@@ -1,6 +1,5 @@
 """Fixtures: a captioning task that trains in a second with the released configs."""
 
-from functools import reduce
 from typing import Any
 
 import pytest
@@ -8,6 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from pcm_plugin.engine.config_modules import file_arguments
+from pcm_plugin.engine.inputs import HUB_KINDS
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.refined_features import FEATURES_FILE
@@ -56,11 +57,6 @@ def logged(caplog):
     logger.removeHandler(caplog.handler)
 
 
-def _has(cfg: Config, key: str) -> bool:
-    place, _, name = key.rpartition(".")
-    return name in reduce(lambda part, k: part[k], place.split("."), cfg)
-
-
 @pytest.fixture(scope="session")
 def write_inputs(tmp_path_factory):
     """Return a function that writes the input files of a config and returns their settings."""
@@ -98,12 +94,9 @@ def write_inputs(tmp_path_factory):
             "val_dataloader.dataset.store": str(tmp_path / "real"),
             "test_dataloader.dataset.store": str(tmp_path / "real"),
         }
-        required = [
-            entry["key"]
-            for entry in cfg.required_files
-            if not entry.get("optional") or _has(cfg, entry["key"])
-        ]
-        settings = {key: paths.get(key) for key in required}
+        # The name of a language model on a hub is not a file.
+        keys = [a.key for a in file_arguments(cfg) if a.kind not in HUB_KINDS]
+        settings = {key: paths.get(key) for key in keys}
         if "language_model" in cfg.model:  # a model name is not a required file
             build_gpt2(texts, tmp_path / "gpt2", layers=1, width=32, heads=2)
             settings |= {"model.language_model": str(tmp_path / "gpt2"), "model.pretrained": False}

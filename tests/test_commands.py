@@ -5,13 +5,13 @@ import functools
 import importlib
 import re
 import shlex
-from functools import reduce
 
 import pytest
 from mmengine.config import Config
 
+from pcm_plugin.commands.build_commands import build_command
 from pcm_plugin.commands.config_files import list_configs
-from pcm_plugin.engine.inputs import build_command
+from pcm_plugin.engine.config_modules import list_input_files
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, inline_code, page_id
 
 CONFIGS = [*list_configs().values()]
@@ -28,10 +28,8 @@ def commands_of_page(path):
 
 def commands_of_config(path):
     cfg = Config.fromfile(path)
-    for entry in cfg.get("required_files", []):
-        # The command that creates a file depends on the file's path in the config.
-        path = reduce(lambda part, key: (part or {}).get(key), entry["key"].split("."), cfg)
-        yield from build_command(cfg, entry, path or "PATH").split("&&")
+    for file in list_input_files(cfg):
+        yield from (build_command(cfg, file) or "").split("&&")
 
 
 def split_command(line):

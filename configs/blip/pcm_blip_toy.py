@@ -79,26 +79,6 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=20))
 
-required_files = [
-    dict(
-        key="model.tokenizer.name_or_path",
-        command="python tools/build_language_model.py {root}/captions_train.json --kind bert"
-        " --out {path}",
-    ),
-]
-required_files += [
-    dict(key=key, command="make demo")
-    for key in (
-        "model.vision_encoder.concepts",
-        "train_dataloader.dataset.store",
-        "val_dataloader.dataset.store",
-        "test_dataloader.dataset.store",
-    )
-]
-required_files += [
-    dict(key="train_dataloader.dataset.img_dir", command="make demo", in_fingerprint=False),
-    dict(
-        key="train_dataloader.dataset.pairs",
-        command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
-    ),
-]
+build_commands = "make_demo"
+# The other files are declared by the classes of this package.
+required_files = [dict(key="model.tokenizer.name_or_path", kind="TOKENIZER")]

@@ -34,21 +34,3 @@ train_dataloader = dict(
 )
 val_dataloader = _global if _base_.val_dataloader else None
 test_dataloader = _global if _base_.test_dataloader else None
-
-required_files = [
-    *_base_.required_files,
-    dict(
-        key="train_dataloader.dataset.refined_features",
-        command="python tools/refine.py {train_dataloader[dataset][store]} --method contrast"
-        " --temperature {model[neck][memory_temperature]} --out {folder}",
-    ),
-    # A detector's labels, where they take the concepts' place.
-    *(
-        dict(
-            key=f"{loop}_dataloader.dataset.object_labels",
-            command="a detector of yours",
-            optional=True,
-        )
-        for loop in ("train", "val", "test")
-    ),
-]

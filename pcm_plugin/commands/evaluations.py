@@ -8,8 +8,8 @@ from typing import Any
 from mmengine.config import Config
 
 from pcm_plugin.commands.config_files import CONFIGS
+from pcm_plugin.engine.config_modules import iter_modules
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.config_modules import iter_modules
 
 EVALUATIONS = CONFIGS / "_base_" / "eval"
 

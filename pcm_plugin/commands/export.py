@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
+from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.run_arguments import (
     add_config_options,
     apply_cfg_options,
     read_config_file,
 )
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.inputs import check_inputs, drop_clip_head
+from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.models.captioner_file import save_captioner
 from pcm_plugin.models.captioners.base import assert_is_captioner

@@ -24,8 +24,9 @@ from mmengine.runner import Runner
 from PIL import Image
 from tqdm import tqdm
 
+from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
-from pcm_plugin.engine.inputs import check_inputs, drop_clip_head
+from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 from pcm_plugin.evaluation import CaptionMetric

@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
+from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.evaluations import apply_evaluation, folder_name
 from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.engine.checkpoints import register_safe_loader
@@ -21,7 +22,8 @@ from pcm_plugin.engine.config_checks import (
     disable_worker_options,
 )
 from pcm_plugin.engine.distributed import start_group
-from pcm_plugin.engine.inputs import check_features, check_inputs, drop_clip_head
+from pcm_plugin.engine.feature_checks import check_features
+from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import MissingFileError, UserError
 
 

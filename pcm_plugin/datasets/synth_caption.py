@@ -15,12 +15,13 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.object_labels import load_object_labels
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.refined_features import load_refined_features
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 
 
 @DATASETS.register_module()
-class SynthCaptionDataset(Dataset):
+class SynthCaptionDataset(Dataset, ReadsFiles):
     """Features and captions, in the form in which PCM-Net takes them.
 
     For training an item is one pair of an image and a caption; with ``test_mode`` it is one
@@ -60,6 +61,13 @@ class SynthCaptionDataset(Dataset):
         UserError: If an argument is out of range, arguments or files do not go together, no pair
             is left, or, with ``test_mode`` or ``object_labels``, images share an id.
     """
+
+    input_files = {
+        "store": FileKind.FEATURE_STORE,
+        "pairs": FileKind.PAIR_SELECTION,
+        "refined_features": FileKind.REFINED_FEATURES,
+        "object_labels": FileKind.OBJECT_LABELS,
+    }
 
     def __init__(
         self,

@@ -14,12 +14,13 @@ from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.registry import DATASETS
 from pcm_plugin.structures import DataSample
 
 
 @DATASETS.register_module()
-class SynthImageDataset(Dataset):
+class SynthImageDataset(Dataset, ReadsFiles):
     """The pairs of a SynthCaptionDataset with pixels instead of features.
 
     Captions, their CLIP scores and the choice of pairs come from the feature store, the pixels from
@@ -45,6 +46,12 @@ class SynthImageDataset(Dataset):
         MissingFileError: If there is no store, or no folder of images.
         UserError: If the images are not those of the store.
     """
+
+    input_files = {
+        "store": FileKind.FEATURE_STORE,
+        "img_dir": FileKind.IMAGE_FOLDER,
+        "pairs": FileKind.PAIR_SELECTION,
+    }
 
     def __init__(
         self,

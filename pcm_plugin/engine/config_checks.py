@@ -16,6 +16,7 @@ LOOP_NAMES = ("train", "val", "test")
 _READ_KEYS = (
     *("model", "train_cfg", "train_dataloader", "val_dataloader", "test_dataloader"),
     *("optim_wrapper", "param_scheduler", "default_hooks", "log_level", "required_files", "clip"),
+    "build_commands",
     *("activation_checkpointing", "compile", "data_preprocessor", "default_scope"),
     *("efficient_conv_bn_eval", "experiment_name", "find_unused_parameters", "load_from"),
     *("log_processor", "model_wrapper_cfg", "extra_datasets", "resume", "sync_bn", "visualizer"),

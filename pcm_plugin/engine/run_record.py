@@ -6,7 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.engine.inputs import hash_inputs
+from pcm_plugin.engine.config_modules import file_arguments
+from pcm_plugin.engine.inputs import HUB_KINDS, hash_inputs
 
 RECORD = "run"
 """Key of the run's record in the message hub of a checkpoint."""
@@ -54,7 +55,12 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
     hook = (values.get("default_hooks") or {}).get("checkpoint") or {}
     for key in ("save_best", "rule"):
         settings[f"default_hooks.checkpoint.{key}"] = hook.get(key)
-    paths = {entry["key"] for entry in cfg.get("required_files", [])}
+    # The name of a language model on a hub is a setting, its folder an input.
+    paths = {
+        argument.key
+        for argument in file_arguments(cfg)
+        if argument.kind not in HUB_KINDS or argument.key in inputs
+    }
     kept = {
         key: value
         for key, value in settings.items()

@@ -33,6 +33,7 @@ from pcm_plugin.evaluation.scoring import (
 )
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.image_ids import name_some, normalize_id
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.registry import METRICS
 
 _IDS = "every image of the data set needs an id of its own"
@@ -43,7 +44,7 @@ class ReferenceMismatchError(UserError):
 
 
 @METRICS.register_module()
-class CaptionMetric(BaseMetric):
+class CaptionMetric(BaseMetric, ReadsFiles):
     """Caption scores as COCO's server gives them, all times 100, without Java.
 
     The scorers are pycocoevalcap's; tokens are those of the PTB tokenizer (Stanford CoreNLP 3.4.1,
@@ -105,6 +106,7 @@ class CaptionMetric(BaseMetric):
     """
 
     default_prefix = "caption"
+    input_files = {"groups": FileKind.GROUPS}
 
     def __init__(
         self,

@@ -6,13 +6,19 @@ from typing import ClassVar, NamedTuple
 
 
 class FileKind(enum.Enum):
-    """Format of an input file or folder."""
+    """Kind of an input file or folder."""
 
-    CAPTIONER = "captioner file"
     CLIP_HEAD = "CLIP head"
     CONCEPT_SET = "concept set"
+    ENTITY_SET = "concept set of the entities that a prompt names"
     FEATURE_STORE = "feature store"
+    GROUPS = "groups of images"
+    IMAGE_FOLDER = "folder of images"
     LANGUAGE_MODEL = "language model"
+    OBJECT_LABELS = "object labels"
+    PAIR_SELECTION = "pair selection"
+    REFINED_FEATURES = "refined features"
+    TOKENIZER = "tokenizer"
     VOCABULARY = "vocabulary"
     WORD_LIST = "concept set or list of words"
 
@@ -22,7 +28,7 @@ class RequiredFile(NamedTuple):
 
     Attributes:
         key: Dotted key of the config that holds the path, e.g. ``'model.neck.concepts'``.
-        kind: Format of the file.
+        kind: Kind of the file.
         path: Its path.
     """
 
@@ -35,8 +41,8 @@ class ReadsFiles:
     """Base class of registered classes with constructor arguments that name input files.
 
     Attributes:
-        input_files: Format of each file by the name of its constructor argument. An argument that
-            is None names no file.
+        input_files: Kind of each file by the name of its constructor argument. An argument that is
+            None names no file.
     """
 
     input_files: ClassVar[Mapping[str, FileKind]] = {}

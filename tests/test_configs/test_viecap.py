@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
+from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.paper_tables import TABLES
-from pcm_plugin.engine.inputs import check_inputs
 from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.word_list import read_word_list
 from tests.configs import load_config

@@ -4,33 +4,37 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.engine.inputs import (
-    build_command,
-    check_features,
-    check_inputs,
-    hash_inputs,
-)
+from pcm_plugin.commands.build_commands import build_command, check_inputs
+from pcm_plugin.engine.config_modules import list_input_files
+from pcm_plugin.engine.feature_checks import check_features
+from pcm_plugin.engine.inputs import drop_clip_head, hash_inputs
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.formats.required_file import FileKind, RequiredFile
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_store
 
+DATASET = "pcm_plugin.SynthCaptionDataset"
+
 
 def config(tmp_path, **paths):
-    settings = {name: str(tmp_path / name) for name in ("words", "concepts", "train", "val")}
-    settings.update(paths)
+    names = ("vocabulary", "concepts", "train", "test")
+    files = {name: str(tmp_path / name) for name in names} | paths
+    store = {"type": DATASET}
     return Config(
         dict(
-            clip=dict(model="ViT-B-32"),
-            model=dict(vocabulary=settings["words"], concepts=settings["concepts"]),
-            train_dataloader=dict(store=settings["train"]),
-            test_dataloader=dict(store=settings["val"]),
-            required_files=[
-                dict(key="model.vocabulary", command="make words"),
-                dict(key="model.concepts", command="embed --model {clip[model]} {path}"),
-                dict(key="train_dataloader.store", command="make words"),
-                dict(key="test_dataloader.store", command="extract {path}"),
-            ],
+            root=str(tmp_path),
+            captions="captions.json",
+            pipeline="sd",
+            clip=dict(model="ViT-B-32", pretrained="openai"),
+            build_commands="generate_from_captions",
+            model=dict(
+                type="pcm_plugin.PCMNet",
+                vocabulary=files["vocabulary"],
+                neck=dict(type="pcm_plugin.PCMMixup", concepts=files["concepts"]),
+            ),
+            train_dataloader=dict(dataset={**store, "store": files["train"]}),
+            test_dataloader=dict(dataset={**store, "store": files["test"]}),
         )
     )
 
@@ -40,40 +44,51 @@ def test_names_every_missing_file_and_the_command_that_makes_it(tmp_path):
         check_inputs(config(tmp_path), loops=("train", "val"))
     message = str(caught.value)
     assert "3 files that do not exist" in message
-    for name in ("words", "concepts", "train"):
-        assert str(tmp_path / name) in message
-    assert f"made by: embed --model ViT-B-32 {tmp_path / 'concepts'}" in message
-    assert message.count("made by: make words") == 1
-    assert "extract" not in message
+    for key in ("model.vocabulary", "model.neck.concepts", "train_dataloader.dataset.store"):
+        assert f"({key})" in message
+    assert (
+        "made by: python tools/build_concepts.py --captions captions.json --templates simple "
+        f"--model ViT-B-32 --pretrained openai --out {tmp_path / 'concepts'}"
+    ) in message
+    assert "test_dataloader" not in message
+
+
+def test_files_of_one_command_are_listed_together(tmp_path):
+    cfg = config(tmp_path)
+    cfg.build_commands = "make_demo"
+    with pytest.raises(MissingFileError) as caught:
+        check_inputs(cfg, loops=("train", "test"))
+    assert str(caught.value).count("made by: make demo") == 1
 
 
 def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
-    cfg = config(tmp_path / "my data", concepts="my concepts")
-    entry = dict(key="model.concepts", command="embed{split} {clip[model]} {folder}/x {path}")
-    cfg.clip.model = "local-dir:a b"
-    command = build_command(cfg, entry | {"split": " --split val"}, "my data/concepts")
-    assert shlex.split(command) == [
-        *("embed", "--split", "val", "local-dir:a b", "my data/x", "my data/concepts"),
+    cfg = config(tmp_path)
+    cfg.root, cfg.clip.model = "my data", "local-dir:a b"
+    file = RequiredFile("val_dataloader.dataset.store", FileKind.FEATURE_STORE, "my data/store")
+    assert shlex.split(build_command(cfg, file)) == [
+        *("python", "tools/extract.py", "my data/images", "--captions", "captions.json"),
+        *("--split", "val", "--model", "local-dir:a b", "--pretrained", "openai"),
+        *("--out", "my data/store"),
     ]
 
 
 def test_each_command_checks_what_it_reads(tmp_path):
     with pytest.raises(MissingFileError) as caught:
         check_inputs(config(tmp_path), loops=("test",))
-    assert f"extract {tmp_path / 'val'}" in str(caught.value)
+    assert f"--out {tmp_path / 'test'}" in str(caught.value)
     assert str(tmp_path / "train") not in str(caught.value)
 
 
 def test_silent_when_all_is_there_or_not_wanted(tmp_path):
-    for name in ("words", "train"):
+    for name in ("vocabulary", "train"):
         (tmp_path / name).touch()
     check_inputs(config(tmp_path, concepts=None), loops=("train",))
 
 
 def test_looks_where_the_final_config_says(tmp_path):
     cfg = config(tmp_path)
-    cfg.merge_from_dict({f"model.{name}": str(tmp_path) for name in ("vocabulary", "concepts")})
-    cfg.merge_from_dict({"train_dataloader.store": str(tmp_path)})
+    keys = ("model.vocabulary", "model.neck.concepts", "train_dataloader.dataset.store")
+    cfg.merge_from_dict(dict.fromkeys(keys, str(tmp_path)))
     check_inputs(cfg, loops=("train",))
 
 
@@ -89,15 +104,40 @@ def test_a_clip_that_brings_its_weights_gets_no_others():
 def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.train_dataloader.dataset.refined_features = f"{tmp_path}/mine/features.safetensors"
-    with pytest.raises(MissingFileError, match=rf"--method contrast .*--out {tmp_path}/mine$"):
+    command = rf"--method contrast --temperature 0.03 --out {tmp_path}/mine$"
+    with pytest.raises(MissingFileError, match=command):
         check_inputs(cfg, ("train",))
 
 
-def test_a_prerequisite_that_is_no_setting_is_an_error(tmp_path):
+def test_a_file_that_no_command_creates_is_still_reported(tmp_path):
     cfg = config(tmp_path)
-    cfg.required_files[0].key = "model.vocabularies"
-    with pytest.raises(UserError, match=r"model\.vocabularies"):
+    cfg.build_commands = None
+    with pytest.raises(MissingFileError, match=r"missing: .*vocabulary  \(model.vocabulary\)"):
+        check_inputs(cfg, ("train",))
+
+
+def test_the_name_of_a_language_model_is_not_a_file(tmp_path):
+    model = {"type": "pcm_plugin.PrefixCaptioner", "language_model": "openai-community/gpt2"}
+    cfg = Config(dict(model=model, root="r", build_commands="generate_from_captions"))
+    check_inputs(cfg, ("train",))
+    cfg.build_commands = "make_demo"
+    with pytest.raises(MissingFileError, match=r"build_language_model\.py r/captions_train.json"):
+        check_inputs(cfg, ("train",))
+
+
+def test_unknown_build_commands_are_an_error(tmp_path):
+    cfg = config(tmp_path)
+    cfg.build_commands = "make"
+    with pytest.raises(UserError, match=r"`build_commands` must be one of .*, got 'make'"):
         check_inputs(cfg, loops=("train",))
+
+
+def test_the_clip_head_is_dropped_wherever_it_is(tmp_path):
+    cfg = config(tmp_path)
+    cfg.model.neck.clip_head = "head.safetensors"
+    assert FileKind.CLIP_HEAD in {file.kind for file in list_input_files(cfg)}
+    drop_clip_head(cfg)
+    assert cfg.model.neck.clip_head is None
 
 
 @pytest.fixture
@@ -108,8 +148,8 @@ def features(tmp_path):
     save_concepts(concepts, ["dog", "cat"], torch.eye(2, 5), "random")
     return Config(
         dict(
-            model=dict(neck=dict(concepts=str(concepts))),
-            train_dataloader=dict(dataset=dict(store=str(tmp_path / "store"))),
+            model=dict(neck=dict(type="pcm_plugin.PCMMixup", concepts=str(concepts))),
+            train_dataloader=dict(dataset=dict(type=DATASET, store=str(tmp_path / "store"))),
         )
     )
 
@@ -132,7 +172,7 @@ def test_features_and_concepts_of_two_clips_are_refused(features):
 @pytest.mark.parametrize("key", ["backbone", "vision_encoder.clip", "vision_backbone.clip"])
 def test_a_clip_of_the_model_is_that_of_the_features(features, key):
     store = features.train_dataloader.dataset.store
-    clip = dict(model_name="random", pretrained=None)
+    clip = dict(type="pcm_plugin.OpenCLIPBackbone", model_name="random", pretrained=None)
     part, *inner = key.split(".")
     features.model[part] = {inner[0]: clip} if inner else clip
     check_features(features, loops=("train",))
@@ -146,7 +186,8 @@ def test_a_clip_of_the_model_is_that_of_the_features(features, key):
 
 def test_a_memory_is_of_the_clip_of_the_features(features, tmp_path):
     build_store(tmp_path / "memory", [["a dog"]], seed=3)
-    features.model.neck.memory = str(tmp_path / "memory")
+    memory = dict(type="pcm_plugin.GlobalPrefix", memory=str(tmp_path / "memory"))
+    features.model.other = memory
     check_features(features, loops=("train",))
     manifest = tmp_path / "memory" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"random"', '"another"'))
@@ -160,11 +201,13 @@ def test_each_loop_has_objects_or_none(features, tmp_path):
     features.train_dataloader.dataset.object_labels = str(file)
     features.val_dataloader = features.train_dataloader
     check_features(features, loops=("train", "val"))
-    features.val_dataloader = dict(dataset=dict(store=features.train_dataloader.dataset.store))
-    with pytest.raises(ValueError, match="train has object_labels= and val has none"):
+    features.val_dataloader = dict(
+        dataset=dict(type=DATASET, store=features.train_dataloader.dataset.store)
+    )
+    with pytest.raises(ValueError, match="dataset of train has them, that of val does not"):
         check_features(features, loops=("train", "val"))
     # of a captioner that was trained with objects
-    with pytest.raises(ValueError, match="train has object_labels= and val has none"):
+    with pytest.raises(ValueError, match="dataset of train has them, that of val does not"):
         check_features(features, loops=("val",))
 
 
@@ -175,14 +218,14 @@ def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path)
     check_features(features, loops=("train",))
     file.write_text('{"image0": ["dog", "unicorn"], "image1": ["cat"]}')
     check_features(features, loops=("test",))
-    with pytest.raises(ValueError, match=r"1 objects that are no concepts.*\['unicorn'\]"):
+    with pytest.raises(ValueError, match=r"1 object labels that are not concepts.*\['unicorn'\]"):
         check_features(features, loops=("train",))
 
 
 def test_concepts_of_the_captioner_itself_are_of_that_clip_too(features):
     path = features.model.neck.concepts
     save_concepts(path, ["dog", "cat"], torch.eye(2, 5), "random", "openai")
-    features.model = dict(neck=dict(), concepts=path)
+    features.model = dict(type="pcm_plugin.PrefixCaptioner", concepts=path)
     with pytest.raises(ValueError, match=r"one CLIP"):
         check_features(features, loops=("train",))
 
@@ -193,17 +236,16 @@ def test_a_language_model_is_known_by_its_files(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
         (tmp_path / name / "model.safetensors").write_text(weights)
-        settings = dict(language_model=str(tmp_path / name))
-        key = "model.language_model"
-        cfg = Config(dict(model=settings, required_files=[dict(key=key, command="make it")]))
-        found.append(hash_inputs(cfg, ("train",))[key])
+        path = str(tmp_path / name)
+        cfg = Config(dict(model=dict(type="pcm_plugin.PrefixCaptioner", language_model=path)))
+        found.append(hash_inputs(cfg, ("train",))["model.language_model"])
     assert found[0] == found[1] != found[2]
 
 
 def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
-    # The other files are not there.
-    cfg.required_files = [e for e in cfg.required_files if e["key"].endswith(".object_labels")]
+    cfg.model = None  # nor are its files there
+    cfg.train_dataloader.dataset = dict(type=DATASET)
     assert hash_inputs(cfg, ("train",)) == {}
     file = tmp_path / "objects.json"
     cfg.train_dataloader.dataset.object_labels = str(file)

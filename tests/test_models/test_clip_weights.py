@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pcm_plugin.commands import build_concepts, extract
-from pcm_plugin.engine.inputs import check_features
+from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 
-from pcm_plugin.engine.inputs import check_features, check_inputs
+from pcm_plugin.commands.build_commands import check_inputs
+from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection

@@ -72,35 +72,5 @@ checkpoint = dict(
 )
 custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook")]
 
-_features = " --model {clip[model]} --pretrained {clip[pretrained]} --pool {clip[pool]} --out "
-# One image for captions of equal text, as in SynthImgCap.
-_synthetic = (
-    "python tools/generate.py {captions} --unique --pipeline {pipeline} --dtype float16"
-    " --batch-size 16 --scheduler DPMSolverMultistepScheduler --steps 20 --guidance 7.5 --size 512"
-    " --out {root}/synthetic"
-)
-_train_store = (
-    _synthetic
-    + " && python tools/extract.py {root}/synthetic"
-    + _features
-    + "{train_dataloader[dataset][store]}"
-)
-_real_store = "python tools/extract.py {root}/images --captions {captions} --split %s"
-# Prompts as in the released concept files, by all evidence.
-_concepts = (
-    "python tools/build_concepts.py --captions {captions} --templates simple"
-    " --model {clip[model]} --pretrained {clip[pretrained]} --out {path}"
-)
-required_files = [
-    dict(key="model.vision_encoder.concepts", command=_concepts, optional=True),
-    dict(key="model.vision_backbone.concepts", command=_concepts, optional=True),
-    # What the images show, the store says.
-    dict(key="train_dataloader.dataset.img_dir", command=_synthetic, in_fingerprint=False),
-    dict(key="train_dataloader.dataset.store", command=_train_store),
-    dict(
-        key="train_dataloader.dataset.pairs",
-        command="python tools/refine.py {train_dataloader[dataset][store]} --out FOLDER",
-    ),
-    dict(key="val_dataloader.dataset.store", command=_real_store % "val" + _features + "{path}"),
-    dict(key="test_dataloader.dataset.store", command=_real_store % "test" + _features + "{path}"),
-]
+# The commands that create missing files (pcm_plugin/commands/build_commands.py).
+build_commands = "generate_from_captions"

@@ -3,7 +3,7 @@
 # loss without CLIP weights (LabelSmoothing):
 # loss=dict(use_clip_weight=False, gamma_type='none').
 
-# The CLIP that makes features and concepts, as the commands under `required_files` name it.
+# The CLIP that makes features and concepts, as the commands that create missing files name it.
 clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(

@@ -2,7 +2,7 @@
 # 2023, as its released code has them), with one token of the feature and our form of captions.
 # All of ViECap's settings are in viecap_vitb32.py.
 
-# The CLIP that makes features and concepts, as the commands under `required_files` name it.
+# The CLIP that makes features and concepts, as the commands that create missing files name it.
 clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(

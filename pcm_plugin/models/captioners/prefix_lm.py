@@ -89,7 +89,7 @@ class PrefixCaptioner(Captioner):
     default_decoding = DecodingConfig(beam_size=5, max_len=30)
     input_files = {
         "language_model": FileKind.LANGUAGE_MODEL,
-        "concepts": FileKind.CONCEPT_SET,
+        "concepts": FileKind.ENTITY_SET,
         "caption_entities": FileKind.WORD_LIST,
     }
 

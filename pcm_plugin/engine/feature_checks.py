@@ -1,0 +1,120 @@
+"""Check that the input files of a config match each other, before anything is built."""
+
+from collections.abc import Iterable
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from pcm_plugin.engine.config_modules import LOOPS, file_arguments, iter_modules, list_input_files
+from pcm_plugin.errors import UserError
+from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.object_labels import load_object_labels
+from pcm_plugin.formats.required_file import FileKind, RequiredFile
+from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.models.backbones.weights_file import weights_identity
+
+
+def check_features(cfg: Config, loops: Iterable[str]) -> None:
+    """Check that feature stores are complete and match the concepts, the CLIPs and the neck.
+
+    Features of different CLIPs may have the same shape: a captioner would train on a mixture
+    without an error. Object labels must be concepts, and either all loops have them or none:
+    otherwise the captioner would be tested on other inputs than it was trained on.
+
+    Args:
+        cfg: The final config. Its input files exist.
+        loops: Loops that will run: ``train``, ``val`` and ``test``.
+
+    Raises:
+        MissingFileError: If a folder holds no feature store.
+        UserError: If a file has another format, files are from different CLIPs, patches of a store
+            are in the joint space and the neck expects others (or vice versa), an object label is
+            not a concept, or only some loops have object labels.
+    """
+    loops = list(loops)
+    files = list_input_files(cfg, loops)
+    features = {f.path: FeatureStore(f.path) for f in files if f.kind is FileKind.FEATURE_STORE}
+    concepts = {f.path: load_concepts(f.path) for f in files if _is_concept_set(f)}
+    datasets = [f.path for f in files if f.key.endswith("_dataloader.dataset.store")]
+    _check_patches(cfg, {path: features[path] for path in datasets})
+    _check_object_labels(cfg, files, concepts)
+    clips = {
+        path: _clip_name(store.settings.get("model"), store.settings.get("pretrained"))
+        for path, store in features.items()
+    }
+    clips |= {
+        path: _clip_name(file.model, file.pretrained)
+        for path, file in concepts.items()
+        # A released concept list may not name its CLIP.
+        if file.model is not None
+    }
+    clips |= _clips_of_model(cfg)
+    if len(set(clips.values())) > 1:
+        lines = ["Features and concepts must come from one CLIP, but there are several:"]
+        lines += [f"  {path}: {clip}" for path, clip in clips.items()]
+        raise UserError("\n".join([*lines, "Create those that differ again, with one --model."]))
+
+
+def _is_concept_set(file: RequiredFile) -> bool:
+    return file.kind in (FileKind.CONCEPT_SET, FileKind.ENTITY_SET)
+
+
+def _clips_of_model(cfg: Config) -> dict[str, str]:
+    """Return the name of each CLIP in the model, by its key."""
+    clips = {}
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        for module in iter_modules(cfg.get("model") or {}):
+            name = str(module.settings.get("model_name"))
+            # A local folder may be a copy without all files of the one that made the features.
+            if issubclass(module.cls, OpenCLIPBackbone) and not name.startswith("local-dir:"):
+                pretrained = module.settings.get("pretrained")
+                weights = None if pretrained is None else weights_identity(pretrained)
+                clips[module.key] = _clip_name(name, weights)
+    return clips
+
+
+def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
+    neck = cfg.get("model", {}).get("neck") or {}
+    if "patch_dim" not in neck or neck.get("mix") == "none":
+        return
+    expected = neck.get("patches_in_joint_space", False)
+    for path, store in stores.items():
+        joint = store.patches_in_joint_space
+        if joint != expected:
+            raise UserError(
+                f"`model.neck.patches_in_joint_space` must be {joint}, got {expected}: patches of "
+                f"{path} are {'' if joint else 'not '}in CLIP's joint space; change the setting or "
+                "use features of another CLIP"
+            )
+
+
+def _check_object_labels(
+    cfg: Config, files: list[RequiredFile], concepts: dict[str, ConceptSet]
+) -> None:
+    # All loops, not only those that run: a captioner that is tested was trained.
+    keys = {argument.key for argument in file_arguments(cfg) if argument.path is not None}
+    read = [loop for loop in LOOPS if f"{loop}_dataloader.dataset.store" in keys]
+    having = [loop for loop in read if f"{loop}_dataloader.dataset.object_labels" in keys]
+    if having and having != read:
+        without = [loop for loop in read if loop not in having]
+        raise UserError(
+            "`object_labels` must be set for all loops or for none: the dataset of "
+            f"{', '.join(having)} has them, that of {', '.join(without)} does not"
+        )
+    for file in files:
+        if file.kind is not FileKind.OBJECT_LABELS:
+            continue
+        labels = {label for image in load_object_labels(file.path).values() for label in image}
+        for path, concept_set in concepts.items():
+            unknown = sorted(labels.difference(concept_set.words))
+            if unknown:
+                raise UserError(
+                    f"{file.path} has {len(unknown)} object labels that are not concepts of "
+                    f"{path}, such as {unknown[:3]}: map them to its words, or build the concepts "
+                    "with them (tools/build_concepts.py)"
+                )
+
+
+def _clip_name(model: str | None, pretrained: str | None = None) -> str:
+    return f"{model}, pretrained={pretrained}" if pretrained else str(model)
