@@ -1,6 +1,6 @@
-"""The embedded default: a small world with its own CLIP and diffusion model."""
+"""Toy world: small domains with captions, images, a CLIP model and a diffusion model."""
 
 from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
-"""Folder of the shipped weights: ``clip`` (open_clip) and ``diffusion`` (diffusers)."""
+"""Folder of the packaged weights: ``clip`` (open_clip) and ``diffusion`` (diffusers)."""

@@ -1,11 +1,9 @@
-"""What annotators write about a scene: five people, five sentences.
+"""Captions of scenes by simulated annotators.
 
-Annotators differ in the words they pick, in what they put first, in how much detail they give and
-in what they leave out. Domains differ in how often each habit occurs: ``plain`` is terse, ``rich``
-tells more and in other words, ``web`` mixes both with the fragments that pass for alt texts.
+Annotators differ in their choice of words, the order of their sentences, the level of detail and
+what they omit. The style of a domain sets how often each habit occurs: ``plain`` is terse, ``rich``
+has more details and other words, ``web`` mixes both with fragments like those of alt texts.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
@@ -16,20 +14,20 @@ from pcm_plugin.toyworld.things import KINDS, plural
 
 @dataclass(frozen=True)
 class Style:
-    """How often an annotator does what; all but ``words`` are probabilities.
+    """Habits of annotators. All values but ``words`` are probabilities.
 
     Attributes:
-        words (tuple): Weights of the first, second and third word for a kind.
-        color (float): Names a colour that does not go without saying.
-        size (float): Names a size that is not medium.
-        third (float): Mentions the third thing.
-        second (float): Mentions the second thing.
-        place (float): Mentions the place.
-        place_first (float): Begins with the place.
-        light (float): Mentions light or weather.
-        verb (float): Uses a verb.
-        opener (float): Opens with "a photo of" and the like.
-        fragment (float): Writes a fragment without articles instead of a sentence.
+        words: Weights of the first, second and third word for a kind.
+        color: Mention of a color that is not obvious for the kind.
+        size: Mention of a size other than medium.
+        third: Mention of the third thing.
+        second: Mention of the second thing.
+        place: Mention of the place.
+        place_first: Sentence that begins with the place.
+        light: Mention of light or weather.
+        verb: Use of a verb.
+        opener: Sentence that begins with "a photo of" or a similar phrase.
+        fragment: Fragment without articles instead of a sentence.
     """
 
     words: tuple[float, ...]
@@ -131,7 +129,14 @@ def _pick_word(thing: Thing, style: Style, rng: Random) -> str:
 
 
 def _noun_phrase(thing: Thing, style: Style, rng: Random, bare: bool = False) -> str:
-    """'two small red balls', 'a woman in a blue dress'; without article if ``bare``."""
+    """Return a phrase such as 'two small red balls' or 'a woman in a blue dress'.
+
+    Args:
+        thing: The thing.
+        style: Habits of the annotator.
+        rng: Random generator of the annotator.
+        bare: Whether to omit the article. Defaults to False.
+    """
     kind = KINDS[thing.kind]
     word = _pick_word(thing, style, rng)
     noun = word if thing.count == 1 else plural(word)
@@ -154,7 +159,7 @@ def _noun_phrase(thing: Thing, style: Style, rng: Random, bare: bool = False) ->
 
 
 def _verb(thing: Thing, scene: Scene, rng: Random, participle: bool) -> str:
-    """A finite verb or a participle: 'sits', 'is sitting', 'sitting'."""
+    """Return a finite verb ('sits', 'is sitting') or a participle ('sitting')."""
     kind = KINDS[thing.kind]
     verbs: tuple[str, ...]
     if thing.kind in _AIR_VERBS and scene.relation != "on":
@@ -226,13 +231,13 @@ def _sentence(scene: Scene, style: Style, rng: Random) -> str:
     return core
 
 
-def describe(scene: Scene, style: str, rng: Random) -> str:
-    """One annotator's caption of a scene: lower case, without a full stop.
+def sample_caption(scene: Scene, style: str, rng: Random) -> str:
+    """Return one annotator's caption of a scene, in lower case and without a full stop.
 
     Args:
-        scene (Scene): The scene.
-        style (str): A key of :data:`STYLES`.
-        rng (random.Random): The annotator.
+        scene: The scene.
+        style: Key of :data:`STYLES`.
+        rng: Random generator of the annotator.
     """
     habits = STYLES[style]
     if rng.random() < habits.fragment:
@@ -241,11 +246,18 @@ def describe(scene: Scene, style: str, rng: Random) -> str:
 
 
 def annotate(scene: Scene, style: str, seed: int | str, count: int = 5) -> list[str]:
-    """``count`` captions that differ, by as many annotators."""
+    """Return up to ``count`` different captions of a scene, one per annotator.
+
+    Args:
+        scene: The scene.
+        style: Key of :data:`STYLES`.
+        seed: Seed of the annotators.
+        count: Number of captions. Defaults to 5.
+    """
     rng = Random(f"captions/{seed}")
     captions: dict[str, None] = {}
     for _ in range(20 * count):
-        captions.setdefault(describe(scene, style, rng))
+        captions.setdefault(sample_caption(scene, style, rng))
         if len(captions) == count:
             break
     return list(captions)

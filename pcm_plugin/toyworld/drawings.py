@@ -1,10 +1,8 @@
-"""How each kind of thing looks: one function a kind, drawn with a :class:`Pen` on its tile.
+"""Drawings of all kinds of things: one function per kind, drawn with a :class:`Pen` on its tile.
 
-A drawing receives the pen, its main colour and a :class:`random.Random` for the pose, stands on the
-bottom edge (y = 1) and fills the tile as far as its shape allows.
+The arguments are the pen, the main color and a :class:`random.Random` for the pose. A thing stands
+on the bottom edge (y = 1) and fills the tile as far as its shape allows.
 """
-
-from __future__ import annotations
 
 import math
 from random import Random
@@ -13,7 +11,7 @@ from pcm_plugin.toyworld.pen import Color, Pen, shade
 
 BLACK: Color = (30, 28, 32)
 WHITE: Color = (245, 245, 242)
-GREY: Color = (128, 130, 135)
+GRAY: Color = (128, 130, 135)
 WOOD: Color = (140, 94, 52)
 GREEN: Color = (52, 132, 60)
 SKINS: tuple[Color, ...] = ((242, 205, 172), (214, 160, 118), (150, 102, 70), (98, 66, 48))
@@ -221,7 +219,7 @@ def bicycle(p: Pen, c: Color, v: Random) -> None:
         for k in range(3):
             a = k * math.pi / 3 + v.uniform(0, 0.6)
             dx, dy = 0.19 * math.cos(a), 0.19 * math.sin(a)
-            p.line([(x - dx, 0.75 - dy), (x + dx, 0.75 + dy)], 0.008, GREY)
+            p.line([(x - dx, 0.75 - dy), (x + dx, 0.75 + dy)], 0.008, GRAY)
     frame = [(0.22, 0.75), (0.38, 0.42), (0.68, 0.42), (0.48, 0.75), (0.22, 0.75)]
     p.line(frame, 0.05, c)
     p.line([(0.48, 0.75), (0.36, 0.36)], 0.05, c)
@@ -292,8 +290,8 @@ def couch(p: Pen, c: Color, v: Random) -> None:
 
 
 def lamp(p: Pen, c: Color, v: Random) -> None:
-    p.ellipse(0.5, 0.95, 0.18, 0.04, GREY)
-    p.line([(0.5, 0.4), (0.5, 0.94)], 0.045, GREY)
+    p.ellipse(0.5, 0.95, 0.18, 0.04, GRAY)
+    p.line([(0.5, 0.4), (0.5, 0.94)], 0.045, GRAY)
     p.ellipse(0.5, 0.42, 0.16, 0.06, (255, 246, 190))
     p.poly([(0.36, 0.08), (0.64, 0.08), (0.8, 0.42), (0.2, 0.42)], c)
     p.poly([(0.44, 0.08), (0.52, 0.08), (0.48, 0.42), (0.34, 0.42)], shade(c, 1.5))

@@ -1,6 +1,4 @@
-"""Backgrounds: one painter a place, each with its clutter, drawn at twice the final size."""
-
-from __future__ import annotations
+"""Backgrounds: one function per place, drawn at twice the final size."""
 
 from random import Random
 
@@ -10,7 +8,7 @@ from pcm_plugin.toyworld.pen import Color, shade
 
 
 class _Brush:
-    """Rectangles, ellipses and gradients on a unit square."""
+    """Brush for rectangles, ellipses and gradients on a unit square."""
 
     def __init__(self, pixels: int, rng: Random) -> None:
         self.image = Image.new("RGB", (pixels, pixels))
@@ -19,7 +17,7 @@ class _Brush:
         self.rng = rng
 
     def vary(self, color: Color, by: int = 14) -> Color:
-        """The colour, a little off: no two places have quite the same paint."""
+        """Return a random variation of a color."""
         d = [self.rng.randint(-by, by) for _ in range(3)]
         return tuple(max(0, min(255, c + k)) for c, k in zip(color, d, strict=True))  # type: ignore[return-value]
 
@@ -192,7 +190,7 @@ def _studio(b: _Brush, h: float) -> None:
         b.specks(20, 0, 1, 0.02, end)
 
 
-_PAINTERS = {
+_DRAW = {
     "park": _park,
     "beach": _beach,
     "street": _street,
@@ -205,18 +203,18 @@ _PAINTERS = {
 }
 
 
-def paint(place: str, horizon: float, pixels: int, rng: Random) -> Image.Image:
-    """Paint an empty place.
+def draw_place(place: str, horizon: float, pixels: int, rng: Random) -> Image.Image:
+    """Draw an empty place.
 
     Args:
-        place (str): One of ``scene.PLACES``, or ``'studio'``.
-        horizon (float): Height of the horizon, from 0 (top) to 1 (bottom).
-        pixels (int): Side of the picture.
-        rng (random.Random): Decides paint and clutter.
+        place: One of ``scene.PLACES``, or ``'studio'``.
+        horizon: Height of the horizon, from 0 (top) to 1 (bottom).
+        pixels: Side of the picture in pixels.
+        rng: Random generator of colors and details.
 
     Returns:
-        PIL.Image.Image: An RGB picture of ``pixels`` x ``pixels``.
+        RGB image of ``pixels`` x ``pixels``.
     """
     brush = _Brush(pixels, rng)
-    _PAINTERS[place](brush, horizon)
+    _DRAW[place](brush, horizon)
     return brush.image

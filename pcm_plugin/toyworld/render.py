@@ -1,6 +1,4 @@
-"""From a scene to a picture, and to the pixels that each thing covers."""
-
-from __future__ import annotations
+"""Render a scene to a picture and the pixels of each thing."""
 
 from dataclasses import dataclass
 from random import Random
@@ -10,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from pcm_plugin.toyworld import drawings
 from pcm_plugin.toyworld.pen import Color, Pen
-from pcm_plugin.toyworld.places import paint
+from pcm_plugin.toyworld.places import draw_place
 from pcm_plugin.toyworld.scene import STUDIO, Scene, Thing
 from pcm_plugin.toyworld.things import KINDS, rgb
 
@@ -30,9 +28,8 @@ class Picture:
     """A rendered scene.
 
     Attributes:
-        image (PIL.Image.Image): RGB, ``size`` x ``size``.
-        masks (numpy.ndarray): bool (number of things in the scene, size, size): the visible
-            pixels of each.
+        image: RGB image of ``size`` x ``size``.
+        masks: (number of things in the scene, size, size) bool, the visible pixels of each thing.
     """
 
     image: Image.Image
@@ -41,7 +38,7 @@ class Picture:
 
 @dataclass
 class _Spot:
-    """Where one tile goes: middle of its base and its side, in shares of the picture."""
+    """Position of one tile: center of its base, and its side, as shares of the picture's side."""
 
     index: int
     x: float
@@ -76,7 +73,7 @@ def _base(thing: Thing, horizon: float, rng: Random) -> float:
 
 
 def _layout(scene: Scene, horizon: float, rng: Random) -> list[_Spot]:
-    """Place the things of a scene so that their relation can be seen."""
+    """Return positions of the things of a scene that show their relation."""
     sides = [
         KINDS[t.kind].size * _SIZES[t.size] * rng.uniform(0.92, 1.08) * (1 if t.count == 1 else 0.8)
         for t in scene.things
@@ -118,7 +115,7 @@ def _relate(
     horizon: float,
     rng: Random,
 ) -> None:
-    """Move the first thing, in place, to where its relation to the second wants it."""
+    """Move the things, in place, to positions that show their relation."""
     if relation is None or relation in ("left of", "right of"):
         return
     (_, base0), (x1, base1) = centers[0], centers[1]
@@ -145,7 +142,7 @@ def _relate(
 
 
 def _illuminate(pixels: np.ndarray, light: str, rng: np.random.Generator) -> np.ndarray:
-    """Tint, a slope of brightness, blotches and grain: two photographs never agree."""
+    """Add a tint, a brightness gradient, low-frequency noise and grain."""
     n = len(pixels)
     tint = np.array(_LIGHTS[light]) * rng.uniform(0.93, 1.07) + rng.normal(0, 0.02, 3)
     slope = rng.normal(0, 0.1, 2)
@@ -158,19 +155,17 @@ def _illuminate(pixels: np.ndarray, light: str, rng: np.random.Generator) -> np.
 
 
 def render(scene: Scene, seed: int | str, size: int = SIZE) -> Picture:
-    """Draw a scene; another seed gives another picture of it.
+    """Render a scene.
 
     Args:
-        scene (Scene): What is to be seen.
-        seed (int | str): Decides pose, position, paint, clutter, light's direction and grain.
-        size (int): Side of the picture in pixels. Defaults to 112.
-
-    Returns:
-        Picture: The picture and the pixels of each thing.
+        scene: The scene.
+        seed: Seed of poses, positions, colors, details, lighting and grain.
+        size: Side of the picture in pixels. Defaults to 112.
     """
     rng = Random(f"render/{seed}")
     horizon = rng.uniform(0.4, 0.56)
-    canvas = paint(scene.place, horizon, 2 * size, rng).resize((size, size), Image.Resampling.BOX)
+    canvas = draw_place(scene.place, horizon, 2 * size, rng)
+    canvas = canvas.resize((size, size), Image.Resampling.BOX)
     owner = np.full((size, size), -1, np.int16)
     for spot in _layout(scene, horizon, rng):
         tile = _tile(scene.things[spot.index], round(spot.side * size), rng)

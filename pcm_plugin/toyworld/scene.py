@@ -1,10 +1,8 @@
-"""What a scene holds, and how scenes of a domain are drawn by lot.
+"""Scenes, and how to sample those of a domain.
 
-A scene's *content* is its place, the kinds of its things and their relation. Content decides the
+The *content* of a scene is its place, the kinds of its things and their relation. It determines the
 split, so that train, val and test share no content, whatever the seed.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -19,7 +17,7 @@ OUTDOORS = ("park", "beach", "street", "snow", "desert", "lake")
 INDOORS = ("kitchen", "living room")
 PLACES = (*OUTDOORS, *INDOORS)
 STUDIO = "studio"
-"""A plain backdrop. Only the web has it: pictures of one thing, as shops and encyclopedias do."""
+"""Plain background, which only the web has: product-like pictures of one thing."""
 
 LIGHTS = ("day", "sun", "cloud", "dusk", "dark")
 SPLITS = ("train", "val", "test")
@@ -27,7 +25,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Thing:
-    """One entry of a scene: ``count`` things of a kind that look alike."""
+    """``count`` things of one kind that look alike."""
 
     kind: str
     color: str
@@ -37,7 +35,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene. ``relation`` says where the first thing is, seen from the second; None without."""
+    """A scene.
+
+    Attributes:
+        place: One of :data:`PLACES`, or :data:`STUDIO`.
+        things: One to three things.
+        relation: Position of the first thing relative to the second, or None.
+        light: One of :data:`LIGHTS`.
+    """
 
     place: str
     things: tuple[Thing, ...]
@@ -46,13 +51,13 @@ class Scene:
 
     @property
     def content(self) -> str:
-        """Place, kinds and relation: what decides the split."""
+        """Place, kinds and relation, which determine the split."""
         kinds = "+".join(sorted(thing.kind for thing in self.things))
         return f"{self.place}|{kinds}|{self.relation or '-'}"
 
     @property
     def split(self) -> str:
-        """``test`` and ``val`` hold a tenth of all contents each, ``train`` all else."""
+        """Split of the content: ``test`` and ``val`` (one tenth each), or ``train``."""
         if self.place == STUDIO:
             return "train"
         digest = hashlib.sha256(self.content.encode()).digest()
@@ -60,20 +65,20 @@ class Scene:
 
 
 def scene_from_dict(data: Mapping[str, Any]) -> Scene:
-    """The inverse of :func:`dataclasses.asdict` for a scene."""
+    """Return the scene of a dict made by :func:`dataclasses.asdict`."""
     return Scene(**{**data, "things": tuple(Thing(**thing) for thing in data["things"])})
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A mix of places, things and phrasing.
+    """Distribution of places, things and phrasing.
 
     Attributes:
-        name (str): Its name.
-        places (dict): Weight of each place.
-        kinds (dict): Weight of each kind of thing.
-        style (str): Phrasing, see :mod:`.captions`.
-        studio (float): Share of studio pictures. Defaults to 0.
+        name: Name of the domain.
+        places: Weight of each place.
+        kinds: Weight of each kind of thing.
+        style: Style of the captions, a key of ``captions.STYLES``.
+        studio: Share of studio pictures. Defaults to 0.
     """
 
     name: str
@@ -84,7 +89,7 @@ class Domain:
 
 
 def _weights(text: str) -> dict[str, float]:
-    """``'dog:3 cat'`` -> ``{'dog': 3.0, 'cat': 1.0}``."""
+    """Parse weights: ``'dog:3 cat'`` becomes ``{'dog': 3.0, 'cat': 1.0}``."""
     pairs = (item.partition(":") for item in text.split())
     return {name.replace("_", " "): float(weight or 1) for name, _, weight in pairs}
 
@@ -140,7 +145,7 @@ def _relation(first: Thing, second: Thing, rng: Random) -> str:
 
 
 def sample_scene(domain: Domain, rng: Random) -> Scene:
-    """Draw one scene of the domain, of any split."""
+    """Sample a scene of a domain, of any split."""
     if rng.random() < domain.studio:
         return Scene(STUDIO, (_thing(_pick(domain.kinds, rng), rng),))
     place = _pick(domain.places, rng)
@@ -163,15 +168,19 @@ def sample_scene(domain: Domain, rng: Random) -> Scene:
 
 
 def scenes(domain: Domain, split: str, count: int, seed: int) -> Iterator[Scene]:
-    """Draw ``count`` scenes whose content belongs to a split.
+    """Sample ``count`` scenes of one split; equal arguments give equal scenes.
 
-    The same arguments give the same scenes.
+    Args:
+        domain: The domain.
+        split: One of :data:`SPLITS`.
+        count: Number of scenes.
+        seed: Seed of the scenes.
 
     Raises:
         UserError: If the split is unknown.
     """
     if split not in SPLITS:
-        raise UserError(f"split={split!r}: choose one of {', '.join(SPLITS)}")
+        raise UserError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}")
     rng = Random(f"{domain.name}/{split}/{seed}")
     while count:
         scene = sample_scene(domain, rng)

@@ -1,12 +1,10 @@
-"""What there is in the toy world: kinds of thing with their words, colours, size and habits."""
-
-from __future__ import annotations
+"""Kinds of things in the toy world: words, colors, sizes and habits."""
 
 from dataclasses import dataclass
 
 from pcm_plugin.toyworld.pen import Color
 
-PAINTS: dict[str, Color] = {
+ARTIFICIAL_COLORS: dict[str, Color] = {
     "red": (204, 38, 42),
     "blue": (38, 84, 204),
     "green": (46, 150, 66),
@@ -15,9 +13,9 @@ PAINTS: dict[str, Color] = {
     "purple": (134, 58, 164),
     "pink": (240, 130, 176),
 }
-"""Colours of made things and clothes."""
+"""Colors of artificial things and clothes."""
 
-COATS: dict[str, Color] = {
+NATURAL_COLORS: dict[str, Color] = {
     "brown": (140, 92, 54),
     "white": (238, 234, 226),
     "black": (58, 54, 58),
@@ -25,7 +23,7 @@ COATS: dict[str, Color] = {
     "orange": (222, 146, 74),
     "yellow": (248, 210, 64),
 }
-"""Colours of coats, feathers, skins and wood."""
+"""Colors of fur, feathers, skin and wood."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,17 @@ class Kind:
     """A kind of thing.
 
     Attributes:
-        name (str): The word that names it and its drawing.
-        words (tuple): What annotators call it, commonest first.
-        group (str): ``person``, ``animal``, ``vehicle``, ``furniture``, ``object``, ``food``,
-            ``plant`` or ``building``: decides verbs and clothes.
-        size (float): Side of its tile as a share of the picture's side.
-        colors (tuple): Names of the colours it comes in.
-        natural (bool): Its colour goes without saying most of the time.
-        habit (str): ``ground``, ``air`` (flies or floats), ``water`` (may stand on water).
-        holds (bool): Other things can lie on top of it.
-        shelters (bool): Other things can be under it.
-        light (bool): Small enough to lie on top of something.
+        name: Name of the kind and of its function in :mod:`.drawings`.
+        words: Words that annotators use for it, most common first.
+        group: ``person``, ``animal``, ``vehicle``, ``furniture``, ``object``, ``food``, ``plant``
+            or ``building``. Determines verbs and clothes.
+        size: Side of its tile as a share of the picture's side.
+        colors: Names of its colors.
+        natural: Whether the color is usually obvious and seldom mentioned.
+        habit: ``ground``, ``air`` (flies or floats) or ``water`` (may be on water).
+        holds: Whether things can lie on top of it.
+        shelters: Whether things can be under it.
+        light: Whether it is small enough to lie on top of something.
     """
 
     name: str
@@ -58,7 +56,7 @@ class Kind:
     light: bool = False
 
 
-_P = tuple(PAINTS)
+_P = tuple(ARTIFICIAL_COLORS)
 _KINDS = (
     Kind("man", ("man", "guy", "person"), "person", 0.46, _P),
     Kind("woman", ("woman", "lady", "person"), "person", 0.46, _P),
@@ -145,12 +143,12 @@ PLURALS: dict[str, str] = {
 
 
 def plural(word: str) -> str:
-    """The plural of one of the words of :data:`KINDS`."""
+    """Return the plural of a word of :data:`KINDS`."""
     return PLURALS.get(word, word + "s")
 
 
 def rgb(color: str, kind: Kind) -> Color:
-    """The RGB value that a colour's name has on this kind of thing."""
-    coats_first = kind.group == "animal" or color not in PAINTS
-    table = COATS if coats_first and color in COATS else PAINTS
+    """Return the RGB value of a named color for a kind of thing."""
+    natural_first = kind.group == "animal" or color not in ARTIFICIAL_COLORS
+    table = NATURAL_COLORS if natural_first and color in NATURAL_COLORS else ARTIFICIAL_COLORS
     return table[color]

@@ -1,10 +1,8 @@
-"""The toy domains as files: what a user would bring, and the real images to be judged by.
+"""Files of the toy domains: captions, concepts and real images.
 
-A user brings sentences. The real images of the training split are drawn as well, but only the
-oracle of the ablation ever sees them.
+A user of the package has captions only. The real images of the training split are rendered as well
+for the upper bound (oracle) of the ablation.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Sequence
@@ -23,13 +21,13 @@ from pcm_plugin.toyworld.scene import DOMAINS, SPLITS, Scene, scene_from_dict, s
 from pcm_plugin.toyworld.things import KINDS
 
 CAPTIONS = {"train": 1, "val": 5, "test": 5}
-"""Captions a scene, by split."""
+"""Captions per scene, by split."""
 
 CONCEPTS = tuple(KINDS)
-"""The nouns to look for: what things are called first.
+"""Concepts: the most common word of each kind.
 
-Places are not among them. They cover most of a picture, so that their patches would be the ones of
-highest affinity, and the mix would describe skies and floors.
+Places are not included. They cover most of a picture, so that patches of sky and floor would have
+the highest affinity and be mixed.
 """
 
 
@@ -41,27 +39,29 @@ def _draw(job: tuple[Scene, str, Path]) -> None:
 def build_world(
     root: Path, domain: str, sizes: dict[str, int], seed: int = 0, workers: int = 2
 ) -> None:
-    """Write a domain's captions, concept list and real images; what is there is kept.
+    """Write captions, concept list and real images of a domain, unless they exist.
 
-    The folder gets ``captions_{train,val,test}.json`` in COCO's form, ``images/*.png``,
-    ``scenes_{train,val,test}.jsonl`` (the truth, for measurements) and ``concepts.txt``.
+    The folder gets ``captions_{train,val,test}.json`` (COCO captions JSON), ``images/*.png``,
+    ``scenes_{train,val,test}.jsonl`` (the true scenes, for measurements) and ``concepts.txt``.
 
     Args:
-        root (Path): The domain's folder.
-        domain (str): A key of :data:`~.scene.DOMAINS`.
-        sizes (dict[str, int]): Scenes of each split.
-        seed (int): Another seed gives other scenes. Defaults to 0.
-        workers (int): Processes that draw. Defaults to 2.
+        root: Folder of the domain.
+        domain: Key of :data:`~.scene.DOMAINS`.
+        sizes: Number of scenes of each split.
+        seed: Seed of the scenes. Defaults to 0.
+        workers: Number of rendering processes. Defaults to 2.
 
     Raises:
-        UserError: If the folder holds a world of other sizes or another seed.
+        UserError: If the folder contains a world with other settings.
     """
     settings = {"domain": domain, "sizes": sizes, "seed": seed}
     done = root / "world.json"
     if done.exists():
-        found = json.loads(done.read_text())
-        if found != settings:
-            raise UserError(f"{root} holds {found}, wanted {settings}: remove it first")
+        existing = json.loads(done.read_text())
+        if existing != settings:
+            raise UserError(
+                f"{root} must contain a world with {settings}, got {existing}: delete the folder"
+            )
         return
     images = root / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def build_world(
         ]
         with ProcessPoolExecutor(workers) as pool:
             work = pool.map(_draw, jobs, chunksize=32)
-            for _ in tqdm(work, total=len(jobs), desc=f"draw {domain} {split}"):
+            for _ in tqdm(work, total=len(jobs), desc=f"render {domain} {split}"):
                 pass
         rows = ({"image_id": n, **asdict(s)} for n, s in zip(names, drawn, strict=True))
         (root / f"scenes_{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -92,15 +92,18 @@ def build_world(
 
 
 def read_scenes(path: Path) -> dict[str, Scene]:
-    """The scenes of a ``scenes_*.jsonl`` that :func:`build_world` wrote, by image id."""
+    """Return the scenes in a ``scenes_*.jsonl`` file of :func:`build_world`, by image id."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return {row.pop("image_id"): scene_from_dict(row) for row in rows}
 
 
 def unseen_scenes(count: int, seed: int = 0, minimum: int = 1) -> list[Scene]:
-    """Test scenes of both target domains in turn, of ``minimum`` things or more.
+    """Return test scenes, whose content is not on the toy web, of town and country in turn.
 
-    No scene of such content was on the toy web.
+    Args:
+        count: Number of scenes.
+        seed: Seed of the scenes. Defaults to 0.
+        minimum: Minimum number of things in a scene. Defaults to 1.
     """
     streams = [
         (s for s in scenes(DOMAINS[d], "test", 20 * count, seed) if len(s.things) >= minimum)

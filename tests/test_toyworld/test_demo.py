@@ -48,7 +48,7 @@ def demo(tmp_path_factory):
 
 
 def scores_of(said):
-    return said.split("real test images of")[1].split("took")[0]
+    return said.split("real test images")[1].split("time:")[0]
 
 
 def test_the_demo_goes_from_sentences_to_scores(demo):

@@ -13,7 +13,7 @@ from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior import judge, quality
-from pcm_plugin.toyworld.prior.clip import multi_positive
+from pcm_plugin.toyworld.prior.clip import contrastive_loss
 from pcm_plugin.toyworld.prior.training import train
 from tests.test_tools.commands import run
 
@@ -97,7 +97,7 @@ def test_painted_pictures_fit_their_captions(clip):
 def test_a_fair_judge_names_as_many_things_as_there_are():
     seen, depicted = torch.rand(40, 36), torch.zeros(40, 36)
     depicted[:, ::9] = 1
-    threshold = judge.fair_threshold(seen, depicted)
+    threshold = judge.balanced_threshold(seen, depicted)
     assert (seen > threshold).sum() == depicted.sum()
     only_first = torch.zeros(2, 36)
     only_first[:, 0] = 1
@@ -112,16 +112,16 @@ def test_shuffled_leaves_nothing_in_place():
     assert all(a != b for a, b in zip(items, mixed, strict=True))
 
 
-def test_multi_positive_is_cross_entropy_with_one_positive():
+def test_contrastive_loss_is_cross_entropy_with_one_positive():
     logits = torch.randn(5, 5)
     expected = nn.functional.cross_entropy(logits, torch.arange(5))
-    torch.testing.assert_close(multi_positive(logits, torch.eye(5, dtype=torch.bool)), expected)
+    torch.testing.assert_close(contrastive_loss(logits, torch.eye(5, dtype=torch.bool)), expected)
 
 
-def test_multi_positive_does_not_set_positives_against_each_other():
+def test_contrastive_loss_does_not_set_positives_against_each_other():
     truth = torch.tensor([[True, True, False]])
-    a = multi_positive(torch.tensor([[1.0, 1.0, 0.0]]), truth)
-    b = multi_positive(torch.tensor([[1.0, 1.0, -9.0]]), truth)
+    a = contrastive_loss(torch.tensor([[1.0, 1.0, 0.0]]), truth)
+    b = contrastive_loss(torch.tensor([[1.0, 1.0, -9.0]]), truth)
     assert b < 1e-3 < a
 
 

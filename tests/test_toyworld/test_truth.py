@@ -8,7 +8,7 @@ from pcm_plugin.toyworld.truth import agreement, mentions, named_things
 from pcm_plugin.toyworld.world import build_world, read_scenes
 
 
-def test_things_and_colours_are_read_in_order():
+def test_things_and_colors_are_read_in_order():
     caption = "two small red puppies and a lady in a blue dress beside a cup with a cup nearby"
     assert mentions(caption) == [("dog", "red"), ("woman", "blue"), ("cup", None), ("cup", None)]
     assert mentions("a snowman with an orange scarf") == [("snowman", "orange")]
@@ -21,7 +21,7 @@ def test_what_annotators_write_agrees_with_their_scenes():
     drawn = [s for s in scenes(TOWN, "train", 200, 0) for _ in range(5)]
     captions = [c for i, s in enumerate(drawn[::5]) for c in annotate(s, "plain", i)]
     score = agreement(captions, drawn)
-    assert score["named right"] == score["colour right"] == 100
+    assert score["named right"] == score["color right"] == 100
     assert score["repeated"] == 0
     assert 60 < score["found"] < 100
 
@@ -33,7 +33,7 @@ def test_errors_are_counted():
     assert score["named right"] == 75
     assert score["repeated"] == 25
     assert score["found"] == 50
-    assert score["colour right"] == 0
+    assert score["color right"] == 0
     assert agreement(["nothing to see"], [scene])["named right"] == 0
 
 

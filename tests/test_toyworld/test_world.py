@@ -40,8 +40,8 @@ def test_the_world_is_as_large_as_promised():
 
 
 @pytest.mark.parametrize("domain", ["town", "country"])
-def test_colours_and_sizes_are_named_as_often_as_in_flickr8k(domain):
-    # 0.50 colours a caption and a size in 0.115 of them, over all of Flickr8k.
+def test_colors_and_sizes_are_named_as_often_as_in_flickr8k(domain):
+    # 0.50 colors per caption and a size in 0.115 of them, over all of Flickr8k.
     colors = {color for kind in KINDS.values() for color in kind.colors}
     sizes = {"small", "little", "tiny", "big", "large", "huge"}
     drawn = enumerate(scenes(DOMAINS[domain], "train", 400, 0))
@@ -98,7 +98,7 @@ def test_domains_differ():
 
 
 def test_unknown_split_is_named():
-    with pytest.raises(ValueError, match="split='dev'"):
+    with pytest.raises(ValueError, match="`split` must be one of train, val, test, got 'dev'"):
         next(scenes(TOWN, "dev", 1, 0))
 
 
@@ -189,5 +189,5 @@ def test_build_world_writes_what_a_user_would_bring(tmp_path):
     before = (tmp_path / "captions_test.json").stat().st_mtime_ns
     build_world(tmp_path, "town", sizes, workers=1)
     assert (tmp_path / "captions_test.json").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="remove it first"):
+    with pytest.raises(ValueError, match=r"must contain a world with .*: delete the folder"):
         build_world(tmp_path, "town", sizes, seed=1, workers=1)

@@ -1,9 +1,9 @@
-"""The whole road in the toy world: sentences, images, features, PCM-Net, captions, scores.
+"""Run the complete pipeline in the toy world: captions, images, features, training, evaluation.
 
     python tools/toyworld/demo.py        (or: make demo)
 
-Each step is a command that a user would run on data of their own, and is printed before it runs.
-What is there already is not made again.
+Every step is a command that works for your own data too; it is printed before it runs. Steps whose
+output exists are skipped.
 """
 
 import argparse
@@ -43,7 +43,8 @@ TARGETS = {"town (in-domain)": None, "country (cross-domain)": "toy_country"}
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
 
 
-# Small tensors come and go; keeping their memory saves the kernel clearing it each time.
+# Small tensors are allocated and freed all the time. Without these settings glibc returns their
+# memory to the kernel, which has to clear it each time.
 KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_MMAP_MAX_": "0",
@@ -52,35 +53,37 @@ KEEP_MEMORY = {
 
 
 def run(command: Sequence[object], done: Path | None = None) -> None:
-    """Print and run a command of Python, unless what it makes is there.
+    """Print and run a Python command, unless its output exists.
 
     Args:
-        command: Its words behind ``python``.
-        done: What it makes.
+        command: Arguments of ``python``.
+        done: Output of the command. Defaults to None, which always runs it.
+
+    Raises:
+        UserError: If the command fails.
     """
     if done is not None and done.exists():
         return
     words = [str(word) for word in command]
     shown = shlex.join(["python", *words])
     print(f"\n$ {shown}", flush=True)
-    # a word lost behind the toy tokenizer's 28 tokens is not worth a warning a batch
+    # Without this, diffusers warns for each caption that is longer than the 28 tokens of the toy
+    # tokenizer.
     quiet = {"DIFFUSERS_VERBOSITY": "error"}
     environment = {**KEEP_MEMORY, **quiet, **os.environ}
     result = subprocess.run([sys.executable, *words], env=environment)
     if result.returncode:
-        raise UserError(
-            f"stopped: this command failed with exit code {result.returncode}:\n  {shown}"
-        )
+        raise UserError(f"this command failed with exit code {result.returncode}:\n  {shown}")
 
 
 def in_parallel(tool: str, ranks: int) -> list[object]:
-    """The first words of a tool's command on several processes of this machine."""
+    """Return the first arguments of ``python`` that run a tool in several processes."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
     return [*(launch if ranks > 1 else []), TOOLS / tool]
 
 
 def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
-    """Draw the world, paint its captions, extract features."""
+    """Write the toy domains, generate images of their captions, and extract features."""
     for domain, sizes in world.items():
         root = DATA / domain
         build_world(root, domain, sizes)
@@ -106,7 +109,7 @@ def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
 
 
 def train(options: Sequence[str] = ()) -> str:
-    """Train, or go on training; returns the best checkpoint on validation."""
+    """Train or resume the training; return the best checkpoint on the validation split."""
     config = CONFIGS / "pcm_toy.py"
     if not is_trained(WORK, config, options):
         changes = ["--cfg-options", *options] if options else []
@@ -115,7 +118,7 @@ def train(options: Sequence[str] = ()) -> str:
 
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
-    """Scores on the real test images of both domains."""
+    """Return the scores on the real test images of both domains."""
     table, config = {}, CONFIGS / "pcm_toy.py"
     for name, target in TARGETS.items():
         folder = WORK / "test" / folder_name(target)
@@ -129,7 +132,7 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
 
 
 def show(captioner: Path, sheet: Path) -> None:
-    """Caption ten images from their pixels: print the captions, draw the contact sheet."""
+    """Caption ten image files; print the captions and write a contact sheet."""
     from pcm_plugin.apis import CaptionInferencer
     from pcm_plugin.formats.coco import read_coco_images
     from pcm_plugin.visualization import contact_sheet, save_sheet
@@ -138,47 +141,49 @@ def show(captioner: Path, sheet: Path) -> None:
     entries = []
     for domain in SIZES:
         root = DATA / domain
-        chosen = read_coco_images(root / "captions_test.json")[:5]
-        found = inferencer.stream([root / "images" / image.file_name for image in chosen])
-        for truth, (image, sample) in zip(chosen, found, strict=True):
+        images = read_coco_images(root / "captions_test.json")[:5]
+        results = inferencer.stream([root / "images" / image.file_name for image in images])
+        for truth, (image, sample) in zip(images, results, strict=True):
             assert image is not None
             entries.append(inferencer.to_sheet_entry(image, sample, truth.captions))
             print(f"\n{truth.image_id}: {sample.pred_caption}")
             for reference in truth.captions[:3]:
                 print(f"    reference: {reference}")
-    drawn = contact_sheet(entries, inferencer.grid, title="PCM-Net in the toy world")
-    save_sheet(drawn, sheet)
+    save_sheet(contact_sheet(entries, inferencer.grid, title="PCM-Net in the toy world"), sheet)
 
 
 def make_outputs(checkpoint: str) -> tuple[Path, Path]:
-    """The captioner's file and the report of the run, if they are not newer than the checkpoint."""
+    """Write captioner file and report, unless they are newer than the checkpoint; return them."""
     config = CONFIGS / "pcm_toy.py"
     captioner, report = WORK / "captioner.safetensors", WORK / "report.html"
-    made = os.path.getmtime(checkpoint)
+    checkpoint_time = os.path.getmtime(checkpoint)
     clip = ["--cfg-options", format_option("clip.model", CLIP)]
     commands: dict[Path, list[object]] = {
         captioner: [TOOLS / "export.py", config, checkpoint, "--out", captioner, *clip],
         report: [TOOLS / "report.py", WORK, "--config", config, "--checkpoint", checkpoint],
     }
     for file, command in commands.items():
-        if not file.exists() or file.stat().st_mtime < made:
+        if not file.exists() or file.stat().st_mtime < checkpoint_time:
             run(command)
     return captioner, report
 
 
 @plain_errors()
 def main() -> None:
-    """Read the command line and walk the road."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--processes", type=int, default=min(2, os.cpu_count() or 1), help="for images and features"
+        "--processes",
+        type=int,
+        default=min(2, os.cpu_count() or 1),
+        help="number of processes that generate images and extract features (default: %(default)s)",
     )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
+        help="test the pipeline with 20 captions and one epoch; run it in an empty folder",
     )
     args = parser.parse_args()
     start = time.time()
@@ -188,10 +193,10 @@ def main() -> None:
     sheet = WORK / "contact_sheet.png"
     captioner, report = make_outputs(checkpoint)
     show(captioner, sheet)
-    print(f"\n{'real test images of':24}" + "".join(f"{s:>10}" for s in SCORES))
+    print(f"\n{'real test images':24}" + "".join(f"{s:>10}" for s in SCORES))
     for name, metrics in table.items():
         print(f"{name:24}" + "".join(f"{metrics[f'caption/{s}']:10.1f}" for s in SCORES))
     print(f"\ncontact sheet: {sheet}\ncaptions: {WORK}/test/*/captions.json")
     print(f"report: {report}\ncaptioner: {captioner}")
     print(f"  {shlex.join(['python', str(TOOLS / 'caption.py'), str(captioner)])} IMAGES")
-    print(f"took {(time.time() - start) / 60:.1f} minutes")
+    print(f"time: {(time.time() - start) / 60:.1f} minutes")

@@ -1,11 +1,12 @@
-"""Measure the toy world's prior against its bars.
+"""Measure the quality of the toy world's CLIP and diffusion models.
 
     python tools/toyworld/measure_prior.py --cache data/toy_prior
 
-CLIP: retrieval, concept recall and locality on unseen scenes. Diffusion: how many of the things
-that a caption names a judge finds in the image (it is trained on first use, in the cache folder,
-and names as many things of real pictures as there are), and where its CLIP score lies between that
-of random pairs and that of real pairs.
+CLIP is measured by text-to-image retrieval, concept recall and patch locality on unseen scenes, the
+diffusion model by the share of the things named in a caption that a classifier finds in the image,
+and by its CLIP scores, compared with those of random and real pairs. The classifier (judge) is
+trained at the first run, in the cache folder; its threshold is that of equal precision and recall
+on real pictures.
 """
 
 import argparse
@@ -21,8 +22,14 @@ from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.captions import annotate
-from pcm_plugin.toyworld.prior import judge as judging
 from pcm_plugin.toyworld.prior import quality
+from pcm_plugin.toyworld.prior.judge import (
+    balanced_threshold,
+    depicted_kinds,
+    found_share,
+    predict,
+    train_judge,
+)
 from pcm_plugin.toyworld.prior.web import load_web
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.scene import TOWN, scenes
@@ -31,7 +38,7 @@ from pcm_plugin.toyworld.world import unseen_scenes
 
 
 def measure_clip(clip: OpenCLIPBackbone) -> dict:
-    """All that concerns CLIP alone."""
+    """Return the measurements of the CLIP model."""
     return {
         "retrieval among 500": quality.retrieval(clip),
         "concept recall": quality.concept_recall(clip),
@@ -42,39 +49,39 @@ def measure_clip(clip: OpenCLIPBackbone) -> dict:
 def measure_diffusion(
     clip: OpenCLIPBackbone, folder: Path, cache: Path, count: int, steps: int, guidance: float
 ) -> dict:
-    """All that concerns the diffusion model, on captions of the town's training split."""
+    """Return the measurements of the diffusion model on training captions of the town."""
     from diffusers import DiffusionPipeline
 
-    drawn = list(islice(scenes(TOWN, "train", count, 7), count))
-    captions = [annotate(s, TOWN.style, f"diffusion/{i}", 1)[0] for i, s in enumerate(drawn)]
-    real = [render(s, f"diffusion/{i}").image for i, s in enumerate(drawn)]
+    true_scenes = list(islice(scenes(TOWN, "train", count, 7), count))
+    captions = [annotate(s, TOWN.style, f"diffusion/{i}", 1)[0] for i, s in enumerate(true_scenes)]
+    real = [render(s, f"diffusion/{i}").image for i, s in enumerate(true_scenes)]
     pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
-    made = []
+    synthetic: list = []
     for start in range(0, count, 25):
-        made += pipeline(
+        synthetic += pipeline(
             captions[start : start + 25],
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generator,
         ).images
-    judge = judging.train_judge(load_web(cache / "web"), cache / "judge.safetensors")
+    judge = train_judge(load_web(cache / "web"), cache / "judge.safetensors")
     unseen = unseen_scenes(500, seed=4)
     pictures = [np.asarray(render(s, f"judge/{i}").image) for i, s in enumerate(unseen)]
-    seen = judging.see(judge, np.stack(pictures))
-    depicted = judging.truth(unseen)
-    threshold = judging.fair_threshold(seen, depicted)
-    right = (seen > threshold) & depicted.bool()
+    probs = predict(judge, np.stack(pictures))
+    depicted = depicted_kinds(unseen)
+    threshold = balanced_threshold(probs, depicted)
+    right = (probs > threshold) & depicted.bool()
     named = [named_things(c) for c in captions]
     pixels = {
-        "synthetic": np.stack([np.asarray(i) for i in made]),
+        "synthetic": np.stack([np.asarray(i) for i in synthetic]),
         "real": np.stack([np.asarray(i) for i in real]),
     }
-    saw = {k: judging.see(judge, v) for k, v in pixels.items()}
-    found = {k: judging.found_share(v, named, threshold) for k, v in saw.items()}
-    found["random caption"] = judging.found_share(
-        saw["synthetic"], quality.shuffled(named), threshold
+    predicted = {k: predict(judge, v) for k, v in pixels.items()}
+    found = {k: found_share(v, named, threshold) for k, v in predicted.items()}
+    found["random caption"] = found_share(
+        predicted["synthetic"], quality.shuffled(named), threshold
     )
     features = {
         k: torch.cat(
@@ -83,7 +90,7 @@ def measure_diffusion(
                 for s in range(0, count, 50)
             ]
         )
-        for k, images in (("synthetic", made), ("real", real))
+        for k, images in (("synthetic", synthetic), ("real", real))
     }
     scores = {k: quality.clip_scores(clip, f, captions) for k, f in features.items()}
     scores["random caption"] = quality.clip_scores(
@@ -101,17 +108,32 @@ def measure_diffusion(
 
 @plain_errors()
 def main() -> None:
-    """Read the command line and measure."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clip", type=Path, default=ASSETS / "clip")
-    parser.add_argument("--diffusion", type=Path, default=ASSETS / "diffusion")
-    parser.add_argument("--cache", type=Path, default=Path("data/toy_prior"))
-    parser.add_argument("--count", type=int, default=600, help="synthetic images")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--guidance", type=float, default=7.5)
-    parser.add_argument("--out", type=Path, help="also write the figures to this JSON file")
+    parser.add_argument(
+        "--clip", type=Path, default=ASSETS / "clip", help="folder of the CLIP model"
+    )
+    parser.add_argument(
+        "--diffusion", type=Path, default=ASSETS / "diffusion", help="folder of the diffusion model"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("data/toy_prior"),
+        help="folder of tools/toyworld/train_prior.py (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--count", type=int, default=600, help="number of synthetic images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=12, help="diffusion steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, default=7.5, help="guidance scale (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write the measurements to")
     args = parser.parse_args()
     clip = OpenCLIPBackbone(f"local-dir:{args.clip}")
     report = measure_clip(clip)

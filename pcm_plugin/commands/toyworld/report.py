@@ -22,7 +22,7 @@ from pcm_plugin.toyworld.world import read_scenes
 
 PAGE = Path("docs/results.md")
 METRICS = ("BLEU-4", "ROUGE-L", "CIDEr")
-READINGS = ("named right", "found", "repeated", "colour right")
+READINGS = ("named right", "found", "repeated", "color right")
 MIXING = (
     "named things among the 5 concepts",
     "named things mixed in",

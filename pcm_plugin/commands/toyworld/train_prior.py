@@ -1,8 +1,9 @@
-"""Train the toy world's prior: web, tokenizer, CLIP, autoencoder, diffusion; restartable.
+"""Train the toy world's models: web, tokenizer, CLIP, autoencoder and diffusion model.
 
     python tools/toyworld/train_prior.py --cache data/toy_prior
 
-Every stage goes on from its last checkpoint in the cache folder, and is skipped when done.
+An interrupted stage resumes from its last checkpoint in the cache folder; finished stages are
+skipped.
 """
 
 import argparse
@@ -21,22 +22,37 @@ STAGES = ("web", "clip", "autoencoder", "diffusion")
 
 @plain_errors()
 def main() -> None:
-    """Read the command line and train."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cache", type=Path, default=Path("data/toy_prior"))
-    parser.add_argument("--out", type=Path, default=ASSETS, help="where the weights go")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
-    parser.add_argument("--pictures", type=int, default=40_000, help="size of the web")
-    parser.add_argument("--clip-steps", type=int, default=2500)
-    parser.add_argument("--autoencoder-steps", type=int, default=6000)
-    parser.add_argument("--diffusion-steps", type=int, default=16_500)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("data/toy_prior"),
+        help="folder of training data and checkpoints (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write the weights to")
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="stages to run (default: all)"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=40_000, help="pictures of the web (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clip-steps", type=int, default=2500, help="training steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--autoencoder-steps", type=int, default=6000, help="training steps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--diffusion-steps", type=int, default=16_500, help="training steps (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument(
         "--from-shipped",
         action="store_true",
-        help="without a checkpoint in the cache, begin with the weights in --out",
+        help="start from the weights in --out if the cache has no checkpoint",
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

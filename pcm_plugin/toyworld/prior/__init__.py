@@ -1,1 +1,1 @@
-"""How the toy world's CLIP and diffusion model are trained and measured."""
+"""Training and evaluation of the toy world's CLIP and diffusion models."""

@@ -1,14 +1,11 @@
-"""The toy world's CLIP: an open_clip model from a config of its own, trained on the toy web.
+"""The CLIP model of the toy world: an open_clip model trained on the toy web.
 
-Besides captions the web has tags (what a picture shows: things, coloured things, places), and of
-things also where they are. Tags stand for the short texts without which "a photo of a dog" would be
-unlike all that was learnt; they are matched to the whole picture and to its best patch (FILIP's
-idea, Yao et al., ICLR 2022). A large CLIP learns where things are from hundreds of millions of
-pictures; this one is told, or its patches would be of no use to a mix-up: among the patches of a
-picture, a tag is to choose those on its thing.
+In addition to captions, the web has tags (things, colored things and places that a picture shows)
+and the location of things. Tags represent short texts, such as "a photo of a dog", and are matched
+to the whole picture and to its best patch (as in FILIP, Yao et al., ICLR 2022). A large CLIP model
+learns the location of things from hundreds of millions of pictures. Here it is supervised: among
+the patches of a picture, a tag is trained to select those on its thing.
 """
-
-from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -34,10 +31,10 @@ BATCH = 192
 
 
 def model_config(vocab_size: int) -> dict:
-    """open_clip's own ``open_clip_config.json``.
+    """Return the content of ``open_clip_config.json``.
 
-    Average pooling over ``ln_post`` of each patch: the global feature is the mean of what the
-    patches say in the joint space, which is what ties patches to concepts.
+    The global feature is the mean of the patches after ``ln_post``. It is this pooling that aligns
+    patches with concepts in the joint space.
     """
     return {
         "model_cfg": {
@@ -74,7 +71,7 @@ _PROMPTS = ("{}", "a {}", "a photo of a {}", "A photo of {}", "the {}", "photo o
 
 
 def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Texts of a step's tags, with what each is true of: (kind or place, colour or None)."""
+    """Return the tags of a step, and (kind or place, color or None) of each."""
     texts: list[str] = []
     keys: list[tuple[str, str | None]] = []
     for kind in KINDS.values():
@@ -95,7 +92,7 @@ def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
 
 
 def _tag_truth(scenes: list[Scene], keys: list[tuple[str, str | None]]) -> Tensor:
-    """Bool (pictures, tags)."""
+    """Return which tags are true of which scenes, (scenes, tags) bool."""
     column = {key: i for i, key in enumerate(keys)}
     truth = torch.zeros(len(scenes), len(keys), dtype=torch.bool)
     for row, scene in enumerate(scenes):
@@ -108,12 +105,15 @@ def _tag_truth(scenes: list[Scene], keys: list[tuple[str, str | None]]) -> Tenso
     return truth
 
 
-def multi_positive(logits: Tensor, truth: Tensor) -> Tensor:
-    """Softmax contrast of each positive against the negatives of its row.
+def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Compute the contrastive loss of each positive against the negatives of its row.
 
     Args:
-        logits (Tensor): (n, m).
-        truth (Tensor): bool (n, m); rows without a positive count for nothing.
+        logits: (n, m) float.
+        truth: (n, m) bool, the positives. Rows without a positive are ignored.
+
+    Returns:
+        Scalar.
     """
     negatives = torch.logsumexp(logits.masked_fill(truth, -torch.inf), 1, keepdim=True)
     each = F.softplus(negatives - logits)
@@ -122,24 +122,25 @@ def multi_positive(logits: Tensor, truth: Tensor) -> Tensor:
 
 
 class PriorCLIP(nn.Module):
-    """The open_clip model beside the scale of the patches' scores, which only training needs."""
+    """The open_clip model, and the logit scale of patches, which is used in training only."""
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         self.clip: Any = clip
         self.patch_scale = nn.Parameter(torch.tensor(2.3))
 
-    def images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised global features (B, D) and patch features (B, N, D) in the joint space."""
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalized global (B, D) and patch features (B, N, D) in the joint space."""
         visual = self.clip.visual
         x = visual.transformer(visual._embeds(pixels))
         patches = visual.ln_post(x)[:, 1:] @ visual.proj
         return F.normalize(patches.mean(1), dim=-1), F.normalize(patches, dim=-1)
 
-    def texts(self, ids: Tensor) -> Tensor:
-        """Normalised text features (B, D) of token ids, cut to the batch's longest text.
+    def encode_texts(self, ids: Tensor) -> Tensor:
+        """Return normalized text features (B, D) of token ids (B, L).
 
-        Padding follows the last token and attention is causal, so cutting changes nothing.
+        The ids are truncated to the longest text of the batch. This does not change the features,
+        since padding follows the last token and attention is causal.
         """
         clip, length = self.clip, int((ids != 0).sum(1).max())
         x = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
@@ -148,17 +149,18 @@ class PriorCLIP(nn.Module):
         return F.normalize(x @ clip.text_projection, dim=-1)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Pixels (B, 3, H, W) in [0, 1] to what the model takes."""
+def normalize(pixels: Tensor) -> Tensor:
+    """Normalize pixels (B, 3, H, W) in [0, 1] for the model."""
     mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
     return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
 def _batch(web: Web, step: int) -> tuple[Tensor, list[int], Tensor]:
-    """A batch of pictures, moved by half a patch at times, and what each thing covers there.
+    """Return a batch of pictures, shifted randomly by half a patch.
 
     Returns:
-        Pixels (B, 3, 112, 112), rows of the web, and cover (B, 3, 49) from 0 to 1.
+        Pixels (B, 3, 112, 112); indices of the pictures; and the share (B, 3, 49) of each patch
+        that each thing covers, from 0 to 1.
     """
     rng = np.random.default_rng(step)
     rows = np.sort(rng.choice(len(web.scenes), BATCH, replace=False))
@@ -168,38 +170,39 @@ def _batch(web: Web, step: int) -> tuple[Tensor, list[int], Tensor]:
     pixels = F.pad(pixels, (8, 8, 8, 8), mode="replicate")
     pixels = pixels[:, :, 8 * down : 8 * down + 112, 8 * right : 8 * right + 112]
     cover = F.pad(cover, (1, 1, 1, 1))[:, :, down : down + CELLS, right : right + CELLS]
-    return normalise(pixels), rows.tolist(), F.avg_pool2d(cover, 2).flatten(2)
+    return normalize(pixels), rows.tolist(), F.avg_pool2d(cover, 2).flatten(2)
 
 
-def pointing(logits: Tensor, cover: Tensor) -> Tensor:
-    """How surely the patches on a thing are chosen among all of its picture.
+def localization_loss(logits: Tensor, cover: Tensor) -> Tensor:
+    """Compute the localization loss: negative log-probability of the patches on a thing.
 
     Args:
-        logits (Tensor): (n, 49), scores of the thing's tag on each patch.
-        cover (Tensor): (n, 49), share of each patch that the thing covers.
+        logits: (n, 49) float, scores of each patch for the tag of the thing.
+        cover: (n, 49) float, share of each patch that the thing covers.
 
     Returns:
-        Tensor: Mean negative log-probability of a patch that it covers by a quarter or, if there
-        is none, by as much as any.
+        Scalar: mean over visible things. A patch is on a thing that covers a quarter of it, or
+        else as much of it as of any patch.
     """
-    on = cover >= cover.amax(1, keepdim=True).clamp(max=0.25)
-    seen = cover.amax(1) > 0.02
-    chosen = logits.log_softmax(1).masked_fill(~on, -torch.inf).logsumexp(1)
-    return -chosen[seen].mean()
+    is_on_thing = cover >= cover.amax(1, keepdim=True).clamp(max=0.25)
+    is_visible = cover.amax(1) > 0.02
+    chosen = logits.log_softmax(1).masked_fill(~is_on_thing, -torch.inf).logsumexp(1)
+    return -chosen[is_visible].mean()
 
 
 def train_clip(
     web: Web, folder: Path, checkpoint: Path, vocab_size: int, steps: int, start: bool = False
 ) -> None:
-    """Train on the web and write an open_clip folder (half precision) beside its tokenizer.
+    """Train on the web and write an open_clip model in half precision next to its tokenizer.
 
     Args:
-        web (Web): The pictures.
-        folder (Path): Where the tokenizer is and the model goes.
-        checkpoint (Path): Of the training; if there is one, training goes on from it.
-        vocab_size (int): Tokens of the tokenizer.
-        steps (int): Steps in all.
-        start (bool): Without a checkpoint, begin with the weights in ``folder``. Defaults to False.
+        web: Training data.
+        folder: Folder of the tokenizer, to which the model is written.
+        checkpoint: Checkpoint of the training. Training resumes from it if it exists.
+        vocab_size: Number of tokens of the tokenizer.
+        steps: Total number of steps.
+        start: Whether to start from the weights in ``folder`` if there is no checkpoint. Defaults
+            to False.
     """
     import open_clip
     from open_clip.tokenizer import HFTokenizer
@@ -219,17 +222,20 @@ def train_clip(
         tags, keys = _tag_texts(rng)
         scenes = [web.scenes[i] for i in rows]
         truth = _tag_truth(scenes, keys)
-        images, patches = model.images(pixels)
-        captions, tag_features = model.texts(tokenizer(texts)), model.texts(tokenizer(tags))
+        images, patches = model.encode_images(pixels)
+        captions, tag_features = (
+            model.encode_texts(tokenizer(texts)),
+            model.encode_texts(tokenizer(tags)),
+        )
         scale = model.clip.logit_scale.clamp(max=np.log(100)).exp()
         logits = scale * images @ captions.T
         same = torch.tensor([[a == b for b in texts] for a in texts])
-        loss = (multi_positive(logits, same) + multi_positive(logits.T, same)) / 2
+        loss = (contrastive_loss(logits, same) + contrastive_loss(logits.T, same)) / 2
         for_tags = scale * images @ tag_features.T
         best = torch.einsum("bnd,td->btn", patches, tag_features)
         for_patches = model.patch_scale.exp() * best.amax(-1)
         for score, weight in ((for_tags, 0.5), (for_patches, 0.25)):
-            both = multi_positive(score, truth) + multi_positive(score.T, truth.T)
+            both = contrastive_loss(score, truth) + contrastive_loss(score.T, truth.T)
             loss = loss + weight * both
         where = [
             (row, j, keys.index((thing.kind, None)))
@@ -238,7 +244,7 @@ def train_clip(
         ]
         row, thing, tag = torch.tensor(where).T
         scores = model.patch_scale.exp() * best[row, tag]
-        return loss + 0.5 * pointing(scores, cover[row, thing])
+        return loss + 0.5 * localization_loss(scores, cover[row, thing])
 
     trained = train(model, loss_at, checkpoint, steps, lr=1.5e-3)
     export(trained, config, folder)

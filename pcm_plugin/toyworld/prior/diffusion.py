@@ -1,14 +1,11 @@
-"""The toy world's text-to-image model: a Stable Diffusion pipeline of tiny parts.
+"""The text-to-image model of the toy world: a small Stable Diffusion pipeline.
 
-An autoencoder (112 px -> 14 x 14 latents), then a U-Net and a CLIP text encoder trained together
-to predict the velocity of the diffusion (Salimans and Ho, ICLR 2022), weighted by min-SNR-5 (Hang
-et al., ICCV 2023), with the caption left out one time in ten for guidance. What the U-Net holds at
-its coarsest is drawn towards CLIP's patch features of the clean picture, on the same 7 x 7 grid:
-representation alignment (Yu et al., ICLR 2025), by which a diffusion model learns sooner what
-things there are.
+An autoencoder (112 x 112 pixels to 14 x 14 latents) is trained first, then a U-Net together with a
+CLIP text encoder. They predict the velocity (Salimans and Ho, ICLR 2022) with min-SNR-5 weights
+(Hang et al., ICCV 2023); one caption in ten is dropped for classifier-free guidance. The coarsest
+features of the U-Net are aligned with the CLIP patch features of the clean picture, on the same
+7 x 7 grid (representation alignment, Yu et al., ICLR 2025), which makes the training faster.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,18 +21,18 @@ from tqdm import tqdm
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.patch_affinity import project_patches
-from pcm_plugin.toyworld.prior.clip import normalise
+from pcm_plugin.toyworld.prior.clip import normalize
 from pcm_plugin.toyworld.prior.tokenizer import CONTEXT_LENGTH
 from pcm_plugin.toyworld.prior.training import train
 from pcm_plugin.toyworld.prior.web import Web, to_tensor
 
 _VAE_BATCH, _VAE_CROP, _BATCH = 16, 40, 64
-_ALIGN = 0.25  # weight of the alignment
+_ALIGNMENT_WEIGHT = 0.25
 LATENTS = 8
 
 
 def build_autoencoder() -> Any:
-    """Three halvings in residual blocks without norms: quick on a CPU, in training too."""
+    """Build an autoencoder with three downsamplings and no normalization, to be fast on a CPU."""
     from diffusers import AutoencoderTiny
 
     wide, deep = (32,) * 4, (0, 1, 2, 2)
@@ -49,10 +46,10 @@ def build_autoencoder() -> Any:
 
 
 @torch.no_grad()
-def _carry_colours(vae: Any) -> None:
-    """Begin with an autoencoder that blurs: three latents carry the mean colour of 8 x 8 pixels.
+def _init_as_blur(vae: Any) -> None:
+    """Initialize an autoencoder to blur: three latents hold the mean color of 8 x 8 pixels.
 
-    Otherwise most of so short a training is spent on finding that colours have to be passed on.
+    With a random initialization, most of the short training is needed to learn to encode colors.
     """
     for part in (vae.encoder, vae.decoder):
         convolutions = [m for m in part.layers if isinstance(m, nn.Conv2d)]
@@ -71,7 +68,7 @@ def _carry_colours(vae: Any) -> None:
                 block.conv[-1].weight[:3] = 0
                 block.conv[-1].bias[:3] = 0
     into, back, out = vae.encoder.layers[-1], vae.decoder.layers[0], vae.decoder.layers[-1]
-    # colours in [0, 1] to latents in [-2, 2] and back
+    # Map colors in [0, 1] to latents in [-2, 2] and back.
     into.weight[:3] *= 4
     into.bias[:3] = -2
     back.weight[:3] *= 0.25
@@ -80,19 +77,28 @@ def _carry_colours(vae: Any) -> None:
 
 
 def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None = None) -> Any:
-    """Squared and absolute error of pixels, and that of their differences, which keeps edges.
+    """Train the autoencoder on crops.
 
-    Latents get a little noise, so that what the diffusion leaves does no harm, and are held near
-    nought by their square. Trained on crops: it has no attention, so a crop teaches what a picture
-    would, and many small steps teach more than few large ones. Without a checkpoint it begins with
-    the weights in the pipeline's folder ``start``, if given.
+    The loss is the squared and absolute error of pixels, the absolute error of their differences,
+    which preserves edges, and a penalty on large latents. Noise is added to the latents, so that
+    the decoder tolerates errors of the diffusion model. Crops suffice, since the model has no
+    attention, and allow more steps in the same time.
+
+    Args:
+        web: Training data.
+        checkpoint: Checkpoint of the training. Training resumes from it if it exists.
+        steps: Total number of steps.
+        start: Folder of a pipeline to start from if there is no checkpoint. Defaults to None.
+
+    Returns:
+        The autoencoder with averaged weights.
     """
     torch.manual_seed(0)
     if start:
         vae = type(build_autoencoder()).from_pretrained(start / "vae", torch_dtype=torch.float32)
     else:
         vae = build_autoencoder()
-        _carry_colours(vae)
+        _init_as_blur(vae)
     vae.to(memory_format=torch.channels_last)
 
     def loss_at(step: int) -> Tensor:
@@ -110,8 +116,8 @@ def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None
 
 
 @torch.inference_mode()
-def _encoded(encode: Callable[[Tensor], Tensor], web: Web, path: Path) -> Tensor:
-    """What ``encode`` makes of all pictures in [-1, 1], in float16; cached at ``path``."""
+def _encode_cached(encode: Callable[[Tensor], Tensor], web: Web, path: Path) -> Tensor:
+    """Encode all pictures, which are in [-1, 1], to float16; the result is cached at ``path``."""
     if path.exists():
         return load_file(path)[path.stem]
     parts = []
@@ -123,24 +129,24 @@ def _encoded(encode: Callable[[Tensor], Tensor], web: Web, path: Path) -> Tensor
 
 
 def encode_web(vae: Any, web: Web, path: Path) -> Tensor:
-    """Latents of the whole web, float16 (n, 8, 14, 14), not scaled; cached at ``path``."""
-    return _encoded(lambda pixels: vae.encode(pixels).latents, web, path)
+    """Return the unscaled latents of the web, (n, 8, 14, 14) float16, cached at ``path``."""
+    return _encode_cached(lambda pixels: vae.encode(pixels).latents, web, path)
 
 
 def encode_patches(clip_folder: Path, web: Web, path: Path) -> Tensor:
-    """The web's patches in CLIP's joint space, float16 (n, 49, Dc); cached at ``path``."""
+    """Return the web's patches in CLIP's joint space, (n, 49, Dc) float16, cached at ``path``."""
     clip = OpenCLIPBackbone(f"local-dir:{clip_folder}")
     weight, bias, proj = clip.clip_head().values()
 
     def encode(pixels: Tensor) -> Tensor:
-        patches, _ = clip(normalise(pixels.add(1).div(2)))
+        patches, _ = clip(normalize(pixels.add(1).div(2)))
         return F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
 
-    return _encoded(encode, web, path)
+    return _encode_cached(encode, web, path)
 
 
 class TextToLatents(nn.Module):
-    """U-Net and text encoder, trained together, and a head that is left behind after training."""
+    """U-Net and text encoder, and the alignment head, which is used in training only."""
 
     def __init__(self, vocab_size: int, patch_dim: int = 128) -> None:
         super().__init__()
@@ -170,14 +176,14 @@ class TextToLatents(nn.Module):
             attention_head_dim=4,
             cross_attention_dim=128,
             norm_num_groups=16,
-            # attention among 7 x 7 positions alone: at 14 x 14 it would take half of the time
+            # Attention at 7 x 7 only. At 14 x 14 it would take half of the time.
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         )
         self.align = nn.Sequential(nn.Linear(128, 256), nn.SiLU(), nn.Linear(256, patch_dim))
 
     def forward(self, noisy: Tensor, t: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity (B, 8, 14, 14), and CLIP's patches (B, 49, Dc) as they are guessed half-way."""
+        """Predict velocity (B, 8, 14, 14), and CLIP patches (B, 49, Dc) from the middle block."""
         halfway: list[Tensor] = []
         hook = self.unet.mid_block.register_forward_hook(lambda *call: halfway.append(call[2]))
         context = self.text(ids).last_hidden_state
@@ -187,7 +193,7 @@ class TextToLatents(nn.Module):
 
 
 def scheduler_config() -> dict:
-    """The diffusion's noise schedule, in diffusers' words."""
+    """Return the noise schedule of the training, as arguments of a diffusers scheduler."""
     return {
         "num_train_timesteps": 1000,
         "beta_schedule": "squaredcos_cap_v2",
@@ -211,17 +217,17 @@ def train_diffusion(
     """Train U-Net and text encoder.
 
     Args:
-        web (Web): Its captions.
-        latents (Tensor): (n, 8, 14, 14), its pictures encoded.
-        patches (Tensor): (n, 49, Dc), its pictures' CLIP patches, each of length 1.
-        tokenizer: A transformers tokenizer.
-        checkpoint (Path): Of the training; if there is one, training goes on from it.
-        vocab_size (int): Tokens of the tokenizer.
-        steps (int): Steps in all.
-        start (Path | None): A pipeline's folder to begin with, without a checkpoint.
+        web: Training data, of which the captions are used.
+        latents: (n, 8, 14, 14), unscaled latents of the pictures.
+        patches: (n, 49, Dc), normalized CLIP patches of the pictures.
+        tokenizer: Tokenizer of transformers.
+        checkpoint: Checkpoint of the training. Training resumes from it if it exists.
+        vocab_size: Number of tokens of the tokenizer.
+        steps: Total number of steps.
+        start: Folder of a pipeline to start from if there is no checkpoint. Defaults to None.
 
     Returns:
-        The averaged networks and the latents' scaling factor.
+        The networks with averaged weights, and the scaling factor of the latents.
     """
     from diffusers import DDIMScheduler
 
@@ -250,11 +256,14 @@ def train_diffusion(
         noise = torch.randn_like(x)
         noisy = a.sqrt() * x + (1 - a).sqrt() * noise
         target = a.sqrt() * noise - (1 - a).sqrt() * x
-        velocity, guess = model(noisy, t, text)
+        velocity, aligned = model(noisy, t, text)
         snr = a / (1 - a)
         weight = snr.clamp(max=5) / (snr + 1)
         loss = (weight * (velocity - target).square().mean((1, 2, 3), keepdim=True)).mean() / 0.4
-        return loss - _ALIGN * F.cosine_similarity(guess, patches[rows].float(), dim=-1).mean()
+        return (
+            loss
+            - _ALIGNMENT_WEIGHT * F.cosine_similarity(aligned, patches[rows].float(), dim=-1).mean()
+        )
 
     return train(
         model, loss_at, checkpoint, steps, lr=8e-4, weight_decay=0.01, ema_decay=0.9985

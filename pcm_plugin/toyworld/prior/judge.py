@@ -1,10 +1,8 @@
-"""A judge of pictures, trained apart: a small convolutional network that names what it sees.
+"""Classifier that measures whether synthetic images show the things that their captions name.
 
-It shares neither data order, architecture nor loss with the prior, sees real pictures only, and
-says how many of the things that a caption names can be found in a synthetic image.
+It is a small convolutional network. It shares neither the order of the data, the architecture nor
+the loss with the generating models, and is trained on real pictures only.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 
@@ -21,8 +19,8 @@ from pcm_plugin.toyworld.things import KINDS
 _BATCH = 64
 
 
-def truth(scenes: list[Scene]) -> Tensor:
-    """Float (n, kinds): 1 where a kind is depicted."""
+def depicted_kinds(scenes: list[Scene]) -> Tensor:
+    """Return a float tensor (n, kinds) that is 1 where a scene contains a kind."""
     names = list(KINDS)
     out = torch.zeros(len(scenes), len(names))
     for row, scene in enumerate(scenes):
@@ -32,7 +30,7 @@ def truth(scenes: list[Scene]) -> Tensor:
 
 
 def build_judge() -> nn.Module:
-    """Four strided stages, then the highest response of each kind anywhere in the picture."""
+    """Build the network: four strided stages and, for each kind, the maximum over all positions."""
     layers: list[nn.Module] = []
     for wide, out in ((3, 24), (24, 48), (48, 96), (96, 160)):
         layers += [nn.Conv2d(wide, out, 3, 2, 1), nn.BatchNorm2d(out), nn.ReLU()]
@@ -43,10 +41,10 @@ def build_judge() -> nn.Module:
 
 
 def train_judge(web: Web, checkpoint: Path, steps: int = 4000) -> nn.Module:
-    """Binary cross-entropy a kind; a smoothed copy of the weights comes back."""
+    """Train with binary cross-entropy per kind; return the network with averaged weights."""
     torch.manual_seed(1)
     judge = build_judge()
-    labels = truth(web.scenes)
+    labels = depicted_kinds(web.scenes)
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng(step + 10**6)
@@ -59,32 +57,29 @@ def train_judge(web: Web, checkpoint: Path, steps: int = 4000) -> nn.Module:
 
 
 @torch.inference_mode()
-def see(judge: nn.Module, pixels: np.ndarray, batch: int = 100) -> Tensor:
-    """Probabilities (n, kinds) of uint8 pictures (n, 112, 112, 3)."""
+def predict(judge: nn.Module, pixels: np.ndarray, batch: int = 100) -> Tensor:
+    """Return the probabilities (n, kinds) of the kinds in pictures (n, 112, 112, 3) of uint8."""
     parts = [judge(to_tensor(pixels[i : i + batch])) for i in range(0, len(pixels), batch)]
     return torch.cat(parts).sigmoid()
 
 
-def fair_threshold(seen: Tensor, depicted: Tensor) -> float:
-    """The probability above which the judge names as many things as there are.
+def balanced_threshold(probs: Tensor, depicted: Tensor) -> float:
+    """Return the threshold at which precision equals recall.
 
     Args:
-        seen (Tensor): (n, kinds), what it says of real pictures.
-        depicted (Tensor): (n, kinds), 1 where a kind is there.
-
-    Returns:
-        float: At this threshold it is as often wrong in what it names as in what it misses.
+        probs: (n, kinds) float, predicted probabilities of real pictures.
+        depicted: (n, kinds) float, 1 where a picture shows a kind.
     """
-    ordered = seen.flatten().sort(descending=True).values
+    ordered = probs.flatten().sort(descending=True).values
     return ordered[int(depicted.sum())].item()
 
 
-def found_share(seen: Tensor, named: list[list[str]], threshold: float) -> float:
-    """Share of the named things that the judge finds, over all pictures."""
+def found_share(probs: Tensor, named: list[list[str]], threshold: float) -> float:
+    """Return the share of the named things whose probability is above the threshold."""
     names = list(KINDS)
     hits = [
         float(row[names.index(kind)] > threshold)
-        for row, kinds in zip(seen, named, strict=True)
+        for row, kinds in zip(probs, named, strict=True)
         for kind in kinds
     ]
     return sum(hits) / len(hits)

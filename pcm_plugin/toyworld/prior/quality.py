@@ -1,6 +1,4 @@
-"""What the prior is worth: the bars without which nothing downstream means anything."""
-
-from __future__ import annotations
+"""Measurements of the CLIP and diffusion models, with the thresholds that they must reach."""
 
 from random import Random
 
@@ -37,7 +35,7 @@ def _embed(clip: OpenCLIPBackbone, words: tuple[str, ...]) -> Tensor:
 
 
 def retrieval(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
-    """R@1 of a caption's image among ``count`` unseen scenes, in per cent."""
+    """Return R@1 of text-to-image retrieval among ``count`` unseen scenes, in percent."""
     scenes = unseen_scenes(count, seed=1)
     _, images, _ = _features(clip, scenes)
     texts = clip.encode_text([annotate(s, "rich", f"q/{i}", 1)[0] for i, s in enumerate(scenes)])
@@ -46,7 +44,7 @@ def retrieval(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
 
 
 def concept_recall(clip: OpenCLIPBackbone, count: int = 500, top: int = 5) -> dict[str, float]:
-    """Share of depicted kinds among the ``top`` concepts of the global feature, in per cent."""
+    """Return the share of depicted kinds among the ``top`` concepts of an image, in percent."""
     scenes = unseen_scenes(count, seed=2)
     concepts = _embed(clip, CONCEPTS)
     _, images, _ = _features(clip, scenes)
@@ -60,14 +58,17 @@ def concept_recall(clip: OpenCLIPBackbone, count: int = 500, top: int = 5) -> di
 
 
 def _cells(mask: np.ndarray) -> np.ndarray:
-    """Bool (49,): patches on which a thing covers an eighth or more, or else its largest share."""
+    """Return patches, (49,) bool, of which a thing covers an eighth, or else the largest share."""
     side = len(mask) // GRID
     share = mask.reshape(GRID, side, GRID, side).mean((1, 3)).ravel()
     return share >= min(0.125, share.max()) if share.max() else np.zeros_like(share, bool)
 
 
 def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
-    """In scenes of two things: does the patch of highest affinity lie on the thing? Per cent."""
+    """Return how often the patch of highest affinity is on the thing, in percent.
+
+    The scenes contain two things.
+    """
     scenes = [s for s in unseen_scenes(3 * count, seed=3, minimum=2) if len(s.things) == 2][:count]
     concepts = _embed(clip, CONCEPTS)
     patches, _, pictures = _features(clip, scenes)
@@ -86,12 +87,12 @@ def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
 
 
 def clip_scores(clip: OpenCLIPBackbone, images: Tensor, captions: list[str]) -> Tensor:
-    """2.5 * cosine of pictures' global features (n, Dc) with their captions."""
+    """Return the CLIP scores (2.5 * cosine) of global features (n, Dc) and their captions."""
     return 2.5 * (images * clip.encode_text(captions)).sum(1)
 
 
 def shuffled(items: list, seed: int = 0) -> list:
-    """A permutation without fixed points: everybody gets the next one's."""
+    """Return a permutation without fixed points."""
     order = list(range(len(items)))
     Random(seed).shuffle(order)
     follow = dict(zip(order, order[1:] + order[:1], strict=True))

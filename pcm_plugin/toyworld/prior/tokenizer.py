@@ -1,9 +1,7 @@
-"""A byte-level BPE tokenizer of the web's captions, in the transformers folder format.
+"""Byte-level BPE tokenizer of the web's captions, in the folder format of transformers.
 
-CLIP's own 49,408 tokens would make an embedding table larger than all the rest of the prior.
+With the 49,408 tokens of CLIP, the embeddings would be larger than the rest of the models.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,9 +12,18 @@ PAD, START, END = "<pad>", "<start>", "<end>"
 
 
 def train_tokenizer(captions: Iterable[str], folder: Path, vocab_size: int = 640) -> int:
-    """Train and save a tokenizer; returns its number of tokens.
+    """Train and save a tokenizer.
 
-    ``END`` is the last token: open_clip's ``argmax`` pooling reads the text feature there.
+    ``END`` has the highest id, since the ``argmax`` pooling of open_clip takes the text feature at
+    the highest id.
+
+    Args:
+        captions: Training texts.
+        folder: Folder to write.
+        vocab_size: Maximum number of tokens. Defaults to 640.
+
+    Returns:
+        Number of tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -1,6 +1,4 @@
-"""A restartable training loop for the prior's small networks."""
-
-from __future__ import annotations
+"""Resumable training loop of the toy world's networks."""
 
 import logging
 import math
@@ -30,7 +28,7 @@ def _save(
         for key in ("exp_avg", "exp_avg_sq", "step"):
             if key in state:
                 tensors[f"{key}.{name}"] = state[key]
-    # safetensors stores no shared memory; clone what modules tie together
+    # safetensors does not store shared memory, so tied weights are cloned.
     tensors = {k: v.detach().clone() for k, v in tensors.items()}
     write_tensors(path, tensors, {"step": str(step)})
 
@@ -61,25 +59,29 @@ def train(
     save_every: int = 200,
     ema_decay: float = 0.999,
 ) -> Module:
-    """Minimise ``loss_at(step)``, resuming from ``checkpoint`` when it exists.
+    """Minimize ``loss_at(step)``, resuming from ``checkpoint`` if it exists.
 
-    AdamW; linear warm-up, then a constant rate, then linear decay to nought over the last quarter,
-    so that a run can be prolonged before its decay begins; gradient norm clipped at 1. Every step
-    seeds the generator with its number, so a resumed run goes on as the first would have.
+    The optimizer is AdamW with gradients clipped to norm 1. The learning rate is warmed up
+    linearly, constant, and decays linearly to zero over the last quarter, so that a run can be
+    extended before its decay starts. Every step seeds the random generator with its number, so
+    that a resumed run equals an uninterrupted one.
 
     Args:
-        model (nn.Module): What is trained, in place.
-        loss_at (Callable): Gives the loss of a step.
-        checkpoint (Path): A safetensors file.
-        steps (int): Steps in all.
-        lr (float): Peak learning rate.
-        weight_decay (float): On matrices alone. Defaults to 0.05.
-        warmup (int): Steps of warm-up. Defaults to 200.
-        save_every (int): Steps between checkpoints. Defaults to 200.
-        ema_decay (float): Of the weights' moving average. Defaults to 0.999.
+        model: Model to train in place.
+        loss_at: Returns the loss of a step.
+        checkpoint: Safetensors file.
+        steps: Total number of steps.
+        lr: Peak learning rate.
+        weight_decay: Weight decay of matrices; other parameters have none. Defaults to 0.05.
+        warmup: Number of warm-up steps. Defaults to 200.
+        save_every: Steps between checkpoints. Defaults to 200.
+        ema_decay: Decay of the moving average of the weights. Defaults to 0.999.
 
     Returns:
-        nn.Module: A copy of the model with the averaged weights.
+        Copy of the model with averaged weights.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
     """
     import copy
 
@@ -116,7 +118,9 @@ def train(
                 mine.copy_(theirs)
         value = loss.item()
         if not math.isfinite(value):
-            raise FloatingPointError(f"loss={value} at step {step} of {checkpoint}")
+            raise FloatingPointError(
+                f"the loss must be finite, got {value} at step {step} of {checkpoint}"
+            )
         mean = value if mean is None else 0.98 * mean + 0.02 * value
         bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         if (step + 1) % save_every == 0 or step + 1 == steps:

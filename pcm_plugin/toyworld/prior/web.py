@@ -1,10 +1,8 @@
-"""The toy web: pictures with captions and tags, from which the prior learns.
+"""The toy web: pictures with captions, on which the CLIP and diffusion models are trained.
 
-It has every place and every kind of thing, and pictures of one thing on a plain backdrop. Contents
-that belong to the val or test split of any domain never occur on it.
+It contains all places and kinds of things, and pictures of one thing on a plain background. It
+contains no content of the val and test splits.
 """
-
-from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -29,11 +27,11 @@ class Web:
     """The rendered web.
 
     Attributes:
-        images (numpy.ndarray): uint8 (n, 112, 112, 3), in memory: rows are drawn at random.
-        scenes (list[Scene]): What each picture shows.
-        captions (list[list[str]]): Five captions a picture.
-        cover (numpy.ndarray): uint8 (n, 3, 14, 14), how much of each 8 x 8 pixels a picture's
-            first, second and third thing covers; 255 is all.
+        images: (n, 112, 112, 3) uint8, in memory, since rows are read in random order.
+        scenes: Scene of each picture.
+        captions: Five captions per picture.
+        cover: (n, 3, 14, 14) uint8, share of each cell of 8 x 8 pixels that the first, second and
+            third thing cover; 255 is all of it.
     """
 
     images: np.ndarray
@@ -43,7 +41,7 @@ class Web:
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 (n, 112, 112, 3) to float32 (n, 3, 112, 112) in [-1, 1]."""
+    """Convert uint8 pictures (n, 112, 112, 3) to float32 (n, 3, 112, 112) in [-1, 1]."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
@@ -61,7 +59,7 @@ def _render_chunk(job: tuple[list[Scene], int]) -> tuple[np.ndarray, np.ndarray]
 
 
 def build_web(folder: Path, count: int, seed: int = 0, workers: int = 2) -> None:
-    """Render ``count`` pictures; does nothing when they are there already."""
+    """Render ``count`` pictures, unless they exist."""
     done = folder / "scenes.jsonl"
     if done.exists():
         return
@@ -88,7 +86,7 @@ def build_web(folder: Path, count: int, seed: int = 0, workers: int = 2) -> None
 
 
 def load_web(folder: Path) -> Web:
-    """Open what :func:`build_web` made."""
+    """Load the web that :func:`build_web` wrote."""
     rows = [json.loads(line) for line in (folder / "scenes.jsonl").open()]
     return Web(
         np.load(folder / "images.npy"),
