@@ -172,4 +172,4 @@ def test_an_archive_with_something_else_in_it(tmp_path, models, images):
         archive.add(tmp_path / "captions.txt", "captions.txt")
     result = extract(tmp_path, models, images)
     assert result.code == 1
-    assert "['captions.txt'] is no image with its .json" in result.output
+    assert "captions.txt is not followed by captions.json" in result.output

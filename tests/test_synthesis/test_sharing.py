@@ -3,7 +3,6 @@ import multiprocessing
 import os
 import re
 import signal
-import struct
 import time
 
 import pytest
@@ -78,11 +77,21 @@ def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
     assert shown.count("\n") == 1
 
 
-def test_the_bar_starts_where_the_folder_is_and_says_rate_and_time_left(tmp_path, capfd):
+def test_the_bar_counts_what_other_ranks_commit(tmp_path, capfd):
+    folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
+    for i, tick in claim_shards(folder, WANTED, Rank(0, 2), "work"):
+        if i == 0:
+            time.sleep(0.11)  # what tqdm waits before it shows more
+            ShardFolder(tmp_path, "x").commit(WANTED[7], [], 10)  # by the other rank
+            tick(3)
+            assert "13/120" in capfd.readouterr().err
+        folder.commit(WANTED[i], [], 10)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "manifest.json"}
+
+
+def test_the_bar_starts_with_the_finished_shards_and_shows_rate_and_time_left(tmp_path, capfd):
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     folder.commit(WANTED[0], [], 10)
-    # Of a run of three that was killed.
-    (tmp_path / ".progress").write_bytes(struct.pack("<3q", 7, 9, 8))
     shown = []
     for i, tick in claim_shards(folder, WANTED, Rank(0, 3), "work"):
         tick(4)
