@@ -28,7 +28,8 @@ from safetensors.torch import save_file
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.synthesis.extract import extract_features
-from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.open_source import open_source
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 
 
 def write_clip(path: Path, name: str) -> str:
@@ -63,7 +64,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             backbone.clip.encode_text(tokens)
 
         def whole(store: Path) -> None:
-            settings = extract_features.ExtractSettings(name, pool=args.pool)
+            settings = ExtractSettings(name, pool=args.pool)
             extract_features.extract_features(
                 source, settings, store, args.batch, args.device, args.workers
             )

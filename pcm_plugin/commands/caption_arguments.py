@@ -1,9 +1,7 @@
-"""Command-line arguments that several tools share."""
+"""Command-line arguments and reports that several commands share."""
 
 import argparse
-import ast
 from pathlib import Path
-from typing import Any
 
 from pcm_plugin.formats.captions import FORMATS
 from pcm_plugin.formats.captions.caption_file import CaptionFile
@@ -12,7 +10,7 @@ from pcm_plugin.formats.shards import ShardFolder
 
 _SHOWN = 20
 
-CAPTION_FORMS = (
+CAPTION_FORMATS = (
     "caption file: COCO captions JSON, Karpathy's JSON, a Flickr token file, CSV/TSV, JSONL, a "
     "JSON list, Parquet, or plain text with one caption per line; the format is detected"
 )
@@ -21,47 +19,23 @@ CAPTION_FORMS = (
 _OPTIONS = {"column": "--column", "encoding": "--encoding", "skip_invalid": "--skip-invalid"}
 
 
-class LiteralKeyValue(argparse.Action):
-    """``KEY=VALUE`` pairs: numbers, None, True and lists as Python writes them, all else text.
-
-    MMEngine's DictAction strips the spaces from its values and parts them at commas, which is no
-    way to treat a prompt.
-    """
-
-    def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        """Parse the values of one option."""
-        found: dict[str, Any] = dict(getattr(namespace, self.dest) or {})
-        for pair in values:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                parser.error(f"{option_string} {pair}: give KEY=VALUE, quoted if it has spaces")
-            try:
-                found[key] = ast.literal_eval(value)
-            except (ValueError, SyntaxError, TypeError):
-                found[key] = value
-            if found[key] in ({}, set()):
-                found[key] = value
-        setattr(namespace, self.dest, found)
-
-
 def add_caption_arguments(
     parser: argparse._ActionsContainer,
     option: bool = False,
-    help: str = CAPTION_FORMS,
+    help: str = CAPTION_FORMATS,
     name: str = "captions",
     default_split: str = "their training split",
     format_option: str = "--format",
 ) -> None:
-    """Add a caption file, as an argument or an option, and how to read it.
+    """Add the arguments for a caption file and how to read it.
 
     Args:
-        parser: Where to add them.
-        option: Whether the file is an option, ``--captions``. Defaults to False.
+        parser: Parser or group of arguments.
+        option: Whether the file is an option, ``--captions``, instead of a positional argument.
+            Defaults to False.
         help: Help of the file.
         name: Name of the argument. Defaults to ``'captions'``.
-        default_split: What the help says is read of a file that has splits.
+        default_split: Description, in the help, of the split that is read by default.
         format_option: Name of the option for the file's format. Defaults to ``'--format'``.
     """
     parser.add_argument(f"--{name}" if option else name, help=help)
@@ -85,16 +59,16 @@ def add_caption_arguments(
     parser.add_argument(
         "--encoding",
         metavar="NAME",
-        help="its encoding, by Python's name, such as gb18030 or cp1252 (default: UTF-8, or that "
-        "of its byte-order mark)",
+        help="encoding of the caption file, by Python's name, such as gb18030 or cp1252 (default: "
+        "UTF-8, or that of its byte-order mark)",
     )
     parser.add_argument(
-        "--skip-invalid", action="store_true", help="leave out captions that cannot be read"
+        "--skip-invalid", action="store_true", help="skip captions that cannot be read"
     )
 
 
 def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
-    """Return a caption file, to be read as :func:`add_caption_arguments` parsed.
+    """Return a caption file that is read with the parsed arguments.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -111,7 +85,7 @@ def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
 
 
 def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
-    """Return what :func:`add_caption_arguments` parsed, and the counts of the file.
+    """Return the parsed caption file and its counts.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -122,26 +96,26 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
 
 
 def format_skipped(folder: ShardFolder) -> str:
-    """What a stage left out, the first of it by name; empty if that is nothing.
+    """Return the list of samples that a stage skipped, with reasons; empty if there are none.
 
     Args:
-        folder: A finished folder of the stage.
+        folder: Finished folder of the stage.
     """
     records = (item for r in folder.shards.values() for item in r["skipped"].items())
-    # Of an image that was tried twice there are two reasons.
+    # An image that was generated twice has two reasons.
     lines = [f"  {k}: {why if isinstance(why, str) else ', then '.join(why)}" for k, why in records]
     if not lines:
         return ""
     more = len(lines) - _SHOWN
     end = [f"  and {more:,} more, all in {folder.path}/manifest.json"] if more > 0 else []
-    return "\n".join([f"{len(lines):,} left out:", *lines[:_SHOWN], *end]) + "\n"
+    return "\n".join([f"{len(lines):,} skipped:", *lines[:_SHOWN], *end]) + "\n"
 
 
 def print_clip_scores(folder: ShardFolder) -> None:
-    """Print whether a store of annotated images has the annotations' CLIP scores.
+    """Print whether the CLIP scores of a store are those of annotations or computed.
 
     Args:
-        folder: A finished feature store.
+        folder: Finished feature store.
     """
     settings = folder.manifest["settings"]
     if settings.get("clip_score_source") == "annotation":

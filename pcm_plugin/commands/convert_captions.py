@@ -21,7 +21,7 @@ from pcm_plugin.formats.captions.by_image import group_by_image
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.lines import write_jsonl
 from pcm_plugin.formats.coco import write_coco_captions
-from pcm_plugin.synthesis.extract.sources import caption_file_images
+from pcm_plugin.synthesis.extract.open_source import caption_file_images
 
 
 def parse_args() -> argparse.Namespace:

@@ -17,11 +17,13 @@ from pcm_plugin.commands.caption_arguments import (
     format_skipped,
     print_clip_scores,
 )
+from pcm_plugin.commands.logs import show_info
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
-from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.extract_features import extract_features
+from pcm_plugin.synthesis.extract.open_source import open_source
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.ranks import Rank
 
 
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     args = parser.parse_args()
+    show_info()
     source = open_source(
         args.source, _captions(args), args.shard_size, args.vocabulary, args.path_template
     )

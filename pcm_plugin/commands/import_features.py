@@ -10,6 +10,7 @@ captions' own features, which were not released, come from it.
 import argparse
 
 from pcm_plugin.commands.caption_arguments import format_skipped, print_clip_scores
+from pcm_plugin.commands.logs import show_info
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.released_annotations import read_released_annotations
 from pcm_plugin.formats.vocabulary import Vocabulary
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read files")
     args = parser.parse_args()
+    show_info()
     pairs = read_released_annotations(args.annotations, Vocabulary.from_file(args.vocabulary))
     settings = ImportSettings(
         args.model,

@@ -14,12 +14,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from pcm_plugin.commands.caption_arguments import (
-    LiteralKeyValue,
-    add_caption_arguments,
-    caption_file,
-)
+from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.commands.config_files import TOOLS
+from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.synthesis.pipeline.dataset import (
     STAGES,
@@ -52,7 +49,7 @@ def parse_args() -> argparse.Namespace:
         )
     parser.add_argument("--limit", type=int, help="take only the first captions")
     parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
-    parser.add_argument("--set", nargs="+", action=LiteralKeyValue, metavar="KEY=VALUE", default={})
+    parser.add_argument("--set", nargs="+", action=CfgOptions, metavar="KEY=VALUE", default={})
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -31,7 +31,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PAIRS_FILE, PairSelection
 from pcm_plugin.formats.refined_features import FEATURES_FILE
 from pcm_plugin.models.functional.pooling import POOLINGS
-from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE
+from pcm_plugin.synthesis.extract.clip_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
 from pcm_plugin.synthesis.refine.pairs import refine_pairs

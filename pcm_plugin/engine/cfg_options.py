@@ -1,4 +1,4 @@
-"""The ``KEY=VALUE`` pairs of ``--cfg-options``."""
+"""The ``KEY=VALUE`` pairs of command-line options such as ``--cfg-options`` and ``--set``."""
 
 import argparse
 import ast

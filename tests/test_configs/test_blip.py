@@ -19,8 +19,9 @@ from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import save_concepts
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
-from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.extract_features import extract_features
+from pcm_plugin.synthesis.extract.open_source import open_source
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
 from tests.builders import build_clip
 

@@ -14,8 +14,9 @@ from pcm_plugin.datasets import SynthImageDataset
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
-from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.extract_features import extract_features
+from pcm_plugin.synthesis.extract.open_source import open_source
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.extract.store_images import load_images
 from pcm_plugin.synthesis.generate.generate_images import GenerateSettings, generate_images
 from tests.builders import build_clip, build_pipeline

@@ -23,7 +23,7 @@ from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.models.backbones.clip_weights import load_clip, save_clip_folder
 from pcm_plugin.models.backbones.torchscript_archive import read_torchscript
 from pcm_plugin.models.backbones.weights_file import weights_identity
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 
 CONFIG = {
     "embed_dim": 8,

@@ -98,7 +98,7 @@ def test_a_truncated_jpg_is_left_out(tmp_path, models):
     (folder / "1.jpg").write_bytes((folder / "1.jpg").read_bytes()[:700])
     result = extract(tmp_path, models, folder, "--captions", "none")
     assert result.code == 0
-    assert "1 left out:\n  1.jpg: it cannot be decoded: image file is truncated" in result.output
+    assert "1 skipped:\n  1.jpg: it cannot be decoded: image file is truncated" in result.output
     assert FeatureStore(tmp_path / "store").image_ids == ["0", "2"]
 
 

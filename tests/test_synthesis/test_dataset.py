@@ -211,7 +211,7 @@ def test_settings_on_the_command_line_are_taken_as_they_are(inputs, tmp_path):
     manifest = json.loads((tmp_path / "data" / "synthetic" / "manifest.json").read_text())
     assert manifest["settings"]["prompt"] == "a photo of {}, big"
     result = make(inputs, tmp_path / "data", "--set", "generate.steps", log=tmp_path / "log")
-    assert "--set generate.steps: give KEY=VALUE" in result.output
+    assert "--set must be KEY=VALUE" in result.output
 
 
 def test_later_stages_want_the_same_corpus(inputs, whole, tmp_path):
@@ -307,14 +307,22 @@ def test_wrong_inputs_are_said_before_the_painting(inputs, tmp_path):
     (tmp_path / "val.csv").write_text("caption,image\na dog,1.jpg\n")
     real = ["--val", tmp_path / "photos", tmp_path / "val.csv"]
     for args, message in (
-        (real, "photos/1.jpg, nor the files after it"),
+        (real, "photos/1.jpg nor the files after it exist"),
         (["--set", "extract.pool=3"], "pool=3 does not divide"),
-        (["--set", "extract.batch_size=0"], "extract.batch_size=0: give at least 1"),
-        (["--set", "concepts.templates=a {}"], "concepts: templates='a {}' is one text"),
+        (
+            ["--set", "extract.batch_size=0"],
+            "extract.batch_size must be an integer of at least 1, got 0",
+        ),
+        (
+            ["--set", "concepts.templates=a {}"],
+            "templates must be a list of texts, got the text 'a {}'",
+        ),
         (["--set", "concepts.words=none.txt"], "concepts.words: no file none.txt"),
         (["--set", "vocabulary.min_count=99"], "(--set vocabulary.min_count=1)"),
         (["--set", "concepts.min_count=99"], "(--set concepts.min_count=1, or concepts.words=FILE"),
         (["--set", "concepts.max_nouns=3"], "but the model looks for the 5 nearest"),
+        (["--set", "extract.clip_score_source=annotation"], "annotations have no CLIP scores"),
+        (["--set", "generate.negative_prompt=dark,blurred"], "negative_prompt must be text, got ["),
         (["--set", "generate.offload=model"], "offload='model' needs a GPU"),
     ):
         result = make(inputs, tmp_path / "data", *args, log=tmp_path / "log")
@@ -471,11 +479,13 @@ def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"generate.step": 3}, "generate has no step, only"),
-        ({"extract.dtype": "int8"}, r"extract: dtype='int8'"),
+        ({"generate.step": 3}, "generate has no setting step; its settings are"),
+        ({"extract.dtype": "int8"}, "extract: dtype must be one of float16, .*, got 'int8'"),
         ({"painting.x": 3}, r"unknown parts \['painting'\]"),
-        ({"concepts.max": 3}, "concepts has no max, only"),
-        ({"vocabulary.max_nouns": 3}, "vocabulary has no max_nouns, only"),
+        ({"concepts.max": 3}, "concepts has no setting max; its"),
+        ({"vocabulary.max_nouns": 3}, "vocabulary has no setting max_nouns; its"),
+        ({"generate.prompt": ["a", "{}"]}, r"prompt must be text, got \['a', '{}'\]"),
+        ({"extract.clip_score_source": "annotation"}, "extract: .*annotations have no CLIP scores"),
         ({"assign.model": "x"}, "assign has no effect without refine: set refine.method"),
     ],
 )

@@ -19,8 +19,9 @@ from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_shards import FORMAT, image_key, write_image_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings, extract_features
-from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.extract_features import extract_features
+from pcm_plugin.synthesis.extract.open_source import open_source
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.pipeline.stores import export
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
@@ -198,11 +199,11 @@ def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
     skipped = folder.shards["shard-00000"]["skipped"]
     assert list(skipped) == ["0.png", "2.png"]
     assert skipped["0.png"] == "missing"
-    assert "left out 2.png: " in caplog.text
+    assert "skipped 2.png: " in caplog.text
     (images / "0.png").touch()
     for file in images.iterdir():
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"not one image of shard-00000 can be read; 0.png"):
+    with pytest.raises(ValueError, match=r"no image of shard-00000 can be read; 0.png"):
         run(images, clip, tmp_path / "none")
 
 
@@ -222,7 +223,7 @@ def test_a_first_try_that_failed_leaves_nothing_in_the_way(tmp_path, images, cli
     good = (images / "0.png").read_bytes()
     for file in images.iterdir():
         file.write_bytes(b"no image")
-    with pytest.raises(ValueError, match="not one image"):
+    with pytest.raises(ValueError, match="no image of shard-00000 can"):
         run(images, build_clip(tmp_path / "other", seed=1), tmp_path / "store")
     for file in images.iterdir():
         file.write_bytes(good)
@@ -286,10 +287,10 @@ def test_a_damaged_archive_is_named(tmp_path, clip):
 def test_wrong_sources_are_named(tmp_path, images, clip):
     with pytest.raises(FileNotFoundError, match="no folder of images at"):
         open_source(tmp_path / "none", None, 10)
-    with pytest.raises(ValueError, match="give their captions with --captions"):
+    with pytest.raises(ValueError, match="name their captions with --captions"):
         open_source(images, None, 10)
     write_image_shards(tmp_path / "shards", 3)
-    with pytest.raises(ValueError, match="drop --captions"):
+    with pytest.raises(ValueError, match="leave out --captions"):
         open_source(tmp_path / "shards", "captions.json", 10)
     tar = tmp_path / "shards" / "shard-00001.tar"
     tar.write_bytes(tar.read_bytes()[:1000])
@@ -299,10 +300,10 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     ShardFolder.open_for_write(tmp_path / "shards", FORMAT, {"made": "by hand"}, more)
     with pytest.raises(ValueError, match=r"has 1 of 5 shards: run the command that"):
         open_source(tmp_path / "shards", None, 10)
-    with pytest.raises(ValueError, match="batch_size=0: give at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         run(images, clip, tmp_path / "store", batch_size=0)
     for wrong in ({"dtype": "int8"}, {"caption_template": "a photo"}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
             ExtractSettings(clip, **wrong)
 
 

@@ -201,7 +201,7 @@ def test_invalid_rows_stop_or_are_counted(tmp_path):
     result = run("import_images.py", *args, "--max-invalid", 5, log=log)
     assert result.code == 0, result.output
     assert "5 images in 4 shards" in result.output
-    assert "5 left out:" in result.output
+    assert "5 skipped:" in result.output
     for place, reason in (
         ("a.parquet#1", "cannot be decoded"),
         ("b.parquet#2", "a web page, so the download failed"),

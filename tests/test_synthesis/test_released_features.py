@@ -152,9 +152,12 @@ def test_released_features_become_a_store(released, tmp_path, processes):
     result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
     assert result.code == 0, result.output
     assert "2 images in 3 shards" in result.output
-    assert "3 left out:\n  100: missing" in result.output
-    assert "npz/img_sp1/103.npz cannot be read: it is no .npz" in result.output
-    assert "  102: features (9, 16) and (8,), others have (16, 16, 8)" in result.output
+    assert "3 skipped:\n  100: missing" in result.output
+    assert "npz/img_sp1/103.npz cannot be read: it is not an .npz file" in result.output
+    assert (
+        "  102: features (9, 16) and g_feature (1, 8), but the first file has (16, 16)"
+        in result.output
+    )
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["101", "104"]
     clip = OpenCLIPBackbone(released)
@@ -186,7 +189,7 @@ def test_without_parts_and_scores_both_are_found(released, tmp_path):
     (tmp_path / "npz/img/102.npz").unlink()
     (tmp_path / "store/manifest.json").unlink()
     result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
-    assert "npz/img/102.npz: bring it, or leave out all that are missing" in result.output
+    assert "npz/img/102.npz: restore it, or skip all that are missing" in result.output
 
 
 def test_imported_captions_train_with_exactly_the_released_indices(released, tmp_path):
@@ -233,6 +236,7 @@ def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_pat
     found, output = build(offsets=offsets)
     np.testing.assert_allclose(found, made + offsets, atol=1e-5)
     assert "CLIP scores: as in the annotations" in output
+    assert "annotations are kept: they differ by 0.020 (median of 5 captions)" in output
     # Those of another CLIP.
     found, output = build(offsets=zeros + 0.13)
     np.testing.assert_allclose(found, made, atol=1e-5)
@@ -240,6 +244,32 @@ def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_pat
     assert "--clip-scores annotation keeps them" in output
     found, output = build("--clip-scores", "annotation", offsets=zeros + 0.13)
     np.testing.assert_allclose(found, made + 0.13, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
+def test_images_without_scores_are_counted_and_not_compared(released, tmp_path, name):
+    args = [*(FEATURES if name == "import_features.py" else [*IMAGES, *WORDS]), "--skip-missing"]
+    unscored = []
+    for i in range(21):
+        unscored.append({key: x for key, x in ENTRIES[0].items() if key != "clipscore"})
+        unscored[-1]["image_id"] = 200 + i
+        for folder, kind in (("npz/img_sp0", "npz"), ("images/0", "jpg")):
+            shutil.copy(tmp_path / folder / f"100.{kind}", tmp_path / folder / f"{200 + i}.{kind}")
+    (tmp_path / "pairs.pkl").write_bytes(pickle.dumps([*unscored, *ENTRIES]))
+    result = tool(tmp_path, name, *args, model=released)
+    assert "(median of 5 captions) from those of" in result.output
+    shutil.rmtree(tmp_path / "store")
+    result = tool(tmp_path, name, *args, "--clip-scores", "annotation", model=released)
+    assert "21 of 26 images have no CLIP score in the annotations; theirs are comp" in result.output
+    scores = FeatureStore(tmp_path / "store").clip_scores
+    np.testing.assert_allclose(scores[21:], 0.5 + 0.1 * np.arange(5), atol=1e-5)
+    shutil.rmtree(tmp_path / "store")
+    for i in range(5):
+        (tmp_path / f"npz/img_sp{i % 2}/{100 + i}.npz").unlink()
+        (tmp_path / f"images/{i % 2}/{100 + i}.jpg").unlink()
+    result = tool(tmp_path, name, *args, model=released)
+    assert "none of the first 20 images that have scores in the annotations can" in result.output
+    assert "CLIP scores: computed with" in result.output
 
 
 @pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
@@ -264,19 +294,19 @@ def test_the_released_images_can_be_extracted(released, tmp_path):
 def test_wrong_input_is_said(released, tmp_path):
     importing = "import_features.py"
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
-    assert "images/img_sp0/100.npz: give --path-template" in result.output
+    assert "images/img_sp0/100.npz: set the paths with --path-template" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--path-template", "{split}.npz", model=released)
     assert "path_template='{split}.npz': give one with {split_id} and {image_id}" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--path-template", "{image_id}", model=released)
-    assert "npz/100: give --path-template" in result.output
+    assert "npz/100: set the paths with --path-template" in result.output
     fewer = build_clip(tmp_path / "fewer", patch_size=8)
     result = tool(tmp_path, importing, *FEATURES, model=fewer)
-    assert "has 16 patches an image, which" in result.output
+    assert "have 16 patches each, which" in result.output
     other = build_clip(tmp_path / "other", width=8)
     result = tool(tmp_path, importing, *FEATURES, model=other)
     assert "features of width 16 and 8, but" in result.output
     result = tool(tmp_path, "extract.py", *IMAGES, model=released)
-    assert "holds numbers for words: give its vocabulary.txt too" in result.output
+    assert "contains word indices: pass the vocabulary.txt" in result.output
     broken = [path for path in (tmp_path / "npz").rglob("*.npz") if path.write_bytes(b"cut")]
     result = tool(tmp_path, importing, *FEATURES, model=released)
     assert f"none of the first {len(broken)} files can be read" in result.output

@@ -5,7 +5,7 @@ from PIL import Image
 
 from pcm_plugin.evaluation.references import References
 from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.synthesis.extract.sources import open_source
+from pcm_plugin.synthesis.extract.open_source import open_source
 
 NAMES = ["val2014/a.jpg", "val2014/b.jpg", "val2014/c.jpg"]
 

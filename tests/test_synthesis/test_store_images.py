@@ -49,7 +49,7 @@ def test_other_folders_are_refused(made, tmp_path):
     store = FeatureStore(made[2])
     with pytest.raises(FileNotFoundError, match="no folder of images at"):
         load_images(store, [0], tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="does not know the file of image"):
+    with pytest.raises(ValueError, match="has no file name for image"):
         load_images(store, [0], tmp_path)
 
 

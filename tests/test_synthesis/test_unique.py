@@ -1,6 +1,7 @@
 """One image for captions of equal text: --unique."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -60,7 +61,9 @@ def test_equal_captions_share_one_image_and_all_of_them_stay(tmp_path, models):
     assert "5 images in 3 shards, for 8 captions" in result.output
     assert len(ImageShardReader(tmp_path / "images")) == 5
     assert json.loads((tmp_path / "images" / "repeats.json").read_text()) == REPEATS
-    assert extract(tmp_path, models, tmp_path / "images", tmp_path / "store").code == 0
+    result = extract(tmp_path, models, tmp_path / "images", tmp_path / "store")
+    assert result.code == 0
+    assert re.search(r"extract: 100%.* 8/8 .*pair/s\]", result.output)
     store = FeatureStore(tmp_path / "store")
     assert pairs(store) == PAIRS
     assert store.num_captions == len(CAPTIONS)

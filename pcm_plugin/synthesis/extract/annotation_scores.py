@@ -1,18 +1,29 @@
-"""CLIP scores that come with annotations: kept if the CLIP of the features made them."""
+"""CLIP scores of annotations, which are kept if they were computed with the CLIP of the features.
+
+The released annotations store 2.5 * cosine. Their captions, decoded from a
+vocabulary, have lost rare words, so scores computed from them are slightly different.
+"""
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from pcm_plugin.errors import UserError
 
 CLIP_SCORE_SOURCES = ("auto", "annotation", "model")
-"""Choices: the scores of the annotations, computed ones, or whichever the comparison selects."""
+"""Keep the scores of annotations, compute new ones, or choose by comparing both."""
+
+COMPARED_IMAGES = 20
+"""Number of images with CLIP scores that are compared for ``'auto'``."""
 
 MAX_MEDIAN_DIFFERENCE = 0.08
-"""Of 2.5 * cosine. The same CLIP differs by the words that the annotations' vocabulary leaves out;
-the levels of OpenAI's ViT-B/32 and ViT-L/14 differ by more than that on generated images."""
+"""Largest median difference of 2.5 * cosine for scores of the same CLIP.
+
+The words that decoded captions have lost cause smaller differences. On generated images, the scores
+of OpenAI's ViT-B/32 and ViT-L/14 differ by more.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +39,7 @@ def check_clip_score_source(value: str) -> None:
 
 
 def refuse_missing_scores(source: str) -> None:
-    """Refuse to keep the scores of annotations that have none.
+    """Refuse to keep the CLIP scores of images without annotated scores.
 
     Args:
         source: One of :data:`CLIP_SCORE_SOURCES`.
@@ -44,31 +55,69 @@ def refuse_missing_scores(source: str) -> None:
         )
 
 
+class ScoreChoice(NamedTuple):
+    """Choice between CLIP scores.
+
+    Attributes:
+        source: ``'annotation'`` or ``'model'``.
+        reason: Sentence for the log.
+        level: Level of the log.
+    """
+
+    source: str
+    reason: str
+    level: int = logging.INFO
+
+    def log(self, num_scored: int, num_images: int) -> None:
+        """Log the choice, and how many images get computed scores if annotated ones are kept.
+
+        Args:
+            num_scored: Number of images with CLIP scores in the annotations.
+            num_images: Number of all images.
+        """
+        logger.log(self.level, self.reason)
+        if self.source == "annotation" and num_scored < num_images:
+            logger.warning(
+                "%s of %s images have no CLIP score in the annotations; theirs are computed",
+                *(f"{num_images - num_scored:,}", f"{num_images:,}"),
+            )
+
+
 def choose_clip_scores(
     source: str, annotated: Sequence[float], computed: Sequence[float], model: str
-) -> str:
-    """Choose between the scores of annotations and those of the CLIP that made the features.
+) -> ScoreChoice:
+    """Choose between the CLIP scores of annotations and computed ones.
 
     Args:
         source: One of :data:`CLIP_SCORE_SOURCES`.
-        annotated: Scores of some captions in the annotations, 2.5 * cosine.
-        computed: Scores of the same captions by the features' CLIP, 2.5 * cosine.
-        model: That CLIP's name, for the message.
+        annotated: 2.5 * cosine of n captions in the annotations; unused unless ``source`` is
+            ``'auto'``.
+        computed: 2.5 * cosine of the same captions by the CLIP of the features.
+        model: Name of that CLIP, for the log.
 
     Returns:
-        ``'annotation'`` or ``'model'``. For ``'auto'``, the former if the median of the absolute
-        differences is at most :data:`MAX_MEDIAN_DIFFERENCE`; a warning says if it is not.
+        The choice. For ``'auto'``, ``'annotation'`` if the median absolute difference is at most
+        :data:`MAX_MEDIAN_DIFFERENCE`.
     """
     if source != "auto":
-        return source
+        return ScoreChoice(source, f"CLIP scores: {source}, as set by clip_score_source")
     if not len(annotated):
-        return "model"
+        return ScoreChoice(
+            "model",
+            f"CLIP scores are computed with {model}: none of the first {COMPARED_IMAGES} images "
+            "that have scores in the annotations can be read, so they cannot be compared; "
+            "--clip-scores annotation keeps them",
+            logging.WARNING,
+        )
     difference = float(np.median(np.abs(np.subtract(annotated, computed))))
+    measured = f"differ by {difference:.3f} (median of {len(annotated)} captions) from those of"
     if difference <= MAX_MEDIAN_DIFFERENCE:
-        return "annotation"
-    logger.warning(
-        "the annotations' CLIP scores differ by %.3f (median of %d captions) from those of %s: "
-        "another CLIP made them, and they are recomputed; --clip-scores annotation keeps them",
-        *(difference, len(annotated), model),
+        return ScoreChoice(
+            "annotation", f"CLIP scores of the annotations are kept: they {measured} {model}"
+        )
+    return ScoreChoice(
+        "model",
+        f"CLIP scores are computed: the annotations' ones {measured} {model}, so another CLIP made "
+        "them; --clip-scores annotation keeps them",
+        logging.WARNING,
     )
-    return "model"

@@ -1,4 +1,4 @@
-"""Images and captions to a feature store, through any CLIP of open_clip."""
+"""Feature extraction: images and captions to a feature store, with any ViT CLIP of open_clip."""
 
 import functools
 import itertools
@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,72 +19,27 @@ from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.extract.annotation_scores import (
-    check_clip_score_source,
+    COMPARED_IMAGES,
+    ScoreChoice,
     choose_clip_scores,
     refuse_missing_scores,
 )
-from pcm_plugin.synthesis.extract.sources import PROBE_FILES, Source, SourceImage
+from pcm_plugin.synthesis.extract.clip_features import (
+    ClipFeatures,
+    compute_features,
+    empty_features,
+)
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
+from pcm_plugin.synthesis.extract.sources import Source, SourceImage
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
 from pcm_plugin.synthesis.sharing import claim_shards
 
-CLIP_SCORE_SCALE = 2.5
-"""CLIPScore's w (Hessel et al. 2021); the released annotations store 2.5 * cosine."""
-
-_TEXT_BATCH = 256
+LoadedImage = tuple[SourceImage, Tensor | str]
+"""An image and its preprocessed pixels, or the reason why it cannot be read."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ExtractSettings:
-    """What the features depend on, beside images and captions.
-
-    Attributes:
-        model: Name of an open_clip model, or ``'local-dir:FOLDER'``.
-        pretrained: open_clip's tag of its weights, or a file; None where the name brings its own.
-        pool: Average patches over windows of this many by as many; the released L/14 features
-            have 2. Defaults to 1.
-        dtype: ``'float16'``, ``'bfloat16'`` or ``'float32'``. Defaults to ``'float16'``.
-        caption_template: What CLIP reads for a caption, with one ``{}``. Defaults to ``'{}'``,
-            the caption alone. CLIPScore's authors put ``'A photo depicts {}'`` there.
-        patches: Whether to store patch features, which are nearly all of a store's size. Refining
-            pairs and captioners with ``features='global'`` need none. Defaults to True.
-        clip_score_source: For annotations that have CLIP scores: ``'annotation'`` to keep them,
-            ``'model'`` to compute them, or ``'auto'`` to keep them if this CLIP made them; see
-            :func:`~pcm_plugin.synthesis.extract.annotation_scores.choose_clip_scores`. Defaults to
-            ``'auto'``.
-    """
-
-    model: str
-    pretrained: str | None = None
-    pool: int = 1
-    dtype: str = "float16"
-    caption_template: str = "{}"
-    patches: bool = True
-    clip_score_source: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_clip_score_source(self.clip_score_source)
-        if self.dtype not in ("float16", "bfloat16", "float32"):
-            raise UserError(f"dtype={self.dtype!r}: give float16, bfloat16 or float32")
-        if self.caption_template.count("{}") != 1:
-            raise UserError(f"caption_template={self.caption_template!r}: give it one '{{}}'")
-
-    def as_record(self) -> dict[str, Any]:
-        """The settings as JSON; local models and weights are named by content, not by place."""
-        made_with = {
-            "model": model_identity(self.model),
-            "pretrained": weights_identity(self.pretrained),
-        }
-        record = {**self.__dict__, **made_with}
-        del record["clip_score_source"]  # the choice is recorded where there is one
-        if self.patches:  # as stores record it that were made before there was a choice
-            del record["patches"]
-        return record
 
 
 def extract_features(
@@ -99,34 +54,35 @@ def extract_features(
 ) -> ShardFolder:
     """Compute the features of all images and captions of a source.
 
-    A run over a store that has shards already makes those that are missing; several ranks share
-    them, and all return when the store is complete. An image that cannot
-    be decoded is logged, listed under ``skipped`` in its shard's record, and left out.
+    If the store has shards already, only the missing ones are made. Several ranks share them and
+    return when the store is complete. An image that cannot be decoded is logged, skipped, and
+    listed under ``skipped`` in the record of its shard.
 
     Args:
-        source: What :func:`~pcm_plugin.synthesis.extract.sources.open_source` gives.
-        settings: What the features depend on.
+        source: Images with captions, see
+            :func:`~pcm_plugin.synthesis.extract.open_source.open_source`.
+        settings: Settings of the features.
         out: Folder of the store, see :mod:`pcm_plugin.formats.feature_store`.
-        batch_size: Images encoded at a time. Defaults to 32.
-        device: Where to work. Defaults to a GPU if there is one.
+        batch_size: Images per batch. Defaults to 32.
+        device: Device of the model. Defaults to a GPU if there is one.
         workers: Threads that read and resize images. Defaults to 4.
-        rank: Which of several processes this is. Defaults to what torchrun or srun say.
-        skip_missing: Whether to leave out images whose file is not there, as those that cannot be
-            decoded. Defaults to False: a disk that is away must not make a store without them.
+        rank: Rank of this process. Defaults to that of torchrun or srun.
+        skip_missing: Whether to skip images whose file is missing, like those that cannot be
+            decoded. Defaults to False, since a disk may not be mounted.
 
     Returns:
-        The finished store's folder.
+        The finished store.
 
     Raises:
-        MissingFileError: If the model's folder or an image is missing.
-        UserError: If the store was made with other settings, or of other images, or if not one
-            image of the first shard, or of a large one, can be read, a number is out of range, or
-            CLIP scores are to be kept that the annotations do not have.
+        MissingFileError: If the folder of the model or an image is missing.
+        UserError: If the store was made with other settings or from other images; if no image of
+            the first shard, or of a large one, can be read; if a number is out of range; or if
+            ``clip_score_source`` is ``'annotation'`` and the annotations have no CLIP scores.
     """
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
-            raise UserError(f"{name}={value}: give at least 1")
-    if not source.has_clip_scores:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    if not source.num_scored:
         refuse_missing_scores(settings.clip_score_source)
     rank = rank or Rank.from_environment()
     record = settings.as_record() | {"source": source.settings}
@@ -136,43 +92,43 @@ def extract_features(
     def backbone() -> OpenCLIPBackbone:
         return OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
 
-    if source.has_clip_scores:
-        chosen = settings.clip_score_source
-        if chosen == "auto":
-            chosen = _compare_clip_scores(source, settings, backbone())
-        settings = replace(settings, clip_score_source=chosen)
-        record["clip_score_source"] = chosen
+    if source.num_scored:
+        choice = choose_clip_scores(settings.clip_score_source, (), (), settings.model)
+        if settings.clip_score_source == "auto":
+            choice = _compare_clip_scores(source, settings, backbone())
+        if rank.index == 0:
+            choice.log(source.num_scored, source.num_images)
+        settings = replace(settings, clip_score_source=choice.source)
+        record["clip_score_source"] = choice.source
     folder = ShardFolder.open_for_write(out, FORMAT, record, source.shards)
 
     @functools.cache
     def model() -> tuple[OpenCLIPBackbone, str | None]:
-        # Only who has something to do waits for a model to be loaded.
+        # Loaded only by a process that has a shard to make.
         clip = backbone()
         head = write_clip_head(folder, None if clip.patches_in_joint_space else clip.clip_head())
         return clip.to(device), head
 
     with deterministic_cpu_threads(device), ThreadPoolExecutor(workers) as pool:
-        for index, tick in claim_shards(folder, source.shards, rank, "extract"):
+        for index, tick in claim_shards(folder, source.shards, rank, "extract", source.unit):
             clip, head = model()
             shard = source.shards[index]
-            read = functools.partial(_load, clip, skip_missing)
-            images = _ahead(pool, read, source.read(shard), 2 * batch_size)
+            load = functools.partial(_load_image, clip, skip_missing)
+            images = _map_ahead(pool, load, source.read(shard), 2 * batch_size)
             _extract_shard(folder, images, shard, settings, clip, batch_size, tick, head)
     if not has_clip_head(folder):
         model()
     return folder
 
 
-def _load(
-    clip: OpenCLIPBackbone, skip_missing: bool, image: SourceImage
-) -> tuple[SourceImage, Tensor | str]:
+def _load_image(clip: OpenCLIPBackbone, skip_missing: bool, image: SourceImage) -> LoadedImage:
     """Return the preprocessed image, or the reason it cannot be decoded. I/O errors propagate."""
     try:
         pixels = read_image(image.data())
     except FileNotFoundError as error:
         if not skip_missing:
             raise MissingFileError(
-                f"{error}: restore it, or leave out all images that are missing with --skip-missing"
+                f"{error}: restore it, or skip all images that are missing with --skip-missing"
             ) from None
         return image, "missing"
     except ValueError as error:
@@ -180,26 +136,27 @@ def _load(
     return image, clip.preprocess(pixels)
 
 
-def _compare_clip_scores(source: Source, settings: ExtractSettings, clip: OpenCLIPBackbone) -> str:
-    """Compare the annotations' CLIP scores of the first images with this CLIP's."""
+def _compare_clip_scores(
+    source: Source, settings: ExtractSettings, clip: OpenCLIPBackbone
+) -> ScoreChoice:
+    """Compare the CLIP scores of the first images that have annotated ones."""
     annotated: list[float] = []
     computed: list[float] = []
     images = itertools.chain.from_iterable(map(source.read, source.shards))
-    for image in itertools.islice(images, PROBE_FILES):
-        if image.clip_scores is None:
-            continue
-        _, pixels = _load(clip, True, image)
+    scored = (image for image in images if image.clip_scores is not None)
+    for image in itertools.islice(scored, COMPARED_IMAGES):
+        _, pixels = _load_image(clip, True, image)
         if isinstance(pixels, Tensor):
-            *_, scores = _features(clip, pixels.unsqueeze(0), [image.captions], settings)
-            annotated += image.clip_scores
-            computed += scores.tolist()
+            feats = compute_features(clip, pixels.unsqueeze(0), [image.captions], settings)
+            annotated += image.clip_scores or []
+            computed += feats.clip_scores.tolist()
     return choose_clip_scores("auto", annotated, computed, settings.model)
 
 
 @torch.inference_mode()
 def _extract_shard(
     folder: ShardFolder,
-    loaded: Iterator[tuple[SourceImage, Tensor | str]],
+    loaded: Iterator[LoadedImage],
     shard: Shard,
     settings: ExtractSettings,
     clip: OpenCLIPBackbone,
@@ -207,101 +164,60 @@ def _extract_shard(
     tick: Callable[[int], None],
     head: str | None,
 ) -> None:
-    dtype = getattr(torch, settings.dtype)
     device = next(clip.clip.parameters()).device
     images: list[SourceImage] = []
     skipped: dict[str, str] = {}
-    parts: list[tuple[Tensor, ...]] = []
+    parts: list[ClipFeatures] = []
     while batch := list(itertools.islice(loaded, batch_size)):
-        kept = [(image, pixels) for image, pixels in batch if isinstance(pixels, Tensor)]
         for image, reason in batch:
             if isinstance(reason, str):
                 skipped[image.name] = reason
-                logger.warning("left out %s: %s", printable(image.name), reason)
-        if kept:
-            images += [image for image, _ in kept]
-            pixels = torch.stack([pixels for _, pixels in kept]).to(device)
-            features = _features(clip, pixels, [image.captions for image, _ in kept], settings)
+                logger.warning("skipped %s: %s", printable(image.name), reason)
+        readable = [(image, pixels) for image, pixels in batch if isinstance(pixels, Tensor)]
+        if readable:
+            new = [image for image, _ in readable]
+            pixels = torch.stack([pixels for _, pixels in readable]).to(device)
+            feats = compute_features(clip, pixels, [image.captions for image in new], settings)
             if settings.clip_score_source == "annotation":
-                features[-1].copy_(_annotated([image for image, _ in kept], features[-1]))
-            parts.append(features)
-        tick(len(batch))
+                feats = feats._replace(clip_scores=_annotated_scores(new, feats.clip_scores))
+            images += new
+            parts.append(feats)
+        tick(sum(image.num_samples for image, _ in batch))
     if not images and shard.is_representative():
         name, reason = next(iter(skipped.items()))
-        raise UserError(f"not one image of {shard.name} can be read; {name}: {reason}")
-    if not images:
-        nothing = torch.empty(0, clip.clip_dim)
-        num_patches = clip.num_patches if settings.patches else 0
-        parts.append(
-            (torch.empty(0, num_patches, clip.patch_dim), nothing, nothing, torch.empty(0))
-        )
-    patch_feats, global_feats, caption_feats, clip_scores = map(torch.cat, zip(*parts, strict=True))
+        raise UserError(f"no image of {shard.name} can be read; {name}: {reason}")
+    dtype = getattr(torch, settings.dtype)
+    feats = ClipFeatures(
+        *map(torch.cat, zip(*(parts or [empty_features(clip, settings)]), strict=True))
+    )
     write_feature_shard(
         folder,
         shard,
         [image.as_record() for image in images],
-        patch_feats.to(dtype),
-        global_feats.to(dtype),
-        caption_feats.to(dtype),
-        clip_scores,
+        feats.patch_feats.to(dtype),
+        feats.global_feats.to(dtype),
+        feats.caption_feats.to(dtype),
+        feats.clip_scores,
         head,
         skipped=skipped,
     )
 
 
-def _annotated(images: list[SourceImage], computed: Tensor) -> Tensor:
-    """Return the annotations' CLIP scores (m,), the computed ones where there are none."""
-    own = computed.split([len(image.captions) for image in images])
+def _annotated_scores(images: list[SourceImage], computed: Tensor) -> Tensor:
+    """Return the CLIP scores (m,) of the annotations, or the computed ones where there are none."""
+    per_image = computed.split([len(image.captions) for image in images])
     return torch.cat(
         [
             scores if image.clip_scores is None else torch.tensor(image.clip_scores)
-            for image, scores in zip(images, own, strict=True)
+            for image, scores in zip(images, per_image, strict=True)
         ]
     )
 
 
-@torch.inference_mode()
-def _features(
-    clip: OpenCLIPBackbone, pixels: Tensor, captions: list[list[str]], settings: ExtractSettings
-) -> tuple[Tensor, ...]:
-    """Features of a batch, on the CPU; patches in the store's dtype, as they are many."""
-    patch_feats, global_feats = clip(pixels)
-    if not settings.patches:
-        patch_feats = patch_feats[:, :0]
-    texts = [settings.caption_template.replace("{}", text) for own in captions for text in own]
-    caption_feats = encode_texts(clip, texts)
-    owners = torch.tensor([len(own) for own in captions], device=pixels.device)
-    cosine = (caption_feats * global_feats.repeat_interleave(owners, dim=0)).sum(-1)
-    return (
-        patch_feats.to(getattr(torch, settings.dtype)).cpu(),
-        global_feats.cpu(),
-        caption_feats.cpu(),
-        CLIP_SCORE_SCALE * cosine.cpu(),
-    )
-
-
-@torch.inference_mode()
-def encode_texts(clip: OpenCLIPBackbone, texts: list[str]) -> Tensor:
-    """CLIP's features of any number of texts, a batch at a time.
-
-    Args:
-        clip: The model.
-        texts: n texts; longer ones than CLIP's context are cut.
-
-    Returns:
-        (n, Dc) float32, each row of length 1.
-    """
-    encoded = [
-        clip.encode_text(texts[start : start + _TEXT_BATCH])
-        for start in range(0, len(texts), _TEXT_BATCH)
-    ]
-    return torch.cat(encoded) if encoded else torch.empty(0, clip.clip_dim)
-
-
-def _ahead(
+def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, depth: int
 ) -> Iterator[Any]:
-    """Like ``pool.map``, but never more than ``depth`` items ahead of the consumer."""
+    """Like ``pool.map``, but at most ``depth`` items ahead of the consumer."""
     waiting: deque = deque()
     for item in items:
         waiting.append(pool.submit(function, item))

@@ -1,6 +1,5 @@
-"""The pictures behind the features of a store."""
+"""Images from which the features of a store were extracted."""
 
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,55 +15,57 @@ from pcm_plugin.synthesis.extract.sources import GeneratedImages
 def load_images(
     store: FeatureStore, images: Sequence[int], folder: str | os.PathLike
 ) -> list[Image.Image]:
-    """Read the pictures that features were made from.
+    """Load the images from which features were extracted.
 
     Args:
-        store: The features.
-        images: Numbers of images in the store.
-        folder: What ``tools/extract.py`` read: generated shards, or the folder of the image files.
+        store: The feature store.
+        images: Indices of images in the store.
+        folder: Folder that was passed to ``tools/extract.py``: generated images or image files.
 
     Returns:
-        A picture for each, RGB.
+        The images in RGB, in the order of ``images``.
 
     Raises:
-        MissingFileError: If the folder or a file is not there.
-        UserError: If the folder does not hold these images.
+        MissingFileError: If the folder or a file is missing.
+        UserError: If the folder does not contain these images.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"no folder of images at {folder}")
     records = {i: store.record(i) for i in dict.fromkeys(images)}
-    if not (folder / "manifest.json").is_file():
-        unnamed = [r["image_id"] for r in records.values() if "file_name" not in r]
-        if unnamed:
-            raise UserError(
-                f"{store.path} does not know the file of image {unnamed[0]}: give the folder of "
-                "tools/generate.py that it was made from"
-            )
-        found = {i: read_image(folder / r["file_name"]) for i, r in records.items()}
-    else:
-        found = _generated(store, {i: r["image_id"] for i, r in records.items()}, folder)
-    return [found[i] for i in images]
+    if (folder / "manifest.json").is_file():
+        loaded = _load_generated(store, {i: r["image_id"] for i, r in records.items()}, folder)
+        return [loaded[i] for i in images]
+    unnamed = [r["image_id"] for r in records.values() if "file_name" not in r]
+    if unnamed:
+        raise UserError(
+            f"{store.path} has no file name for image {unnamed[0]}: pass the folder of "
+            "tools/generate.py from which it was extracted"
+        )
+    loaded = {i: read_image(folder / r["file_name"]) for i, r in records.items()}
+    return [loaded[i] for i in images]
 
 
-def _generated(store: FeatureStore, ids: dict[int, str], folder: Path) -> dict[int, Image.Image]:
+def _load_generated(
+    store: FeatureStore, ids: dict[int, str], folder: Path
+) -> dict[int, Image.Image]:
     source = GeneratedImages(folder)
-    # A shard of features names the archive that it was made of: equal ids do not mean equal images.
+    # The digest of a feature shard identifies its archive: equal ids may be different images.
     archives = {shard.digest: shard for shard in source.shards}
     wanted: dict[str, dict[str, list[int]]] = {}
     for i, image_id in ids.items():
         wanted.setdefault(store.digest(i), {}).setdefault(image_id, []).append(i)
-    found = {}
-    for digest, own in wanted.items():
+    loaded = {}
+    for digest, indices in wanted.items():
         for image in source.read(archives[digest]) if digest in archives else ():
-            for i in own.pop(image.image_id, ()):
-                found[i] = read_image(io.BytesIO(image.data()))
-            if not own:
+            for i in indices.pop(image.image_id, ()):
+                loaded[i] = read_image(image.data())
+            if not indices:
                 break
-    absent = ids.keys() - found.keys()
+    absent = ids.keys() - loaded.keys()
     if absent:
         raise UserError(
-            f"{folder} does not hold image {ids[min(absent)]} of {store.path}: pass the folder "
-            "that the features were extracted from, unchanged"
+            f"{folder} does not contain image {ids[min(absent)]} of {store.path}: pass the folder "
+            "from which the features were extracted, unchanged"
         )
-    return found
+    return loaded

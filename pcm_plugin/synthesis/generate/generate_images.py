@@ -1,4 +1,4 @@
-"""Captions to shards of synthetic images."""
+"""Image generation: captions to shards of synthetic images."""
 
 import io
 import os
@@ -41,32 +41,32 @@ def generate_images(
     rank: Rank | None = None,
     offload: str | None = None,
 ) -> ShardFolder:
-    """Make images of each caption.
+    """Generate images of each caption.
 
-    The folder gets WebDataset shards: ``shard-00000.tar`` with, for each image, its file and a
-    ``.json`` of the same name with ``id``, ``caption_id``, ``caption``, ``image_id``, ``seed`` and,
-    if a first try failed, ``problems``; and a ``manifest.json``. An image that the safety checker
-    flags, or that is black or not finite, is tried once more with another seed; if that fails
-    too it is left out and listed under ``skipped`` in its shard's record.
+    The folder gets the shards of :mod:`pcm_plugin.formats.image_shards`. The ``.json`` of an image
+    contains ``id``, ``caption_id``, ``caption``, ``image_id``, ``seed`` and, if the first attempt
+    was rejected, ``problems``. An image that the safety checker flags, or that is black or not
+    finite, is generated once more with another seed. If that is rejected too, the image is skipped
+    and listed under ``skipped`` in the record of its shard.
 
     With ``settings.unique``, one image is generated for all captions of equal text. It has the id
-    and the seed of the first of them; ``repeats.json`` lists the others, which ``extract`` pairs
-    with the same image.
+    and the seed of the first of them. ``repeats.json`` lists the others, which are paired with the
+    same image when features are extracted.
 
-    A run over a folder that has shards already makes those that are missing. The seed of an
-    image depends on the run's seed and its caption's id alone, and no shard is split between
-    ranks, so any number of ranks and restarts makes the same images (at the same batch size, on
-    the same hardware; on the CPU each process works with one thread for that). All ranks return
-    when the folder is complete.
+    If the folder has shards already, only the missing ones are made. The seed of an image depends
+    only on the seed of the run and the id of the caption, and a shard is not split between ranks.
+    So the images do not depend on the number of ranks and restarts, for the same batch size and
+    hardware; on the CPU, each process uses one thread for this. All ranks return when the folder is
+    complete.
 
     Args:
-        captions: The captions, or a file of them.
-        settings: What the images depend on.
-        out: The folder.
-        batch_size: Images made at a time. Defaults to 8.
-        device: Where to work. Defaults to a GPU if there is one.
-        limit: Take only the first captions.
-        rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        captions: The captions, or a caption file.
+        settings: Settings of the images.
+        out: Folder to write.
+        batch_size: Images per batch. Defaults to 8.
+        device: Device of the pipeline. Defaults to a GPU if there is one.
+        limit: Use only the first ``limit`` captions. Defaults to None, all.
+        rank: Rank of this process. Defaults to that of torchrun or srun.
         offload: See :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
 
     Returns:
@@ -74,18 +74,17 @@ def generate_images(
 
     Raises:
         MissingFileError: If captions or a local pipeline are missing.
-        UserError: If there are no captions, or the folder was made with other settings or
-            captions; the difference is named. If a number is out of range, or not one image of
-            the first shard, or of a large one, is usable.
+        UserError: If there are no captions; the folder was made with other settings or captions; a
+            number is out of range; or no image of the first shard, or of a large one, is usable.
     """
     for name, value in (("batch_size", batch_size), ("limit", limit)):
         if value is not None and value < 1:
-            raise UserError(f"{name}={value}: give at least 1")
+            raise UserError(f"{name} must be at least 1, got {value}")
     rank = rank or Rank.from_environment()
     device = device or rank.device()
-    made_with = settings.as_record()
-    # Settings first: with another shard size the captions of a shard would differ too.
-    ShardFolder.check_settings(out, FORMAT, made_with)
+    record = settings.as_record()
+    # Before captions are compared: with another shard size, the captions of a shard differ too.
+    ShardFolder.check_settings(out, FORMAT, record)
     chunks = Prompts(CaptionFile.of(captions), limit, settings.shard_size, settings.unique)
     several = settings.images_per_caption
     plan = [
@@ -93,20 +92,20 @@ def generate_images(
         for index, chunk in enumerate(chunks)
     ]
     if not plan:
-        raise UserError(f"no captions in {chunks.captions.path}")
-    folder = ShardFolder.open_for_write(out, FORMAT, made_with, plan)
+        raise UserError(f"there are no captions in {chunks.captions.path}")
+    folder = ShardFolder.open_for_write(out, FORMAT, record, plan)
     if settings.unique:
         write_repeats(folder.path, chunks.repeats, settings.shard_size)
     generator: ImageGenerator | None = None
     with deterministic_cpu_threads(device):
         for index, tick in claim_shards(folder, plan, rank, "generate"):
-            # Only who has something to do waits for a model to be loaded.
+            # Loaded only by a process that has a shard to make.
             generator = generator or ImageGenerator(settings, device, offload)
             chunk = chunks[index]
             if _digest(chunk) != plan[index].digest:
                 raise UserError(
-                    f"{chunks.captions.path} was changed while images were made of it: bring the "
-                    "old one back, or begin another folder"
+                    f"{chunks.captions.path} was changed while its images were generated: restore "
+                    "it, or write to another folder"
                 )
             _make_shard(folder, plan[index], index, chunk, generator, batch_size, tick)
     return folder
@@ -148,7 +147,7 @@ def _make_shard(
         if len(skipped) == len(requests) and shard.is_representative():
             key, problems = next(iter(skipped.items()))
             raise UserError(
-                f"not one image of {shard.name} is usable; {key}: {', '.join(problems)}"
+                f"no image of {shard.name} is usable; {key}: {', '.join(problems)}"
                 + (" (try dtype float32)" if settings.dtype == "float16" else "")
             )
     folder.commit(
@@ -165,7 +164,7 @@ def _digest(chunk: list[Caption]) -> str:
 
 
 def encode(image: Image.Image, settings: GenerateSettings) -> bytes:
-    """An image as it is stored."""
+    """Return the encoded image, in the format of the settings."""
     encoded = io.BytesIO()
     kind = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}[settings.format]
     quality = {} if settings.format == "png" else {"quality": settings.quality}

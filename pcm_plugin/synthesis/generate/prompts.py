@@ -1,4 +1,4 @@
-"""The prompts of a caption file, in shards: one per caption, or one per distinct text."""
+"""Prompts of a caption file in chunks: one per caption, or one per distinct text."""
 
 import hashlib
 import itertools
@@ -9,21 +9,21 @@ from pcm_plugin.formats.captions.record import Caption
 
 
 class Prompts:
-    """The captions to generate images for, in chunks of one shard each.
+    """Captions to generate images for, in chunks of one shard each.
 
-    They are read again from the file each time, and at most one chunk is held. With ``unique``, the
-    first caption of each text stands for all captions with equal text, so that later captions never
-    change the chunks of earlier ones. That takes a hash per text in memory.
+    The file is read again for each pass, and at most one chunk is in memory. With ``unique``, the
+    first caption of each text represents all captions of equal text, so captions that are appended
+    to the file never change earlier chunks. This needs one hash per text in memory.
 
     Args:
         captions: The caption file.
-        limit: Take only the first captions.
+        limit: Use only the first ``limit`` captions. None uses all.
         size: Captions per chunk.
-        unique: Whether to leave out captions whose text occurred before.
+        unique: Whether to omit captions whose text occurred before. Defaults to False.
 
     Attributes:
-        repeats: With ``unique``, the ids of the captions that were left out, by the position of the
-            first caption of that text; filled once the chunks have been iterated over to the end.
+        repeats: With ``unique``, the ids of the omitted captions, by the position of the first
+            caption of equal text. Complete after one full iteration over the chunks.
     """
 
     def __init__(
@@ -31,24 +31,24 @@ class Prompts:
     ) -> None:
         self.captions, self._limit, self._size, self._unique = captions, limit, size, unique
         self.repeats: dict[int, list[str]] = {}
-        self._ahead, self._next = iter(self), 0
+        self._iterator, self._next = iter(self), 0
 
     def __iter__(self) -> Iterator[list[Caption]]:
         captions: Iterable[Caption] = itertools.islice(self.captions, self._limit)
         if self._unique:
-            captions = self._first_of_each_text(captions)
+            captions = self._distinct(captions)
         captions = iter(captions)
         while chunk := list(itertools.islice(captions, self._size)):
             yield chunk
 
     def __getitem__(self, index: int) -> list[Caption]:
         if index < self._next:
-            self._ahead, self._next = iter(self), 0
-        chunk = next(itertools.islice(self._ahead, index - self._next, None), [])
+            self._iterator, self._next = iter(self), 0
+        chunk = next(itertools.islice(self._iterator, index - self._next, None), [])
         self._next = index + 1
         return chunk
 
-    def _first_of_each_text(self, captions: Iterable[Caption]) -> Iterator[Caption]:
+    def _distinct(self, captions: Iterable[Caption]) -> Iterator[Caption]:
         positions: dict[bytes, int] = {}
         repeats: dict[int, list[str]] = {}
         for caption in captions:

@@ -1,4 +1,4 @@
-"""What synthetic images depend on, beside their captions."""
+"""Settings of image generation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,33 +8,39 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import content_id
 
 IMAGE_FORMATS = ("jpg", "png", "webp")
+"""Choices of the stored format."""
+
+DTYPES = ("float32", "float16", "bfloat16")
+"""Choices of the type in which the pipeline computes."""
 
 
 @dataclass(frozen=True)
 class GenerateSettings:
-    """What the images depend on, beside their captions.
+    """Settings on which generated images depend, in addition to the captions.
 
     Attributes:
-        pipeline: A diffusers pipeline: name on the hub, or local folder.
-        steps: Denoising steps; None for the pipeline's own default, as below.
+        pipeline: A diffusers pipeline: name on the Hugging Face Hub, or local folder.
+        steps: Denoising steps. Defaults to None: the default of the pipeline, as for all settings
+            that are None.
         guidance: Scale of classifier-free guidance.
         size: Height and width in pixels.
         scheduler: Name of a diffusers scheduler class, e.g. ``'DPMSolverMultistepScheduler'``.
         negative_prompt: What the images should not look like.
-        prompt: What the pipeline reads for a caption, with one ``{}``. Defaults to ``'{}'``, the
-            caption alone, as SynthImgCap has it.
-        images_per_caption: Defaults to 1.
-        unique: Whether to generate one image for all captions whose texts are equal, as SynthImgCap
-            has it, instead of one for each caption. Defaults to False.
-        dtype: ``'float32'``, ``'float16'`` or ``'bfloat16'``. Defaults to ``'float32'``.
+        prompt: Prompt for a caption, with one ``{}`` for the caption. Defaults to ``'{}'``, the
+            caption alone, as in SynthImgCap.
+        images_per_caption: Images per caption. Defaults to 1.
+        unique: Whether to generate one image for all captions of equal text, instead of one for
+            each caption. SynthImgCap has one image per distinct text. Defaults to False.
+        dtype: One of :data:`DTYPES`. Defaults to ``'float32'``.
         seed: Seed of the run. Defaults to 0.
-        shard_size: Captions a shard, at most what a process that is killed loses. Defaults to 250.
-        format: ``'png'``, ``'jpg'`` or ``'webp'``. Defaults to ``'jpg'``.
-        quality: Of jpg and webp, from 1 to 100. Defaults to 95.
+        shard_size: Captions per shard. A process that is killed loses at most one shard. Defaults
+            to 250.
+        format: One of :data:`IMAGE_FORMATS`. Defaults to ``'jpg'``.
+        quality: Quality of jpg and webp, from 1 to 100. Defaults to 95.
 
     Raises:
-        MissingFileError: If the pipeline's folder does not exist or holds none.
-        UserError: If another setting is out of range.
+        MissingFileError: If the folder of the pipeline is missing or contains no pipeline.
+        UserError: If another setting is invalid.
     """
 
     pipeline: str
@@ -53,22 +59,36 @@ class GenerateSettings:
     quality: int = 95
 
     def __post_init__(self) -> None:
-        if self.format not in IMAGE_FORMATS:
-            raise UserError(f"format={self.format!r}: known are {list(IMAGE_FORMATS)}")
-        if self.dtype not in ("float32", "float16", "bfloat16"):
-            raise UserError(f"dtype={self.dtype!r}: give float32, float16 or bfloat16")
+        for name, value in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt)):
+            if value is not None and not isinstance(value, str):
+                raise UserError(
+                    f"{name} must be text, got {value!r}: on a command line, put it into quotes "
+                    f"inside of the shell's: \"generate.{name}='...'\""
+                )
+        for name, value, choices in (
+            ("format", self.format, IMAGE_FORMATS),
+            ("dtype", self.dtype, DTYPES),
+        ):
+            if value not in choices:
+                raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         if self.prompt.count("{}") != 1:
-            raise UserError(f"prompt={self.prompt!r}: give it one '{{}}', where the caption goes")
+            raise UserError(
+                f"prompt must contain '{{}}' once, in place of the caption, got {self.prompt!r}"
+            )
         if not 1 <= self.quality <= 100:
-            raise UserError(f"quality={self.quality}: give 1 to 100")
-        for name in ("steps", "size", "shard_size", "images_per_caption"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}={value}: give at least 1")
+            raise UserError(f"quality must be from 1 to 100, got {self.quality}")
+        for name, number in (
+            ("steps", self.steps),
+            ("size", self.size),
+            ("shard_size", self.shard_size),
+            ("images_per_caption", self.images_per_caption),
+        ):
+            if number is not None and number < 1:
+                raise UserError(f"{name} must be at least 1, got {number}")
         _check_pipeline(self.pipeline)
 
     def as_record(self) -> dict[str, Any]:
-        """The settings as JSON; a local pipeline is known by its content, not by its place."""
+        """Return the settings as JSON; a local pipeline is identified by its content."""
         record = dict(self.__dict__)
         if Path(self.pipeline).is_dir():
             record["pipeline"] = content_id(Path(self.pipeline))
@@ -76,11 +96,12 @@ class GenerateSettings:
 
 
 def _check_pipeline(name: str) -> None:
-    local = Path(name)
-    hub_name = len(local.parts) <= 2 and not name.startswith((".", "/", "~"))
-    if not local.is_dir() and not hub_name:
+    folder = Path(name)
+    is_hub_name = len(folder.parts) <= 2 and not name.startswith((".", "/", "~"))
+    if not folder.is_dir() and not is_hub_name:
         raise MissingFileError(
-            f"no folder {local}: give a local pipeline's folder, or a hub name as OWNER/NAME"
+            f"no folder {folder}: pipeline must be a local folder, or a name on the hub as "
+            "OWNER/NAME"
         )
-    if local.is_dir() and not (local / "model_index.json").is_file():
-        raise MissingFileError(f"{local} holds no diffusers pipeline: no model_index.json in it")
+    if folder.is_dir() and not (folder / "model_index.json").is_file():
+        raise MissingFileError(f"{folder} contains no diffusers pipeline: no model_index.json")

@@ -1,4 +1,4 @@
-"""Images of sentences, through any text-to-image pipeline of diffusers."""
+"""Generation of images from text with any text-to-image pipeline of diffusers."""
 
 import hashlib
 import inspect
@@ -17,12 +17,12 @@ _BLACK = 4 / 255
 
 
 class GenerationRequest(NamedTuple):
-    """An image that is wanted.
+    """Request for one image.
 
     Attributes:
-        caption_id: Id of its caption.
+        caption_id: Id of the caption.
         text: The caption.
-        number: Which of the caption's images it is, from 0.
+        number: Number of the image among those of the caption, from 0.
     """
 
     caption_id: str
@@ -34,9 +34,9 @@ class GenerationResult(NamedTuple):
     """Result of a request.
 
     Attributes:
-        image: The image, None if both tries failed.
-        seed: Seed of the last try.
-        problems: What was wrong with each try that failed.
+        image: The image, or None if both attempts were rejected.
+        seed: Seed of the last attempt.
+        problems: Reason of each rejection.
     """
 
     image: Image.Image | None
@@ -45,22 +45,22 @@ class GenerationResult(NamedTuple):
 
 
 class ImageGenerator:
-    """A pipeline with the settings of a run.
+    """Diffusion pipeline with the settings of a run.
 
     Args:
-        settings: What the images depend on.
-        device: Where to work.
+        settings: Settings of the images.
+        device: Device of the pipeline.
         offload: ``'model'`` or ``'sequential'`` moves parts of the pipeline to the GPU only while
-            they work (slower, for small GPUs); None keeps all of it there.
+            they compute, which is slower and needs less memory. None keeps all parts there.
 
     Raises:
-        UserError: If diffusers knows no such scheduler for it, the pipeline does not take one of
-            the settings, or ``offload`` is unknown or there is no GPU to offload from.
+        UserError: If the scheduler is unknown, the pipeline does not accept one of the settings,
+            ``offload`` is unknown, or there is no GPU to offload from.
     """
 
     def __init__(self, settings: GenerateSettings, device: str, offload: str | None = None) -> None:
         if offload not in (None, "model", "sequential"):
-            raise UserError(f"offload={offload!r}: give 'model' or 'sequential'")
+            raise UserError(f"offload must be 'model' or 'sequential', got {offload!r}")
         if offload is not None and not device.startswith("cuda"):
             raise UserError(f"offload={offload!r} needs a GPU, but device is {device!r}")
         self.settings = settings
@@ -74,31 +74,33 @@ class ImageGenerator:
             self.pipeline.to(device)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-        """Make one batch of images; those that are none get a second try with another seed."""
+        """Generate a batch; rejected images are generated once more with another seed."""
         results = [self._validate(*result) for result in self._run_pipeline(requests, 0)]
-        again = [i for i, result in enumerate(results) if result.image is None]
-        if again:
-            second = self._run_pipeline([requests[i] for i in again], 1)
-            for i, result in zip(again, second, strict=True):
-                new = self._validate(*result)
-                results[i] = new._replace(problems=results[i].problems + new.problems)
+        rejected = [i for i, result in enumerate(results) if result.image is None]
+        if rejected:
+            second = self._run_pipeline([requests[i] for i in rejected], 1)
+            for i, output in zip(rejected, second, strict=True):
+                result = self._validate(*output)
+                results[i] = result._replace(problems=results[i].problems + result.problems)
         return results
 
     def _run_pipeline(
         self, requests: Sequence[GenerationRequest], attempt: int
     ) -> list[tuple[np.ndarray, int, bool]]:
+        """Return pixels, seed and the safety checker's flag for each request."""
         settings = self.settings
-        given = dict(self.arguments)
-        if "negative_prompt" in given:
-            given["negative_prompt"] = [given["negative_prompt"]] * len(requests)
-        seeds = [image_seed(settings.seed, o.caption_id, o.number, attempt) for o in requests]
+        arguments = dict(self.arguments)
+        if "negative_prompt" in arguments:
+            arguments["negative_prompt"] = [arguments["negative_prompt"]] * len(requests)
+        seeds = [image_seed(settings.seed, r.caption_id, r.number, attempt) for r in requests]
         output = self.pipeline(
             prompt=[settings.prompt.replace("{}", request.text) for request in requests],
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="np",
-            **given,
+            **arguments,
         )
-        flags = getattr(output, "nsfw_content_detected", None) or [False] * len(requests)
+        # Pipelines without a safety checker have no flags, or None.
+        flags = output.get("nsfw_content_detected") or [False] * len(requests)
         return list(zip(output.images, seeds, map(bool, flags), strict=True))
 
     def _validate(self, pixels: np.ndarray, seed: int, flagged: bool) -> GenerationResult:
@@ -109,14 +111,11 @@ class ImageGenerator:
 
 
 def rejection_reason(pixels: np.ndarray, flagged: bool) -> str | None:
-    """What keeps an image from being one.
+    """Return the reason to reject a generated image, or None.
 
     Args:
         pixels: (H, W, 3) from 0 to 1.
-        flagged: Whether the pipeline's safety checker objected.
-
-    Returns:
-        The reason, None if there is none.
+        flagged: Whether the safety checker of the pipeline flagged it.
     """
     if flagged:
         return "safety checker"
@@ -131,7 +130,7 @@ def load_pipeline(settings: GenerateSettings) -> Any:
     """Load the pipeline from safetensors files, with the scheduler of the settings.
 
     Raises:
-        UserError: If diffusers knows no such scheduler.
+        UserError: If diffusers has no such scheduler for it.
     """
     import diffusers
 
@@ -142,18 +141,21 @@ def load_pipeline(settings: GenerateSettings) -> Any:
         scheduler = getattr(diffusers, settings.scheduler, None)
         if not (isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)):
             known = sorted(kind.__name__ for kind in pipeline.scheduler.compatibles)
-            raise UserError(f"scheduler={settings.scheduler!r}: this pipeline takes {known}")
+            raise UserError(
+                f"scheduler must be one of {', '.join(known)} for this pipeline, got "
+                f"{settings.scheduler!r}"
+            )
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def call_arguments(pipeline: Any, settings: GenerateSettings) -> dict[str, Any]:
-    """The settings that are given, by the names of the pipeline's call.
+    """Return the settings that are not None, by the argument names of the pipeline's call.
 
     Raises:
-        UserError: If the pipeline does not take one. Some take any name and ignore it, as a latent
-            consistency model does with a negative prompt.
+        UserError: If the pipeline does not have one of these arguments. Some pipelines accept any
+            argument and ignore it, such as a latent consistency model with a negative prompt.
     """
     arguments = {
         "num_inference_steps": ("steps", settings.steps),
@@ -162,23 +164,24 @@ def call_arguments(pipeline: Any, settings: GenerateSettings) -> dict[str, Any]:
         "width": ("size", settings.size),
         "negative_prompt": ("negative_prompt", settings.negative_prompt or None),
     }
-    taken = inspect.signature(pipeline.__call__).parameters
+    accepted = inspect.signature(pipeline.__call__).parameters
     for name, (setting, value) in arguments.items():
-        if value is not None and name not in taken:
+        if value is not None and name not in accepted:
             raise UserError(
-                f"{setting}={value!r}: {type(pipeline).__name__} has no {name}: leave it out"
+                f"{type(pipeline).__name__} has no argument {name}: leave out {setting}, got "
+                f"{value!r}"
             )
     return {name: value for name, (_, value) in arguments.items() if value is not None}
 
 
 def image_seed(seed: int, caption_id: str, number: int = 0, attempt: int = 0) -> int:
-    """Seed of an image: 63 bits of a SHA-256 of these four values and nothing else.
+    """Return the seed of an image: 63 bits of the SHA-256 of the four arguments.
 
     Args:
-        seed: The run's seed.
+        seed: Seed of the run.
         caption_id: Id of the caption.
-        number: Which of the caption's images it is. Defaults to 0.
-        attempt: 1 for the second try of an image that failed. Defaults to 0.
+        number: Number of the image among those of the caption. Defaults to 0.
+        attempt: 1 for the second attempt after a rejection. Defaults to 0.
     """
     parts = [str(seed), caption_id]
     if number or attempt:

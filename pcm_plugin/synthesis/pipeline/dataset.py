@@ -20,7 +20,8 @@ from pathlib import Path
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.extract_features import extract_features
-from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source, open_source
+from pcm_plugin.synthesis.extract.open_source import open_source
+from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source
 from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.pipeline.corpus import make_corpus
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs

@@ -21,7 +21,7 @@ from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.extract.sources import Source
 from pcm_plugin.synthesis.generate.generate_images import encode
 from pcm_plugin.synthesis.generate.prompts import Prompts

@@ -1,4 +1,4 @@
-"""Recipes: all settings of a data set in one small file of Python or YAML."""
+"""Recipes: all settings of a data set in one file of Python, YAML or JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -11,23 +11,23 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
-from pcm_plugin.synthesis.extract.extract_features import ExtractSettings
+from pcm_plugin.synthesis.extract.annotation_scores import refuse_missing_scores
+from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
-# In the repository, wherever its tools are called from.
 RECIPES = Path(__file__).parents[3] / "configs" / "recipes"
 
 
 @dataclass(frozen=True)
 class VocabularySettings:
-    """The captioner's words.
+    """Settings of the vocabulary.
 
     Attributes:
         min_count: How often a word must occur in the captions. Defaults to 5.
-        unk: Whether to append the word ``UNK``, which then stands for rare words, as in the
-            released lists. Defaults to False: captions lose their rare words.
-        file: A ``vocabulary.txt`` to take as it is, such as a released one.
+        unk: Whether to append the word ``UNK`` for rare words, as in the released lists. Defaults
+            to False: rare words are removed from captions.
+        file: A ``vocabulary.txt`` to use as it is, such as a released one. Defaults to None.
         max_unknown_captions: Largest accepted share of captions without a single word of the
             vocabulary. Defaults to 0.05.
 
@@ -46,21 +46,22 @@ class VocabularySettings:
 
 @dataclass(frozen=True)
 class ConceptSettings:
-    """The concepts to look for in images: frequent nouns, or words of one's own.
+    """Settings of the concepts: the frequent nouns of the captions, or a word list.
 
     Attributes:
         min_count: How often a noun must occur in the captions. Defaults to 5.
         max_nouns: Keep only the most frequent nouns. Defaults to 500.
         phrases: Whether pairs of nouns become concepts too. Defaults to False.
-        stop_list: A file of nouns to leave out, a word a line. Defaults to our list.
-        words: A file of the concepts themselves, a word a line; captions that are not English need
-            one.
-        templates: Prompts over which embeddings are averaged, or the name of a set of them; see
-            :func:`~pcm_plugin.synthesis.concepts.embedding.resolve_templates`.
+        stop_list: File of nouns to omit, one per line. Defaults to
+            :data:`~pcm_plugin.synthesis.concepts.nouns.STOP_WORDS`.
+        words: File of the concepts, one per line. Required if captions are not in English.
+        templates: Prompts over which embeddings are averaged, or a list with the name of a prompt
+            set; see :func:`~pcm_plugin.synthesis.concepts.embedding.resolve_templates`. Defaults to
+            the prompt of the paper.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If ``templates`` is one text.
+        UserError: If ``templates`` is not a list.
     """
 
     min_count: int = 5
@@ -74,7 +75,7 @@ class ConceptSettings:
         _check_file("concepts.stop_list", self.stop_list)
         _check_file("concepts.words", self.words)
         if isinstance(self.templates, str):
-            raise UserError(f"templates={self.templates!r} is one text: give a list of them")
+            raise UserError(f"templates must be a list of texts, got the text {self.templates!r}")
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,18 @@ class Recipe:
     """The settings of all stages.
 
     Attributes:
-        vocabulary: The captioner's words.
-        concepts: What it looks for in images.
-        generate: Images.
-        extract: Features.
-        refine: Choice of pairs, None to take all as they are.
-        assign: Features of another model, by which ``refine`` assigns captions to images. None for
-            those of ``extract``.
-        generate_batch: Images made at a time.
-        extract_batch: Images encoded at a time.
-        assign_batch: The same for ``assign``.
+        vocabulary: Settings of the vocabulary.
+        concepts: Settings of the concepts.
+        generate: Settings of the images.
+        extract: Settings of the features.
+        refine: Settings of the choice of pairs. None keeps all pairs.
+        assign: Features of another model, with which ``refine`` assigns captions to images. None
+            for those of ``extract``.
+        generate_batch: Images generated per batch.
+        extract_batch: Images encoded per batch.
+        assign_batch: Images encoded per batch for ``assign``.
         refine_chunk: Images, or captions, matched at a time.
-        offload: For GPUs that are too small, see
+        offload: For GPUs with little memory, see
             :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
         model: Settings of the model in the training config.
     """
@@ -112,7 +113,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
 
     def corpus_record(self) -> dict[str, Any]:
-        """What vocabulary and concepts depend on beside the captions, as JSON; files by content."""
+        """Return the settings of vocabulary and concepts as JSON; files are identified by content."""
         record = {
             f"{part}.{key}": value
             for part in ("vocabulary", "concepts")
@@ -122,28 +123,31 @@ class Recipe:
         for key in ("vocabulary.file", "concepts.stop_list", "concepts.words"):
             if record[key] is not None:
                 record[key] = f"sha256 {sha256(Path(record[key]))[:16]}"
-        made_with = self.extract.as_record()
-        return record | {key: made_with[key] for key in ("model", "pretrained")}
+        clip = self.extract.as_record()
+        return record | {key: clip[key] for key in ("model", "pretrained")}
 
 
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
-        name: One of ``configs/recipes``, such as ``'sd15_vitb32'``, or a file (.py, .yaml, .json).
-        overrides: Settings that replace the file's, such as ``{'generate.steps': 30}``.
+        name: Name of a file in ``configs/recipes``, such as ``'sd15_vitb32'``, or the path of a
+            .py, .yaml or .json file.
+        overrides: Settings that replace those of the file, such as ``{'generate.steps': 30}``.
 
     Raises:
-        MissingFileError: If there is no such recipe; says which there are.
-        UserError: If it has a setting that does not exist, or one out of range.
+        MissingFileError: If there is no such recipe.
+        UserError: If a setting is unknown or invalid.
     """
     path = Path(name)
     if not path.suffix:
         path = RECIPES / f"{name}.py"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in RECIPES.glob("*.py")))
-        raise MissingFileError(f"no recipe {name}: give a file, or one of {there or 'none here'}")
-    # A part that is None is not there, so that a change may bring it.
+        raise MissingFileError(
+            f"no recipe {name}: pass a file, or the name of one in {RECIPES} ({there or 'none'})"
+        )
+    # A part that is None is omitted, so that overrides can add it.
     parts = {k: v for k, v in Config.fromfile(path).to_dict().items() if v is not None}
     cfg = Config(parts)
     try:
@@ -162,7 +166,12 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     if assign and not refine:
         raise UserError(f"recipe {path}: assign has no effect without refine: set refine.method")
     offload = generate.pop("offload", None)
-    # How much at a time is none of the settings that the data depend on.
+    # The data do not depend on batch sizes, which are not among the settings of the stages.
+    for part, source in (("extract", extract), ("assign", assign or {})):
+        try:
+            refuse_missing_scores(source.get("clip_score_source", "auto"))
+        except UserError as error:
+            raise UserError(f"recipe {path}: {part}: {error}") from None
     sizes: dict[str, int] = {}
     for part, key, settings in (
         ("generate", "batch_size", generate),
@@ -173,7 +182,9 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         if key in settings:
             value = settings.pop(key)
             if not isinstance(value, int) or value < 1:
-                raise UserError(f"recipe {path}: {part}.{key}={value!r}: give at least 1")
+                raise UserError(
+                    f"recipe {path}: {part}.{key} must be an integer of at least 1, got {value!r}"
+                )
             sizes[f"{part}_{key.removesuffix('_size')}"] = value
     return Recipe(
         _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
@@ -197,7 +208,10 @@ def _build(kind: Any, settings: dict[str, Any], path: Path, part: str) -> Any:
     known = {f.name for f in fields(kind)}
     wrong = sorted(settings.keys() - known)
     if wrong:
-        raise UserError(f"recipe {path}: {part} has no {', '.join(wrong)}, only {sorted(known)}")
+        raise UserError(
+            f"recipe {path}: {part} has no setting {', '.join(wrong)}; its settings are "
+            f"{', '.join(sorted(known))}"
+        )
     try:
         return kind(**settings)
     except (TypeError, ValueError) as error:

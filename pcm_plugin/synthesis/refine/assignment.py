@@ -14,7 +14,7 @@ from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.store_matching import match_stores
 from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.extract.extract_features import CLIP_SCORE_SCALE
+from pcm_plugin.synthesis.extract.clip_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
