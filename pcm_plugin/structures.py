@@ -1,4 +1,4 @@
-"""mmpretrain's data sample, with an answer for the environment in which it cannot be imported."""
+"""Data sample of mmpretrain, with an explanation if mmcv is missing."""
 
 try:
     from mmpretrain.structures import DataSample
@@ -6,9 +6,9 @@ except ModuleNotFoundError as error:
     if error.name != "mmcv":
         raise
     raise ImportError(
-        "pcm_plugin needs mmcv or mmcv-lite, and finds neither. `pip install mmcv-lite` is enough "
-        "for it; `mim install mmcv` if another project of yours needs mmcv's operators. Never both:"
-        " they overwrite each other."
+        "pcm_plugin needs mmcv or mmcv-lite, but neither is installed: run `pip install mmcv-lite`, "
+        "or `mim install mmcv` if another project needs mmcv's operators. Do not install both, "
+        "since they overwrite each other's files"
     ) from None
 
 __all__ = ["DataSample"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test with N processes on this machine, one a GPU, or N on the CPU where there is none:
+# Test with N processes on this machine, one per GPU, or on the CPU if there is no GPU:
 #   tools/dist_test.sh CONFIG CHECKPOINT N [options of tools/test.py]
 set -eu
 if [ $# -lt 3 ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Train with N processes on this machine, one a GPU, or N on the CPU where there is none:
+# Train with N processes on this machine, one per GPU, or on the CPU if there is no GPU:
 #   tools/dist_train.sh CONFIG N [options of tools/train.py]
-# Several machines: set NNODES, NODE_RANK and MASTER_ADDR (and MASTER_PORT) on each.
+# For several machines, set NNODES, NODE_RANK and MASTER_ADDR (and MASTER_PORT) on each.
 set -eu
 if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG N [options of tools/train.py]" >&2

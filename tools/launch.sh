@@ -1,4 +1,6 @@
-# Sourced by the scripts in this folder. $PYTHON, else the project's environment, else python.
+# Sourced by the scripts in this folder.
+
+# Print $PYTHON, or the Python of the project's environment, or python.
 python_of_project() {
     if [ -n "${PYTHON:-}" ]; then
         echo "$PYTHON"
@@ -9,7 +11,7 @@ python_of_project() {
     fi
 }
 
-# launch N PROGRAM [ARGUMENTS]: N processes of it under torchrun.
+# launch N PROGRAM [ARGUMENTS]: run N processes of a program with torchrun.
 launch() {
     local processes=$1 rendezvous
     shift
@@ -20,7 +22,7 @@ launch() {
             ;;
     esac
     if [ "${NNODES:-1}" = 1 ]; then
-        # A free port of its own, so that two runs may share a machine.
+        # Use a free port, so that two runs can share a machine.
         rendezvous=(--standalone)
     else
         rendezvous=(
@@ -28,7 +30,7 @@ launch() {
             --master_addr "${MASTER_ADDR:?}" --master_port "${MASTER_PORT:-29500}"
         )
     fi
-    # Threads of the processes together: the cores of the machine, unless told otherwise.
+    # By default, divide the cores of the machine among the processes.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(( $(nproc) > processes ? $(nproc) / processes : 1 ))}
     exec "$(python_of_project)" -m torch.distributed.run \
         "${rendezvous[@]}" --nproc_per_node "$processes" "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Train under Slurm:
+# Train with Slurm:
 #   [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] \
 #       tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
-# GPUS counts processes; GPUS_PER_NODE=0 asks for none and trains on CPUs.
+# GPUS is the number of processes; GPUS_PER_NODE=0 trains on CPUs.
 set -eu
 if [ $# -lt 3 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG [options of tools/train.py]" >&2
