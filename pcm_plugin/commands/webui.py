@@ -75,14 +75,14 @@ def make_handler(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., 
         yield empty_results()
         if not upload:
             return
-        beam_size = min(int(beam_size), MAX_BEAM_SIZE)
-        decoding: dict[str, Any] = {
-            "beam_size": beam_size,
-            "num_captions": min(int(num_captions), beam_size),
-            "min_len": int(min_len),
-            "length_penalty": float(length_penalty),
-        }
         try:
+            beam_size = min(int(beam_size), MAX_BEAM_SIZE)
+            decoding: dict[str, Any] = {
+                "beam_size": beam_size,
+                "num_captions": min(int(num_captions), beam_size),
+                "min_len": int(min_len),
+                "length_penalty": float(length_penalty),
+            }
             image = read_upload(upload, uploads)
             _, sample = next(inferencer.stream(image, **decoding))
         except (OSError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Captions for one's own images, by the captioner that comes with the package."""
+"""Tests of the inferencer with the captioner that comes with the package."""
 
 import json
 import math
@@ -24,7 +24,7 @@ NAME = "pcm-net_toy"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Six pictures of the toy world."""
+    """Folder with six images of the toy world."""
     path = tmp_path_factory.mktemp("pictures")
     for i, scene in enumerate(unseen_scenes(6, minimum=2)):
         render(scene, 0).image.save(path / f"{i}.png")
@@ -40,7 +40,7 @@ def captions(found):
     return [prediction["caption"] for prediction in found["predictions"]]
 
 
-def test_all_forms_of_input_give_the_same(inferencer, folder):
+def test_all_input_types_give_the_same_captions(inferencer, folder):
     files = sorted(folder.iterdir())
     images = [Image.open(file) for file in files]
     expected = captions(inferencer(folder))
@@ -63,7 +63,7 @@ def test_all_forms_of_input_give_the_same(inferencer, folder):
     assert captions(inferencer(grey)) == captions(inferencer(images[0].convert("L")))
 
 
-def test_an_iterable_is_read_as_it_is_needed(inferencer, folder):
+def test_iterables_are_read_lazily(inferencer, folder):
     read = []
 
     def items():
@@ -79,7 +79,7 @@ def test_an_iterable_is_read_as_it_is_needed(inferencer, folder):
     assert len(list(stream)) == 5
 
 
-def test_a_prediction_says_what_was_found(inferencer, folder):
+def test_predictions_have_captions_concepts_and_patches(inferencer, folder):
     found = inferencer(folder, num_captions=3, draw=True)
     json.dumps(found["predictions"])
     assert [p["image"] for p in found["predictions"]] == [str(f) for f in sorted(folder.iterdir())]
@@ -99,7 +99,7 @@ def test_a_prediction_says_what_was_found(inferencer, folder):
     assert all(isinstance(sample, DataSample) for sample in samples)
 
 
-def test_the_search_is_set_by_call(inferencer, folder):
+def test_decoding_settings_are_arguments_of_the_call(inferencer, folder):
     usual = captions(inferencer(folder))
     longer = captions(inferencer(folder, min_len=9))
     assert all(len(caption.split()) >= 9 for caption in longer)
@@ -147,7 +147,7 @@ def test_reranking_by_hand():
     ]
 
 
-def test_a_length_penalty_is_set_by_call(inferencer, folder):
+def test_the_length_penalty_is_an_argument_of_the_call(inferencer, folder):
     best = inferencer(folder, beam_size=5, num_captions=5)["predictions"]
     long = inferencer(folder, beam_size=5, num_captions=5, length_penalty=3.0)["predictions"]
     words = [sum(len(p["caption"].split()) for p in found) for found in (best, long)]
@@ -160,18 +160,18 @@ def test_a_length_penalty_is_set_by_call(inferencer, folder):
         inferencer(folder, length_penalty=float("nan"))
 
 
-def test_cameras_pictures_stand_upright(inferencer, folder, tmp_path):
+def test_exif_orientation_is_applied(inferencer, folder, tmp_path):
     with Image.open(folder / "0.png") as image:
         upright = captions(inferencer(image))
         exif = Image.Exif()
-        exif[0x0112] = 6  # turned to the left: to be shown turned to the right
+        exif[0x0112] = 6  # rotate by 90 degrees clockwise
         image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     assert captions(inferencer(tmp_path / "turned.png")) == upright
     with Image.open(tmp_path / "turned.png") as image:
         assert captions(inferencer(image)) == upright
 
 
-def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
+def test_invalid_inputs_are_rejected(inferencer, folder, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "empty").mkdir()
     cut = (folder / "0.png").read_bytes()
@@ -207,7 +207,7 @@ def test_wrong_inputs_are_named(inferencer, folder, tmp_path):
         CaptionInferencer()
 
 
-def test_mmpretrain_knows_the_captioner_by_name(inferencer, folder):
+def test_mmpretrain_finds_the_captioner_by_name(inferencer, folder):
     from mmpretrain import inference_model, list_models
 
     assert NAME in register_models()
@@ -218,7 +218,7 @@ def test_mmpretrain_knows_the_captioner_by_name(inferencer, folder):
     assert said == captions(inferencer(file))[0]
 
 
-def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
+def test_the_command_prints_and_writes_captions(folder, tmp_path, inferencer):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for file in sorted(folder.iterdir())[:2]:
@@ -241,7 +241,7 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
     (pictures / "broken.jpg").write_bytes(b"no")
     result = run("caption.py", NAME, pictures, "--out", out, log=tmp_path / "log", launcher=False)
     assert result.code == 1
-    # Every entry of a COCO results file has a caption: broken images are printed only.
+    # Every entry of a COCO results file has a caption: invalid images are only printed.
     assert [row["image_id"] for row in json.loads(out.read_text())] == [0, 1]
     assert "1 of 3 images could not be read" in result.output
     assert captions(inferencer(pictures / "0.png"))[0] in result.output
@@ -256,8 +256,8 @@ def test_the_tool_prints_and_writes(folder, tmp_path, inferencer):
         assert "Traceback" not in result.output
 
 
-def test_a_config_with_a_checkpoint_gives_the_same(inferencer, folder, tmp_path):
-    """A checkpoint, its vocabulary and concepts beside it, as a training leaves them."""
+def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, tmp_path):
+    """The checkpoint has a vocabulary and concepts in separate files, as after a training."""
     from pcm_plugin.formats.concept_set import save_concepts
     from pcm_plugin.toyworld import ASSETS
 

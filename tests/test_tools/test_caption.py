@@ -1,4 +1,4 @@
-"""tools/caption.py on the folders that people have, and when it is interrupted."""
+"""Tests of tools/caption.py: mixed folders, interruptions, errors."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NAME = "pcm-net_toy"
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Six images of the toy world."""
+    """Return six images of the toy world."""
     return [render(scene, 0).image for scene in unseen_scenes(6, minimum=2)]
 
 
@@ -41,7 +41,7 @@ def photos(tmp_path, pictures):
 
 @pytest.fixture
 def command(monkeypatch, capsys, inferencer):
-    """A function that runs the command in this process; returns code, output and errors."""
+    """Return a function that runs the command here and returns exit code, stdout and stderr."""
     monkeypatch.setattr(caption, "CaptionInferencer", lambda *args, **kwargs: inferencer)
 
     def command(*words):
@@ -58,7 +58,7 @@ def command(monkeypatch, capsys, inferencer):
 
 
 def test_formats_and_files_that_are_skipped(command, tmp_path, pictures):
-    """Cases 15 and 13: every suffix of Pillow's, and what is not captioned is reported."""
+    """All image formats of Pillow are captioned; other files are reported."""
     folder = tmp_path / "photos"
     (folder / "cat.jpg").mkdir(parents=True)
     (folder / ".ipynb_checkpoints").mkdir()
@@ -79,8 +79,8 @@ def test_formats_and_files_that_are_skipped(command, tmp_path, pictures):
     assert "2 no image suffix: .mp4 1, .txt 1" in errors
 
 
-def test_one_bad_name_does_not_cost_the_others(photos, tmp_path):
-    """Case 27, as a command of its own, in a terminal that knows ASCII only."""
+def test_one_invalid_name_does_not_affect_the_other_images(photos, tmp_path):
+    """Run as a subprocess with an ASCII terminal."""
     bad = os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png")
     os.rename(photos / "5.png", bad)
     os.rename(photos / "4.png", photos / "two\nlines \"'🐈.png")
@@ -100,13 +100,13 @@ def test_one_bad_name_does_not_cost_the_others(photos, tmp_path):
     text = page.read_text()
     assert text.count('<div class="card">') == 5
     assert r"two\nlines &#34;&#39;🐈.png" in text
-    # Named on the command line, and from Python.
+    # The file is passed on the command line, and from Python.
     result = run("caption.py", NAME, bad, photos / "0.png", log=tmp_path / "log", launcher=False)
     assert result.code == 1
     assert f"{photos / '0.png'}\t" in result.output
 
 
-def test_bad_names_from_python(inferencer, photos, caplog):
+def test_invalid_names_from_python(inferencer, photos, caplog):
     bad = os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png")
     os.rename(photos / "5.png", bad)
     found = inferencer(photos)["predictions"]
@@ -121,7 +121,7 @@ def test_bad_names_from_python(inferencer, photos, caplog):
 
 
 def test_broken_exif_and_transparency_from_python(inferencer, tmp_path, pictures):
-    """Cases 31 and 13: the caption is that of the pixels."""
+    """The caption depends on the visible pixels only."""
     expected = inferencer(pictures[0])["predictions"][0]["caption"]
     paths = [tmp_path / name for name in ("header.png", "hidden.png")]
     pictures[0].save(paths[0], exif=b"Exif\0\0\0\x08\0\x02\x01\x12\0\x03")
@@ -173,7 +173,7 @@ def test_an_interrupted_job_continues(command, photos, tmp_path, monkeypatch, in
     code, _, _ = command(*words)
     assert "images: 7 there, 8 now" in code
     (photos / "7.png").unlink()
-    # What a killed process leaves: a batch that is not complete, and half of a line.
+    # A killed process leaves an incomplete batch and an incomplete line.
     with journal.open("a") as file:
         file.write(journal.read_text().splitlines()[-1] + '\n{"capt')
     code, printed, errors = command(*words)
@@ -185,7 +185,7 @@ def test_an_interrupted_job_continues(command, photos, tmp_path, monkeypatch, in
     assert not journal.exists()
 
 
-def test_a_killed_job_continues_to_the_same_bytes(photos, tmp_path, pictures):
+def test_a_killed_job_writes_the_same_bytes_after_resuming(photos, tmp_path, pictures):
     for number in range(6, 60):
         pictures[number % 6].save(photos / f"{number}.png")
     out = tmp_path / "out.json"
@@ -210,7 +210,7 @@ def test_a_killed_job_continues_to_the_same_bytes(photos, tmp_path, pictures):
     assert out.read_bytes() == first
 
 
-def test_a_job_runs_once_at_a_time(command, photos, tmp_path):
+def test_a_running_job_is_locked(command, photos, tmp_path):
     out = tmp_path / "out.json"
     with Journal(out, {}, 1):
         assert "another process is writing" in command(photos, "--out", out)[0]
@@ -218,7 +218,7 @@ def test_a_job_runs_once_at_a_time(command, photos, tmp_path):
     assert "is not the journal of a job" in command(photos, "--out", out)[0]
 
 
-def test_wrong_settings_leave_no_journal(command, photos, tmp_path):
+def test_invalid_settings_leave_no_journal(command, photos, tmp_path):
     code, _, _ = command(photos, "--out", tmp_path / "out.json", "--beam-size", 0)
     assert "beam_size" in code
     assert not list(tmp_path.glob("out*"))
@@ -229,8 +229,8 @@ def test_wrong_settings_leave_no_journal(command, photos, tmp_path):
     assert "--batch-size must be" in command(photos, "--batch-size", 0)[0]
 
 
-def test_a_disk_that_fails_stops_the_job(command, photos, tmp_path, monkeypatch):
-    """An I/O error is not a broken image: all others would fail too."""
+def test_a_disk_error_stops_the_job(command, photos, tmp_path, monkeypatch):
+    """An I/O error is not an invalid image, since all other images would fail too."""
     from pcm_plugin.apis import image_inputs
 
     def fails(file):

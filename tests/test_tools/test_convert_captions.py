@@ -42,7 +42,7 @@ def test_a_split_becomes_a_coco_captions_file(tmp_path, karpathy):
     ]
 
 
-def test_captions_become_jsonl_and_are_read_as_they_were(tmp_path, karpathy):
+def test_captions_written_as_jsonl_are_read_unchanged(tmp_path, karpathy):
     result = convert(tmp_path, karpathy, "--out", tmp_path / "train.jsonl")
     assert result.code == 0, result.output
     captions = list(CaptionFile(tmp_path / "train.jsonl"))
@@ -50,7 +50,7 @@ def test_captions_become_jsonl_and_are_read_as_they_were(tmp_path, karpathy):
     assert captions[1] == Caption("1", "0", "train 1", "val2014/train.jpg")
 
 
-def test_what_cannot_be_written_is_said(tmp_path):
+def test_captions_without_files_are_rejected(tmp_path):
     (tmp_path / "captions.txt").write_text("a dog\n")
     result = convert(tmp_path, tmp_path / "captions.txt", "--out", tmp_path / "out.json")
     assert result.code == 1
@@ -81,7 +81,7 @@ def test_each_option_that_a_message_names_exists(tmp_path):
         args = [tmp_path / name, "--out", tmp_path / "words.txt", "--min-count", 1]
         assert option in build(tmp_path, *args).output
         assert build(tmp_path, *args, *option.split()).code == 0
-    # There --format is that of the images.
+    # In that command, --format is the format of the images.
     args = ["--pipeline", "none", "--out", tmp_path / "images"]
     result = run("generate.py", tmp_path / "format", *args, log=tmp_path / "log")
     assert "--caption-format text" in result.output
@@ -128,7 +128,7 @@ def test_a_file_with_ids_of_images_keeps_each_caption(tmp_path):
         ("a dog\n" * 99 + "一个女孩走进木屋\n", False),
     ],
 )
-def test_scripts_without_spaces_are_warned_of(tmp_path, text, warned):
+def test_scripts_without_spaces_cause_a_warning(tmp_path, text, warned):
     (tmp_path / "captions.txt").write_text(text)
     args = ["--min-count", 1, "--out", tmp_path / "words.txt"]
     result = build(tmp_path, tmp_path / "captions.txt", *args)
@@ -139,7 +139,7 @@ def test_scripts_without_spaces_are_warned_of(tmp_path, text, warned):
 
 
 def test_predictions_become_a_results_file_that_score_reads(tmp_path):
-    """score.py names the format of predictions that it does not read, and the conversion."""
+    """score.py names the format that it does not read and the command that converts it."""
     files = {
         "p.csv": "image,caption\n1.jpg,a dog\n2.jpg,a cat\n",
         "p.jsonl": "".join(

@@ -59,7 +59,7 @@ def test_a_results_file_is_scored(files):
     assert len(json.loads((folder / "each.json").read_text())) == 3
 
 
-def test_groups_are_scored_by_themselves_too(files):
+def test_groups_are_also_scored_separately(files):
     folder, captions, references = files
     content = json.loads(references.read_text())
     for image in content["images"]:
@@ -78,7 +78,7 @@ def test_groups_are_scored_by_themselves_too(files):
     assert (result.code, "none of its 3 images has 'domain'" in result.output) == (1, True)
 
 
-def test_karpathys_file_and_paths_for_ids(files):
+def test_karpathy_references_match_predictions_by_path(files):
     folder, captions, _ = files
     karpathy = folder / "karpathy.json"
     images = [
@@ -112,7 +112,7 @@ def test_karpathys_file_and_paths_for_ids(files):
     assert json.loads((folder / "scores.json").read_text()) == two.evaluate(2)
 
 
-def test_clip_score_looks_at_the_images(files):
+def test_clip_score_reads_the_images(files):
     folder, captions, references = files
     for i in REFERENCES:
         Image.new("RGB", (20, 20), (9 * i, 200 - 20 * i, 90)).save(folder / f"{i}.png")
@@ -132,7 +132,7 @@ def test_clip_score_looks_at_the_images(files):
     assert "1 of 3 images are missing" in result.output
 
 
-def test_wrong_inputs_are_named(files):
+def test_invalid_inputs_are_rejected(files):
     folder, captions, references = files
     bad = folder / "bad.json"
     for content, message in (
@@ -165,7 +165,7 @@ def write(folder, name, content):
 
 
 def refs(ids, **fields):
-    """References in COCO's format: two captions for each id."""
+    """Return references in COCO format, with two captions per id."""
     texts = [f"the number {i} stands on a {'red' if int(i) % 2 else 'blue'} wall" for i in ids]
     annotations = [
         {"id": 2 * n + k, "image_id": i, "caption": text[4 * k :]}
@@ -192,11 +192,11 @@ def test_an_id_with_a_dot_is_not_another_id(tmp_path):
     "spelling",
     ["{:012d}", "{:012d}.jpg", "val2017/{:012d}.jpg", "COCO_val2014_{:012d}.jpg", "{}.png", "{}.0"],
 )
-def test_cocos_file_names_match_numeric_ids(tmp_path, spelling):
+def test_coco_file_names_match_numeric_ids(tmp_path, spelling):
     ids = [9, 25, 30, 139]
     references = write(tmp_path, "refs.json", refs(ids))
     wanted = {a["image_id"]: a["caption"] for a in refs(ids)["annotations"]}
-    # A mix of spellings is matched too.
+    # Different spellings in one file are matched too.
     names = [*map(spelling.format, ids[:3]), 139]
     rows = [{"image_id": n, "caption": wanted[i]} for n, i in zip(names, ids, strict=True)]
     result = score(tmp_path, write(tmp_path, "captions.json", rows), references)
@@ -221,7 +221,7 @@ def test_cider_of_a_single_image_is_not_zero(tmp_path):
     assert "undefined for a single image" in scores["remarks"][0]
 
 
-def test_the_advice_of_messages_can_be_followed(tmp_path):
+def test_the_fixes_in_messages_work(tmp_path):
     content = refs([9, 25])
     content["annotations"][0]["caption"] = "word " * 300
     references = write(tmp_path, "refs.json", content)
@@ -242,7 +242,7 @@ def test_images_whose_references_are_all_unusable_are_counted(tmp_path):
     content = refs([9, 25, 30])
     rows = [{"image_id": i, "caption": f"number {i}"} for i in (9, 25, 30)]
     captions = write(tmp_path, "captions.json", rows)
-    # VizWiz marks captions of images on which its crowd could not agree.
+    # VizWiz marks captions of images on which its annotators did not agree.
     content["annotations"][4] |= {"is_rejected": True, "is_precanned": False}
     content["annotations"][5] |= {"is_rejected": False, "is_precanned": True}
     result = score(tmp_path, captions, write(tmp_path, "refs.json", content))
@@ -255,7 +255,7 @@ def test_images_whose_references_are_all_unusable_are_counted(tmp_path):
 
 
 def test_captions_of_a_folder_are_scored(tmp_path):
-    """The chain of README: caption.py, then score.py; pycocotools takes the file too."""
+    """Caption, then score, as in the README; pycocotools reads the file too."""
     photos = tmp_path / "photos"
     (photos / "more").mkdir(parents=True)
     names = ["9.png", "000000000025.png", "dog.png", "dog.jpg", "more/cat.webp"]
@@ -281,7 +281,7 @@ def test_captions_of_a_folder_are_scored(tmp_path):
     assert {i: loaded.imgToAnns[i][0]["caption"] for i in ids} == {
         row["image_id"]: row["caption"] for row in rows
     }
-    # References that were numbered in another way: files decide.
+    # The references have other ids, so that images are matched by file name.
     for n, image in enumerate(images):
         image["id"] = annotations[n]["image_id"] = (9, 7, 25, 5, 3)[n - 1]
     renumbered = write(tmp_path, "renumbered.json", {"images": images, "annotations": annotations})

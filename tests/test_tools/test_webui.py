@@ -1,4 +1,4 @@
-"""The web page, as a browser shows it."""
+"""Tests of the web UI in a browser."""
 
 import importlib.util
 import json
@@ -21,8 +21,8 @@ PATIENCE = 30
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The page's address, while its server runs."""
-    # Only looked for: its import takes seconds, and the server does it anyway.
+    """Address of the page of a running server."""
+    # Not imported, which would take seconds.
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("no gradio here")
     folder = tmp_path_factory.mktemp("server")
@@ -37,7 +37,7 @@ def address(tmp_path_factory):
         env={"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_NUM_THREADS": "1"},
     )
     try:
-        # Long enough for the first of the tools that a run of the tests starts.
+        # The first command of a test run takes longest.
         until(lambda: server.exitcode is not None or "Serving at" in read(log), patience=100)
         assert server.exitcode is None, read(log)
         yield read(log).split("Serving at ")[1].split()[0]
@@ -54,7 +54,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser, address):
-    """The page as it opens, and logs that begin with it."""
+    """The opened page; the logs of the browser are empty."""
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get(address)
@@ -74,12 +74,12 @@ def picture(tmp_path):
     return path
 
 
-def until(true, patience=PATIENCE):
+def until(condition, patience=PATIENCE):
     end = time.monotonic() + patience
-    while not (found := true()):
-        assert time.monotonic() < end, "waited in vain"
+    while not (result := condition()):
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
-    return found
+    return result
 
 
 def read(log):
@@ -87,7 +87,7 @@ def read(log):
 
 
 def texts(page, selector):
-    # Read at once: the page replaces its elements at any time.
+    # Read in one script, since the page replaces its elements at any time.
     script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText.trim())"
     return page.execute_script(script, selector)
 
@@ -115,7 +115,7 @@ def width_of_mix(page):
     return page.execute_script("return document.querySelector('#mixup img')?.naturalWidth")
 
 
-def test_an_image_gets_captions_concepts_and_its_mix(page, address, picture, inferencer):
+def test_an_image_gets_captions_concepts_and_mixed_patches(page, address, picture, inferencer):
     [expected] = inferencer(picture, num_captions=3)["predictions"]
     upload(page, picture)
     assert shown_caption(page) == expected["caption"]
@@ -133,7 +133,7 @@ def test_an_image_gets_captions_concepts_and_its_mix(page, address, picture, inf
     assert [u for u in asked if not u.startswith((address, "data:", "blob:", "chrome"))] == []
 
 
-def test_the_controls_are_heeded(page, picture, inferencer):
+def test_the_controls_change_the_captions(page, picture, inferencer):
     upload(page, picture)
     before = shown_caption(page)
     settings = {
@@ -154,7 +154,7 @@ def test_the_controls_are_heeded(page, picture, inferencer):
     assert shown_caption(page) == expected["caption"]
 
 
-def test_what_is_no_image_is_said_and_the_page_goes_on(page, picture, tmp_path):
+def test_an_invalid_image_shows_an_error_and_the_page_still_works(page, picture, tmp_path):
     upload(page, picture)
     shown_caption(page)
     broken = tmp_path / "broken.png"
@@ -168,7 +168,7 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, picture, tmp_path):
     assert shown_caption(page)
 
 
-def test_files_of_the_server_stay_there(address, picture):
+def test_files_of_the_server_cannot_be_read(address, picture):
     image = {"path": str(picture), "orig_name": "x"}
     request = {"data": [image, 3, 3, 0, 0], "fn_index": 0, "session_hash": "x"}
     join = urllib.request.Request(
@@ -183,8 +183,8 @@ def test_files_of_the_server_stay_there(address, picture):
     assert "x cannot be captioned: it was not uploaded to this server" in answer
 
 
-def test_uploads_are_decoded_as_a_viewer_shows_them(picture, inferencer, tmp_path):
-    """Without a browser: broken EXIF data, hidden colors, and messages for what is broken."""
+def test_uploads_are_decoded_as_image_viewers_do(picture, inferencer, tmp_path):
+    """Broken EXIF data, colors of transparent pixels, and errors; without a browser."""
     gradio = pytest.importorskip("gradio")
     from pcm_plugin.commands.webui import make_handler
 

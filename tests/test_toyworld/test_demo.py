@@ -1,4 +1,4 @@
-"""The whole road, as ``make demo`` walks it, with few captions and one epoch."""
+"""Tests of the pipeline of ``make demo``, with few captions and one epoch."""
 
 import json
 import os
@@ -23,8 +23,8 @@ from tests.browser import check_page, open_browser
 TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
 
 
-def walk(folder: Path, tool: str, *args: str, code: int = 0) -> str:
-    # A checkout, and a folder of one's own, with spaces in their names.
+def run_tool(folder: Path, tool: str, *args: str, code: int = 0) -> str:
+    # The checkout and the working folder have spaces in their names.
     checkout = folder.parent / "my checkout"
     if not checkout.exists():
         checkout.symlink_to(TOOLS.parents[1])
@@ -42,21 +42,21 @@ def walk(folder: Path, tool: str, *args: str, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The folder of a first walk, on two processes, and what it said."""
+    """Return the folder and the output of a first run with two processes."""
     folder = tmp_path_factory.mktemp("my demo")
-    return folder, walk(folder, "demo.py", "--processes", "2")
+    return folder, run_tool(folder, "demo.py", "--processes", "2")
 
 
-def scores_of(said):
-    return said.split("real test images")[1].split("time:")[0]
+def scores_of(output):
+    return output.split("real test images")[1].split("time:")[0]
 
 
-def test_the_demo_goes_from_sentences_to_scores(demo):
-    folder, said = demo
-    assert "town (in-domain)" in said
-    assert "country (cross-domain)" in said
-    assert said.count("reference:") == 30
-    assert "$ python '../my checkout/tools/build_vocabulary.py' data/toy/town/captions" in said
+def test_the_demo_prints_captions_and_scores(demo):
+    folder, output = demo
+    assert "town (in-domain)" in output
+    assert "country (cross-domain)" in output
+    assert output.count("reference:") == 30
+    assert "$ python '../my checkout/tools/build_vocabulary.py' data/toy/town/captions" in output
     work = folder / "work_dirs" / "pcm_toy"
     with Image.open(work / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 500
@@ -67,11 +67,11 @@ def test_the_demo_goes_from_sentences_to_scores(demo):
         assert {"caption/BLEU-4", "caption/ROUGE-L", "caption/CIDEr"} <= set(metrics)
 
 
-def test_the_demo_leaves_a_report_and_a_captioner(demo, tmp_path):
-    folder, said = demo
+def test_the_demo_writes_a_report_and_a_captioner(demo, tmp_path):
+    folder, output = demo
     work = folder / "work_dirs" / "pcm_toy"
     page = (work / "report.html").read_text()
-    # Twenty test images, of which all are shown, and six pairs from either end.
+    # All twenty test images, and the six pairs with the lowest and highest CLIP scores.
     assert page.count('<div class="card">') == 20 - 2 + 12
     assert page.count("<svg") == 3
     assert "gray squares" not in page
@@ -79,21 +79,21 @@ def test_the_demo_leaves_a_report_and_a_captioner(demo, tmp_path):
     inferencer = CaptionInferencer(weights=work / "captioner.safetensors", device="cpu")
     file = folder / "data/toy/town/images/town_test_00000.png"
     caption = inferencer(file)["predictions"][0]["caption"]
-    assert f"town_test_00000: {caption}\n" in said
+    assert f"town_test_00000: {caption}\n" in output
     with open_browser(tmp_path) as browser:
         check_page(browser, work / "report.html")
 
 
-def test_the_demo_reuses_what_is_there_and_makes_what_is_not(demo):
-    folder, said = demo
+def test_the_demo_skips_finished_steps_only(demo):
+    folder, output = demo
     made = {p: p.stat().st_mtime_ns for p in folder.rglob("shard-*")}
     assert made
-    # What a kill at the beginning of an extraction leaves behind.
+    # State after a kill at the start of an extraction.
     store = folder / "data/toy/country/test_store"
     manifest = json.loads((store / "manifest.json").read_text())
     (store / "manifest.json").write_text(json.dumps(manifest | {"shards": {}, "info": {}}))
-    again = walk(folder, "demo.py", "--processes", "1")
-    assert scores_of(again) == scores_of(said)
+    again = run_tool(folder, "demo.py", "--processes", "1")
+    assert scores_of(again) == scores_of(output)
     assert "train.py" not in again
     assert "test.py" not in again
     assert "export.py" not in again
@@ -101,19 +101,19 @@ def test_the_demo_reuses_what_is_there_and_makes_what_is_not(demo):
     assert anew == set(store.glob("shard-*"))
 
 
-def test_the_demo_does_not_pass_off_old_results_as_those_of_new_data(demo, tmp_path):
+def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
     with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
         file.write("unheard\n")
-    said = walk(folder, "demo.py", "--processes", "1", code=1)
-    assert "pcm_toy holds a training with other settings or data:" in said
-    assert "model.vocabulary: other data" in said
+    output = run_tool(folder, "demo.py", "--processes", "1", code=1)
+    assert "pcm_toy holds a training with other settings or data:" in output
+    assert "model.vocabulary: other data" in output
 
 
-def test_the_results_write_their_page(demo, tmp_path):
+def test_the_results_are_written_to_their_page(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
-    said = walk(folder, "results.py", "--seeds", "1", "--arms", "base", "filter")
-    assert "written to docs/results.md" in said
+    output = run_tool(folder, "results.py", "--seeds", "1", "--arms", "base", "filter")
+    assert "written to docs/results.md" in output
     page = (folder / "docs" / "results.md").read_text()
     runs = folder / "work_dirs" / "toy_results"
     for arm, title in (("base", "base: synthetic pairs"), ("filter", "base, the worst tenth")):
@@ -123,17 +123,17 @@ def test_the_results_write_their_page(demo, tmp_path):
         assert len(lines) == (2 if arm == "base" else 1)
         assert all(f" {cider:.1f} " in line for line in lines)
     assert page.count("| oracle: the base on real pairs | 0 | - |") == 2
-    # a table that is not asked for is left as it is
+    # A table that is not requested is not changed.
     file = folder / "docs" / "results.md"
     file.write_text(page.replace("| base + mix-up |", "| by hand |"))
-    walk(folder, "results.py", "--seeds", "1", "--tables", "systems", "--arms", "base")
+    run_tool(folder, "results.py", "--seeds", "1", "--tables", "systems", "--arms", "base")
     assert "| by hand | 0 |" in file.read_text()
-    said = walk(folder, "results.py", "--tables", "systems", "--arms", "mix", code=1)
-    assert "--arms: systems has no mix" in said
+    output = run_tool(folder, "results.py", "--tables", "systems", "--arms", "mix", code=1)
+    assert "--arms: systems has no mix" in output
 
 
-def test_what_systems_cost_is_measured(demo, tmp_path):
-    """The benchmark runs on what the demo left; its figures are no matter of tests."""
+def test_the_cost_of_systems_is_measured(demo, tmp_path):
+    """Run the benchmark on the output of the demo; its measurements are not checked."""
     folder = shutil.copytree(demo[0], tmp_path / "copy")
     (folder / "runs" / "both").mkdir(parents=True)
     (folder / "work_dirs" / "pcm_toy").rename(folder / "runs" / "both" / "seed0")
@@ -161,7 +161,7 @@ def test_what_systems_cost_is_measured(demo, tmp_path):
     assert "old" not in page.read_text()
 
 
-def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
+def test_every_row_of_the_results_can_be_run(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     from pcm_plugin.commands.toyworld import arms, report
 
@@ -174,7 +174,7 @@ def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
         cfg = Config.fromfile(arms.config_of(name))
         tests = arms.tests_of(name)
         assert list(tests)[:2] == ["in_domain", "toy_country"]
-        # Images and concepts are those of the country, for every system that has concepts.
+        # Images and concepts are those of the country, for all systems with concepts.
         country = Config.fromfile(arms.config_of(name))
         apply_evaluation(country, tests["toy_country"].evaluation)
         assert "town" not in str(country.test_dataloader)
@@ -183,7 +183,7 @@ def test_every_row_of_the_results_is_one_that_can_be_run(monkeypatch):
         assert "town/concepts" not in str(country.model)
 
 
-def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
+def test_the_page_summarizes_the_scores(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     from pcm_plugin.commands.toyworld import report
 
@@ -218,14 +218,14 @@ def test_the_page_says_what_the_scores_say(tmp_path, monkeypatch):
         "  - BASE, CHANGED over BASE: +4.0 ± 1.0, the same trainings",
     ]
     assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[7]
-    # A training that is not tested with the change yet has no difference to show.
+    # A training that is not yet tested with the change has no difference.
     (tmp_path / "base" / "seed1" / "in_domain_x" / "metrics.json").unlink()
     left = report.summary(tmp_path, rows, 3, pairs)
     # only of the country, where it is tested
     assert sum("BASE, CHANGED over BASE" in line for line in left) == 1
 
 
-def test_the_papers_table_takes_the_runs_of_the_demo(demo):
+def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo):
     command = [sys.executable, str(TOOLS.parent / "paper_table.py"), "toy"]
     rows = ["--rows", "town: PCM-Net", "town: base", "town -> country: PCM-Net"]
     options = ["--cfg-options", "train_cfg.max_epochs=1"]
@@ -242,9 +242,9 @@ def test_the_papers_table_takes_the_runs_of_the_demo(demo):
     assert "no weights in work_dirs/pcm_toy_base" in done.stdout
 
 
-def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
+def test_scores_are_valid_only_for_the_tested_settings(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
-    # Anew, since its paths are those of the folder where it is started.
+    # Imported again, since its paths are relative to the folder where it is started.
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     folder = tool.WORK / "test" / "in_domain"
     config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.require_best_checkpoint(tool.WORK)
@@ -256,7 +256,7 @@ def test_scores_count_only_for_what_was_tested(demo, monkeypatch):
     assert not tool.has_scores(folder, config, [*options, other], checkpoint)
 
 
-def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
+def test_a_run_is_identified_by_the_inputs_of_its_training(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     config = tool.CONFIGS / "pcm_toy.py"
@@ -267,7 +267,7 @@ def test_a_run_is_known_by_what_its_training_reads(demo, monkeypatch):
             tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
 
 
-def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeypatch):
+def test_failed_and_skipped_scores_are_missing(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(demo[0])
     tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.require_best_checkpoint(tool.WORK)
@@ -284,7 +284,7 @@ def test_scores_that_failed_or_were_left_out_are_missing(demo, tmp_path, monkeyp
     monkeypatch.setattr(runs.java, "missing", lambda name: f"{name} needs Java")
     assert has_scores(CIDEr=1.0)
     assert not has_scores(CIDEr=float("nan"))
-    # Java is there now.
+    # Java is available now.
     monkeypatch.setattr(runs.java, "missing", lambda name: None)
     assert not has_scores(CIDEr=1.0)
     assert has_scores(CIDEr=1.0, METEOR=2.0)

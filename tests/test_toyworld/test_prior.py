@@ -1,4 +1,4 @@
-"""The shipped prior, through the libraries' own loaders, and the pieces that trained it."""
+"""Tests of the packaged CLIP and diffusion models, and of their training."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def clip() -> OpenCLIPBackbone:
     return OpenCLIPBackbone(f"local-dir:{ASSETS / 'clip'}")
 
 
-def test_the_prior_is_small():
+def test_the_models_are_small():
     assert sum(f.stat().st_size for f in ASSETS.rglob("*") if f.is_file()) <= 15e6
     for part in ("clip", "diffusion"):
         assert "## Data" in (ASSETS / part / "README.md").read_text()
@@ -34,13 +34,13 @@ def test_clip_retrieves_the_picture_of_a_caption(clip):
     assert figures["R@1"] >= 50
 
 
-def test_clip_finds_concepts(clip):
+def test_clip_predicts_concepts(clip):
     figures = quality.concept_recall(clip, 200)
     assert figures["recall@5"] >= 85
     assert figures["chance"] < 20
 
 
-def test_clip_finds_concepts_where_they_are(clip):
+def test_clip_locates_concepts(clip):
     figures = quality.locality(clip, 100)
     assert figures["locality"] >= 75
     assert figures["chance"] < 25
@@ -55,7 +55,7 @@ def test_global_feature_is_the_mean_of_the_patches_in_the_joint_space(clip):
     torch.testing.assert_close(nn.functional.normalize(mean, dim=-1), whole, atol=1e-5, rtol=0)
 
 
-def test_diffusion_loads_like_any_other_pipeline_and_listens_to_caption_and_seed():
+def test_the_diffusion_pipeline_depends_on_caption_and_seed():
     from diffusers import DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion")
@@ -73,7 +73,7 @@ def test_diffusion_loads_like_any_other_pipeline_and_listens_to_caption_and_seed
     assert np.abs(first - paint("a white sheep in the snow", 0)).mean() > 1
 
 
-def test_painted_pictures_fit_their_captions(clip):
+def test_generated_images_match_their_captions(clip):
     from diffusers import DiffusionPipeline
 
     captions = [
@@ -94,7 +94,7 @@ def test_painted_pictures_fit_their_captions(clip):
     assert own > others + 0.5
 
 
-def test_a_fair_judge_names_as_many_things_as_there_are():
+def test_the_balanced_threshold_has_equal_precision_and_recall():
     seen, depicted = torch.rand(40, 36), torch.zeros(40, 36)
     depicted[:, ::9] = 1
     threshold = judge.balanced_threshold(seen, depicted)
@@ -105,7 +105,7 @@ def test_a_fair_judge_names_as_many_things_as_there_are():
     assert judge.found_share(only_first, [[first, second], [first]], 0.5) == pytest.approx(2 / 3)
 
 
-def test_shuffled_leaves_nothing_in_place():
+def test_shuffled_has_no_fixed_points():
     items = list(range(30))
     mixed = quality.shuffled(items)
     assert sorted(mixed) == items
@@ -118,14 +118,14 @@ def test_contrastive_loss_is_cross_entropy_with_one_positive():
     torch.testing.assert_close(contrastive_loss(logits, torch.eye(5, dtype=torch.bool)), expected)
 
 
-def test_contrastive_loss_does_not_set_positives_against_each_other():
+def test_positives_are_not_negatives_of_each_other():
     truth = torch.tensor([[True, True, False]])
     a = contrastive_loss(torch.tensor([[1.0, 1.0, 0.0]]), truth)
     b = contrastive_loss(torch.tensor([[1.0, 1.0, -9.0]]), truth)
     assert b < 1e-3 < a
 
 
-def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
     def model() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -155,7 +155,7 @@ def test_training_resumes_as_if_it_had_not_stopped(tmp_path):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_the_shipped_weights_were_measured_and_meet_their_bars():
+def test_the_packaged_weights_reach_their_thresholds():
     figures = json.loads((ASSETS / "quality.json").read_text())
     for part in ("clip", "diffusion"):
         assert figures["measured"][part] == content_id(ASSETS / part), "measure_prior.py"
@@ -168,7 +168,7 @@ def test_the_shipped_weights_were_measured_and_meet_their_bars():
     assert scores["random caption"] < scores["synthetic"] < scores["real"]
 
 
-def test_the_cards_say_what_was_measured():
+def test_the_model_cards_state_the_measurements():
     figures = json.loads((ASSETS / "quality.json").read_text())
     clip = [
         figures["retrieval among 500"]["R@1"],
@@ -184,7 +184,7 @@ def test_the_cards_say_what_was_measured():
     assert all(f"| {score:.3f} " in card for score in scores)
 
 
-def test_the_prior_is_trained_by_its_command_and_prolonged(tmp_path):
+def test_the_training_command_runs_and_extends_a_training(tmp_path):
     from diffusers import DiffusionPipeline
 
     def train_prior(steps: int) -> Path:
@@ -205,15 +205,15 @@ def test_the_prior_is_trained_by_its_command_and_prolonged(tmp_path):
     assert clip(torch.zeros(1, 3, 112, 112))[0].shape == (1, 49, 128)
     pipeline = DiffusionPipeline.from_pretrained(tmp_path / "out" / "diffusion")
     assert pipeline("a dog", num_inference_steps=1).images[0].size == (112, 112)
-    # the head that aligns with CLIP is a help of the training alone
+    # The alignment head is used in training only.
     assert not any("align" in name for name in pipeline.unet.state_dict())
 
 
-def test_the_toy_configuration_goes_by_the_scales_of_its_clip():
+def test_the_toy_config_matches_the_scale_of_its_clip_scores():
     config = Config.fromfile("configs/pcm_toy.py").model
     model = OpenCLIPBackbone(f"local-dir:{ASSETS / 'clip'}")
     scale = model.clip.logit_scale.exp().item()
     assert config.neck.temperature == pytest.approx(1 / scale, rel=0.1)
-    # As with ViT-B/32 and 2.5: weights of fitting pairs lie below the ceiling of 1, but not far.
+    # As with ViT-B/32 and 2.5, the weights of matching pairs are slightly below the maximum of 1.
     score = json.loads((ASSETS / "quality.json").read_text())["CLIP score (2.5 cos)"]
     assert 0.6 < config.loss.clip_weight * score["synthetic"] / 2.5 < 0.9

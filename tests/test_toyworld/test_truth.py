@@ -1,4 +1,4 @@
-"""Captions read back against the truth of their scenes."""
+"""Tests of the comparison of captions with their scenes."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from pcm_plugin.toyworld.truth import agreement, mentions, named_things
 from pcm_plugin.toyworld.world import build_world, read_scenes
 
 
-def test_things_and_colors_are_read_in_order():
+def test_things_and_colors_are_parsed_in_order():
     caption = "two small red puppies and a lady in a blue dress beside a cup with a cup nearby"
     assert mentions(caption) == [("dog", "red"), ("woman", "blue"), ("cup", None), ("cup", None)]
     assert mentions("a snowman with an orange scarf") == [("snowman", "orange")]
@@ -17,7 +17,7 @@ def test_things_and_colors_are_read_in_order():
     assert named_things(caption) == ["car", "dog", "umbrella"]
 
 
-def test_what_annotators_write_agrees_with_their_scenes():
+def test_captions_of_annotators_agree_with_their_scenes():
     drawn = [s for s in scenes(TOWN, "train", 200, 0) for _ in range(5)]
     captions = [c for i, s in enumerate(drawn[::5]) for c in annotate(s, "plain", i)]
     score = agreement(captions, drawn)
@@ -29,7 +29,7 @@ def test_what_annotators_write_agrees_with_their_scenes():
 def test_errors_are_counted():
     scene = Scene("street", (Thing("dog", "brown"), Thing("car", "red")))
     score = agreement(["a red dog and a cat and a dog", "a black car"], [scene, scene])
-    # Of four mentions the cat is wrong and the second dog repeats; a dog, then a car are found.
+    # Of four mentions, the cat is wrong and the second dog is repeated; dog and car are found.
     assert score["named right"] == 75
     assert score["repeated"] == 25
     assert score["found"] == 50
@@ -37,13 +37,13 @@ def test_errors_are_counted():
     assert agreement(["nothing to see"], [scene])["named right"] == 0
 
 
-def test_the_truth_of_a_world_is_read_from_its_file(tmp_path):
+def test_scenes_are_read_from_their_file(tmp_path):
     build_world(tmp_path, "town", {"train": 2, "val": 1, "test": 3}, workers=1)
     truth = read_scenes(tmp_path / "scenes_test.jsonl")
     assert list(truth) == [f"town_test_{i:05d}" for i in range(3)]
     assert list(truth.values()) == list(scenes(TOWN, "test", 3, 0))
 
 
-def test_captions_and_scenes_must_be_as_many():
+def test_captions_and_scenes_must_have_the_same_number():
     with pytest.raises(ValueError, match="shorter"):
         agreement(["a dog", "a cat"], [Scene("park", (Thing("dog", "brown"),))])

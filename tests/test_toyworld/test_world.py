@@ -1,4 +1,4 @@
-"""The toy world: what it holds, that its splits share nothing, that pictures show their scenes."""
+"""Tests of the toy world: contents, disjoint splits, and pictures that show their scenes."""
 
 import json
 from collections import Counter
@@ -27,7 +27,7 @@ from pcm_plugin.toyworld.things import KINDS, rgb
 from pcm_plugin.toyworld.world import build_world, unseen_scenes
 
 
-def test_the_world_is_as_large_as_promised():
+def test_the_world_has_the_documented_size():
     assert len(KINDS) >= 30
     assert len(PLACES) >= 6
     assert all(hasattr(drawings, kind) for kind in KINDS)
@@ -40,8 +40,8 @@ def test_the_world_is_as_large_as_promised():
 
 
 @pytest.mark.parametrize("domain", ["town", "country"])
-def test_colors_and_sizes_are_named_as_often_as_in_flickr8k(domain):
-    # 0.50 colors per caption and a size in 0.115 of them, over all of Flickr8k.
+def test_colors_and_sizes_are_mentioned_as_often_as_in_flickr8k(domain):
+    # Flickr8k has 0.50 colors per caption and a size in 11.5 % of the captions.
     colors = {color for kind in KINDS.values() for color in kind.colors}
     sizes = {"small", "little", "tiny", "big", "large", "huge"}
     drawn = enumerate(scenes(DOMAINS[domain], "train", 400, 0))
@@ -50,14 +50,14 @@ def test_colors_and_sizes_are_named_as_often_as_in_flickr8k(domain):
     assert 0.08 < np.mean([bool(sizes & set(words)) for words in captions]) < 0.16
 
 
-def test_every_scene_gets_five_captions_that_differ():
+def test_every_scene_has_five_different_captions():
     for i, scene in enumerate(scenes(TOWN, "test", 200, 0)):
         captions = annotate(scene, "plain", i)
         assert len(set(captions)) == 5
         assert captions == annotate(scene, "plain", i)
 
 
-def test_captions_tell_the_truth_about_the_first_thing():
+def test_captions_are_correct_about_the_first_thing():
     scene = Scene("beach", (Thing("boat", "red"),))
     for i in range(50):
         for caption in annotate(scene, "rich", i):
@@ -77,7 +77,7 @@ def test_splits_share_no_content_whatever_the_seed(domain):
         assert not content[a] & content[b]
 
 
-def test_the_web_never_shows_what_the_domains_are_tested_on():
+def test_the_web_has_no_content_of_test_splits():
     web = {s.content for s in scenes(WEB, "train", 3000, 0)}
     assert not web & {s.content for s in unseen_scenes(400)}
 
@@ -97,12 +97,12 @@ def test_domains_differ():
     assert words["country"] > words["town"] + 1
 
 
-def test_unknown_split_is_named():
+def test_an_unknown_split_is_rejected():
     with pytest.raises(ValueError, match="`split` must be one of train, val, test, got 'dev'"):
         next(scenes(TOWN, "dev", 1, 0))
 
 
-def test_a_seed_gives_one_picture_and_another_gives_another():
+def test_the_seed_determines_the_picture():
     scene = Scene("street", (Thing("car", "red"), Thing("dog", "brown")), "left of")
     a, b, c = (np.asarray(render(scene, seed).image, float) for seed in (1, 1, 2))
     assert a.shape == (SIZE, SIZE, 3)
@@ -110,7 +110,7 @@ def test_a_seed_gives_one_picture_and_another_gives_another():
     assert np.abs(a - c).mean() > 5
 
 
-def test_masks_lie_on_the_things():
+def test_masks_cover_the_things():
     scene = Scene("studio", (Thing("ball", "red", "large"),))
     red = np.array(rgb("red", KINDS["ball"]))
     for seed in range(5):
@@ -123,7 +123,7 @@ def test_masks_lie_on_the_things():
 
 
 def test_a_thing_covers_a_few_patches_of_49():
-    # What top_patches of configs/pcm_toy.py goes by.
+    # Basis of num_pairs in configs/pcm_toy.py.
     shares = [
         render(scene, i).masks.mean((1, 2)) * 49
         for i, scene in enumerate(scenes(TOWN, "train", 200, 0))
@@ -133,7 +133,7 @@ def test_a_thing_covers_a_few_patches_of_49():
 
 
 def _seen(relation, seed):
-    """Two things of a picture: (top, bottom, left, right) of each, as shares of its side."""
+    """Return (top, bottom, left, right) of two things, as shares of the side of the picture."""
     first = {"above": "kite", "on": "cat", "under": "cat"}.get(relation, "ball")
     second = "table" if relation in ("on", "under") else "car"
     colors = {"kite": "red", "cat": "black", "ball": "red", "table": "brown", "car": "blue"}
@@ -156,7 +156,7 @@ RELATIONS = {
     "above": lambda a, b: a[1] < _middle(b)[0] and abs(_middle(a)[1] - _middle(b)[1]) < 0.2,
     "on": lambda a, b: _middle(a)[0] < _middle(b)[0] and b[2] < _middle(a)[1] < b[3],
     "under": lambda a, b: _middle(a)[0] > _middle(b)[0] and b[2] < _middle(a)[1] < b[3],
-    # What stands higher in the picture is farther away.
+    # Things higher in the picture are farther away.
     "behind": lambda a, b: a[1] < b[1],
     "in front of": lambda a, b: a[1] > b[1],
     "next to": lambda a, b: max(a[2], b[2]) - min(a[3], b[3]) < 0.15 and abs(a[1] - b[1]) < 0.25,
@@ -164,7 +164,7 @@ RELATIONS = {
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_relations_can_be_seen(relation):
+def test_pictures_show_the_relation(relation):
     assert all(RELATIONS[relation](*_seen(relation, seed)) for seed in range(8))
 
 
@@ -176,7 +176,7 @@ def test_light_changes_the_picture():
     assert bright.mean() > dark.mean() + 30
 
 
-def test_build_world_writes_what_a_user_would_bring(tmp_path):
+def test_build_world_writes_the_files_of_a_user(tmp_path):
     sizes = {"train": 6, "val": 3, "test": 4}
     build_world(tmp_path, "town", sizes, workers=1)
     for split, count in sizes.items():

@@ -26,7 +26,7 @@ def a_map(drawn, column=0, row=0):
     return drawn[y : y + SIDE, x : x + SIDE]
 
 
-def test_the_hottest_color_is_on_the_nearest_patch():
+def test_the_highest_affinity_has_the_last_color():
     affinity = torch.zeros(6, 2)
     affinity[5, 0], affinity[1, 1] = 1.0, 0.5
     drawn = maps(affinity)
@@ -35,12 +35,12 @@ def test_the_hottest_color_is_on_the_nearest_patch():
     assert np.abs(first[30:, 40:] - heat(1.0)).max() <= 1
     assert np.abs(first[:30] - heat(0.0)).max() <= 1
     assert np.abs(first[:, :40] - heat(0.0)).max() <= 1
-    # One scale for both: half as near is half as hot.
+    # Both maps have the same scale.
     assert np.abs(second[:30, 20:40] - heat(0.5)).max() <= 3
     assert np.abs(second[30:] - heat(0.0)).max() <= 1
 
 
-def test_the_image_is_gray_under_the_heat():
+def test_the_image_is_gray_below_the_map():
     image = Image.new("RGB", (90, 60), "red")
     image.paste((0, 0, 255), (0, 0, 15, 60))  # outside of the middle square
     drawn = a_map(maps(torch.zeros(6, 1), image, alpha=0.0))
@@ -49,7 +49,7 @@ def test_the_image_is_gray_under_the_heat():
     assert np.abs(half - (76 + heat(0.0)) / 2).max() <= 1
 
 
-def test_maps_stand_in_rows():
+def test_maps_are_arranged_in_rows():
     affinity = torch.zeros(6, 3)
     affinity[0, 2] = 1.0
     drawn = maps(affinity, columns=2)
@@ -60,7 +60,7 @@ def test_maps_stand_in_rows():
     assert drawn.shape[0] == one_row.shape[0] + SIDE + TOP + GAP
 
 
-def test_names_and_probabilities_stand_above_their_map():
+def test_names_and_probabilities_are_above_their_map():
     def heads(*words, side=120):
         drawn = np.asarray(affinity_maps(GRAY, torch.zeros(4, len(words)), words, (2, 2), side))
         return [drawn[:TOP, k * (side + GAP) : (k + 1) * (side + GAP)] for k in range(len(words))]
@@ -68,7 +68,7 @@ def test_names_and_probabilities_stand_above_their_map():
     bare, likely = heads("dog")[0], heads(("dog", 0.73))[0]
     assert (bare[:, :60] == likely[:, :60]).all()
     assert (bare[:, 80:] != likely[:, 80:]).any()
-    # A name that is too long is cut before the next one.
+    # A long name is shortened so that it does not reach the next one.
     long, _ = heads(("word" * 30, 0.73), "cat")
     paper = long[0, 0]
     assert (long[:, 120:] == paper).all()

@@ -26,7 +26,7 @@ GRAY = (154, 157, 163)
 
 @VISBACKENDS.register_module()
 class RecordingVisBackend(BaseVisBackend):
-    """Keeps what it is given, all of them in one list."""
+    """Backend that records all images in one list."""
 
     images = []
 
@@ -52,7 +52,7 @@ class BrokenVisBackend(RecordingVisBackend):
 
 @pytest.fixture
 def build(tmp_path, tiny_settings):
-    """A function that builds a runner of one iteration an epoch."""
+    """Return a function that builds a runner with one iteration per epoch."""
 
     def build(backend="RecordingVisBackend", train_cfg=None, hook=None, **settings):
         RecordingVisBackend.images.clear()
@@ -74,7 +74,7 @@ def build(tmp_path, tiny_settings):
             cfg.train_cfg = train_cfg
         cfg.custom_hooks = [dict(type=HOOK, **(hook or {}))]
         cfg.visualizer = dict(type="Visualizer", vis_backends=[dict(type=backend)])
-        # The runners of one second would share their visualizer otherwise.
+        # Otherwise runners that start in the same second share their visualizer.
         cfg.work_dir = str(tmp_path / "run")
         cfg.experiment_name = f"{tmp_path}/{next(runs)}"
         return Runner.from_cfg(cfg)
@@ -87,13 +87,13 @@ def recorded():
 
 
 def said(tmp_path, word):
-    """The lines of the log that the hook wrote."""
+    """Return the log lines of the hook."""
     lines = [line for log in tmp_path.glob("run/*/*.log") for line in log.open()]
     return [line for line in lines if f" - {word} - " in line and "MixupVisualizationHook" in line]
 
 
 def share(picture, color):
-    """How much of a card's image is of about one color."""
+    """Return the share of pixels of a card's image that have about this color."""
     pixels = np.asarray(picture)[30:310, 30:310].astype(int)
     return (np.abs(pixels - np.array(color)).max(-1) <= 2).mean()
 
@@ -115,7 +115,7 @@ def a_sample(image_id="1", patches=4):
 
 
 def validate(tmp_path, samples, model=None, backend="LocalVisBackend", hook=None):
-    """Run the hook alone over one batch; returns the files it made."""
+    """Run only the hook on one batch; return the files that it wrote."""
     hook = hook or MixupVisualizationHook()
     runner = SimpleNamespace(
         model=model or a_model(),
@@ -148,7 +148,7 @@ def test_training_writes_pictures_in_their_colors(build, tmp_path):
     assert not said(tmp_path, "ERROR")
 
 
-def test_backends_get_the_first_images_with_their_epoch(build, tmp_path):
+def test_backends_get_the_first_images_with_the_epoch(build, tmp_path):
     settings = {"train_cfg.max_epochs": 2, "val_dataloader.dataset.data_prefix": None}
     build(hook=dict(num_images=1), **settings).train()
     assert recorded() == [("val_mix_image0", 1), ("val_mix_image0", 2)]
@@ -160,13 +160,13 @@ def test_backends_get_the_first_images_with_their_epoch(build, tmp_path):
 
 def test_an_iteration_based_loop_counts_iterations(build):
     loop = dict(type="IterBasedTrainLoop", max_iters=8, val_interval=2)
-    # MMEngine's loop sleeps whenever its data begin anew.
+    # MMEngine's loop sleeps each time its data loader restarts.
     settings = {"train_dataloader.batch_size": 1, "train_dataloader.dataset.max_pairs": None}
     build(train_cfg=loop, hook=dict(num_images=1, interval=2), **settings).train()
     assert recorded() == [("val_mix_image0", 4), ("val_mix_image0", 8)]
 
 
-def test_a_test_is_drawn_and_needs_no_training_data(build, tmp_path):
+def test_tests_are_drawn_without_training_data(build, tmp_path):
     runner = build(**{"train_dataloader.dataset.store": "nowhere"}, hook=dict(interval=5))
     runner.test()
     assert recorded() == [(f"test_mix_image{i}", 0) for i in range(3)]
@@ -175,7 +175,7 @@ def test_a_test_is_drawn_and_needs_no_training_data(build, tmp_path):
     assert recorded()[3:] == [(f"val_mix_image{i}", 0) for i in range(3)]
 
 
-def test_concepts_without_patches_are_on_the_card_alone(tmp_path):
+def test_concepts_without_patches_have_no_maps(tmp_path):
     image, hook = Image.new("RGB", (64, 64), RED), MixupVisualizationHook()
     sample = a_sample()
     mixed = hook.draw(image, sample, a_model())
@@ -188,7 +188,7 @@ def test_concepts_without_patches_are_on_the_card_alone(tmp_path):
 
 
 @pytest.mark.parametrize("text_only", [False, True])
-def test_a_model_without_mix_gets_the_card_alone(build, tmp_path, text_only):
+def test_a_model_without_mixup_has_no_maps(build, tmp_path, text_only):
     build().val()
     with_maps = RecordingVisBackend.images[0][1]
     settings = {"model.neck.mix": "none"}
@@ -202,7 +202,7 @@ def test_a_model_without_mix_gets_the_card_alone(build, tmp_path, text_only):
     assert not said(tmp_path, "ERROR")
 
 
-def test_a_failure_ends_no_training(build, tmp_path, monkeypatch):
+def test_errors_do_not_stop_the_training(build, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no ink")
 
@@ -216,14 +216,14 @@ def test_a_failure_ends_no_training(build, tmp_path, monkeypatch):
     assert "RuntimeError: no ink" in line
 
 
-def test_a_failing_backend_is_said_once(tmp_path, caplog):
+def test_a_failing_backend_is_logged_once(tmp_path, caplog):
     assert validate(tmp_path, [a_sample(), a_sample()], backend="BrokenVisBackend") == []
     (record,) = (r for r in caplog.records if r.levelname == "ERROR")
     assert "MixupVisualizationHook" in record.message
     assert "no network" in record.message
 
 
-def test_odd_ids_make_files(tmp_path):
+def test_all_ids_give_valid_file_names(tmp_path):
     ids = ["a/b", "a_b", "../../up", "å b", "x" * 300, "", "C:\\dog?.png", 7]
     files = validate(tmp_path, [a_sample(image_id) for image_id in ids])
     assert len(files) == len(ids)
@@ -233,7 +233,7 @@ def test_odd_ids_make_files(tmp_path):
         assert Image.open(path).size[0] == 756
 
 
-def test_a_wrapped_model_is_opened(tmp_path):
+def test_wrapped_models_are_supported(tmp_path):
     @MODEL_WRAPPERS.register_module(force=True)
     class Wrapper(torch.nn.Module):
         def __init__(self, module):
@@ -243,12 +243,12 @@ def test_a_wrapped_model_is_opened(tmp_path):
     assert len(validate(tmp_path, [a_sample()], Wrapper(a_model()))) == 1
 
 
-def test_patches_that_make_no_square_need_a_grid(tmp_path, caplog):
+def test_patches_that_do_not_form_a_square_need_a_grid(tmp_path, caplog):
     assert validate(tmp_path, [a_sample(patches=6)]) == []
     assert "`pred_affinity` has 6 patches, which do not form a square: set `grid`" in caplog.text
     hook = MixupVisualizationHook(grid=[2, 3])
     assert len(validate(tmp_path, [a_sample(patches=6)], hook=hook)) == 1
-    # The grid of the backbone goes before a square.
+    # The grid of the backbone has precedence over a square.
     model = a_model()
     model.backbone = torch.nn.Module()
     model.backbone.grid = (1, 4)
@@ -257,7 +257,7 @@ def test_patches_that_make_no_square_need_a_grid(tmp_path, caplog):
     assert (np.asarray(drawn) != np.asarray(square)).any()
 
 
-def test_a_model_that_names_no_concepts_is_said(tmp_path, caplog):
+def test_a_model_without_concept_words_is_logged(tmp_path, caplog):
     assert validate(tmp_path, [a_sample()], torch.nn.Module()) == []
     assert "the model must have `neck.concept_words`" in caplog.text
 
@@ -273,12 +273,12 @@ def test_a_model_that_names_no_concepts_is_said(tmp_path, caplog):
         (dict(font="none.ttf"), "`font` must be a TrueType file, got 'none.ttf'"),
     ],
 )
-def test_wrong_arguments_are_named(wrong, message):
+def test_invalid_arguments_are_rejected(wrong, message):
     with pytest.raises(ValueError, match=message):
         MixupVisualizationHook(**wrong)
 
 
-def test_by_prefix_nothing_has_to_be_imported():
+def test_the_hook_is_found_by_its_prefix_without_imports():
     code = f"from mmengine.registry import HOOKS; print(HOOKS.build(dict(type='{HOOK}')).interval)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split()[-1:] == ["1"], done.stderr

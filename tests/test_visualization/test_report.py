@@ -27,7 +27,7 @@ def log(work, time, *rows, rest=""):
 
 @pytest.fixture
 def work(tmp_path):
-    """A run that was killed in its second epoch, a line half written, and taken up again."""
+    """Work folder of a run that was killed in its second epoch and resumed."""
     log(
         tmp_path,
         "20260101_000000",
@@ -54,7 +54,7 @@ def picture(color):
     return Image.new("RGB", (64, 64), color)
 
 
-def test_a_run_is_read_over_all_its_pieces(work):
+def test_logs_of_a_resumed_run_are_merged(work):
     run = read_run(work)
     assert [(row["step"], row["loss"]) for row in run.train] == [
         (10, 3.0),
@@ -66,25 +66,25 @@ def test_a_run_is_read_over_all_its_pieces(work):
     assert run.tests == {"test/town": {"caption/CIDEr": 61.25}}
 
 
-def test_a_folder_without_a_training_is_named(tmp_path):
+def test_a_folder_without_logs_is_rejected(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not the work folder of a training"):
         read_run(tmp_path)
 
 
-def test_a_damaged_file_of_scores_is_named(work):
+def test_a_damaged_score_file_is_rejected(work):
     (work / "test" / "town" / "metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"metrics\.json contains no scores"):
         read_run(work)
 
 
-def test_samples_are_the_best_the_median_and_the_worst():
+def test_samples_are_the_best_median_and_worst():
     scores = [30, 10, 90, 50, 70, 20, 60, 80, 40]
     assert choose_samples(scores, 2) == [2, 7, 6, 3, 5, 1]
     assert choose_samples(scores, 3) == [2, 7, 4, 6, 3, 8, 0, 5, 1]
     assert choose_samples([1, 2], 3) == [1, 0]
 
 
-def test_the_page_shows_all_and_stands_alone(work, tmp_path):
+def test_the_report_shows_everything_without_other_files(work, tmp_path):
     entries = [
         SheetEntry(picture("red"), "<b>best</b>", ["a & b"], [("dog", 0.75)], [(3, "dog")], "one"),
         SheetEntry(picture("green"), "median", title="two"),
@@ -127,7 +127,7 @@ def test_the_page_shows_all_and_stands_alone(work, tmp_path):
         check_page(browser, path)
 
 
-def test_undefined_scores_are_shown_as_such(work):
+def test_undefined_scores_are_shown_as_a_dash(work):
     log(work, "20260101_020000", {"caption/CIDEr": math.nan, "caption/BLEU-4": 22.0, "step": 3})
     scores = {"caption/CIDEr": None, "caption/BLEU-4": 30.5}
     (work / "test" / "town" / "metrics.json").write_text(json.dumps({"metrics": scores}))
@@ -140,7 +140,7 @@ def test_undefined_scores_are_shown_as_such(work):
     assert ">nan<" not in text
 
 
-def test_the_page_of_captions_stands_alone(tmp_path):
+def test_the_captions_page_needs_no_other_files(tmp_path):
     entry = SheetEntry(picture("red"), "a dog", (), [("dog", 0.9)], [(0, "dog")], "a.png")
     path = tmp_path / "page.html"
     path.write_text(captions_page([entry] * 5, GRID, "Captions"))

@@ -14,7 +14,7 @@ def pixels(*entries, **kwargs):
 
 
 def picture(sheet):
-    """The image of the only card: behind a gap of 14 and a margin of 16 pixels."""
+    """Return the image of the only card, at a gap of 14 and a padding of 16 pixels."""
     return sheet[30 : 30 + SIDE, 30 : 30 + SIDE]
 
 
@@ -22,18 +22,18 @@ def count(sheet, color):
     return int((sheet == ImageColor.getrgb(color)).all(-1).sum())
 
 
-def test_the_middle_square_of_an_image_is_shown():
+def test_the_centered_square_of_an_image_is_shown():
     wide = Image.new("RGB", (210, 70), "red")
     wide.paste(GRAY, (70, 0))
     shown = picture(pixels(SheetEntry(wide, "a dog")))
     assert np.abs(shown[8:-8, 8:-8] - 128).max() <= 2
 
 
-def test_mixed_patches_are_outlined_in_their_concepts_color():
+def test_mixed_patches_are_outlined_in_the_color_of_their_concept():
     entry = SheetEntry(GRAY, "a dog", concepts=[("dog", 0.7), ("cat", 0.2)], patches=[(8, "cat")])
     shown = picture(pixels(entry))
     changed = np.argwhere((shown != 128).any(-1))
-    # Patch 8 of 7 x 7 is row 1, column 1: pixels 20 to 39. Only its label may stand out of it.
+    # Patch 8 of 7 x 7 is row 1, column 1: pixels 20 to 39. Only its label may extend beyond it.
     assert changed.min() >= 19
     assert changed[:, 0].max() <= 41
     blue = ImageColor.getrgb("#0072b2")
@@ -44,7 +44,7 @@ def test_mixed_patches_are_outlined_in_their_concepts_color():
 
 def test_adjacent_patches_of_one_concept_share_an_outline():
     def between(concept):
-        """Where patch 22 (rows 60 to 79, columns 20 to 39) meets patch 29, the one under it."""
+        """Return the border of patch 22 (rows 60 to 79, columns 20 to 39) and 29 below it."""
         shown = picture(pixels(SheetEntry(GRAY, "x", patches=[(22, "dog"), (29, concept)])))
         return shown[78:82, 26:34]
 
@@ -52,7 +52,7 @@ def test_adjacent_patches_of_one_concept_share_an_outline():
     assert (between("cat") != 128).any()
 
 
-def test_bars_are_as_long_as_the_probabilities():
+def test_bars_are_proportional_to_the_probabilities():
     half = pixels(SheetEntry(GRAY, "x", concepts=[("dog", 0.5)]))
     quarter = pixels(SheetEntry(GRAY, "x", concepts=[("dog", 0.25)]))
     none = pixels(SheetEntry(GRAY, "x", concepts=[("dog", 0.0)]))
@@ -61,7 +61,7 @@ def test_bars_are_as_long_as_the_probabilities():
     assert count(none, color) == 0
 
 
-def test_long_texts_are_broken_and_make_the_card_higher():
+def test_long_texts_are_wrapped_and_increase_the_height():
     def card(caption, references=()):
         return pixels(SheetEntry(GRAY, caption, references))
 
@@ -72,7 +72,7 @@ def test_long_texts_are_broken_and_make_the_card_higher():
     assert (inside_of_the_right_margin == 255).all()
 
 
-def test_cards_stand_in_columns_under_the_title(tmp_path):
+def test_cards_are_arranged_in_columns_below_the_title(tmp_path):
     entries = [SheetEntry(GRAY, "a dog", title=f"image {i}") for i in range(3)]
     one, two = pixels(*entries, columns=1), pixels(*entries, columns=2)
     assert one.shape[0] > 1.4 * two.shape[0]
@@ -84,14 +84,14 @@ def test_cards_stand_in_columns_under_the_title(tmp_path):
         assert (read.format, read.size) == ("PNG", titled.size)
 
 
-def test_what_cannot_be_drawn_is_named():
+def test_invalid_entries_are_rejected():
     with pytest.raises(ValueError, match="`entries` must contain at least one image"):
         contact_sheet([])
     with pytest.raises(ValueError, match="patch 49 is outside of the grid of 7 x 7"):
         contact_sheet([SheetEntry(GRAY, "x", patches=[(49, "dog")])])
 
 
-def test_what_the_mix_did_in_words():
+def test_mixed_patches_are_translated_to_words():
     concepts, patches = mixed_patches(
         torch.tensor([2, 0]),
         torch.tensor([0.75, 0.25]),
