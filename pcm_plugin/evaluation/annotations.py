@@ -129,7 +129,7 @@ def _explain_format(path: str | os.PathLike, expected: str) -> UserError | None:
     """Return the error for a caption file of another format, or None if it is not a caption file."""
     try:
         captions = CaptionFile(Path(path))
-        form = captions.form()
+        form = captions.format_name()
         captions.scan()
     except UserError:
         return None

@@ -208,6 +208,6 @@ def test_another_file_is_read_with_the_same_options_where_it_needs_them(tmp_path
     for name, data in (("gbk", table.encode("gbk")), ("utf8", table.encode())):
         other = main.with_path(write(tmp_path, data, name))
         assert [caption.text for caption in other] == ["两只狗在草地上"]
-        assert other.form() == "table"
+        assert other.format_name() == "table"
     odd = main.with_path(write(tmp_path, "1. dog\n2. cat\n", "odd"))
     assert [caption.text for caption in odd] == ["1. dog", "2. cat"]

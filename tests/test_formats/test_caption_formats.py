@@ -65,7 +65,7 @@ def test_nwpu_captions(tmp_path):
         Caption("ice_1#0", "ice_1", "e", "sea.ice/ice_1.jpg"),
     ]
     assert texts(tmp_path, json.dumps(NWPU), split="val") == ["c", "d"]
-    assert CaptionFile(tmp_path / "captions").form() == "NWPU-Captions JSON"
+    assert CaptionFile(tmp_path / "captions").format_name() == "NWPU-Captions JSON"
 
 
 def test_textcaps(tmp_path):
@@ -96,7 +96,7 @@ def test_what_vizwiz_rejects_is_left_out_and_counted(tmp_path):
     for content in (coco, json.dumps(rows), "\n".join(map(json.dumps, rows))):
         assert texts(tmp_path, content) == ["a can"]
         report = str(CaptionFile(tmp_path / "captions").scan())
-        assert "1 captions, 2 rejected or canned, left out" in report
+        assert "1 captions, 2 rejected or canned, skipped" in report
 
 
 def test_captions_by_image(tmp_path):
@@ -160,7 +160,7 @@ def test_plain_text(tmp_path):
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ("a red car", "captions", "one line that has none of the known formats.*format='text'"),
+        ("a red car", "captions", "one line without a supported format.*format='text'"),
         ("a dog\na cat", "captions.json", "neither JSON nor JSONL.*format='text'"),
         ("a dog\na cat", "captions.csv", r"no column 'caption' in the first line.*\['a dog'\]"),
         ("a.jpg a dog\nb.jpg a cat\n", "captions.txt", "lines begin with the name of an image"),

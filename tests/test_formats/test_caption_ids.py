@@ -31,7 +31,7 @@ def test_repeated_ids_are_those_of_images(tmp_path, layout):
     captions = read(tmp_path, layout(rows, ["id", "caption"]))
     assert captions == [Caption(*row) for row in expected]
     report = str(CaptionFile(tmp_path / "captions").scan())
-    assert "ids are repeated: taken for images' ids, captions are ID#1, ID#2, ..." in report
+    assert "ids are repeated: they are taken as ids of images, and captions get ID#1, ID#2, ..." in report
     # Also where the image's file stands next to its id.
     rows = [row | {"image": f"{row['id']}.jpg"} for row in rows]
     captions = read(tmp_path, layout(rows, ["id", "caption", "image"]))
@@ -49,12 +49,12 @@ def test_repeated_ids_of_different_images_are_refused(tmp_path, layout):
     ]
     content = layout(rows, ["id", "caption", "image_id"])
     with pytest.raises(
-        ValueError, match=r"id 'v' is that of (line )?\S+ too \(skip_invalid=True leaves"
+        ValueError, match=r"id 'v' is also used in (line )?\S+ \(skip_invalid=True skips"
     ):
         read(tmp_path, content)
     assert [c.text for c in read(tmp_path, content, skip_invalid=True)] == ["a", "b"]
     report = CaptionFile(tmp_path / "captions", skip_invalid=True).scan()
-    assert (report.captions, report.bad) == (2, 1)
+    assert (report.captions, report.invalid) == (2, 1)
 
 
 @LAYOUTS
@@ -70,7 +70,7 @@ def test_captions_without_an_id_have_their_number(tmp_path, layout):
         Caption(str(first + 3), str(first + 3), "d"),
     ]
     rows.append({"id": first, "caption": "e"})
-    with pytest.raises(ValueError, match=rf"id '{first}' is that of (line )?\S+ too"):
+    with pytest.raises(ValueError, match=rf"id '{first}' is also used in (line )?\S+"):
         read(tmp_path, layout(rows, ["id", "caption", "image_id"]))
 
 
@@ -88,11 +88,11 @@ def test_null_and_odd_ids(tmp_path):
 
 def test_repeated_ids_in_other_formats_are_refused(tmp_path):
     flickr = "a.jpg#0\tA dog\nb.jpg#0\tA cat\na.jpg#0\tA car\n"
-    with pytest.raises(ValueError, match=r"captions:3: id 'a.jpg#0' is that of line 1 too"):
+    with pytest.raises(ValueError, match=r"captions:3: id 'a.jpg#0' is also used in line 1"):
         read(tmp_path, flickr)
     assert [c.text for c in read(tmp_path, flickr, skip_invalid=True)] == ["A dog", "A cat"]
     images = [{"filename": "a.jpg", "sentences": [{"raw": t, "sentid": 3}]} for t in "xy"]
-    with pytest.raises(ValueError, match=r"images\[1\].sentences\[0\]: id '3' is that of images"):
+    with pytest.raises(ValueError, match=r"images\[1\].sentences\[0\]: id '3' is also used in images"):
         read(tmp_path, json.dumps({"images": images}))
 
 
@@ -115,7 +115,7 @@ def coco(images, annotations):
             r"ids of \"images\" must be unique, but '1' is repeated \(images\[0\], images\[1\]\)",
         ),
         ([(1, "x.png"), ("1", "y.png")], [(1, 1, "a")], "ids of .images. must be unique, but '1'"),
-        ([(1, "x.png")], [(1, 1, "a"), (1, 1, "b")], r"annotations\[1\]: id '1' is that of annot"),
+        ([(1, "x.png")], [(1, 1, "a"), (1, 1, "b")], r"annotations\[1\]: id '1' is also used in annot"),
         (
             [(1, "x.png")],
             [(1, 2, "a")],

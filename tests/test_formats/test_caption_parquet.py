@@ -22,7 +22,7 @@ def test_captions_of_synthimgcap_have_row_numbers(tmp_path):
     images = [{"bytes": b"\x89PNG", "path": f"{i}.png"} for i in range(4)]
     path = write(tmp_path / "train-00000-of-00001.parquet", image=images, text=TEXTS)
     file = CaptionFile(path, column="text")
-    assert file.form() == "Parquet"
+    assert file.format_name() == "Parquet"
     assert [caption.text for caption in file] == ["a red dog", "the dog", "a café", "a dog"]
     assert [(caption.id, caption.image_id) for caption in file] == [(x, x) for x in "0123"]
     assert str(file.scan()).startswith(f"{path} (Parquet): 4 captions")
@@ -69,7 +69,7 @@ def test_rows_without_a_caption_are_named(tmp_path):
         list(CaptionFile(path))
     file = CaptionFile(path, skip_invalid=True)
     assert [caption.text for caption in file] == ["a dog", "a cat"]
-    assert file.scan().bad == 1
+    assert file.scan().invalid == 1
 
 
 def test_wrong_files_are_refused(tmp_path, monkeypatch):

@@ -76,10 +76,10 @@ def test_karpathys_json_gives_training_text_from_the_training_split_only(tmp_pat
     assert str(report).endswith("(Karpathy's JSON): 2 captions, 6 of other splits")
     with pytest.raises(
         ValueError,
-        match=r"no caption is of split='dev', only of \['restval', 'test', 'train', 'val'\]",
+        match=r"split must be one of \['restval', 'test', 'train', 'val'\], got 'dev'",
     ):
         read(tmp_path, karpathy(), split="dev")
-    with pytest.raises(ValueError, match="split='val', but this plain text knows no splits"):
+    with pytest.raises(ValueError, match="split must be None or 'all' since this plain text has no splits, got 'val'"):
         read(tmp_path, "a dog\na cat", split="val")
 
 
@@ -129,15 +129,13 @@ def test_survey_counts_what_is_odd(tmp_path):
     report = CaptionFile(path, skip_invalid=True).scan()
     assert str(report) == (
         f"{path} (Flickr token file): 3 captions, 1 blank, 1 duplicates, 1 with U+FFFD, which "
-        "stands for characters that an earlier conversion lost, 2 bad, left out\n"
+        "stands for characters that an earlier conversion lost, 2 invalid, skipped\n"
         f"  {path}:5: not FILE#NUMBER, one tab, a caption: 'a dog'\n"
         f"  {path}:6: not FILE#NUMBER, one tab, a caption: 'x\\ty'"
     )
-    with pytest.raises(
-        ValueError, match=r"captions:5: not FILE#NUMBER.*\(skip_invalid=True leaves"
-    ):
+    with pytest.raises(ValueError, match=r"captions:5: not FILE#NUMBER.*\(skip_invalid=True skips"):
         CaptionFile(path).scan()
-    with pytest.raises(ValueError, match=r"captions:5: not FILE#NUMBER.*\(--skip-invalid leaves"):
+    with pytest.raises(ValueError, match=r"captions:5: not FILE#NUMBER.*\(--skip-invalid skips"):
         CaptionFile(path, options={"skip_invalid": "--skip-invalid"}).scan()
 
 

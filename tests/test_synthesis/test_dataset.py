@@ -355,7 +355,7 @@ def test_files_of_real_images_are_read_with_the_same_options(inputs, tmp_path):
     options = ["--column", "Caption", "--encoding", "cp1252", "--skip-invalid"]
     result = run("make_dataset.py", *args, *options, log=tmp_path / "log")
     assert result.code == 0, result.output
-    assert "val.csv (table): 2 captions, 1 bad, left out" in result.output
+    assert "val.csv (table): 2 captions, 1 invalid, skipped" in result.output
     assert "près" in Vocabulary.from_file(tmp_path / "data/corpus/vocabulary.txt").words
 
 

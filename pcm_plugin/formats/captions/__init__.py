@@ -1,4 +1,4 @@
-"""The formats of caption files: which one a file has, and a reader for each.
+"""Formats of caption files: detection, and a reader for each.
 
 Every reader is a generator that holds one record at a time, so that memory does not grow with the
 file. It takes a function that opens the file as UTF-8, or as it is if it is a Parquet file, and
@@ -27,9 +27,9 @@ class Format(NamedTuple):
     """A format of caption files.
 
     Attributes:
-        name: As people call it.
-        read: Its reader.
-        ids_may_be_images: Whether an id that is repeated may be the image's.
+        name: Common name.
+        read: Reader.
+        ids_may_be_images: Whether repeated ids may be ids of images. Defaults to False.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The captions of a file, by image."""
+"""Captions of a file grouped by image."""
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions import FORMATS
@@ -23,24 +23,24 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
         captions: The file, of any format.
 
     Returns:
-        The images; ``file_name`` is empty where the file does not say it. Of a COCO file these
-        are its ``images``, also those without captions.
+        The images; ``file_name`` is empty where the file does not name it. For a COCO file these
+        are its ``images``, including those without captions.
 
     Raises:
         UserError: If the file cannot be read, images share an id, an annotation belongs to none
             of the ``images``, or some captions name no image while others do.
     """
-    if captions.form() == FORMATS["coco"].name:
+    if captions.format_name() == FORMATS["coco"].name:
         return _group_coco(captions)
-    found: dict[str, dict[str, list[str]]] = {}
+    files_by_id: dict[str, dict[str, list[str]]] = {}
     for caption in captions:
-        files = found.setdefault(caption.image_id, {})
+        files = files_by_id.setdefault(caption.image_id, {})
         files.setdefault(caption.file_name or "", []).append(caption.text)
-    if found:
+    if files_by_id:
         _refuse_without_image(captions)
     images = [
         CocoImage(image_id if len(files) == 1 else name, name, texts)
-        for image_id, files in found.items()
+        for image_id, files in files_by_id.items()
         for name, texts in _files_of(captions, image_id, files).items()
     ]
     refuse_repeated(
@@ -52,7 +52,7 @@ def group_by_image(captions: CaptionFile) -> list[CocoImage]:
 
 
 def _refuse_without_image(captions: CaptionFile) -> None:
-    """Refuse captions without an image among others: their own id may be that of an image."""
+    """Refuse captions without an image among others, since their ids could be ids of images."""
     report = captions.scan()
     if 0 < report.without_image < report.captions:
         place = f":{report.no_image}" if report.no_image.isdecimal() else f": {report.no_image}"
@@ -65,36 +65,39 @@ def _refuse_without_image(captions: CaptionFile) -> None:
 def _files_of(
     captions: CaptionFile, image_id: str, files: dict[str, list[str]]
 ) -> dict[str, list[str]]:
-    """The captions of each file that an image id came with; several only if all gave it its id."""
+    """Return the captions of each file that an image id is used for.
+
+    Several files may share an id only if it was derived from all of their names.
+    """
     if len(files) == 1 or all(image_id in _derived_ids(name) for name in files):
         return files
     listed = name_some(name for name in files if name)
     raise UserError(
         f"{captions.path}: image id {image_id!r} is used for several images: {listed}"
-        f"{'' if all(files) else ', and for captions without a file'}; every image needs an id of "
-        "its own, so number the images anew if several files were joined"
+        f"{'' if all(files) else ', and for captions without a file'}; image ids must be "
+        "unique, so renumber the images if several files were joined"
     )
 
 
 def _derived_ids(name: str) -> set[str]:
-    """The ids that caption readers make from the name of a file."""
+    """Return the ids that caption readers derive from a file name."""
     return {strip_image_suffix(name), strip_image_suffix(name.rpartition("/")[2])}
 
 
 def _group_coco(captions: CaptionFile) -> list[CocoImage]:
     entries = _coco_entries(captions)
-    found = {image_id: CocoImage(image_id, name, []) for image_id, name in entries}
-    # Before its first caption the file refuses repeated ids, and annotations of unknown images.
+    images = {image_id: CocoImage(image_id, name, []) for image_id, name in entries}
+    # The file checks for repeated ids and annotations of unknown images before its first caption.
     for caption in captions:
-        image = found.setdefault(caption.image_id, CocoImage(caption.image_id, "", []))
+        image = images.setdefault(caption.image_id, CocoImage(caption.image_id, "", []))
         image.captions.append(caption.text)
-    if any(image.captions for image in found.values()):
+    if any(image.captions for image in images.values()):
         _refuse_without_image(captions)
-    return [*found.values()]
+    return [*images.values()]
 
 
 def _coco_entries(captions: CaptionFile) -> list[tuple[str, str]]:
-    """Id and file name of each of the ``images`` of a COCO file."""
+    """Return id and file name of each of the ``images`` of a COCO file."""
     entries = []
     for index, row in enumerate(read_items(captions.open, "images.item")):
         try:

@@ -1,4 +1,9 @@
-"""Captions of a file, in any of the formats of ``caption_formats``."""
+"""Caption file: captions of any supported format, read one at a time.
+
+The readers are written by hand, on top of ``csv``, ``json`` and ``ijson``, because general readers
+(pandas, ``datasets``) load whole files, drop or merge rows with stray quotation marks silently, and
+report neither line nor reason. ``benchmarks/corpus.py`` measures speed and memory.
+"""
 
 import contextlib
 import os
@@ -13,7 +18,7 @@ from pcm_plugin.formats.captions import FORMATS, Format, Record, detect_format
 from pcm_plugin.formats.captions.coco_images import check_coco_images
 from pcm_plugin.formats.captions.ids import HashColumn, IdTable, RepeatedIds, caption_id
 from pcm_plugin.formats.captions.parquet import is_parquet
-from pcm_plugin.formats.captions.record import Caption
+from pcm_plugin.formats.captions.record import ALL_SPLITS, Caption, find_problem, in_split
 from pcm_plugin.formats.captions.report import CaptionReport
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_ids import strip_image_suffix
@@ -21,41 +26,36 @@ from pcm_plugin.formats.text.errors import FileFormatError, describe_fixes
 from pcm_plugin.formats.text.scripts import is_unspaced
 from pcm_plugin.formats.text.text_file import is_clearly_utf8, open_text
 
-_TRAINING = ("train", "restval")
-
-ALL_SPLITS = "all"
-"""Value of ``split`` for the captions of all splits."""
-
 
 @dataclass(frozen=True)
 class CaptionFile:
-    """Captions of a file, which is read each time they are iterated over, one caption at a time.
+    """Iterable over the captions of a file, which is read again for each iteration.
 
-    The format is detected by content. Texts go through
-    :func:`~pcm_plugin.formats.cleaning.clean_text`; blank captions are left out, and so are those
-    that VizWiz marks as rejected or canned.
+    The format is detected from the content. Texts go through
+    :func:`~pcm_plugin.formats.cleaning.clean_text`. Blank captions and those that VizWiz marks as
+    rejected or canned are skipped.
 
-    No two captions have the same id. A caption without an id has the number of its line or entry.
-    Where ids are repeated in a table, JSONL or a JSON list, and all captions with the same id are
-    of one image, or no images are named, the ids are those of the images: their captions get
-    ``ID#1``, ``ID#2``, ... in the order of the file. Ids that are repeated otherwise are an error.
-    The id of an image that is named by its file alone is the file's name without suffix.
+    Caption ids are unique. A caption without an id gets the number of its line or entry. If ids
+    are repeated in a table, JSONL or a JSON list, and all captions with the same id describe one
+    image, or no images are named, they are taken as ids of images: the captions get ``ID#1``,
+    ``ID#2``, ... in the order of the file. Any other repeated id is an error. An image that is
+    named by its file only gets the file name without suffix as its id.
 
     Args:
-        path: A text file, compressed with gzip or not, or a Parquet file.
+        path: A text file, optionally compressed with gzip, or a Parquet file.
         column: Column or field that holds the captions, in tables, JSONL, JSON lists and Parquet.
             Defaults to ``'caption'``.
-        split: ``'train'``, ``'val'`` or ``'test'``, for files that have splits: by default such a
-            file gives its training split alone (Karpathy's ``restval`` is part of it), and a file
-            without splits gives all. ``'all'`` gives every caption of any file.
-        skip_invalid: Whether to leave out what cannot be read, instead of an error. Defaults to False.
-        max_chars: A longer caption counts as bad. Defaults to 1,000.
-        format: A key of :data:`~pcm_plugin.formats.captions.FORMATS`. Defaults to None:
-            detected.
-        encoding: Python's name of the encoding. Defaults to None: that of the byte-order mark, or
+        split: ``'train'``, ``'val'`` or ``'test'``, for files with splits, or ``'all'``. Defaults
+            to None: the training split of a file with splits (including Karpathy's ``restval``),
+            and all captions of a file without.
+        skip_invalid: Whether to skip captions that cannot be read instead of raising an error.
+            Defaults to False.
+        max_chars: A longer caption is invalid. Defaults to 1,000.
+        format: A key of :data:`~pcm_plugin.formats.captions.FORMATS`. Defaults to None: detected.
+        encoding: Name of the encoding in Python. Defaults to None: that of the byte-order mark, or
             UTF-8.
-        options: Options of a command that errors name instead of these arguments, by argument, such
-            as ``{'skip_invalid': '--skip-invalid'}``. Defaults to None: errors name the arguments.
+        options: Command-line options that messages name instead of these arguments, by argument,
+            such as ``{'skip_invalid': '--skip-invalid'}``. Defaults to None.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -87,8 +87,8 @@ class CaptionFile:
     def with_path(self, path: str | os.PathLike) -> "CaptionFile":
         """Return another file that is read with the same arguments, except for the split.
 
-        ``format`` and ``encoding`` are passed on if the file needs them: not if its format can be
-        detected, or if it has a byte-order mark or is valid UTF-8 beyond ASCII.
+        ``format`` is dropped if the format of the file can be detected, and ``encoding`` if the
+        file has a byte-order mark or is valid UTF-8 with non-ASCII characters.
 
         Raises:
             MissingFileError: If there is no such file.
@@ -99,7 +99,7 @@ class CaptionFile:
         if self.format is not None:
             detected = replace(file, format=None)
             with contextlib.suppress(UserError):
-                detected.form()
+                detected.format_name()
                 return detected
         return file
 
@@ -107,45 +107,45 @@ class CaptionFile:
         """Read the captions in the order of the file.
 
         Raises:
-            UserError: At the first caption that cannot be read, unless ``skip_invalid``, and at ids
-                that are repeated without being those of images; the message starts with file and
-                line. If the file has another format than it should, or no split of that name.
-                Raised before the first caption is returned.
+            UserError: At the first invalid caption, unless ``skip_invalid``, and at repeated ids
+                that are not ids of images; the message starts with file and line. If the format
+                cannot be read, or the file has no such split. Raised before the first caption is
+                returned.
         """
         repeated = self._scan().repeated
         numbers: Counter[str] = Counter()
-        met: set[str] = set()
+        seen: set[str] = set()
         for record, text in self._accepted(CaptionReport(self.path)):
-            own = caption_id(record)
-            image_id = record.image_id or strip_image_suffix(record.file_name or "") or own
+            record_id = caption_id(record)
+            image_id = record.image_id or strip_image_suffix(record.file_name or "") or record_id
             if repeated.of_images:
-                numbers[own] += 1
-                own = f"{own}#{numbers[own]}"
-            elif own in repeated:
-                if own in met:
+                numbers[record_id] += 1
+                record_id = f"{record_id}#{numbers[record_id]}"
+            elif record_id in repeated:
+                if record_id in seen:
                     continue
-                met.add(own)
-            yield Caption(own, image_id, text, record.file_name)
+                seen.add(record_id)
+            yield Caption(record_id, image_id, text, record.file_name)
 
-    def form(self) -> str:
+    def format_name(self) -> str:
         """Return the name of the file's format, e.g. ``'COCO captions JSON'``.
 
         Raises:
-            UserError: If it has none of the known ones.
+            UserError: If the format is not supported.
         """
         return self._format().name
 
     def has_splits(self) -> bool:
-        """Whether the file assigns its captions to splits."""
+        """Return whether the file assigns its captions to splits."""
         with self._errors():
             first = next(self._format().read(self.open, self.column), None)
         return first is not None and first.split is not None
 
     def scan(self) -> CaptionReport:
-        """Read the file once from end to end and count.
+        """Read the whole file once and count.
 
         Raises:
-            UserError: As reading does; also if there are no captions.
+            UserError: As for reading, and if there are no captions.
         """
         report = self._scan().report
         if not report.captions:
@@ -186,7 +186,7 @@ class CaptionFile:
         return self._cache[key]
 
     def _scan(self) -> "_Scan":
-        """Read the file once, to count and to compare ids."""
+        """Count captions and find repeated ids; the result is cached."""
         return self._once("scan", self._scan_now)
 
     def _scan_now(self) -> "_Scan":
@@ -215,46 +215,49 @@ class CaptionFile:
         return _Scan(report, repeated)
 
     def _check_split(self, report: CaptionReport) -> None:
-        if not report.splits and (report.captions or report.blank or report.bad):
+        if not report.splits and (report.captions or report.blank or report.invalid):
             raise UserError(
-                f"{self.path}: split={self.split!r}, but this {report.form} knows no splits"
+                f"{self.path}: split must be None or 'all' since this {report.format} has no "
+                f"splits, got {self.split!r}"
             )
         if not report.captions and report.other_splits:
             raise UserError(
-                f"{self.path}: no caption is of split={self.split!r}, only of "
-                f"{sorted(report.splits)}"
+                f"{self.path}: split must be one of {sorted(report.splits)}, got {self.split!r}"
             )
 
     def _note_repeated(self, repeated: RepeatedIds, report: CaptionReport) -> None:
-        """Refuse ids that are repeated, or count those after the first as bad."""
+        """Raise an error for repeated ids, or count those after the first as invalid."""
         first: dict[str, str] = {}
         for record, _ in self._accepted(CaptionReport(self.path)):
-            own = caption_id(record)
-            if own not in repeated:
+            record_id = caption_id(record)
+            if record_id not in repeated:
                 continue
-            if own not in first:
+            if record_id not in first:
                 line = "line " if record.location.isdecimal() else ""
-                first[own] = f"{line}{record.location}"
+                first[record_id] = f"{line}{record.location}"
                 continue
             self._refuse(
-                Record(record.location, problem=f"id {own!r} is that of {first[own]} too"), report
+                Record(
+                    record.location, problem=f"id {record_id!r} is also used in {first[record_id]}"
+                ),
+                report,
             )
             report.captions -= 1
 
     def _accepted(self, report: CaptionReport) -> Iterator[tuple[Record, str]]:
-        """The records of the split that have a caption, with its text; counts the others."""
+        """Yield the records of the split that have a caption, with its text; count the others."""
         with self._errors():
             for record in self._format().read(self.open, self.column):
                 if record.split is not None:
                     report.splits.add(record.split)
-                if not self._wants(record):
+                if not in_split(record, self.split):
                     report.other_splits += 1
                     continue
                 if record.rejected:
                     report.rejected += 1
                     continue
                 text = clean_text(record.text) if isinstance(record.text, str) else ""
-                problem = record.problem or self._find_problem(record, text)
+                problem = record.problem or find_problem(record, text, self.max_chars)
                 if problem:
                     self._refuse(record._replace(problem=problem), report)
                 elif not text:
@@ -262,33 +265,19 @@ class CaptionFile:
                 else:
                     yield record, text
 
-    def _wants(self, record: Record) -> bool:
-        if record.split is None or self.split == ALL_SPLITS:
-            return True
-        wanted = self.split or "train"
-        return record.split in (_TRAINING if wanted == "train" else (wanted,))
-
-    def _find_problem(self, record: Record, text: str) -> str:
-        for value in (record.id, record.image_id, record.file_name, text):
-            if value is not None and not value.isascii() and not _is_unicode(value):
-                return "not Unicode: it holds half of a surrogate pair"
-        if len(text) > self.max_chars:
-            return f"a caption of {len(text):,} characters, more than {self.max_chars:,}"
-        return ""
-
     def _refuse(self, record: Record, report: CaptionReport) -> None:
-        """Count a caption that cannot be read.
+        """Count an invalid caption.
 
         Raises:
-            UserError: Unless ``skip_invalid``.
+            UserError: Unless ``skip_invalid`` is set.
         """
         location = record.location if record.location.isdigit() else f" {record.location}"
         message = f"{self.path}:{location}: {record.problem}"
         if self.skip_invalid:
-            report.add_bad(message + describe_fixes(record.fixes, self.options))
+            report.add_invalid(message + describe_fixes(record.fixes, self.options))
             return
         skip = describe_fixes((("skip_invalid", True),), self.options)
-        skip = f" ({skip.removeprefix(': pass ')} leaves such captions out)"
+        skip = f" ({skip.removeprefix(': pass ')} skips such captions)"
         advice = describe_fixes(record.fixes, self.options) if record.fixes else skip
         raise UserError(message + advice)
 
@@ -298,11 +287,3 @@ class _Scan(NamedTuple):
 
     report: CaptionReport
     repeated: RepeatedIds
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

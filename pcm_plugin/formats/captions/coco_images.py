@@ -1,4 +1,4 @@
-"""Images of a COCO captions file: that each has an id, and every caption one of them."""
+"""Check that images of a COCO captions file have unique ids and every caption has an image."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -38,7 +38,7 @@ def check_coco_images(open_file: Callable[[], BinaryIO]) -> None:
             verb = "is" if len(names) == 1 else "are"
             raise FileFormatError(
                 f'the ids of "images" must be unique, but {", ".join(names)} {verb} repeated '
-                f"({places}); number the images anew if several files were joined, and list each "
+                f"({places}); renumber the images if several files were joined, and list each "
                 "image once"
             )
         for _, image_id in _ids(open_file, "annotations", "image_id"):
@@ -67,7 +67,7 @@ def _ids(open_file: Callable[[], BinaryIO], member: str, key: str) -> Iterator[t
 def _locate(
     open_file: Callable[[], BinaryIO], member: str, hashes: np.ndarray
 ) -> tuple[list[str], str]:
-    """The first ids with these hashes, and the first two places of each."""
+    """Return the first ids with these hashes, and the first two places of each."""
     some = set(hashes[:1000].tolist())
     places: dict[str, list[Any]] = {}
     for index, value in _ids(open_file, member, "id" if member == "images" else "image_id"):

@@ -1,4 +1,4 @@
-"""Find out which format a caption file has, by its content."""
+"""Detect the format of a caption file from its content."""
 
 import json
 import re
@@ -14,8 +14,7 @@ from pcm_plugin.formats.captions.table_rows import Header
 from pcm_plugin.formats.text.errors import FileFormatError, not_utf8
 from pcm_plugin.formats.text.text_file import HEAD
 
-_MANY = 200
-"""Lines that are looked at."""
+_MAX_LINES = 200  # of the sample
 
 _FIELD = "caption|captions|comment|sentence|text|description|raw|title|id|key|name|index|split"
 _FIELD += "|(?:image|img|file|caption|comment|sentence)[ _-]?(?:id|name|file|path|number|url)"
@@ -37,22 +36,22 @@ _JSON_START = re.compile(r"\{\s*(?:[\"}]|$)|\[\s*(?:[\[{\"\]]|$)")
 
 
 def detect_format(open_file: Callable[[], BinaryIO], column: str, name: str) -> str:
-    """Find out which format a file has.
+    """Detect the format of a file.
 
-    Plain text is what has several lines and no structure of another kind; in a file called
-    ``.txt`` one line is enough.
+    A file with several lines and no other structure is plain text; for a file named ``.txt`` one
+    line is enough.
 
     Args:
         open_file: Opens the file as UTF-8.
-        column: The column that holds the captions, if it is a table.
-        name: The file's name. Its suffix only rules plain text out, or in.
+        column: Column that holds the captions if the file is a table.
+        name: File name. Its suffix is only used to decide about plain text.
 
     Returns:
-        A value of ``--format``: a key of
-        :data:`~pcm_plugin.formats.captions.FORMATS`.
+        A key of :data:`~pcm_plugin.formats.captions.FORMATS`.
 
     Raises:
-        FileFormatError: If it has none of them; says what it looks like and what to do.
+        FileFormatError: If the format is not supported; the message says what the file looks like
+            and what to do.
     """
     with open_file() as file:
         head = file.read(HEAD)
@@ -79,17 +78,17 @@ def detect_format(open_file: Callable[[], BinaryIO], column: str, name: str) -> 
 
 
 def _sample(head: bytes) -> list[str]:
-    """The first lines that are not blank, without the one that may be cut off.
+    """Return the first lines that are not blank, without a last one that may be cut off.
 
     Raises:
         FileFormatError: If they are not UTF-8, or the first one is too long.
     """
-    whole = head if len(head) < HEAD else head[: head.rfind(b"\n") + 1]
-    if not whole and head:
+    complete = head if len(head) < HEAD else head[: head.rfind(b"\n") + 1]
+    if not complete and head:
         raise FileFormatError(f"a line of more than {HEAD:,} bytes, which is not JSON")
     lines, wrong = [], []
     position = valid = 0
-    for number, line in enumerate(whole.split(b"\n"), start=1):
+    for number, line in enumerate(complete.split(b"\n"), start=1):
         try:
             text = line.decode()
             valid += not line.isascii()
@@ -104,7 +103,7 @@ def _sample(head: bytes) -> list[str]:
         number, position, _, start = wrong[0]
         data = b"\n".join(line for _, _, line, _ in wrong)
         raise not_utf8(data, start, position, number)
-    return lines[:_MANY]
+    return lines[:_MAX_LINES]
 
 
 def _detect_json(open_file: Callable[[], BinaryIO], head: bytes, column: str) -> str:
@@ -115,16 +114,16 @@ def _detect_json(open_file: Callable[[], BinaryIO], head: bytes, column: str) ->
     if isinstance(value, dict) and isinstance(value.get(column), str | list):
         return "jsonl"
     keys: list[str] = []
-    for prefix, event, found in read_events(open_file):
+    for prefix, event, value_read in read_events(open_file):
         if (prefix, event) == ("", "start_array"):
             return "json"
         if (prefix, event) == ("", "map_key"):
-            keys.append(found)
+            keys.append(value_read)
         if (prefix, event) == ("", "end_map"):
             break
-        known = _recognize_member(keys[-1] if keys else "", prefix, event, found)
-        if known is not None:
-            return known
+        format = _recognize_member(keys[-1] if keys else "", prefix, event, value_read)
+        if format is not None:
+            return format
     else:
         raise FileFormatError("neither JSON nor JSONL: it ends before its first object does")
     if column in keys and not rest:
@@ -145,7 +144,7 @@ def _detect_json(open_file: Callable[[], BinaryIO], head: bytes, column: str) ->
 
 
 def _recognize_member(member: str, prefix: str, event: str, value: Any) -> str | None:
-    """The format of a JSON object in which something occurs, None if that does not tell."""
+    """Return the format of a JSON object with this event, or None if the event does not decide."""
     if (prefix, event) == ("annotations", "start_array"):
         return "coco"
     if (prefix, event, value) == ("images.item", "map_key", "sentences"):
@@ -178,7 +177,7 @@ def _share(lines: list[str], wanted: Callable[[str], Any]) -> float:
 
 
 def _is_table(lines: list[str], header: Header) -> bool:
-    """Whether the lines after a header have its columns, as far as one can say without parsing."""
+    """Return whether the lines after a header seem to have its columns, without parsing them."""
     rest = lines[1:]
     if not rest or any('"' in line for line in rest):
         return True
@@ -221,10 +220,10 @@ def _refuse_fields(lines: list[str]) -> None:
 
 
 def _refuse_structure(lines: list[str], name: str) -> None:
-    """Refuse lines that are not sentences alone.
+    """Refuse lines that are not only sentences.
 
     Raises:
-        FileFormatError: If so; says what they look like.
+        FileFormatError: If so; the message says what the lines look like.
     """
     for kind, pattern, least in _STRUCTURES:
         if _share(lines, pattern.match) >= least:
@@ -239,5 +238,5 @@ def _refuse_structure(lines: list[str], name: str) -> None:
         raise FileFormatError("neither JSON nor JSONL; if it is plain text", ("format", "text"))
     if len(lines) == 1 and suffix != "txt":
         raise FileFormatError(
-            "one line that has none of the known formats; if it is plain text", ("format", "text")
+            "one line without a supported format; if it is plain text", ("format", "text")
         )

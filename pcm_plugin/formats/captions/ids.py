@@ -1,4 +1,4 @@
-"""Search for captions that share an id, without keeping the ids in memory."""
+"""Find captions that share an id without keeping the ids in memory."""
 
 import hashlib
 import tempfile
@@ -15,8 +15,8 @@ class RepeatedIds(NamedTuple):
     """Ids of captions that occur more than once in a file.
 
     Attributes:
-        hashes: Their sorted hashes.
-        of_images: Whether they are those of images, so that captions get ``ID#1``, ``ID#2``, ...
+        hashes: Sorted hashes of the ids.
+        of_images: Whether they are ids of images, so that captions get ``ID#1``, ``ID#2``, ...
     """
 
     hashes: np.ndarray
@@ -31,9 +31,9 @@ class RepeatedIds(NamedTuple):
 
 
 class IdTable:
-    """The ids of captions, as hashes in temporary files: memory does not grow with their number.
+    """Ids of captions as hashes in temporary files, so that memory does not grow with their number.
 
-    Use as a context manager: the files are deleted at its end.
+    Use it as a context manager, which deletes the files.
     """
 
     def __enter__(self) -> "IdTable":
@@ -45,19 +45,19 @@ class IdTable:
         self._ids_and_images.close()
 
     def add(self, record: Record) -> None:
-        """Note the ids of a caption."""
-        own = caption_id(record)
-        self._ids.add(own)
-        # Numbers that stand in for missing ids never agree with ids of the file.
+        """Add the ids of a caption."""
+        record_id = caption_id(record)
+        self._ids.add(record_id)
+        # A number that replaces a missing id never equals an id of the file.
         image = (record.image_id, record.file_name, record.id is None)
-        self._ids_and_images.add(f"{own}\n{image}")
+        self._ids_and_images.add(f"{record_id}\n{image}")
 
     def find_repeated(self, may_be_images: bool) -> RepeatedIds:
-        """Find the repeated ids, once all are noted.
+        """Find the repeated ids after all have been added.
 
         Args:
-            may_be_images: Whether the format allows that they are those of images. They are if all
-                captions with the same id are of the same image, or no image is named.
+            may_be_images: Whether the format allows ids of images. They are if all captions with
+                the same id describe the same image, or no image is named.
         """
         hashes = self._ids.repeated()
         consistent = self._ids.count_distinct() == self._ids_and_images.count_distinct()
@@ -90,14 +90,14 @@ class HashColumn:
         return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
     def missing_in(self, other: "HashColumn") -> np.ndarray:
-        """Return the sorted hashes of this column that another one lacks."""
-        own, known = self._sorted(), other._sorted()
-        found = [np.empty(0, np.uint64)]
-        for start in range(0, len(own), _CHUNK):
-            chunk = own[start : start + _CHUNK]
-            first, last = np.searchsorted(known, chunk[[0, -1]])
-            found.append(chunk[~np.isin(chunk, known[first : last + 1])])
-        return np.unique(np.concatenate(found))
+        """Return the sorted hashes of this column that another column lacks."""
+        hashes, others = self._sorted(), other._sorted()
+        missing = [np.empty(0, np.uint64)]
+        for start in range(0, len(hashes), _CHUNK):
+            chunk = hashes[start : start + _CHUNK]
+            first, last = np.searchsorted(others, chunk[[0, -1]])
+            missing.append(chunk[~np.isin(chunk, others[first : last + 1])])
+        return np.unique(np.concatenate(missing))
 
     def close(self) -> None:
         """Delete the file."""
@@ -113,12 +113,12 @@ class HashColumn:
 
 
 def hash_text(text: str) -> int:
-    """A hash of 64 bits, the same in every process."""
+    """Return a hash of 64 bits that is the same in every process."""
     return int(np.frombuffer(_digest(text), np.uint64)[0])
 
 
 def caption_id(record: Record) -> str:
-    """A caption's id in the file, or the number of its line or entry if it has none."""
+    """Return the id of a caption in the file, or the number of its line or entry."""
     return str(record.number) if record.id is None else record.id
 
 

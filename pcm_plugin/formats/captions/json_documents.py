@@ -1,4 +1,4 @@
-"""Caption files that are one JSON document, read entry by entry."""
+"""Readers of caption files that are one JSON document, entry by entry."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -69,7 +69,7 @@ def read_list(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record
 
 
 def read_mapping(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record]:
-    """Read a JSON object of captions, or lists of captions, by image: its file, or its id."""
+    """Read a JSON object that maps images (files or ids) to captions or lists of captions."""
     try:
         with open_file() as file:
             pairs = ijson.kvitems(CheckedUtf8(file), "", use_float=True)
@@ -87,7 +87,7 @@ def read_mapping(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Rec
 def read_nwpu(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record]:
     """Read NWPU-Captions: images by class, each with ``raw``, ``raw_1``, ... and a split.
 
-    Images lie in a folder of their class.
+    The images are in folders named after their classes.
     """
     count = 0
     for label, image in _members(open_file):
@@ -130,10 +130,10 @@ def read_textcaps(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Re
 
 
 def read_items(open_file: Callable[[], BinaryIO], prefix: str) -> Iterator[Any]:
-    """Read the entries of a JSON document under a prefix of ijson's, one at a time."""
+    """Read the entries of a JSON document under an ijson prefix, one at a time."""
     try:
         with open_file() as file:
-            # Numbers as floats would be, not as Decimal: ids are compared and written as JSON.
+            # As floats, not as Decimal: ids are compared and written as JSON.
             yield from ijson.items(CheckedUtf8(file), prefix, use_float=True)
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise FileFormatError(f"broken JSON: {_one_line(error)}") from None
@@ -149,7 +149,7 @@ def read_events(open_file: Callable[[], BinaryIO]) -> Iterator[tuple[str, str, A
 
 
 def _members(open_file: Callable[[], BinaryIO]) -> Iterator[tuple[str, Any]]:
-    """The entries of lists that are the members of one object, with the names of the lists."""
+    """Yield the entries of the lists in a JSON object, with the keys of the lists."""
     builder, label = ijson.ObjectBuilder(), ""
     try:
         with open_file() as file:

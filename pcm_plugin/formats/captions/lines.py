@@ -1,4 +1,4 @@
-"""Caption files that are read line by line: plain text, Flickr token files, JSONL."""
+"""Caption files that are read line by line: plain text, Flickr token files and JSONL."""
 
 import json
 import re
@@ -15,13 +15,13 @@ TOKEN_LINE = re.compile(
     r"\s*(?P<id>(?P<file>[^\t]*?[^\t#])(?:#\w+)?\s?#\d+)\s*\t\s*(?P<text>[^\t]*)"
     r"|\s*(?P<id_2>(?P<file_2>[^\s#]+)(?:#\w+)?#\d+) +(?P<text_2>[^\t]*)"
 )
-"""A line of a Flickr token file: ``FILE#NUMBER`` or ``FILE#LANGUAGE#NUMBER``, blanks, a caption."""
+"""Line of a Flickr token file: ``FILE#NUMBER`` or ``FILE#LANGUAGE#NUMBER``, then the caption."""
 
 _TOKEN_WITHIN = re.compile(rf"{IMAGE_FILE.pattern}(?:#\w+)?#\d+\s", re.IGNORECASE)
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[int, str | FileFormatError]]:
-    """Number the lines of a file that is open as UTF-8, or say why one cannot be read."""
+    """Yield number and text of each line of a UTF-8 file, or the error for an invalid line."""
     offset = 0
     for number, data in enumerate(file, start=1):
         try:
@@ -36,8 +36,8 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[int, str | FileFormatError]]:
         offset += len(data)
 
 
-def bad_line(number: int, error: FileFormatError) -> Record:
-    """The record of a line that cannot be read."""
+def invalid_line(number: int, error: FileFormatError) -> Record:
+    """Return the record of a line that cannot be read."""
     return Record(str(number), number, problem=error.problem, fixes=error.fixes)
 
 
@@ -45,7 +45,7 @@ def read_text(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Record
     """Read plain text, one caption per line."""
     for number, line in _numbered(open_file):
         if isinstance(line, FileFormatError):
-            yield bad_line(number, line)
+            yield invalid_line(number, line)
         else:
             yield Record(str(number), number, line)
 
@@ -54,7 +54,7 @@ def read_tokens(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Reco
     """Read the token files of Flickr8k and Flickr30k, and Flickr8k-CN's."""
     for number, line in _numbered(open_file):
         if isinstance(line, FileFormatError):
-            yield bad_line(number, line)
+            yield invalid_line(number, line)
         elif not line.strip():
             yield Record(str(number), number, "")
         else:
@@ -77,7 +77,7 @@ def read_jsonl(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Recor
     """Read JSONL: an object with ``column``, a text, or a pair of image and text per line."""
     for number, line in _numbered(open_file):
         if isinstance(line, FileFormatError):
-            yield bad_line(number, line)
+            yield invalid_line(number, line)
             continue
         if not line.strip():
             yield Record(str(number), number, "")

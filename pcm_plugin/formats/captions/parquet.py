@@ -1,4 +1,4 @@
-"""Captions in Parquet files, as Hugging Face's data sets have them."""
+"""Reader of captions in Parquet files, such as those of Hugging Face data sets."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ _BATCH_ROWS = 1024
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file begins as Parquet files do."""
+    """Return whether a file starts like a Parquet file."""
     with open(path, "rb") as file:
         return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 

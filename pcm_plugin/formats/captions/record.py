@@ -1,4 +1,4 @@
-"""One caption of a file, as its format has it."""
+"""Captions and the raw records that readers make of them."""
 
 import re
 from typing import Any, NamedTuple
@@ -10,15 +10,19 @@ IMAGE_FIELDS = (
     *("file_name", "filename", "image", "image_name", "image_file", "img", "img_name", "file"),
     *("filepath", "file_path", "image_path", "img_path"),
 )
-"""Fields that name an image's file, the first of them that is there."""
+"""Fields that may hold the file name of an image, in order of preference."""
 
 IMAGE_FILE = re.compile(
     r"\S.*\.(?:jpe?g|jfif|jpe|png|webp|gif|bmp|tiff?|avif|heic|ppm|jp2)", re.IGNORECASE
 )
-"""The name of an image file."""
+"""Pattern of the name of an image file."""
 
+ALL_SPLITS = "all"
+"""Value of ``split`` for the captions of all splits."""
+
+_TRAINING = ("train", "restval")
 _MISSING = frozenset(["", "nan", "null", "none", "<na>", "\\n"])
-_LONGEST_MISSING = 80  # with blanks around
+_MAX_MISSING_CHARS = 80  # with white space around it
 _SPLITS = {
     "training": "train",
     **dict.fromkeys(("validation", "valid", "dev"), "val"),
@@ -46,19 +50,19 @@ class Caption(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One caption as a file has it, not checked yet.
+    """One caption as it is in a file, before it is checked.
 
     Attributes:
-        location: Where it is, for messages: a line's number, or an entry of a JSON document.
-        number: Its number in the file, which is its id if the file has none.
-        text: The caption, None if there is none.
-        problem: Why there is none.
-        fixes: Arguments and values that would help; ``skip_invalid=True`` does if there are none.
-        id: Its id in the file, None if there is none.
-        image_id: Id of its image in the file, None if there is none.
-        file_name: Its image's file.
-        split: The split that the file assigns it to.
-        rejected: Whether the file marks it as unusable (VizWiz).
+        location: Location for messages: a line number, or an entry of a JSON document.
+        number: Number in the file, which replaces a missing id.
+        text: The caption. Defaults to None: it cannot be read.
+        problem: Why it cannot be read. Defaults to an empty text.
+        fixes: Arguments and values that would help. Defaults to none: ``skip_invalid=True`` does.
+        id: Id in the file. Defaults to None: the file has none.
+        image_id: Id of the image in the file. Defaults to None: the file has none.
+        file_name: File name of the image. Defaults to None.
+        split: Split that the file assigns the caption to. Defaults to None.
+        rejected: Whether the file marks the caption as unusable (VizWiz). Defaults to False.
     """
 
     location: str
@@ -74,14 +78,14 @@ class Record(NamedTuple):
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: null, an empty text, or what pandas and SQL write."""
+    """Return whether a value is missing: null, an empty text, or what pandas or SQL write."""
     if isinstance(value, str):
-        return len(value) < _LONGEST_MISSING and value.strip().lower() in _MISSING
+        return len(value) < _MAX_MISSING_CHARS and value.strip().lower() in _MISSING
     return value is None or value != value  # NaN
 
 
 def as_id(value: Any) -> str | None:
-    """An id as text, None if it is missing.
+    """Return an id as text, or None if it is missing.
 
     Raises:
         UserError: If it is neither text nor a number.
@@ -98,7 +102,7 @@ def as_id(value: Any) -> str | None:
 def from_fields(
     location: str, number: int, text: Any, fields: dict[str, Any], given_id: Any = None
 ) -> Record:
-    """Make a record of named fields, as tables and JSON objects have them.
+    """Make a record from the named fields of a table row or JSON object.
 
     Args:
         location: See :class:`Record`.
@@ -133,7 +137,7 @@ def from_fields(
 
 
 def _first_id(fields: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    """The first of several fields that is not missing, as text."""
+    """Return the first of several fields that is not missing, as text."""
     for key in keys:
         if key in fields and not is_missing(fields[key]):
             return as_id(fields[key])
@@ -141,23 +145,48 @@ def _first_id(fields: dict[str, Any], keys: tuple[str, ...]) -> str | None:
 
 
 def likely_column(columns: list[str]) -> str | None:
-    """The column that probably holds the captions, by its name."""
-    known = ("caption", "captions", "comment", "sentence", "text", "description", "raw", "title")
+    """Guess from their names which column holds the captions; None if none seems to."""
+    names = ("caption", "captions", "comment", "sentence", "text", "description", "raw", "title")
     by_name = {column.lower(): column for column in reversed(columns)}
-    exact = next((by_name[name] for name in known if name in by_name), None)
-    partly = (c for name in known for c in columns if name in c.lower() and "id" not in c.lower())
+    exact = next((by_name[name] for name in names if name in by_name), None)
+    partly = (c for name in names for c in columns if name in c.lower() and "id" not in c.lower())
     return exact or next((c for c in partly if "num" not in c.lower()), None)
 
 
 def names_image(text: str) -> bool:
-    """Whether a text may be the name of an image file, or an id with a digit."""
+    """Return whether a text may be the name of an image file, or an id with a digit."""
     return bool(IMAGE_FILE.fullmatch(text) or re.fullmatch(r"\S*\d\S*", text))
 
 
 def shorten(text: Any) -> str:
-    """The beginning of a text, quoted, for messages."""
+    """Return the beginning of a text, quoted, for messages."""
     return repr(str(text).strip()[:60])
 
 
 def _is_true(value: Any) -> bool:
     return str(value).strip().lower() in ("true", "1", "1.0")
+
+
+def in_split(record: Record, split: str | None) -> bool:
+    """Return whether a record belongs to a split; see ``CaptionFile``."""
+    if record.split is None or split == ALL_SPLITS:
+        return True
+    return record.split in (_TRAINING if split in (None, "train") else (split,))
+
+
+def find_problem(record: Record, text: str, max_chars: int) -> str:
+    """Return why a caption that was read is invalid, or an empty text if it is valid."""
+    for value in (record.id, record.image_id, record.file_name, text):
+        if value is not None and not value.isascii() and not _is_unicode(value):
+            return "not Unicode: it holds half of a surrogate pair"
+    if len(text) > max_chars:
+        return f"a caption of {len(text):,} characters, more than {max_chars:,}"
+    return ""
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Counts of what a caption file contains."""
+"""Report on a caption file: counts and messages."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,29 +13,30 @@ class CaptionReport:
     """Counts of a caption file.
 
     Attributes:
-        path: The file.
-        form: Name of its format, e.g. ``'Flickr token file'``.
+        path: Path of the file.
+        format: Name of its format, e.g. ``'Flickr token file'``.
         captions: Number of captions.
         blank: Number of captions without a visible character, or marked as missing.
-        duplicates: Number of captions with the text of one before; they are read all the same.
-        bad: Number of captions that cannot be read.
-        other_splits: Number of captions of splits that were not asked for.
+        duplicates: Number of captions with the text of an earlier one; they are not skipped.
+        invalid: Number of captions that cannot be read.
+        other_splits: Number of captions of splits that were not requested.
         rejected: Number of captions that the file marks as rejected or canned.
-        damaged: Number of captions with U+FFFD, in place of what an earlier conversion has lost.
+        damaged: Number of captions with U+FFFD, which replaces characters that an earlier
+            conversion lost.
         unspaced: Number of captions in a script without spaces between words.
-        ids_of_images: Whether the file's ids are those of images.
+        ids_of_images: Whether the ids in the file are ids of images.
         without_image: Number of captions with neither an id nor a file of their image.
-        no_image: Where the first of these is.
-        splits: The splits that the file has.
-        examples: Messages on the first captions that cannot be read.
+        no_image: Location of the first of these.
+        splits: Splits of the file.
+        examples: Messages about the first invalid captions.
     """
 
     path: Path
-    form: str = ""
+    format: str = ""
     captions: int = 0
     blank: int = 0
     duplicates: int = 0
-    bad: int = 0
+    invalid: int = 0
     other_splits: int = 0
     rejected: int = 0
     damaged: int = 0
@@ -46,33 +47,35 @@ class CaptionReport:
     splits: set[str] = field(default_factory=set)
     examples: list[str] = field(default_factory=list)
 
-    def add_bad(self, message: str) -> None:
+    def add_invalid(self, message: str) -> None:
         """Count a caption that cannot be read, and keep the first messages."""
-        self.bad += 1
+        self.invalid += 1
         if len(self.examples) < _SHOWN:
             self.examples.append(message)
 
     def __str__(self) -> str:
-        """A line of counts, and a line for each message."""
+        """Return a line of counts and a line for each message."""
         counts = [f"{self.captions:,} captions"]
         remarks = {
             "of other splits": self.other_splits,
             "blank": self.blank,
             "duplicates": self.duplicates,
-            "rejected or canned, left out": self.rejected,
+            "rejected or canned, skipped": self.rejected,
             "with U+FFFD, which stands for characters that an earlier conversion lost": (
                 self.damaged
             ),
             "in a script without spaces between words": self.unspaced,
-            "bad, left out": self.bad,
+            "invalid, skipped": self.invalid,
         }
         counts += [f"{count:,} {remark}" for remark, count in remarks.items() if count]
-        lines = [f"{self.path} ({self.form}): {', '.join(counts)}"]
+        lines = [f"{self.path} ({self.format}): {', '.join(counts)}"]
         if self.ids_of_images:
-            lines.append("  ids are repeated: taken for images' ids, captions are ID#1, ID#2, ...")
+            lines.append(
+                "  ids are repeated: they are taken as ids of images, and captions get ID#1, ID#2, ..."
+            )
         lines += [f"  {example}" for example in self.examples]
-        if self.bad > len(self.examples):
-            lines.append(f"  and {self.bad - len(self.examples):,} more")
+        if self.invalid > len(self.examples):
+            lines.append(f"  and {self.invalid - len(self.examples):,} more")
         warning = unspaced_warning(self.unspaced, self.captions)
         if warning is not None:
             lines.append(f"  WARNING: {warning}.")

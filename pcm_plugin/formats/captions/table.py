@@ -1,9 +1,8 @@
 r"""Tables with a header line: CSV, TSV, and others, in the quoting that the file uses.
 
-A field may be quoted (``"a ""good"" dog, big"``, over several lines if need be), quoted with
-backslashes (``"a \"good\" dog"``), or quotation marks may mean nothing at all, as in most TSV
-files. The whole file decides which, see :func:`find_quoting`; no two rows are ever merged because
-of a stray mark.
+Fields may be quoted (``"a ""good"" dog, big"``, also over several lines), quoted with backslash
+escapes (``"a \"good\" dog"``), or quotation marks may be ordinary characters, as in most TSV files.
+All rows of the file decide which, see :func:`find_quoting`, so a stray mark never merges rows.
 """
 
 import csv
@@ -11,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from pcm_plugin.formats.captions.lines import bad_line, read_lines
+from pcm_plugin.formats.captions.lines import invalid_line, read_lines
 from pcm_plugin.formats.captions.record import Record, is_missing, likely_column
 from pcm_plugin.formats.captions.table_rows import Header, read_rows
 from pcm_plugin.formats.captions.values import of_image
@@ -29,15 +28,15 @@ def parse_header(line: str, column: str | None = None, delimiter: str | None = N
 
     Args:
         line: The line.
-        column: A column that it should have; its name decides between delimiters.
-        delimiter: The delimiter, if it is known. Defaults to the one that makes most columns.
+        column: Column that it should have, which decides between delimiters. Defaults to None.
+        delimiter: The delimiter. Defaults to None: the one that gives most columns.
     """
-    found = []
+    candidates = []
     for mark in (delimiter,) if delimiter else DELIMITERS:
         fields = next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])
         names = [clean_text(field) for field in fields]
-        found.append((column in names, len(names), -DELIMITERS.find(mark), mark, names))
-    _, _, _, mark, names = max(found)
+        candidates.append((column in names, len(names), -DELIMITERS.find(mark), mark, names))
+    _, _, _, mark, names = max(candidates)
     spaced = len(names) > 1 and line.count(mark) == line.count(f"{mark} ")
     return Header(mark, names, '"' in line, spaced)
 
@@ -82,7 +81,7 @@ def read_table(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Recor
     for row in read_rows(open_file, header, quoting):
         location = str(row.first)
         if isinstance(row.problem, FileFormatError):
-            yield bad_line(row.first, row.problem)
+            yield invalid_line(row.first, row.problem)
         elif row.fields is None:
             yield Record(location, row.first, problem=row.problem)
         else:
@@ -95,10 +94,10 @@ def read_table(open_file: Callable[[], BinaryIO], column: str) -> Iterator[Recor
 
 
 def check_columns(header: Header, column: str) -> None:
-    """Refuse a table without the column, or in which columns cannot be told from each other.
+    """Check that a table has the column and that column names are unique.
 
     Raises:
-        FileFormatError: If so; names the columns, and the one that is probably meant.
+        FileFormatError: If not; the message names the columns and the one that is probably meant.
     """
     if column not in header.columns:
         problem = f"no column {column!r} in the first line, which has {header.columns}"
@@ -115,10 +114,10 @@ def check_columns(header: Header, column: str) -> None:
 def find_quoting(open_file: Callable[[], BinaryIO], header: Header) -> str:
     """Decide what quotation marks mean in a table, from all of its rows.
 
-    Fields are quoted if the whole table can be read so, or if some row has a delimiter or a line
-    end within a quoted field. Otherwise the marks belong to the text, if the table can be read
-    line by line; in a table that is separated by commas, semicolons or bars, only as
-    long as no quoted field goes on in another line.
+    Fields are quoted if the whole table can be read this way, or if some row has a delimiter or a
+    line end within a quoted field. Otherwise the marks are part of the text, provided that the
+    table can be read line by line and, with commas, semicolons or bars as delimiter, no quoted
+    field continues on another line.
 
     Args:
         open_file: Opens the table.

@@ -1,4 +1,4 @@
-"""Rows of a table, whose fields may be quoted."""
+"""Rows of a table with fields that may be quoted."""
 
 import csv
 import re
@@ -9,19 +9,19 @@ from pcm_plugin.formats.captions.lines import read_lines
 from pcm_plugin.formats.text.errors import FileFormatError
 
 _ESCAPED = re.compile(r'\\(["\\])')
-_MOST_LINES = 100
-"""Lines that one row may have; a quoted field that goes on for longer was never closed."""
+_MAX_LINES = 100
+"""Lines of one row; a quoted field that is longer was never closed."""
 
 
 class Header(NamedTuple):
     """The first line of a table.
 
     Attributes:
-        delimiter: What separates its columns.
-        columns: Their names.
-        quoted: Whether a name is quoted.
-        spaced: Whether a space follows each delimiter, which then belongs to it.
-        lines: Number of lines up to it.
+        delimiter: Delimiter of the columns.
+        columns: Names of the columns.
+        quoted: Whether a name is quoted. Defaults to False.
+        spaced: Whether a space follows each delimiter and is part of it. Defaults to False.
+        lines: Number of lines up to the header. Defaults to 0.
     """
 
     delimiter: str
@@ -32,7 +32,7 @@ class Header(NamedTuple):
 
     @property
     def has_prose_delimiter(self) -> bool:
-        """Whether the delimiter may be in sentences too, or is of a writer that quotes fields."""
+        """Whether the delimiter also occurs in sentences, so that writers quote fields."""
         return self.delimiter in ",;" or (self.delimiter == "|" and not self.spaced)
 
 
@@ -99,7 +99,7 @@ def _read_quoted(number: int, line: str, lines: _Lines, header: Header, quoting:
     """Read a row that begins in a line with quotation marks, and goes on as far as they say."""
     parts, following = [line], []
     fields = _split(line, header, quoting)
-    while fields is None and len(parts) < _MOST_LINES:
+    while fields is None and len(parts) < _MAX_LINES:
         after = next(lines, None)
         following += [] if after is None else [after]
         if after is None or isinstance(after[1], FileFormatError):
@@ -128,7 +128,7 @@ def _read_quoted(number: int, line: str, lines: _Lines, header: Header, quoting:
 
 
 def _joins_rows(parts: list[str], header: Header) -> bool:
-    """Whether a field of several lines joins lines that are rows, by their number of fields."""
+    """Return whether a field of several lines joins rows, judged by their number of fields."""
     first, *others = (part.count(header.delimiter) + 1 == len(header.columns) for part in parts)
     if header.quoted:
         others = [row and part.startswith('"') for row, part in zip(others, parts[1:], strict=True)]
@@ -145,7 +145,7 @@ def _check(first: int, last: int, fields: list[str], header: Header) -> Row:
 
 
 def _split(text: str, header: Header, quoting: str) -> list[str] | str | None:
-    """The fields of a row; what is wrong with it; None if it goes on in the next line."""
+    """Return the fields of a row, an error message, or None if the row continues."""
     if quoting == "backslash":
         text = _ESCAPED.sub(lambda escaped: '""' if escaped[1] == '"' else "\\", text)
     reader = csv.reader(

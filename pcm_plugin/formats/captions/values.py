@@ -1,4 +1,4 @@
-"""Captions as JSON values: objects, texts, pairs of image and text."""
+"""Captions as JSON values: objects, texts, or pairs of image and text."""
 
 import ast
 import io
@@ -113,7 +113,7 @@ def _from_pair(location: str, number: int, value: list) -> Iterator[Record]:
 
 
 def _parse_list(text: str) -> list[str] | None:
-    """The texts of a list that is written as JSON, or as Python or NumPy print it."""
+    """Return the texts of a list written as JSON, or as Python or NumPy print it."""
     try:
         value = json.loads(text)
         return value if all(isinstance(part, str) for part in value) else None

@@ -28,7 +28,7 @@ class CheckedUtf8(io.RawIOBase):
         self._offset, self._line = 0, 1
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -55,7 +55,7 @@ class GzipContent(io.RawIOBase):
         self._file = gzip.open(path)  # noqa: SIM115
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
@@ -80,7 +80,7 @@ class _Filter(io.RawIOBase):
         self._file, self._ready = file, b""
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
