@@ -1,4 +1,4 @@
-"""How a row of a table of the papers is run: its training, its test, what is there already."""
+"""Train and test the rows of the papers' tables."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ from pcm_plugin.errors import UserError
 
 
 class NotRun(Exception):
-    """A row was not run; the message says why, and what would make it run."""
+    """A row was not run. The message gives the reason and the command that helps."""
 
 
 class Failed(NotRun):
@@ -28,14 +28,14 @@ class Failed(NotRun):
 
 @dataclass
 class Settings:
-    """What the command line says of every run.
+    """Settings of all runs.
 
     Attributes:
-        folder: Where the folders of the trainings are.
-        train: Whether to train what is not trained.
-        options: Changes of every config, for training and test.
-        scorers: Scores of the tests, None for those of the config.
-        checkpoints: Weights by name of the training, in place of those in its folder.
+        folder: Parent of the work folders of the trainings.
+        train: Whether to train rows that have no weights.
+        options: Changes of every config in training and test, as for ``--cfg-options``.
+        scorers: Scores of the tests; None for those of the config.
+        checkpoints: Weights by name of the training, which replace those in its folder.
     """
 
     folder: Path
@@ -46,21 +46,21 @@ class Settings:
 
 
 def tool_command(tool: str, config: str, *words: str, options: Sequence[str] = ()) -> list[str]:
-    """The words of a command of ours behind ``python``."""
+    """Return the arguments of ``python`` that run a tool on a config."""
     changes = ["--cfg-options", *options] if options else []
     return [str(TOOLS / tool), str(find_config(config)), *words, *changes]
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as one would type it."""
+    """Return a command as it is typed in a shell."""
     return f"python {shlex.join(command)}"
 
 
 def run_tool(command: Sequence[str], folder: Path) -> None:
-    """Run one of our tools, its output in the log of a folder.
+    """Run a tool and append its output to ``log.txt`` in a folder.
 
     Raises:
-        Failed: If it does.
+        Failed: If it fails.
     """
     print(f"$ {shown(command)}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def run_tool(command: Sequence[str], folder: Path) -> None:
 
 
 def train_command(name: str, settings: Settings) -> list[str]:
-    """The training of a row."""
+    """Return the command of a training."""
     training, work = training_of(name), settings.folder / name
     options = [*training.options, *settings.options]
     return tool_command(
@@ -83,10 +83,10 @@ def train_command(name: str, settings: Settings) -> list[str]:
 
 
 def weights_of(name: str, settings: Settings) -> str:
-    """The checkpoint of a training, trained now if that is wanted.
+    """Return the checkpoint of a training; with ``settings.train``, train it if it is missing.
 
     Raises:
-        NotRun: If there is none.
+        NotRun: If there is no checkpoint.
         UserError: If a training lacks its data, or its folder holds another run.
     """
     work = settings.folder / name
@@ -96,7 +96,7 @@ def weights_of(name: str, settings: Settings) -> str:
         return settings.checkpoints[name]
     record = read_record(work)
     if record is None and (found := best_checkpoint(work)) is not None:
-        return str(found)  # brought from elsewhere: the folder's name is all that is known of it
+        return str(found)  # a copy from elsewhere, without record
     if not settings.train and not (record and record["finished"]):
         command = shown(train_command(name, settings))
         raise NotRun(f"no weights in {work}: {command}  (or use --train)")
@@ -124,8 +124,7 @@ def _check_same(work: Path, config: Path, options: Sequence[str]) -> None:
 def test_command(
     row: Row, settings: Settings, checkpoint: str
 ) -> tuple[list[str], list[str], Path]:
-    """Return the test of a row: its command, its options, the folder of its scores."""
-    assert row.training is not None
+    """Return the command of a row's test, its options, and the folder of its scores."""
     training = training_of(row.training)
     folder = settings.folder / row.training / "test" / folder_name(row.eval_on)
     options = [*training.options, *settings.options]
@@ -138,16 +137,16 @@ def test_command(
 
 
 def run_row(row: Row, settings: Settings) -> dict[str, Any]:
-    """Score a row, if that is not done yet.
+    """Test a row, unless its scores exist.
 
     Returns:
-        What ``tools/test.py`` wrote: the metrics and what they are of.
+        The content of ``metrics.json`` of ``tools/test.py``.
 
     Raises:
         NotRun: If weights or data are missing, or a command failed.
     """
-    if row.training is None:
-        raise NotRun("this project has no configuration of it")
+    if not row.has_config:
+        raise NotRun("this project has no config of this system")
     reasons: list[str] = []
     checkpoint = ""
     try:

@@ -1,14 +1,14 @@
-"""Run the rows of a table of the papers that have data and weights: ours next to the published.
+"""Run the rows of a table of the papers that have data and weights; print own and published scores.
 
-    python tools/paper_table.py                          # which tables there are
-    python tools/paper_table.py ablation --list          # its rows and their commands; runs nothing
+    python tools/paper_table.py                          # list the tables
+    python tools/paper_table.py ablation --list          # list the commands of one; runs nothing
     python tools/paper_table.py cross-domain --out cross_domain.json
     python tools/paper_table.py in-domain --checkpoint pcm_coco=pcmnet_coco.safetensors
-    python tools/paper_table.py data-efficiency --train  # trains what is not trained yet
+    python tools/paper_table.py data-efficiency --train  # train rows that have no weights yet
 
 The weights of a row are the best checkpoint on validation in the folder of its training,
-work_dirs/TRAINING; a row without data or weights says which command makes them. Captions and
-scores are kept next to the weights: run again, the command does what is missing.
+work_dirs/TRAINING. For a row without data or weights, the command that makes them is printed.
+Captions and scores are kept next to the weights; another run of the command adds what is missing.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from pcm_plugin.commands.paper_runs import (
     train_command,
 )
 from pcm_plugin.commands.paper_tables import TABLES, Row, Table
+from pcm_plugin.commands.published import update_readmes
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import write_json
 
@@ -39,25 +40,41 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", nargs="?", choices=list(TABLES), help="without: list them")
-    parser.add_argument("--list", action="store_true", help="say what would run, and run nothing")
+    parser.add_argument("table", nargs="?", choices=list(TABLES), help="default: list the tables")
+    parser.add_argument("--list", action="store_true", help="print the commands, run nothing")
     parser.add_argument("--train", action="store_true", help="train rows that have no weights")
-    parser.add_argument("--run-dir", type=Path, default=Path("work_dirs"), help="of the trainings")
     parser.add_argument(
-        "--rows", nargs="+", default=["*"], metavar="TITLE", help="only these; * stands for any"
+        "--run-dir",
+        type=Path,
+        default=Path("work_dirs"),
+        help="parent of the work folders of trainings",
+    )
+    parser.add_argument(
+        "--rows", nargs="+", default=["*"], metavar="TITLE", help="rows to run; * matches any text"
     )
     parser.add_argument(
         "--checkpoint",
         action="append",
         default=[],
         metavar="TRAINING=FILE",
-        help="weights of a training, such as the released ones; may be given again",
+        help="weights of a training, such as the released ones; can be repeated",
     )
-    parser.add_argument("--scorers", nargs="+", choices=SCORERS, help="METEOR, SPICE: with Java")
     parser.add_argument(
-        "--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="of every run"
+        "--scorers", nargs="+", choices=SCORERS, help="scores; METEOR and SPICE need Java"
     )
-    parser.add_argument("--out", type=Path, help="JSON file for the rows")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override settings of every run",
+    )
+    parser.add_argument(
+        "--update-readmes",
+        action="store_true",
+        help="write the published figures of configs/*/metafile.yml into the README next to it",
+    )
+    parser.add_argument("--out", type=Path, help="JSON file to write the rows to")
     args = parser.parse_args()
     if args.table is None and (args.list or args.train or args.out):
         parser.error("name a TABLE")
@@ -68,27 +85,35 @@ def parse_args() -> argparse.Namespace:
 
 
 def cell(ours: float | None, published: float | None) -> str:
-    """Return ours next to the published."""
+    """Return our score and the published one, as in ``103.1 / 103.8``."""
     if ours is None and published is None:
         return "-"
-    one, other = ("-" if value is None else f"{value:.1f}" for value in (ours, published))
-    return f"{one} / {other}"
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in (ours, published))
+
+
+def source_of(row: Row) -> str:
+    """Return the publication of a row's figures, ``''`` if there are none."""
+    return row.published.source if row.published else ""
 
 
 def markdown(table: Table, results: Sequence[tuple[Row, dict[str, Any] | None, str]]) -> str:
-    """The table, and what was not run.
+    """Return a table in Markdown, with the reasons why rows were not run.
 
     Args:
         table: The table.
-        results: Each row, what it scored or None, and why it was not run.
+        results: Rows, each with its results or None, and the reason why it was not run.
     """
     lines = [f"### {table.title}", "", f"Ours / published, x 100. {table.remark}".rstrip(), ""]
     lines += ["| | " + " | ".join(table.columns) + " | published by |"]
     lines += ["|" + "---|" * (len(table.columns) + 2)]
     for row, result, _ in results:
         metrics = {} if result is None else result["metrics"]
-        cells = [cell(metrics.get(k), row.published.get(c)) for c, k in table.columns.items()]
-        lines.append(f"| {row.title} | {' | '.join(cells)} | {row.source or '-'} |")
+        published = table.published(row)
+        cells = [
+            cell(metrics.get(f"caption/{name}"), published.get(head))
+            for head, name in table.columns.items()
+        ]
+        lines.append(f"| {row.title} | {' | '.join(cells)} | {source_of(row) or '-'} |")
     scored = [(row.title, result["checkpoint"]) for row, result, _ in results if result]
     if scored:
         lines += ["", "Ours are of these weights:", ""]
@@ -109,7 +134,7 @@ def list_rows(rows: Sequence[Row], settings: Settings) -> None:
     """Print each row with its commands."""
     for row in rows:
         print(f"\n{row.title}")
-        if row.training is None:
+        if not row.has_config:
             print("  published only")
             continue
         weights = settings.checkpoints.get(row.training)
@@ -123,6 +148,9 @@ def list_rows(rows: Sequence[Row], settings: Settings) -> None:
 def main() -> None:
     """Read the command line, run what can be run, print the table."""
     args = parse_args()
+    if args.update_readmes:
+        print("\n".join(map(str, update_readmes())))
+        return
     if args.table is None:
         print("\n".join(f"{name:16}{table.title}" for name, table in TABLES.items()))
         return
@@ -130,9 +158,8 @@ def main() -> None:
     rows = [r for r in table.rows if any(fnmatchcase(r.title, title) for title in args.rows)]
     if not rows:
         raise UserError(f"no row of {args.table} is called {' or '.join(args.rows)}; see --list")
-    known = {row.training for row in table.rows}
     checkpoints = dict(pair.split("=", 1) for pair in args.checkpoint)
-    if unknown := checkpoints.keys() - known:
+    if unknown := checkpoints.keys() - {row.training for row in table.rows}:
         raise UserError(f"--checkpoint: {args.table} has no training {sorted(unknown)}; see --list")
     settings = Settings(args.run_dir, args.train, args.cfg_options, args.scorers, checkpoints)
     if args.list:
@@ -152,7 +179,7 @@ def main() -> None:
         write_json(
             args.out,
             [
-                {"title": row.title, "published": dict(row.published), "source": row.source}
+                {"title": row.title, "published": table.published(row), "source": source_of(row)}
                 | ({"ours": result} if result else {"not_run": reason})
                 for row, result, reason in results
             ],

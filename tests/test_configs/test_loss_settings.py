@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 
 from pcm_plugin.commands.config_files import find_config
-from pcm_plugin.commands.paper_tables import ABLATION, TOY, training_of
+from pcm_plugin.commands.paper_tables import TABLES, training_of
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of
 from pcm_plugin.registry import MODELS
 
@@ -70,7 +70,11 @@ def test_unweighted_arms_have_the_released_unweighted_loss(name):
 
 
 def test_unweighted_rows_of_the_ablation_have_the_released_unweighted_loss():
-    rows = [row for row in (*ABLATION, *TOY) if row.title in UNWEIGHTED_ROWS]
+    rows = [
+        row
+        for row in (*TABLES["ablation"].rows, *TABLES["toy"].rows)
+        if row.title in UNWEIGHTED_ROWS
+    ]
     assert len(rows) == len(UNWEIGHTED_ROWS)
     for row in rows:
         training = training_of(row.training)
@@ -80,7 +84,7 @@ def test_unweighted_rows_of_the_ablation_have_the_released_unweighted_loss():
 
 
 def test_weighted_rows_keep_the_released_factor():
-    for row in ABLATION[2:4]:
+    for row in TABLES["ablation"].rows[2:4]:
         training = training_of(row.training)
         loss, logits, targets = loss_of(
             Config.fromfile(find_config(training.config)), training.options

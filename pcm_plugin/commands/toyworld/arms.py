@@ -6,11 +6,9 @@ from pathlib import Path
 
 from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.paper_tables import NO_MIX, NO_WEIGHT
 from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
 
-NO_MIX = "model.neck.mix=none"
-# The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
-NO_WEIGHT = ("model.loss.use_clip_weight=False", "model.loss.gamma_type=none")
 PAIRS = "train_dataloader.dataset.pairs"
 REAL_STORE = DATA / "town" / "real_store"
 BLIP_CLIP = f"model.vision_encoder.clip.model_name={CLIP}"
