@@ -1,4 +1,4 @@
-"""Pairs of (synthetic) image features and captions from a feature store."""
+"""Dataset of (synthetic) image features and captions of a feature store."""
 
 import itertools
 import os
@@ -22,44 +22,45 @@ from pcm_plugin.structures import DataSample
 
 @DATASETS.register_module()
 class SynthCaptionDataset(Dataset, ReadsFiles):
-    """Features and captions, in the form in which PCM-Net takes them.
+    """Image features with captions of a feature store.
 
-    For training an item is one pair of an image and a caption; with ``test_mode`` it is one
-    image with all its captions as references. Items have
+    In training, an item is one pair of an image and a caption. In ``test_mode``, it is one image
+    with all its captions as references. Items have
 
-    - ``patch_feats`` (N, Dv), before ``ln_post``, in the store's dtype, since they are most of what
-      travels to the model, which makes float32 of them (only with ``features='patch'``);
-    - ``global_feats`` (Dc,) float32, of length 1;
-    - ``data_samples``: a ``DataSample`` with ``image_id`` (str), ``gt_caption`` (str; in
-      ``test_mode`` list[str]), in training ``clip_score`` (float, 2.5 * cosine, or as the file
-      of ``pairs`` has it), and ``img_path`` where the store knows the image's file and
-      ``data_prefix`` is given, and ``object_labels`` (list[str]) where a file of them is given.
+    - ``patch_feats`` (N, Dv), before ``ln_post``, in the dtype of the store, which keeps the
+      transfer to the model small (only with ``features='patch'``);
+    - ``global_feats`` (Dc,) float32, L2-normalized;
+    - ``data_samples``: a ``DataSample`` with ``image_id`` (str); ``gt_caption`` (str; in
+      ``test_mode`` list[str]); in training ``clip_score`` (float, 2.5 * cosine, or the value in
+      the file of ``pairs``); ``img_path`` (str) if the store has the file name and ``data_prefix``
+      is set; ``object_labels`` (list[str]) if a file of them is set.
 
     MMEngine's ``default_collate`` makes batches of them.
 
     Args:
-        store: Folder of the feature store that ``tools/extract.py`` wrote.
-        test_mode: Whether to give images with references. Defaults to False.
-        pairs: File of pairs that ``tools/refine.py`` wrote. Defaults to each caption with the
-            image that was made from it.
-        features: ``'patch'``; ``'global'``, without patches; or ``'text'`` for text-only
-            training: the global feature of a training pair is then its caption's text feature, and
-            there are no patches. In ``test_mode`` the global feature is the image's either way.
-        refined_features: File of ``tools/refine.py --method contrast``: the global features of the training
-            pairs are its rows. With ``features='global'`` alone. Defaults to the store's own.
-        object_labels: JSON file of the objects in each image, ``{image_id: [label, ...]}``, such as a
-            detector's. Defaults to None.
-        min_clip_score: Leave out training pairs that score less (2.5 * cosine).
-        max_pairs: Take that many items, or below 1 that share of them (0.1 is 10 %), chosen at
-            random; a smaller choice is part of a larger one of the same seed, as data efficiency
-            curves need it. Defaults to None: all.
-        seed: Seed of that choice. Defaults to 0.
-        data_prefix: Folder of the image files, for those who draw them.
+        store: Folder of a feature store of ``tools/extract.py``.
+        test_mode: Whether items are images with references. Defaults to False.
+        pairs: File of ``tools/refine.py`` with the pairs for training. Defaults to None: each
+            caption with the image that was generated from it.
+        features: ``'patch'``: patch and global features; ``'global'``: global features only;
+            ``'text'``: no patch features, and the CLIP text feature of the caption in place of the
+            image's global feature, for text-only training. In ``test_mode`` the global feature is
+            always the image's. Defaults to ``'patch'``.
+        min_clip_score: Minimum CLIP score (2.5 * cosine) of training pairs. Defaults to None.
+        max_pairs: Number of items (int), or share of the items (float between 0 and 1), drawn at
+            random. With the same seed a smaller subset is part of a larger one. Defaults to None:
+            all items.
+        seed: Seed of this random choice. Defaults to 0.
+        data_prefix: Folder of the image files, for visualization. Defaults to None.
+        refined_features: File of ``tools/refine.py --method contrast``, whose rows replace the
+            global features of training pairs. Requires ``features='global'``. Defaults to None.
+        object_labels: JSON file with the labels of the objects in each image,
+            ``{image_id: [label, ...]}``, for example from a detector. Defaults to None.
 
     Raises:
-        MissingFileError: If there is no store, or a named file is missing.
-        UserError: If an argument is out of range, arguments or files do not go together, no pair
-            is left, or, with ``test_mode`` or ``object_labels``, images share an id.
+        MissingFileError: If the store or another file does not exist.
+        UserError: If an argument is out of range, arguments or files do not match, no pair is
+            left, or, in ``test_mode`` or with ``object_labels``, images share an id.
     """
 
     input_files = {
@@ -90,93 +91,98 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             is_number and (0 < max_pairs < 1 if is_share else max_pairs >= 1)
         ):
             raise UserError(
-                f"max_pairs={max_pairs!r}: give a whole number from 1 on, a share between 0 and 1, "
-                "or None for all"
+                "`max_pairs` must be an int of at least 1, a float between 0 and 1, or None, got "
+                f"{max_pairs!r}"
             )
         if pairs is not None and test_mode:
-            raise UserError("pairs are for training: a test has images with all their captions")
+            raise UserError(
+                f"`pairs` must be None with test_mode=True, got {str(pairs)!r}: testing uses each "
+                "image with all its captions"
+            )
         if refined_features is not None and (test_mode or features != "global"):
             raise UserError(
-                f"refined features with test_mode={test_mode}, features={features!r}: they are "
-                "the global features of training pairs, for features='global'"
+                "`refined_features` requires test_mode=False and features='global', got "
+                f"test_mode={test_mode} and features={features!r}"
             )
         self.store = FeatureStore(store)
         if features == "patch" and not self.store.num_patches:
             raise UserError(
-                f"{store} has no patch features (tools/extract.py --no-patches made it): extract "
-                "them, or use features='global' with a captioner that takes no patches"
+                f"{store} has no patch features (it was made with tools/extract.py --no-patches): "
+                "extract them, or use features='global' and a captioner without patch features"
             )
         if test_mode or object_labels is not None:
             self.store.check_unique_ids()
         self.test_mode = test_mode
         self.features = features
         self.data_prefix = data_prefix
-        self._pairs = None if test_mode else self._choose(pairs, min_clip_score)
+        self._pairs = None if test_mode else self._select_pairs(pairs, min_clip_score)
         count = len(self.store) if self._pairs is None else len(self._pairs.caption)
         self._items = np.arange(count)
         if max_pairs is not None:
-            wanted = max(1, round(max_pairs * count)) if is_share else max_pairs
-            if wanted < count:
+            size = max(1, round(max_pairs * count)) if is_share else max_pairs
+            if size < count:
                 order = np.random.default_rng(seed).permutation(count)
-                self._items = np.sort(order[: int(wanted)])
-        self._refined = None if refined_features is None else self._read_refined(refined_features)
-        self._objects = None if object_labels is None else self._read_objects(object_labels)
+                self._items = np.sort(order[: int(size)])
+        self._refined_features = (
+            None if refined_features is None else self._load_refined(refined_features)
+        )
+        self._object_labels = None if object_labels is None else self._load_labels(object_labels)
 
-    def _read_refined(self, path: str | os.PathLike) -> Tensor:
+    def _load_refined(self, path: str | os.PathLike) -> Tensor:
         refined = load_refined_features(path, self.store)
         assert self._pairs is not None
         moved = self._pairs.image != self.store.caption_to_image(self._pairs.caption)
         if moved.any():
             raise UserError(
-                f"{path} has the image that was made of each caption, but pairs= give "
-                f"{int(moved.sum())} captions another: drop one of the two"
+                f"{path} holds the features of the image generated from each caption, but `pairs` "
+                f"assigns another image to {int(moved.sum())} captions: set one of the two to None"
             )
         return refined
 
-    def _read_objects(self, path: str | os.PathLike) -> dict[str, list[str]]:
-        objects = load_object_labels(path)
+    def _load_labels(self, path: str | os.PathLike) -> dict[str, list[str]]:
+        labels = load_object_labels(path)
         images = self._items if self._pairs is None else self._pairs.image[self._items]
         for i in np.unique(images).tolist():
             image_id = self.store.record(i)["image_id"]
-            if image_id not in objects:
+            if image_id not in labels:
                 raise UserError(
-                    f"{path} has no entry for image {image_id!r} of {self.store.path}: give each "
-                    "image its objects, an empty list where there is nothing"
+                    f"{path} has no entry for image {image_id!r} of {self.store.path}: list the "
+                    "labels of each image, an empty list if there are none"
                 )
-        return objects
+        return labels
 
-    def _choose(
+    def _select_pairs(
         self, path: str | os.PathLike | None, min_clip_score: float | None
     ) -> PairSelection:
-        """The pairs of ``path``, or each caption with its own image; those that score enough."""
+        """Load the pairs, and select those whose CLIP score is high enough."""
         pairs = load_pairs(self.store, path)
         if min_clip_score is None:
             return pairs
-        enough = pairs.clip_score >= min_clip_score
-        if not enough.any():
+        selected = pairs.clip_score >= min_clip_score
+        if not selected.any():
             raise UserError(
-                f"none of the {len(enough)} pairs of {self.store.path} has "
-                f"min_clip_score={min_clip_score}; the best has {pairs.clip_score.max():.3f}"
+                f"`min_clip_score` must be at most {pairs.clip_score.max():.3f}, the best of the "
+                f"{len(selected)} pairs of {self.store.path}, got {min_clip_score}"
             )
-        return PairSelection(*(values[enough] for values in pairs))
+        return PairSelection(*(values[selected] for values in pairs))
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Facts for the evaluator: none."""
+        """Meta information for the evaluator: none."""
         return {}
 
     def __len__(self) -> int:
-        """Number of pairs; in ``test_mode``, of images."""
+        """Return the number of pairs, or of images in ``test_mode``."""
         return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several items at once, as PyTorch's loader asks for a batch; they are read together."""
-        chosen = self._items[np.asarray(indices)]
-        images = chosen if self._pairs is None else self._pairs.image[chosen]
-        features = {"global_feats": self._global(chosen, images)}
+        """Return several items, whose features are read together; PyTorch's loader uses this."""
+        numbers = self._items[np.asarray(indices)]
+        images = numbers if self._pairs is None else self._pairs.image[numbers]
+        features = {"global_feats": self._global(numbers, images)}
         if self.features == "patch":
             features["patch_feats"] = self.store.read_rows("patch_feats", images, dtype=None)
         return [
@@ -184,16 +190,18 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
                 "data_samples": self._sample(int(item), int(image)),
                 **{key: values[row] for key, values in features.items()},
             }
-            for row, (item, image) in enumerate(zip(chosen, images, strict=True))
+            for row, (item, image) in enumerate(zip(numbers, images, strict=True))
         ]
 
     def sample(self, index: int) -> DataSample:
-        """The data sample of an item, without reading features."""
+        """Return the data sample of an item without reading features."""
         item = int(self._items[index])
         return self._sample(item, item if self._pairs is None else int(self._pairs.image[item]))
 
     def iter_captions(self) -> Iterator[str]:
-        """Yield the caption of each training pair, in the order of the store, without features.
+        """Yield the caption of each training pair in the order of the store.
+
+        No features are read.
 
         Raises:
             UserError: In ``test_mode``, where items have several captions or none.
@@ -207,11 +215,11 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             texts, first = self.store.captions(owner), int(self.store.caption_offsets[owner])
             yield from (texts[j - first] for j, _ in group)
 
-    def _global(self, chosen: np.ndarray, images: np.ndarray) -> Tensor:
-        if self._pairs is not None and self._refined is not None:
-            return F.normalize(self._refined[self._pairs.caption[chosen]].float(), dim=-1)
+    def _global(self, numbers: np.ndarray, images: np.ndarray) -> Tensor:
+        if self._pairs is not None and self._refined_features is not None:
+            return F.normalize(self._refined_features[self._pairs.caption[numbers]].float(), dim=-1)
         if self._pairs is not None and self.features == "text":
-            return self.store.read_rows("caption_feats", self._pairs.caption[chosen])
+            return self.store.read_rows("caption_feats", self._pairs.caption[numbers])
         return self.store.read_rows("global_feats", images)
 
     def _sample(self, item: int, i: int) -> DataSample:
@@ -220,8 +228,8 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         if self.data_prefix is not None and "file_name" in image:
             path = os.path.join(self.data_prefix, image["file_name"])
             sample.set_metainfo({"img_path": path})
-        if self._objects is not None:
-            sample.set_field(self._objects[image["image_id"]], "object_labels")
+        if self._object_labels is not None:
+            sample.set_field(self._object_labels[image["image_id"]], "object_labels")
         if self._pairs is None:
             sample.set_field(image["captions"], "gt_caption")
             return sample

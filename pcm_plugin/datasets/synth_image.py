@@ -1,4 +1,4 @@
-"""Pairs of (synthetic) images and captions, for captioners with a vision encoder of their own."""
+"""Dataset of (synthetic) images and captions, for captioners with their own vision encoder."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,20 @@ from pcm_plugin.structures import DataSample
 
 @DATASETS.register_module()
 class SynthImageDataset(Dataset, ReadsFiles):
-    """The pairs of a SynthCaptionDataset with pixels instead of features.
+    """Pairs of a :class:`SynthCaptionDataset` with pixels instead of features.
 
-    Captions, their CLIP scores and the choice of pairs come from the feature store, the pixels from
-    the images that it was made of. They go through a pipeline of MMPretrain's transforms, without
-    its ``LoadImageFromFile``; what that is given is
+    Captions, CLIP scores and the selection of pairs come from a feature store, the pixels from the
+    images that the store was extracted from. Items go through a pipeline of MMPretrain's transforms
+    without ``LoadImageFromFile``. Its input has
 
     - ``img``: (H, W, 3) uint8, BGR, with ``img_shape`` and ``ori_shape``, as MMPretrain loads it;
     - ``image_id`` (str), ``gt_caption`` (str; in ``test_mode`` list[str]) and, in training,
       ``clip_score`` (float, 2.5 * cosine).
 
     Args:
-        store: Folder of the feature store that ``tools/extract.py`` wrote of the images.
-        img_dir: The folder that it was made of: of ``tools/generate.py``, or of image files.
+        store: Folder of a feature store of ``tools/extract.py``.
+        img_dir: Folder of images that the store was extracted from: image shards of
+            ``tools/generate.py``, or image files.
         pipeline: Configs of the transforms, such as ``mmpretrain.Resize``, ending with
             ``mmpretrain.PackInputs``.
         test_mode: See SynthCaptionDataset. Defaults to False.
@@ -43,8 +44,8 @@ class SynthImageDataset(Dataset, ReadsFiles):
         seed: See SynthCaptionDataset. Defaults to 0.
 
     Raises:
-        MissingFileError: If there is no store, or no folder of images.
-        UserError: If the images are not those of the store.
+        MissingFileError: If the store or the folder of images does not exist.
+        UserError: If the store was not extracted from these images.
     """
 
     input_files = {
@@ -85,15 +86,15 @@ class SynthImageDataset(Dataset, ReadsFiles):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Facts for the evaluator: none."""
+        """Meta information for the evaluator: none."""
         return {}
 
     def __len__(self) -> int:
-        """Number of pairs; in ``test_mode``, of images."""
+        """Return the number of pairs, or of images in ``test_mode``."""
         return len(self.pairs_dataset)
 
     def sample(self, index: int) -> DataSample:
-        """The data sample of an item, without reading pixels."""
+        """Return the data sample of an item without reading pixels."""
         return self.pairs_dataset.sample(index)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -116,12 +117,12 @@ class SynthImageDataset(Dataset, ReadsFiles):
         return self.pairs_dataset.iter_captions()
 
     def _open(self, sample: DataSample) -> Image.Image:
-        name = sample.image_id
+        image_id = sample.image_id
         if self._reader is None:
             if "img_path" not in sample:
                 raise UserError(
-                    f"{self.pairs_dataset.store.path} does not say in which file image {name} is: give "
-                    "the folder of tools/generate.py that it was made of"
+                    f"{self.pairs_dataset.store.path} has no file name for image {image_id}: pass "
+                    "the folder of tools/generate.py that it was extracted from as `img_dir`"
                 )
             return read_image(sample.img_path)
-        return self._reader.read(name)
+        return self._reader.read(image_id)

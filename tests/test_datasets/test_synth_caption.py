@@ -61,7 +61,7 @@ def test_poor_pairs_are_left_out(store):
     dataset = build(store, min_clip_score=threshold)
     kept = sorted(item["data_samples"].clip_score for item in dataset)
     assert kept == pytest.approx(sorted(scores[scores >= threshold].tolist()))
-    with pytest.raises(ValueError, match=r"min_clip_score=9; the best has"):
+    with pytest.raises(ValueError, match=r"`min_clip_score` must be at most \d\.\d+, .* got 9"):
         build(store, min_clip_score=9)
 
 
@@ -96,7 +96,7 @@ def test_a_share_of_the_pairs_is_the_choice_of_their_number(store):
 
 @pytest.mark.parametrize("wrong", [0, -1, 0.0, -0.1, 1.0, 2.5, float("nan"), True, "0.1"])
 def test_a_number_of_pairs_that_is_none_is_named(store, wrong):
-    with pytest.raises(ValueError, match=f"max_pairs={wrong!r}"):
+    with pytest.raises(ValueError, match=f"`max_pairs` must be .* got {wrong!r}"):
         build(store, max_pairs=wrong)
 
 

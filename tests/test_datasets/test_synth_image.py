@@ -136,14 +136,14 @@ def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
     )
     with pytest.raises(ValueError, match="was not extracted from the images in"):
         SynthImageDataset(made / "store", tmp_path / "others", [PACK])
-    with pytest.raises(ValueError, match="does not hold image 1 of"):
+    with pytest.raises(ValueError, match="does not contain image 1 of"):
         load_images(FeatureStore(made / "store"), [0], tmp_path / "others")
 
 
 def test_wrong_folders_are_named(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder of images"):
         SynthImageDataset(made / "store", tmp_path / "no", [PACK])
-    with pytest.raises(ValueError, match="does not say in which file"):
+    with pytest.raises(ValueError, match="has no file name for image"):
         SynthImageDataset(made / "store", made / "real", [PACK])
     match = "must hold 'pcm-images', got 'pcm-features': pass a folder of tools/generate.py"
     with pytest.raises(ValueError, match=match):

@@ -31,7 +31,10 @@ def test_repeated_ids_are_those_of_images(tmp_path, layout):
     captions = read(tmp_path, layout(rows, ["id", "caption"]))
     assert captions == [Caption(*row) for row in expected]
     report = str(CaptionFile(tmp_path / "captions").scan())
-    assert "ids are repeated: they are taken as ids of images, and captions get ID#1, ID#2, ..." in report
+    assert (
+        "ids are repeated: they are taken as ids of images, and captions get ID#1, ID#2, ..."
+        in report
+    )
     # Also where the image's file stands next to its id.
     rows = [row | {"image": f"{row['id']}.jpg"} for row in rows]
     captions = read(tmp_path, layout(rows, ["id", "caption", "image"]))
@@ -92,7 +95,9 @@ def test_repeated_ids_in_other_formats_are_refused(tmp_path):
         read(tmp_path, flickr)
     assert [c.text for c in read(tmp_path, flickr, skip_invalid=True)] == ["A dog", "A cat"]
     images = [{"filename": "a.jpg", "sentences": [{"raw": t, "sentid": 3}]} for t in "xy"]
-    with pytest.raises(ValueError, match=r"images\[1\].sentences\[0\]: id '3' is also used in images"):
+    with pytest.raises(
+        ValueError, match=r"images\[1\].sentences\[0\]: id '3' is also used in images"
+    ):
         read(tmp_path, json.dumps({"images": images}))
 
 
@@ -115,7 +120,11 @@ def coco(images, annotations):
             r"ids of \"images\" must be unique, but '1' is repeated \(images\[0\], images\[1\]\)",
         ),
         ([(1, "x.png"), ("1", "y.png")], [(1, 1, "a")], "ids of .images. must be unique, but '1'"),
-        ([(1, "x.png")], [(1, 1, "a"), (1, 1, "b")], r"annotations\[1\]: id '1' is also used in annot"),
+        (
+            [(1, "x.png")],
+            [(1, 1, "a"), (1, 1, "b")],
+            r"annotations\[1\]: id '1' is also used in annot",
+        ),
         (
             [(1, "x.png")],
             [(1, 2, "a")],

@@ -79,7 +79,10 @@ def test_karpathys_json_gives_training_text_from_the_training_split_only(tmp_pat
         match=r"split must be one of \['restval', 'test', 'train', 'val'\], got 'dev'",
     ):
         read(tmp_path, karpathy(), split="dev")
-    with pytest.raises(ValueError, match="split must be None or 'all' since this plain text has no splits, got 'val'"):
+    with pytest.raises(
+        ValueError,
+        match="split must be None or 'all' since this plain text has no splits, got 'val'",
+    ):
         read(tmp_path, "a dog\na cat", split="val")
 
 

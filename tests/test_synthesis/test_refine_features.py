@@ -128,7 +128,7 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
     refine_features(store, SETTINGS, tmp_path / "out", device="cpu")
     file = tmp_path / "out" / FEATURES_FILE
     for wrong in ({}, {"features": "text"}, {"features": "global", "test_mode": True}):
-        with pytest.raises(ValueError, match=r"for features='global'"):
+        with pytest.raises(ValueError, match=r"requires test_mode=False and features='global'"):
             SynthCaptionDataset(store, refined_features=file, **wrong)
     build_store(tmp_path / "other", CAPTIONS, clip_dim=8, seed=1)
     with pytest.raises(ValueError, match="was made from another store"):
