@@ -59,7 +59,7 @@ def build_model(
     neck.set_concepts(
         [f"concept{i}" for i in range(concepts)], torch.randn(concepts, neck.clip_dim)
     )
-    width = neck.sizes[1]
+    width = neck.patch_dim
     head = {"ln_post.weight": torch.ones(width), "ln_post.bias": torch.zeros(width)}
     neck.set_clip_head({**head, "proj": torch.randn(width, neck.clip_dim) / width**0.5})
     return model
@@ -72,7 +72,7 @@ def build_batch(model: PCMNet, batch: int = 32, shortest: int = 8, longest: int 
         What the model's ``train_step`` and ``test_step`` take.
     """
     generator = random.Random(0)
-    count, width = model.neck.sizes
+    count, width = model.neck.num_patches, model.neck.patch_dim
     samples = []
     for _ in range(batch):
         length = generator.randint(shortest, longest)

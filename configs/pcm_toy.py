@@ -2,10 +2,10 @@
 #
 # PCM-Net in the toy world, as `make demo` trains it: the configuration of COCO except for sizes, paths,
 # schedule, and what depends on its CLIP and on the size of its objects. Rows of docs/results.md:
-#   base            --cfg-options model.neck.mix=none model.loss.use_clip_weight=False
+#   base            --cfg-options model.neck.selection=none model.loss.use_clip_weight=False
 #                       model.loss.gamma_type=none
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False model.loss.gamma_type=none
-#   + CLIP weights  --cfg-options model.neck.mix=none
+#   + CLIP weights  --cfg-options model.neck.selection=none
 #   text-only       configs/capdec/capdec_toy.py
 # The released unweighted loss has no (1 - p)^2 factor: hence gamma_type=none.
 _base_ = [
@@ -24,7 +24,7 @@ model = dict(
         patch_dim=128,
         concepts=_base_.files.concepts,
         clip_head=_base_.files.clip_head,
-        top_patches=_base_.toy.top_patches,
+        num_pairs=_base_.toy.num_pairs,
         temperature=_base_.toy.temperature,
     ),
     encoder=_base_.toy.layers,

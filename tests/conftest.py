@@ -83,12 +83,12 @@ def write_inputs(tmp_path_factory):
         paths = {
             "model.vocabulary": str(vocabulary),
             "model.neck.concepts": str(concepts),
-            "model.concepts": str(concepts),
-            "model.caption_entities": str(concepts),
+            "model.entity_prompt.concepts": str(concepts),
+            "model.entity_prompt.caption_entities": str(concepts),
             "model.neck.clip_head": str(tmp_path / "train" / CLIP_HEAD)
             if sizes["with_head"]
             else None,
-            "model.neck.memory": str(tmp_path / "train"),
+            "model.neck.text_memory": str(tmp_path / "train"),
             "train_dataloader.dataset.store": str(tmp_path / "train"),
             "train_dataloader.dataset.refined_features": str(tmp_path / "contrast" / FEATURES_FILE),
             "val_dataloader.dataset.store": str(tmp_path / "real"),

@@ -67,6 +67,22 @@ class Comparison(NamedTuple):
         return float((self.ours.double() - self.theirs.double()).abs().max())
 
 
+def _selection(meta: dict, num_patches: int) -> dict:
+    """Return the settings of PCMMixup for the released `top_patches` and `replace`.
+
+    The released `top_patches` is a number of patch-concept pairs, or below 1 their share; with
+    random replacement it is the share of patches.
+    """
+    count = meta["top_patches"]
+    if meta["replace"] == "random":
+        return {"selection": "random", "random_ratio": count}
+    if meta["replace"] == "none":
+        return {"selection": "none"}
+    if count < 1:
+        count *= num_patches * meta["top_concepts"]
+    return {"selection": "top_pairs", "num_pairs": int(count)}
+
+
 class Reference:
     """A reference folder and a model with its weights, without dropout and noise.
 
@@ -100,10 +116,9 @@ class Reference:
                 "embed_dims": sizes.embed_dims,
                 "num_patches": sizes.num_patches,
                 "top_concepts": meta["top_concepts"],
-                "top_patches": meta["top_patches"],
+                **_selection(meta, sizes.num_patches),
                 "concept_threshold": meta["concept_threshold"],
                 "temperature": meta["concept_temperature"],
-                "mix": meta["replace"],
                 "noise_var": 0.0,
                 "dropout": 0.0,
             },

@@ -25,7 +25,7 @@ class Captioner(BaseModule):
 
 DefaultScope.get_instance("here", scope_name="foreign")
 assert not any(name.startswith("pcm_plugin") for name in sys.modules)
-neck = dict(type=%r, patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4, top_patches=2)
+neck = dict(type=%r, patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4, num_pairs=2)
 cfg = Config(dict(model=dict(type="Captioner", neck=neck)))
 if %r:
     Config.fromfile(%r)

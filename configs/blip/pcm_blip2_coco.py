@@ -2,7 +2,7 @@
 #
 # mmpretrain's BLIP-2 captioner with the mix-up: its own configuration, its frozen vision encoder
 # wrapped, trained on synthetic pairs with the CLIP-weighted loss. A CLIP next to it finds the
-# concepts. Without the mix-up: model.vision_backbone.mix=none
+# concepts. Without the mix-up: model.vision_backbone.selection=none
 # FILE.pth contains mmpretrain's weights of BLIP-2; without them the frozen encoder would be random.
 # Like mmpretrain's config it is for 8 processes of 32 pairs: tools/dist_train.sh CONFIG 8 --amp
 _base_ = [

@@ -3,7 +3,7 @@
 # mmpretrain's BLIP captioner in the toy world, small and from scratch, with the mix-up: the
 # configuration of COCO except for sizes, paths, schedule, and what depends on the CLIP of the toy
 # world. Without the mix-up and the weights, as a baseline:
-#   --cfg-options model.vision_encoder.mix=none model.loss.use_clip_weight=False
+#   --cfg-options model.vision_encoder.selection=none model.loss.use_clip_weight=False
 #       model.loss.gamma_type=none
 _base_ = ["./pcm_blip_coco.py", "../_base_/models/toy.py"]
 
@@ -20,9 +20,9 @@ model = dict(
             patch_size=16,
             out_type="raw",
         ),
-        clip=dict(model_name=clip["model"], pretrained=None),
+        backbone=dict(model_name=clip["model"], pretrained=None),
         concepts=f"{root}/concepts.safetensors",
-        top_patches=_base_.toy.top_patches,
+        num_top_patches=_base_.toy.num_pairs,
         temperature=_base_.toy.temperature,
     ),
     tokenizer=dict(name_or_path=f"{root}/bert"),

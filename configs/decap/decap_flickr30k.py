@@ -10,7 +10,7 @@ _base_ = [
 
 model = dict(
     vocabulary=_base_.files.vocabulary,
-    neck=dict(memory=_base_.train_dataloader.dataset.store),
+    neck=dict(text_memory=_base_.train_dataloader.dataset.store),
 )
 # The neck takes no patches.
 train_dataloader = dict(dataset=dict(features="text"))

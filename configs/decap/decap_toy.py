@@ -14,8 +14,8 @@ model = dict(
     vocabulary=_base_.files.vocabulary,
     neck=dict(
         **_base_.toy.widths,
-        memory=_base_.train_dataloader.dataset.store,
-        memory_temperature=_base_.toy.temperature,
+        text_memory=_base_.train_dataloader.dataset.store,
+        text_memory_temperature=_base_.toy.temperature,
     ),
     encoder=_base_.toy.layers,
     decoder=_base_.toy.layers,

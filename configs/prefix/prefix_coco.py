@@ -14,9 +14,11 @@ _base_ = [
 # ViECap's scripts/eval_coco.sh: COCO's 80 categories above 0.4.
 entities = "configs/words/coco_categories.txt"
 model = dict(
-    concepts="data/coco/vit_b32/categories.safetensors",
-    concept_threshold=0.4,
-    caption_entities=_base_.files.concepts,
+    entity_prompt=dict(
+        concepts="data/coco/vit_b32/categories.safetensors",
+        concept_threshold=0.4,
+        caption_entities=_base_.files.concepts,
+    ),
 )
 # The neck takes no patches. 80 pairs, as ViECap.
 train_dataloader = dict(batch_size=80, dataset=dict(features="global"))

@@ -11,7 +11,7 @@ model = dict(
         patch_dim=128,
         concepts=_base_.files.concepts,
         clip_head=_base_.files.clip_head,
-        top_patches=_base_.toy.top_patches,
+        num_pairs=_base_.toy.num_pairs,
         temperature=_base_.toy.temperature,
     ),
     loss=dict(use_clip_weight=True),

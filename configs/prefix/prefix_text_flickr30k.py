@@ -12,9 +12,11 @@ _base_ = [
 # ViECap's scripts/eval_flickr30k.sh: VinVL's entities above 0.3, greedy search.
 entities = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
 model = dict(
-    concepts="data/vinvl/vit_b32/concepts.safetensors",
-    concept_threshold=0.3,
-    caption_entities=_base_.files.concepts,
+    entity_prompt=dict(
+        concepts="data/vinvl/vit_b32/concepts.safetensors",
+        concept_threshold=0.3,
+        caption_entities=_base_.files.concepts,
+    ),
     decoding=dict(beam_size=1),
 )
 # ViECap's scripts/train_flickr30k.sh: twice the epochs of COCO.

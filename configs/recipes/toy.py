@@ -16,7 +16,7 @@ extract = dict(model=f"local-dir:{_assets}/clip")
 refine = None
 # As configs/pcm_toy.py, which gives the reasons.
 model = dict(
-    neck=dict(embed_dims=128, top_patches=2, temperature=0.03),
+    neck=dict(embed_dims=128, num_pairs=2, temperature=0.03),
     encoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
     decoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
     loss=dict(clip_weight=1.3),

@@ -13,8 +13,8 @@ model = dict(
         clip_dim=_found.clip_dim,
         embed_dims=_found.embed_dims,
         concepts=_found.concepts,
-        memory=f"{_root}/train_store",
-        memory_temperature=_found.temperature,
+        text_memory=f"{_root}/train_store",
+        text_memory_temperature=_found.temperature,
     ),
     encoder=None,
     # The paper's; widths and dropouts are PCM-Net's.

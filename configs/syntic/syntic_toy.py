@@ -17,8 +17,8 @@ model = dict(
     neck=dict(
         **_base_.toy.widths,
         concepts=_base_.files.concepts,
-        memory=_base_.train_dataloader.dataset.store,
-        memory_temperature=_base_.toy.temperature,
+        text_memory=_base_.train_dataloader.dataset.store,
+        text_memory_temperature=_base_.toy.temperature,
     ),
     # The paper's layers and heads.
     decoder={**_base_.toy.layers, "num_layers": 4, "num_heads": 4},

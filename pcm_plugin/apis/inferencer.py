@@ -74,7 +74,7 @@ class CaptionInferencer(BaseInferencer):
                 "type='pcm_plugin.OpenCLIPBackbone', ...)"
             )
         self.backbone = self.model.backbone
-        self._words: list[str] = getattr(self.model.neck, "concept_words", [])
+        self._words = self.model.neck.concept_words
 
     def __call__(
         self,

@@ -60,7 +60,7 @@ class DataSource(NamedTuple):
             split=values.get("split"),
             clip=dict(cfg.get("clip") or {"model": "CLIP"}),
             train_store=_store_of_training(cfg),
-            temperature=neck.get("memory_temperature"),
+            temperature=neck.get("text_memory_temperature"),
         )
 
     def clip_options(self, pool: bool = True) -> list[str]:

@@ -84,20 +84,20 @@ NOCAPS_SCORES = {
 }
 """Columns of NoCaps."""
 
-NO_MIX = "model.neck.mix=none"
+NO_MIX = "model.neck.selection=none"
 # The released loss without CLIP weights (LabelSmoothing) has no (1 - p)^2 factor either.
 NO_WEIGHT = ("model.loss.use_clip_weight=False", "model.loss.gamma_type=none")
 PAPER_LOSS = "model.loss.gamma_type=none"
 SHARES = (0.1, 0.2, 0.4, 0.6, 0.8)
 # Values around those of the paper. They are ours: no list of the paper's is known here.
 TOP_CONCEPTS = (1, 3, 5, 7)
-TOP_PATCHES = (1, 3, 5, 10, 20)
+NUM_PAIRS = (1, 3, 5, 10, 20)
 CLIP_WEIGHTS = (1.0, 1.5, 2.5, 4.0, 6.0)
 PAPER_VALUES = {"K5", "M5", "w2.5"}
 
 
 def _random_mix(share: float) -> tuple[str, str]:
-    return "model.neck.mix=random", f"model.neck.top_patches={share}"
+    return "model.neck.selection=random", f"model.neck.random_ratio={share}"
 
 
 def _share_of_pairs(share: float, max_epochs: int, val_interval: int) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ TRAININGS = {
         for share in SHARES
     },
     **_sweep("K", "model.neck.top_concepts", TOP_CONCEPTS),
-    **_sweep("M", "model.neck.top_patches", TOP_PATCHES),
+    **_sweep("M", "model.neck.num_pairs", NUM_PAIRS),
     **_sweep("w", "model.loss.clip_weight", CLIP_WEIGHTS),
 }
 """Trainings that change their config, by name. The training of an unchanged config has its name."""
@@ -309,7 +309,7 @@ TABLES = {
         )
         for letter, title, values in (
             ("K", "Concepts per image", TOP_CONCEPTS),
-            ("M", "Patch-concept pairs that are mixed", TOP_PATCHES),
+            ("M", "Patch-concept pairs that are mixed", NUM_PAIRS),
             ("w", "Scale of the CLIP weights", CLIP_WEIGHTS),
         )
     },

@@ -143,7 +143,7 @@ def draw_samples(
     folder = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
     records = map(store.record, range(len(store)))
     files = {record["image_id"]: record.get("file_name", "") for record in records}
-    words = getattr(model.neck, "concept_words", [])
+    words = model.neck.concept_words
     entries = []
     for i in choose_samples([cider for _, cider in scored], args.count):
         sample, cider = scored[i]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.models.captioner_file import BROUGHT
+from pcm_plugin.models.captioner_file import EXTRA_TENSORS
 
 try:
     from numpy._core import multiarray
@@ -70,7 +70,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         device = "cpu" if map_location is None else str(map_location)
         try:
             weights = load_file(path, device=device)
-            return {"state_dict": {k: v for k, v in weights.items() if k not in BROUGHT}}
+            return {"state_dict": {k: v for k, v in weights.items() if k not in EXTRA_TENSORS}}
         except SafetensorError as error:
             raise UserError(f"{filename} is not a checkpoint: {error}") from error
     too_old = (

@@ -76,7 +76,7 @@ def _clips_of_model(cfg: Config) -> dict[str, str]:
 
 def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
     neck = cfg.get("model", {}).get("neck") or {}
-    if "patch_dim" not in neck or neck.get("mix") == "none":
+    if "patch_dim" not in neck or neck.get("selection") == "none":
         return
     expected = neck.get("patches_in_joint_space", False)
     for path, store in stores.items():

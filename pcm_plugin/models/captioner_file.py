@@ -1,12 +1,13 @@
-"""A captioner in one file: weights, settings, vocabulary and concepts, as safetensors.
+"""Captioner file: weights, settings, vocabulary and concepts in one safetensors file.
 
-The metadata of the file are JSON texts: ``format``, ``model`` (the settings of PCMNet, without what
-is training's), ``vocabulary`` (its words), ``concepts`` (their words; the embeddings are a tensor
-of that name, as a memory of texts is), ``clip`` (open_clip's name, tag of weights and the pooling
-of patches) and ``about`` (anything). Reading it builds the package's own modules and nothing else.
+The metadata of the file are JSON texts: ``format``, ``model`` (the config of PCMNet without what
+only training needs), ``vocabulary`` (its words), ``concepts`` (their words; the embeddings are a
+tensor of that name, and a text memory is a tensor ``text_memory``), ``clip`` (name, weights and
+patch pooling, as OpenCLIPBackbone takes them) and ``about`` (free-form). Reading the file builds
+modules of this package only.
 
-CLIP itself is not in the file but named, as open_clip finds it; ``local-dir:`` folders are meant
-relative to the file.
+CLIP itself is not in the file, but named as open_clip finds it. ``local-dir:`` folders are relative
+to the file.
 """
 
 import json
@@ -30,11 +31,12 @@ from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.registry import MODELS
 
 FORMAT = "pcm_plugin.captioner/1"
-BROUGHT = ("concepts", "memory")
-"""Tensors that are no weights: embeddings of the concepts, and of the texts of a memory."""
-# What training needs, and what the file brings itself.
-_LEFT_OUT = ("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg")
-_NECK_LEFT_OUT = (*BROUGHT, "clip_head", "init_cfg")
+EXTRA_TENSORS = ("concepts", "text_memory")
+"""Tensors in the file that are not weights; see :meth:`Neck.extra_tensors`."""
+
+# Keys that only training needs, and those that the file itself replaces.
+_TRAINING_ONLY_KEYS = ("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg")
+_NECK_FILE_KEYS = (*EXTRA_TENSORS, "clip_head", "init_cfg")
 _LOCAL = "local-dir:"
 _PACKAGE = Path(pcm_plugin.__file__).resolve().parent
 _CLIP_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -50,51 +52,47 @@ def save_captioner(
 ) -> None:
     """Write a captioner to one file.
 
-    A CLIP in a local folder is copied next to the file, to ``NAME.clip``, unless it lies there
-    already; one whose weights are a file is written there as such a folder. The two travel
+    A CLIP in a local folder is copied to ``NAME.clip`` next to the file, unless it is already next
+    to it. A CLIP with a weights file is saved there as such a folder. File and folder must be moved
     together.
 
     Args:
-        path: File to write, ``.safetensors``; its folder is made.
-        model: The captioner, its concepts set.
-        settings: The config that it was built by.
-        clip: ``model``, ``pretrained`` and ``pool`` of the CLIP that made its features, as the
-            configs have them.
-        about: Anything to say of it, such as its scores. Defaults to None.
-        half: Store float16. Defaults to False.
+        path: File to write, ``.safetensors``; its folder is created.
+        model: The captioner, with its concepts.
+        settings: The config that the captioner was built from.
+        clip: ``model``, ``pretrained`` and ``pool`` of the CLIP that computed the features, as in
+            configs.
+        about: Facts to store, such as scores. Defaults to None.
+        half: Whether to store float16. Defaults to False.
 
     Raises:
         MissingFileError: If CLIP's folder or weights file is missing.
-        UserError: If the file has another ending, the model has no vocabulary, as one with a
-            language model, or holds modules of other packages, CLIP's folder has no safetensors,
-            or its weights file cannot be read (:func:`~.clip_weights.load_clip`).
+        UserError: If the file has another extension, the model is not a PCMNet or contains modules
+            of other packages, CLIP's folder has no safetensors, or its weights file cannot be read
+            (:func:`~.clip_weights.load_clip`).
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: a captioner is a .safetensors file")
-    if not isinstance(getattr(model, "vocabulary", None), Vocabulary):
+        raise UserError(f"`path` must end in .safetensors, got `{path}`")
+    if not isinstance(model, PCMNet):
         raise UserError(
-            f"a {type(model).__name__} has no vocabulary file, and does not fit into one file: "
-            "caption with its config and checkpoint"
+            f"`model` must be a PCMNet, got a `{type(model).__name__}`, which has no vocabulary "
+            "file and does not fit into one file: use its config and checkpoint"
         )
-    own = _portable(settings)
-    _check_types(own, str(path))
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    concepts = list(getattr(model.neck, "concept_words", []))
-    for key in BROUGHT:
-        brought = getattr(model.neck, key, None)
-        if brought is not None and len(brought):
-            tensors[key] = brought.detach().cpu().contiguous()
+    config = _exportable_config(settings)
+    _check_types(config, str(path))
+    tensors = {**model.state_dict(), **model.neck.extra_tensors()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     weights_file = clip["pretrained"] if is_weights_file(clip.get("pretrained")) else None
     facts = {
-        "model": own,
+        "model": config,
         "vocabulary": model.vocabulary.words,
-        "concepts": concepts,
+        "concepts": model.neck.concept_words,
         "clip": {
-            "model": _bring_clip(str(clip["model"]), weights_file, path),
+            "model": _copy_local_clip(str(clip["model"]), weights_file, path),
             "pretrained": None if weights_file else clip.get("pretrained"),
             "pool": clip.get("pool", 1),
         },
@@ -105,7 +103,7 @@ def save_captioner(
 
 
 def is_captioner(path: str | os.PathLike) -> bool:
-    """Whether a file is one that :func:`save_captioner` wrote."""
+    """Return whether a file was written by :func:`save_captioner`."""
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
@@ -115,41 +113,33 @@ def is_captioner(path: str | os.PathLike) -> bool:
 
 @MODELS.register_module()
 def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = None) -> PCMNet:
-    """Read a captioner, and the CLIP that it names.
+    """Read a captioner file, and load the CLIP that it names.
 
-    Registered, so that a config can say ``model=dict(type='pcm_plugin.load_captioner', path=...)``.
+    The function is registered, so that a config can use
+    ``model=dict(type='pcm_plugin.load_captioner', path=...)``.
 
     Args:
         path: File that :func:`save_captioner` wrote.
-        data_preprocessor: MMEngine's; None moves batches to the model's device.
+        data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
 
     Returns:
-        The captioner in evaluation mode, with a backbone: it takes images.
+        The captioner in evaluation mode, with a backbone: its input is images.
 
     Raises:
-        MissingFileError: If the file, or the folder of its CLIP, is missing.
-        UserError: If it is no such file, asks for anything but the package's own modules, or was
-            made with another CLIP than the one found.
+        MissingFileError: If the file or the folder of its CLIP is missing.
+        UserError: If it is another file, names modules of other packages, or was made with another
+            CLIP than the one found.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no captioner at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise UserError(
-                    f"{path} holds no captioner but {metadata.get('format') or 'weights alone'}: "
-                    "make one with tools/export.py CONFIG CHECKPOINT"
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        facts = {key: json.loads(metadata[key]) for key in ("model", "vocabulary", "clip")}
-        words = json.loads(metadata["concepts"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
-    settings, clip = _portable(facts["model"]), facts["clip"]
+    facts, tensors = _read_file(path)
+    settings, clip = _exportable_config(facts["model"]), facts["clip"]
     if clip["pretrained"] and ("/" in clip["pretrained"] or "\\" in clip["pretrained"]):
-        raise UserError(f"{path} names a file as CLIP's weights, {clip['pretrained']!r}")
+        raise UserError(
+            f"`clip.pretrained` in {path} must be a tag of open_clip, got the file "
+            f"`{clip['pretrained']!r}`"
+        )
     _check_types(settings, str(path))
     name = clip["model"]
     if name.startswith(_LOCAL):
@@ -168,28 +158,43 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
             "data_preprocessor": data_preprocessor,
         }
     )
-    brought = {key: tensors.pop(key) for key in BROUGHT if key in tensors}
+    extra = {key: tensors.pop(key) for key in EXTRA_TENSORS if key in tensors}
+    model.neck.set_extra_tensors(extra, facts["concepts"])
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    if "concepts" in brought:
-        model.neck.set_concepts(words, brought["concepts"])
-    if "memory" in brought:
-        model.neck.set_memory(brought["memory"])
     _check_clip(tensors, model, path)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit its own settings: {error}") from None
+        raise UserError(f"{path} does not match its own settings: {error}") from None
     return model.eval()
 
 
-def _portable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    own = {key: value for key, value in settings.items() if key not in _LEFT_OUT}
-    neck = {key: value for key, value in own["neck"].items() if key not in _NECK_LEFT_OUT}
-    return json.loads(json.dumps({**own, "neck": neck}))
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the metadata and the tensors of a captioner file."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise UserError(
+                    f"{path} must be a captioner file, got {metadata.get('format') or 'weights'}: "
+                    "write one with tools/export.py CONFIG CHECKPOINT"
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        keys = ("model", "vocabulary", "clip", "concepts")
+        return {key: json.loads(metadata[key]) for key in keys}, tensors
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
+
+
+def _exportable_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without the keys that a captioner file does not keep."""
+    config = {key: value for key, value in settings.items() if key not in _TRAINING_ONLY_KEYS}
+    neck = {key: value for key, value in config["neck"].items() if key not in _NECK_FILE_KEYS}
+    return json.loads(json.dumps({**config, "neck": neck}))
 
 
 def _check_types(node: Any, place: str) -> None:
-    """A type may be any function of any package for MMEngine: allow ours alone."""
+    """Refuse types other than the models of this package: MMEngine would call any function."""
     if isinstance(node, list):
         for value in node:
             _check_types(value, place)
@@ -197,20 +202,20 @@ def _check_types(node: Any, place: str) -> None:
         return
     if "type" in node:
         scope, _, name = str(node["type"]).rpartition(".")
-        found = MODELS.module_dict.get(name)
-        if scope != "pcm_plugin" or not isinstance(found, type):
+        cls = MODELS.module_dict.get(name)
+        if scope != "pcm_plugin" or not isinstance(cls, type):
             raise UserError(
-                f"{place} asks for {node['type']!r}, which is no model of pcm_plugin: a "
-                "captioner's file may only name those"
+                f"`type` in a captioner file must be a model of pcm_plugin, got {node['type']!r} in "
+                f"{place}"
             )
     for value in node.values():
         _check_types(value, place)
 
 
-def _bring_clip(name: str, weights_file: str | None, path: Path) -> str:
-    """Return how the file names its CLIP; local weights are put where the file can find them."""
+def _copy_local_clip(name: str, weights_file: str | None, path: Path) -> str:
+    """Return the name of a CLIP for the file; local weights are copied next to it."""
     if weights_file is not None:
-        # Its config says the activation, which a file of weights does not.
+        # The folder's config states the activation, which a weights file does not.
         folder = path.with_suffix(".clip")
         save_clip_folder(folder, name, weights_file)
         return f"{_LOCAL}{folder.name}"
@@ -218,31 +223,33 @@ def _bring_clip(name: str, weights_file: str | None, path: Path) -> str:
         return name
     folder, home = Path(name.removeprefix(_LOCAL)).resolve(), path.parent.resolve()
     if not folder.is_dir():
-        raise MissingFileError(f"there is no folder of CLIP at {folder}")
+        raise MissingFileError(f"no folder of a CLIP at {folder}")
     files = sorted(file for pattern in _CLIP_FILES for file in folder.glob(pattern))
     if not any(file.suffix == ".safetensors" for file in files):
         raise UserError(
-            f"{folder} has no .safetensors weights: save CLIP so, since a captioner is given away"
+            f"{folder} must contain .safetensors weights, got none: save CLIP in that format, "
+            "since a captioner file is meant to be shared"
         )
-    # What comes with the package stays where it is, as what lies beside the file does.
+    # A folder of the package or next to the file stays where it is.
     if folder.parent == home or all(p.is_relative_to(_PACKAGE) for p in (folder, home)):
         return f"{_LOCAL}{os.path.relpath(folder, home)}"
-    beside = path.with_suffix(".clip")
-    beside.mkdir(exist_ok=True)
+    copy = path.with_suffix(".clip")
+    copy.mkdir(exist_ok=True)
     for file in files:
-        copy_file(file, beside / file.name)
-    return f"{_LOCAL}{beside.name}"
+        copy_file(file, copy / file.name)
+    return f"{_LOCAL}{copy.name}"
 
 
 def _check_clip(tensors: Mapping[str, torch.Tensor], model: PCMNet, path: Path) -> None:
-    key = "neck.clip_proj"
+    """Check that the CLIP head in the file is that of the backbone."""
+    key = "neck.matcher.clip_head.proj"
     if key not in tensors or model.backbone is None:
         return
-    here = model.backbone.clip_head()[CLIP_HEAD_KEYS[-1]]
-    there = tensors[key]
+    actual = model.backbone.clip_head()[CLIP_HEAD_KEYS[-1]]  # (Dv, Dc)
+    expected = tensors[key]
     # The weights may have been rounded to float16.
-    if here.shape != there.shape or not torch.allclose(here, there, atol=1e-3, rtol=1e-3):
+    if actual.shape != expected.shape or not torch.allclose(actual, expected, atol=1e-3, rtol=1e-3):
         raise UserError(
-            f"{path} was trained on another CLIP than {model.backbone.model_name} is here: get the "
-            "one whose features it was trained on"
+            f"{path} was trained on features of another CLIP than {model.backbone.model_name} on "
+            "this machine: install the CLIP that computed them"
         )

@@ -35,9 +35,9 @@ _OUTER = {
 _SINGLE = {
     "visual_embed.embeddings_pos": "neck.pos_embed",
     "visual_embed.embeddings_token_type.weight": "neck.type_embed.weight",
-    "visual_embed.ln_post.weight": "neck.clip_ln_weight",
-    "visual_embed.ln_post.bias": "neck.clip_ln_bias",
-    "visual_embed.proj": "neck.clip_proj",
+    "visual_embed.ln_post.weight": "neck.matcher.clip_head.ln_weight",
+    "visual_embed.ln_post.bias": "neck.matcher.clip_head.ln_bias",
+    "visual_embed.proj": "neck.matcher.clip_head.proj",
     "token_embed.embeddings.weight": "decoder.word_embed.weight",
 }
 _ATTENTION = {
@@ -259,7 +259,7 @@ def _meta_state_dict(sizes: ModelSizes) -> dict[str, Tensor]:
     with torch.device("meta"):
         modules: dict[str, nn.Module] = {
             "neck": PCMMixup(
-                sizes.patch_dim, sizes.clip_dim, sizes.embed_dims, sizes.num_patches, top_patches=1
+                sizes.patch_dim, sizes.clip_dim, sizes.embed_dims, sizes.num_patches, num_pairs=1
             ),
             "encoder": VisualSemanticEncoder(
                 sizes.embed_dims, sizes.encoder_layers, num_heads=1, ffn_dims=sizes.ffn_dims

@@ -264,7 +264,9 @@ def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, 
     model = load_captioner(find_weights(NAME))
     torch.save({"state_dict": model.state_dict()}, tmp_path / "best.pth")
     model.vocabulary.to_file(tmp_path / "vocabulary.txt")
-    save_concepts(tmp_path / "c.safetensors", model.neck.concept_words, model.neck.concepts)
+    save_concepts(
+        tmp_path / "c.safetensors", model.neck.concept_words, model.neck.concept_bank.embeddings
+    )
     cfg = Config.fromfile("configs/pcm_toy.py")
     cfg.merge_from_dict(
         {

@@ -103,7 +103,7 @@ def load(made):
         vision.encoder.update(arch=sizes, img_size=32, patch_size=4)
         if "frozen_stages" in vision.encoder:
             vision.encoder.frozen_stages = layers
-        vision.clip.update(model_name=f"local-dir:{made / 'clip'}", pretrained=None)
+        vision.backbone.update(model_name=f"local-dir:{made / 'clip'}", pretrained=None)
         vision.concepts = str(made / "concepts.safetensors")
         for loop in ("train", "val", "test"):
             loader = cfg[f"{loop}_dataloader"]
@@ -183,7 +183,7 @@ def test_the_loss_weights_each_pair_by_its_score(name, load):
 
 
 def test_the_mix_up_is_seen_by_the_decoder(load):
-    """What is appended reaches the words; with mix='none' nothing is."""
+    """What is appended reaches the words; with selection='none' nothing is."""
     cfg = load("pcm_blip_coco")
     model = build(cfg).eval()
     batch = model.data_preprocessor(

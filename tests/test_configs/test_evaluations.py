@@ -54,15 +54,16 @@ def test_cross_domain_has_the_weights_of_one_and_the_images_of_the_other(name, t
         assert concepts.startswith(f"data/{target}/{features}/")
     if system in ("decap", "syntic"):
         memory = target if texts else source
-        assert cfg.model.neck.memory == f"data/{memory}/vit_b32/train_store"
+        assert cfg.model.neck.text_memory == f"data/{memory}/vit_b32/train_store"
 
 
 @pytest.mark.parametrize("system", NOCAPS)
 def test_nocaps_is_scored_by_domain_and_has_no_splits(system):
     cfg, trained = load_config(f"{system}_coco", "nocaps"), load_config(f"{system}_coco").model
     if system.startswith("prefix"):  # entities and threshold of ViECap's prompt are others there
-        trained.concepts, trained.concept_threshold = cfg.model.concepts, 0.2
-        trained.caption_entities = None
+        trained.entity_prompt.concepts = cfg.model.entity_prompt.concepts
+        trained.entity_prompt.concept_threshold = 0.2
+        trained.entity_prompt.caption_entities = None
     assert cfg.model == trained
     commands = missing_files(cfg)
     captions = "data/nocaps/nocaps_val_4500_captions.json"

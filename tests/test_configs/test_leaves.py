@@ -27,7 +27,7 @@ PUBLISHED = ["pcm_coco", "pcm_coco_vitl14", "pcm_flickr30k", "pcm_flickr30k_vitl
 RELEASED = {
     "model.neck.embed_dims": 512,
     "model.neck.top_concepts": 5,
-    "model.neck.top_patches": 5,
+    "model.neck.num_pairs": 5,
     "model.neck.concept_threshold": 0.0,
     "model.neck.temperature": 0.01,
     "model.neck.noise_var": 0.016,

@@ -25,20 +25,20 @@ PUBLISHED = {
     "optim_wrapper.optimizer.eps": 1e-6,
     "model.freeze_lm": None,
     "model.language_model": "openai-community/gpt2",
-    "model.entity_dropout": 0.4,
+    "model.entity_prompt.entity_dropout": 0.4,
     "model.loss.label_smoothing": 0.0,
     "model.loss.gamma_type": "none",
     # utils.py
-    "model.prompt": "There are {} in image.",
-    "model.entity_aliases.woman": "person",
+    "model.entity_prompt.template": "There are {} in image.",
+    "model.entity_prompt.entity_aliases.woman": "person",
     # ClipCap.py
     "model.mapper.prefix_length": 10,
     "model.mapper.num_layers": 8,
     "model.mapper.num_heads": 8,
     "model.mapper.qkv_bias": False,
     # retrieval_categories.py, validation.py
-    "model.top_concepts": 3,
-    "model.temperature": 0.01,
+    "model.entity_prompt.top_concepts": 3,
+    "model.entity_prompt.temperature": 0.01,
     # search.py
     "model.full_sentences": True,
     "model.decoding.length_penalty": 1.0,
@@ -72,14 +72,12 @@ def test_settings_are_those_of_the_released_code(source, evaluation):
     cfg = load_config(f"prefix_text_{source}", evaluation)
     wanted = PUBLISHED | OWN_NECK
     assert {key: get(cfg, key) for key in wanted} == wanted
-    assert len(cfg.model.entity_aliases) == 18
-    model = cfg.model
-    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[
-        source, evaluation
-    ]
+    assert len(cfg.model.entity_prompt.entity_aliases) == 18
+    prompt, beam_size = cfg.model.entity_prompt, cfg.model.decoding.beam_size
+    assert (prompt.concepts, prompt.concept_threshold, beam_size) == BY_DATA[source, evaluation]
     assert cfg.train_cfg.max_epochs == (30 if source == "flickr30k" else 15)
     entities = f"data/{source}/vit_b32/concepts.safetensors" if evaluation is None else None
-    assert model.caption_entities == entities
+    assert prompt.caption_entities == entities
 
 
 @pytest.mark.parametrize("name", ["prefix", "prefix_pcm", "prefix_pcm_vse"])
@@ -90,10 +88,8 @@ def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, evalua
     if name == "prefix_pcm_vse":  # an MLP
         wanted = {k: v for k, v in wanted.items() if not re.search("num_layers|num_heads|qkv", k)}
     assert {key: get(cfg, key) for key in wanted} == wanted
-    model = cfg.model
-    assert (model.concepts, model.concept_threshold, model.decoding.beam_size) == BY_DATA[
-        "coco", evaluation
-    ]
+    prompt, beam_size = cfg.model.entity_prompt, cfg.model.decoding.beam_size
+    assert (prompt.concepts, prompt.concept_threshold, beam_size) == BY_DATA["coco", evaluation]
 
 
 def test_the_rate_is_the_published_one():
@@ -125,7 +121,7 @@ def test_missing_entities_are_made_of_the_published_lists(source, evaluation):
         check_inputs(cfg, ["test"])
     entities = {CATEGORIES: "configs/words/coco_categories.txt"}
     entities[VINVL] = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
-    path = cfg.model.concepts
+    path = cfg.model.entity_prompt.concepts
     command = f"python tools/build_concepts.py {entities[path]} --templates simple --model"
     found = re.search(rf"missing: {path} .*\n  made by: (.*)", str(caught.value))
     assert found[1].startswith(command)

@@ -169,7 +169,7 @@ def test_features_and_concepts_of_two_clips_are_refused(features):
     assert f"{features.train_dataloader.dataset.store}: random" in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["backbone", "vision_encoder.clip", "vision_backbone.clip"])
+@pytest.mark.parametrize("key", ["backbone", "vision_encoder.backbone", "vision_backbone.backbone"])
 def test_a_clip_of_the_model_is_that_of_the_features(features, key):
     store = features.train_dataloader.dataset.store
     clip = dict(type="pcm_plugin.OpenCLIPBackbone", model_name="random", pretrained=None)
@@ -186,7 +186,7 @@ def test_a_clip_of_the_model_is_that_of_the_features(features, key):
 
 def test_a_memory_is_of_the_clip_of_the_features(features, tmp_path):
     build_store(tmp_path / "memory", [["a dog"]], seed=3)
-    memory = dict(type="pcm_plugin.GlobalPrefix", memory=str(tmp_path / "memory"))
+    memory = dict(type="pcm_plugin.GlobalPrefix", text_memory=str(tmp_path / "memory"))
     features.model.other = memory
     check_features(features, loops=("train",))
     manifest = tmp_path / "memory" / "manifest.json"
@@ -225,7 +225,8 @@ def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path)
 def test_concepts_of_the_captioner_itself_are_of_that_clip_too(features):
     path = features.model.neck.concepts
     save_concepts(path, ["dog", "cat"], torch.eye(2, 5), "random", "openai")
-    features.model = dict(type="pcm_plugin.PrefixCaptioner", concepts=path)
+    prompt = dict(type="pcm_plugin.EntityPrompt", concepts=path)
+    features.model = dict(type="pcm_plugin.PrefixCaptioner", entity_prompt=prompt)
     with pytest.raises(ValueError, match=r"one CLIP"):
         check_features(features, loops=("train",))
 

@@ -86,7 +86,7 @@ def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
     found = (backbone.num_patches, backbone.patch_dim, backbone.clip_dim)
     assert found == (neck.num_patches, neck.patch_dim, neck.clip_dim)
     assert backbone.patches_in_joint_space == neck.get("patches_in_joint_space", False)
-    assert backbone.patches_in_joint_space or backbone.head_eps == neck.get("ln_post_eps", 1e-5)
+    assert backbone.patches_in_joint_space or backbone.ln_post_eps == neck.get("ln_post_eps", 1e-5)
     patches, features = backbone(torch.empty(2, 3, 224, 224, device="meta"))
     assert patches.shape == (2, neck.num_patches, neck.patch_dim)
     assert features.shape == (2, neck.clip_dim)

@@ -42,14 +42,14 @@ def make_config(**settings):
 def make_model(**settings):
     torch.manual_seed(0)
     model = MODELS.build(make_config(**settings))
-    if getattr(model.neck, "mix", "none") != "none":
+    if model.neck.concept_bank is not None:
         model.neck.set_concepts([f"c{i}" for i in range(20)], torch.randn(20, DC))
         if model.neck.needs_clip_head:
             model.neck.set_clip_head(
                 {
-                    "ln_post.weight": torch.randn(model.neck.sizes[1]),
-                    "ln_post.bias": torch.randn(model.neck.sizes[1]),
-                    "proj": torch.randn(model.neck.sizes[1], DC),
+                    "ln_post.weight": torch.randn(model.neck.patch_dim),
+                    "ln_post.bias": torch.randn(model.neck.patch_dim),
+                    "proj": torch.randn(model.neck.patch_dim, DC),
                 }
             )
     return model
@@ -113,8 +113,8 @@ def test_packed_slots_give_what_all_text_slots_would(trained):
     model, feats = trained, make_feats()
     encoded = model.encode(**feats)
     neck = model.neck
-    concepts = F.normalize(neck.concepts, dim=-1)[encoded.neck_out.concept_ids]
-    texts = (encoded.neck_out.affinity / neck.temperature).softmax(-1) @ concepts
+    concepts = F.normalize(neck.concept_bank.embeddings, dim=-1)[encoded.neck_out.concept_ids]
+    texts = (encoded.neck_out.affinity / neck.matcher.temperature).softmax(-1) @ concepts
     slots = neck.text_proj(texts) + neck.pos_embed[:, 1:] + neck.type_embed.weight[1]
     full = torch.cat([encoded.neck_out.tokens[:, : 1 + N], neck.norm(F.relu(slots))], dim=1)
     full_mask = torch.cat([encoded.mask[:, : 1 + N], encoded.neck_out.selected], dim=1)
@@ -250,10 +250,10 @@ def test_train_and_val_steps_of_mmengine(trained):
     assert sum(right) >= 2
 
 
-@pytest.mark.parametrize("mix", ["top", "none"])
-def test_every_parameter_is_used_in_training(mix):
+@pytest.mark.parametrize("selection", ["top_pairs", "none"])
+def test_every_parameter_is_used_in_training(selection):
     config = make_config()
-    config["neck"]["mix"] = mix
+    config["neck"]["selection"] = selection
     model = make_model(neck=config["neck"]).train()
     model(**make_feats(), data_samples=make_samples(), mode="loss")["loss"].backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
@@ -310,7 +310,7 @@ def test_images_and_their_features_give_the_same_captions(tmp_path):
     config = make_config(backbone=backbone)
     config["neck"].update(patch_dim=16, num_patches=16)
     model = make_model(**config).eval()
-    assert torch.equal(model.neck.clip_proj, model.backbone.clip_head()["proj"])
+    assert torch.equal(model.neck.matcher.clip_head.proj, model.backbone.clip_head()["proj"])
     images = torch.randn(B, 3, 16, 16)
     patches, feats = model.backbone(images)
     seen = model(images=images, mode="predict")
@@ -331,7 +331,7 @@ def test_a_backbone_whose_patches_the_neck_does_not_expect_is_refused(tmp_path, 
     with pytest.raises(ValueError, match=f"set patches_in_joint_space={joint}"):
         MODELS.build(config)
     # What mixes nothing takes patches of any kind.
-    MODELS.build(config | {"neck": config["neck"] | {"mix": "none"}})
+    MODELS.build(config | {"neck": config["neck"] | {"selection": "none"}})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pcm_plugin.models.functional.beam_search import beam_search, grouped_topk
 from pcm_plugin.models.functional.concept_retrieval import inject_noise, retrieve_concepts
 from pcm_plugin.models.functional.mix import (
     gather_slots,
-    num_top_pairs,
     pack_slots,
     replace_patches,
     select_patches_by_pairs,
@@ -69,17 +68,6 @@ def test_slots_carry_patches_there_and_back():
     slots = pack_slots(selected, 8)
     mixed = replace_patches(values, gather_slots(texts, slots), selected)
     torch.testing.assert_close(mixed, torch.where(selected.unsqueeze(-1), texts, values))
-
-
-@pytest.mark.parametrize(("top", "expected"), [(5, 5), (5.0, 5), (0.1, 24), (1, 1), (245, 245)])
-def test_top_patches_is_a_number_or_a_share(top, expected):
-    assert num_top_pairs(top, 49, 5) == expected
-
-
-@pytest.mark.parametrize("top", [0, 0.001, 246, -3])
-def test_impossible_top_patches(top):
-    with pytest.raises(ValueError, match=rf"top_patches={top} .* give a number from 1 to 245"):
-        num_top_pairs(top, 49, 5)
 
 
 def test_noise_has_the_asked_variance_and_leaves_the_length():

@@ -69,7 +69,7 @@ def test_the_head_leads_states_to_the_global_feature(names, kind):
     # What CLIP takes: the class token, the mean of the patches, or the mean behind the norm.
     taken = states[:, :1] if trunk.global_pool == "token" else own
     taken = patches if isinstance(trunk.fc_norm, torch.nn.LayerNorm) else taken
-    eps = backbone.head_eps
+    eps = backbone.ln_post_eps
     assert eps == 1e-6
     found = project_patches(taken.double(), weight.double(), bias.double(), proj.double(), eps)
     found = found.mean(1).float()
@@ -158,16 +158,16 @@ def test_joint_patches_are_taken_as_they_are(names):
     neck.set_concepts(words, torch.randn(9, 16, generator=torch.Generator().manual_seed(3)))
     patches, features = backbone(IMAGES)
     mixed = neck(patches, features)
-    cosines = F.normalize(patches, dim=-1) @ neck.concepts.T
+    cosines = F.normalize(patches, dim=-1) @ neck.concept_bank.embeddings.T
     expected = cosines.gather(2, mixed.concept_ids[:, None].expand(-1, 16, -1))
     torch.testing.assert_close(mixed.affinity, expected * (mixed.affinity != 0))
     assert mixed.affinity.count_nonzero() > 0
 
 
 def test_settings_that_do_not_go_with_joint_patches_are_refused():
-    with pytest.raises(ValueError, match="patch_dim=24 and clip_dim=16"):
+    with pytest.raises(ValueError, match=r"`patch_dim` must equal `clip_dim` .* got `24` and `16`"):
         PCMMixup(24, 16, patches_in_joint_space=True)
-    with pytest.raises(ValueError, match=r"clip_head='head.safetensors'.*set clip_head=None"):
+    with pytest.raises(ValueError, match=r"`clip_head` must be None .* got `'head.safetensors'`"):
         PCMMixup(16, 16, patches_in_joint_space=True, clip_head="head.safetensors")
-    with pytest.raises(ValueError, match="needs no CLIP head"):
+    with pytest.raises(ValueError, match="`clip_head` must be None"):
         PCMMixup(16, 16, patches_in_joint_space=True).set_clip_head({})

@@ -16,7 +16,7 @@ def make_neck(**settings):
     torch.manual_seed(0)
     config = {"patch_dim": DV, "clip_dim": DC, "embed_dims": D, "num_patches": N, "dropout": 0.0}
     neck = PCMMixup(**{**config, **settings})
-    if neck.mix != "none":
+    if neck.matcher is not None:
         neck.set_concepts(WORDS, torch.randn(C, DC))
         neck.set_clip_head(make_head())
     return neck
@@ -35,10 +35,10 @@ def make_feats():
     return torch.randn(B, N, DV), torch.randn(B, DC)
 
 
-@pytest.mark.parametrize("mix", ["top", "random", "none"])
+@pytest.mark.parametrize("selection", ["top_pairs", "top_patches", "random", "none"])
 @pytest.mark.parametrize("training", [True, False])
-def test_inputs_and_concepts_are_not_touched(mix, training):
-    neck = make_neck(mix=mix, top_patches=0.5).train(training)
+def test_inputs_and_concepts_are_not_touched(selection, training):
+    neck = make_neck(selection=selection, random_ratio=0.5).train(training)
     feats = make_feats()
     before = [part.clone() for part in (*feats, *neck.buffers())]
     neck(*feats)
@@ -52,7 +52,7 @@ def test_the_given_concepts_are_copied():
     neck.eval()(*make_feats())
     assert torch.equal(embeddings, kept)
     embeddings.zero_()
-    assert torch.equal(neck.concepts, F.normalize(kept, dim=-1))
+    assert torch.equal(neck.concept_bank.embeddings, F.normalize(kept, dim=-1))
     assert neck.concept_words == WORDS
 
 
@@ -84,7 +84,7 @@ def test_training_replaces_and_inference_appends():
 
 
 def test_without_mixing_tokens_are_the_features():
-    neck, (patches, feats) = make_neck(mix="none", noise_var=0.0), make_feats()
+    neck, (patches, feats) = make_neck(selection="none", noise_var=0.0), make_feats()
     out = neck(patches, feats)
     visual = torch.cat(
         [neck.global_proj(F.normalize(feats, dim=-1))[:, None], neck.patch_proj(patches)], dim=1
@@ -107,7 +107,7 @@ def test_texts_can_be_left_out_at_inference():
 
 
 def test_random_mix_replaces_its_share_and_appends_all():
-    neck = make_neck(mix="random", top_patches=0.3)
+    neck = make_neck(selection="random", random_ratio=0.3)
     feats = [part.repeat(500, *[1] * (part.dim() - 1)) for part in make_feats()]
     share = neck.train()(*feats).selected.float().mean()
     assert float(share) == pytest.approx(0.3, abs=0.02)
@@ -117,13 +117,29 @@ def test_random_mix_replaces_its_share_and_appends_all():
     assert out.mask.all()
 
 
-def test_a_share_of_pairs_counts_patches_times_concepts():
-    out = make_neck(top_patches=0.05).eval()(*make_feats())
-    same = make_neck(top_patches=int(0.05 * N * 5)).eval()(*make_feats())
-    assert torch.equal(out.selected, same.selected)
-    everything = make_neck(top_patches=N * 5).eval()(*make_feats())
-    assert everything.selected.all()
-    assert everything.slots.shape == (B, N)
+def test_all_pairs_select_all_patches():
+    out = make_neck(num_pairs=N * 5).eval()(*make_feats())
+    assert out.selected.all()
+    assert out.slots.shape == (B, N)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_pairs": 46}, "`num_pairs` must be a whole number from 1 to 45 .* got `46`"),
+        ({"num_pairs": 0.5}, "`num_pairs` must be a whole number from 1 to 45 .* got `0.5`"),
+        (
+            {"selection": "top_patches", "num_top_patches": 10},
+            "`num_top_patches` must be a whole number from 1 to 9 .* got `10`",
+        ),
+        ({"selection": "random"}, "`random_ratio` must be above 0 .* got `None`"),
+        ({"selection": "random", "random_ratio": 1.5}, "`random_ratio` must be .* got `1.5`"),
+        ({"selection": "middle"}, "`selection` must be one of .* got `'middle'`"),
+    ],
+)
+def test_impossible_selections_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_neck(**settings)
 
 
 def test_a_threshold_masks_concepts_out_of_the_affinity():
@@ -150,14 +166,14 @@ def test_noise_is_for_training_only_and_leaves_the_patches():
 def test_a_checkpoint_has_the_clip_head_and_not_the_concepts():
     neck = make_neck()
     state = neck.state_dict()
-    assert {"clip_ln_weight", "clip_ln_bias", "clip_proj"} < set(state)
+    assert {f"matcher.clip_head.{name}" for name in ("ln_weight", "ln_bias", "proj")} < set(state)
     assert not [key for key in state if "concept" in key]
     assert not [name for name, _ in neck.named_parameters() if "clip" in name]
     fresh = PCMMixup(DV, DC, D, N, dropout=0.0)
     assert fresh.needs_clip_head
     fresh.load_state_dict(state)
     assert not fresh.needs_clip_head
-    fresh.set_concepts(WORDS, neck.concepts)
+    fresh.set_concepts(WORDS, neck.concept_bank.embeddings)
     feats = make_feats()
     torch.testing.assert_close(fresh.eval()(*feats).tokens, neck.eval()(*feats).tokens)
 
@@ -178,13 +194,13 @@ def test_files_named_in_the_config(tmp_path):
         }
     )
     assert neck.concept_words == WORDS
-    assert torch.equal(neck.clip_proj, head["proj"])
+    assert torch.equal(neck.matcher.clip_head.proj, head["proj"])
     assert neck.eval()(*make_feats()).tokens.shape[2] == 512
 
 
-@pytest.mark.parametrize("mix", ["top", "random", "none"])
-def test_every_parameter_has_a_gradient(mix):
-    neck = make_neck(mix=mix, top_patches=0.2, dropout=0.5).train()
+@pytest.mark.parametrize("selection", ["top_pairs", "top_patches", "random", "none"])
+def test_every_parameter_has_a_gradient(selection):
+    neck = make_neck(selection=selection, random_ratio=0.2, dropout=0.5).train()
     (neck(*make_feats()).tokens ** 2).sum().backward()
     assert all(parameter.grad is not None for parameter in neck.parameters())
 
@@ -217,22 +233,20 @@ def test_errors_name_the_value_and_the_fix(tmp_path):
     neck.set_concepts(WORDS, torch.randn(C, DC))
     with pytest.raises(UserError, match=r"no CLIP head.*extract.py"):
         neck(*feats)
-    with pytest.raises(ValueError, match=r"\(4, 9, 12\).*num_patches=7"):
+    with pytest.raises(ValueError, match=r"num_patches=7, .* got `\(4, 9, 12\)`"):
         make_neck(num_patches=7)(*feats)
-    with pytest.raises(ValueError, match="patch_feats are None"):
+    with pytest.raises(ValueError, match=r"`patch_feats` must be .* got `None`"):
         make_neck()(None, feats[1])
     with pytest.raises(ValueError, match="clip_dim=6"):
-        make_neck(mix="none", clip_dim=6)(*feats)
+        make_neck(selection="none", clip_dim=6)(*feats)
     with pytest.raises(ValueError, match=r"clip_dim=8, got \(20, 5\)"):
         neck.set_concepts(WORDS, torch.randn(C, 5))
     with pytest.raises(ValueError, match="must be at most the 3 concepts, got `5`"):
         neck.set_concepts(WORDS[:3], torch.randn(3, DC))
-    with pytest.raises(ValueError, match=r"proj .* \(12, 5\).*\(12, 8\)"):
+    with pytest.raises(ValueError, match=r"`proj` .* must be \(12, 8\), got `\(12, 5\)`"):
         neck.set_clip_head({**make_head(), "proj": torch.zeros(DV, 5)})
-    with pytest.raises(ValueError, match="mix='middle'"):
-        PCMMixup(DV, DC, mix="middle")
-    with pytest.raises(ValueError, match="top_patches=5 with mix='random'"):
-        PCMMixup(DV, DC, mix="random")
+    with pytest.raises(ValueError, match="`concepts` must be None for this PCMMixup"):
+        make_neck(selection="none").set_concepts(WORDS, torch.randn(C, DC))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         PCMMixup(DV, DC, clip_head="nowhere")
     save_file({"proj": torch.zeros(1)}, tmp_path / "other.safetensors")

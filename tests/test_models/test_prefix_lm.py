@@ -53,11 +53,14 @@ NECKS = {
         embed_dims=D,
         num_patches=N,
         top_concepts=3,
-        top_patches=4,
+        num_pairs=4,
         temperature=0.1,
         dropout=0.0,
     ),
 }
+
+
+PROMPT = dict(type="pcm_plugin.EntityPrompt", temperature=0.2, concept_threshold=0.15)
 
 
 def make_model(folder, neck="global", seed=0, **settings):
@@ -70,14 +73,13 @@ def make_model(folder, neck="global", seed=0, **settings):
         language_model=str(folder),
         pretrained=False,
         loss=dict(type="pcm_plugin.CLIPWeightedCELoss", gamma_type="none", label_smoothing=0.0),
-        temperature=0.2,
-        concept_threshold=0.15,
+        entity_prompt=PROMPT,
         decoding=dict(beam_size=3, max_len=8),
     )
     model = MODELS.build(config | settings)
     embeddings = torch.randn(len(CONCEPTS), DC)
-    if model.prompter is not None:
-        model.set_concepts(CONCEPTS, embeddings)
+    if model.entity_prompt is not None:
+        model.entity_prompt.concepts.set_concepts(CONCEPTS, embeddings)
     if neck == "pcm":
         model.neck.set_concepts(CONCEPTS, embeddings)
         model.neck.set_clip_head(
@@ -169,7 +171,7 @@ def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
         tokens, mask = super(type(model), model).encode(**one(feats, i))[:2]
         if model.encoder is not None:
             tokens = model.encoder(tokens, mask)
-        prompt = model.prompter(feats["global_feats"][i : i + 1])[0]
+        prompt = model.entity_prompt(feats["global_feats"][i : i + 1])[0]
         spoken = model.tokenizer(prompt, add_special_tokens=False).input_ids + ids[:-1]
         embeds = model.lm.get_input_embeddings()(torch.tensor([spoken]))
         inputs = torch.cat([model.mapper(tokens, mask), embeds], dim=1)
@@ -306,7 +308,7 @@ def test_all_beams_come_back_to_be_re_ranked(model):
 
 def test_the_mlp_maps_the_global_token_as_released(folder):
     """MapperEncoder of the released code, written down again."""
-    model = make_model(folder, "pcm", prompt=None, **vse_settings())
+    model = make_model(folder, "pcm", entity_prompt=None, **vse_settings())
     feats = make_feats()
     encoded = model.encode(**feats)
     prefix = encoded.encoder_out
@@ -322,7 +324,7 @@ def test_the_mlp_maps_the_global_token_as_released(folder):
     # The other tokens reach the prefix through the encoder.
     changed = feats | {"patch_feats": feats["patch_feats"].flip(1)}
     assert not torch.allclose(model.encode(**changed)[0], prefix)
-    no_encoder = make_model(folder, "pcm", prompt=None, mapper=vse_settings()["mapper"])
+    no_encoder = make_model(folder, "pcm", entity_prompt=None, mapper=vse_settings()["mapper"])
     torch.testing.assert_close(no_encoder.encode(**changed)[0], no_encoder.encode(**feats)[0])
     with pytest.raises(ValueError, match="`prefix_length` must be at least 1, got `0`"):
         MODELS.build(dict(type="pcm_plugin.MLPPrefixMapper", out_dims=6, prefix_length=0))
@@ -364,32 +366,30 @@ def test_gradients(folder, neck, freeze_lm):
 
 
 def test_prompt_names_the_likely_concepts(folder):
-    model = make_model(folder, prompt="There are {} in image.", concept_threshold=0.3)
-    model.set_concepts(["dog", "big cat", "car"], torch.eye(3, DC))
+    model = make_model(folder, entity_prompt=PROMPT | dict(concept_threshold=0.3))
+    model.entity_prompt.concepts.set_concepts(["dog", "big cat", "car"], torch.eye(3, DC))
     seen = torch.zeros(4, DC)
     seen[0, :2] = 1.0
     seen[1, 1] = 0.5
     seen[2, :3] = torch.tensor([1.0, 2.0, 3.0])
     seen[3, 5] = 1.0  # like none more than the others
-    assert model.prompter(seen) == [
+    assert model.entity_prompt(seen) == [
         "There are dog, big cat in image.",
         "There are big cat in image.",
         "There are car in image.",
         "There are dog, big cat, car in image.",
     ]
-    model.prompter.concept_threshold = 0.5
-    assert model.prompter(seen[3:]) == ["There are something in image."]
-    assert model.concept_words == ["dog", "big cat", "car"]
+    model.entity_prompt.concept_threshold = 0.5
+    assert model.entity_prompt(seen[3:]) == ["There are something in image."]
+    assert model.entity_prompt.concepts.words == ["dog", "big cat", "car"]
     assert not any("concepts" in key for key in model.state_dict())
 
 
 def test_without_a_prompt_there_is_the_prefix_alone(folder):
-    model = make_model(folder, prompt=None)
+    model = make_model(folder, entity_prompt=None)
     encoded = model.encode(**make_feats())
     assert encoded.encoder_out.shape == (B, 3, 12)
     assert encoded.mask.all()
-    with pytest.raises(ValueError, match="prompt=None"):
-        model.set_concepts(CONCEPTS, torch.randn(5, DC))
 
 
 def test_text_only_training_needs_no_patches(folder):
@@ -421,23 +421,23 @@ def test_what_is_missing_is_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights .*pretrained=False"):
         make_model(folder, pretrained=True)
     with pytest.raises(FileNotFoundError, match="no concept file at nowhere"):
-        make_model(folder, concepts="nowhere")
-    with pytest.raises(ValueError, match="prompt='Look'"):
-        make_model(folder, prompt="Look")
+        make_model(folder, entity_prompt=PROMPT | dict(concepts="nowhere"))
+    with pytest.raises(ValueError, match=r"`template` must contain {} .* got `'Look'`"):
+        make_model(folder, entity_prompt=PROMPT | dict(template="Look"))
     with pytest.raises(ValueError, match=r"embed_dims=8.*has embed_dims=16"):
         make_model(folder, mapper=dict(type="pcm_plugin.PrefixMapper", embed_dims=8))
     model = make_model(folder)
-    model.prompter.concepts = torch.zeros(0, DC)
-    with pytest.raises(UserError, match="no concepts to name"):
+    model.entity_prompt.concepts.embeddings = torch.zeros(0, DC)
+    with pytest.raises(UserError, match="the entity prompt has no concepts"):
         model.encode(**make_feats())
 
 
 def test_a_caption_must_have_room(folder):
-    model = make_model(folder, decoding=dict(max_len=61), prompt=None)
+    model = make_model(folder, decoding=dict(max_len=61), entity_prompt=None)
     encoded = model.encode(**make_feats())
     too_long = r"max_len=63 must fit into the language model's 64 positions, got `65`"
     with pytest.raises(ValueError, match=too_long):
-        make_model(folder, decoding=dict(max_len=63), prompt=None).forward_decoder(
+        make_model(folder, decoding=dict(max_len=63), entity_prompt=None).forward_decoder(
             encoded, ["dog"] * B
         )
     with pytest.raises(ValueError, match=too_long):
@@ -475,7 +475,9 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
         ),
         language_model=str(folder),
         pretrained=False,
-        concepts=str(tmp_path / "concepts.safetensors"),
+        entity_prompt=dict(
+            type="pcm_plugin.EntityPrompt", concepts=str(tmp_path / "concepts.safetensors")
+        ),
         decoding=dict(max_len=6),
     )
     torch.manual_seed(3)
@@ -502,5 +504,5 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
 
 
 def test_it_is_no_single_file(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"PrefixCaptioner.*config and checkpoint"):
+    with pytest.raises(ValueError, match=r"got a `PrefixCaptioner`.*config and checkpoint"):
         save_captioner(tmp_path / "x.safetensors", make_model(folder), {}, {"model": "ViT-B-32"})

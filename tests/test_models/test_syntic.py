@@ -29,10 +29,12 @@ def unit(*shape, seed=0):
 
 def make_neck(**settings):
     torch.manual_seed(0)
-    sizes = dict(clip_dim=DC, embed_dims=D, top_concepts=K, memory_temperature=0.1, dropout=0.0)
+    sizes = dict(
+        clip_dim=DC, embed_dims=D, top_concepts=K, text_memory_temperature=0.1, dropout=0.0
+    )
     neck = ObjectPrefix(**sizes | settings)
     neck.set_concepts(WORDS, unit(len(WORDS), DC, seed=1))
-    neck.set_memory(unit(30, DC, seed=2))
+    neck.set_text_memory(unit(30, DC, seed=2))
     return neck
 
 
@@ -44,7 +46,7 @@ def make_config(**settings):
             "clip_dim": DC,
             "embed_dims": D,
             "top_concepts": K,
-            "memory_temperature": 0.1,
+            "text_memory_temperature": 0.1,
             "dropout": 0.0,
         },
         "encoder": None,
@@ -69,7 +71,7 @@ def make_model(**settings):
     torch.manual_seed(0)
     model = MODELS.build(make_config(**settings))
     model.neck.set_concepts(WORDS, unit(len(WORDS), DC, seed=1))
-    model.neck.set_memory(unit(30, DC, seed=2))
+    model.neck.set_text_memory(unit(30, DC, seed=2))
     return model
 
 
@@ -95,16 +97,16 @@ def test_training_and_inference_make_the_same_tokens():
 def test_the_first_token_is_of_the_memory_and_the_others_of_the_images_concepts():
     neck, feats = make_neck().eval(), unit(4, DC, seed=3)
     out = neck(None, feats)
-    projected = project_onto_text_memory(feats, [neck.memory], 0.1)
+    projected = project_onto_text_memory(feats, [neck.text_memory], 0.1)
     first = neck.norm(F.relu(neck.global_proj(projected)))
     torch.testing.assert_close(out.tokens[:, 0], first)
-    probs, ids = (feats @ neck.concepts.T / 0.1).softmax(-1).topk(K)
+    probs, ids = (feats @ neck.concept_bank.embeddings.T / 0.1).softmax(-1).topk(K)
     assert torch.equal(out.concept_ids, ids)
     torch.testing.assert_close(out.concept_probs, probs)
-    others = neck.norm(F.relu(neck.object_proj(neck.concepts[ids])))
+    others = neck.norm(F.relu(neck.object_proj(neck.concept_bank.embeddings[ids])))
     torch.testing.assert_close(out.tokens[:, 1:], others)
     # Those of the projection would be others.
-    assert not torch.equal((projected @ neck.concepts.T).topk(K).indices, ids)
+    assert not torch.equal((projected @ neck.concept_bank.embeddings.T).topk(K).indices, ids)
     assert out.affinity is out.selected is out.slots is None
 
 
@@ -114,10 +116,10 @@ def test_given_objects_take_the_place_of_the_concepts():
     out, found = neck(None, feats, objects), neck(None, feats)
     assert torch.equal(out.tokens[:, 0], found.tokens[:, 0])
     assert out.mask.tolist() == [[True] * 5, [True, True] + [False] * 3, [True] + [False] * 4]
-    expected = neck.norm(F.relu(neck.object_proj(neck.concepts[[4, 1, 0, 2]])))
+    expected = neck.norm(F.relu(neck.object_proj(neck.concept_bank.embeddings[[4, 1, 0, 2]])))
     torch.testing.assert_close(out.tokens[0, 1:], expected)
     assert torch.equal(out.concept_ids, objects)
-    likely = (feats @ neck.concepts.T / 0.1).softmax(-1)
+    likely = (feats @ neck.concept_bank.embeddings.T / 0.1).softmax(-1)
     torch.testing.assert_close(out.concept_probs[0], likely[0, objects[0]])
     assert out.concept_probs[1, 1:].eq(0).all()
     assert neck(None, feats, torch.empty(3, 0, dtype=torch.int64)).tokens.shape == (3, 1, D)
@@ -191,7 +193,7 @@ def test_it_travels_in_one_file(tmp_path):
     clip = build_clip(tmp_path / "clip")
     config, model = make_config(), make_model().eval()
     settings = {key: value for key, value in config.items() if key != "vocabulary"}
-    settings["neck"] = {**config["neck"], "concepts": "/nowhere", "memory": "/nowhere"}
+    settings["neck"] = {**config["neck"], "concepts": "/nowhere", "text_memory": "/nowhere"}
     path = tmp_path / "syntic.safetensors"
     save_captioner(path, model, settings, {"model": clip})
     again = load_captioner(path)
@@ -199,7 +201,7 @@ def test_it_travels_in_one_file(tmp_path):
     for key, value in model.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert again.neck.concept_words == WORDS
-    assert torch.equal(again.neck.memory, model.neck.memory)
+    assert torch.equal(again.neck.text_memory, model.neck.text_memory)
     images = torch.randn(2, 3, 16, 16)
     expected = model(global_feats=again.extract_feat(images)[1], mode="predict")
     found = again(images=images, mode="predict")
@@ -217,12 +219,12 @@ def test_wrong_inputs_are_named(tmp_path):
         model(global_feats=feats, data_samples=samples, mode="predict")
     with pytest.raises(ValueError, match="got no input"):
         model(data_samples=make_samples([["dog"]] * 6), mode="predict")
-    with pytest.raises(ValueError, match=r"global_feats are \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"`global_feats` must be .* got `\(2, 5\)`"):
         model(global_feats=unit(2, 5), mode="predict")
     bare = ObjectPrefix(clip_dim=DC, embed_dims=D)
-    with pytest.raises(UserError, match="no memory"):
+    with pytest.raises(UserError, match="no text memory"):
         bare(None, feats)
-    bare.set_memory(unit(3, DC))
+    bare.set_text_memory(unit(3, DC))
     with pytest.raises(UserError, match="no concepts"):
         bare(None, feats)
     with pytest.raises(ValueError, match="must be at most the 2 concepts, got `5`"):

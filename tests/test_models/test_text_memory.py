@@ -45,7 +45,7 @@ def test_decap_projects_images_and_not_its_training_texts(tmp_path):
     truth = build_store(tmp_path / "store", [["a dog", "the dog"], ["a cat"]])
     settings = dict(clip_dim=5, embed_dims=6, noise_var=0.0, dropout=0.0)
     torch.manual_seed(0)
-    decap = GlobalPrefix(memory=tmp_path / "store", memory_temperature=0.1, **settings)
+    decap = GlobalPrefix(text_memory=tmp_path / "store", text_memory_temperature=0.1, **settings)
     plain = GlobalPrefix(**settings)
     plain.load_state_dict(decap.state_dict())  # the memory is no part of it
     feats = unit(3, 5)
@@ -59,8 +59,10 @@ def test_decap_projects_images_and_not_its_training_texts(tmp_path):
 
 def test_a_memory_of_another_clip_is_refused(tmp_path):
     build_store(tmp_path / "store", [["a dog"]])
-    with pytest.raises(ValueError, match=r"the memory is \(1, 5\)"):
-        GlobalPrefix(clip_dim=4, embed_dims=6, memory=tmp_path / "store")
+    with pytest.raises(
+        ValueError, match=r"`text_memory` must be \(M, clip_dim=4\) .* got `\(1, 5\)`"
+    ):
+        GlobalPrefix(clip_dim=4, embed_dims=6, text_memory=tmp_path / "store")
     build_store(tmp_path / "none", [[]])
     with pytest.raises(ValueError, match="at least one text"):
-        GlobalPrefix(clip_dim=5, embed_dims=6, memory=tmp_path / "none")
+        GlobalPrefix(clip_dim=5, embed_dims=6, text_memory=tmp_path / "none")

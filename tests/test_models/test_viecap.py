@@ -13,7 +13,7 @@ from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
 from tests.builders import WORDS, build_tokenizer
-from tests.test_models.test_prefix_lm import CAPTIONS, DC, make_feats, make_model
+from tests.test_models.test_prefix_lm import CAPTIONS, DC, PROMPT, make_feats, make_model
 
 
 class PublishedLayer(nn.Module):
@@ -99,7 +99,7 @@ def test_neck_and_mapper_are_the_published_mapping_network():
 def make_prompt(path, **settings):
     path.write_text("dog\ncat\nperson\nbench\ntennis court\n")
     settings = dict(caption_entities=path, entity_dropout=0.0) | settings
-    return EntityPrompt(DC, "There are {} in image.", None, 3, 0.2, 0.01, **settings)
+    return EntityPrompt(DC, **settings)
 
 
 def test_prompts_of_training_name_the_entities_of_captions(tmp_path):
@@ -154,7 +154,7 @@ def folder(tmp_path):
 def test_training_takes_captions_and_inference_features(folder, tmp_path):
     (tmp_path / "words.txt").write_text("dog\ncat\n")
     settings = dict(caption_entities=str(tmp_path / "words.txt"), entity_dropout=0.0)
-    model = make_model(folder, **settings)
+    model = make_model(folder, entity_prompt=PROMPT | settings)
     feats = make_feats()
     samples = [DataSample() for _ in CAPTIONS]
     for sample, caption in zip(samples, CAPTIONS, strict=True):

@@ -316,7 +316,10 @@ def test_from_parquet_to_a_training(tmp_path, published):
         *("train.py", "configs/pcm_toy.py", "--work-dir", tmp_path / "work", "--cfg-options"),
         *(f"train_dataloader.dataset.store={data}/store", "train_cfg.max_epochs=1"),
         *("val_dataloader=None", "val_cfg=None", "val_evaluator=None"),
-        *(f"model.vocabulary={data}/vocabulary.txt", f"model.neck.concepts={concepts}"),
+        *(
+            f"model.vocabulary={data}/vocabulary.txt",
+            f"model.neck.concepts={concepts}",
+        ),
         *(f"model.neck.clip_head={data}/store/clip_head.safetensors", "model.neck.top_concepts=2"),
     )
     assert list((tmp_path / "work").glob("*epoch_1.pth"))

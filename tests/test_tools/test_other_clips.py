@@ -101,7 +101,7 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
     out = tmp_path / "captioner.safetensors"
     result = run("export.py", leaf, checkpoint, "--out", out, *options, log=log, launcher=False)
     assert result.code == 0, result.output
-    assert any("clip_proj" in key for key in load_file(out)) != joint
+    assert any("clip_head.proj" in key for key in load_file(out)) != joint
 
     captioner = load_captioner(out)
     weights = load_local_checkpoint(str(checkpoint))["state_dict"]
@@ -126,7 +126,9 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
     patches = reader.patch_feats(0)[None]
     if not joint:
         patches = project_patches(patches, *own.backbone.clip_head().values(), eps=1e-6)
-    cosines = torch.nn.functional.normalize(patches[0], dim=-1) @ own.model.neck.concepts.T
+    cosines = (
+        torch.nn.functional.normalize(patches[0], dim=-1) @ own.model.neck.concept_bank.embeddings.T
+    )
     torch.testing.assert_close(seen[0].pred_affinity, cosines[:, seen[0].pred_concept_ids])
 
 

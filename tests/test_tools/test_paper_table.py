@@ -16,6 +16,7 @@ from pcm_plugin.commands.evaluations import list_evaluations
 from pcm_plugin.commands.paper_tables import TABLES, TRAININGS, training_of
 from pcm_plugin.commands.runs import read_config
 from pcm_plugin.engine.resumable_loop import is_due
+from pcm_plugin.models.necks.patch_selection import PatchSelection
 from pcm_plugin.registry import DATASETS, MODELS
 from tests.test_tools import commands
 
@@ -56,10 +57,13 @@ def test_every_training_is_a_matter_of_options(name, tiny_settings):
     options = [*tiny_options(tiny_settings, **more), *training.options]
     cfg = read_config(config, options, ("train", "val"))
     model = MODELS.build(cfg.model)
+    matcher = model.neck.matcher
+    selection = PatchSelection("none") if matcher is None else matcher.selection
     wanted = {
-        "model.neck.mix": lambda: model.neck.mix,
-        "model.neck.top_patches": lambda: model.neck.top_patches,
-        "model.neck.top_concepts": lambda: model.neck.top_concepts,
+        "model.neck.selection": lambda: selection.rule,
+        "model.neck.num_pairs": lambda: selection.num_pairs,
+        "model.neck.random_ratio": lambda: selection.random_ratio,
+        "model.neck.top_concepts": lambda: model.neck.concept_bank.top_concepts,
         "model.loss.use_clip_weight": lambda: model.loss_module.use_clip_weight,
         "model.loss.gamma_type": lambda: model.loss_module.gamma_type,
         "model.loss.clip_weight": lambda: model.loss_module.clip_weight,

@@ -265,7 +265,7 @@ def test_weights_alone_are_no_run_to_resume(train, survivor, tmp_path):
 
 
 def test_a_run_of_another_model_is_not_resumed(train, survivor, tmp_path):
-    result = train(tmp_path / "run", "--resume", survivor, **{"model.neck.mix": "none"})
+    result = train(tmp_path / "run", "--resume", survivor, **{"model.neck.selection": "none"})
     assert result.code == 1
     assert "does not fit the model" in result.output
     assert "neck.text_proj.weight" in result.output

@@ -191,7 +191,7 @@ def test_concepts_without_patches_have_no_maps(tmp_path):
 def test_a_model_without_mixup_has_no_maps(build, tmp_path, text_only):
     build().val()
     with_maps = RecordingVisBackend.images[0][1]
-    settings = {"model.neck.mix": "none"}
+    settings = {"model.neck.selection": "none"}
     if text_only:
         neck = dict(type="pcm_plugin.GlobalPrefix", clip_dim=8, embed_dims=16)
         settings = {"model.neck": dict(_delete_=True, **neck)}

@@ -7,12 +7,12 @@ evaluation = dict(
     # ViECap's README and scripts/eval_coco.sh: COCO's 80 categories above 0.2, greedy search.
     entities="configs/words/coco_categories.txt",
     modules={
-        "pcm_plugin.PrefixCaptioner": dict(
+        "pcm_plugin.EntityPrompt": dict(
             concepts="{root}/{features}/categories.safetensors",
             concept_threshold=0.2,
             caption_entities=None,  # only training reads them
-            decoding=dict(beam_size=1),
         ),
+        "pcm_plugin.PrefixCaptioner": dict(decoding=dict(beam_size=1)),
         **_base_.cross_domain,
     },
 )

@@ -7,12 +7,12 @@ evaluation = dict(
     # ViECap's README and scripts/eval_flickr30k.sh: VinVL's entities above 0.2, greedy search.
     entities="data/vinvl/vgcocooiobjects_v1_class2ind.json",
     modules={
-        "pcm_plugin.PrefixCaptioner": dict(
+        "pcm_plugin.EntityPrompt": dict(
             concepts="data/vinvl/{features}/concepts.safetensors",
             concept_threshold=0.2,
             caption_entities=None,  # only training reads them
-            decoding=dict(beam_size=1),
         ),
+        "pcm_plugin.PrefixCaptioner": dict(decoding=dict(beam_size=1)),
         **_base_.cross_domain,
     },
 )

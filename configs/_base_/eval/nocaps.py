@@ -13,7 +13,7 @@ evaluation = dict(
     # ViECap's scripts/eval_nocaps.sh: VinVL's entities above 0.2.
     entities="data/vinvl/vgcocooiobjects_v1_class2ind.json",
     modules={
-        "pcm_plugin.PrefixCaptioner": dict(
+        "pcm_plugin.EntityPrompt": dict(
             concepts="data/vinvl/{features}/concepts.safetensors",
             concept_threshold=0.2,
             caption_entities=None,  # only training reads them

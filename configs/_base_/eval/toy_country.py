@@ -7,7 +7,7 @@ evaluation = dict(
     store="{root}/{features}/test_store",
     images="{root}/images",
     modules={
-        "pcm_plugin.PrefixCaptioner": dict(concepts="{root}/{features}/concepts.safetensors"),
+        "pcm_plugin.EntityPrompt": dict(concepts="{root}/{features}/concepts.safetensors"),
         **_base_.cross_domain,
     },
 )

@@ -8,7 +8,7 @@ clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 mixup_encoder = dict(
     _delete_=True,
     type="pcm_plugin.MixupVisionEncoder",
-    clip=dict(
+    backbone=dict(
         type="pcm_plugin.OpenCLIPBackbone",
         model_name=clip["model"],
         pretrained=clip["pretrained"],

@@ -17,10 +17,13 @@ model = dict(
         type="pcm_plugin.PrefixMapper", embed_dims=768, prefix_length=10, num_layers=8, num_heads=8
     ),
     language_model="openai-community/gpt2",
-    prompt="There are {} in image.",
-    top_concepts=3,
-    concept_threshold=0.2,
-    temperature=0.01,
+    entity_prompt=dict(
+        type="pcm_plugin.EntityPrompt",
+        template="There are {} in image.",
+        top_concepts=3,
+        concept_threshold=0.2,
+        temperature=0.01,
+    ),
     # Plain cross entropy, as in ViECap's released code; only the captioner with the mix-up weights
     # its pairs.
     loss=dict(

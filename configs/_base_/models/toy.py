@@ -8,7 +8,7 @@ toy = dict(
     # One over the logit scale of its CLIP, 34.6, as 0.01 is of OpenAI's.
     temperature=0.03,
     # An object covers 3 patches of 49, the largest of an image 4: with 5, mixing would hide it.
-    top_patches=2,
+    num_pairs=2,
     # The cosine of a caption and its image is about 0.57: with 2.5 the weights of almost all pairs
     # would be at their maximum of 1.
     clip_weight=1.3,

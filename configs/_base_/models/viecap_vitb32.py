@@ -8,13 +8,26 @@ model = dict(
     mapper=dict(qkv_bias=False),
     # utils.py, CaptionsDataset.py and scripts/train_*.sh: the prompts of training name the nouns of
     # the caption, 60 % of them, and every person is a "person".
-    entity_dropout=0.4,
-    entity_aliases=dict.fromkeys(
-        [
-            *("people", "person", "man", "men", "woman", "women", "adult", "boy", "girl", "kid"),
-            *("children", "child", "baby", "guy", "player", "male", "female", "worker"),
-        ],
-        "person",
+    entity_prompt=dict(
+        entity_dropout=0.4,
+        entity_aliases=dict.fromkeys(
+            [
+                *(
+                    "people",
+                    "person",
+                    "man",
+                    "men",
+                    "woman",
+                    "women",
+                    "adult",
+                    "boy",
+                    "girl",
+                    "kid",
+                ),
+                *("children", "child", "baby", "guy", "player", "male", "female", "worker"),
+            ],
+            "person",
+        ),
     ),
     # load_annotations.py and search.py: captions begin with a capital and end with a full stop, at
     # which generation stops; beams are kept by their mean log-probability.

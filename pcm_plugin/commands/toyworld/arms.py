@@ -11,7 +11,7 @@ from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
 
 PAIRS = "train_dataloader.dataset.pairs"
 REAL_STORE = DATA / "town" / "real_store"
-BLIP_CLIP = f"model.vision_encoder.clip.model_name={CLIP}"
+BLIP_CLIP = f"model.vision_encoder.backbone.model_name={CLIP}"
 # Trained captioners, tested with a change.
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
@@ -70,7 +70,7 @@ ARMS = {
     "prefix_pcm": Arm("prefix captioner with PCM and CLIP weights", config="prefix_pcm_toy"),
     "blip": Arm(
         "BLIP, tiny, from scratch, on synthetic images",
-        ("model.vision_encoder.mix=none", *NO_WEIGHT, BLIP_CLIP),
+        ("model.vision_encoder.selection=none", *NO_WEIGHT, BLIP_CLIP),
         "pcm_blip_toy",
     ),
     "blip_pcm": Arm("BLIP with PCM and CLIP weights", (BLIP_CLIP,), "pcm_blip_toy"),
@@ -89,7 +89,7 @@ ARMS = {
     "both": Arm(
         "base + both (PCM-Net)", probes={RERANK: Probe("PCM-Net + re-ranking by CLIP", _RERANKED)}
     ),
-    "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.top_patches=5",)),
+    "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.num_pairs=5",)),
     "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined("sync"))),
     "filter": Arm(
         "base, the worst tenth of the pairs by CLIP score left out",

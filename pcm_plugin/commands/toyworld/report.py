@@ -15,7 +15,6 @@ from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
 from pcm_plugin.commands.toyworld.demo import CONFIGS, DATA, TARGETS
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.models.functional.patch_affinity import project_patches
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld.truth import agreement, named_things
 from pcm_plugin.toyworld.world import read_scenes
@@ -169,7 +168,7 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
     """How often the mix-up finds, and mixes in, what the captions name, in per cent."""
     neck = MODELS.build(Config.fromfile(CONFIGS / "pcm_toy.py").model.neck).eval()
     features = FeatureStore(store)
-    clip_head = (neck.clip_ln_weight, neck.clip_ln_bias, neck.clip_proj, neck.ln_post_eps)
+    concepts = neck.concept_bank.embeddings
     named = found = mixed_in = patches = patches_named = say_it = 0
     for start in range(0, len(features), batch_size):
         rows = range(start, min(start + batch_size, len(features)))
@@ -177,7 +176,7 @@ def mixing(store: Path, batch_size: int = 100) -> dict[str, float]:
         mixed = neck(patch_feats, torch.stack([features.global_feats(i) for i in rows]))
         concept_of = mixed.affinity.argmax(2)
         # By itself, among all concepts, and not only the five of its image.
-        alone = (project_patches(patch_feats, *clip_head) @ neck.concepts.T).argmax(2)
+        alone = (neck.matcher.clip_head(patch_feats) @ concepts.T).argmax(2)
         for i, index in enumerate(rows):
             words = [neck.concept_words[c] for c in mixed.concept_ids[i]]
             said = {kind for text in features.captions(index) for kind in named_things(text)}

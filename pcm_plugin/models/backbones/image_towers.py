@@ -25,14 +25,14 @@ class ImageTower(ABC):
         patch_dim (int): Width Dv of the patch features of :meth:`extract_feat`.
         clip_dim (int): Width Dc of the joint space.
         patches_in_joint_space (bool): Whether the patch features are in the joint space already.
-        head_eps (float | None): Epsilon of the head's norm; None without a head.
+        ln_post_eps (float | None): Epsilon of the head's norm; None without a head.
     """
 
     grid: tuple[int, int]
     patch_dim: int
     clip_dim: int
     patches_in_joint_space = False
-    head_eps: float | None = None
+    ln_post_eps: float | None = None
 
     def __init__(self, visual: Any) -> None:
         self.visual = visual
@@ -70,7 +70,7 @@ class PlainTower(ImageTower):
         super().__init__(visual)
         self.grid = visual.grid_size
         self.patch_dim, self.clip_dim = visual.proj.shape
-        self.head_eps = visual.ln_post.eps
+        self.ln_post_eps = visual.ln_post.eps
 
     def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
         """See :class:`ImageTower`; patches are the last hidden states."""
@@ -97,7 +97,7 @@ class LinearTower(ImageTower):
         layers = _non_identity(trunk.head, *visual.head.children())
         self._linear = layers[0] if layers else None
         self.clip_dim = layers[0].out_features if layers else self.patch_dim
-        self.head_eps = self._norm.eps
+        self.ln_post_eps = self._norm.eps
 
     @staticmethod
     def supports(visual: Any) -> bool:

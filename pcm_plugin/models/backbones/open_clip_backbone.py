@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
+from pcm_plugin.models.backbones.base import Backbone
 from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
 from pcm_plugin.models.backbones.image_towers import wrap_image_tower
 from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
-class OpenCLIPBackbone(BaseModule):
+class OpenCLIPBackbone(Backbone):
     """Frozen CLIP with a Vision Transformer as image tower, such as OpenAI's, DFN's, EVA or SigLIP.
 
     It stays in eval mode, and its weights are neither trained nor saved in checkpoints.
@@ -43,7 +43,7 @@ class OpenCLIPBackbone(BaseModule):
         clip_dim (int): Width Dc of the joint space.
         patches_in_joint_space (bool): Whether patches are in the joint space already, as for
             SigLIP, whose head is not linear. :meth:`clip_head` is not available then.
-        head_eps (float | None): Epsilon of the norm of :meth:`clip_head`.
+        ln_post_eps (float | None): Epsilon of the norm of :meth:`clip_head`.
         num_patches (int): N, after pooling.
         grid (tuple[int, int]): Number of rows and columns of patches, after pooling.
         preprocess: Maps a PIL image to a (3, H, W) tensor.
@@ -55,8 +55,6 @@ class OpenCLIPBackbone(BaseModule):
             the right activation; it is not known how to project the patches of the image tower into
             the joint space; or ``pool`` does not divide its grid.
     """
-
-    preprocess: Callable[[Any], Tensor]
 
     def __init__(
         self,
@@ -87,7 +85,13 @@ class OpenCLIPBackbone(BaseModule):
         self.grid = (rows // pool, columns // pool)
         self.num_patches = self.grid[0] * self.grid[1]
         self.patch_dim, self.clip_dim = tower.patch_dim, tower.clip_dim
-        self.patches_in_joint_space, self.head_eps = tower.patches_in_joint_space, tower.head_eps
+        self.patches_in_joint_space, self.ln_post_eps = (
+            tower.patches_in_joint_space,
+            tower.ln_post_eps,
+        )
+        visual = clip.visual
+        self.image_size = visual.image_size
+        self.image_mean, self.image_std = visual.image_mean, visual.image_std
         self._tower = tower
         # In a tuple it is not a submodule: it has no parameters to train, broadcast or save.
         self._frozen = (clip.eval().requires_grad_(False),)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import ReadsFiles
+from pcm_plugin.models.backbones import Backbone
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.encoded_images import EncodedImages
 from pcm_plugin.models.captioners.samples import (
@@ -20,6 +21,7 @@ from pcm_plugin.models.captioners.samples import (
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
 from pcm_plugin.models.decoding.reranking import rerank
+from pcm_plugin.models.necks import Neck
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -55,9 +57,9 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
 
     def __init__(
         self,
-        neck: dict | nn.Module,
+        neck: dict | Neck,
         loss: dict | nn.Module | None,
-        backbone: dict | nn.Module | None,
+        backbone: dict | Backbone | None,
         decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -66,9 +68,9 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         if not isinstance(decoding, DecodingConfig):
             decoding = self.default_decoding.updated(decoding or {})
         self.decoding = decoding
-        self.neck = build_module(neck)
+        self.neck: Neck = build_module(neck)
         self.loss_module = None if loss is None else build_module(loss)
-        self.backbone = None if backbone is None else build_module(backbone)
+        self.backbone: Backbone | None = None if backbone is None else build_module(backbone)
         if decoding.rerank_weight and self.backbone is None:
             raise UserError(
                 f"`rerank_weight` must be 0 without a backbone, got `{decoding.rerank_weight}`: "
@@ -77,7 +79,7 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             )
         if self.backbone is not None:
             _check_patches(self.neck, self.backbone)
-        if self.backbone is not None and getattr(self.neck, "needs_clip_head", False):
+        if self.backbone is not None and self.neck.needs_clip_head:
             self.neck.set_clip_head(self.backbone.clip_head())
 
     @abstractmethod
@@ -300,14 +302,11 @@ def assert_is_captioner(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _check_patches(neck: nn.Module, backbone: nn.Module) -> None:
-    """See that patches come as the neck takes them; one that mixes nothing takes all."""
-    if getattr(neck, "mix", "none") == "none":
-        return
-    taken, given = (getattr(part, "patches_in_joint_space", False) for part in (neck, backbone))
-    if taken != given:
-        name = getattr(backbone, "model_name", type(backbone).__name__)
+def _check_patches(neck: Neck, backbone: Backbone) -> None:
+    """Check that the backbone's patches are of the kind that the neck takes."""
+    expected, actual = neck.patches_in_joint_space, backbone.patches_in_joint_space
+    if expected is not None and expected != actual:
         raise UserError(
-            f"the neck has patches_in_joint_space={taken}, but patches of {name} are "
-            f"{'' if given else 'not '}in the joint space: set patches_in_joint_space={given}"
+            f"`neck.patches_in_joint_space` must be {actual} for the patches of "
+            f"{backbone.model_name}, got `{expected}`: set patches_in_joint_space={actual}"
         )

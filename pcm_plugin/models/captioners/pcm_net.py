@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.models.backbones import Backbone
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.encoded_images import EncodedImages
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
 from pcm_plugin.models.decoding.search import search_captions
+from pcm_plugin.models.necks import Neck
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -57,12 +59,12 @@ class PCMNet(Captioner):
 
     def __init__(
         self,
-        neck: dict | nn.Module,
+        neck: dict | Neck,
         encoder: dict | nn.Module | None,
         decoder: dict | nn.Module,
         vocabulary: str | os.PathLike | Vocabulary,
         loss: dict | nn.Module | None = None,
-        backbone: dict | nn.Module | None = None,
+        backbone: dict | Backbone | None = None,
         decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -80,8 +82,10 @@ class PCMNet(Captioner):
                 f"`decoder.vocab_size` must be {len(vocabulary)}, the words of the vocabulary and "
                 f"the end token, got `{self.decoder.vocab_size}`: omit vocab_size"
             )
-        parts = {"neck": self.neck, "encoder": self.encoder, "decoder": self.decoder}
-        widths = {k: part.embed_dims for k, part in parts.items() if hasattr(part, "embed_dims")}
+        widths = {"neck": self.neck.embed_dims}
+        if self.encoder is not None:
+            widths["encoder"] = self.encoder.embed_dims
+        widths["decoder"] = self.decoder.embed_dims
         if len(set(widths.values())) > 1:
             raise UserError(
                 f"`embed_dims` of neck, encoder and decoder must be equal, got `{widths}`"

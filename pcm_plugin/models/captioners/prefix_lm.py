@@ -1,6 +1,5 @@
 """A captioner that is a causal language model with a prefix: ClipCap's and ViECap's form."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import IGNORE_INDEX
+from pcm_plugin.models.backbones import Backbone
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.encoded_images import EncodedImages
@@ -21,7 +21,7 @@ from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis, collect_captions
 from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
 from pcm_plugin.models.functional.beam_search import beam_search
-from pcm_plugin.models.necks.entity_prompt import EntityPrompt
+from pcm_plugin.models.necks import EntityPrompt, Neck
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
@@ -52,21 +52,8 @@ class PrefixCaptioner(Captioner):
         pretrained: Whether to begin with its weights. Defaults to True; otherwise they are random.
         freeze_lm: Whether to train the neck and the mapper alone, as ClipCap's Transformer variant
             does. Defaults to False, as ViECap's released code.
-        prompt: The sentence between prefix and caption, ``{}`` for the concepts. Defaults to
-            ViECap's; None leaves it out.
-        concepts: Concept file for the prompt. Defaults to None: call :meth:`set_concepts` before
-            the first image. Not part of a checkpoint: another domain may bring its own.
-        top_concepts: Most concepts of the prompt. Defaults to 3, as ViECap's released code.
-        concept_threshold: Concepts not above this probability are not named. Defaults to 0.2, as
-            there.
-        temperature: Of the softmax over the concepts. Defaults to 0.01, as there.
-        caption_entities: Words that the prompt names in training if the caption has them, instead
-            of the concepts that are found by the feature: a concept file or a list of words. See
-            :class:`EntityPrompt`. Defaults to None.
-        entity_dropout: Probability with which an entity of a caption is left out of the prompt.
-            Defaults to 0.4, as in ViECap's released scripts.
-        entity_aliases: What some words of captions are called in the prompt, as ``man`` a
-            ``person``. Defaults to None.
+        entity_prompt: Prompt between prefix and caption that names concepts: an EntityPrompt, or
+            its config, which may omit ``clip_dim``. Defaults to None, no prompt.
         full_sentences: Whether captions are whole sentences, as in ViECap's released code: a
             capital letter begins them, directly after the prompt, and a full stop ends them, at
             which generation stops. Otherwise the end of text ends them. Generated captions have no
@@ -87,31 +74,20 @@ class PrefixCaptioner(Captioner):
     """
 
     default_decoding = DecodingConfig(beam_size=5, max_len=30)
-    input_files = {
-        "language_model": FileKind.LANGUAGE_MODEL,
-        "concepts": FileKind.ENTITY_SET,
-        "caption_entities": FileKind.WORD_LIST,
-    }
+    input_files = {"language_model": FileKind.LANGUAGE_MODEL}
 
     def __init__(
         self,
-        neck: dict | nn.Module,
+        neck: dict | Neck,
         mapper: dict | nn.Module,
         language_model: str,
         encoder: dict | nn.Module | None = None,
         pretrained: bool = True,
         freeze_lm: bool = False,
-        prompt: str | None = "There are {} in image.",
-        concepts: str | os.PathLike | None = None,
-        top_concepts: int = 3,
-        concept_threshold: float = 0.2,
-        temperature: float = 0.01,
-        caption_entities: str | os.PathLike | None = None,
-        entity_dropout: float = 0.4,
-        entity_aliases: dict[str, str] | None = None,
+        entity_prompt: dict | EntityPrompt | None = None,
         full_sentences: bool = False,
         loss: dict | nn.Module | None = None,
-        backbone: dict | nn.Module | None = None,
+        backbone: dict | Backbone | None = None,
         decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -142,38 +118,11 @@ class PrefixCaptioner(Captioner):
             )
         self.freeze_lm = freeze_lm
         self.lm.requires_grad_(not freeze_lm)
-        self.prompter: EntityPrompt | None = None
-        if prompt is not None:
-            self.prompter = EntityPrompt(
-                self.neck.clip_dim,
-                prompt,
-                concepts,
-                top_concepts,
-                concept_threshold,
-                temperature,
-                caption_entities,
-                entity_dropout,
-                entity_aliases,
-            )
-
-    @property
-    def concept_words(self) -> list[str]:
-        """The words of the prompt's concepts."""
-        return [] if self.prompter is None else self.prompter.concept_words
-
-    def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
-        """Give the concepts that the prompt may name.
-
-        Args:
-            words: C words.
-            embeddings: (C, Dc), their CLIP text embeddings, of any length but 0.
-
-        Raises:
-            UserError: If the sizes do not agree, or there is no prompt.
-        """
-        if self.prompter is None:
-            raise UserError("prompt=None names no concepts: drop them, or give a prompt")
-        self.prompter.set_concepts(words, embeddings)
+        if isinstance(entity_prompt, dict):
+            entity_prompt = {"clip_dim": self.neck.clip_dim, **entity_prompt}
+        self.entity_prompt: EntityPrompt | None = (
+            None if entity_prompt is None else build_module(entity_prompt)
+        )
 
     def train(self, mode: bool = True) -> "PrefixCaptioner":
         """Training mode or not; a frozen language model has no dropout either way."""
@@ -203,7 +152,7 @@ class PrefixCaptioner(Captioner):
             tokens = self.encoder(tokens, mask)
         prefix = self.mapper(tokens, mask)  # (B, P, E)
         mask = torch.ones(prefix.shape[:2], dtype=torch.bool, device=prefix.device)  # (B, P)
-        if self.prompter is not None:
+        if self.entity_prompt is not None:
             ids, prompt_mask = self._tokenize_prompts(global_feats, data_samples)  # (B, T)
             prompt = self._embed(ids).to(prefix.dtype)  # (B, T, E)
             prefix = torch.cat([prefix, prompt], dim=1)  # (B, P + T, E)
@@ -227,15 +176,15 @@ class PrefixCaptioner(Captioner):
     def _prompts(
         self, global_feats: Tensor, data_samples: Sequence[DataSample] | None
     ) -> list[str]:
-        assert self.prompter is not None
-        if not (self.training and self.prompter.reads_captions):
-            return self.prompter(global_feats)
+        assert self.entity_prompt is not None
+        if not (self.training and self.entity_prompt.reads_captions):
+            return self.entity_prompt(global_feats)
         if data_samples is None:
             raise UserError(
                 "`data_samples` must have a gt_caption each in training, got `None`: the prompts "
                 "name the entities of the captions (caption_entities=None names the images')"
             )
-        return self.prompter.from_captions(read_captions(data_samples))
+        return self.entity_prompt.from_captions(read_captions(data_samples))
 
     def forward_decoder(
         self, encoded: EncodedImages, captions: list[str], packed: bool = False

@@ -1,4 +1,4 @@
-"""The mix-up in the vision slot of another captioner (paper, Sec. 3.2; its Table 3 does so)."""
+"""The mix-up inside the vision encoder of another captioner (paper, Sec. 3.2 and Table 3)."""
 
 import functools
 import math
@@ -8,64 +8,76 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
+from pcm_plugin.models.backbones.base import Backbone
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.functional.mix import gather_slots, map_patch_grid, replace_patches
-from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
+from pcm_plugin.models.necks.clip_head import ClipHead
+from pcm_plugin.models.necks.concept_bank import ConceptBank
+from pcm_plugin.models.necks.patch_selection import PatchSelection
+from pcm_plugin.models.necks.patch_text_matcher import PatchTextMatch, PatchTextMatcher
 from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
-class MixupVisionEncoder(PatchTextMatcher):
-    """A vision encoder whose patches are mixed with the texts of an image's concepts.
+class MixupVisionEncoder(BaseModule, ReadsFiles):
+    """Vision encoder whose patches are mixed with texts of the image's concepts.
 
-    It takes the place of the encoder in a captioner that cross-attends to all of its tokens, such
-    as mmpretrain's BLIP and BLIP-2, and needs nothing else of it. The encoder need not be CLIP:
-    concepts, and the patches that show them, are found by a CLIP beside it, which sees the same
-    pixels; an encoder's patch belongs to the patch of CLIP in which its centre lies.
+    It replaces the vision encoder of a captioner that cross-attends to all of its tokens, such as
+    mmpretrain's BLIP and BLIP-2. The wrapped encoder need not be CLIP: a separate CLIP backbone
+    sees the same pixels, retrieves the concepts and finds the patches that show them. A patch of
+    the encoder belongs to the CLIP patch that contains its center.
 
-    As in PCMMixup, training *replaces* the encoder's patches where concepts show, inference
-    *appends* the texts. Captioners like these have no mask for image tokens, so M counts patches
-    of CLIP here (``distinct``), and every token is valid. Two things are ours, since the encoder's
-    tokens are finished features, while PCMMixup's are still to be encoded: a text brings a
-    position of its own, which begins at zero; and it is normalised, as finished features are.
+    As in PCMMixup, training *replaces* the encoder's patches where concepts show, and inference
+    *appends* the texts. These captioners have no mask for image tokens, so a fixed number of CLIP
+    patches is selected (``'top_patches'``) and every token is valid. Two differences from PCMMixup
+    are ours, since the tokens of the encoder are final features, while those of PCMMixup are still
+    to be encoded: texts have their own position embedding, initialized to zero, and they are
+    normalized as final features are.
 
-    Weights of a captioner whose encoder was not wrapped yet are taken as they are.
+    Weights of a captioner whose encoder was not wrapped can be loaded as they are.
 
     Args:
-        encoder: The encoder: a module, or a config of mmpretrain's scope. Given (B, 3, H, W), its
-            output, or the first of a tuple, is (B, E + P, D): E extra tokens, then P patches row
-            by row.
-        clip: The OpenCLIPBackbone beside it, or its config.
-        mean: Per channel of the images, RGB, of 255: what was subtracted from them.
-        std: Per channel: what they were divided by.
-        embed_dims: D. Defaults to None: the encoder's ``embed_dims``.
-        grid: Rows and columns of the encoder's patches. Defaults to None: a square.
-        num_extra_tokens: E, such as the class token. Defaults to 1.
-        concepts: See PCMMixup.
-        top_concepts: K. Defaults to 5.
-        top_patches: M, patches of CLIP; below 1 a share of them. With ``mix='random'`` the share of
-            patches. Defaults to 5.
+        encoder: The encoder, a module or a config of mmpretrain's scope. It maps (B, 3, H, W) to
+            (B, E + P, D), or to a tuple that starts with it: E extra tokens, then P patches in
+            row-major order.
+        backbone: The CLIP, a Backbone such as OpenCLIPBackbone or its config.
+        mean: Mean per channel (RGB, 0..255) that was subtracted from the images.
+        std: Standard deviation per channel that the images were divided by.
+        embed_dims: Token width D. Defaults to None, the encoder's ``embed_dims``.
+        grid: Rows and columns of the encoder's patches. Defaults to None, a square grid.
+        num_extra_tokens: Number E of extra tokens, such as the class token. Defaults to 1.
+        concepts: Concept file; see PCMMixup. Defaults to None.
+        top_concepts: Number K of concepts per image. Defaults to 5.
+        selection: ``'top_patches'``, ``'random'``, or ``'none'`` for the encoder alone; see
+            PCMMixup. Defaults to ``'top_patches'``.
+        num_top_patches: Number M of CLIP patches for ``'top_patches'``. Defaults to 5.
+        random_ratio: Share of CLIP patches for ``'random'`` in training. Defaults to None.
         concept_threshold: See PCMMixup. Defaults to 0.0.
         temperature: See PCMMixup. Defaults to 0.01.
-        mix: ``'top'``, ``'random'``, or ``'none'``: the encoder alone. Defaults to ``'top'``.
-        append_text_tokens: Whether inference appends the texts. Defaults to True.
-        init_cfg: MMEngine's initialisation config. Defaults to None.
+        append_text_tokens: Whether to append the texts at inference. Defaults to True.
+        init_cfg: MMEngine's initialization config. Defaults to None.
 
     Attributes:
-        embed_dims (int): D.
+        embed_dims (int): Token width D.
+        matcher (PatchTextMatcher | None): Retrieves concepts and matches CLIP patches with texts;
+            None with ``selection='none'``.
 
     Raises:
-        UserError: If a setting is out of range, or the encoder does not say its ``embed_dims``.
-        MissingFileError: If a named file is missing.
+        UserError: If a setting is out of range, or the encoder has no ``embed_dims``.
+        MissingFileError: If a file is missing.
     """
+
+    input_files = {"concepts": FileKind.CONCEPT_SET}
 
     def __init__(
         self,
         encoder: dict | nn.Module,
-        clip: dict | nn.Module,
+        backbone: dict | Backbone,
         mean: Sequence[float],
         std: Sequence[float],
         embed_dims: int | None = None,
@@ -73,126 +85,142 @@ class MixupVisionEncoder(PatchTextMatcher):
         num_extra_tokens: int = 1,
         concepts: str | os.PathLike | None = None,
         top_concepts: int = 5,
-        top_patches: float = 5,
+        selection: str = "top_patches",
+        num_top_patches: int = 5,
+        random_ratio: float | None = None,
         concept_threshold: float = 0.0,
         temperature: float = 0.01,
-        mix: str = "top",
         append_text_tokens: bool = True,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        beside = build_module(clip)
-        super().__init__(
-            beside.patch_dim,
-            beside.clip_dim,
-            beside.num_patches,
-            concepts=concepts,
-            top_concepts=top_concepts,
-            top_patches=top_patches,
-            distinct=True,
-            concept_threshold=concept_threshold,
-            temperature=temperature,
-            mix=mix,
-            ln_post_eps=beside.head_eps,
-            patches_in_joint_space=beside.patches_in_joint_space,
-            init_cfg=init_cfg,
-        )
-        self.clip = beside
-        self.encoder = build_module(encoder)
-        width = embed_dims or getattr(self.encoder, "embed_dims", None)
-        if width is None:
+        super().__init__(init_cfg)
+        if selection == "top_pairs":
             raise UserError(
-                f"{type(self.encoder).__name__} does not say its embed_dims: give embed_dims=..."
+                "`selection` must be 'top_patches', 'random' or 'none' in a vision encoder, got "
+                "'top_pairs': its captioner has no mask for a varying number of texts"
             )
-        self.embed_dims = int(width)
-        # Configs of other formats have lists.
+        rule = PatchSelection(selection, num_top_patches=num_top_patches, random_ratio=random_ratio)
+        clip: Backbone = build_module(backbone)
+        self.backbone = clip
+        self.encoder = build_module(encoder)
+        self.embed_dims = _embed_dims(self.encoder, embed_dims)
+        # Configs in JSON or YAML have lists.
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.num_extra_tokens = num_extra_tokens
         self.append_text_tokens = append_text_tokens
-        if mix == "none":
+        self.matcher: PatchTextMatcher | None = None
+        if selection == "none":
             return
-        if self.needs_clip_head:
-            self.set_clip_head(beside.clip_head())
-        self.text_proj = nn.Linear(self.clip_dim, self.embed_dims)
-        self.text_pos = nn.Parameter(torch.zeros(beside.num_patches, self.embed_dims))
+        head = None
+        if not clip.patches_in_joint_space:
+            assert clip.ln_post_eps is not None
+            head = ClipHead(clip.patch_dim, clip.clip_dim, clip.ln_post_eps)
+            head.set_tensors(clip.clip_head())
+        bank = ConceptBank(clip.clip_dim, top_concepts, concepts)
+        self.matcher = PatchTextMatcher(
+            clip.num_patches, clip.patch_dim, bank, head, rule, concept_threshold, temperature
+        )
+        self.text_proj = nn.Linear(clip.clip_dim, self.embed_dims)
+        self.text_pos = nn.Parameter(torch.zeros(clip.num_patches, self.embed_dims))
         self.text_norm = nn.LayerNorm(self.embed_dims)
         self.mean: Tensor
         self.std: Tensor
         self.clip_mean: Tensor
         self.clip_std: Tensor
-        visual = beside.clip.visual
-        scales = dict(mean=mean, std=std, clip_mean=visual.image_mean, clip_std=visual.image_std)
+        scales = dict(mean=mean, std=std, clip_mean=clip.image_mean, clip_std=clip.image_std)
         for name, values in scales.items():
-            scale = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            scale = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)  # (3, 1, 1)
             self.register_buffer(name, scale, persistent=False)
+
+    def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
+        """Set the concepts; see :meth:`ConceptBank.set_concepts`.
+
+        Raises:
+            UserError: If ``selection`` is ``'none'``, or the sizes do not match.
+        """
+        if self.matcher is None:
+            raise UserError("`concepts` must be None with selection='none', which retrieves none")
+        self.matcher.concepts.set_concepts(words, embeddings)
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Encode images.
 
         Args:
-            images: (B, 3, H, W), RGB, normalised by ``mean`` and ``std``.
+            images: (B, 3, H, W), RGB, normalized by ``mean`` and ``std``.
 
         Returns:
-            A tuple of one: (B, E + P, D) in training; (B, E + P + M, D) at inference, if texts are
-            appended.
+            A tuple with one tensor: (B, E + P, D) in training; (B, E + P + M, D) at inference if
+            texts are appended.
 
         Raises:
-            UserError: If the encoder's patches are no square and ``grid`` is not given, or are
-                fewer than CLIP's, or if there are no concepts yet.
+            UserError: If concepts are missing, the number of the encoder's patches is not a square
+                and ``grid`` is not set, or its grid is coarser than CLIP's.
         """
         tokens = self.encoder(images)
-        tokens = tokens[0] if isinstance(tokens, tuple | list) else tokens
-        if self.mix == "none":
+        tokens = tokens[0] if isinstance(tokens, tuple | list) else tokens  # (B, E + P, D)
+        if self.matcher is None:
             return (tokens,)
-        count = tokens.shape[1] - self.num_extra_tokens
-        cells = _cells(self._grid(count), self.clip.grid, tokens.device)
-        patch_feats, global_feats = self.clip(self.pixels_for_clip(images))
-        found = self.find(self.check_features(patch_feats, global_feats).float(), global_feats)
-        text = self.text_proj(found.text) + gather_slots(
-            self.text_pos.expand(len(tokens), -1, -1), found.slots
-        )
-        text = self.text_norm(text).to(tokens.dtype)
+        grid = self._find_grid(tokens.shape[1] - self.num_extra_tokens)
+        cells = _map_grid(grid, self.backbone.grid, tokens.device)  # (P,)
+        patch_feats, global_feats = self.backbone(self.pixels_for_clip(images))
+        match: PatchTextMatch = self.matcher(patch_feats.float(), global_feats)
+        positions = gather_slots(self.text_pos.expand(len(tokens), -1, -1), match.slots)
+        text = self.text_norm(self.text_proj(match.text) + positions).to(tokens.dtype)  # (B, M, D)
         if self.training:
             extra, patches = tokens.tensor_split([self.num_extra_tokens], dim=1)
-            patches = replace_patches(patches, text, found.selected, cells)
-            return (torch.cat([extra, patches], dim=1),)
-        return (torch.cat([tokens, text], dim=1) if self.append_text_tokens else tokens,)
+            patches = replace_patches(patches, text, match.selected, cells)  # (B, P, D)
+            return (torch.cat([extra, patches], dim=1),)  # (B, E + P, D)
+        if self.append_text_tokens:
+            tokens = torch.cat([tokens, text], dim=1)  # (B, E + P + M, D)
+        return (tokens,)
 
     def pixels_for_clip(self, images: Tensor) -> Tensor:
-        """The same pixels as CLIP wants them.
+        """Resize and normalize images for the CLIP backbone.
 
         Args:
-            images: (B, 3, H, W), RGB, normalised by ``mean`` and ``std``.
+            images: (B, 3, H, W), RGB, normalized by ``mean`` and ``std``.
 
         Returns:
-            (B, 3, h, w) in CLIP's size, normalised as CLIP does.
+            (B, 3, h, w) in CLIP's size and normalization.
         """
-        own = ((images.float() * self.std + self.mean) / 255).clamp(0, 1)
-        own = F.interpolate(own, self.clip.clip.visual.image_size, mode="bicubic", antialias=True)
-        return (own.clamp(0, 1) - self.clip_mean) / self.clip_std
+        pixels = ((images.float() * self.std + self.mean) / 255).clamp(0, 1)
+        pixels = F.interpolate(pixels, self.backbone.image_size, mode="bicubic", antialias=True)
+        return (pixels.clamp(0, 1) - self.clip_mean) / self.clip_std
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        # A checkpoint of the captioner before it was wrapped has the encoder's weights here.
-        own = list(self.encoder.state_dict())
-        if not any(f"{prefix}encoder.{key}" in state_dict for key in own):
+        # In a checkpoint of the captioner without the wrapper, the encoder's weights have this
+        # module's prefix.
+        keys = list(self.encoder.state_dict())
+        if not any(f"{prefix}encoder.{key}" in state_dict for key in keys):
             unwrapped = {
-                key: state_dict.pop(prefix + key) for key in own if prefix + key in state_dict
+                key: state_dict.pop(prefix + key) for key in keys if prefix + key in state_dict
             }
             state_dict.update({f"{prefix}encoder.{key}": part for key, part in unwrapped.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _grid(self, count: int) -> tuple[int, int]:
-        if self.grid is not None and math.prod(self.grid) == count:
+    def _find_grid(self, num_patches: int) -> tuple[int, int]:
+        if self.grid is not None and math.prod(self.grid) == num_patches:
             return self.grid
-        side = math.isqrt(count)
-        if self.grid is not None or side * side != count:
+        side = math.isqrt(num_patches)
+        if self.grid is not None or side * side != num_patches:
             raise UserError(
-                f"the encoder gives {count} patches beside num_extra_tokens="
-                f"{self.num_extra_tokens}, and grid={self.grid}: set grid to their rows and columns"
+                f"`grid` must be the rows and columns of the encoder's {num_patches} patches (its "
+                f"tokens without num_extra_tokens={self.num_extra_tokens}), got `{self.grid}`"
             )
         return side, side
 
 
+def _embed_dims(encoder: nn.Module, embed_dims: int | None) -> int:
+    """Return the token width of an encoder, which may be of any library."""
+    width = embed_dims or getattr(encoder, "embed_dims", None)
+    if width is None:
+        raise UserError(
+            f"`embed_dims` must be set for {type(encoder).__name__}, which has no such attribute"
+        )
+    return int(width)
+
+
 @functools.cache
-def _cells(fine: tuple[int, int], coarse: tuple[int, int], device: torch.device) -> Tensor:
-    # Made and sent to the GPU once, not in each iteration.
+def _map_grid(fine: tuple[int, int], coarse: tuple[int, int], device: torch.device) -> Tensor:
+    # Computed and copied to the GPU once, not in every iteration.
     return map_patch_grid(fine, coarse).to(device)

@@ -7,30 +7,6 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.precision import full_precision
 
 
-def num_top_pairs(top_patches: float, num_patches: int, num_concepts: int) -> int:
-    """How many patch-concept pairs are taken.
-
-    Args:
-        top_patches: A number of pairs from 1 on, or below 1 their share of all N * K.
-        num_patches: N.
-        num_concepts: K.
-
-    Returns:
-        A number from 1 to N * K.
-
-    Raises:
-        UserError: If that comes to none, or to more than there are.
-    """
-    total = num_patches * num_concepts
-    count = int(top_patches * total) if top_patches < 1 else int(top_patches)
-    if not 1 <= count <= total:
-        raise UserError(
-            f"top_patches={top_patches} takes {count} of {num_patches} patches x {num_concepts} "
-            f"concepts: give a number from 1 to {total}, or a share from {1 / total:.2g} to 1"
-        )
-    return count
-
-
 @full_precision
 def select_patches_by_pairs(affinity: Tensor, num_pairs: int, temperature: float) -> Tensor:
     """Select the patches of the patch-concept pairs with the highest affinity (released code).

@@ -1,4 +1,4 @@
-"""A sentence that names an image's concepts, for a language model to go on from."""
+"""Text prompt that names the concepts of an image, for a language model to continue."""
 
 import functools
 import os
@@ -11,59 +11,67 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.formats.word_list import read_word_list
-from pcm_plugin.models.functional.concept_retrieval import prepare_concepts, retrieve_concepts
+from pcm_plugin.models.necks.concept_bank import ConceptBank
+from pcm_plugin.registry import MODELS
 
-_NOTHING = "something"
+_NO_ENTITY = "something"
 
 
-class EntityPrompt(BaseModule):
-    """ViECap's hard prompt (Fei et al. 2023): the words of an image's likeliest concepts.
+@MODELS.register_module()
+class EntityPrompt(BaseModule, ReadsFiles):
+    """Hard prompt of ViECap (Fei et al. 2023): names the most probable concepts of an image.
 
-    At inference the concepts are found as PCM finds them (paper, Eq. 1). In training they are found
-    so too, from the feature that the neck gets, unless ``caption_entities`` are given: then the
-    prompt names those of them that the caption has, as in ViECap.
+    At inference the concepts are retrieved as in PCM (paper, Eq. 1). In training they are retrieved
+    in the same way from the feature that the neck gets, unless ``caption_entities`` are set: then
+    the prompt names those of them that occur in the caption, as in ViECap.
 
-    ViECap's entities in training are the nouns that NLTK's tagger finds in the caption, as far as
-    Visual Genome has them as objects. Here they are the words of a list, singular or plural; no
+    ViECap's entities in training are the nouns that NLTK's tagger finds in the caption, restricted
+    to the objects of Visual Genome. Here they are the words of a list, singular or plural; no
     tagger decides whether a word is a noun in this caption.
 
     Args:
         clip_dim: Width Dc of CLIP's joint space.
-        template: The sentence, with ``{}`` for the words.
-        concepts: Concept file. Defaults to None: call :meth:`set_concepts`. Not part of a
-            checkpoint.
-        top_concepts: Most words.
-        concept_threshold: Concepts not above this probability are not named.
-        temperature: Of the softmax over the concepts.
-        caption_entities: Words that a prompt names in training if the caption has them: a concept
-            file, or a list as :func:`read_word_list` reads it. Phrases in it are not looked for, as in
-            ViECap. Defaults to None.
+        template: Text of the prompt, with ``{}`` for the concepts. Defaults to ViECap's.
+        concepts: Concept file. Defaults to None, which requires a call of :meth:`set_concepts`
+            before the first image. It is not part of a checkpoint, since another domain may need
+            other concepts.
+        top_concepts: Maximum number of concepts in a prompt. Defaults to 3, as in ViECap's released
+            code.
+        concept_threshold: Concepts whose probability does not exceed this are not named. Defaults
+            to 0.2, as there.
+        temperature: Temperature of the softmax over the concepts. Defaults to 0.01, as there.
+        caption_entities: Words that a prompt names in training if the caption contains them: a
+            concept file, or a list as :func:`read_word_list` reads it. Phrases in it are not
+            searched for, as in ViECap. Defaults to None.
         entity_dropout: Probability with which an entity of a caption is left out. Defaults to 0.4,
             as in ViECap's released scripts.
-        entity_aliases: What some words are called in the prompt; they need not be in the list.
-            Defaults to None.
-        max_caption_entities: Only this many entities of a caption are considered. Defaults to 10,
-            as in ViECap's released code.
+        entity_aliases: Names that the prompt uses for some words, e.g. ``person`` for ``man``. The
+            words need not be in the list. Defaults to None.
+        max_caption_entities: Maximum number of entities of a caption. Defaults to 10, as in
+            ViECap's released code.
 
     Attributes:
-        concept_words (list[str]): The words of the concepts.
+        concepts (ConceptBank): The concepts.
 
     Raises:
-        UserError: If the template has no ``{}``, the concepts are of another width, or
+        UserError: If the template has no ``{}``, the concepts have another width, or
             ``entity_dropout`` is not in 0..1.
-        MissingFileError: If there is no such file.
+        MissingFileError: If a file is missing.
     """
+
+    input_files = {"concepts": FileKind.ENTITY_SET, "caption_entities": FileKind.WORD_LIST}
 
     def __init__(
         self,
         clip_dim: int,
-        template: str,
-        concepts: str | os.PathLike | None,
-        top_concepts: int,
-        concept_threshold: float,
-        temperature: float,
+        template: str = "There are {} in image.",
+        concepts: str | os.PathLike | None = None,
+        top_concepts: int = 3,
+        concept_threshold: float = 0.2,
+        temperature: float = 0.01,
         caption_entities: str | os.PathLike | None = None,
         entity_dropout: float = 0.4,
         entity_aliases: Mapping[str, str] | None = None,
@@ -71,15 +79,15 @@ class EntityPrompt(BaseModule):
     ) -> None:
         super().__init__()
         if "{}" not in template:
-            raise UserError(f"prompt={template!r}: put {{}} where the concepts are to stand")
+            raise UserError(
+                f"`template` must contain {{}} in place of the concepts, got `{template!r}`"
+            )
         if not 0 <= entity_dropout <= 1:
             raise UserError(
                 f"`entity_dropout` must be a probability, got `{entity_dropout}`: pass a number "
                 "from 0 to 1"
             )
-        self.clip_dim = clip_dim
         self.template = template
-        self.top_concepts = top_concepts
         self.concept_threshold = concept_threshold
         self.temperature = temperature
         self.entity_dropout = entity_dropout
@@ -88,83 +96,67 @@ class EntityPrompt(BaseModule):
         if caption_entities is not None:
             words = _read_entities(Path(caption_entities))
             self._entities = {word: word for word in words} | dict(entity_aliases or {})
-        self.concept_words: list[str] = []
-        self.concepts: Tensor
-        self.register_buffer("concepts", torch.zeros(0, clip_dim), persistent=False)
-        if concepts is not None:
-            self.set_concepts(*load_concepts(concepts)[:2])
+        self.concepts = ConceptBank(clip_dim, top_concepts, concepts)
 
     @property
     def reads_captions(self) -> bool:
         """Whether prompts name the entities of captions in training."""
         return bool(self._entities)
 
-    def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
-        """Give the concepts to look for; see :meth:`PatchTextMatcher.set_concepts`."""
-        found = prepare_concepts(words, embeddings, self.clip_dim, self.top_concepts)
-        self.concepts = found.to(self.concepts.device)
-        self.concept_words = list(words)
-
     @torch.no_grad()
     def forward(self, global_feats: Tensor) -> list[str]:
-        """Write the prompts.
+        """Build prompts from features.
 
         Args:
-            global_feats: (B, Dc) of any floating type, CLIP's embedding of images or captions.
+            global_feats: (B, Dc) of any floating type, CLIP embeddings of images or captions.
 
         Returns:
-            B sentences.
+            B prompts.
 
         Raises:
-            UserError: If there are no concepts yet.
+            UserError: If there are no concepts.
         """
-        if not len(self.concepts):
-            raise UserError(
-                "the prompt has no concepts to name: name a file in concepts=... "
-                "(tools/build_concepts.py makes one), call set_concepts(), or set prompt=None"
-            )
-        ids, probs, _ = retrieve_concepts(
-            global_feats.float(), self.concepts, self.top_concepts, 0.0, self.temperature
-        )
-        likely = (probs > self.concept_threshold).tolist()
-        named = (
-            [self.concept_words[i] for i, is_likely in zip(*row, strict=True) if is_likely]
-            for row in zip(ids.tolist(), likely, strict=True)
-        )
-        return [self._fill(words) for words in named]
+        self.concepts.check_not_empty("the entity prompt")
+        ids, probs, _ = self.concepts.retrieve(global_feats.float(), 0.0, self.temperature)
+        is_named = (probs > self.concept_threshold).tolist()  # (B, K)
+        rows = zip(ids.tolist(), is_named, strict=True)
+        return [
+            self._fill(self.concepts.words[i] for i, named in zip(*row, strict=True) if named)
+            for row in rows
+        ]
 
     def from_captions(self, captions: Sequence[str]) -> list[str]:
-        """Write the prompts of a training batch, from the entities of its captions.
+        """Build prompts of a training batch from the entities of its captions.
 
         Args:
             captions: B captions.
 
         Returns:
-            B sentences; each entity of a caption is left out with the probability
+            B prompts. Each entity of a caption is left out with the probability
             ``entity_dropout``.
         """
         prompts = []
         for caption in captions:
-            found = self.find_entities(caption)
-            kept = (torch.rand(len(found)) >= self.entity_dropout).tolist()
-            names = [name for name, is_kept in zip(found, kept, strict=True) if is_kept]
+            entities = self.find_entities(caption)
+            is_kept = (torch.rand(len(entities)) >= self.entity_dropout).tolist()
+            names = [name for name, keep in zip(entities, is_kept, strict=True) if keep]
             prompts.append(self._fill(dict.fromkeys(names)))
         return prompts
 
     def find_entities(self, caption: str) -> list[str]:
-        """Return the entities of a caption by the names that the prompt has for them.
+        """Return the entities of a caption, by their names in the prompt.
 
-        Each word counts once, in the order of the caption; two words may have one name.
+        Each word counts once, in the order of the caption. Two words may have the same name.
         """
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for word in tokenize(caption):
             key = word if word in self._entities else _singular(word)
             if key in self._entities:
-                found[key] = self._entities[key]
-        return list(found.values())[: self.max_caption_entities]
+                names[key] = self._entities[key]
+        return list(names.values())[: self.max_caption_entities]
 
     def _fill(self, words: Iterable[str]) -> str:
-        return self.template.replace("{}", ", ".join(words) or _NOTHING)
+        return self.template.replace("{}", ", ".join(words) or _NO_ENTITY)
 
 
 def _read_entities(path: Path) -> list[str]:

@@ -1,19 +1,13 @@
-"""SynTIC's prefix, a reconstruction: an image in the words of a memory, and its objects."""
+"""Neck of SynTIC, a reconstruction: an image as a projection onto texts, and its objects."""
 
 import os
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.required_file import FileKind
-from pcm_plugin.models.functional.concept_retrieval import (
-    concept_probabilities,
-    prepare_concepts,
-    retrieve_concepts,
-)
+from pcm_plugin.models.necks.concept_bank import ConceptBank
 from pcm_plugin.models.necks.global_prefix import GlobalPrefix
 from pcm_plugin.models.necks.output import NeckOutput
 from pcm_plugin.registry import MODELS
@@ -21,46 +15,48 @@ from pcm_plugin.registry import MODELS
 
 @MODELS.register_module()
 class ObjectPrefix(GlobalPrefix):
-    """A global CLIP feature put together from texts, and a token for each object of the image.
+    """A global CLIP feature projected onto texts, and one token per object of the image.
 
     SynTIC (AAAI 2024, arXiv 2312.08865) represents an image by a similarity-weighted sum of text
-    features, in training a synthetic image, at inference a real one, and helps the decoder by the
-    objects in it. No code is public, and no source names the size or the temperature of the
-    memory, or the detector. Of this reconstruction the following is ours:
+    features, of a synthetic image in training and of a real image at inference, and supports the
+    decoder with the objects in the image. There is no public code, and no source states the size
+    and the temperature of the memory, or the detector. The following choices are ours:
 
-    - The feature is projected in training as at inference, since both are images: the decoder
-      then sees texts alone, in one form.
-    - The objects are the concepts nearest to the image's own feature, not to its projection, which
-      would say again what the first token says. This needs no detector; a detector's labels can be
-      given instead.
-    - An object is a Linear of its concept's text embedding: CLIP's width must become the decoder's,
-      so that the two Linears and their norm are trained with it.
-    - There is no noise on the feature: refinement and projection are to close the gap.
+    - The feature is projected in training as well as at inference, since both are images. The
+      decoder then only sees features of texts.
+    - The objects are the concepts nearest to the image's own feature. Those nearest to its
+      projection would repeat the first token. This needs no detector; labels of a detector can be
+      passed instead.
+    - The token of an object is a linear map of its concept's text embedding, since the width of
+      CLIP must become that of the decoder. The two linear maps and their norm are trained with it.
+    - There is no noise on the feature, since refinement and projection are to close the modality
+      gap.
 
     Args:
         clip_dim: Width Dc of CLIP's joint space.
         embed_dims: Model width D. Defaults to 512.
-        concepts: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None: call
-            :meth:`set_concepts`. Not part of a checkpoint.
-        top_concepts: K, concepts that count as an image's objects. Defaults to 5, as PCM-Net's.
-        memory: Feature store whose captions are the memory. Defaults to None: call
-            :meth:`set_memory`. Not part of a checkpoint.
-        memory_temperature: Of the softmax over the memory, and of that over the concepts, on which
-            no token depends. Defaults to 0.01, DeCap's.
-        memory_chunk: Texts of the memory at a time. Defaults to 65,536; some 4,096 stay in a CPU's
-            cache, which takes half the time there.
-        dropout: Of the tokens. Defaults to 0.5, as PCMMixup's.
-        init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own.
+        concepts: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None, which
+            requires a call of :meth:`set_concepts`. It is not part of a checkpoint.
+        top_concepts: Number K of concepts that count as objects of an image. Defaults to 5, as in
+            PCM-Net.
+        text_memory: Feature store whose captions are the text memory. Defaults to None, which
+            requires a call of :meth:`set_text_memory`. It is not part of a checkpoint.
+        text_memory_temperature: Temperature of the softmax over the text memory, and of that over
+            the concepts, on which no token depends. Defaults to 0.01, as in DeCap.
+        text_memory_chunk: Number of texts to process at a time. Defaults to 65,536. A chunk of
+            4,096 fits into the cache of a CPU, which halves the time there.
+        dropout: Dropout probability of the tokens. Defaults to 0.5, as in PCMMixup.
+        init_cfg: MMEngine's initialization config. Defaults to None, PyTorch's initialization.
 
     Attributes:
-        concept_words (list[str]): The words of the concepts.
+        concepts (ConceptBank): The concepts.
 
     Raises:
-        MissingFileError: If there is no such file or store.
-        UserError: If one of them is of another width, or holds too little.
+        MissingFileError: If a file or store is missing.
+        UserError: If one of them has another width or too few entries.
     """
 
-    input_files = {"memory": FileKind.FEATURE_STORE, "concepts": FileKind.CONCEPT_SET}
+    input_files = {"text_memory": FileKind.FEATURE_STORE, "concepts": FileKind.CONCEPT_SET}
 
     def __init__(
         self,
@@ -68,86 +64,68 @@ class ObjectPrefix(GlobalPrefix):
         embed_dims: int = 512,
         concepts: str | os.PathLike | None = None,
         top_concepts: int = 5,
-        memory: str | os.PathLike | None = None,
-        memory_temperature: float = 0.01,
-        memory_chunk: int = 65_536,
+        text_memory: str | os.PathLike | None = None,
+        text_memory_temperature: float = 0.01,
+        text_memory_chunk: int = 65_536,
         dropout: float = 0.5,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
             clip_dim,
             embed_dims,
-            0.0,
-            memory,
-            memory_temperature,
-            memory_chunk,
-            dropout,
+            noise_var=0.0,
+            text_memory=text_memory,
+            text_memory_temperature=text_memory_temperature,
+            text_memory_chunk=text_memory_chunk,
+            dropout=dropout,
             init_cfg=init_cfg,
         )
-        self.top_concepts = top_concepts
         self.object_proj = nn.Linear(clip_dim, embed_dims)
-        self.concept_words: list[str] = []
-        self.concepts: Tensor
-        self.register_buffer("concepts", torch.zeros(0, clip_dim), persistent=False)
-        if concepts is not None:
-            self.set_concepts(*load_concepts(concepts)[:2])
+        self.concepts = ConceptBank(clip_dim, top_concepts, concepts)
 
-    def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
-        """Give the concepts that objects are.
-
-        Args:
-            words: C words.
-            embeddings: (C, Dc), their CLIP text embeddings, of any length but 0; normalised into a
-                copy.
-
-        Raises:
-            UserError: If the sizes do not agree with each other or with the neck.
-        """
-        directions = prepare_concepts(words, embeddings, self.clip_dim, self.top_concepts)
-        self.concept_words = list(words)
-        self.concepts = directions.to(self.concepts.device)
+    @property
+    def concept_bank(self) -> ConceptBank:
+        """The concepts that objects are taken from."""
+        return self.concepts
 
     def forward(
         self, patch_feats: Tensor | None, global_feats: Tensor, objects: Tensor | None = None
     ) -> NeckOutput:
-        """Make the tokens.
+        """Compute the tokens.
 
         Args:
-            patch_feats: Not used; here so that necks can be exchanged.
-            global_feats: (B, Dc), CLIP's embedding of an image, of any length but 0.
-            objects: (B, K') int64, the objects of each image by their numbers in
-                ``concept_words``, -1 after the last. Defaults to None: its K nearest concepts.
+            patch_feats: Not used.
+            global_feats: (B, Dc), CLIP image embeddings with any norm except 0.
+            objects: (B, K') int64, the objects of each image as indices into ``concept_words``,
+                padded with -1. Defaults to None, the K nearest concepts.
 
         Returns:
-            1 + K tokens, or 1 + K', of which those of no object are not valid.
+            1 + K tokens, or 1 + K' with ``objects``, where padding is masked.
 
         Raises:
-            UserError: If there is no memory, there are no concepts yet, or the features have
-                another width than the neck.
+            UserError: If text memory or concepts are missing, or the features have another width
+                than the neck.
         """
-        feats = self.check(global_feats)
-        if not len(self.memory):
+        feats = self._check_feats(global_feats)  # (B, Dc)
+        if not len(self.text_memory):
             raise UserError(
-                "ObjectPrefix has no memory: name a feature store in memory=... (that of the "
-                "training captions) or call set_memory()"
+                "ObjectPrefix has no text memory: set `text_memory` to the feature store of the "
+                "training captions, or call set_text_memory()"
             )
-        if not len(self.concepts):
-            raise UserError(
-                "ObjectPrefix has no concepts: name a file in concepts=... "
-                "(tools/build_concepts.py makes one) or call set_concepts()"
-            )
-        ids, probs = self._objects(feats, objects)
-        valid = torch.cat([ids.new_ones(len(ids), 1, dtype=torch.bool), ids >= 0], dim=1)
-        first = self.global_proj(self.project(feats)).unsqueeze(1)
-        others = self.object_proj(self.concepts[ids.clamp(min=0)])
-        return NeckOutput(self.finish(torch.cat([first, others], dim=1)), valid, ids, probs)
+        self.concepts.check_not_empty("ObjectPrefix")
+        ids, probs = self._objects(feats, objects)  # (B, K), (B, K)
+        first = self.global_proj(self._project_to_memory(feats)).unsqueeze(1)  # (B, 1, D)
+        others = self.object_proj(self.concepts.embeddings[ids.clamp(min=0)])  # (B, K, D)
+        tokens = self._norm_act_drop(torch.cat([first, others], dim=1))  # (B, 1 + K, D)
+        is_first = ids.new_ones(len(ids), 1, dtype=torch.bool)  # (B, 1)
+        mask = torch.cat([is_first, ids >= 0], dim=1)  # (B, 1 + K)
+        return NeckOutput(tokens, mask, ids, probs)
 
     def _objects(self, feats: Tensor, objects: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Objects (B, K') and their probabilities among all concepts, 0 where there is none."""
+        """Return objects (B, K') and their probabilities among all concepts, 0 for padding."""
+        temperature = self.text_memory_temperature
         if objects is None:
-            ids, probs, _ = retrieve_concepts(
-                feats, self.concepts, self.top_concepts, 0.0, self.memory_temperature
-            )
+            ids, probs, _ = self.concepts.retrieve(feats, 0.0, temperature)
             return ids, probs
-        probs = concept_probabilities(feats, self.concepts, self.memory_temperature)
-        return objects, probs.gather(1, objects.clamp(min=0)) * (objects >= 0)
+        probs = self.concepts.probabilities(feats, temperature)  # (B, C)
+        return objects, probs.gather(1, objects.clamp(min=0)) * (objects >= 0)  # (B, K') each

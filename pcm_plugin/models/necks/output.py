@@ -1,4 +1,4 @@
-"""What a neck hands on."""
+"""Output of a neck."""
 
 from typing import NamedTuple
 
@@ -6,23 +6,22 @@ from torch import Tensor
 
 
 class NeckOutput(NamedTuple):
-    """Tokens for a captioner, and how they came about.
+    """Tokens for a captioner, and the concepts and patches behind them.
 
-    Shapes: B images, L tokens, D model width, N patches, K kept concepts, M text slots. The fields
-    after ``mask`` are None when nothing was mixed; those after ``concept_probs`` when concepts were
-    found for an image and not for its patches.
+    Shapes: B images, L tokens, D model width, N patches, K retrieved concepts, M text slots. The
+    fields after ``mask`` are None if no concepts were retrieved; those after ``concept_probs`` are
+    None if no patches were matched with concepts.
 
     Attributes:
-        tokens: (B, L, D); the global token first, then, of PCMMixup, N patches, and at inference M
-            text slots.
+        tokens: (B, L, D). The global token comes first; PCMMixup appends N patches and, at
+            inference, M text slots.
         mask: (B, L) bool, True for tokens that may be attended to.
-        concept_ids: (B, K) int64, indices into the neck's ``concept_words``, the likeliest first;
+        concept_ids: (B, K) int64, indices into the neck's ``concept_words`` by falling probability;
             -1 where an image has fewer.
-        concept_probs: (B, K) float32, their probabilities among all concepts; 0 where there is
-            none.
-        affinity: (B, N, K) float32, cosine of each patch with each kept concept.
+        concept_probs: (B, K) float32, their probabilities among all concepts; 0 for padding.
+        affinity: (B, N, K) float32, cosine similarity of each patch with each retrieved concept.
         selected: (B, N) bool, the patches that are mixed with text.
-        slots: (B, M) int64, the patch each text slot describes, ascending; -1 where unused.
+        slots: (B, M) int64, the patch of each text slot, ascending; -1 where unused.
     """
 
     tokens: Tensor

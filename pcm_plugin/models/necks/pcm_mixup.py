@@ -1,72 +1,86 @@
-"""PCMMixup: patches of an image mixed with the texts of its concepts (paper, Sec. 3.2)."""
+"""PCMMixup: mix patches of an image with texts of its concepts (paper, Sec. 3.2)."""
 
 import os
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcm_plugin.errors import UserError
+from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.models.functional.concept_retrieval import inject_noise
 from pcm_plugin.models.functional.mix import replace_patches
 from pcm_plugin.models.layers import Dropout
+from pcm_plugin.models.necks.base import Neck
+from pcm_plugin.models.necks.clip_head import ClipHead
+from pcm_plugin.models.necks.concept_bank import ConceptBank
 from pcm_plugin.models.necks.output import NeckOutput
-from pcm_plugin.models.necks.patch_texts import PatchTextMatcher
+from pcm_plugin.models.necks.patch_selection import PatchSelection
+from pcm_plugin.models.necks.patch_text_matcher import PatchTextMatch, PatchTextMatcher
 from pcm_plugin.registry import MODELS
 
 
 @MODELS.register_module()
-class PCMMixup(PatchTextMatcher):
+class PCMMixup(Neck):
     """Patch-wise cross-modal feature mix-up.
 
-    From an image's global feature come its concepts, from its patches their affinity with those
-    concepts. In training the patches of highest affinity are *replaced* by texts, so that the
-    captioner learns to read texts where a synthetic image may be wrong; at inference nothing is
-    lost: the same texts are *appended* to all patches.
+    The global feature of an image retrieves concepts; each patch has an affinity with each of them.
+    In training, the patches with the highest affinity are *replaced* by texts, so that the
+    captioner learns to rely on text where a synthetic image may be wrong. At inference, the same
+    texts are *appended* to all patches, so that no information is lost.
 
-    The released code appends N text slots and masks those not selected. Masked slots reach
-    nothing, so here only the selected ones are made, packed into at most M slots.
+    The released code appends N text slots and masks those that are not selected. Masked slots do
+    not influence the output, so this module creates at most M slots, for the selected patches only.
 
-    Every parameter has a gradient in training whatever ``mix`` is, so that DDP needs no
+    Every parameter gets a gradient in training with any ``selection``, so that DDP needs no
     ``find_unused_parameters``.
 
     Args:
         patch_dim: Patch width Dv: 768 for ViT-B/32, 1024 for ViT-L/14.
-        clip_dim: Width Dc of CLIP's joint space: 512 and 768.
+        clip_dim: Width Dc of CLIP's joint space: 512 for ViT-B/32, 768 for ViT-L/14.
         embed_dims: Model width D. Defaults to 512.
-        num_patches: N. Defaults to 49, ViT-B/32 at 224 pixels; 64 for ViT-L/14 pooled 2x2.
-        concepts: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None: call
-            :meth:`set_concepts` before the first image. Concepts are not part of a checkpoint:
-            another domain may bring its own.
-        clip_head: ``clip_head.safetensors`` of the CLIP that made the features. Defaults to None:
-            it comes with a checkpoint, or call :meth:`set_clip_head`. Never trained.
-        top_concepts: K. Defaults to 5.
-        top_patches: With ``mix='top'`` the M best patch-concept pairs, or below 1 their share of
-            N * K; with ``mix='random'`` the share of patches replaced. Defaults to 5.
-        distinct: Whether M counts patches instead of pairs. Always M are mixed then, no token is
-            masked, and a captioner without a mask can take the tokens. Defaults to False, as
-            released.
-        concept_threshold: Concepts not above this probability are masked. Defaults to 0.0, as
-            released.
-        temperature: Of all softmaxes. Defaults to 0.01.
-        mix: ``'top'``; ``'random'``, in which training replaces random patches and inference
-            appends all texts (released variant); or ``'none'``, the base model of the paper's
-            ablation, without concepts. Defaults to ``'top'``.
+        num_patches: Number N of patches. Defaults to 49, that of ViT-B/32 at 224 pixels; 64 for
+            ViT-L/14 pooled 2x2.
+        concepts: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None, which
+            requires a call of :meth:`set_concepts` before the first image. Concepts are not part
+            of a checkpoint, since another domain may need others.
+        clip_head: ``clip_head.safetensors`` of the CLIP that computed the features. Defaults to
+            None: it comes with a checkpoint, or from :meth:`set_clip_head`. It is never trained.
+        top_concepts: Number K of concepts per image. Defaults to 5.
+        selection: Rule that selects patches, see :class:`PatchSelection`: ``'top_pairs'`` as in the
+            released code; ``'top_patches'``, with which no token is masked, so that a captioner
+            without a mask can use the tokens; ``'random'``; or ``'none'`` for the base model of the
+            paper's ablation, without concepts. Defaults to ``'top_pairs'``.
+        num_pairs: Number of patch-concept pairs for ``'top_pairs'``. Defaults to 5.
+        num_top_patches: Number of patches for ``'top_patches'``. Defaults to 5.
+        random_ratio: Share of patches that ``'random'`` replaces in training. Defaults to None.
+        concept_threshold: Concepts whose probability does not exceed this are masked. Defaults to
+            0.0, as in the released code.
+        temperature: Temperature of all softmaxes. Defaults to 0.01.
         noise_var: Variance of the Gaussian noise on the global feature in training. Defaults to
             0.016.
-        dropout: Of the tokens. Defaults to 0.5.
-        append_text_tokens: Whether inference appends the texts. Without them a trained captioner shows
-            what they bring. Defaults to True.
-        ln_post_eps: Of CLIP's ``ln_post``. Defaults to 1e-5.
-        patches_in_joint_space: Whether patches come in the joint space already, as those of a CLIP without
-            a linear head, such as SigLIP; ``patch_dim`` equals ``clip_dim`` then, and there is no
-            CLIP head. Defaults to False.
-        init_cfg: MMEngine's initialisation config. Defaults to None: PyTorch's own, as released.
+        dropout: Dropout probability of the tokens. Defaults to 0.5.
+        append_text_tokens: Whether to append the texts at inference. False measures what they
+            contribute to a trained captioner. Defaults to True.
+        ln_post_eps: Epsilon of CLIP's ``ln_post``. Defaults to 1e-5.
+        patches_in_joint_space: Whether the patches are in the joint space already, as those of a
+            CLIP without a linear head such as SigLIP. Then ``patch_dim`` equals ``clip_dim``, and
+            there is no CLIP head. Defaults to False.
+        init_cfg: MMEngine's initialization config. Defaults to None, PyTorch's initialization, as
+            in the released code.
+
+    Attributes:
+        matcher (PatchTextMatcher | None): Retrieves concepts and matches patches with texts; None
+            with ``selection='none'``.
 
     Raises:
-        UserError: If ``mix`` or ``top_patches`` is out of range, the files have other sizes, or
-            ``patches_in_joint_space`` does not go with the widths or a CLIP head.
-        MissingFileError: If a named file is missing.
+        UserError: If a setting of the selection is out of range, the files have other sizes, or
+            ``patches_in_joint_space`` does not match the widths or a CLIP head.
+        MissingFileError: If a file is missing.
     """
+
+    input_files = {"concepts": FileKind.CONCEPT_SET, "clip_head": FileKind.CLIP_HEAD}
 
     def __init__(
         self,
@@ -77,97 +91,151 @@ class PCMMixup(PatchTextMatcher):
         concepts: str | os.PathLike | None = None,
         clip_head: str | os.PathLike | None = None,
         top_concepts: int = 5,
-        top_patches: float = 5,
+        selection: str = "top_pairs",
+        num_pairs: int = 5,
+        num_top_patches: int = 5,
+        random_ratio: float | None = None,
         concept_threshold: float = 0.0,
         temperature: float = 0.01,
-        mix: str = "top",
         noise_var: float = 0.016,
         dropout: float = 0.5,
         append_text_tokens: bool = True,
         ln_post_eps: float = 1e-5,
-        distinct: bool = False,
         patches_in_joint_space: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(
-            patch_dim,
-            clip_dim,
-            num_patches,
-            concepts,
-            clip_head,
-            top_concepts,
-            top_patches,
-            distinct,
-            concept_threshold,
-            temperature,
-            mix,
-            ln_post_eps,
-            patches_in_joint_space,
-            init_cfg,
-        )
+        super().__init__(init_cfg)
+        if patches_in_joint_space and patch_dim != clip_dim:
+            raise UserError(
+                "`patch_dim` must equal `clip_dim` with patches_in_joint_space=True, got "
+                f"`{patch_dim}` and `{clip_dim}`: set both to the width of the features"
+            )
+        if patches_in_joint_space and clip_head is not None:
+            raise UserError(
+                "`clip_head` must be None with patches_in_joint_space=True, got "
+                f"`{str(clip_head)!r}`: such patches need no projection"
+            )
+        self.patch_dim = patch_dim
+        self.clip_dim = clip_dim
         self.embed_dims = embed_dims
+        self.num_patches = num_patches
         self.append_text_tokens = append_text_tokens
         self.noise_var = noise_var
+        rule = PatchSelection(selection, num_pairs, num_top_patches, random_ratio)
+        self.matcher: PatchTextMatcher | None = None
+        if selection != "none":
+            self.patches_in_joint_space = patches_in_joint_space
+            self.matcher = PatchTextMatcher(
+                num_patches,
+                patch_dim,
+                ConceptBank(clip_dim, top_concepts, concepts),
+                None
+                if patches_in_joint_space
+                else ClipHead(patch_dim, clip_dim, ln_post_eps, clip_head),
+                rule,
+                concept_threshold,
+                temperature,
+            )
         self.global_proj = nn.Linear(clip_dim, embed_dims)
         self.patch_proj = nn.Linear(patch_dim, embed_dims)
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + num_patches, embed_dims))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.norm = nn.LayerNorm(embed_dims)
         self.dropout = Dropout(dropout)
-        if mix != "none":
+        if selection != "none":
             self.text_proj = nn.Linear(clip_dim, embed_dims)
             self.type_embed = nn.Embedding(2, embed_dims)
 
+    @property
+    def concept_bank(self) -> ConceptBank | None:
+        """Concepts of the matcher; None with ``selection='none'``."""
+        return None if self.matcher is None else self.matcher.concepts
+
+    @property
+    def needs_clip_head(self) -> bool:
+        """Whether the weights of CLIP's image head are missing."""
+        return self.matcher is not None and self.matcher.needs_clip_head
+
+    def set_clip_head(self, head: Mapping[str, Tensor]) -> None:
+        """Set CLIP's image head; see :meth:`ClipHead.set_tensors`.
+
+        Raises:
+            UserError: If the patches need no head, or the shapes do not match.
+        """
+        if self.matcher is None or self.matcher.clip_head is None:
+            super().set_clip_head(head)
+            return
+        self.matcher.clip_head.set_tensors(head)
+
     def forward(self, patch_feats: Tensor | None, global_feats: Tensor) -> NeckOutput:
-        """Make a captioner's tokens.
+        """Compute the tokens of a captioner.
 
         Args:
             patch_feats: (B, N, Dv) of any floating type, CLIP's last hidden states before
                 ``ln_post``, or, with ``patches_in_joint_space``, patches in the joint space.
-            global_feats: (B, Dc) of any floating type, CLIP's image embedding, of any length.
+            global_feats: (B, Dc) of any floating type, CLIP image embeddings with any norm except
+                0.
 
         Returns:
-            1 + N tokens in training; 1 + N + M at inference, if texts are appended, fewer of them
-            valid.
+            1 + N tokens in training; at inference 1 + N + M, where unused text slots are masked.
 
         Raises:
-            UserError: If the features have other sizes than the neck, or there are no concepts or
-                no CLIP head yet.
+            UserError: If the features have other sizes than the neck, or concepts or the CLIP head
+                are missing.
         """
-        patch_feats = self.check_features(patch_feats, global_feats).float()
+        patch_feats = self._check_feats(patch_feats, global_feats).float()
         noise_var = self.noise_var if self.training else 0.0
-        global_token = self.global_proj(inject_noise(global_feats.float(), noise_var)).unsqueeze(1)
-        patches = self.patch_proj(patch_feats)
-        valid = torch.ones(len(patches), 1 + self.sizes[0], dtype=torch.bool, device=patches.device)
-        if self.mix == "none":
-            tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed
-            return NeckOutput(self._finish(tokens), valid)
-
-        found = self.find(patch_feats, global_feats)
-        text = self.text_proj(found.text)
+        global_token = self.global_proj(inject_noise(global_feats.float(), noise_var))  # (B, D)
+        patches = self.patch_proj(patch_feats)  # (B, N, D)
+        if self.matcher is None:
+            tokens = torch.cat([global_token.unsqueeze(1), patches], dim=1)  # (B, 1 + N, D)
+            return NeckOutput(self._norm_act_drop(tokens + self.pos_embed), _all_true(tokens))
+        match: PatchTextMatch = self.matcher(patch_feats, global_feats)
+        text = self.text_proj(match.text)  # (B, M, D)
         if self.training:
-            # Paper, Sec. 3.2: the mixed sequence replaces patches, so that it has no new tokens.
-            patches = replace_patches(patches, text, found.selected)
-            types = self.type_embed(F.pad(found.selected, (1, 0)).long())
-            tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + types
+            # Paper, Sec. 3.2: texts replace patches, so that the sequence keeps its length.
+            patches = replace_patches(patches, text, match.selected)  # (B, N, D)
+            types = self.type_embed(F.pad(match.selected, (1, 0)).long())  # (B, 1 + N, D)
+            tokens = torch.cat([global_token.unsqueeze(1), patches], dim=1)  # (B, 1 + N, D)
+            tokens = tokens + self.pos_embed + types
+            mask = _all_true(tokens)
         else:
-            visual_type, text_type = self.type_embed.weight
-            # Paper, Sec. 3.2: real images keep their patches; texts are appended, each at the
-            # position of the patch that it describes.
-            tokens = torch.cat([global_token, patches], dim=1) + self.pos_embed + visual_type
+            # Paper, Sec. 3.2: real images keep all patches. Each text is appended with the position
+            # embedding of the patch that it describes.
+            visual_type, text_type = self.type_embed.weight  # (D,), (D,)
+            tokens = torch.cat([global_token.unsqueeze(1), patches], dim=1)  # (B, 1 + N, D)
+            tokens = tokens + self.pos_embed + visual_type
+            mask = _all_true(tokens)
             if self.append_text_tokens:
-                positions = self.pos_embed[0, 1 + found.slots.clamp(min=0)]
-                tokens = torch.cat([tokens, text + positions + text_type], dim=1)
-                valid = torch.cat([valid, found.slots >= 0], dim=1)
+                positions = self.pos_embed[0, 1 + match.slots.clamp(min=0)]  # (B, M, D)
+                text = text + positions + text_type
+                tokens = torch.cat([tokens, text], dim=1)  # (B, 1 + N + M, D)
+                mask = torch.cat([mask, match.slots >= 0], dim=1)  # (B, 1 + N + M)
+        tokens = self._norm_act_drop(tokens)
         return NeckOutput(
-            self._finish(tokens),
-            valid,
-            found.ids,
-            found.probs,
-            found.affinity,
-            found.selected,
-            found.slots,
+            tokens, mask, match.ids, match.probs, match.affinity, match.selected, match.slots
         )
 
-    def _finish(self, tokens: Tensor) -> Tensor:
+    def _check_feats(self, patch_feats: Tensor | None, global_feats: Tensor) -> Tensor:
+        """Return the patch features, after a check of all shapes."""
+        sizes = (self.num_patches, self.patch_dim)
+        if patch_feats is None or patch_feats.shape[1:] != sizes:
+            shape = None if patch_feats is None else tuple(patch_feats.shape)
+            raise UserError(
+                f"`patch_feats` must be (B, num_patches={sizes[0]}, patch_dim={sizes[1]}), got "
+                f"`{shape}`: set num_patches and patch_dim to the sizes of the features"
+            )
+        if global_feats.shape[1:] != (self.clip_dim,):
+            raise UserError(
+                f"`global_feats` must be (B, clip_dim={self.clip_dim}), got "
+                f"`{tuple(global_feats.shape)}`: set clip_dim to the width of the features"
+            )
+        return patch_feats
+
+    def _norm_act_drop(self, tokens: Tensor) -> Tensor:
         return self.dropout(self.norm(F.relu(tokens)))
+
+
+def _all_true(tokens: Tensor) -> Tensor:
+    """Return a mask (B, L) of tokens (B, L, D) that are all valid."""
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

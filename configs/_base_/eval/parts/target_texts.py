@@ -4,6 +4,6 @@
 # The concepts are in another file than the usual ones, which may be the released list.
 target_texts = {
     "pcm_plugin.PCMMixup": dict(concepts="{root}/{features}/concepts_of_captions.safetensors"),
-    "pcm_plugin.GlobalPrefix": dict(memory="{root}/{features}/train_store"),
-    "pcm_plugin.ObjectPrefix": dict(memory="{root}/{features}/train_store"),
+    "pcm_plugin.GlobalPrefix": dict(text_memory="{root}/{features}/train_store"),
+    "pcm_plugin.ObjectPrefix": dict(text_memory="{root}/{features}/train_store"),
 }

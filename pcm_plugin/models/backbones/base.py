@@ -1,0 +1,60 @@
+"""Base class of CLIP backbones."""
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.model import BaseModule
+from torch import Tensor
+
+
+class Backbone(BaseModule, metaclass=ABCMeta):
+    """Base class of frozen CLIPs that compute the features of images and texts.
+
+    Attributes:
+        model_name (str): Name of the CLIP.
+        pool (int): Side of the windows that patches are averaged over; 1 for none.
+        patch_dim (int): Width Dv of the patch features.
+        clip_dim (int): Width Dc of the joint space.
+        num_patches (int): Number N of patches per image.
+        grid (tuple[int, int]): Rows and columns of the patches.
+        patches_in_joint_space (bool): Whether patches are in the joint space. If so, there is no
+            :meth:`clip_head`.
+        ln_post_eps (float | None): Epsilon of the norm of :meth:`clip_head`.
+        image_size (tuple[int, int]): Height and width of the images.
+        image_mean (tuple[float, ...]): Mean per channel of preprocessed images, in 0..1.
+        image_std (tuple[float, ...]): Standard deviation per channel, in 0..1.
+        preprocess: Maps a PIL image to a (3, H, W) tensor.
+    """
+
+    model_name: str
+    pool: int
+    patch_dim: int
+    clip_dim: int
+    num_patches: int
+    grid: tuple[int, int]
+    patches_in_joint_space: bool
+    ln_post_eps: float | None
+    image_size: tuple[int, int]
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    preprocess: Callable[[Any], Tensor]
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the features of images.
+
+        Args:
+            images: (B, 3, H, W), preprocessed.
+
+        Returns:
+            Patch features (B, N, Dv) and global features (B, Dc) with norm 1.
+        """
+
+    @abstractmethod
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed n texts: (n, Dc) with norm 1, on the device of the model."""
+
+    @abstractmethod
+    def clip_head(self) -> dict[str, Tensor]:
+        """Return the tensors of the image head, by the names of :data:`CLIP_HEAD_KEYS`."""
