@@ -88,7 +88,7 @@ def parse_args() -> argparse.Namespace:
 
 def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the decoding settings of the command line."""
-    given = {
+    options = {
         "beam_size": args.beam_size,
         "num_captions": args.num_captions,
         "min_len": args.min_len,
@@ -96,7 +96,7 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "rerank_weight": args.rerank_weight,
         "length_penalty": args.length_penalty,
     }
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def find_images(inputs: list[str]) -> dict[str, int | str]:

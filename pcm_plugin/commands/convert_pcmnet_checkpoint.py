@@ -49,8 +49,9 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
         "sizes": json.dumps(sizes._asdict()),
     }
     write_tensors(Path(dst), state, metadata)
-    listing = "\n".join(f"  {name} = {value}" for name, value in sizes._asdict().items())
-    return f"{dst}: {len(state)} tensors. Settings of the config:\n{listing}\n  vocabulary = {vocabulary}"
+    settings = {**sizes._asdict(), "vocabulary": vocabulary}
+    listing = "\n".join(f"  {name} = {value}" for name, value in settings.items())
+    return f"{dst}: {len(state)} tensors. Settings of the config:\n{listing}"
 
 
 @plain_errors()

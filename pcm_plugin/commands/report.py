@@ -95,15 +95,15 @@ def find_checkpoint(args: argparse.Namespace) -> Path:
     return file
 
 
-def choose_split(cfg: Config, wanted: str | None) -> str | None:
+def choose_split(cfg: Config, requested: str | None) -> str | None:
     """Return the split to caption, None if the run has neither test nor validation data."""
     splits = [split for split in ("test", "val") if cfg.get(f"{split}_dataloader") is not None]
-    if wanted and wanted not in splits:
+    if requested and requested not in splits:
         raise UserError(
             f"--split must be a split of the run ({', '.join(splits) or 'it has none'}), got "
-            f"{wanted}"
+            f"{requested}"
         )
-    return wanted or next(iter(splits), None)
+    return requested or next(iter(splits), None)
 
 
 def caption(
@@ -112,8 +112,8 @@ def caption(
     """Caption a split.
 
     Returns:
-        The model, and the data sample and CIDEr (times 100) of each image that has references. CIDEr
-        is NaN if it is undefined, as for a single image.
+        The model, and the data sample and CIDEr (times 100) of each image that has references.
+        CIDEr is NaN if it is undefined, as for a single image.
     """
     model = MODELS.build(cfg.model)
     load_weights(model, str(checkpoint))

@@ -131,13 +131,13 @@ def find_files(scored: list[tuple[Prediction, CocoImage]], folder: Path) -> list
     unnamed = [p.image_id for (p, _), name in zip(scored, names, strict=True) if not name]
     if unnamed:
         raise MissingFileError(
-            f"no file name for {len(unnamed)} of {len(scored)} images ({unnamed[0]}): CLIPScore "
-            "needs references with file_name"
+            f"{len(unnamed)} of {len(scored)} images have no file name, such as {unnamed[0]}: "
+            "CLIPScore needs references with file_name"
         )
     files = [folder / find_name(folder, str(name)) for name in names]
-    absent = [file for file in files if not file.is_file()]
-    if absent:
-        raise MissingFileError(f"{len(absent)} of {len(files)} images are missing: {absent[0]}")
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise MissingFileError(f"{len(missing)} of {len(files)} images are missing: {missing[0]}")
     return files
 
 
@@ -150,14 +150,14 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
     """Score the captions; return the scores, and remarks why some of them are undefined."""
     predictions = read_predictions(args.predictions)
     clip = {"model_name": args.model, "pretrained": args.pretrained}
-    references, trained = open_captions(args, args.references), args.train_captions
+    references, train_captions = open_captions(args, args.references), args.train_captions
     metric = CaptionMetric(
         args.scorers,
         args.tokenizer,
         references,
         None,
         {"type": "pcm_plugin.OpenCLIPBackbone", **clip} if args.model else None,
-        None if trained is None else references.with_path(trained),
+        None if train_captions is None else references.with_path(train_captions),
         per_image=args.per_image,
         groups=args.groups,
         group_field=args.group_field,

@@ -62,8 +62,8 @@ def test_captions_and_file_names_are_text():
         low=[TrainingPair(image, HOSTILE, 0.1)],
         notes=[HOSTILE],
     )
-    # Title twice, note, folder of the test, 2 metrics, legend of the chart, config, 4 of the sample,
-    # 1 of the pair.
+    # Title twice, note, folder of the test, 2 metrics, legend of the chart, config, 4 of the
+    # sample, 1 of the pair.
     check_escaped(html, 13)
 
 

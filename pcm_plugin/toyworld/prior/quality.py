@@ -21,13 +21,13 @@ GRID = 7
 
 def _features(clip: OpenCLIPBackbone, scenes: list[Scene]) -> tuple[Tensor, Tensor, list]:
     pictures = [render(scene, f"quality/{i}") for i, scene in enumerate(scenes)]
-    patches, globals_ = [], []
+    patch_feats, global_feats = [], []
     for start in range(0, len(pictures), 50):
         batch = torch.stack([clip.preprocess(p.image) for p in pictures[start : start + 50]])
-        patch, whole = clip(batch)
-        patches.append(patch)
-        globals_.append(whole)
-    return torch.cat(patches), torch.cat(globals_), pictures
+        patches, images = clip(batch)
+        patch_feats.append(patches)
+        global_feats.append(images)
+    return torch.cat(patch_feats), torch.cat(global_feats), pictures
 
 
 def _embed(clip: OpenCLIPBackbone, words: tuple[str, ...]) -> Tensor:
