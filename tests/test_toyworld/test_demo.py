@@ -116,7 +116,7 @@ def test_the_results_are_written_to_their_page(demo, tmp_path):
     assert "written to docs/results.md" in output
     page = (folder / "docs" / "results.md").read_text()
     runs = folder / "work_dirs" / "toy_results"
-    for arm, title in (("base", "base: synthetic pairs"), ("filter", "base, the worst tenth")):
+    for arm, title in (("base", "base: synthetic pairs"), ("filter", "base, worst 10 %")):
         scored = runs / arm / "seed0" / "in_domain" / "metrics.json"
         cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
         lines = [x for x in page.splitlines() if x.startswith(f"| {title}") and "| 1 |" in x]
@@ -207,17 +207,17 @@ def test_the_page_summarizes_the_scores(tmp_path, monkeypatch):
     assert "| MIX | 0 |" + " - |" * 6 in table
     pairs = [("both", "text"), ("base_x", "base"), ("mix", "base")]
     lines = report.summary(tmp_path, rows, 2, pairs)
-    assert "base is at 67 % of the oracle, gap 40.0 ± 2.8, 14 standard errors" in lines[0]
+    assert "base reaches 67 % of the oracle; the gap is 40.0 ± 2.8, 14 standard errors" in lines[0]
     assert lines[1:7] == [
         "  - TEXT: -31.0 ± 2.2, -78 % of the gap",
         "  - BOTH: +9.0 ± 2.0, +22 % of the gap",
         "  - BASE, CHANGED: +4.0 ± 3.6, +10 % of the gap",
-        "- CIDEr, town (in-domain), one beside another:",
+        "- CIDEr, town (in-domain), pairwise differences:",
         "  - BOTH over TEXT: +40.0 ± 1.0",
         # of each training by itself: 3 and 5
-        "  - BASE, CHANGED over BASE: +4.0 ± 1.0, the same trainings",
+        "  - BASE, CHANGED over BASE: +4.0 ± 1.0, same trainings",
     ]
-    assert "base is at 64 % of the oracle, gap 40.0 ± 2.8" in lines[7]
+    assert "base reaches 64 % of the oracle; the gap is 40.0 ± 2.8" in lines[7]
     # A training that is not yet tested with the change has no difference.
     (tmp_path / "base" / "seed1" / "in_domain_x" / "metrics.json").unlink()
     left = report.summary(tmp_path, rows, 3, pairs)

@@ -60,12 +60,12 @@ def _refined(method: str) -> str:
 
 ARMS = {
     "text": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
-    "decap": Arm("DeCap: text-only, a memory of texts", config="decap_toy"),
+    "decap": Arm("DeCap: text-only, text memory", config="decap_toy"),
     "syntic": Arm("SynTIC (reconstruction)", config="syntic_toy"),
-    "prefix_text": Arm("prefix captioner (GPT-2 kind), text-only", config="prefix_text_toy"),
+    "prefix_text": Arm("prefix captioner (small GPT-2), text-only", config="prefix_text_toy"),
     "prefix": Arm("prefix captioner, synthetic images' features", config="prefix_toy"),
     "prefix_patches": Arm(
-        "prefix captioner, synthetic images' patches too", (NO_MIX, *NO_WEIGHT), "prefix_pcm_toy"
+        "prefix captioner, synthetic images' features and patches", (NO_MIX, *NO_WEIGHT), "prefix_pcm_toy"
     ),
     "prefix_pcm": Arm("prefix captioner with PCM and CLIP weights", config="prefix_pcm_toy"),
     "blip": Arm(
@@ -80,7 +80,7 @@ ARMS = {
         NO_WEIGHT,
         probes={
             NO_TEXTS: Probe(
-                "base + mix-up, its texts left out at inference",
+                "base + mix-up, no text tokens at inference",
                 ("model.neck.append_text_tokens=False",),
             )
         },
@@ -89,10 +89,10 @@ ARMS = {
     "both": Arm(
         "base + both (PCM-Net)", probes={RERANK: Probe("PCM-Net + re-ranking by CLIP", _RERANKED)}
     ),
-    "five": Arm("the same, mixing 5 patches as on COCO", ("model.neck.num_pairs=5",)),
+    "five": Arm("base + both, mixing 5 patches as on COCO", ("model.neck.num_pairs=5",)),
     "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined("sync"))),
     "filter": Arm(
-        "base, the worst tenth of the pairs by CLIP score left out",
+        "base, worst 10 % of the pairs by CLIP score dropped",
         (NO_MIX, *NO_WEIGHT, _refined("filter")),
     ),
     "both_sync": Arm(

@@ -23,10 +23,10 @@ PAGE = Path("docs/results.md")
 METRICS = ("BLEU-4", "ROUGE-L", "CIDEr")
 READINGS = ("named right", "found", "repeated", "color right")
 MIXING = (
-    "named things among the 5 concepts",
-    "named things mixed in",
+    "named objects among the 5 concepts",
+    "named objects mixed in",
     "mixed patches whose concept is named",
-    "mixed patches that say it themselves",
+    "mixed patches nearest to their concept",
 )
 
 
@@ -127,8 +127,9 @@ def summary(
         if gap <= 0:  # as after one epoch: nobody has learnt anything
             continue
         lines.append(
-            f"- CIDEr, {title}: base is at {100 * base / oracle:.0f} % of the oracle, gap "
-            f"{gap:.1f} ± {gap_error:.1f}, {gap / gap_error:.0f} standard errors. Over the base:"
+            f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; the gap is "
+            f"{gap:.1f} ± {gap_error:.1f}, {gap / gap_error:.0f} standard errors. "
+            "Differences from the base:"
         )
         for name, found in values.items():
             if name not in ("base", "oracle"):
@@ -136,13 +137,13 @@ def summary(
                 share = f"{signed(100 * gain / gap, 0)} % of the gap"
                 lines.append(f"  - {rows[name].title}: {signed(gain)} ± {error:.1f}, {share}")
         pairs = [pair for pair in compared if values.keys() >= {*pair}]
-        lines += [f"- CIDEr, {title}, one beside another:"] if pairs else []
+        lines += [f"- CIDEr, {title}, pairwise differences:"] if pairs else []
         for one, other in pairs:
             same = rows[one].arm == rows[other].arm
             if same and len(values[one]) != len(values[other]):
                 continue  # a training whose tests are not all run yet
             gain, error = difference(values[one], values[other], same)
-            how = ", the same trainings" if same else ""
+            how = ", same trainings" if same else ""
             lines.append(
                 f"  - {rows[one].title} over {rows[other].title}: {signed(gain)} ± {error:.1f}{how}"
             )
