@@ -1,4 +1,4 @@
-"""What MMEngine's runner needs from this package beyond models, datasets and metrics."""
+"""Hooks, loops, schedules and checks that extend MMEngine's runner."""
 
 from pcm_plugin.engine.bf16_optim_wrapper import BFloat16OptimWrapper
 from pcm_plugin.engine.checkpoint_hook import AtomicCheckpointHook

@@ -1,4 +1,4 @@
-"""Mixed precision where MMEngine's own wrapper refuses to work."""
+"""Mixed precision with bfloat16 on CPUs and GPUs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from pcm_plugin.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Forward and loss under bfloat16 autocast, on a CPU as well as on a GPU.
+    """Optimizer wrapper that runs forward and loss under bfloat16 autocast.
 
-    MMEngine's ``AmpOptimWrapper`` is for accelerators only. bfloat16 has float32's range, so that
-    no loss scaling is needed and checkpoints hold nothing more.
+    MMEngine's ``AmpOptimWrapper`` only supports accelerators. bfloat16 has the range of float32, so
+    the loss needs no scaling and checkpoints contain no additional state.
     """
 
     @contextmanager
     def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
-        """Add autocast on the model's device to the context of the base class."""
+        """Enter autocast on the device of the model, within the context of the base class."""
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield

@@ -14,7 +14,7 @@ _SYNTAX = "KEY=VALUE, quoted for the shell if it contains spaces: 'KEY=my folder
 class CfgOptions(argparse.Action):
     """Parse ``KEY=VALUE`` pairs with :func:`parse_value`; the option may be repeated.
 
-    It takes the place of MMEngine's ``DictAction``, which removes every space from a value.
+    It replaces MMEngine's ``DictAction``, which removes all spaces from values.
     """
 
     def __call__(
@@ -34,18 +34,18 @@ class CfgOptions(argparse.Action):
 
 
 def parse_value(text: str) -> Any:
-    """Return the value that a text stands for.
+    """Parse the value of an option.
 
-    - Numbers, ``True``, ``False`` (in any case) and ``None`` are what they look like.
+    - Numbers, ``True``, ``False`` (in any case) and ``None`` are parsed as in Python.
     - ``[...]``, ``(...)`` and ``{...: ...}`` are lists, tuples and dictionaries. Their elements
-      follow these rules too, so that words need no quotes: ``[BLEU, CIDEr]``.
+      follow the same rules, so words need no quotes: ``[BLEU, CIDEr]``.
     - Text in quotes is a Python string: ``"1"``, ``['a, b', c]``.
-    - Text with commas but without spaces, slashes or brackets is a list, ``BLEU,CIDEr``, and so
-      are numbers with commas.
-    - Everything else is a string, unchanged: its spaces are kept.
+    - Text with commas but without spaces, slashes or brackets is a list, ``BLEU,CIDEr``. So are
+      numbers separated by commas.
+    - Everything else is a string and is not changed; spaces are kept.
 
     Args:
-        text: What follows the first ``=``.
+        text: Text after the first ``=``.
 
     Raises:
         UserError: If a bracket is not closed, or an entry of ``{...}`` is not a pair.
@@ -72,11 +72,11 @@ def parse_value(text: str) -> Any:
 
 
 def format_option(key: str, value: Any) -> str:
-    """Return the ``KEY=VALUE`` that :func:`parse_value` reads back as ``value``.
+    """Return ``KEY=VALUE`` so that :func:`parse_value` parses it as ``value``.
 
     Args:
-        key: The setting.
-        value: Strings, numbers, None and lists, tuples and dictionaries of them.
+        key: Name of the setting.
+        value: Strings, numbers, None, or lists, tuples and dictionaries of these.
     """
     plain = str(value)
     if isinstance(value, str) and _is_unchanged(plain):
@@ -92,7 +92,7 @@ def _is_unchanged(text: str) -> bool:
 
 
 def _read_group(text: str, start: int) -> tuple[Any, int]:
-    """Read the list, tuple or dictionary at ``start``; also return where it ends."""
+    """Read the list, tuple or dictionary at ``start``; also return its end."""
     closing = _CLOSING[text[start]]
     values: list[Any] = []
     keys: list[Any] = []
@@ -119,7 +119,7 @@ def _read_group(text: str, start: int) -> tuple[Any, int]:
 
 
 def _read_element(text: str, start: int, ends: str) -> tuple[Any, int]:
-    """Read an element that one of ``ends`` ends; also return where that is."""
+    """Read an element up to one of the characters ``ends``; also return its end."""
     if text[start : start + 1] in _CLOSING:
         value, position = _read_group(text, start)
         position = _skip_spaces(text, position)
@@ -144,7 +144,7 @@ def _skip_spaces(text: str, position: int) -> int:
 
 def _unclosed(text: str) -> UserError:
     return UserError(
-        f"brackets are not closed in {text!r}; close them, or put the value into quotes if it is "
+        f"brackets must be closed, got {text!r}; close them, or put the value in quotes if it is "
         "text: 'KEY=\"...\"'"
     )
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run leaves whole, and one best checkpoint per folder."""
+"""Atomically written checkpoints, and one best checkpoint per folder."""
 
 import glob
 import shutil
@@ -16,10 +16,10 @@ from pcm_plugin.registry import HOOKS
 
 @register_backend("pcm_plugin.atomic", force=True)
 class AtomicLocalBackend(LocalBackend):
-    """MMEngine's local files, but written next to the final path, synced and renamed."""
+    """MMEngine's local files, written to a temporary file, synced and renamed."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write ``obj`` to ``filepath``, which holds the old bytes or the new ones, never some."""
+        """Write ``obj`` to ``filepath`` atomically."""
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, obj)
@@ -27,19 +27,19 @@ class AtomicLocalBackend(LocalBackend):
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's checkpoint hook through :class:`AtomicLocalBackend`.
+    """MMEngine's checkpoint hook with atomic writes through :class:`AtomicLocalBackend`.
 
-    MMEngine writes a checkpoint in place, and writes the newest one a second time when its
-    validation is the best so far: a run killed at that moment could not be resumed. It also
-    remembers the best checkpoint by its full path, so that a folder that was moved, or a run that
-    goes on in another one, ends with two best checkpoints or none.
+    MMEngine writes checkpoints in place, and writes the newest one a second time if its validation
+    is the best so far: a run that is killed at that moment cannot be resumed. It also stores the
+    full path of the best checkpoint, so that a folder that was moved, or a run that is resumed in
+    another folder, ends with two best checkpoints or none.
 
-    Here a folder has one checkpoint ``best_KEY_*`` for each metric of ``save_best`` from the first
-    validation on: a new one is written before the one before is removed, and a run that goes on in
-    another folder brings its best checkpoint along.
+    With this hook a folder has exactly one checkpoint ``best_KEY_*`` per metric of ``save_best``
+    after the first validation: a new one is written before the previous one is removed, and a run
+    that is resumed in another folder copies its best checkpoint.
 
     Args:
-        **kwargs: See :class:`mmengine.hooks.CheckpointHook`; ``backend_args`` is taken.
+        **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook` other than ``backend_args``.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -50,17 +50,17 @@ class AtomicCheckpointHook(CheckpointHook):
         super().before_train(runner)
         if self.save_best:
             for key, path in self._best_paths().items():
-                self._set_best_path(key, self._bring(runner, key, path))
+                self._set_best_path(key, self._copy_best(runner, key, path))
             self._remove_other_best()
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return
         before = self._best_paths()
-        for key in before:  # or the base class removes the file before it has written the next
+        for key in before:  # otherwise the base class removes the file before it writes the next
             self._set_best_path(key, None)
         super()._save_best_checkpoint(runner, metrics)
-        # In the same order; the name of a single key may have been 'auto' until now.
+        # The order is the same, but the name of a single key may have been 'auto' before.
         for (key, path), old in zip(self._best_paths().items(), before.values(), strict=True):
             if path is None:
                 self._set_best_path(key, old)
@@ -77,8 +77,8 @@ class AtomicCheckpointHook(CheckpointHook):
         else:
             self.best_ckpt_path_dict[key] = path
 
-    def _bring(self, runner: Runner, key: str, recorded: str | None) -> str | None:
-        """Return the best checkpoint's path in this folder; copy it from where the run was."""
+    def _copy_best(self, runner: Runner, key: str, recorded: str | None) -> str | None:
+        """Return the path of the best checkpoint in this folder, and copy it there if needed."""
         suffix = "" if len(self.key_indicators) == 1 else f"_{key}"
         if recorded is None:
             return None
@@ -92,8 +92,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 shutil.copyfileobj(old, new)
         if source is None and not path.is_file():
             runner.logger.warning(
-                f"The best checkpoint so far, {path.name}, is not there any more: the best of the "
-                "validations to come will be kept."
+                f"The best checkpoint so far, {path.name}, does not exist anymore: the best of the "
+                "next validations will be kept."
             )
             runner.message_hub.runtime_info.pop(f"best_score{suffix}", None)
             runner.message_hub.runtime_info.pop(f"best_ckpt{suffix}", None)

@@ -1,4 +1,4 @@
-"""Reading checkpoints without running what is in them."""
+"""Load checkpoints without executing code from them."""
 
 import pickle
 import shlex
@@ -23,15 +23,15 @@ except ImportError:  # NumPy 1
 
 
 def _history_method(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr``, by which a history's pickle names its own four statistics."""
+    """Replace ``getattr``, which the pickle of a history uses for its four statistics."""
     if owner is HistoryBuffer and name in ("min", "max", "current", "mean"):
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f"Unsupported attribute {name!r} of {owner!r}")
 
 
-# What MMEngine's message hub puts into a checkpoint: histories of floats and of integer counts,
-# and the best score, which a metric may give as a NumPy scalar. NumPy 1 and 2 name the module of
-# the first two differently, and either may have written the file.
+# MMEngine's message hub stores histories of floats and of integer counts in a checkpoint, and the
+# best score, which may be a NumPy scalar. The modules have different names in NumPy 1 and 2, and
+# either may have written the file.
 _ALLOWED: list[Any] = [
     HistoryBuffer,
     (_history_method, "builtins.getattr"),
@@ -47,18 +47,18 @@ _ALLOWED: list[Any] = [
 
 
 def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
-    """Read a checkpoint from a local file.
+    """Load a checkpoint from a local file.
 
     Args:
-        filename: A ``.safetensors`` file of weights, or one that ``torch.save`` wrote.
-        map_location: See :func:`torch.load`.
+        filename: ``.safetensors`` file of weights, or a file that ``torch.save`` wrote.
+        map_location: See :func:`torch.load`. Defaults to None.
 
     Returns:
-        What the file holds; for safetensors ``{"state_dict": tensors}``, without what a
-        captioner's file brings beside its weights.
+        The content of the file. For safetensors ``{"state_dict": tensors}``, without the additional
+        tensors of a captioner file.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If the file is not a checkpoint, asks for a class that is neither torch's nor
             MMEngine's own (nothing in it has been executed then), or if this torch is too old to
             read MMEngine's checkpoints safely.
@@ -74,8 +74,8 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         except SafetensorError as error:
             raise UserError(f"{filename} is not a checkpoint: {error}") from error
     too_old = (
-        f"{filename}: torch {torch.__version__} is too old to read checkpoints without running "
-        "them: use that of constraints.txt, or a .safetensors file of the weights"
+        f"{filename}: torch {torch.__version__} is too old to load checkpoints safely: install "
+        "the version in constraints.txt, or use a .safetensors file of the weights"
     )
     if not hasattr(torch.serialization, "safe_globals"):
         raise UserError(too_old)
@@ -83,93 +83,93 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         with torch.serialization.safe_globals(_ALLOWED):
             return torch.load(path, map_location=map_location, weights_only=True)
     except AttributeError as error:
-        # The first that had it took classes, but not the pairs of a function and its name.
+        # The first versions with safe_globals accept classes, but not pairs of function and name.
         if "'tuple' object" not in str(error):
             raise
         raise UserError(too_old) from error
-    # Bytes that are no pickle at all fail in any way, as KeyError for one.
+    # Files that are not a pickle fail in many ways, for example with a KeyError.
     except (EOFError, LookupError) as error:
         raise UserError(
             f"{filename} is not a checkpoint: {type(error).__name__} {error}"
         ) from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{filename} is refused: it holds more than tensors and MMEngine's own records, and "
-            f"reading it could run foreign code ({_first_sentence(error)}). If it is a released "
+            f"{filename} is refused: it contains more than tensors and MMEngine's records, and "
+            f"loading it could execute code ({_first_sentence(error)}). If it is a released "
             "PCM-Net checkpoint, convert it with tools/convert_pcmnet_checkpoint.py"
         ) from None
 
 
 def register_safe_loader() -> None:
-    """Make :func:`load_local_checkpoint` the reader of MMEngine's runner, for local files.
+    """Let MMEngine's runner load local files with :func:`load_local_checkpoint`.
 
-    Tools call this; importing the package does not, since the reader is MMEngine-wide.
+    Commands call this function. Importing the package does not, since it affects all of MMEngine.
     """
     CheckpointLoader.register_scheme(prefixes="", loader=load_local_checkpoint, force=True)
 
 
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint to go on from.
+    """Return the checkpoint from which a run is resumed.
 
     Args:
-        work_dir: The work folder of a run; it may have been moved since.
+        work_dir: Work folder of the run. It may have been moved.
 
     Returns:
-        The file that the run names as its last, else the newest ``epoch_*`` or ``iter_*`` one,
-        else None.
+        The file that the run recorded as its last, otherwise the newest ``epoch_*`` or ``iter_*``
+        file, otherwise None.
     """
     work_dir = Path(work_dir)
     record = work_dir / "last_checkpoint"
     name = Path(record.read_text().strip()).name if record.is_file() else ""
     if name and (work_dir / name).is_file():
         return work_dir / name
-    found = [*work_dir.glob("epoch_*.pth"), *work_dir.glob("iter_*.pth")]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    files = [*work_dir.glob("epoch_*.pth"), *work_dir.glob("iter_*.pth")]
+    return max(files, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def restart_options(filename: str | Path) -> str:
-    """Return the options of ``tools/train.py`` that begin a new run with a checkpoint's weights."""
+    """Return the options of ``tools/train.py`` that start a new run from a checkpoint's weights."""
     load_from = shlex.quote(format_option("load_from", str(filename)))
     return f"--work-dir OTHER --cfg-options {load_from}"
 
 
 def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, Any]:
-    """Read a checkpoint to see whether a run can go on from it.
+    """Load a checkpoint and check that a run can be resumed from it.
 
     Args:
         filename: See :func:`load_local_checkpoint`.
-        model: One built like the run's; gets the weights.
+        model: Model built from the config of the run. The weights are loaded into it.
 
     Returns:
-        What the file holds.
+        The content of the file.
 
     Raises:
-        UserError: If it is no checkpoint, holds weights without a run's state, or weights that do
-            not fit the model.
+        UserError: If the file is not a checkpoint, contains only weights, or its weights do not
+            fit the model.
     """
     checkpoint = load_local_checkpoint(str(filename), "cpu")
     needed = ("meta", "message_hub", "optimizer", "state_dict")
     absent = [key for key in needed if key not in checkpoint]
     if absent:
         raise UserError(
-            f"{filename} has no {', '.join(absent)}: no run can be resumed from it. To begin a new "
-            f"run with its weights, use {restart_options(filename)}"
+            f"{filename} has no {', '.join(absent)}: a run cannot be resumed from it. To start a "
+            f"new run from its weights, use {restart_options(filename)}"
         )
     _load_strict(model, checkpoint["state_dict"], filename)
     return checkpoint
 
 
 def load_weights(model: torch.nn.Module, filename: str) -> None:
-    """Load weights that must fit.
+    """Load weights into a model and check that they fit.
 
     Args:
-        model: The model; one with a frozen ``backbone`` takes checkpoints trained on stored
-            features, which have no weights for it.
+        model: The model. Weights of its frozen ``backbone`` may be missing, as in checkpoints that
+            were trained on stored features.
         filename: See :func:`load_local_checkpoint`.
 
     Raises:
-        UserError: If the file holds other keys or shapes than the model, or is a checkpoint of
-            the released trainer.
+        UserError: If the keys or shapes in the file differ from those of the model, or it is a
+            checkpoint of the released code.
     """
     checkpoint = load_local_checkpoint(filename, "cpu")
     if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):

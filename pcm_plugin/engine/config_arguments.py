@@ -1,4 +1,4 @@
-"""Whether the classes that a config names take the arguments that it has for them."""
+"""Check the arguments in a config against the signatures of its classes."""
 
 import difflib
 import inspect
@@ -23,7 +23,7 @@ from mmengine.registry import (
 from pcm_plugin.models.decoding.config import DecodingConfig
 
 _DEFAULT_TYPES = {"optim_wrapper": "OptimWrapper", "train_cfg": "EpochBasedTrainLoop"}
-# Keys that MMEngine takes from a part before it builds the part from the others.
+# Keys that MMEngine removes from a part before it builds the part.
 _TAKEN_BY_MMENGINE = {
     "model": {"init_cfg"},
     "optim_wrapper": {"constructor", "paramwise_cfg"},
@@ -35,14 +35,14 @@ _TAKEN_BY_MMENGINE = {
 
 
 def argument_problems(cfg: Config, loops: Sequence[str]) -> Iterator[str]:
-    """Find settings that the class that they are for does not take, and classes that are unknown.
+    """Find unknown classes, and settings that are not arguments of their class.
 
     Args:
-        cfg: The final config, its default scope being the current one.
-        loops: Which of ``train``, ``val`` and ``test`` will run.
+        cfg: The final config. Its default scope is the current one.
+        loops: Loops that will run: ``train``, ``val`` and ``test``.
 
     Yields:
-        A line for each.
+        One line per problem.
     """
     for place, registry, part in _parts(cfg, loops):
         section = place.split(".")[0]
@@ -82,7 +82,7 @@ def _decoding_problems(model: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _parts(cfg: Config, loops: Sequence[str]) -> Iterator[tuple[str, Registry, Mapping[str, Any]]]:
-    """Each part of a config that a class is built from."""
+    """Yield the parts of a config that a class is built from: key, registry, settings."""
     if cfg.get("model"):
         yield from _nested("model", MODELS, cfg.model)
     for loop in loops:
@@ -123,16 +123,16 @@ def _nested(
 
 
 def listed(place: str, value: Any) -> list[tuple[str, Any]]:
-    """Return the parts of a setting that is one or a list of them, each with its key."""
+    """Return the parts of a setting with their keys; the setting is one part or a list."""
     if isinstance(value, (list, tuple)):
         return [(f"{place}.{index}", part) for index, part in enumerate(value)]
     return [(place, value)]
 
 
 def accepted_arguments(builder: Callable) -> set[str] | None:
-    """Return the names of the arguments that a class or function takes; None for any.
+    """Return the argument names of a class or function; None if any name is accepted.
 
-    ``**kwargs`` of a class stand for the arguments of its base classes.
+    ``**kwargs`` of a class stands for the arguments of its base classes.
     """
     constructors: list[Any] = [builder]
     if inspect.isclass(builder):
@@ -143,7 +143,7 @@ def accepted_arguments(builder: Callable) -> set[str] | None:
     for constructor in constructors:
         try:
             parameters = inspect.signature(constructor).parameters
-        except (TypeError, ValueError):  # written in C
+        except (TypeError, ValueError):  # implemented in C
             return None
         names |= parameters.keys()
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -152,7 +152,7 @@ def accepted_arguments(builder: Callable) -> set[str] | None:
 
 
 def _names(registry: Registry) -> list[str]:
-    """The names of everything in a registry and in those of the packages that extend it."""
+    """Return the names in a registry and its child registries."""
     names = list(registry.module_dict)
     for child in registry.children.values():
         names += [f"{child.scope}.{name}" for name in child.module_dict]
@@ -160,6 +160,6 @@ def _names(registry: Registry) -> list[str]:
 
 
 def suggestion(name: Any, known: Iterable[str]) -> str:
-    """Return the end of a message that names the nearest known name, if one is near."""
+    """Return the end of an error message that suggests a similar name, ``''`` if none is."""
     close = difflib.get_close_matches(str(name), [k for k in known if k != "self"], 1)
     return f"; did you mean `{close[0]}`?" if close else ""

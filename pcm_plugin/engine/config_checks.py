@@ -1,4 +1,4 @@
-"""Checks of a config's values, before anything is built or written."""
+"""Check the values of a config before anything is built or written."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmengine.registry import METRICS, DefaultScope
 
 from pcm_plugin.engine.config_arguments import argument_problems, listed, suggestion
+from pcm_plugin.engine.config_modules import LOOPS
 from pcm_plugin.errors import UserError
 
-LOOP_NAMES = ("train", "val", "test")
-# What is read from the top of a config when it is final: by the runner, by commands of ours.
+# Keys at the top level of a config that the runner or the commands read.
 _READ_KEYS = (
     *("model", "train_cfg", "train_dataloader", "val_dataloader", "test_dataloader"),
     *("optim_wrapper", "param_scheduler", "default_hooks", "log_level", "required_files", "clip"),
@@ -26,14 +26,14 @@ _READ_KEYS = (
 
 
 def disable_worker_options(cfg: Config) -> None:
-    """Drop the options of data loader workers where there are none.
+    """Remove options of data loader workers if ``num_workers=0``.
 
-    PyTorch refuses ``persistent_workers=True`` and ``prefetch_factor`` with ``num_workers=0``.
+    PyTorch does not accept ``persistent_workers=True`` and ``prefetch_factor`` without workers.
 
     Args:
-        cfg: The config, changed.
+        cfg: The config, changed in place.
     """
-    for loop in LOOP_NAMES:
+    for loop in LOOPS:
         loader = cfg.get(f"{loop}_dataloader")
         if loader and loader.get("num_workers", 0) == 0:
             loader.persistent_workers = False
@@ -41,18 +41,18 @@ def disable_worker_options(cfg: Config) -> None:
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
-    """Check that options change settings that exist.
+    """Check that options change existing settings.
 
     Args:
         cfg: The config without the options.
-        options: Values by dotted key, of ``--cfg-options``.
+        options: Values of ``--cfg-options`` by dotted key.
 
     Returns:
-        Warnings about keys that are new in a part of which it is not known what it takes, and
-        about those that only the config itself reads.
+        Warnings about new keys in a dictionary without a type, and about keys that only the config
+        file itself reads.
 
     Raises:
-        UserError: If a key begins with a name that neither the config nor MMEngine knows.
+        UserError: If the first part of a key is neither in the config nor known to MMEngine.
     """
     warnings = []
     for key in options:
@@ -67,10 +67,10 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
             )
         if parts[0] not in _READ_KEYS:
             warnings.append(
-                f"--cfg-options {key}: settings that the config derives from `{parts[0]}` keep "
-                "their values; set them themselves"
+                f"--cfg-options {key}: settings that the config derives from `{parts[0]}` do not "
+                "change; set them directly"
             )
-        # What takes arguments is checked by `check_config`.
+        # `check_config` checks the arguments of classes.
         place = ".".join(parts[:-1])
         takes_arguments = isinstance(node, dict) and ("type" in node or place == "model.decoding")
         if isinstance(node, dict) and place and not takes_arguments and last not in node:
@@ -82,14 +82,15 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> list[str]:
 
 
 def check_config(cfg: Config, loops: Iterable[str]) -> None:
-    """Check the values of a config on which a loop would fail later, or run without effect.
+    """Check for values with which a loop would fail later or have no effect.
 
     Args:
         cfg: The final config.
-        loops: Which of ``train``, ``val`` and ``test`` will run.
+        loops: Loops that will run: ``train``, ``val`` and ``test``.
 
     Raises:
-        UserError: If something is wrong; names each setting, its value and what it must be.
+        UserError: If a setting is invalid. The message lists all of them with their values and what
+            they must be.
     """
     loops = list(loops)
     problems: list[str] = []
@@ -107,14 +108,15 @@ def check_config(cfg: Config, loops: Iterable[str]) -> None:
 
 
 def check_evaluators(cfg: Config, loops: Iterable[str]) -> None:
-    """Check the arguments of metrics, and that the one that chooses the best checkpoint is there.
+    """Check the arguments of metrics, and that the metric of ``save_best`` is computed.
 
     Args:
-        cfg: The final config, its files there.
-        loops: Which of ``train``, ``val`` and ``test`` will run.
+        cfg: The final config. Its input files exist.
+        loops: Loops that will run: ``train``, ``val`` and ``test``.
 
     Raises:
-        UserError: If something is wrong; names each setting, its value and what it must be.
+        UserError: If a setting is invalid. The message lists all of them with their values and what
+            they must be.
     """
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         _raise_if_any(cfg, list(_evaluator_problems(cfg, list(loops))))

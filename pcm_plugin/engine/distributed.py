@@ -1,4 +1,4 @@
-"""Several processes, with and without GPUs."""
+"""Process groups with and without GPUs."""
 
 import os
 import subprocess
@@ -13,15 +13,15 @@ from pcm_plugin.errors import UserError
 
 
 def start_group(launcher: str, cfg: Config) -> bool:
-    """Start the process group of a launcher, before there is a runner.
+    """Start the process group of a launcher before a runner exists.
 
-    With an accelerator this is what MMEngine's runner does later. Its launchers select a CUDA
-    device before anything else; where there is none, a gloo group is started, which the runner uses
-    as it is, and the config is prepared for it.
+    With an accelerator, this function does what MMEngine's runner would do later. MMEngine's
+    launchers always select a CUDA device; without one, a gloo group is started and the config is
+    prepared for it.
 
     Args:
         launcher: ``none``, ``pytorch`` (torchrun) or ``slurm``.
-        cfg: The config of the run; gets a ``model_wrapper_cfg`` without GPUs unless it has one.
+        cfg: Config of the run. Without GPUs, ``model_wrapper_cfg`` is set unless it has one.
 
     Returns:
         Whether a group was started.
@@ -41,8 +41,8 @@ def start_group(launcher: str, cfg: Config) -> bool:
     ]
     if absent and (launcher == "pytorch" or on_cpu):
         raise UserError(
-            f"--launcher {launcher}, but {', '.join(absent)} not in the environment: "
-            "start through tools/dist_train.sh or tools/dist_test.sh"
+            f"--launcher {launcher} needs the environment variables {', '.join(absent)}: start "
+            "with tools/dist_train.sh or tools/dist_test.sh"
         )
     if not on_cpu:
         env_cfg = cfg.get("env_cfg") or {}
@@ -63,9 +63,9 @@ def start_group(launcher: str, cfg: Config) -> bool:
 
 
 def stop_group() -> None:
-    """End the process group, if there is one, once every process is here.
+    """Wait for all processes and destroy the process group, if there is one.
 
-    A process that exits while others still talk to it can take them down with it.
+    A process that exits while others communicate with it can make them fail.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
@@ -79,8 +79,8 @@ def _take_environment_from_slurm() -> None:
     absent = [name for name in names if name not in os.environ]
     if absent:
         raise UserError(
-            f"--launcher slurm, but {', '.join(absent)} not in the environment: "
-            "start through tools/slurm_train.sh"
+            f"--launcher slurm needs the environment variables {', '.join(absent)}: start with "
+            "tools/slurm_train.sh"
         )
     os.environ["RANK"] = os.environ["SLURM_PROCID"]
     os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]

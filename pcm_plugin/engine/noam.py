@@ -1,4 +1,4 @@
-"""The learning rate of "Attention Is All You Need", as the released PCM-Net was trained with it."""
+"""Learning rate schedule of "Attention Is All You Need", used by the released PCM-Net."""
 
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, OptimizerType, _ParamScheduler
@@ -8,12 +8,14 @@ from pcm_plugin.registry import PARAM_SCHEDULERS
 
 
 def noam_factor(step: int, embed_dims: int, warmup: int) -> float:
-    """Vaswani et al. 2017, Eq. 3: linear warm-up, then decay with the root of the step.
+    """Compute the factor of the learning rate (Vaswani et al. 2017, Eq. 3).
+
+    The factor rises linearly during the warm-up, then decays with the square root of the step.
 
     Args:
-        step: The optimiser step, from 1.
-        embed_dims: The width D of the model.
-        warmup: Steps until the rate peaks.
+        step: Optimizer step, from 1.
+        embed_dims: Width D of the model.
+        warmup: Number of steps until the maximum.
 
     Returns:
         ``D^-0.5 * min(step^-0.5, step * warmup^-1.5)``.
@@ -23,20 +25,20 @@ def noam_factor(step: int, embed_dims: int, warmup: int) -> float:
 
 @PARAM_SCHEDULERS.register_module()
 class NoamLR(LRSchedulerMixin, _ParamScheduler):
-    """Noam schedule: the optimiser's own ``lr`` multiplies :func:`noam_factor`.
+    """Noam schedule: the optimizer's ``lr`` times :func:`noam_factor`.
 
-    Write ``lr=1.0`` in the optimiser for the schedule as published; ``auto_scale_lr`` scales that
-    multiplier and so the whole curve.
+    Use ``lr=1.0`` in the optimizer for the published schedule. ``auto_scale_lr`` scales this factor
+    and thereby the whole curve.
 
     Args:
-        optimizer: The optimiser or optimiser wrapper.
-        embed_dims: The width D of the model. Defaults to 512 (released code).
-        warmup: Steps until the rate peaks. Defaults to 10,000 (released code).
-        begin: The iteration at which the schedule starts. Defaults to 0.
-        end: The iteration at which it stops. Defaults to never.
+        optimizer: Optimizer or optimizer wrapper.
+        embed_dims: Width D of the model. Defaults to 512 (released code).
+        warmup: Number of steps until the maximum. Defaults to 10,000 (released code).
+        begin: First iteration of the schedule. Defaults to 0.
+        end: Last iteration of the schedule. Defaults to infinity.
         last_step: See MMEngine's schedulers. Defaults to -1.
-        by_epoch: Must be written, and be False: the schedule counts iterations, but MMEngine's
-            runner takes a schedule that does not say so for one of epochs.
+        by_epoch: Must be set to False. The schedule counts iterations, but MMEngine's runner
+            assumes epochs if a schedule does not set ``by_epoch``.
         verbose: Whether to print each value. Defaults to False.
 
     Raises:
@@ -55,10 +57,10 @@ class NoamLR(LRSchedulerMixin, _ParamScheduler):
         verbose: bool = False,
     ) -> None:
         if by_epoch:
-            raise UserError("NoamLR counts iterations, not epochs: write by_epoch=False")
+            raise UserError("`by_epoch` of NoamLR must be False, got True: it counts iterations")
         for name, value in (("embed_dims", embed_dims), ("warmup", warmup)):
             if value <= 0:
-                raise UserError(f"NoamLR: {name} must be positive, got {value}")
+                raise UserError(f"`{name}` of NoamLR must be positive, got {value}")
         self.embed_dims = embed_dims
         self.warmup = warmup
         super().__init__(

@@ -1,4 +1,4 @@
-"""An epoch loop that goes on where a checkpoint was written, wherever that was."""
+"""Epoch loop that can be resumed from any checkpoint."""
 
 import math
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from pcm_plugin.registry import LOOPS
 
 @LOOPS.register_module()
 class ResumableTrainLoop(EpochBasedTrainLoop):
-    """MMEngine's epoch loop, resumable after any checkpoint.
+    """MMEngine's epoch loop, resumable from any checkpoint.
 
-    Two things are added, and a run that is never resumed notices neither:
+    There are two differences to the base class, which do not affect a run that is never resumed:
 
-    - A checkpoint taken in the middle of an epoch (``by_epoch=False``) resumes behind its last
-      batch; the base class would start the epoch again.
-    - A checkpoint taken at the end of an epoch is written before that epoch is validated. A
-      resumed run validates it first, so that the best checkpoint is the best of all epochs.
+    - From a checkpoint in the middle of an epoch (``by_epoch=False``), training continues with the
+      next batch. The base class would start the epoch again.
+    - The checkpoint at the end of an epoch is written before the epoch is validated. A resumed run
+      validates it first, so that the best checkpoint is the best of all epochs.
 
-    Takes the arguments of :class:`mmengine.runner.EpochBasedTrainLoop`. ``val_interval`` may be a
-    fraction: with 2.5 the model is validated after epochs 3, 5, 8, 10 and so on, whenever another
+    The arguments are those of :class:`mmengine.runner.EpochBasedTrainLoop`. ``val_interval`` may be
+    a fraction: with 2.5 the model is validated after epochs 3, 5, 8, 10 and so on, whenever another
     2.5 epochs are complete.
     """
 
-    # Kept in MMEngine's message hub, which every checkpoint holds.
+    # Key in MMEngine's message hub, which is part of every checkpoint.
     _DONE = "batches_done_in_epoch"
 
     def run(self) -> torch.nn.Module:
@@ -45,7 +45,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Train on what is left of the current epoch."""
+        """Train on the remaining batches of the current epoch."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         done = self._batches_done
@@ -57,7 +57,7 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
     def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
-        """Train on one batch, the ``idx``-th of its epoch."""
+        """Train on batch ``idx`` of the epoch."""
         self._batches_done = idx + 1
         super().run_iter(idx, data_batch)
 
@@ -76,6 +76,6 @@ class ResumableTrainLoop(EpochBasedTrainLoop):
 
 
 def is_due(epoch: int, interval: float) -> bool:
-    """Return whether another ``interval`` epochs are complete after ``epoch`` of them."""
-    # The small number is for intervals such as 5/3, which no decimal number is.
+    """Return whether another ``interval`` epochs are complete after ``epoch`` epochs."""
+    # The small constant absorbs rounding errors of intervals such as 5/3.
     return math.floor(epoch / interval + 1e-6) > math.floor((epoch - 1) / interval + 1e-6)

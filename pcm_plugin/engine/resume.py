@@ -1,4 +1,4 @@
-"""Resume a training as if it had never stopped, or say why that is not possible."""
+"""Resume a training as if it had never been interrupted."""
 
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ from pcm_plugin.errors import UserError
 
 
 class ContinueRunHook(Hook):
-    """Give a resumed training the schedule of its config, and its checkpoints the run's record.
+    """Hook that restores schedules for the current config and stores the run's record.
 
-    MMEngine restores schedulers as they were built before: with the end of a run of the old
-    length. This hook puts in their place the schedulers of the config as it is now, stepped as far
-    as the training is, so that the run goes on as one of that length would that was never stopped.
-    :func:`check_resume` makes sure that the rates so far are the same.
+    MMEngine restores schedulers as they were built for the old length of the run. This hook
+    replaces them with the schedulers of the current config, stepped to the current iteration, so
+    that the run continues like an uninterrupted run of the new length. :func:`check_resume` ensures
+    that the learning rates so far are the same.
 
     Args:
-        run: The record of the run (see :func:`record_run`).
+        run: Record of the run (see :func:`record_run`).
     """
 
     priority = "VERY_HIGH"
@@ -37,11 +37,11 @@ class ContinueRunHook(Hook):
         self.run = run
 
     def before_run(self, runner: Runner) -> None:
-        """Keep the record in the message hub, with which it gets into each checkpoint."""
+        """Store the record in the message hub, which is part of every checkpoint."""
         runner.message_hub.update_info(RECORD, self.run)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Change a loaded checkpoint before a resumed runner takes its state from it."""
+        """Replace the schedules in a checkpoint before the runner restores its state."""
         if not runner._resume or "param_schedulers" not in checkpoint:
             return
         checkpoint["message_hub"]["runtime_info"][RECORD] = self.run
@@ -68,22 +68,23 @@ def check_resume(
     length: RunLength,
     base_rates: list[float],
 ) -> None:
-    """Check that a training can go on from a checkpoint as one that was never stopped.
+    """Check that a resumed training would equal one that was never interrupted.
 
-    The length of the run may differ, if its learning rates up to the checkpoint do not depend on
-    it; so may whatever has no effect on the weights. Where a shorter run validated its last epoch
-    out of turn, that validation still counts for the best checkpoint.
+    The length of the run may differ if the learning rates up to the checkpoint do not depend on it,
+    and so may settings without effect on the weights. If a shorter run validated its last epoch
+    outside of the interval, that validation still counts for the best checkpoint.
 
     Args:
-        checkpoint: What :func:`check_resumable` read.
-        path: Its file, for messages.
+        checkpoint: Content of the checkpoint from :func:`check_resumable`.
+        path: File of the checkpoint, for messages.
         cfg: The final config.
-        run: The record of the run as it is now.
-        length: Its length.
-        base_rates: Learning rate of each parameter group before any scheduling.
+        run: Record of the run with the current settings.
+        length: Length of the run.
+        base_rates: Learning rate of each parameter group before scheduling.
 
     Raises:
-        UserError: If it cannot; names what differs, both values, and what to do.
+        UserError: If the run cannot be resumed. The message lists the differences with both values
+            and what to do.
     """
     known = checkpoint["message_hub"]["runtime_info"].get(RECORD)
     if known is not None and (changes := find_changes_for_resume(known, run)):
@@ -93,10 +94,10 @@ def check_resume(
     done = checkpoint["meta"]["iter"]
     if done % counts:
         raise UserError(
-            f"{path} was written after {done} iterations, amid an accumulation of gradients over "
-            f"{counts} (optim_wrapper.accumulative_counts): those gradients are not in it. Resume "
-            f"from a checkpoint after a multiple of {counts} iterations, or begin a new run from "
-            f"its weights: {restart_options(path)}"
+            f"{path} was written after {done} iterations, in the middle of a gradient accumulation "
+            f"over {counts} (optim_wrapper.accumulative_counts), and does not contain these "
+            f"gradients. Resume from a checkpoint after a multiple of {counts} iterations, or "
+            f"start a new run from its weights: {restart_options(path)}"
         )
     _check_rates(checkpoint, path, cfg, run, length, base_rates)
 
@@ -117,7 +118,7 @@ def _check_epochs(checkpoint: dict[str, Any], path: Path, length: RunLength) -> 
         longest, unit, count = length.max_epochs, "epochs", epochs
     if count > longest:
         raise UserError(
-            f"{path} was written after {count} {unit}, but the run is to have {longest}: set "
+            f"{path} was written after {count} {unit}, but the run has only {longest}: set "
             f"train_cfg.max_{'iters' if unit == 'iterations' else unit} to at least {count}"
         )
 
@@ -141,7 +142,7 @@ def _check_rates(
     recorded = np.asarray([] if history is None else history.data[0], np.float64)
     meta = checkpoint["meta"]
     rates = replay(cfg, length, base_rates, meta["iter"], meta["epoch"]).rates
-    count = min(len(recorded), len(rates))  # the history has a greatest length
+    count = min(len(recorded), len(rates))  # the history has a maximum length
     one, other = recorded[len(recorded) - count :], rates[len(rates) - count :]
     different = np.flatnonzero(~np.isclose(one, other, rtol=1e-6, atol=0))
     before = [group.get("initial_lr") for group in checkpoint["optimizer"]["param_groups"]]
@@ -165,7 +166,7 @@ def _refusal(path: Path, why: str, changes: list[str]) -> UserError:
             [
                 f"{path} cannot be resumed: {why}.",
                 *changes,
-                "Set these back to go on with that run, or begin a new run from its weights: "
+                "Restore these settings to resume the run, or start a new run from its weights: "
                 + restart_options(path),
             ]
         )

@@ -1,4 +1,4 @@
-"""Record of the settings and data of a training, in a form that can be compared."""
+"""Comparable record of the settings and data of a training."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -12,21 +12,21 @@ from pcm_plugin.engine.inputs import HUB_KINDS, hash_inputs
 RECORD = "run"
 """Key of the run's record in the message hub of a checkpoint."""
 
-# The parts of a config on which the result of a training depends. What only its author needs to
-# read, such as paths from which other paths are put together, is not among them.
+# Parts of a config on which the result of a training depends. Variables that only the config file
+# itself uses are not among them.
 _PARTS = (
     *("model", "train_dataloader", "val_dataloader", "val_evaluator", "train_cfg", "val_cfg"),
     *("optim_wrapper", "param_scheduler", "randomness", "custom_hooks", "data_preprocessor"),
     *("load_from", "sync_bn", "compile"),
 )
-# How data are fetched, and files that are written: neither changes the result.
+# Settings of data loading and of output files do not change the result.
 _WITHOUT_EFFECT = (
     *("num_workers", "persistent_workers", "prefetch_factor", "pin_memory"),
     *("dataset.data_prefix", "outfile", "per_image"),
 )
 _BATCH, _PROCESSES = "train_dataloader.batch_size", "processes"
-# What may be changed before a run is resumed. Of these the schedule is compared by its rates.
-_FREE = (
+# Settings that may change before a run is resumed. Schedules are compared by their rates.
+_RESUMABLE_CHANGES = (
     *("train_cfg.", "val_cfg.", "param_scheduler.", "optim_wrapper.optimizer.lr", "load_from"),
     *("val_dataloader.batch_size", "val_evaluator.scorers", "custom_hooks."),
 )
@@ -38,13 +38,12 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
     """Return the settings and the data of a training.
 
     Args:
-        cfg: The final config, its files there.
-        processes: Number of processes.
+        cfg: The final config. Its input files exist.
+        processes: Number of processes. Defaults to 1.
 
     Returns:
-        ``settings``, JSON values by dotted key, and ``inputs``, names by content (see
-        :func:`hash_inputs`). Paths of inputs are not among the settings, so that data may be
-        moved.
+        ``settings``, JSON values by dotted key, and ``inputs``, content hashes by key (see
+        :func:`hash_inputs`). The settings contain no paths of input files, so data may be moved.
     """
     inputs = hash_inputs(cfg, ("train", "val"))
     settings: dict[str, Any] = {_PROCESSES: processes}
@@ -70,28 +69,28 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
 
 
 def find_changes(old: Record, new: Record) -> list[str]:
-    """Return what differs between two trainings, a line each; an empty list if nothing does.
+    """Return the differences between two trainings, one line per setting.
 
-    Processes and the batch of each count only as their product, the batch of a step.
+    The number of processes and the batch size of each are compared as their product.
     """
     one, other = (_with_total_batch(record["settings"]) for record in (old, new))
     return [*_changed_inputs(old, new), *_changed(one, other)]
 
 
 def find_changes_for_resume(old: Record, new: Record) -> list[str]:
-    """Return what differs and keeps a run from being resumed, a line each.
+    """Return the differences that prevent a run from being resumed, one line per setting.
 
-    The length of the run, its schedule, and what only validation depends on may differ.
+    The length of the run, its schedule, and settings of the validation may differ.
     """
     changes = _changed(old["settings"], new["settings"])
     return [
         *_changed_inputs(old, new),
-        *(change for change in changes if not change.startswith(_FREE)),
+        *(change for change in changes if not change.startswith(_RESUMABLE_CHANGES)),
     ]
 
 
 def find_schedule_changes(old: Record, new: Record) -> list[str]:
-    """Return what differs in the length of two runs and in their learning rates, a line each."""
+    """Return the differences in length and learning rates of two runs, one line per setting."""
     places = ("train_cfg.max_", "param_scheduler.", "optim_wrapper.optimizer.lr")
     return [c for c in _changed(old["settings"], new["settings"]) if c.startswith(places)]
 

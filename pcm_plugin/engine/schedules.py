@@ -1,4 +1,4 @@
-"""Parameter schedules, replayed without training."""
+"""Replay parameter schedules without training."""
 
 import copy
 import math
@@ -14,7 +14,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS
 
 from pcm_plugin.errors import UserError
 
-# Arguments of MMEngine's schedulers, and of ours, that count iterations if `by_epoch` is False.
+# Arguments of schedulers that count iterations if `by_epoch` is False.
 _ITERATION_COUNTS = ("begin", "end", "step_size", "T_max", "total_steps", "warmup")
 
 
@@ -22,9 +22,9 @@ class RunLength(NamedTuple):
     """Length of a training.
 
     Attributes:
-        epoch_length: Iterations of an epoch.
-        max_iters: Iterations of the run.
-        max_epochs: Epochs of the run; None for a loop that counts iterations.
+        epoch_length: Number of iterations per epoch.
+        max_iters: Number of iterations of the run.
+        max_epochs: Number of epochs of the run; None for a loop that counts iterations.
     """
 
     epoch_length: int
@@ -37,7 +37,7 @@ def run_length(cfg: Config, epoch_length: int) -> RunLength:
 
     Args:
         cfg: The final config.
-        epoch_length: Batches that the training's data loader gives per epoch.
+        epoch_length: Number of batches per epoch.
     """
     if "max_iters" in cfg.train_cfg:
         return RunLength(epoch_length, cfg.train_cfg.max_iters, None)
@@ -49,10 +49,9 @@ class Replay(NamedTuple):
     """History of a schedule up to an iteration.
 
     Attributes:
-        rates: (n,) float64, the learning rate of the first parameter group in each iteration.
-        schedulers: MMEngine's schedulers in the state that they have then.
-        param_groups: The parameter groups of their optimizer, with the values of the next
-            iteration.
+        rates: (n,) float64, learning rate of the first parameter group in each iteration.
+        schedulers: MMEngine's schedulers after these iterations.
+        param_groups: Parameter groups of their optimizer, with the values of the next iteration.
     """
 
     rates: np.ndarray
@@ -67,16 +66,16 @@ def replay(
     iterations: int,
     epochs: int | None = None,
 ) -> Replay:
-    """Step the schedulers of a config as a training would, without a model.
+    """Step the schedulers of a config as in a training, without a model.
 
-    The schedulers themselves are run, so that the values are bit for bit those of a training.
+    The values are bit-identical to those of a training, since MMEngine's schedulers are run.
 
     Args:
         cfg: The final config.
-        length: Length of the run. Schedulers without an ``end`` last as long.
-        base_rates: Learning rate of each parameter group before any scheduling.
-        iterations: How many iterations to replay.
-        epochs: How many ends of epochs to replay. Defaults to all that lie in the iterations.
+        length: Length of the run, and of schedulers without an ``end``.
+        base_rates: Learning rate of each parameter group before scheduling.
+        iterations: Number of iterations to replay.
+        epochs: Number of epoch ends to replay. Defaults to all within the iterations.
 
     Raises:
         UserError: If the optimizer or a scheduler cannot be built from its settings.
@@ -103,16 +102,16 @@ def replay(
 
 
 def base_rates(cfg: Config, model: torch.nn.Module) -> list[float]:
-    """Return the learning rate of each parameter group of a model before any scheduling."""
+    """Return the learning rate of each parameter group of a model before scheduling."""
     settings = {k: v for k, v in cfg.optim_wrapper.items() if k in ("constructor", "paramwise_cfg")}
-    # A fused optimizer needs its parameters on some device, precision has no effect on rates.
+    # A fused optimizer needs parameters on a GPU. Precision has no effect on the rates.
     optimizer = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k != "fused"}
     wrapper = build_optim_wrapper(model, copy.deepcopy({**settings, "optimizer": optimizer}))
     return [group["lr"] for group in wrapper.param_groups]
 
 
 def is_replayable(cfg: Config) -> bool:
-    """Whether the schedule depends on nothing but iterations and epochs."""
+    """Return whether the schedule only depends on iterations and epochs."""
     schedulers = cfg.get("param_scheduler") or []
     if isinstance(schedulers, Mapping) and "type" not in schedulers:
         return False  # several optimizers
@@ -121,7 +120,7 @@ def is_replayable(cfg: Config) -> bool:
 
 
 def check_schedule(cfg: Config, length: RunLength) -> list[str]:
-    """Check the learning rate of a whole run.
+    """Check the learning rates of a run.
 
     Args:
         cfg: The final config.
@@ -132,7 +131,7 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
 
     Raises:
         UserError: If a scheduler cannot be built, a rate is negative or not finite, or the rate is
-            0 for an epoch or more at the end.
+            0 for more than one epoch at the end.
     """
     if not is_replayable(cfg):
         return []
@@ -141,8 +140,8 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
     if not np.isfinite(rates).all() or (rates < 0).any():
         first = int(np.argmax(~np.isfinite(rates) | (rates < 0)))
         raise UserError(
-            f"param_scheduler gives the learning rate {rates[first]} in iteration {first + 1}; it "
-            "must be a number from 0 on"
+            f"the learning rate must not be negative, got {rates[first]} from param_scheduler in "
+            f"iteration {first + 1}"
         )
     trained = np.flatnonzero(rates)
     last = int(trained[-1]) + 1 if len(trained) else 0
@@ -158,7 +157,7 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
         warnings.append(
             f"an epoch has {length.epoch_length:,} iterations, not a multiple of "
             f"optim_wrapper.accumulative_counts={counts}: a run cannot be resumed from checkpoints "
-            "amid an accumulation"
+            "in the middle of an accumulation"
         )
     if length.max_iters > 1 and (np.diff(rates) > 0).all():
         warnings.append(
@@ -169,32 +168,34 @@ def check_schedule(cfg: Config, length: RunLength) -> list[str]:
 
 
 def scale_to_batch(cfg: Config, processes: int) -> None:
-    """Scale a config's learning rate and schedule to its batch size.
+    """Scale the learning rate and schedule of a config to its batch size.
 
-    The linear scaling rule (Goyal et al. 2017, arXiv 1706.02677): with k times the pairs per
-    step, k times the rate after the same number of pairs. A batch of all processes that is k
-    times as large reaches a number of pairs in 1/k of the iterations, so everything that a
-    scheduler counts in iterations, its warm-up above all, is divided by k. What it counts in epochs
-    stays.
+    This is the linear scaling rule (Goyal et al. 2017, arXiv 1706.02677): a step with k times as
+    many pairs uses k times the rate. The total batch then processes the same number of pairs in 1/k
+    of the iterations, so every iteration count of a scheduler, such as the warm-up, is divided by
+    k. Epoch counts do not change.
 
-    Noam's rate, ``lr * D^-0.5 * min(n^-0.5, n * w^-1.5)`` in iteration n with a warm-up of w, grows
-    by itself as w shrinks: by k^0.5 at its peak. There ``lr`` is multiplied by k^0.5, so that the
-    rate is exactly k times that of the base after each number of pairs:
+    Noam's rate in iteration n with a warm-up of w, ``lr * D^-0.5 * min(n^-0.5, n * w^-1.5)``, has a
+    maximum that grows by k^0.5 if w is divided by k. Its ``lr`` is therefore multiplied by k^0.5
+    only, so that the rate after the same number of pairs is exactly k times that of the base:
     ``k^0.5 * min(n^-0.5, n * (w/k)^-1.5) = k * min((kn)^-0.5, kn * w^-1.5)``.
 
-    With ``accumulative_counts=a`` a step sees a times the pairs, at the same pairs per iteration:
-    the rate is multiplied by a too.
+    With ``accumulative_counts=a`` a step uses the pairs of a iterations, and the rate is also
+    multiplied by a.
 
     Args:
-        cfg: The config, changed: the base is its ``auto_scale_lr.base_batch_size``.
-        processes: Number of processes; each takes a batch of its own.
+        cfg: The config, changed in place. The base is ``auto_scale_lr.base_batch_size``.
+        processes: Number of processes, each with its own batch.
 
     Raises:
-        UserError: If the config has no base, or a scheduler that cannot be scaled.
+        UserError: If the config has no base, or a scheduler cannot be scaled.
     """
     base = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
     if base is None:
-        raise UserError(f"{cfg.filename} has no auto_scale_lr.base_batch_size")
+        raise UserError(
+            "`auto_scale_lr.base_batch_size` must be set to scale the learning rate, but "
+            f"{cfg.filename} has none"
+        )
     ratio = processes * cfg.train_dataloader.batch_size / base
     factor = ratio * cfg.optim_wrapper.get("accumulative_counts", 1)
     for scheduler in _as_list(cfg.get("param_scheduler")):
@@ -214,18 +215,18 @@ def scale_to_batch(cfg: Config, processes: int) -> None:
         if scheduler["type"].endswith("NoamLR"):
             factor /= math.sqrt(ratio)
     cfg.optim_wrapper.optimizer.lr *= factor
-    # Done here, together with the schedule: MMEngine's runner would scale the rate alone.
+    # MMEngine's runner would scale the rate a second time, and not the schedule.
     cfg.auto_scale_lr.enable = False
 
 
 def _build_optimizer(cfg: Config, rates: Sequence[float]) -> Any:
-    """Build the optimizer for a number without meaning per parameter group."""
+    """Build the optimizer with one dummy parameter per parameter group."""
     wrapper = cfg.optim_wrapper
     settings = {k: v for k, v in wrapper.optimizer.items() if k != "fused"}
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": float(r)} for r in rates]
     try:
         optimizer = OPTIMIZERS.build({**settings, "params": groups})
-        # Of what is given here it checks the arguments.
+        # Only to check the arguments.
         OptimWrapper(optimizer, clip_grad=copy.deepcopy(wrapper.get("clip_grad")))
     except (AssertionError, TypeError, ValueError) as error:
         raise UserError(f"optim_wrapper: {error}") from None
@@ -235,7 +236,7 @@ def _build_optimizer(cfg: Config, rates: Sequence[float]) -> Any:
 def _build_scheduler(part: Any, optimizer: Any, length: RunLength) -> _ParamScheduler:
     part = copy.deepcopy(dict(part))
     by_epoch = part.get("by_epoch", True)
-    # As MMEngine's runner does it. An epoch of a loop that counts iterations is the whole run.
+    # As in MMEngine's runner. For a loop that counts iterations, the run is one epoch.
     part.setdefault("end", (length.max_epochs or 1) if by_epoch else length.max_iters)
     if part["end"] <= part.get("begin", 0):
         unit = "epochs" if by_epoch else "iterations"

@@ -1,4 +1,4 @@
-"""Random numbers that depend on where the training is, not on how it got there."""
+"""Random numbers that only depend on seed, rank and iteration."""
 
 import random
 from typing import Any
@@ -13,9 +13,9 @@ from pcm_plugin.registry import HOOKS
 
 
 def seed_everything(*words: int) -> None:
-    """Seed torch (every device), NumPy and Python from a tuple of non-negative integers.
+    """Seed torch (all devices), NumPy and Python from a tuple of non-negative integers.
 
-    Tuples that differ in any place give unrelated streams, which sums of seeds do not.
+    Different tuples give independent streams, unlike sums of seeds.
     """
     state = np.random.SeedSequence(words).generate_state(2, np.uint32)
     torch.manual_seed(int(state.view(np.uint64)[0]))
@@ -27,18 +27,18 @@ def seed_everything(*words: int) -> None:
 class SeedEveryIterationHook(Hook):
     """Seed each training iteration from (run seed, rank, iteration).
 
-    A resumed run draws the same dropout masks and noise as one that never stopped, with no random
-    state in the checkpoint, on any number of devices. The order of the samples needs nothing from
-    here: MMEngine's sampler draws it from (run seed, epoch). Random transforms in data loader
-    workers are outside its reach; they must draw from the sample's index.
+    A resumed run draws the same dropout masks and noise as an uninterrupted one, without random
+    states in the checkpoint and on any number of devices. MMEngine's sampler already draws the
+    order of the samples from (run seed, epoch). The hook does not affect random transforms in data
+    loader workers; they must depend on the index of the sample.
     """
 
     priority = "VERY_HIGH"
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed; see the class."""
+        """Seed the random number generators for this iteration."""
         seed_everything(runner.seed, get_rank(), runner.iter)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed what is drawn before the epoch's first iteration, such as the workers' seeds."""
+        """Seed for random numbers before the first iteration, such as the seeds of workers."""
         seed_everything(runner.seed, get_rank(), runner.iter)

@@ -1,4 +1,4 @@
-"""Refuse to train on captions that the captioner's vocabulary does not cover."""
+"""Check that the vocabulary covers the training captions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,22 +13,21 @@ from pcm_plugin.registry import HOOKS
 
 @HOOKS.register_module()
 class VocabularyCoverageHook(Hook):
-    """Count the words of the training captions that the vocabulary does not know.
+    """Hook that counts unknown words of the training captions.
 
-    The counts are logged before the training starts. If too many captions have no known word, as
-    with the vocabulary of another language, the training stops there. Models without a vocabulary,
+    The counts are logged before the training starts. If too many captions consist of unknown words,
+    as with a vocabulary of another language, the training is stopped. Models without a vocabulary,
     such as those with a language model, are not checked.
 
     Args:
-        max_unknown_captions: Largest accepted share of captions without a known word. Defaults to
-            0.05.
+        max_unknown_captions: Maximum share of captions without a known word. Defaults to 0.05.
     """
 
     def __init__(self, max_unknown_captions: float = MAX_UNKNOWN_CAPTIONS) -> None:
         self.max_unknown_captions = max_unknown_captions
 
     def before_train(self, runner: Any) -> None:
-        """Read all captions of the training set once.
+        """Compare all captions of the training set with the vocabulary.
 
         Raises:
             VocabularyCoverageError: If more than ``max_unknown_captions`` have no known word.
@@ -57,7 +56,7 @@ class VocabularyCoverageHook(Hook):
 
 
 def _leaf_datasets(dataset: Any) -> Iterator[Any]:
-    """Unwrap datasets that concatenate or repeat others."""
+    """Yield the datasets inside wrappers that concatenate or repeat datasets."""
     if hasattr(dataset, "iter_captions"):
         yield dataset
     elif hasattr(dataset, "datasets"):

@@ -1,8 +1,8 @@
-"""The work folder of a training: who writes into it, what it holds, which checkpoint is the best.
+"""Work folder of a training: lock, record of the run and checkpoints.
 
-A folder of a training holds ``run.json`` next to its checkpoints: the record of the run (see
-:mod:`pcm_plugin.engine.run_record`), whether it is finished, and the name of the checkpoint that
-was the best on validation.
+The folder contains ``run.json`` next to the checkpoints, with the record of the run (see
+:mod:`pcm_plugin.engine.run_record`), whether it is finished, and the name of the checkpoint with
+the best validation.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ _CHECKPOINTS = ("epoch_*.pth", "iter_*.pth", "best_*.pth")
 
 
 class OtherRunError(UserError):
-    """A folder holds another training than the one that is asked for."""
+    """A folder that contains another training than the requested one."""
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of a folder until the block or the process ends.
+    """Lock a folder against other trainings until the block or the process ends.
 
     The main process holds the lock, and the others learn from it that the folder is taken. The
     system releases the lock when the process dies, even if its workers outlive it.
@@ -84,26 +84,26 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def claim_run(folder: Path, run: Record, resumed: Path | None) -> None:
-    """Note in a folder which training its checkpoints will be of.
+    """Record in a folder which training it belongs to.
 
     Args:
-        folder: The folder, locked by this process.
-        run: The training.
-        resumed: The checkpoint that the training goes on from, None if it begins.
+        folder: Folder that is locked by this process.
+        run: Record of the training.
+        resumed: Checkpoint from which the training is resumed, None for a new training.
 
     Raises:
-        OtherRunError: If the folder holds checkpoints that the training does not go on from, and
-            would replace; says what differs.
+        OtherRunError: If the training would replace checkpoints in the folder from which it is not
+            resumed. The message lists the differences.
     """
-    held = find_checkpoints(folder)
-    if held and (resumed is None or resumed.resolve().parent != folder.resolve()):
-        raise OtherRunError(_describe_conflict(folder, run, held, resumed))
+    checkpoints = find_checkpoints(folder)
+    if checkpoints and (resumed is None or resumed.resolve().parent != folder.resolve()):
+        raise OtherRunError(_describe_conflict(folder, run, checkpoints, resumed))
     if is_main_process():
         write_json(folder / RUN_FILE, {**run, "best": None, "finished": False})
 
 
 def mark_finished(folder: Path) -> None:
-    """Note that the training of a folder is finished, and which checkpoint is its best."""
+    """Record that the training in a folder is finished, and its best checkpoint."""
     best = best_checkpoint(folder)
     record = json.loads((folder / RUN_FILE).read_text())
     record |= {"best": best.name if best else None, "finished": True}
@@ -111,31 +111,31 @@ def mark_finished(folder: Path) -> None:
 
 
 def is_finished(folder: Path, run: Record) -> bool:
-    """Return whether a folder holds a training and it is finished.
+    """Return whether a folder contains a training and it is finished.
 
     Args:
-        folder: The folder of its checkpoints; need not exist.
-        run: The training.
+        folder: Folder of the checkpoints. It need not exist.
+        run: Record of the training.
 
     Raises:
-        OtherRunError: If the folder holds another training; says what differs.
+        OtherRunError: If the folder contains another training. The message lists the differences.
     """
-    held = find_checkpoints(folder)
+    checkpoints = find_checkpoints(folder)
     record = read_record(folder)
     if record is None:
-        if held:
+        if checkpoints:
             raise OtherRunError(
-                f"{folder} holds checkpoints ({held[0].name}) of a training without {RUN_FILE}: "
-                "choose another folder, or remove it"
+                f"{folder} contains checkpoints ({checkpoints[0].name}) of a training without "
+                f"{RUN_FILE}: choose another folder, or remove it"
             )
         return False
     if changes := find_changes(record, run):
-        if not held:  # begun and ended without a checkpoint: nothing to lose
+        if not checkpoints:  # interrupted before the first checkpoint
             return False
         raise OtherRunError(
             "\n".join(
                 [
-                    f"{folder} holds a training with other settings or data:",
+                    f"{folder} contains a training with other settings or data:",
                     *changes,
                     "Choose another folder, or remove it.",
                 ]
@@ -145,22 +145,22 @@ def is_finished(folder: Path, run: Record) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return what ``run.json`` of a folder says, None if there is none."""
+    """Return the content of ``run.json`` in a folder, None if it does not exist."""
     path = folder / RUN_FILE
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a training in a folder, the newest first."""
-    found = [path for pattern in _CHECKPOINTS for path in folder.glob(pattern)]
-    return sorted(found, key=lambda path: (-path.stat().st_mtime, path.name))
+    """Return the checkpoints in a folder, newest first."""
+    paths = [path for pattern in _CHECKPOINTS for path in folder.glob(pattern)]
+    return sorted(paths, key=lambda path: (-path.stat().st_mtime, path.name))
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint that was the best on validation; None if there is none.
+    """Return the checkpoint with the best validation; None if there is none.
 
     Args:
-        folder: The folder of a training's checkpoints.
+        folder: Folder of the checkpoints.
     """
     return next((p for p in find_checkpoints(folder) if p.name.startswith("best_")), None)
 
@@ -169,10 +169,10 @@ def require_best_checkpoint(folder: Path) -> str:
     """Return the best checkpoint of a finished training.
 
     Args:
-        folder: The folder of its checkpoints.
+        folder: Folder of the checkpoints.
 
     Raises:
-        MissingFileError: If the training did not choose one by validation.
+        MissingFileError: If the training did not select a checkpoint by validation.
     """
     best = json.loads((folder / RUN_FILE).read_text())["best"]
     if best is None:
@@ -183,18 +183,21 @@ def require_best_checkpoint(folder: Path) -> str:
     return str(folder / best)
 
 
-def _describe_conflict(folder: Path, run: Record, held: list[Path], resumed: Path | None) -> str:
+def _describe_conflict(
+    folder: Path, run: Record, checkpoints: list[Path], resumed: Path | None
+) -> str:
     record = read_record(folder)
     state = "a finished training" if record and record["finished"] else "a training"
     lines = [
-        f"{folder} holds {state} ({held[0].name}), and this one would replace its checkpoints."
+        f"{folder} contains {state} ({checkpoints[0].name}), and this one would replace its "
+        "checkpoints."
     ]
     ways = "Choose another --work-dir, or remove the folder."
     if resumed is not None:
-        lines.append(f"It is to go on from {resumed}, which is in another folder.")
+        lines.append(f"It would resume from {resumed}, which is in another folder.")
     elif record is not None:
         changes = find_changes(record, run)
         lines += ["It differs from this one in", *changes] if changes else []
         if not find_changes_for_resume(record, run):
-            ways = f"Go on from its last checkpoint with --resume. {ways}"
+            ways = f"Resume from its last checkpoint with --resume. {ways}"
     return "\n".join([*lines, ways])

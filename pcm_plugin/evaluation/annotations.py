@@ -1,12 +1,12 @@
-"""Predictions and groups of images in files."""
+"""Files with predictions and with groups of images."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.evaluation.matching import ImageName
+from pcm_plugin.evaluation.matching import ImageName, match_images
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.coco import coco_id
 from pcm_plugin.formats.image_ids import name_some, normalize_id, refuse_repeated
@@ -16,12 +16,12 @@ _FILE_FIELDS = ("image", "file_name")
 
 
 class Prediction(NamedTuple):
-    """An entry of a results file.
+    """Entry of a results file.
 
     Attributes:
-        image_id: The image's id as text.
-        caption: The caption.
-        file_name: The image's file, None if the entry does not name it.
+        image_id: Id of the image as text.
+        caption: Caption of the image.
+        file_name: File of the image, None if the entry does not name it.
     """
 
     image_id: str
@@ -35,19 +35,19 @@ class Prediction(NamedTuple):
 
 
 def read_groups(path: str | os.PathLike, field: str) -> list[tuple[ImageName, str]]:
-    """Read which group each image belongs to.
+    """Read the group of each image.
 
     Args:
-        path: JSON in COCO's format, UTF-8, whose ``images`` have ``field``, as NoCaps' have
+        path: JSON file in COCO's format, UTF-8, whose ``images`` have ``field``. NoCaps has
             ``"domain": "near-domain"``.
-        field: The field with the group's name.
+        field: Field with the name of the group.
 
     Returns:
-        Images and their groups; an image whose ``field`` is missing is in none.
+        Images and their groups. Images without ``field`` are left out.
 
     Raises:
-        MissingFileError: If there is no such file.
-        UserError: If it has another format, no image has the field, or images share an id.
+        MissingFileError: If the file does not exist.
+        UserError: If the file has another format, no image has the field, or images share an id.
     """
     content = _read_json(path, "groups")
     try:
@@ -71,17 +71,30 @@ def read_groups(path: str | os.PathLike, field: str) -> list[tuple[ImageName, st
     return groups
 
 
+def find_groups(
+    images: Sequence[ImageName], groups: Sequence[tuple[ImageName, str]]
+) -> list[str | None]:
+    """Return the group of each image, None for images without a group.
+
+    Args:
+        images: The images.
+        groups: Images and their groups, from :func:`read_groups`.
+    """
+    indices = match_images(images, [name for name, _ in groups])
+    return [None if i is None else groups[i][1] for i in indices]
+
+
 def read_predictions(path: str | os.PathLike) -> list[Prediction]:
     """Read a COCO results file, ``[{"image_id": ..., "caption": ...}, ...]``.
 
-    Entries may name the image's file as ``image``, as ``tools/caption.py`` writes it, or
-    ``file_name``; then ``image_id`` may be missing.
+    Entries may name the file of the image as ``image``, which ``tools/caption.py`` writes, or as
+    ``file_name``. In that case ``image_id`` may be missing.
 
     Args:
-        path: JSON, UTF-8.
+        path: JSON file, UTF-8.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it is not a results file, or an image has two captions.
     """
     expected = f'{path} must be a COCO results file, [{{"image_id": 7, "caption": "a dog"}}, ...]'
@@ -126,7 +139,7 @@ def _read_json(path: str | os.PathLike, what: str) -> Any:
 
 
 def _explain_format(path: str | os.PathLike, expected: str) -> UserError | None:
-    """Return the error for a caption file of another format, or None if it is not a caption file."""
+    """Return the error for a caption file of another format; None for other files."""
     try:
         captions = CaptionFile(Path(path))
         form = captions.format_name()
@@ -140,10 +153,10 @@ def _explain_format(path: str | os.PathLike, expected: str) -> UserError | None:
 
 
 def coco_results(captions: Iterable[tuple[Any, str]]) -> list[dict[str, Any]]:
-    """Return captions in the format that COCO's tools load.
+    """Return captions in COCO's results format.
 
     Args:
-        captions: ``(image_id, caption)`` of each image. Ids that are plain decimal numbers are
-            written as numbers, others as text.
+        captions: ``(image_id, caption)`` of each image. Ids that are plain decimal numbers become
+            numbers, other ids become text.
     """
     return [{"image_id": coco_id(normalize_id(i)), "caption": caption} for i, caption in captions]

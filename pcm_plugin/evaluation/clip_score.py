@@ -1,4 +1,4 @@
-"""CLIPScore and RefCLIPScore (Hessel et al. 2021): captions against images, by a CLIP."""
+"""CLIPScore and RefCLIPScore (Hessel et al. 2021): similarity of captions to images."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,17 +11,17 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.scorers import Scores
 
 PROMPT = "A photo depicts"
-"""What stands before every text (Hessel et al. 2021, Sec. 3)."""
+"""Prefix of every text (Hessel et al. 2021, Sec. 3)."""
 WEIGHT = 2.5
-"""Brings CLIPScore to about 0 to 1 (Eq. 1); cosines of texts with texts go without it."""
+"""Scale of CLIPScore (Eq. 1), which brings it to about 0 to 1. Text-text cosines have no scale."""
 _BATCH = 256
 
 
 class TextEncoder(Protocol):
-    """What is needed of a CLIP, such as OpenCLIPBackbone."""
+    """Text encoder of a CLIP, such as OpenCLIPBackbone."""
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Embed n texts: (n, Dc)."""
+        """Embed n texts as (n, Dc)."""
 
 
 @torch.inference_mode()
@@ -31,42 +31,44 @@ def clip_score(
     references: Sequence[Sequence[str]],
     clip: TextEncoder,
 ) -> Scores:
-    """Score captions by their images, and by their references too.
+    """Compute CLIPScore and RefCLIPScore.
 
-    ``CLIPScore = 2.5 max(cos(image, caption), 0)`` needs no reference. ``RefCLIPScore`` is the
-    harmonic mean of ``CLIPScore`` and of the best ``max(cos(caption, reference), 0)``.
+    ``CLIPScore = 2.5 max(cos(image, caption), 0)`` needs no references. ``RefCLIPScore`` is the
+    harmonic mean of ``CLIPScore`` and the largest ``max(cos(caption, reference), 0)``.
 
     Args:
-        images: (n, Dc), CLIP's embeddings of the images, of any length but 0.
-        captions: n captions as they are, not tokenized.
-        references: At least one for each image.
+        images: (n, Dc), CLIP embeddings of the images. They need not be normalized.
+        captions: n captions, not tokenized.
+        references: References of each image, at least one.
         clip: The CLIP that embedded the images.
 
     Returns:
-        ``CLIPScore`` and ``RefCLIPScore``, mean and each image, times 100.
+        ``CLIPScore`` and ``RefCLIPScore``, mean and per image, multiplied by 100.
 
     Raises:
-        UserError: If the embeddings are not as wide as this CLIP's.
+        UserError: If the embeddings of images and captions differ in width.
     """
-    written = _embed(captions, clip)
-    if images.shape != written.shape:
+    caption_feats = _embed(captions, clip)  # (n, Dc)
+    if images.shape != caption_feats.shape:
         raise UserError(
-            f"image embeddings are {tuple(images.shape)} but this CLIP gives "
-            f"{tuple(written.shape)}: name the CLIP that made the features"
+            f"image embeddings must have the shape {tuple(caption_feats.shape)} of this CLIP's "
+            f"text embeddings, got {tuple(images.shape)}: use the CLIP that computed the features"
         )
-    seen = F.normalize(images.to(written.device).float(), dim=-1)
-    to_image = WEIGHT * (seen * written).sum(-1).clamp(min=0)
-    unique = {text: i for i, text in enumerate(dict.fromkeys(t for own in references for t in own))}
-    known = _embed(list(unique), clip)
-    to_reference = torch.stack(
+    image_feats = F.normalize(images.to(caption_feats.device).float(), dim=-1)
+    image_score = WEIGHT * (image_feats * caption_feats).sum(-1).clamp(min=0)  # (n,)
+    unique = {t: i for i, t in enumerate(dict.fromkeys(t for texts in references for t in texts))}
+    reference_feats = _embed(list(unique), clip)
+    reference_score = torch.stack(
         [
-            (known[[unique[text] for text in own]] @ caption).max().clamp(min=0)
-            for own, caption in zip(references, written, strict=True)
+            (reference_feats[[unique[text] for text in texts]] @ caption).max().clamp(min=0)
+            for texts, caption in zip(references, caption_feats, strict=True)
         ]
     )
-    total = to_image + to_reference
-    both = torch.where(total > 0, 2 * to_image * to_reference / total, torch.zeros_like(total))
-    named = {"CLIPScore": 100 * to_image, "RefCLIPScore": 100 * both}
+    total = image_score + reference_score
+    mean = torch.where(
+        total > 0, 2 * image_score * reference_score / total, torch.zeros_like(total)
+    )
+    named = {"CLIPScore": 100 * image_score, "RefCLIPScore": 100 * mean}
     return Scores(
         {name: float(values.double().mean()) for name, values in named.items()},
         {name: values.tolist() for name, values in named.items()},

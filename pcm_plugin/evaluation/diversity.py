@@ -1,22 +1,24 @@
-"""How varied captions are: their words, their length, and how many are not copied."""
+"""Diversity of captions: vocabulary, length and novelty."""
 
 from collections.abc import Collection, Sequence
 
 from pcm_plugin.evaluation.scorers import Scores
 
 
-def diversity(captions: Sequence[Sequence[str]], known: Collection[str] | None = None) -> Scores:
-    """Count what makes captions varied.
+def diversity(
+    captions: Sequence[Sequence[str]], train_captions: Collection[str] | None = None
+) -> Scores:
+    """Compute the diversity of captions.
 
     Args:
         captions: Tokens of each caption.
-        known: Tokenized captions of the training set, words separated by single spaces. Defaults
-            to None: no ``novel``.
+        train_captions: Tokenized captions of the training set, words separated by single spaces.
+            Defaults to None, without ``novel``.
 
     Returns:
-        - ``distinct-words``: different words in all captions;
-        - ``length``: mean words of a caption, and each one's;
-        - ``novel``: the percentage of captions that are no caption of the training set.
+        - ``distinct-words``: number of different words in all captions;
+        - ``length``: number of words, mean and per caption;
+        - ``novel``: percentage of captions that do not occur in the training set.
     """
     lengths = [len(tokens) for tokens in captions]
     total = {
@@ -24,7 +26,7 @@ def diversity(captions: Sequence[Sequence[str]], known: Collection[str] | None =
         "length": sum(lengths) / len(lengths),
     }
     each = {"length": [float(length) for length in lengths]}
-    if known is not None:
-        each["novel"] = [100.0 * (" ".join(tokens) not in known) for tokens in captions]
+    if train_captions is not None:
+        each["novel"] = [100.0 * (" ".join(tokens) not in train_captions) for tokens in captions]
         total["novel"] = sum(each["novel"]) / len(captions)
     return Scores(total, each)

@@ -1,7 +1,7 @@
-"""The scores that only Java programs give: METEOR, SPICE, and COCO's own tokenizer.
+"""Java programs of COCO's evaluation: METEOR, SPICE and the original PTB tokenizer.
 
-pycocoevalcap brings METEOR's and the tokenizer's programs; SPICE wants more that pip cannot bring.
-Nothing is written but in temporary folders.
+pycocoevalcap contains the programs of METEOR and the tokenizer. SPICE needs files that pip cannot
+install. Files are only written in temporary folders.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ _GET_JAVA = "install a Java runtime (Debian: apt install default-jre-headless)"
 
 
 def missing_requirement(name: str) -> str | None:
-    """What one of the Java programs lacks here.
+    """Return what a Java program needs and this environment does not have.
 
     Args:
         name: ``'METEOR'``, ``'SPICE'`` or ``'ptb-java'``.
 
     Returns:
-        A line that says what is missing and how to get it; None if nothing is.
+        A line with the missing requirement and how to install it; None if nothing is missing.
     """
     if shutil.which("java") is None:
-        return f"{name} needs Java and there is no `java` on the PATH: {_GET_JAVA}"
+        return f"{name} needs Java, but `java` is not on the PATH: {_GET_JAVA}"
     if name != "SPICE":
         return None
     library = _folder("spice") / "lib"
@@ -38,17 +38,17 @@ def missing_requirement(name: str) -> str | None:
     absent = [jar for jar in jars if not (library / jar).is_file()]
     if not absent:
         return None
-    return f"SPICE needs {' and '.join(absent)} of {_CORENLP_ZIP}: put them into {library}"
+    return f"SPICE needs {' and '.join(absent)}: copy them from {_CORENLP_ZIP} to {library}"
 
 
 def tokenize_with_java(captions: Sequence[str]) -> list[list[str]]:
-    """Tokenize as COCO's server does: Stanford CoreNLP 3.4.1, punctuation dropped.
+    """Tokenize with Stanford CoreNLP 3.4.1 and drop punctuation, as COCO's server does.
 
     Args:
-        captions: Any sentences.
+        captions: Captions.
 
     Returns:
-        The tokens of each.
+        Tokens of each caption.
 
     Raises:
         RuntimeError: If the program fails.
@@ -62,23 +62,23 @@ def tokenize_with_java(captions: Sequence[str]) -> list[list[str]]:
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "captions.txt"
-        # Whatever ends a line in a caption would put the ones after it in wrong places.
-        lines = (" ".join(caption.splitlines()) for caption in captions)
-        source.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        found = _run([*command, str(source)]).split("\n")
-    if len(found) < len(captions):
-        raise RuntimeError(f"the tokenizer gave {len(found)} lines for {len(captions)} captions")
+        # A line break inside a caption would shift all captions after it.
+        text = "".join(" ".join(caption.splitlines()) + "\n" for caption in captions)
+        source.write_text(text, encoding="utf-8")
+        lines = _run([*command, str(source)]).split("\n")
+    if len(lines) < len(captions):
+        raise RuntimeError(f"the tokenizer wrote {len(lines)} lines for {len(captions)} captions")
     dropped = set(PUNCTUATIONS)
     return [
         [token for token in line.rstrip().split(" ") if token and token not in dropped]
-        for line in found[: len(captions)]
+        for line in lines[: len(captions)]
     ]
 
 
 def meteor(
     references: Sequence[Sequence[str]], captions: Sequence[str]
 ) -> tuple[float, list[float]]:
-    """METEOR 1.5 (Denkowski and Lavie 2014) of the corpus and of each image, from 0 to 1.
+    """Compute METEOR 1.5 (Denkowski and Lavie 2014) of the corpus and of each image, from 0 to 1.
 
     Args:
         references: Tokenized references of each image, words separated by single spaces.
@@ -91,7 +91,7 @@ def meteor(
         gts = dict(enumerate(map(list, references)))
         return program.compute_score(gts, {i: [text] for i, text in enumerate(captions)})
     finally:
-        # Where it fails it keeps its lock, for which its own __del__ would wait for ever.
+        # After a failure it keeps its lock, and its __del__ would wait for the lock forever.
         if program.lock.locked():
             program.lock.release()
             with contextlib.suppress(OSError):
@@ -101,11 +101,11 @@ def meteor(
 def spice(
     references: Sequence[Sequence[str]], captions: Sequence[str]
 ) -> tuple[float, list[float]]:
-    """SPICE 1.0 (Anderson et al. 2016): F-score of scene graphs, mean and each image, from 0 to 1.
+    """Compute SPICE 1.0 (Anderson et al. 2016), mean and per image, from 0 to 1.
 
     Args:
-        references: As for :func:`meteor`.
-        captions: As for :func:`meteor`.
+        references: See :func:`meteor`.
+        captions: See :func:`meteor`.
 
     Raises:
         RuntimeError: If the program fails.
@@ -118,8 +118,8 @@ def spice(
         cache.mkdir()
         command = ["java", "-Xmx8G", "-jar", "spice-1.0.jar", str(source), "-cache", str(cache)]
         _run([*command, "-out", str(out), "-subset", "-silent"], cwd=_folder("spice"))
-        found: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
-    by_image = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in found}
+        scored: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+    by_image = {row["image_id"]: float(row["scores"]["All"]["f"]) for row in scored}
     each = [by_image[i] for i in range(len(rows))]
     return sum(each) / len(each), each
 
@@ -129,8 +129,8 @@ def _folder(part: str) -> Path:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True)
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
+    result = subprocess.run(command, cwd=cwd, capture_output=True)
+    if result.returncode:
+        last = result.stderr.decode(errors="replace").strip().splitlines()[-3:]
         raise RuntimeError(f"{' '.join(command[:4])} ... failed: {' | '.join(last)}")
-    return done.stdout.decode("utf-8")
+    return result.stdout.decode("utf-8")

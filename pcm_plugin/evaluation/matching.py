@@ -1,4 +1,4 @@
-"""Match the images of predictions with those of references, by ids, file names and numbers."""
+"""Match images of predictions and references by ids, file names and numbers."""
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ class ImageName(NamedTuple):
 
     Attributes:
         image_id: Its id as text.
-        file_name: Its file, None if the file does not say.
+        file_name: File of the image, None if it is not named.
     """
 
     image_id: str
@@ -32,36 +32,36 @@ def match_images(
 ) -> list[int | None]:
     """Find the reference image of each prediction.
 
-    Rules apply in this order, each to the images that the rules before it left over, and each
-    matches only where exactly one prediction and one reference agree:
+    The rules below are applied in this order to the images that are not matched yet. A rule matches
+    only if exactly one prediction and one reference agree:
 
-    1. the files, if both sides name them: as many of the last parts of the path as possible;
-    2. the ids as text, then in Unicode NFC without surrounding white space;
-    3. an id of the prediction that is a file name or a path: with the file of the reference;
-    4. the same without suffixes of image formats, with the reference's file or id;
-    5. the numbers of numeric and COCO file names, such as ``COCO_val2014_000000000042.jpg``,
-       ``000000000042.jpg`` and ``42.png``; then numeric ids, leading zeros ignored.
+    1. file names, if both sides have them: by as many trailing parts of the path as possible;
+    2. ids as text, then in Unicode NFC without surrounding white space;
+    3. an id of the prediction that is a file name or a path, with the file of the reference;
+    4. the same without suffixes of image formats, with the file or id of the reference;
+    5. numbers of numeric and COCO file names, such as ``COCO_val2014_000000000042.jpg``,
+       ``000000000042.jpg`` and ``42.png``; then numeric ids without leading zeros.
 
-    No rule matches images whose file names have different numbers.
+    Images whose file names have different numbers are never matched.
 
     Args:
         predictions: n images with different ids.
         references: m images with different ids.
 
     Returns:
-        For each prediction the index of its reference image, None where there is none.
+        Index of the reference image for each prediction, None if it has none.
 
     Raises:
         UserError: If a prediction agrees with several images, or several predictions with one,
-            and no rule decides; the ids are named.
+            and no rule decides. The message lists the ids.
     """
-    found: dict[int, int] = {}
+    matched: dict[int, int] = {}
     free = set(range(len(references)))
     undecided: list[tuple[list[int], list[int]]] = []
     for of_prediction, of_reference in _rules(references):
         ours, theirs = defaultdict(list), defaultdict(list)
         for p, name in enumerate(predictions):
-            if p not in found and (key := of_prediction(name)) is not None:
+            if p not in matched and (key := of_prediction(name)) is not None:
                 ours[key].append(p)
         if not ours:
             continue
@@ -71,19 +71,19 @@ def match_images(
         for key, candidates in theirs.items():
             if len(ours[key]) == len(candidates) == 1:
                 if not _contradict(predictions[ours[key][0]], references[candidates[0]]):
-                    found[ours[key][0]] = candidates[0]
+                    matched[ours[key][0]] = candidates[0]
                     free.discard(candidates[0])
             else:
                 undecided.append((ours[key], candidates))
     for some, candidates in undecided:
-        left = [p for p in some if p not in found]
+        left = [p for p in some if p not in matched]
         if left and not free.isdisjoint(candidates):
             raise UserError(
                 f"images cannot be matched: predictions with id {_ids(predictions, left)} agree "
                 f"with references with id {_ids(references, candidates)}; use the same ids, or "
                 "file names that differ, in both files"
             )
-    return [found.get(p) for p in range(len(predictions))]
+    return [matched.get(p) for p in range(len(predictions))]
 
 
 def _ids(names: Sequence[ImageName], chosen: Sequence[int]) -> str:
@@ -91,8 +91,8 @@ def _ids(names: Sequence[ImageName], chosen: Sequence[int]) -> str:
 
 
 def _rules(references: Sequence[ImageName]) -> Iterator[tuple[_Key, _Key]]:
-    """The key of a prediction and that of a reference, in the order of the rules."""
-    deepest = max((_path(_place(name)).count("/") for name in references), default=0)
+    """Yield key functions for predictions and references, in the order of the rules."""
+    deepest = max((_path(_file_or_id(name)).count("/") for name in references), default=0)
     depths = range(deepest + 1, 0, -1)
     for k in depths:
         yield _cut(_tail, _file, k), _cut(_tail, _file, k)
@@ -101,11 +101,11 @@ def _rules(references: Sequence[ImageName]) -> Iterator[tuple[_Key, _Key]]:
     for k in depths:
         yield _cut(_tail, _id, k), _cut(_tail, _file, k)
     for k in depths:
-        yield _cut(_stem, _id, k), _cut(_stem, _place, k)
+        yield _cut(_stem, _id, k), _cut(_stem, _file_or_id, k)
     for k in depths:
-        yield _cut(_stem, _file, k), _cut(_stem, _place, k)
-    yield _number_of_file, lambda name: results_id(_place(name))
-    yield _number_of_id, _known_number
+        yield _cut(_stem, _file, k), _cut(_stem, _file_or_id, k)
+    yield _number_of_file, lambda name: results_id(_file_or_id(name))
+    yield _number_of_id, _number_of_id_or_file
 
 
 def _cut(
@@ -123,7 +123,7 @@ def _file(name: ImageName) -> str | None:
 
 
 def _contradict(prediction: ImageName, reference: ImageName) -> bool:
-    """Whether both name files, and the files have different numbers."""
+    """Return whether both images have files, and the files have different numbers."""
     if prediction == (reference.image_id, None):
         return False
     ours = _number_of_file(prediction)
@@ -131,7 +131,7 @@ def _contradict(prediction: ImageName, reference: ImageName) -> bool:
     return None not in (ours, theirs) and ours != theirs
 
 
-def _place(name: ImageName) -> str:
+def _file_or_id(name: ImageName) -> str:
     return name.file_name or name.image_id
 
 
@@ -144,11 +144,11 @@ def _path(text: str) -> str:
 
 
 def _tail(text: str | None, parts: int) -> str | None:
-    """The last parts of a path; None if it has fewer."""
+    """Return the last parts of a path; None if it has fewer."""
     if not text:
         return None
-    every = _path(text).split("/")
-    return "/".join(every[-parts:]) if len(every) >= parts else None
+    names = _path(text).split("/")
+    return "/".join(names[-parts:]) if len(names) >= parts else None
 
 
 def _stem(text: str | None, parts: int) -> str | None:
@@ -161,7 +161,7 @@ def _is_file(text: str) -> bool:
 
 
 def _number_of_file(name: ImageName) -> int | None:
-    place = _path(_place(name))
+    place = _path(_file_or_id(name))
     return results_id(place) if _is_file(place) else None
 
 
@@ -170,9 +170,9 @@ def _number_of_id(name: ImageName) -> int | None:
     return coco_number(stem) or _number(stem)
 
 
-def _known_number(name: ImageName) -> int | None:
+def _number_of_id_or_file(name: ImageName) -> int | None:
     number = _number(_path(name.image_id))
-    return results_id(_place(name)) if number is None else number
+    return results_id(_file_or_id(name)) if number is None else number
 
 
 def _number(text: str) -> int | None:

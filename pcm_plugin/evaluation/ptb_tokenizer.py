@@ -1,22 +1,23 @@
-"""Captions into the tokens of COCO's scores, as pycocoevalcap's PTBTokenizer, without Java.
+"""PTB tokenizer of COCO's evaluation in pure Python.
 
 pycocoevalcap runs the Penn Treebank tokenizer of Stanford CoreNLP 3.4.1 with the options
-`-preserveLines -lowerCase`, cuts each line it prints at the spaces and drops punctuation.
-`ptb_tokenize` gives the same words.
+`-preserveLines -lowerCase`, splits each printed line at spaces and drops punctuation.
+`ptb_tokenize` returns the same words, with these exceptions, where the result of the Java program
+depends on more than the caption:
 
-A caption alone does not always decide:
-
-* The program reads all captions as one text, a line each, and looks past the end of a line: "no."
-  keeps its dot there if the next caption begins with a digit, "vitamin c." loses it if the next one
-  begins with "The" or some other words, and a tag with an attribute whose quote is not closed goes
-  on in the next caption. Here nothing of the kind follows.
-* After the last caption of a run no end of line follows, and the program cuts a smiley, "'99" and
-  a clitic such as "'ll" at its very end apart. Here each caption ends with its line.
-* Ends of lines other than line feeds, as carriage return, form feed and U+2028, make two lines of a
-  caption. pycocoevalcap takes the first for this caption, the second for the next one, and is off
-  by one from there. Here all of a caption's lines count as its own.
-* A lone surrogate makes pycocoevalcap fail. Here it is dropped, as all characters that the program
+* The program reads all captions as one text with one caption per line, and looks beyond the end of
+  a line: "no." keeps its period if the next caption begins with a digit, "vitamin c." loses it if
+  the next caption begins with "The" or some other words, and a tag with an unclosed quote continues
+  in the next caption. Here a caption is never affected by the next one.
+* The last caption of a run has no line end, and the program splits a smiley, "'99" or a clitic such
+  as "'ll" at its end. Here each caption has a line end.
+* Line ends other than line feeds, such as carriage return, form feed and U+2028, split a caption in
+  two lines. pycocoevalcap then assigns the second line to the next caption and all later lines to
+  wrong captions. Here all lines belong to their caption.
+* pycocoevalcap fails on a lone surrogate. Here it is dropped, like all characters that the program
   does not know.
+
+It is hand-written because the alternative is a Java process for each evaluation.
 """
 
 import re
@@ -29,11 +30,11 @@ from pcm_plugin.evaluation.ptb.rules import RULES
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:;-", "--", "..."]
 )
-"""What pycocoevalcap drops. The program has put brackets in lower case by then, so they stay."""
+"""Tokens that pycocoevalcap drops. Brackets are not among them: they are lower-cased before."""
 
 _MATCHERS = [(rule.pattern.match, rule.write) for rule in RULES]
-# No rule that begins in such a chunk sees farther than the space behind it, and after the last one
-# nothing comes; so the tokens of a chunk are the same wherever it stands, and can be remembered.
+# No rule that starts in such a chunk looks beyond the space after it, so the tokens of a chunk do
+# not depend on its context and can be cached.
 _CHUNK = re.compile(r" *((?:[A-Za-z'-]+,?|,)(?=[ \n])|[A-Za-z'-]*\.(?=\n))")
 _BEYOND_BASIC_PLANE = re.compile("[\U00010000-\U0010ffff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,52 +44,52 @@ def ptb_tokenize(caption: str) -> list[str]:
     """Tokenize one caption.
 
     Args:
-        caption: Any text; a line feed counts as a space.
+        caption: Any text. A line feed counts as a space.
 
     Returns:
-        Its tokens in lower case, without punctuation.
+        Lower-case tokens without punctuation.
     """
-    # Java's characters are UTF-16: two for each one outside of the basic plane.
+    # Java strings are UTF-16: characters outside the basic plane are two code units.
     line = _BEYOND_BASIC_PLANE.sub(_surrogates, caption.replace("\n", " "))
-    # pycocoevalcap strips the line before it cuts it, of no-break spaces too.
+    # pycocoevalcap strips the line before it splits it, including no-break spaces.
     tokens = " ".join(_lex(line + "\n")).rstrip().split(" ")
     return [token for token in tokens if token and token not in PUNCTUATION]
 
 
 def _lex(text: str) -> Iterator[str]:
-    """All tokens of a line, punctuation too, in lower case."""
-    # Of the line feed at the end alone no token is made.
-    place, end = 0, len(text) - 1
-    while place < end:
-        if chunk := _CHUNK.match(text, place):
-            yield from _remembered(chunk[1])
-            place = chunk.end()
+    """Yield the lower-case tokens of a line, including punctuation."""
+    # The line feed at the end is not a token.
+    start, end = 0, len(text) - 1
+    while start < end:
+        if chunk := _CHUNK.match(text, start):
+            yield from _lex_chunk(chunk[1])
+            start = chunk.end()
         else:
-            token, place = _longest(text, place)
+            token, start = _longest(text, start)
             if token is not None:
                 yield token
 
 
 @lru_cache(maxsize=1 << 16)
-def _remembered(chunk: str) -> tuple[str, ...]:
-    place, tokens = 0, []
-    while place < len(chunk):
-        token, place = _longest(chunk + "\n", place)
+def _lex_chunk(chunk: str) -> tuple[str, ...]:
+    start, tokens = 0, []
+    while start < len(chunk):
+        token, start = _longest(chunk + "\n", start)
         if token is not None:
             tokens.append(token)
     return tuple(tokens)
 
 
-def _longest(text: str, place: int) -> tuple[str | None, int]:
-    """The token at a place, None if it is to be dropped, and where it ends."""
+def _longest(text: str, start: int) -> tuple[str | None, int]:
+    """Return the longest token at ``start`` (None if it is dropped) and its end."""
     farthest, best = -1, None
     for match, write in _MATCHERS:
-        # Only a rule that reaches farther than those before it wins: the first of equals stays.
-        if (found := match(text, place)) and found.end() > farthest:
-            farthest, best = found.end(), (found, write)
+        # Among matches of equal length the first rule wins.
+        if (candidate := match(text, start)) and candidate.end() > farthest:
+            farthest, best = candidate.end(), (candidate, write)
     assert best is not None, "the last rule matches any character"
-    found, write = best
-    return None if write is None else _lower(write(found[1])), found.end(1)
+    token, write = best
+    return None if write is None else _lower(write(token[1])), token.end(1)
 
 
 def _surrogates(character: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""References of images from a caption file, and which predictions they belong to."""
+"""References from a caption file, matched with predictions."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,36 +17,41 @@ CaptionSource = CaptionFile | Mapping[str, Any] | str | os.PathLike
 
 
 def open_captions(file: CaptionSource) -> CaptionFile:
-    """Return a caption file as it is, or the one of a path or of a dict of its arguments.
+    """Open a caption file.
+
+    Args:
+        file: A caption file, which is returned unchanged; a path; or a dict with the arguments of
+            :class:`~pcm_plugin.formats.captions.caption_file.CaptionFile`.
 
     Raises:
-        MissingFileError: If there is no such file.
-        UserError: If the dict has other keys than the arguments of a CaptionFile, or no path.
+        MissingFileError: If the file does not exist.
+        UserError: If the dict has no path, or keys that are not arguments of CaptionFile.
     """
     if not isinstance(file, Mapping):
         return CaptionFile.of(file)
-    known = [field.name for field in fields(CaptionFile) if field.init]
-    wrong = [key for key in file if key not in known]
-    if wrong or "path" not in file:
+    names = [field.name for field in fields(CaptionFile) if field.init]
+    if "path" not in file or not set(file) <= set(names):
         raise UserError(
-            f"a caption file must be a path, or a dict with 'path' and some of {known[1:]}, got "
+            f"a caption file must be a path, or a dict with 'path' and some of {names[1:]}, got "
             f"{dict(file)}"
         )
     return CaptionFile(**file)
 
 
 class References:
-    """The references of a caption file by image.
+    """References of a caption file by image.
 
     Args:
         file: A path; a dict of the arguments of
             :class:`~pcm_plugin.formats.captions.caption_file.CaptionFile`, such as
             ``dict(path='refs.csv', column='text')``; or a CaptionFile.
-        split: For a file that has splits. Defaults to None: that of ``file``, else ``'test'``.
+        split: Split of a file that has splits. Defaults to None, which means the split of
+            ``file`` or else ``'test'``.
 
     Raises:
-        MissingFileError: If there is no such file.
-        UserError: If it cannot be read, has no such split, no captions, or images share an id.
+        MissingFileError: If the file does not exist.
+        UserError: If the file cannot be read, lacks the split, contains no captions, or images
+            share an id.
     """
 
     def __init__(
@@ -64,46 +69,46 @@ class References:
             raise UserError(f"{self} contains no captions")
 
     def __str__(self) -> str:
-        """The file, and the split if it has any."""
+        """Return the file, and its split if it has splits."""
         split = "" if self.file.split is None else f" (split {self.file.split!r})"
         return f"{self.file.path}{split}"
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """Path of the caption file."""
         return self.file.path
 
     def match(self, names: Sequence[ImageName]) -> list[CocoImage | None]:
-        """Find the image of each prediction, None for those that the file does not have.
+        """Find the image of each prediction; None for images that are not in the file.
 
         Raises:
             UserError: If a match is not unique; see
                 :func:`~pcm_plugin.evaluation.matching.match_images`.
         """
-        known = [ImageName(image.image_id, image.file_name or None) for image in self.images]
-        found = match_images(names, known)
-        return [None if i is None else self.images[i] for i in found]
+        ours = [ImageName(image.image_id, image.file_name or None) for image in self.images]
+        indices = match_images(names, ours)
+        return [None if i is None else self.images[i] for i in indices]
 
     def without_caption(self, matched: Sequence[CocoImage | None]) -> list[str]:
         """Return the ids of the images that have references but no prediction.
 
         Args:
-            matched: What :meth:`match` returned.
+            matched: Result of :meth:`match`.
         """
         captioned = {image.image_id for image in matched if image is not None}
         return [i.image_id for i in self.images if i.captions and i.image_id not in captioned]
 
     def describe_gaps(self, names: Sequence[ImageName], matched: Sequence[CocoImage | None]) -> str:
-        """Describe what keeps a score from covering all predictions and all references.
+        """Describe predictions without references and references without predictions.
 
         Args:
             names: The predictions.
-            matched: What :meth:`match` returned for them.
+            matched: Result of :meth:`match` for them.
 
         Returns:
-            Counts and the first ids; empty if every prediction has its image in the file and
-            every image with references its prediction. Images of the file that have no usable
-            reference, as VizWiz has some, are not gaps.
+            Counts and the first ids. Empty if every prediction has an image in the file and every
+            image with references has a prediction. Images without a usable reference, which occur
+            in VizWiz, are not counted.
         """
         unknown = [n.image_id for n, image in zip(names, matched, strict=True) if image is None]
         missing = self.without_caption(matched)

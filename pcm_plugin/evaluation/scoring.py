@@ -1,4 +1,4 @@
-"""Compute the scores of a set of captions, whichever scorers fail or are undefined."""
+"""Several scores of a set of captions, even if some of them fail or are undefined."""
 
 import logging
 import math
@@ -18,24 +18,25 @@ from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
 from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS, Scores, UndefinedScoreError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
+from pcm_plugin.formats.image_ids import normalize_id
 from pcm_plugin.registry import MODELS
 
 TOKENIZERS = ("ptb", "ptb-java")
-"""The tokenizers: ours, and the Java program."""
+"""Tokenizers: the reimplementation in Python and the original Java program."""
 ALL_SCORERS = (*SCORERS, "CLIPScore", "diversity")
-"""The scorers."""
+"""Names of all scorers."""
 JAVA_SCORERS = ("METEOR", "SPICE")
 
 
 class CaptionResult(NamedTuple):
-    """The caption of an image and its references.
+    """Caption of an image and its references.
 
     Attributes:
-        image_id: The image's id as text.
-        caption: The generated caption.
-        references: The reference captions.
-        global_feats: (Dc,), CLIP's embedding of the image, for CLIPScore only.
-        file_name: The image's file, where references or groups name it.
+        image_id: Id of the image as text.
+        caption: Generated caption.
+        references: Reference captions.
+        global_feats: (Dc,), CLIP embedding of the image, only for CLIPScore.
+        file_name: File of the image, if the references name it.
     """
 
     image_id: str
@@ -44,22 +45,44 @@ class CaptionResult(NamedTuple):
     global_feats: torch.Tensor | None = None
     file_name: str | None = None
 
+    @classmethod
+    def from_fields(
+        cls, fields: Mapping[str, Any], with_references: bool = True, global_feats: Any = None
+    ) -> "CaptionResult":
+        """Create a result from the fields of a data sample.
+
+        Args:
+            fields: Its fields ``image_id``, ``pred_caption`` and ``gt_caption``.
+            with_references: Whether to take the references from ``gt_caption``. Defaults to True.
+            global_feats: (Dc,), CLIP embedding of the image. Defaults to None.
+
+        Raises:
+            KeyError: If a field is missing.
+        """
+        try:
+            image_id, caption = normalize_id(fields["image_id"]), fields["pred_caption"]
+            references = fields["gt_caption"] if with_references else []
+        except KeyError as error:
+            raise KeyError(f"data samples must have {error}, got {sorted(fields)}") from None
+        texts = [references] if isinstance(references, str) else list(references)
+        return cls(image_id, caption, texts, global_feats)
+
 
 class CaptionScorer:
     """Several scores of one set of captions.
 
     Args:
-        scorers: See :class:`~pcm_plugin.evaluation.caption_metric.CaptionMetric`, as are the
-            others.
-        tokenizer: The tokenizer.
-        clip: Config of the CLIP of CLIPScore.
-        train_captions: Captions for ``novel``.
+        scorers: See :class:`~pcm_plugin.evaluation.caption_metric.CaptionMetric`.
+        tokenizer: One of :data:`TOKENIZERS`.
+        clip: Config of the CLIP for CLIPScore. Defaults to None.
+        train_captions: Captions of the training set for ``novel``. Defaults to None.
 
     Raises:
         UserError: If a scorer or the tokenizer is unknown, or CLIPScore has no ``clip``.
 
     Attributes:
-        remarks: Why scores are undefined.
+        names: Scorers that are computed: those whose requirements are installed.
+        remarks: Reasons why scores are undefined.
     """
 
     def __init__(
@@ -69,22 +92,22 @@ class CaptionScorer:
         clip: dict | None = None,
         train_captions: CaptionFile | None = None,
     ) -> None:
-        # One name in place of a list, as a command line easily gives it.
+        # A command line easily gives one name in place of a list.
         scorers = [scorers] if isinstance(scorers, str) else list(scorers)
         unknown = [name for name in scorers if name not in ALL_SCORERS]
         if unknown or not scorers:
             raise UserError(
-                f"scorers must be a list of {', '.join(map(repr, ALL_SCORERS))}, got {scorers}"
+                f"`scorers` must be a list of {', '.join(map(repr, ALL_SCORERS))}, got {scorers}"
             )
         if tokenizer not in TOKENIZERS:
-            raise UserError(f"tokenizer must be one of {list(TOKENIZERS)}, got {tokenizer!r}")
+            raise UserError(f"`tokenizer` must be one of {list(TOKENIZERS)}, got {tokenizer!r}")
         if "CLIPScore" in scorers and clip is None:
             raise UserError(
-                "scorers=['CLIPScore', ...] needs the CLIP that made the features: "
+                "scorers=['CLIPScore', ...] needs the CLIP that computed the features: set "
                 "clip=dict(type='pcm_plugin.OpenCLIPBackbone', model_name=...)"
             )
         if tokenizer == "ptb-java" and (problem := java.missing_requirement(tokenizer)):
-            raise UserError(f"tokenizer='ptb-java': {problem}, or take tokenizer='ptb'")
+            raise UserError(f"tokenizer='ptb-java': {problem}, or use tokenizer='ptb'")
         self.tokenizer = tokenizer
         self.remarks: list[str] = []
         self.names: list[str] = []
@@ -99,41 +122,41 @@ class CaptionScorer:
 
     @cached_property
     def clip(self) -> Any:
-        """The CLIP of CLIPScore."""
+        """CLIP of CLIPScore."""
         return MODELS.build(self._clip_config).eval().to(get_device())
 
     def score(self, images: Sequence[CaptionResult], group: str = "") -> Scores:
         """Compute all scores.
 
         Args:
-            images: At least one, each with references.
-            group: Name of the group of images, for ``remarks``. Defaults to none.
+            images: At least one image, each with references.
+            group: Name of the group of images for ``remarks``. Defaults to ``''``.
 
         Returns:
-            The scores; those that failed or are undefined are NaN.
+            The scores. Those that failed or are undefined are NaN.
         """
         captions = self._tokenize([image.caption for image in images])
         flat = iter(self._tokenize([text for image in images for text in image.references]))
         references = [[" ".join(next(flat)) for _ in image.references] for image in images]
         scores = Scores({}, {})
         for name in self.names:
-            found = None
+            result = None
             try:
-                found = attempt(f"scorer {name}", self._score, name, images, captions, references)
+                result = attempt(f"scorer {name}", self._score, name, images, captions, references)
             except UndefinedScoreError as error:
                 self.remarks.append(f"group {group}: {error}" if group else str(error))
                 log(self.remarks[-1], logging.WARNING)
-            if found is None:
+            if result is None:
                 names = SCORE_NAMES.get(name, (name,))
-                every = [math.nan] * len(images)
-                found = Scores(dict.fromkeys(names, math.nan), dict.fromkeys(names, every))
-            scores.total.update(found.total)
-            scores.each.update(found.each)
+                each = [math.nan] * len(images)
+                result = Scores(dict.fromkeys(names, math.nan), dict.fromkeys(names, each))
+            scores.total.update(result.total)
+            scores.each.update(result.each)
         return scores
 
     @cached_property
-    def _trained_on(self) -> set[str] | None:
-        """The training captions' tokens, made once for all groups of images."""
+    def _train_texts(self) -> set[str] | None:
+        """Tokenized captions of the training set, cached for all groups of images."""
         if self._train_captions is None:
             return None
         texts = [caption.text for caption in self._train_captions]
@@ -153,21 +176,21 @@ class CaptionScorer:
         references: list[list[str]],
     ) -> Scores:
         if name == "CLIPScore":
-            embedded = torch.stack([image.global_feats for image in images])  # type: ignore[misc]
-            said = [image.caption for image in images]
-            return clip_score(embedded, said, [image.references for image in images], self.clip)
+            feats = torch.stack([image.global_feats for image in images])  # type: ignore[misc]
+            texts = [image.caption for image in images]
+            return clip_score(feats, texts, [image.references for image in images], self.clip)
         if name == "diversity":
-            return diversity(captions, self._trained_on)
+            return diversity(captions, self._train_texts)
         return SCORERS[name](references, [" ".join(tokens) for tokens in captions])
 
 
 def finite_scores(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """Return scores as JSON can hold them: None for NaN."""
+    """Return scores for JSON, with None in place of NaN."""
     return {name: x if math.isfinite(x) else None for name, x in scores.items()}
 
 
 def attempt(what: str, function: Callable, *args: Any) -> Any:
-    """Call a function; log what it raises as a failure of ``what``, and return None then."""
+    """Call a function. If it raises an error, log it as a failure of ``what`` and return None."""
     try:
         return function(*args)
     except UndefinedScoreError:

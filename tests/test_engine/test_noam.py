@@ -60,9 +60,9 @@ def test_goes_on_where_its_state_was_saved():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(by_epoch=True), "by_epoch=False"),
-        (dict(warmup=0), "warmup must be positive, got 0"),
-        (dict(embed_dims=-1), "embed_dims must be positive, got -1"),
+        (dict(by_epoch=True), "`by_epoch` of NoamLR must be False"),
+        (dict(warmup=0), "`warmup` of NoamLR must be positive, got 0"),
+        (dict(embed_dims=-1), "`embed_dims` of NoamLR must be positive, got -1"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

@@ -146,7 +146,7 @@ def test_a_batch_k_times_as_large_has_k_times_the_rate_after_the_same_pairs(
 
 def test_scaling_needs_a_base_and_a_schedule_that_can_be_scaled():
     loader = dict(train_dataloader=dict(batch_size=4))
-    with pytest.raises(ValueError, match=r"no auto_scale_lr.base_batch_size"):
+    with pytest.raises(ValueError, match=r"`auto_scale_lr.base_batch_size` must be set"):
         scale_to_batch(make(None, **loader), 1)
     cfg = make(dict(type="ExponentialLR", gamma=0.9, by_epoch=False), **loader)
     cfg.auto_scale_lr = dict(base_batch_size=2)

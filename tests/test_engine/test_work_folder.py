@@ -57,13 +57,13 @@ def test_checkpoints_of_another_training_are_not_replaced(tmp_path):
     claim_run(tmp_path, RUN, None)
     claim_run(tmp_path, OTHER, None)  # nothing would be lost
     (tmp_path / "epoch_1.pth").touch()
-    with pytest.raises(OtherRunError, match=r"holds a training .epoch_1\.pth") as caught:
+    with pytest.raises(OtherRunError, match=r"contains a training .epoch_1\.pth") as caught:
         claim_run(tmp_path, RUN, None)
     said = str(caught.value)
     assert "train_cfg.max_epochs: 3 there, 2 here" in said
     assert "store: other data" in said
     assert said.endswith("\nChoose another --work-dir, or remove the folder.")
-    with pytest.raises(OtherRunError, match=r"replace its checkpoints\.\nGo on from its last ch"):
+    with pytest.raises(OtherRunError, match=r"replace its checkpoints\.\nResume from its last ch"):
         claim_run(tmp_path, OTHER, None)
     with pytest.raises(OtherRunError, match="which is in another folder"):
         claim_run(tmp_path, OTHER, tmp_path.parent / "epoch_1.pth")

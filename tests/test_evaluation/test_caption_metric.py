@@ -289,7 +289,7 @@ def test_one_scorer_need_not_be_a_list():
     captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
     assert score(captions, scorers="ROUGE-L") == score(captions, scorers=["ROUGE-L"])
     for wrong in ("Cider", ["BLEU", "Cider"], []):
-        with pytest.raises(ValueError, match=r"scorers must be a list of 'BLEU', .* got "):
+        with pytest.raises(ValueError, match=r"`scorers` must be a list of 'BLEU', .* got "):
             METRICS.build({"type": "pcm_plugin.CaptionMetric", "scorers": wrong})
 
 
@@ -417,7 +417,7 @@ def test_a_clip_that_did_not_make_the_features_is_named(tmp_path, logged):
     samples = [{"image_id": 1, "pred_caption": "a dog", "gt_caption": "a dog"}]
     metric.process({"global_feats": torch.ones(1, 5)}, samples)
     assert all(map(math.isnan, metric.evaluate(1).values()))
-    assert "name the CLIP that made the features" in logged.text
+    assert "use the CLIP that computed the features" in logged.text
 
 
 def test_dataset_to_scores(tmp_path):

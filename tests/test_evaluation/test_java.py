@@ -64,7 +64,7 @@ def test_without_java_a_line_says_so_and_the_other_scores_come(monkeypatch, logg
     lines = [r.getMessage() for r in logged.records if r.levelno == logging.WARNING]
     assert [line.split()[0] for line in lines] == ["METEOR", "SPICE"]
     assert all("apt install default-jre-headless" in line for line in lines)
-    with pytest.raises(ValueError, match="no `java` on the PATH"):
+    with pytest.raises(ValueError, match="`java` is not on the PATH"):
         CaptionMetric(tokenizer="ptb-java")
 
 

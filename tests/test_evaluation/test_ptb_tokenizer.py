@@ -77,7 +77,7 @@ def test_hard_captions_give_the_program_s_tokens():
 def test_hard_captions_need_every_rule(left_out, monkeypatch):
     matchers = ptb_tokenizer._MATCHERS
     monkeypatch.setattr(ptb_tokenizer, "_MATCHERS", matchers[:left_out] + matchers[left_out + 1 :])
-    monkeypatch.setattr(ptb_tokenizer, "_remembered", ptb_tokenizer._remembered.__wrapped__)
+    monkeypatch.setattr(ptb_tokenizer, "_lex_chunk", ptb_tokenizer._lex_chunk.__wrapped__)
     pattern = RULES[left_out].pattern
     concerned = [pair for pair in PAIRS if pattern.search(pair[0] + "\n")]
     assert any(ptb_tokenize(caption) != tokens for caption, tokens in concerned)

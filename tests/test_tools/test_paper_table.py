@@ -165,7 +165,7 @@ def test_rows_are_trained_scored_and_kept(table, tmp_path):
     # What other settings were trained to is not passed off as this row's.
     for words in ((), ("--train",)):
         code, said = table(*TWO, *words, **{"train_cfg.max_epochs": 2})
-        assert said.count("holds a training with other settings or data") == 1
+        assert said.count("contains a training with other settings or data") == 1
         assert "Ours are of" not in said
 
 

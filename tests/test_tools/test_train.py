@@ -309,7 +309,7 @@ def test_more_epochs_go_on_as_a_run_that_was_never_stopped(train, tmp_path, surv
     assert record == json.loads((survivor.parent / "run.json").read_text())
     result = train(tmp_path / "run", "--resume", **short)
     assert result.code == 1
-    assert "was written after 3 epochs, but the run is to have 1: set train_cfg.max_epochs" in (
+    assert "was written after 3 epochs, but the run has only 1: set train_cfg.max_epochs" in (
         result.output
     )
 
@@ -387,15 +387,15 @@ def test_a_training_owns_its_work_folder(train, tmp_path, tiny_settings):
     other = {"train_dataloader.dataset.store": tiny_settings["val_dataloader.dataset.store"]}
     result = train(folder, **short, **other)
     assert result.code == 1
-    assert f"{folder} holds a finished training" in result.output
+    assert f"{folder} contains a finished training" in result.output
     assert "train_dataloader.dataset.store: other data" in result.output
     assert "Choose another --work-dir, or remove the folder" in result.output
     result = train(folder, **short)
     assert result.code == 1
-    assert "Go on from its last checkpoint with --resume" in result.output
+    assert "Resume from its last checkpoint with --resume" in result.output
     result = train(folder, **{"train_cfg.max_epochs": 2})
     assert result.code == 1
-    assert "train_cfg.max_epochs: 1 there, 2 here\nGo on from its last checkpoint" in result.output
+    assert "train_cfg.max_epochs: 1 there, 2 here\nResume from its last checkpoint" in result.output
     with lock_folder(folder):
         result = train(folder, "--resume", processes=2, **short)
     assert result.code == 1

@@ -127,6 +127,6 @@ def test_one_scorer_need_not_be_a_list(checkpoint, tmp_path, tiny_settings):
     settings["test_evaluator.scorers"] = "Cider"
     result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
     assert result.code == 1
-    assert "scorers must be a list of 'BLEU', 'ROUGE-L', 'CIDEr'" in result.output
+    assert "`scorers` must be a list of 'BLEU', 'ROUGE-L', 'CIDEr'" in result.output
     assert "got ['Cider']" in result.output
     assert "Traceback" not in result.output

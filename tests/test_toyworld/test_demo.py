@@ -106,7 +106,7 @@ def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
     with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
         file.write("unheard\n")
     output = run_tool(folder, "demo.py", "--processes", "1", code=1)
-    assert "pcm_toy holds a training with other settings or data:" in output
+    assert "pcm_toy contains a training with other settings or data:" in output
     assert "model.vocabulary: other data" in output
 
 

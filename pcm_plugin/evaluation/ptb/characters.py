@@ -1,20 +1,17 @@
 """Character classes of the tokenizer of Stanford CoreNLP 3.4.1.
 
-The program knows the letters of the Unicode of its day, about 6.1, and Python's own tables know
-more with every release; so the code points are listed. All are of the basic plane: the program sees
-the others as two surrogates each, which belong to no class. Source: the character map of class
-PTBLexer in stanford-corenlp-3.4.1.jar.
+The program knows the letters of about Unicode 6.1. Python's tables grow with every release, so the
+code points are listed here. All are in the basic plane: the program processes other characters as
+two surrogates, which belong to no class. Source: character map of class PTBLexer in
+stanford-corenlp-3.4.1.jar.
 """
 
 
 def ranges(table: str) -> str:
-    """The inside of a regular expression's character class.
+    """Return the content of a character class of a regular expression.
 
     Args:
-        table: Code points and ranges of them in hexadecimal, separated by white space.
-
-    Returns:
-        The same for `re`, to be put between brackets.
+        table: Hexadecimal code points and ranges, separated by white space.
     """
     return "".join(
         "-".join(rf"\u{int(end, 16):04x}" for end in entry.split("-")) for entry in table.split()
@@ -58,7 +55,7 @@ LETTERS = ranges(
     FF41-FF5A FF66-FFBE FFC2-FFC7 FFCA-FFCF FFD2-FFD7 FFDA-FFDC
     """
 )
-"""What the program calls a letter."""
+"""Letters of the program."""
 
 MARKS = ranges(
     """
@@ -69,7 +66,7 @@ MARKS = ranges(
     E47-E4E EB1 EB4-EBC EC8-ECD
     """
 )
-"""Accents, vowel signs and a few others that words hold although they are no letters."""
+"""Accents, vowel signs and other characters that may occur in words but are not letters."""
 
 DIGITS = "0-9" + ranges(
     """
@@ -79,4 +76,4 @@ DIGITS = "0-9" + ranges(
     AA50-AA59 ABF0-ABF9 FF10-FF19
     """
 )
-"""What the program calls a digit."""
+"""Digits of the program."""

@@ -1,9 +1,10 @@
-"""Lower case as Java makes it, which is Python's but for the Greek sigma.
+"""Lower case as in Java, which differs from Python's for the Greek sigma.
 
-Both write the last letter of a Greek word in its final form. Python looks for a letter right before
-it and for none right after it; Java at the whole word, and it has words of its own: digits belong
-to them, ideographs and kana do not, and a hyphen, full stop or quote between letters joins them.
-Source: the behaviour of `String.toLowerCase` and `BreakIterator` of OpenJDK 17, as observed.
+Both use the final form of sigma at the end of a Greek word. Python tests for a letter directly
+before it and no letter directly after it. Java considers the whole word, with its own definition of
+words: digits belong to them, ideographs and kana do not, and a hyphen, period or quote between
+letters joins them. Source: observed behavior of `String.toLowerCase` and `BreakIterator` of
+OpenJDK 17.
 """
 
 import re
@@ -16,10 +17,10 @@ _CASED_SIGN = re.compile("[ʰ-ʸˀˁˠ-ˤ\u0345ͺᴬ-ᵡⅠ-ⅿⒶ-ⓩ]")
 
 
 def lower(token: str) -> str:
-    """A token in lower case.
+    """Return a token in lower case.
 
     Args:
-        token: In any case.
+        token: Token in any case.
     """
     if "Σ" not in token:
         return token.lower()

@@ -1,15 +1,15 @@
-"""The rules by which Stanford CoreNLP 3.4.1 cuts English into Penn Treebank tokens.
+"""Rules of Stanford CoreNLP 3.4.1 that split English text into Penn Treebank tokens.
 
-At each place of a text the rule that reaches farthest wins, what it looks ahead at counted; of
-rules that reach as far, the first. A rule says what the token is, what must follow it, and how the
-token is written. Rules of the program that differ from another one only in punctuation, which
-captions' scores drop, are left out, as those that guess which way a straight quote opens.
+At each position the rule with the longest match wins, including its lookahead; among matches of
+equal length the first rule wins. A rule defines the token, what must follow it, and the form in
+which it is written. Rules that only affect punctuation, which is dropped for scores, are left out,
+for example those that find the direction of a straight quote.
 
-`re` takes the first alternative that fits, the program the longest: so alternatives stand in the
-order in which the first is the longest.
+`re` uses the first alternative that matches, the program the longest one. Alternatives are
+therefore ordered by length.
 
-Source of rules and tables: class PTBLexer in stanford-corenlp-3.4.1.jar, with whose automaton these
-rules were compared state by state, and its published grammar.
+Source of the rules and tables: class PTBLexer in stanford-corenlp-3.4.1.jar, with whose automaton
+they were compared state by state, and its published grammar.
 """
 
 import re
@@ -23,9 +23,9 @@ class Rule(NamedTuple):
     """One kind of token.
 
     Attributes:
-        name: What the kind is called here.
-        pattern: Group 1 is the token; what follows the group is looked ahead at.
-        write: From the token as it stands in the text to its final form; None drops it.
+        name: Name of the kind.
+        pattern: Group 1 is the token; the rest of the pattern is lookahead.
+        write: Function that converts the matched text to the token; None to drop it.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Rule(NamedTuple):
 
 
 def _any_case(words: str) -> str:
-    """One of the words, which may be regular expressions, in upper or lower case."""
+    """Match one of the words, which may be regular expressions, in upper or lower case."""
     return f"(?i:{'|'.join(words.split())})"
 
 
