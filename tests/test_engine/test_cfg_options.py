@@ -102,7 +102,7 @@ def test_new_settings_are_reported(capsys):
     assert apply(clip__modle="y").clip.modle == "y"
     assert "`clip` has no `modle` in the config; did you mean `model`?" in capsys.readouterr().err
     apply(root="elsewhere")
-    assert "settings that the config derives from `root` keep" in capsys.readouterr().err
+    assert "settings that the config derives from `root` do not" in capsys.readouterr().err
     assert apply(load_from="x.pth").load_from == "x.pth"
     assert apply(clip__model="y").clip.model == "y"
     assert capsys.readouterr().err == ""

@@ -65,7 +65,9 @@ ARMS = {
     "prefix_text": Arm("prefix captioner (small GPT-2), text-only", config="prefix_text_toy"),
     "prefix": Arm("prefix captioner, synthetic images' features", config="prefix_toy"),
     "prefix_patches": Arm(
-        "prefix captioner, synthetic images' features and patches", (NO_MIX, *NO_WEIGHT), "prefix_pcm_toy"
+        "prefix captioner, synthetic images' features and patches",
+        (NO_MIX, *NO_WEIGHT),
+        "prefix_pcm_toy",
     ),
     "prefix_pcm": Arm("prefix captioner with PCM and CLIP weights", config="prefix_pcm_toy"),
     "blip": Arm(
