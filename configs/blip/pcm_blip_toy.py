@@ -20,7 +20,7 @@ model = dict(
             patch_size=16,
             out_type="raw",
         ),
-        backbone=dict(model_name=clip["model"], pretrained=None),
+        backbone=clip,
         concepts=f"{root}/concepts.safetensors",
         num_top_patches=_base_.toy.num_pairs,
         temperature=_base_.toy.temperature,

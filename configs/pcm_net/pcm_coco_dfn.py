@@ -7,7 +7,7 @@
 # 3, 81 patches).
 _base_ = "../pcm_coco.py"
 
-clip = dict(model="ViT-B-16-quickgelu", pretrained="dfn2b", pool=2)
+clip = dict(model_name="ViT-B-16-quickgelu", pretrained="dfn2b", pool=2)
 
 model = dict(
     neck=dict(

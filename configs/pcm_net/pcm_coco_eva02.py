@@ -6,7 +6,7 @@
 # (1024, 768, 64 patches).
 _base_ = "../pcm_coco.py"
 
-clip = dict(model="EVA02-B-16", pretrained="merged2b_s8b_b131k", pool=2)
+clip = dict(model_name="EVA02-B-16", pretrained="merged2b_s8b_b131k", pool=2)
 
 model = dict(
     neck=dict(

@@ -6,7 +6,7 @@
 # that road and the settings named below are ours and not tried with its weights.
 _base_ = "../pcm_coco.py"
 
-clip = dict(model="ViT-B-16-SigLIP2", pretrained="webli", pool=2)
+clip = dict(model_name="ViT-B-16-SigLIP2", pretrained="webli", pool=2)
 
 model = dict(
     neck=dict(

@@ -68,14 +68,9 @@ def build_with_clip(cfg: Config) -> PCMNet:
         if cfg.get("clip") is None:
             raise UserError(
                 "the config must name the CLIP model of its features: set "
-                "clip=dict(model=..., pretrained=...)"
+                "clip=dict(model_name=..., pretrained=...)"
             )
-        settings["backbone"] = {
-            "type": "pcm_plugin.OpenCLIPBackbone",
-            "model_name": cfg.clip.model,
-            "pretrained": cfg.clip.get("pretrained"),
-            "pool": cfg.clip.get("pool", 1),
-        }
+        settings["backbone"] = {"type": "pcm_plugin.OpenCLIPBackbone", **cfg.clip}
     return MODELS.build(settings)
 
 

@@ -58,15 +58,19 @@ class DataSource(NamedTuple):
             pipeline=values.get("pipeline", "PIPELINE"),
             entities=values.get("entities", "WORDS"),
             split=values.get("split"),
-            clip=dict(cfg.get("clip") or {"model": "CLIP"}),
+            clip=dict(cfg.get("clip") or {"model_name": "CLIP"}),
             train_store=_store_of_training(cfg),
             temperature=neck.get("text_memory_temperature"),
         )
 
     def clip_options(self, pool: bool = True) -> list[str]:
         """Return the options that select the CLIP. One that brings its weights takes no others."""
-        names = ("model", "pretrained", "pool") if pool else ("model", "pretrained")
-        options = [(f"--{name}", str(self.clip[name])) for name in names if self.clip.get(name)]
+        names = {"model": "model_name", "pretrained": "pretrained"}
+        if pool:
+            names["pool"] = "pool"
+        options = [
+            (f"--{k}", str(self.clip[name])) for k, name in names.items() if self.clip.get(name)
+        ]
         return [word for option in options for word in option]
 
 

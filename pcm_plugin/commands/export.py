@@ -42,7 +42,7 @@ def main() -> None:
     cfg = read_config_file(args.config)
     apply_cfg_options(cfg, args.cfg_options)
     if cfg.get("clip") is None:
-        raise UserError(f"{args.config} names no CLIP: clip=dict(model=..., pretrained=...)")
+        raise UserError(f"{args.config} names no CLIP: clip=dict(model_name=..., pretrained=...)")
     assert_is_captioner(cfg.model)
     drop_clip_head(cfg)
     check_inputs(cfg, ())
@@ -55,5 +55,5 @@ def main() -> None:
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
     print(
-        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, CLIP {cfg.clip.model}"
+        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, CLIP {cfg.clip.model_name}"
     )

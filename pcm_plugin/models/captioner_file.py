@@ -60,7 +60,7 @@ def save_captioner(
         path: File to write, ``.safetensors``; its folder is created.
         model: The captioner, with its concepts.
         settings: The config that the captioner was built from.
-        clip: ``model``, ``pretrained`` and ``pool`` of the CLIP that computed the features, as in
+        clip: ``model_name``, ``pretrained`` and ``pool`` of the CLIP that computed the features, as in
             configs.
         about: Facts to store, such as scores. Defaults to None.
         half: Whether to store float16. Defaults to False.
@@ -92,7 +92,7 @@ def save_captioner(
         "vocabulary": model.vocabulary.words,
         "concepts": model.neck.concept_words,
         "clip": {
-            "model": _copy_local_clip(str(clip["model"]), weights_file, path),
+            "model_name": _copy_local_clip(str(clip["model_name"]), weights_file, path),
             "pretrained": None if weights_file else clip.get("pretrained"),
             "pool": clip.get("pool", 1),
         },
@@ -141,7 +141,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
             f"`{clip['pretrained']!r}`"
         )
     _check_types(settings, str(path))
-    name = clip["model"]
+    name = clip["model_name"]
     if name.startswith(_LOCAL):
         name = f"{_LOCAL}{path.parent / name.removeprefix(_LOCAL)}"
     backbone = {

@@ -272,13 +272,13 @@ def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, 
         {
             "model.vocabulary": str(tmp_path / "vocabulary.txt"),
             "model.neck.concepts": str(tmp_path / "c.safetensors"),
-            "clip.model": f"local-dir:{ASSETS / 'clip'}",
+            "clip.model_name": f"local-dir:{ASSETS / 'clip'}",
         }
     )
     own = CaptionInferencer(cfg, tmp_path / "best.pth", "cpu", show_progress=False)
     assert captions(own(folder)) == captions(inferencer(folder))
-    options = ["model.vocabulary", "model.neck.concepts", "clip.model"]
-    values = [cfg.model.vocabulary, cfg.model.neck.concepts, cfg.clip.model]
+    options = ["model.vocabulary", "model.neck.concepts", "clip.model_name"]
+    values = [cfg.model.vocabulary, cfg.model.neck.concepts, cfg.clip.model_name]
     changes = [f"{key}={value}" for key, value in zip(options, values, strict=True)]
     changes.append("model.decoding.rerank_weight=1.5")
     out = tmp_path / "away" / "captioner.safetensors"

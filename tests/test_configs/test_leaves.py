@@ -63,7 +63,7 @@ WITH_CLIP = {
     "model.neck.clip_dim": (512, 768),
     "model.neck.num_patches": (49, 64),
     "model.loss.clip_weight": (2.5, 4.0),
-    "clip.model": ("ViT-B-32-quickgelu", "ViT-L-14-quickgelu"),
+    "clip.model_name": ("ViT-B-32-quickgelu", "ViT-L-14-quickgelu"),
     "clip.pretrained": ("openai", "openai"),
     "clip.pool": (1, 2),
 }

@@ -92,7 +92,11 @@ def test_what_is_not_a_pair_is_refused(word, capsys):
 def test_new_settings_are_reported(capsys):
     def apply(**options):
         cfg = Config(
-            {"root": "data", "clip": {"model": "x"}, "train_cfg": {"type": "x", "max_epochs": 2}}
+            {
+                "root": "data",
+                "clip": {"model_name": "x"},
+                "train_cfg": {"type": "x", "max_epochs": 2},
+            }
         )
         apply_cfg_options(cfg, {key.replace("__", "."): value for key, value in options.items()})
         return cfg
@@ -104,7 +108,7 @@ def test_new_settings_are_reported(capsys):
     apply(root="elsewhere")
     assert "settings that the config derives from `root` do not" in capsys.readouterr().err
     assert apply(load_from="x.pth").load_from == "x.pth"
-    assert apply(clip__model="y").clip.model == "y"
+    assert apply(clip__model_name="y").clip.model == "y"
     assert capsys.readouterr().err == ""
-    with pytest.raises(UserError, match=r"--cfg-options clip.model.name: "):
+    with pytest.raises(UserError, match=r"--cfg-options clip.model_name.name: "):
         apply(clip__model__name=1)

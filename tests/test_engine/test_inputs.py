@@ -26,7 +26,7 @@ def config(tmp_path, **paths):
             root=str(tmp_path),
             captions="captions.json",
             pipeline="sd",
-            clip=dict(model="ViT-B-32", pretrained="openai"),
+            clip=dict(model_name="ViT-B-32", pretrained="openai"),
             build_commands="generate_from_captions",
             model=dict(
                 type="pcm_plugin.PCMNet",
@@ -63,7 +63,7 @@ def test_files_of_one_command_are_listed_together(tmp_path):
 
 def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
     cfg = config(tmp_path)
-    cfg.root, cfg.clip.model = "my data", "local-dir:a b"
+    cfg.root, cfg.clip.model_name = "my data", "local-dir:a b"
     file = RequiredFile("val_dataloader.dataset.store", FileKind.FEATURE_STORE, "my data/store")
     assert shlex.split(build_command(cfg, file)) == [
         *("python", "tools/extract.py", "my data/images", "--captions", "captions.json"),
@@ -94,7 +94,7 @@ def test_looks_where_the_final_config_says(tmp_path):
 
 def test_a_clip_that_brings_its_weights_gets_no_others():
     cfg = Config.fromfile("configs/pcm_coco.py")
-    cfg.clip.update(model="local-dir:my clip", pretrained=None)
+    cfg.clip.update(model_name="local-dir:my clip", pretrained=None)
     with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["train"])
     assert "--model 'local-dir:my clip' --pool 1 --out" in str(caught.value)

@@ -80,8 +80,8 @@ def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
 
     monkeypatch.setattr(open_clip, "create_model_and_transforms", without_weights)
     cfg = Config.fromfile(find_config(name))
-    assert (cfg.clip.model, cfg.clip.pretrained) in open_clip.list_pretrained()
-    backbone = OpenCLIPBackbone(cfg.clip.model, cfg.clip.pretrained, cfg.clip.pool)
+    assert (cfg.clip.model_name, cfg.clip.pretrained) in open_clip.list_pretrained()
+    backbone = OpenCLIPBackbone(cfg.clip.model_name, cfg.clip.pretrained, cfg.clip.pool)
     neck = cfg.model.neck
     found = (backbone.num_patches, backbone.patch_dim, backbone.clip_dim)
     assert found == (neck.num_patches, neck.patch_dim, neck.clip_dim)

@@ -35,7 +35,7 @@ def rewrite(path, **metadata):
     """The shipped file with other facts."""
     with safe_open(FILE, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    clip = {"model": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
+    clip = {"model_name": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
     facts = settings_of(FILE) | {"clip": json.dumps(clip)} | metadata
     save_file(tensors, path, facts)
     return path
@@ -47,7 +47,7 @@ def own_settings():
 
 def test_what_goes_in_comes_out(model, tmp_path):
     path = tmp_path / "new" / "captioner.safetensors"
-    clip = {"model": f"local-dir:{ASSETS / 'clip'}"}
+    clip = {"model_name": f"local-dir:{ASSETS / 'clip'}"}
     save_captioner(path, model, own_settings(), clip, {"name": "mine"})
     again = load_captioner(path)
     for key, value in model.state_dict().items():
@@ -74,7 +74,7 @@ def test_a_memory_of_texts_comes_along(model, tmp_path):
     built = MODELS.build({**settings, "neck": neck, "vocabulary": model.vocabulary})
     built.neck.set_text_memory(texts.half())
     path = tmp_path / "decap.safetensors"
-    save_captioner(path, built, settings, {"model": f"local-dir:{ASSETS / 'clip'}"})
+    save_captioner(path, built, settings, {"model_name": f"local-dir:{ASSETS / 'clip'}"})
     again = load_captioner(path)
     assert torch.equal(again.neck.text_memory, texts.half())
     images = torch.randn(2, 3, 112, 112)
@@ -86,23 +86,25 @@ def test_a_memory_of_texts_comes_along(model, tmp_path):
 
 def test_a_clip_travels_with_the_file(model, tmp_path):
     # One of the package, or beside the file, is left there.
-    assert json.loads(settings_of(FILE)["clip"])["model"] == "local-dir:../toyworld/assets/clip"
+    assert (
+        json.loads(settings_of(FILE)["clip"])["model_name"] == "local-dir:../toyworld/assets/clip"
+    )
     assert not list(FILE.parent.glob("*.clip"))
     shutil.copytree(ASSETS / "clip", tmp_path / "clip")
-    beside = {"model": f"local-dir:{tmp_path / 'clip'}"}
+    beside = {"model_name": f"local-dir:{tmp_path / 'clip'}"}
     save_captioner(tmp_path / "beside.safetensors", model, own_settings(), beside)
-    named = json.loads(settings_of(tmp_path / "beside.safetensors")["clip"])["model"]
+    named = json.loads(settings_of(tmp_path / "beside.safetensors")["clip"])["model_name"]
     assert named == "local-dir:clip"
     assert not (tmp_path / "beside.clip").exists()
     # One that lies deeper is not.
     shutil.copytree(ASSETS / "clip", tmp_path / "deep" / "clip")
-    clip = {"model": f"local-dir:{tmp_path / 'deep' / 'clip'}"}
+    clip = {"model_name": f"local-dir:{tmp_path / 'deep' / 'clip'}"}
     save_captioner(tmp_path / "captioner.safetensors", model, own_settings(), clip)
-    assert json.loads(settings_of(tmp_path / "captioner.safetensors")["clip"])["model"] == (
+    assert json.loads(settings_of(tmp_path / "captioner.safetensors")["clip"])["model_name"] == (
         "local-dir:captioner.clip"
     )
-    save_captioner(tmp_path / "c.safetensors", model, own_settings(), {"model": "ViT-B-32"})
-    assert json.loads(settings_of(tmp_path / "c.safetensors")["clip"])["model"] == "ViT-B-32"
+    save_captioner(tmp_path / "c.safetensors", model, own_settings(), {"model_name": "ViT-B-32"})
+    assert json.loads(settings_of(tmp_path / "c.safetensors")["clip"])["model_name"] == "ViT-B-32"
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
@@ -115,14 +117,14 @@ def test_clips_weights_of_a_file_come_along_with_their_activation(model, tmp_pat
     weights = str(ASSETS / "clip" / "open_clip_model.safetensors")
     path = tmp_path / "far" / "captioner.safetensors"
     try:
-        save_captioner(path, model, own_settings(), {"model": name, "pretrained": weights})
+        save_captioner(path, model, own_settings(), {"model_name": name, "pretrained": weights})
         expected = OpenCLIPBackbone(name, weights)
         said = expected.encode_text(["two blue cars beside a tree"])
     finally:
         factory._MODEL_CONFIG_PATHS.remove(tmp_path / f"{name}.json")
         del factory._MODEL_CONFIGS[name]
     named = json.loads(settings_of(path)["clip"])
-    assert (named["model"], named["pretrained"]) == ("local-dir:captioner.clip", None)
+    assert (named["model_name"], named["pretrained"]) == ("local-dir:captioner.clip", None)
     shutil.move(tmp_path / "far", tmp_path / "near")
     again = load_captioner(tmp_path / "near" / "captioner.safetensors")
     images = torch.randn(2, 3, 112, 112)
@@ -158,7 +160,7 @@ def test_another_clip_is_noticed(tmp_path):
     with safe_open(FILE, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     tensors["neck.matcher.clip_head.proj"] = tensors["neck.matcher.clip_head.proj"].flip(0)
-    clip = {"model": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
+    clip = {"model_name": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
     facts = settings_of(FILE) | {"clip": json.dumps(clip)}
     save_file(tensors, tmp_path / "c.safetensors", facts)
     with pytest.raises(ValueError, match="trained on features of another CLIP"):
@@ -178,18 +180,18 @@ def test_wrong_files_are_named(model, tmp_path):
     assert not is_captioner(tmp_path / "text.safetensors")
     assert is_captioner(FILE)
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        save_captioner(tmp_path / "c.pth", model, own_settings(), {"model": "ViT-B-32"})
-    gone = {"model": "local-dir:gone", "pretrained": None, "pool": 1}
+        save_captioner(tmp_path / "c.pth", model, own_settings(), {"model_name": "ViT-B-32"})
+    gone = {"model_name": "local-dir:gone", "pretrained": None, "pool": 1}
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(gone)))
     small = own_settings()
     small["decoder"]["num_layers"] = 1
     with pytest.raises(ValueError, match="does not match its own settings"):
         load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(small)))
-    named = {"model": "ViT-B-32", "pretrained": "../evil.bin", "pool": 1}
+    named = {"model_name": "ViT-B-32", "pretrained": "../evil.bin", "pool": 1}
     with pytest.raises(ValueError, match="must be a tag of open_clip, got the file"):
         load_captioner(rewrite(tmp_path / "c.safetensors", clip=json.dumps(named)))
-    own = {"model": "ViT-B-32", "pretrained": str(FILE)}
+    own = {"model_name": "ViT-B-32", "pretrained": str(FILE)}
     with pytest.raises(ValueError, match="must say the activation"):
         save_captioner(tmp_path / "c.safetensors", model, own_settings(), own)
     (tmp_path / "clip").mkdir()
@@ -199,5 +201,5 @@ def test_wrong_files_are_named(model, tmp_path):
             tmp_path / "far" / "c.safetensors",
             model,
             own_settings(),
-            {"model": f"local-dir:{tmp_path / 'clip'}"},
+            {"model_name": f"local-dir:{tmp_path / 'clip'}"},
         )

@@ -466,7 +466,7 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
     from pcm_plugin.formats.concept_set import save_concepts
 
     save_concepts(tmp_path / "concepts.safetensors", CONCEPTS, torch.randn(len(CONCEPTS), DC))
-    clip = dict(model=build_clip(tmp_path / "clip"), pretrained=None, pool=1)
+    clip = dict(model_name=build_clip(tmp_path / "clip"), pretrained=None, pool=1)
     config = dict(
         type="pcm_plugin.PrefixCaptioner",
         neck=NECKS["global"],
@@ -505,4 +505,6 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
 
 def test_it_is_no_single_file(folder, tmp_path):
     with pytest.raises(ValueError, match=r"got a `PrefixCaptioner`.*config and checkpoint"):
-        save_captioner(tmp_path / "x.safetensors", make_model(folder), {}, {"model": "ViT-B-32"})
+        save_captioner(
+            tmp_path / "x.safetensors", make_model(folder), {}, {"model_name": "ViT-B-32"}
+        )

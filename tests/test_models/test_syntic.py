@@ -195,7 +195,7 @@ def test_it_travels_in_one_file(tmp_path):
     settings = {key: value for key, value in config.items() if key != "vocabulary"}
     settings["neck"] = {**config["neck"], "concepts": "/nowhere", "text_memory": "/nowhere"}
     path = tmp_path / "syntic.safetensors"
-    save_captioner(path, model, settings, {"model": clip})
+    save_captioner(path, model, settings, {"model_name": clip})
     again = load_captioner(path)
     assert type(again) is type(model)
     for key, value in model.state_dict().items():

@@ -412,7 +412,7 @@ def test_the_config_describes_the_folder(inputs, whole, tmp_path):
     store = FeatureStore(whole / "train_store")
     assert model.neck.patch_proj.in_features == store.patch_dim
     assert cfg.model.neck.num_patches == store.num_patches
-    assert cfg.clip.model == load_recipe(str(inputs / "tiny.yaml")).extract.model
+    assert cfg.clip.model_name == load_recipe(str(inputs / "tiny.yaml")).extract.model
     real = shutil.copytree(whole, tmp_path / "data")
     shutil.copytree(real / "train_store", real / "val_store")
     settings = ["--set", "model.neck.top_concepts=3", "model.loss.clip_weight=1.5"]
@@ -433,7 +433,7 @@ def test_configs_name_files_of_the_repository_relative_to_themselves(whole):
     for name in ("config.py", "syntic.py"):
         assert not re.search(f"[\"':]{re.escape(str(Path.cwd()))}", (data / name).read_text())
         cfg = Config.fromfile(data / name)
-        clip = Path(cfg.clip.model.removeprefix("local-dir:"))
+        clip = Path(cfg.clip.model_name.removeprefix("local-dir:"))
         assert clip.samefile("pcm_plugin/toyworld/assets/clip")
         assert cfg.model.decoder.embed_dims == 128
 

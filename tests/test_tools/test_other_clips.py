@@ -90,7 +90,7 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
         "model.vocabulary": str(tmp_path / "vocabulary.txt"),
         "model.neck.concepts": str(concepts),
         "model.neck.clip_head": None if joint else str(store / CLIP_HEAD),
-        "clip.model": clip,
+        "clip.model_name": clip,
         "clip.pretrained": None,
         "train_cfg.max_epochs": 2,
     }

@@ -4,16 +4,11 @@
 # Names the packages to install where mmpretrain's models cannot be imported.
 custom_imports = dict(imports=["pcm_plugin.models.captioners.blip"])
 
-clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
+clip = dict(model_name="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 mixup_encoder = dict(
     _delete_=True,
     type="pcm_plugin.MixupVisionEncoder",
-    backbone=dict(
-        type="pcm_plugin.OpenCLIPBackbone",
-        model_name=clip["model"],
-        pretrained=clip["pretrained"],
-        pool=clip["pool"],
-    ),
+    backbone=dict(type="pcm_plugin.OpenCLIPBackbone", **clip),
     concepts="data/coco/vit_b32/concepts.safetensors",
 )
 weighted_loss = dict(type="pcm_plugin.CLIPWeightedCELoss", clip_weight=2.5)

@@ -4,7 +4,7 @@
 # loss=dict(use_clip_weight=False, gamma_type='none').
 
 # The CLIP that makes features and concepts, as the commands that create missing files name it.
-clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
+clip = dict(model_name="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(
     type="pcm_plugin.PCMNet",

@@ -2,7 +2,7 @@
 # (the paper's).
 _base_ = "./pcm_vitb32.py"
 
-clip = dict(model="ViT-L-14-quickgelu", pool=2)
+clip = dict(model_name="ViT-L-14-quickgelu", pool=2)
 
 model = dict(
     neck=dict(patch_dim=1024, clip_dim=768, num_patches=64),

@@ -3,7 +3,7 @@
 # All of ViECap's settings are in viecap_vitb32.py.
 
 # The CLIP that makes features and concepts, as the commands that create missing files name it.
-clip = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1)
+clip = dict(model_name="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(
     type="pcm_plugin.PrefixCaptioner",

@@ -157,7 +157,7 @@ def make_outputs(checkpoint: str) -> tuple[Path, Path]:
     config = CONFIGS / "pcm_toy.py"
     captioner, report = WORK / "captioner.safetensors", WORK / "report.html"
     checkpoint_time = os.path.getmtime(checkpoint)
-    clip = ["--cfg-options", format_option("clip.model", CLIP)]
+    clip = ["--cfg-options", format_option("clip.model_name", CLIP)]
     commands: dict[Path, list[object]] = {
         captioner: [TOOLS / "export.py", config, checkpoint, "--out", captioner, *clip],
         report: [TOOLS / "report.py", WORK, "--config", config, "--checkpoint", checkpoint],

@@ -89,7 +89,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
     warmup = max(_MIN_WARMUP, min(peak, int(iterations * _WARMUP_SHARE)))
     settings: dict[str, Any] = {
         "clip": {
-            "model": _model_name(recipe.extract.model, out),
+            "model_name": _model_name(recipe.extract.model, out),
             "pretrained": recipe.extract.pretrained,
             "pool": recipe.extract.pool,
         },
