@@ -103,7 +103,7 @@ def test_new_settings_are_reported(capsys):
 
     with pytest.raises(UserError, match="has no `trian_cfg`; did you mean `train_cfg`"):
         apply(trian_cfg__max_epochs=1)
-    assert apply(clip__modle="y").clip.modle == "y"
+    assert apply(clip__modle_name="y").clip.modle == "y"
     assert "`clip` has no `modle` in the config; did you mean `model`?" in capsys.readouterr().err
     apply(root="elsewhere")
     assert "settings that the config derives from `root` do not" in capsys.readouterr().err
