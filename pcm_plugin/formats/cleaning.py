@@ -1,4 +1,4 @@
-"""Captions without markup and invisible characters."""
+"""Remove markup and invisible characters from captions."""
 
 import html
 import re
@@ -33,7 +33,7 @@ _INVISIBLE = (
 )
 _INVISIBLE_PLANE = range(0xE0000, 0xE1000)  # tags and the supplementary variation selectors
 # The zero-width space marks the end of a word (Unicode, and the Penn Treebank tokenizer); the
-# others are blank, but no white space to Python.
+# others are blank, but not white space for Python.
 _BLANK = (0x200B, 0x2800, 0x3164, 0xFFA0)
 # Ligatures and presentation forms, full- and half-width forms, letters in mathematical styles.
 _STYLED: tuple[range, ...] = (range(0xFB00, 0xFE00), range(0xFE70, 0xFEFD), range(0xFF01, 0xFFEF))
@@ -69,10 +69,10 @@ _VISIBLE = _Visible()
 
 
 def clean_text(text: str) -> str:
-    """Return a caption as a reader sees it.
+    """Return the visible text of a caption.
 
-    - HTML entities become their characters (``&amp;``, ``&#39;``, ``&nbsp;``), HTML tags vanish:
-      a space for those that end a line or a block (``<br>``), nothing for those within a line.
+    - HTML entities become characters (``&amp;``, ``&#39;``, ``&nbsp;``). HTML tags are removed;
+      those that end a line or a block (``<br>``) become a space.
     - Characters without a glyph are removed: soft hyphens, marks of writing direction, word
       joiners, byte-order marks, variation selectors, tags. The zero-width space, no-break spaces,
       control characters and line ends become spaces. The zero-width joiner and non-joiner stay
@@ -80,13 +80,13 @@ def clean_text(text: str) -> str:
       symbols.
     - Ligatures, full-width and half-width letters and letters in mathematical styles become plain
       letters.
-    - Unicode NFC, white space single, none at the ends.
+    - The text is normalized to Unicode NFC, and white space to single spaces.
 
     Args:
         text: One caption.
 
     Returns:
-        The text. Applied to it once more, the function changes nothing.
+        The text. Cleaning it again does not change it.
     """
     if text.isascii() and not _MARKUP.search(text):
         return " ".join(text.split())
@@ -103,7 +103,7 @@ def clean_text(text: str) -> str:
 
 
 def _shaping(joiners: re.Match[str]) -> str:
-    """One joiner if it stands where it changes what is seen, otherwise nothing."""
+    """Return one joiner if it changes the appearance of its neighbors, otherwise nothing."""
     around = joiners.string[: joiners.start()][-1:], joiners.string[joiners.end() :][:1]
     kinds = [unicodedata.category(char)[0] if char else "" for char in around]
     shaped = all(any(ord(char) in block for block in _SHAPED) for char in around if char)

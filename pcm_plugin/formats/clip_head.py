@@ -1,4 +1,4 @@
-"""Image head of a CLIP, which projects patches into the joint space."""
+"""CLIP head: the layers of CLIP's image tower that project patches into the joint space."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it holds something else.
+        UserError: If it does not hold a CLIP head.
     """
     path = Path(path)
     if not path.is_file():
@@ -47,14 +47,14 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a safetensors file: {error}") from error
     if set(head) != set(CLIP_HEAD_KEYS):
         raise UserError(
-            f"{path} holds {sorted(head)} instead of {sorted(CLIP_HEAD_KEYS)}: "
-            "take the clip_head.safetensors of a feature store"
+            f"{path} must hold {sorted(CLIP_HEAD_KEYS)}, got {sorted(head)}: "
+            "pass the clip_head.safetensors of a feature store"
         )
     return head
 
 
 def has_clip_head(folder: ShardFolder) -> bool:
-    """Return whether a store's CLIP head is as it was written, or the store needs none."""
+    """Return whether the CLIP head of a store is unchanged, or the store needs none."""
     path, info = folder.path / CLIP_HEAD, folder.manifest["info"]
     if info.get("clip_head") is None:
         return "clip_head" in info
@@ -62,15 +62,15 @@ def has_clip_head(folder: ShardFolder) -> bool:
 
 
 def write_clip_head(folder: ShardFolder, head: dict[str, Tensor] | None) -> str | None:
-    """Write a CLIP head into a store, unless the same is there already.
+    """Write a CLIP head into a store, unless it is there already.
 
     Args:
-        folder: The store. Several processes may write the same head into it at the same time.
-        head: The tensors of :data:`CLIP_HEAD_KEYS`; None for a CLIP whose patches are in the
-            joint space, which removes a head of another CLIP.
+        folder: The store. Several processes may write the same head at the same time.
+        head: The tensors of :data:`CLIP_HEAD_KEYS`. None for a CLIP whose patches are in the
+            joint space: the head of another CLIP is removed.
 
     Returns:
-        The SHA-256 of the file, None without a head.
+        The SHA-256 of the file, or None without a head.
     """
     path = folder.path / CLIP_HEAD
     if head is None:

@@ -1,4 +1,4 @@
-"""COCO captions files: ``{"images": [...], "annotations": [...]}``."""
+"""COCO captions files, ``{"images": [...], "annotations": [...]}``: reader and writer."""
 
 import logging
 import os
@@ -19,9 +19,9 @@ class CocoImage(NamedTuple):
     """An image of a COCO captions file.
 
     Attributes:
-        image_id: Its id, as a string.
-        file_name: Its file, relative to the folder of the images.
-        captions: Its captions in the order of the file.
+        image_id: Id as a text.
+        file_name: File name relative to the folder of the images.
+        captions: Captions in the order of the file.
     """
 
     image_id: str
@@ -33,18 +33,18 @@ def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> li
     """Read images and their captions, in the order of ``images``.
 
     Args:
-        path: COCO captions JSON, compressed with gzip or not.
-        encoding: Its encoding. Defaults to None: see
+        path: COCO captions JSON, optionally compressed with gzip.
+        encoding: Encoding of the file. Defaults to None: see
             :func:`~pcm_plugin.formats.text.text_file.open_text`.
 
     Returns:
-        Id, file name and captions of each image; an image without captions has none. Captions that
-        VizWiz marks as rejected or canned are left out.
+        The images, including those without captions. Captions that VizWiz marks as rejected or
+        canned are skipped.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it is not a COCO captions file, two images or two annotations have the same
-            id, or an annotation is of an image that is not in the list; names the first ones.
+        UserError: If it is not a COCO captions file, two images or two annotations share an id, or
+            an annotation names an image that is not in the list. The message names the first ones.
     """
     content = read_json(path, encoding)
     try:
@@ -84,7 +84,7 @@ def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) 
 
 
 def coco_id(image_id: int | str) -> int | str:
-    """An id as COCO's files have it: a number where its text is a plain decimal one."""
+    """Return an id as COCO's files have it: as a number if its text is a decimal number."""
     text = str(image_id)
     return int(text) if text.isdecimal() and str(int(text)) == text else image_id
 
@@ -95,12 +95,12 @@ def write_coco_captions(
     """Write a COCO captions file.
 
     Args:
-        path: File to write; its folder is made.
-        entries: ``(image_id, file_name, captions)`` of each image. Ids that are numbers are
-            written as such, as COCO has them; annotations are numbered from 1.
+        path: File to write; its folder is created.
+        entries: ``(image_id, file_name, captions)`` of each image. Ids that are decimal numbers
+            are written as numbers, as in COCO; annotations are numbered from 1.
 
     Raises:
-        UserError: If two images have one id.
+        UserError: If two images share an id.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -108,7 +108,7 @@ def write_coco_captions(
     for name, file_name, captions in entries:
         image_id = coco_id(name)
         if image_id in ids:
-            raise UserError(f"two images have the id {image_id!r}")
+            raise UserError(f"image ids must be unique, got {image_id!r} twice")
         ids.add(image_id)
         images.append({"id": image_id, "file_name": file_name})
         for caption in captions:
@@ -122,11 +122,11 @@ def write_coco_captions(
 def all_images(path: Path, log_skipped: bool = True) -> list[CocoImage]:
     """Return all image files below a folder, without captions.
 
-    The id of each is its path without the suffix, or with it where files differ by that alone.
+    The id of an image is its path without the suffix, or with it if files differ only by suffix.
 
     Args:
         path: The folder.
-        log_skipped: Whether to log what is skipped, see
+        log_skipped: Whether to log the skipped files, see
             :func:`pcm_plugin.formats.images.folder.list_images`. Defaults to True.
     """
     listing = list_images(path)

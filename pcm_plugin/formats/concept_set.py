@@ -1,4 +1,4 @@
-"""Concept files: a list of words and their CLIP text embeddings."""
+"""Concept set: a list of words and their CLIP text embeddings in a safetensors file."""
 
 import json
 import os
@@ -17,14 +17,14 @@ from pcm_plugin.formats.tensor_file import write_tensors
 
 
 class ConceptSet(NamedTuple):
-    """The concepts PCM may find in an image.
+    """Concepts that PCM detects in images.
 
     Attributes:
         words: C words.
-        embeddings: (C, Dc) float32, each row of length 1.
-        model: Name of the CLIP model that made the embeddings.
-        pretrained: Name of its weights, None if the model's name says it all.
-        templates: The prompts over which each embedding is the mean.
+        embeddings: (C, Dc) float32, L2-normalized rows.
+        model: Name of the CLIP model that computed the embeddings. Defaults to None.
+        pretrained: Name of its weights. Defaults to None: the model name identifies them.
+        templates: Prompts whose embeddings were averaged. Defaults to none.
     """
 
     words: list[str]
@@ -42,32 +42,33 @@ def save_concepts(
     pretrained: str | None = None,
     templates: Sequence[str] = (),
 ) -> None:
-    """Write a concept file (safetensors); rows are normalised on the way.
+    """Write a concept file with L2-normalized embeddings.
 
     Args:
-        path: File to write; an old one is replaced whole or not at all.
+        path: File to write; an existing file is replaced atomically.
         words: C words.
-        embeddings: (C, Dc), one row a word, of any length but 0.
-        model: Name of the CLIP model, kept as a remark.
-        pretrained: Name of its weights, kept as a remark.
-        templates: The prompts, kept as a remark.
+        embeddings: (C, Dc), one row per word, of any norm except 0.
+        model: Name of the CLIP model, stored as metadata. Defaults to None.
+        pretrained: Name of its weights, stored as metadata. Defaults to None.
+        templates: The prompts, stored as metadata. Defaults to none.
 
     Raises:
-        UserError: If there are no words, a word comes twice, or the sizes do not agree.
+        UserError: If there are no words, a word is repeated, or the sizes do not match.
     """
     words = list(words)
     if not words:
-        raise UserError("no words: a concept file needs at least one")
-    twice = sorted(word for word, count in Counter(words).items() if count > 1)
-    if twice:
-        raise UserError(f"concepts given more than once: {twice}")
+        raise UserError("`words` must have at least one word, got none")
+    repeated = sorted(word for word, count in Counter(words).items() if count > 1)
+    if repeated:
+        raise UserError(f"concepts must be unique, but these are repeated: {repeated}")
     if embeddings.dim() != 2 or len(embeddings) != len(words):
         raise UserError(
-            f"{len(words)} words need embeddings ({len(words)}, Dc), got {tuple(embeddings.shape)}"
+            f"`embeddings` of {len(words)} words must have shape ({len(words)}, Dc), got "
+            f"{tuple(embeddings.shape)}"
         )
     rows = embeddings.detach().float().cpu()
     if not bool((rows.isfinite().all(1) & (rows.norm(dim=1) > 0)).all()):
-        raise UserError("an embedding is zero or not finite: the CLIP model gave no direction")
+        raise UserError("`embeddings` must be finite and not zero: check the CLIP model")
     metadata = {
         "words": json.dumps(words, ensure_ascii=False),
         "templates": json.dumps([*templates]),
@@ -80,10 +81,10 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
     """Read a concept file.
 
     Args:
-        path: A ``.safetensors`` that :func:`save_concepts` wrote.
+        path: A file of :func:`save_concepts`.
 
     Returns:
-        C words, their embeddings (C, Dc) float32, and the CLIP and prompts that made them.
+        The words, their embeddings, and the CLIP model and prompts.
 
     Raises:
         MissingFileError: If there is no such file.

@@ -1,4 +1,4 @@
-"""Ids of images and captions: one text for each id, unique ids, ids made from file names."""
+"""Ids of images and captions: normalization, uniqueness, and ids from file names."""
 
 import functools
 import hashlib
@@ -15,21 +15,20 @@ from PIL import Image
 
 from pcm_plugin.errors import UserError
 
-SHOWN = 5
-"""Number of ids that a message names."""
+_MAX_NAMED = 5  # in a message
 
-# Formats that Pillow reads with plugins only; their files are named all the same.
+# Formats that Pillow reads only with plugins.
 _OTHER_SUFFIXES = (".heic", ".heif", ".jxl")
 _COCO_NAME = re.compile(r"(?:COCO_[A-Za-z0-9]+_)?([0-9]{12})")
-_LARGEST = 2**53 - 1  # beyond it JSON readers that know only doubles lose digits
+_MAX_NUMBER = 2**53 - 1  # JSON readers that use doubles lose digits of larger numbers
 
 
 def normalize_id(value: Any) -> str:
     """Return an id as text, the same for ``7``, ``7.0``, ``'7'`` and ``torch.tensor(7)``.
 
     Args:
-        value: An id as it stands in a file or a data sample: a number, text, a path, or anything
-            whose ``str`` in_fingerprint it.
+        value: An id from a file or a data sample: a number, a text, a path, or an object whose
+            ``str`` identifies it.
 
     Raises:
         UserError: If it is null, NaN, a bool or empty.
@@ -69,15 +68,15 @@ def coco_number(name: str) -> int | None:
 
 
 def results_id(name: str) -> int | None:
-    """Return the number that a file name has for an id in COCO results, or None if it has none.
+    """Return the number in a file name that is its id in COCO results, or None if it has none.
 
-    That is the number of a COCO file name, or a name of ASCII digits only, such as ``'9.png'``.
+    This is the number of a COCO file name, or a name of ASCII digits only, such as ``'9.png'``.
     """
     number = coco_number(name)
     stem = strip_image_suffix(name.replace("\\", "/").rpartition("/")[2])
     if number is None and re.fullmatch(r"[0-9]{1,16}", stem):
         number = int(stem)
-    return number if number is not None and number <= _LARGEST else None
+    return number if number is not None and number <= _MAX_NUMBER else None
 
 
 def unique_ids(candidates: Sequence[Sequence[int | str]]) -> list[int | str]:
@@ -138,15 +137,15 @@ def results_ids(names: Sequence[str], paths: Sequence[str]) -> list[int | str]:
 
 
 def find_repeated(read: Callable[[], Iterable[str]]) -> dict[str, int]:
-    """Return the ids that come more than once, in the order of their first places.
+    """Return the repeated ids in the order of their first occurrence.
 
-    Takes 8 bytes of memory per id.
+    It needs 8 bytes of memory per id.
 
     Args:
-        read: Gives all ids; it is called a second time if some are repeated.
+        read: Returns all ids; it is called a second time if some are repeated.
 
     Returns:
-        How often each repeated id comes.
+        Counts of the repeated ids.
     """
     hashes = array("Q", (_hash(value) for value in read()))
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64)) if hashes else np.empty(0, np.uint64)
@@ -162,11 +161,11 @@ def refuse_repeated(read: Callable[[], Iterable[str]], what: str, fix: str) -> N
 
     Args:
         read: See :func:`find_repeated`.
-        what: Whose ids they are, for the message, such as ``'image ids of FILE'``.
-        fix: What to do, for the message.
+        what: Description of the ids for the message, such as ``'image ids of FILE'``.
+        fix: Advice for the message.
 
     Raises:
-        UserError: If some are repeated; it names the first.
+        UserError: If some are repeated; the message names the first.
     """
     repeated = find_repeated(read)
     if repeated:
@@ -177,8 +176,8 @@ def refuse_repeated(read: Callable[[], Iterable[str]], what: str, fix: str) -> N
 def name_some(ids: Iterable[Any]) -> str:
     """Return the first ids as text for a message, and how many more there are."""
     every = [repr(i) for i in ids]
-    more = len(every) - SHOWN
-    return ", ".join(every[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(every) - _MAX_NAMED
+    return ", ".join(every[:_MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _hash(value: str) -> int:

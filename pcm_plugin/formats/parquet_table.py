@@ -1,26 +1,20 @@
 """Parquet files of one data set, read as a single table, row by row.
 
-Hugging Face stores data sets as ``train-00000-of-00032.parquet``, ...; rows are numbered from 0
-over all files in the order of their names. Needs pyarrow, which the extra ``parquet`` installs.
+Rows are numbered from 0 over all files. Requires pyarrow, which the extra ``parquet`` installs.
 """
 
 import hashlib
-import os
-import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.errors import UserError
 
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<index>\d+)-of-(?P<count>\d+)\.parquet", re.IGNORECASE)
-_SAMPLES = 64
+_NUM_SAMPLES = 64  # of a fingerprint
 _SAMPLE_BYTES = 1 << 20
-# Rows held at a time: images of 10 MB each still fit.
-_BATCH_ROWS = 16
+_BATCH_ROWS = 16  # in memory at a time: images of 10 MB each still fit
 
 
 class ParquetRow(NamedTuple):
@@ -28,7 +22,7 @@ class ParquetRow(NamedTuple):
 
     Attributes:
         number: Row number over all files, from 0.
-        place: ``'FILE#ROW'``, with the row number inside of that file.
+        place: ``'FILE#ROW'``, with the row number in that file.
         values: Value of each requested column; None where it is null.
     """
 
@@ -54,90 +48,14 @@ def import_pyarrow() -> Any:
     return pyarrow
 
 
-def find_parquet_files(paths: Sequence[str | os.PathLike], partial: bool = False) -> list[Path]:
-    """List the Parquet files of one data set in the order in which their rows are numbered.
-
-    Args:
-        paths: Files, or folders, whose ``.parquet`` files are taken (not those of subfolders).
-        partial: Whether to accept ``NAME-00000-of-00032.parquet`` without the 31 others.
-            Defaults to False.
-
-    Returns:
-        The files, sorted by name; digits in names are compared as numbers.
-
-    Raises:
-        MissingFileError: If a path does not exist, or a folder has no Parquet files.
-        UserError: If two files have the same name, the files belong to several sets, or files of
-            the set are missing.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += _of_folder(path)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise MissingFileError(f"no file or folder at {path}")
-    files.sort(key=lambda file: (_natural(file.name), file.name))
-    for first, second in pairwise(files):
-        if first.name == second.name:
-            raise UserError(
-                f"{first} and {second} have the same name, so the order of their rows is not "
-                "defined: pass the files of one data set"
-            )
-    _check_set(files, partial)
-    return files
-
-
-def _of_folder(folder: Path) -> list[Path]:
-    files = [path for path in folder.iterdir() if _is_parquet(path)]
-    if not files:
-        below = sorted({str(path.parent) for path in folder.rglob("*") if _is_parquet(path)})
-        hint = f"; there are some in {', '.join(below)}: pass one of these folders" if below else ""
-        raise MissingFileError(f"no .parquet files in {folder}{hint}")
-    return files
-
-
-def _is_parquet(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return path.suffix.lower() == ".parquet" and not hidden and path.is_file()
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    parts = re.findall(r"\d+|\D+", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
-def _check_set(files: list[Path], partial: bool) -> None:
-    matches = [_NUMBERED.fullmatch(file.name) for file in files]
-    numbered = [match for match in matches if match]
-    if not numbered:
-        return
-    sets = sorted({f"{match['stem']}-*-of-{match['count']}" for match in numbered})
-    sets += [file.name for file, match in zip(files, matches, strict=True) if not match]
-    if len(sets) > 1:
-        raise UserError(
-            f"the Parquet files are of several sets ({', '.join(sets)}): pass the files of one"
-        )
-    count = int(numbered[0]["count"])
-    missing = sorted(set(range(count)) - {int(match["index"]) for match in numbered})
-    if missing and not partial:
-        name = numbered[0]
-        first = f"{name['stem']}-{missing[0]:0{len(name['index'])}d}-of-{name['count']}.parquet"
-        raise MissingFileError(
-            f"{len(missing)} of the {count} Parquet files are missing, the first is {first}: "
-            "download them, or number only the rows of the files that are there with --partial"
-        )
-
-
 class ParquetTable:
     """Several Parquet files as one table.
 
-    Rows are streamed: memory is that of a few rows and one page of the file, whatever the size of
-    files and row groups.
+    Rows are streamed. Memory holds a few rows and one page of a file, for files and row groups of
+    any size.
 
     Args:
-        files: The files, in order.
+        files: The files in order, see :func:`~pcm_plugin.formats.parquet_files.find_parquet_files`.
 
     Attributes:
         num_rows: Number of rows of all files.
@@ -183,22 +101,24 @@ class ParquetTable:
                 raise UserError(
                     f"{path} has no column {column!r}, only {schema.names}: name it with {option}"
                 )
-            found = schema.field(column).type
-            if not (self._is_text(found) if kind == "text" else self._is_image(found)):
-                wanted = "strings" if kind == "text" else "encoded images, binary or struct{bytes}"
+            actual = schema.field(column).type
+            if not (self._is_text(actual) if kind == "text" else self._is_image(actual)):
+                expected = (
+                    "strings" if kind == "text" else "encoded images, binary or struct{bytes}"
+                )
                 raise UserError(
-                    f"{path}: column {column!r} must be of {wanted}, got {found}: name another "
+                    f"{path}: column {column!r} must be of {expected}, got {actual}: name another "
                     f"with {option}"
                 )
 
     def rows(self, columns: Sequence[str], start: int = 0) -> Iterator[ParquetRow]:
-        """Read rows from one on to the end.
+        """Read the rows from ``start`` to the end.
 
-        Strings are given as UTF-8 bytes, which need not be valid; of a struct with ``bytes``,
-        those are given.
+        Strings are returned as UTF-8 bytes, which may be invalid. Structs with ``bytes`` are
+        returned as these bytes.
 
         Args:
-            columns: What to read.
+            columns: Names of the columns.
             start: Number of the first row. Defaults to 0.
 
         Raises:
@@ -249,8 +169,9 @@ class ParquetTable:
         types = self._pyarrow.types
         if types.is_dictionary(kind):
             kind = kind.value_type
-        views = getattr(types, "is_string_view", lambda _: False)
-        return types.is_string(kind) or types.is_large_string(kind) or views(kind)
+        # pyarrow 16 and later have string views.
+        is_view = hasattr(types, "is_string_view") and types.is_string_view(kind)
+        return types.is_string(kind) or types.is_large_string(kind) or is_view
 
     def _is_image(self, kind: Any) -> bool:
         types = self._pyarrow.types
@@ -259,8 +180,8 @@ class ParquetTable:
             return index >= 0 and self._is_image(kind.field(index).type)
         if types.is_dictionary(kind):
             kind = kind.value_type
-        views = getattr(types, "is_binary_view", lambda _: False)
-        return types.is_binary(kind) or types.is_large_binary(kind) or views(kind)
+        is_view = hasattr(types, "is_binary_view") and types.is_binary_view(kind)
+        return types.is_binary(kind) or types.is_large_binary(kind) or is_view
 
     def _open(self, path: Path) -> Any:
         parquet = self._pyarrow.parquet
@@ -281,10 +202,10 @@ class ParquetTable:
             ) from None
 
     def fingerprints(self) -> dict[str, str]:
-        """Fingerprint of each file by name.
+        """Return a fingerprint of each file by name.
 
-        It covers the size, and all bytes of a file of up to 64 MiB; of a larger one, 64 blocks of
-        1 MiB, the first and the last (which lists all others) among them.
+        It covers the size and all bytes of a file of up to 64 MiB. For a larger file it covers 64
+        blocks of 1 MiB, including the first and the last, which holds the index of the file.
         """
         return {path.name: _fingerprint(path) for path in self.files}
 
@@ -292,11 +213,11 @@ class ParquetTable:
 def _fingerprint(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}\n".encode())
-    if size <= _SAMPLES * _SAMPLE_BYTES:
+    if size <= _NUM_SAMPLES * _SAMPLE_BYTES:
         starts = list(range(0, size, _SAMPLE_BYTES))
     else:
         last = size - _SAMPLE_BYTES
-        starts = [last * index // (_SAMPLES - 1) for index in range(_SAMPLES)]
+        starts = [last * index // (_NUM_SAMPLES - 1) for index in range(_NUM_SAMPLES)]
     with open(path, "rb") as file:
         for start in starts:
             file.seek(start)

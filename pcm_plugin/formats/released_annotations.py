@@ -1,4 +1,4 @@
-"""The released annotation lists, read without executing what is pickled in them."""
+"""Reader of the released annotation lists, which does not execute their pickled code."""
 
 import codecs
 import os
@@ -17,15 +17,15 @@ from pcm_plugin.formats.vocabulary import IGNORE_INDEX, Vocabulary
 
 
 class ReleasedPair(NamedTuple):
-    """An image of SynthImgCap and what was released of it.
+    """An image of SynthImgCap with its released annotations.
 
     Attributes:
-        image_id: Its id in the file, by which its features and pixels are found.
-        split_id: The part, of eight, in which its files lie; None where there are no parts.
-        captions: Its captions, decoded; usually one.
-        clip_scores: 2.5 * cosine of each; None where they are not given.
-        key: Its id in a feature store, which is unique: ``image_id``, or ``PART-ID`` where several
-            parts have that id. Empty before :func:`read_released_annotations` sets it.
+        image_id: Id in the file, which names its features and its image file.
+        split_id: Part of the data set (of eight) that has its files, or None without parts.
+        captions: Decoded captions, usually one.
+        clip_scores: 2.5 * cosine of each caption, or None if the file has none.
+        key: Unique id in a feature store: ``image_id``, or ``PART-ID`` if several parts have that
+            id. Empty until :func:`read_released_annotations` sets it.
     """
 
     image_id: str
@@ -35,25 +35,28 @@ class ReleasedPair(NamedTuple):
     key: str = ""
 
     def format_path(self, path_template: str) -> str:
-        """Where a file of it lies, by a path_template with ``{split_id}`` and ``{image_id}``.
+        """Return the path of a file of this image.
+
+        Args:
+            path_template: Template with the fields ``{split_id}`` and ``{image_id}``.
 
         Raises:
-            UserError: If the path_template has other fields, or a part that is not given.
+            UserError: If the template has other fields, or ``{split_id}`` without parts.
         """
-        known = {"image_id": self.image_id}
+        values = {"image_id": self.image_id}
         if self.split_id is not None:
-            known["split_id"] = self.split_id
+            values["split_id"] = self.split_id
         try:
-            return path_template.format(**known)
+            return path_template.format(**values)
         except (LookupError, ValueError):
-            fields = " and ".join(f"{{{key}}}" for key in sorted(known, reverse=True))
+            fields = " and ".join(f"{{{key}}}" for key in sorted(values, reverse=True))
             raise UserError(
-                f"path_template={path_template!r}: give one with {fields} alone"
+                f"path_template must only have the fields {fields}, got {path_template!r}"
             ) from None
 
 
 class _DType:
-    """Stands in for ``numpy.dtype``: plain numbers only."""
+    """Replacement of ``numpy.dtype`` that accepts only plain numbers."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not re.fullmatch(r"[<>=|]?[biuf][1248]", str(code)):
@@ -66,14 +69,14 @@ class _DType:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray``, whose own ``__setstate__`` trusts what it is given."""
+    """Replacement of ``numpy.ndarray``, whose ``__setstate__`` does not validate its input."""
 
     value: np.ndarray
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, by_columns, data = state
         if not isinstance(dtype, _DType) or not isinstance(data, bytes):
-            raise pickle.UnpicklingError("it holds an array that is none of numbers")
+            raise pickle.UnpicklingError("it holds an array that does not consist of numbers")
         flat = np.frombuffer(data, dtype.value)
         self.value = flat.reshape(shape, order="F" if by_columns else "C")
 
@@ -85,16 +88,16 @@ def _array(data: bytes, dtype: _DType, shape: tuple, order: str) -> _Array:
 
 
 class _AnnotationUnpickler(pickle.Unpickler):
-    """Admits lists, dicts, text and arrays of plain numbers, and nothing else."""
+    """Unpickler that accepts only lists, dicts, texts and arrays of plain numbers."""
 
     def find_class(self, module: str, name: str) -> Callable:
-        # Made anew for each file: a pickle can write attributes of what it is given.
+        # New functions for each file, since a pickle can set attributes of what it gets.
         if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             if name == "_reconstruct":
                 return lambda *_: _Array()
             if name == "scalar":
                 return lambda dtype, data: np.frombuffer(data, dtype.value)[0].item()
-        # Protocol 5 has its own form.
+        # Protocol 5 pickles arrays in another way.
         if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
             return lambda *args: _array(*args)
         # Protocols up to 2 write bytes as text.
@@ -111,20 +114,20 @@ def read_released_annotations(
 ) -> list[ReleasedPair]:
     """Read an annotation pickle of the released code.
 
-    Entries of one image, with the same part and id, are joined: it has the captions of all.
+    Entries with the same part and id are joined into one image with all their captions.
 
     Args:
         path: A pickle of a list of ``{image_id, split_id, tokens_ids (n, 20), target_ids (n, 20),
             clipscore}``; ``split_id`` and ``clipscore`` may be missing.
-        vocabulary: The ``vocabulary.txt`` released with it, which gives the words.
+        vocabulary: The ``vocabulary.txt`` that was released with it.
 
     Returns:
         The images in the order of the file.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If the file holds or asks for anything else; nothing of it has been executed.
-            If it does not go with the vocabulary.
+        UserError: If the file holds or requires anything else, of which nothing is executed, or
+            does not match the vocabulary.
     """
     path = Path(path)
     rows = load_restricted(path, _AnnotationUnpickler, "annotation")
@@ -134,16 +137,16 @@ def read_released_annotations(
 
 
 def _joined(pairs: Iterable[ReleasedPair]) -> list[ReleasedPair]:
-    found: dict[tuple[str | None, str], ReleasedPair] = {}
+    joined: dict[tuple[str | None, str], ReleasedPair] = {}
     for pair in pairs:
-        first = found.setdefault((pair.split_id, pair.image_id), pair)
+        first = joined.setdefault((pair.split_id, pair.image_id), pair)
         if first is not pair:
             both = first.clip_scores is not None and pair.clip_scores is not None
-            found[pair.split_id, pair.image_id] = first._replace(
+            joined[pair.split_id, pair.image_id] = first._replace(
                 captions=first.captions + pair.captions,
                 clip_scores=first.clip_scores + pair.clip_scores if both else None,  # type: ignore
             )
-    return [*found.values()]
+    return [*joined.values()]
 
 
 def _with_keys(pairs: list[ReleasedPair]) -> list[ReleasedPair]:
@@ -176,11 +179,12 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
         # Released as unsigned in some files, where the padding of -1 is the largest number.
         targets = targets.astype(np.int64)
         targets[targets >= 2**31] = IGNORE_INDEX
-        known = (targets >= IGNORE_INDEX) & (targets < len(vocabulary))
-        if not known.all():
+        is_valid = (targets >= IGNORE_INDEX) & (targets < len(vocabulary))
+        if not is_valid.all():
             raise UserError(
-                f"{place}: word {targets[~known][0]}, but the vocabulary has {len(vocabulary)}: "
-                "give the one that was released with this file"
+                f"{place}: word indices must be -1 to {len(vocabulary) - 1} with this "
+                f"vocabulary, got {targets[~is_valid][0]}: pass the vocabulary that was released "
+                "with this file"
             )
         captions = [vocabulary.decode(ids[ids != IGNORE_INDEX]) for ids in targets]
         each = np.broadcast_to(scores, len(targets)).astype(float).tolist() if len(scores) else None

@@ -1,4 +1,4 @@
-"""How the importers read a released pickle: through an unpickler that admits little."""
+"""Reader of released pickles with a restricted unpickler."""
 
 import pickle
 from pathlib import Path
@@ -8,25 +8,25 @@ from pcm_plugin.errors import MissingFileError, UserError
 
 
 def load_restricted(path: Path, unpickler: type[pickle.Unpickler], what: str) -> Any:
-    """Read a pickle; nothing that the unpickler does not admit is executed.
+    """Read a pickle; nothing that the unpickler does not accept is executed.
 
     Args:
         path: The file.
-        unpickler: Its ``find_class`` raises for all that the file has no need of.
-        what: What the file should be, for messages, ``'concept'`` or ``'annotation'``.
+        unpickler: Unpickler whose ``find_class`` raises for everything that is not needed.
+        what: Kind of the file for messages, ``'concept'`` or ``'annotation'``.
 
     Returns:
-        What is in it, still to be checked.
+        Its content, not validated.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If it cannot be read so.
+        UserError: If it cannot be read in this way.
     """
     if not path.is_file():
         raise MissingFileError(f"no {what} pickle at {path}")
     try:
         with open(path, "rb") as file:
             return unpickler(file).load()
-    # A made-up pickle can fail in any way.
+    # A malicious or broken pickle can fail in any way.
     except Exception as error:
         raise UserError(f"{path} is not a released {what} list: {error}") from error

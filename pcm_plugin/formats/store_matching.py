@@ -15,12 +15,12 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
     Both must hold the same images with the same captions; their order may differ.
 
     Args:
-        first: The one store, of n images with m captions.
-        second: The other.
+        first: A store of n images with m captions.
+        second: Another store.
 
     Returns:
-        (n,) int64, the number in ``second`` of each image of ``first``; and (m,) int64, the same
-        for captions.
+        The number in ``second`` of each image of ``first``, (n,) int64, and of each caption, (m,)
+        int64.
 
     Raises:
         UserError: If an image id occurs twice in a store, the stores were extracted from different
@@ -55,10 +55,10 @@ def match_stores(first: FeatureStore, second: FeatureStore) -> tuple[np.ndarray,
     for i, j in enumerate(images.tolist()):
         start = int(second.caption_offsets[j])
         texts, others = first.captions(i), second.captions(j)
-        places: dict[str, deque[int]] = defaultdict(deque)
+        numbers_by_text: dict[str, deque[int]] = defaultdict(deque)
         for number, text in enumerate(others, start=start):
-            places[text].append(number)
-        matched = [places[text].popleft() for text in texts if places[text]]
+            numbers_by_text[text].append(number)
+        matched = [numbers_by_text[text].popleft() for text in texts if numbers_by_text[text]]
         if not len(texts) == len(others) == len(matched):
             raise UserError(
                 f"image {ids[0][i]!r} has other captions in {first.path} than in {second.path} "

@@ -1,4 +1,4 @@
-"""How a caption becomes words: one tokenizer for the vocabulary and the Java-free metric."""
+"""Word tokenizer of captions, for the vocabulary and the metrics without Java."""
 
 import unicodedata
 
@@ -10,8 +10,8 @@ _DROPPED = frozenset("'\u2019\u2018`")
 _WORDS = frozenset("&#")
 
 
-class _Signs(dict):
-    """Translation table for ``str.translate``, filled as characters are met."""
+class _CharacterMap(dict):
+    """Translation table for ``str.translate``, filled on demand."""
 
     def __missing__(self, code: int) -> str | None:
         char = chr(code)
@@ -28,7 +28,7 @@ class _Signs(dict):
         return mapped
 
 
-_SIGNS = _Signs()
+_CHARACTERS = _CharacterMap()
 
 
 def tokenize(caption: str) -> list[str]:
@@ -45,6 +45,6 @@ def tokenize(caption: str) -> list[str]:
     Returns:
         The words; empty if the caption has none.
     """
-    words = clean_text(caption).lower().translate(_SIGNS).split()
-    # Of a joined emoji, whose parts are symbols, the joiner alone would be left.
+    words = clean_text(caption).lower().translate(_CHARACTERS).split()
+    # The parts of a joined emoji are symbols and dropped, which leaves the joiner.
     return [word for word in words if word != "\u200d"]

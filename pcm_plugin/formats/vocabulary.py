@@ -1,4 +1,4 @@
-"""The word-level vocabulary of a captioner."""
+"""Word-level vocabulary of a captioner."""
 
 import os
 import shlex
@@ -14,13 +14,13 @@ from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.tokenize import tokenize
 
 EOS_ID = 0
-"""Index of BOS, which is EOS too; it prints as '.'."""
+"""Index of EOS, which is also BOS; it is printed as '.'."""
 
 IGNORE_INDEX = -1
-"""Padding of a target sequence: positions that carry no loss."""
+"""Index in target sequences that the loss ignores."""
 
 UNKNOWN = "UNK"
-"""Word for all words that are not in a vocabulary; the last word of the released lists."""
+"""Word that replaces all words outside of a vocabulary; the last word of the released lists."""
 
 
 class Vocabulary:
@@ -47,7 +47,7 @@ class Vocabulary:
         self._unknown = self._index.get(UNKNOWN)
 
     def __len__(self) -> int:
-        """Number of indices, the stop token's 0 included."""
+        """Return the number of indices, including EOS."""
         return len(self.words) + 1
 
     def __contains__(self, word: str) -> bool:
@@ -61,17 +61,17 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 5, unk: bool = False) -> "Vocabulary":
-        """Count the words of a corpus and keep the frequent ones.
+        """Build a vocabulary of the frequent words of a corpus.
 
         Args:
             captions: The corpus, read once.
-            min_count: How often a word must occur to be kept. Defaults to 5.
-            unk: Whether to append the word ``UNK``, which then stands for every rare word, as in
-                the released lists. Without it, rare words are left out of captions. Defaults to
+            min_count: Minimum count of a word. Defaults to 5.
+            unk: Whether to append the word ``UNK``, which replaces every rare word, as in the
+                released lists. Without it, rare words are dropped from captions. Defaults to
                 False.
 
         Returns:
-            Words by falling frequency, equal counts in alphabetical order; ``UNK`` is the last.
+            The words by decreasing count, equal counts in alphabetical order, with ``UNK`` last.
 
         Raises:
             UserError: If no word occurs ``min_count`` times.
@@ -79,13 +79,13 @@ class Vocabulary:
         counts: Counter[str] = Counter()
         for caption in captions:
             counts.update(tokenize(caption))
-        kept = [word for word, count in counts.items() if count >= min_count]
-        if not kept:
+        frequent = [word for word, count in counts.items() if count >= min_count]
+        if not frequent:
             raise UserError(
                 f"none of {len(counts)} words occurs min_count={min_count} times: "
-                "lower min_count or give more captions"
+                "lower min_count or pass more captions"
             )
-        words = sorted(kept, key=lambda word: (-counts[word], word))
+        words = sorted(frequent, key=lambda word: (-counts[word], word))
         return cls([*words, UNKNOWN] if unk else words)
 
     @classmethod
@@ -96,7 +96,7 @@ class Vocabulary:
             path: The file, UTF-8.
 
         Returns:
-            The vocabulary, indices as in the file.
+            The vocabulary, with the indices of the file.
 
         Raises:
             MissingFileError: If there is no such file.
@@ -131,7 +131,7 @@ class Vocabulary:
             caption: One sentence.
 
         Returns:
-            The words, known or not.
+            The words, including unknown ones.
         """
         tokens = caption.split()
         return tokens if all(token in self._index for token in tokens) else tokenize(caption)
@@ -139,10 +139,9 @@ class Vocabulary:
     def encode(self, caption: str, max_len: int = 20) -> tuple[Tensor, Tensor]:
         """Convert a caption to the decoder's input and target, as the released data have them.
 
-        Unknown words become ``UNK`` if the vocabulary has that word, and are left out otherwise.
-        The target of up to ``max_len - 1`` words ends with the stop token. A longer caption is cut:
-        its first ``max_len`` words fill the target, and no stop token follows, since the sentence
-        does not end there.
+        Unknown words become ``UNK`` if the vocabulary has that word, and are dropped otherwise.
+        The target of up to ``max_len - 1`` words ends with EOS. A longer caption is truncated to
+        ``max_len`` words without EOS, since the sentence does not end there.
 
         Args:
             caption: One sentence.
@@ -156,7 +155,7 @@ class Vocabulary:
             UserError: If ``max_len`` is below 1.
         """
         if max_len < 1:
-            raise UserError(f"max_len must be >= 1, got {max_len}")
+            raise UserError(f"max_len must be at least 1, got {max_len}")
         indices = (self._index.get(word, self._unknown) for word in self.split(caption))
         ids = [index for index in indices if index is not None][:max_len]
         padding = max_len - 1 - len(ids)
@@ -168,7 +167,7 @@ class Vocabulary:
         )
 
     def encode_batch(self, captions: Sequence[str], max_len: int = 20) -> tuple[Tensor, Tensor]:
-        """Encode several captions, cut to the length that the longest of them needs.
+        """Encode several captions, truncated to the length of the longest.
 
         Args:
             captions: B sentences.
@@ -188,8 +187,8 @@ class Vocabulary:
 
         Args:
             ids: Word indices without the leading BOS.
-            keep_eos: Whether a stop token that was met is printed, as the released code does:
-                ``'a dog .'``. Defaults to False.
+            keep_eos: Whether to print EOS as in the released code: ``'a dog .'``. Defaults to
+                False.
 
         Returns:
             The words separated by single spaces.

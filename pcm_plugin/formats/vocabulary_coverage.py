@@ -1,4 +1,4 @@
-"""Share of a corpus that a vocabulary covers, with a limit for training."""
+"""Coverage of a corpus by a vocabulary, with a limit for training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import UNKNOWN, Vocabulary
 
 MAX_UNKNOWN_CAPTIONS = 0.05
-"""Default for the largest accepted share of captions without a single known word."""
+"""Default of the maximum share of captions without a known word."""
 
 _NUM_EXAMPLES = 3
 
@@ -20,15 +20,15 @@ class VocabularyCoverageError(UserError):
 class VocabularyCoverage:
     """Coverage of a corpus by a vocabulary.
 
-    ``UNK`` is not a known word. A caption without a known word teaches a captioner nothing but to
-    stop at once.
+    ``UNK`` does not count as a known word. From a caption without known words, a captioner learns
+    nothing except to stop at once.
 
     Attributes:
         captions: Number of captions.
-        unknown_captions: Captions without a known word, those without any word included.
+        unknown_captions: Number of captions without a known word, including those without words.
         words: Number of words of all captions.
-        unknown_words: Words that are not in the vocabulary.
-        examples: The first unknown captions.
+        unknown_words: Number of words that are not in the vocabulary.
+        examples: The first captions without a known word.
     """
 
     captions: int = 0
@@ -45,29 +45,30 @@ class VocabularyCoverage:
             vocabulary: The vocabulary.
             captions: The corpus, read once.
         """
-        found = cls()
+        coverage = cls()
         for caption in captions:
             words = vocabulary.split(caption)
             unknown = sum(word not in vocabulary or word == UNKNOWN for word in words)
-            found.captions += 1
-            found.words += len(words)
-            found.unknown_words += unknown
+            coverage.captions += 1
+            coverage.words += len(words)
+            coverage.unknown_words += unknown
             if unknown == len(words):
-                found.unknown_captions += 1
-                if len(found.examples) < _NUM_EXAMPLES:
-                    found.examples.append(caption)
-        return found
+                coverage.unknown_captions += 1
+                if len(coverage.examples) < _NUM_EXAMPLES:
+                    coverage.examples.append(caption)
+        return coverage
 
     def check(self, max_unknown_captions: float, source: str, fix: str) -> None:
-        """Refuse a corpus too many of whose captions have no known word.
+        """Check that not too many captions are without a known word.
 
         Args:
-            max_unknown_captions: The largest accepted share of such captions, from 0 to 1.
-            source: What the captions come from, for the message.
-            fix: What to do about it, for the message.
+            max_unknown_captions: Maximum share of such captions, from 0 to 1.
+            source: Source of the captions, for the message.
+            fix: Advice, for the message.
 
         Raises:
-            VocabularyCoverageError: If there are more; names count, share, examples and fix.
+            VocabularyCoverageError: If there are more. The message names count, share, examples
+                and ``fix``.
             UserError: If the limit is out of range.
         """
         if not 0 <= max_unknown_captions <= 1:
@@ -85,7 +86,7 @@ class VocabularyCoverage:
             )
 
     def __str__(self) -> str:
-        """One line with both counts."""
+        """Return one line with both counts."""
         return (
             f"{self.unknown_words:,} of {self.words:,} words "
             f"({_percent(self.unknown_words, self.words)}) are not in the vocabulary; "

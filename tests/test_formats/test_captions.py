@@ -243,7 +243,7 @@ def test_coco_file_round_trip(tmp_path):
     assert [c[:2] for c in CaptionFile(path)] == [("1", "3"), ("2", "3")]
     write_coco_captions(path, [("42", "a", []), ("007", "b", [])])
     assert [image["id"] for image in json.loads(path.read_text())["images"]] == [42, "007"]
-    with pytest.raises(ValueError, match="two images have the id 3"):
+    with pytest.raises(ValueError, match="image ids must be unique, got 3 twice"):
         write_coco_captions(path, [(3, "a", []), ("3", "b", [])])
     path.write_text('{"annotations": []}')
     with pytest.raises(ValueError, match="not a COCO captions file: no 'images'"):

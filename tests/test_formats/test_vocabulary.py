@@ -63,7 +63,7 @@ def test_a_caption_longer_than_the_limit_fills_all_targets_and_has_no_stop(
     length = min(num_words + 1, 4)
     assert [ids[0].tolist() for ids in batch] == [inputs[:length], targets[:length]]
     assert vocabulary.encode(caption, max_len=1)[1].tolist() == [1]
-    with pytest.raises(ValueError, match="max_len must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="max_len must be at least 1, got 0"):
         vocabulary.encode(caption, max_len=0)
 
 

@@ -27,10 +27,10 @@ def test_round_trip_normalises_and_keeps_the_remarks(tmp_path):
 @pytest.mark.parametrize(
     ("words", "rows", "message"),
     [
-        ([], torch.ones(0, 4), "no words"),
-        (["a", "b", "a"], torch.ones(3, 4), r"more than once: \['a'\]"),
-        (["a"], torch.ones(2, 4), r"1 words need embeddings \(1, Dc\), got \(2, 4\)"),
-        (["a"], torch.zeros(1, 4), "zero or not finite"),
+        ([], torch.ones(0, 4), "at least one word, got none"),
+        (["a", "b", "a"], torch.ones(3, 4), r"must be unique, .* repeated: \['a'\]"),
+        (["a"], torch.ones(2, 4), r"of 1 words must have shape \(1, Dc\), got \(2, 4\)"),
+        (["a"], torch.zeros(1, 4), "must be finite and not zero"),
     ],
 )
 def test_save_refuses(tmp_path, words, rows, message):

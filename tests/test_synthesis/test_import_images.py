@@ -251,7 +251,9 @@ def test_wrong_files_are_refused(tmp_path, published):
     write(other, rows(1))
     assert "have the same name" in message(published, other)
     write(tmp_path / "other" / "test-00000-of-00001.parquet", rows(1))
-    assert "of several sets (test-*-of-00001, train-*-of-00003)" in message(tmp_path / "other")
+    assert "must be of one set, got several (test-*-of-00001, train-*-of-00003)" in message(
+        tmp_path / "other"
+    )
 
     columns = {"image_column": "picture"}
     assert "has no column 'picture', only ['image', 'text']: name it with --image-column" in (

@@ -143,7 +143,7 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
     moving = refine_pairs(store, RefineSettings(keep=1.0), tmp_path / "sync", device="cpu")
     moved = int((FeatureStore(store).caption_to_image(moving.caption) != moving.image).sum())
     assert moved
-    with pytest.raises(ValueError, match=f"pairs= give {moved} captions another"):
+    with pytest.raises(ValueError, match=f"assigns another image to {moved} captions"):
         SynthCaptionDataset(
             store,
             features="global",

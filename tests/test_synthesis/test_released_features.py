@@ -123,8 +123,11 @@ def test_images_of_one_id_in_several_parts_are_told_apart(released, tmp_path):
         ([], "holds no list"),
         ([{"image_id": 1}], "entry 0: no image_id and target_ids"),
         ([{**ENTRIES[0], "target_ids": np.zeros((2, 3))}], r"entry 0: target_ids \(2, 3\)"),
-        ([{**ENTRIES[0], "target_ids": np.array([[9, 0]])}], "word 9, but the vocabulary has 5"),
-        ([{**ENTRIES[0], "target_ids": np.array([[-7, 0]])}], "word -7, but the vocabulary has"),
+        (
+            [{**ENTRIES[0], "target_ids": np.array([[9, 0]])}],
+            "must be -1 to 4 with this vocabulary, got 9",
+        ),
+        ([{**ENTRIES[0], "target_ids": np.array([[-7, 0]])}], "with this vocabulary, got -7: pass"),
     ],
 )
 def test_other_pickles_are_refused_and_nothing_is_executed(tmp_path, monkeypatch, content, message):
@@ -296,7 +299,10 @@ def test_wrong_input_is_said(released, tmp_path):
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
     assert "images/img_sp0/100.npz: set the paths with --path-template" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--path-template", "{split}.npz", model=released)
-    assert "path_template='{split}.npz': give one with {split_id} and {image_id}" in result.output
+    assert (
+        "path_template must only have the fields {split_id} and {image_id}, got '{split}.npz'"
+        in result.output
+    )
     result = tool(tmp_path, importing, *FEATURES, "--path-template", "{image_id}", model=released)
     assert "npz/100: set the paths with --path-template" in result.output
     fewer = build_clip(tmp_path / "fewer", patch_size=8)

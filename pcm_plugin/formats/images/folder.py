@@ -1,4 +1,4 @@
-"""Find the image files in a folder, and say which files are not among them."""
+"""List the image files in a folder, and the files that were skipped."""
 
 import errno
 import os
@@ -49,9 +49,9 @@ class Skipped:
     """Files that were skipped for one reason.
 
     Attributes:
-        count: How many there are.
-        examples: The first of them, relative to the folder.
-        suffixes: How many there are with each suffix.
+        count: Number of files.
+        examples: The first files, relative to the folder.
+        suffixes: Number of files by suffix.
     """
 
     count: int = 0
@@ -128,21 +128,21 @@ def list_images(folder: str | os.PathLike) -> ImageFolderListing:
 
 
 def find_name(folder: Path, name: str) -> str:
-    """Return the name under which a folder has a file that a caption file names.
+    """Return the name in a folder of a file that a caption file names.
 
-    Names with accents are written in two ways in Unicode; macOS decomposes them, most others do
-    not, and a folder that was copied keeps what it had.
+    Unicode has two ways to write names with accents. macOS decomposes them, most other systems do
+    not, and a folder that was copied keeps its names.
 
     Args:
         folder: The folder.
         name: The name of a file in it.
 
     Returns:
-        ``name``, or where there is no such file one that is equal to it in Unicode.
+        ``name``, or an equivalent Unicode name if there is no such file.
     """
     if not name.isascii() and not (folder / name).exists():
-        for form in ("NFC", "NFD"):
-            other = unicodedata.normalize(form, name)
+        for normal_form in ("NFC", "NFD"):
+            other = unicodedata.normalize(normal_form, name)
             if other != name and (folder / other).exists():
                 return other
     return name

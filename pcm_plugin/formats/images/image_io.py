@@ -1,7 +1,7 @@
 """Decode image files to upright 8-bit RGB, as an image viewer shows them.
 
-The rules are listed in docs/images.md. Whatever a decoder raises becomes a ValueError, so that one
-damaged file does not end a long run; errors of the disk remain OSErrors.
+The rules are listed in docs/images.md. All exceptions of a decoder become a ``UserError``, so that
+one damaged file does not end a long run; errors of the disk remain OSErrors.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ def read_file(path: str | os.PathLike, name: str = "it") -> bytes:
 
     Args:
         path: The file.
-        name: What messages of a ValueError call it. Defaults to ``'it'``.
+        name: Name of the image in messages. Defaults to ``'it'``.
 
     Raises:
         OSError: If the file is missing or cannot be read.

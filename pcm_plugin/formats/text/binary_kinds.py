@@ -1,4 +1,4 @@
-"""Files that are not text: what they are, by their first bytes, and what to do with them."""
+"""Recognize files that are not text by their first bytes, with advice."""
 
 import re
 import zipfile

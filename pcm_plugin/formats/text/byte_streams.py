@@ -1,4 +1,4 @@
-"""Binary files that change or check what is read from another one, piece by piece."""
+"""Binary files that check or transform the content of another file piece by piece."""
 
 import codecs
 import gzip

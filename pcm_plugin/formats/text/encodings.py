@@ -49,8 +49,8 @@ class EncodingGuess(NamedTuple):
     """A probable encoding.
 
     Attributes:
-        name: As people call it.
-        codec: As Python does.
+        name: Common name.
+        codec: Name in Python.
     """
 
     name: str
@@ -70,9 +70,11 @@ def guess_wide_encoding(data: bytes) -> EncodingGuess | None:
         return EncodingGuess("UTF-32 (little-endian)", "utf-32-le")
     if min(zeros[0], zeros[1]) > 1 - _FEW > zeros[3]:
         return EncodingGuess("UTF-32 (big-endian)", "utf-32-be")
-    known = {codec: _share_of_known_characters(data, codec) for codec in ("utf-16-le", "utf-16-be")}
-    codec = max(known, key=known.__getitem__)
-    if known[codec] < 0.95:
+    shares = {
+        codec: _share_of_known_characters(data, codec) for codec in ("utf-16-le", "utf-16-be")
+    }
+    codec = max(shares, key=shares.__getitem__)
+    if shares[codec] < 0.95:
         return None
     return EncodingGuess(f"UTF-16 ({'little' if codec == 'utf-16-le' else 'big'}-endian)", codec)
 

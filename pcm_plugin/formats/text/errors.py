@@ -1,4 +1,4 @@
-"""Errors of files that are not what their reader expects, with what to do."""
+"""Errors of files with unexpected content, with advice."""
 
 import os
 import shlex
@@ -13,9 +13,9 @@ class FileFormatError(UserError):
     """A file is not what its reader expects.
 
     Args:
-        problem: What is wrong.
+        problem: Description of the problem.
         fixes: Arguments and values, such as ``('encoding', 'cp1252')``, of which one helps.
-        line: Number of the line, if it is known.
+        line: Number of the line. Defaults to None.
     """
 
     def __init__(self, problem: str, *fixes: tuple[str, Any], line: int | None = None) -> None:

@@ -16,7 +16,7 @@ _LARGEST_SHARE = 0.05
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether the words of a caption are not separated, so that it cannot be split into them.
+    """Return whether the words of a caption are not separated by spaces.
 
     Args:
         text: A caption, as :func:`~pcm_plugin.formats.cleaning.clean_text` returns it.
@@ -41,14 +41,14 @@ def unspaced_warning(count: int, total: int) -> str | None:
     """Return a warning if more than 5 % of captions are :func:`is_unspaced`.
 
     Args:
-        count: How many are.
-        total: Of how many.
+        count: Number of such captions.
+        total: Number of captions.
     """
     if count <= _LARGEST_SHARE * total:
         return None
     return (
         f"{count:,} of {total:,} captions are Chinese, Japanese, Thai, Lao, Khmer or Burmese "
-        "without spaces between words: a vocabulary of words takes whole phrases for words, and "
-        "scores compare phrases. Separate the words by spaces first, with a segmenter of the "
+        "without spaces between words: the vocabulary and the scores would treat whole phrases as "
+        "words. Separate the words by spaces first, with a segmenter of the "
         "language such as jieba, fugashi or PyThaiNLP"
     )

@@ -1,4 +1,4 @@
-"""Text files as UTF-8, whatever their encoding and line ends, compressed with gzip or not."""
+"""Read text files of any encoding and line ends, optionally compressed with gzip, as UTF-8."""
 
 import codecs
 import io
@@ -35,16 +35,16 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
 
     Args:
         path: The file.
-        encoding: Its encoding, by Python's name of it. Defaults to None: that of its byte-order
-            mark, or UTF-8, of which nothing is checked here beyond the first :data:`HEAD` bytes.
+        encoding: Name of the encoding in Python. Defaults to None: that of the byte-order mark, or
+            UTF-8, which is only checked in the first :data:`HEAD` bytes here.
 
     Returns:
         A buffered binary file, at its start.
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If the encoding is unknown or obviously another, or the file is not text; says
-            what it is and what to do.
+        UserError: If the encoding is unknown or obviously wrong, or the file is not text; the
+            message says what it is and what to do.
         FileFormatError: While reading, if data are damaged or not of ``encoding``.
     """
     path = Path(path)
@@ -67,7 +67,7 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
 
 
 def is_clearly_utf8(path: str | os.PathLike) -> bool:
-    """Whether a file has a byte-order mark, or begins with valid UTF-8 that is not only ASCII."""
+    """Return whether a file has a byte-order mark, or starts with UTF-8 that is not only ASCII."""
     with _unpack(Path(path)) as file:
         head = file.read(HEAD)
     return head.startswith(tuple(BYTE_ORDER_MARKS)) or _count_utf8(head) > 0
@@ -124,8 +124,8 @@ def _find_codec(head: bytes, path: Path, encoding: str | None) -> str:
         if info.name.replace("-", "").startswith(marked[:6].replace("-", "")):
             return marked
         raise FileFormatError(
-            f"not {encoding}: its byte-order mark says {marked}, as which it is read if no "
-            "encoding is given"
+            f"not {encoding}: its byte-order mark says {marked}: pass no encoding to read it "
+            "as such"
         )
     wide = info.name.startswith(("utf-16", "utf-32"))
     if not wide and not info.name.startswith("iso2022"):
@@ -133,7 +133,7 @@ def _find_codec(head: bytes, path: Path, encoding: str | None) -> str:
     least = 0 if wide and 0 not in head else _CLEARLY_UTF8
     if info.name not in _UTF8 and head and _count_utf8(head) >= least:
         raise FileFormatError(
-            f"not {encoding} but valid UTF-8, as which it is read if no encoding is given"
+            f"not {encoding} but valid UTF-8: pass no encoding to read it as such"
         )
     # Without a mark Python takes the machine's byte order.
     return {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(info.name, info.name)

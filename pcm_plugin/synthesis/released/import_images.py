@@ -20,7 +20,8 @@ from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_shards import FORMAT, archive_name, image_key, write_image_shard
 from pcm_plugin.formats.images.image_io import detect_format, read_image
-from pcm_plugin.formats.parquet_table import ParquetRow, ParquetTable, find_parquet_files
+from pcm_plugin.formats.parquet_files import find_parquet_files
+from pcm_plugin.formats.parquet_table import ParquetRow, ParquetTable
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sharing import claim_shards
@@ -77,7 +78,7 @@ def import_images(
 
     Args:
         paths: Parquet files, or folders of them; see
-            :func:`~pcm_plugin.formats.parquet_table.find_parquet_files`.
+            :func:`~pcm_plugin.formats.parquet_files.find_parquet_files`.
         settings: Columns and shard size.
         out: Folder to write.
         limit: Take only the first rows.
