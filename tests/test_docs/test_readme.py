@@ -40,3 +40,12 @@ def test_published_scores_are_those_of_the_metafiles():
                 if "Evaluation" not in result
             ]
             assert score == (str(published[0]) if published else "-"), f"{system}, {data}"
+
+
+def test_scores_in_the_toy_world_are_those_of_the_results():
+    rows = re.findall(
+        r"^\| .+/README.md\) \|.* \| ([\d.]+) \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert len(rows) >= 6
+    results = (ROOT / "docs" / "results.md").read_text()
+    assert [score for score in rows if f"| {score} ±" not in results] == []
