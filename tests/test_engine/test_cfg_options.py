@@ -103,12 +103,12 @@ def test_new_settings_are_reported(capsys):
 
     with pytest.raises(UserError, match="has no `trian_cfg`; did you mean `train_cfg`"):
         apply(trian_cfg__max_epochs=1)
-    assert apply(clip__modle_name="y").clip.modle == "y"
-    assert "`clip` has no `modle` in the config; did you mean `model`?" in capsys.readouterr().err
+    assert apply(clip__modle_name="y").clip.modle_name == "y"
+    assert "did you mean `model_name`?" in capsys.readouterr().err
     apply(root="elsewhere")
     assert "settings that the config derives from `root` do not" in capsys.readouterr().err
     assert apply(load_from="x.pth").load_from == "x.pth"
-    assert apply(clip__model_name="y").clip.model == "y"
+    assert apply(clip__model_name="y").clip.model_name == "y"
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match=r"--cfg-options clip.model_name.name: "):
-        apply(clip__model__name=1)
+        apply(clip__model_name__name=1)
