@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,28 @@ _MAX_ID_LENGTH = 80
 _PLACEHOLDER_COLOR = "#9a9da3"
 
 
+@runtime_checkable
+class ConceptNeck(Protocol):
+    """Neck of a captioner that retrieves concepts.
+
+    Attributes:
+        concept_words: Words of the concepts.
+    """
+
+    concept_words: list[str]
+
+
+@runtime_checkable
+class GridBackbone(Protocol):
+    """Backbone of a captioner.
+
+    Attributes:
+        grid: Rows and columns of the patches.
+    """
+
+    grid: tuple[int, int]
+
+
 @HOOKS.register_module()
 class MixupVisualizationHook(Hook):
     """Draw captions, concepts and mixed patches of some images during validation and testing.
@@ -37,7 +59,7 @@ class MixupVisualizationHook(Hook):
     the iteration with an iteration-based loop, and 0 without training.
 
     The hook reads the fields that :meth:`PCMNet.predict` sets in data samples; the words of
-    ``pred_concept_ids`` are the ``neck.concept_words`` of the model. Only the card is drawn if the
+    ``pred_concept_ids`` are the ``concept_words`` of the model's ``neck``. Only the card is drawn if the
     model does not mix patches. Image files are looked up in the ``data_prefix`` of the dataset; an
     image whose file is missing is replaced by a gray square. Errors never stop the run: the first
     one is logged.
@@ -136,12 +158,12 @@ class MixupVisualizationHook(Hook):
         entry = SheetEntry(image, sample.pred_caption, references, title=title)
         if "pred_concept_ids" not in sample:
             return contact_sheet([entry], columns=1, font=self.font)
-        words = getattr(getattr(model, "neck", None), "concept_words", None)
-        if words is None:
+        neck = dict(model.named_children()).get("neck")
+        if not isinstance(neck, ConceptNeck):
             raise UserError(
                 "the model must have `neck.concept_words`, the words of `pred_concept_ids`"
             )
-        concepts, patches = concepts_of_sample(sample, words)
+        concepts, patches = concepts_of_sample(sample, neck.concept_words)
         entry = SheetEntry(image, sample.pred_caption, references, concepts, patches, title)
         if "pred_affinity" not in sample:
             return contact_sheet([entry], columns=1, font=self.font)
@@ -223,8 +245,8 @@ def _check_font(font: str) -> None:
 
 
 def _grid(model: torch.nn.Module, num_patches: int) -> tuple[int, int]:
-    backbone = getattr(model, "backbone", None)
-    if backbone is not None and hasattr(backbone, "grid"):
+    backbone = dict(model.named_children()).get("backbone")
+    if isinstance(backbone, GridBackbone):
         return backbone.grid
     side = round(num_patches**0.5)
     if side * side != num_patches:
