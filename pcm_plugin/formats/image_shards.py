@@ -211,7 +211,7 @@ class ImageShardReader:
                 self._images[image_id] = archive_name(shard), entry.offset, entry.size
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self._images)
 
     def __contains__(self, image_id: str) -> bool:

@@ -77,7 +77,8 @@ def _check_set(files: list[Path], partial: bool) -> None:
     sets += [file.name for file, match in zip(files, matches, strict=True) if not match]
     if len(sets) > 1:
         raise UserError(
-            f"the Parquet files must be of one set, got several ({', '.join(sets)}): pass the files of one"
+            f"the Parquet files must be of one set, got several ({', '.join(sets)}): "
+            "pass the files of one"
         )
     count = int(numbered[0]["count"])
     missing = sorted(set(range(count)) - {int(match["index"]) for match in numbered})

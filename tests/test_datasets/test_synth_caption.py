@@ -23,7 +23,7 @@ def build(store, **kwargs):
     )
 
 
-def test_training_gives_every_pair_once(store):
+def test_training_yields_every_pair_once(store):
     truth = store[1]
     dataset = build(store)
     pairs = [(i, c) for i, captions in enumerate(CAPTIONS) for c in captions]
@@ -38,14 +38,14 @@ def test_training_gives_every_pair_once(store):
         assert torch.equal(item["global_feats"], truth["global_feats"][i])
 
 
-def test_test_mode_gives_every_image_with_its_references(store):
+def test_test_mode_yields_every_image_with_its_references(store):
     dataset = build(store, test_mode=True, data_prefix="/images")
     assert [item["data_samples"].gt_caption for item in dataset] == CAPTIONS
     assert dataset[1]["data_samples"].img_path == "/images/1.png"
     assert "clip_score" not in dataset[0]["data_samples"]
 
 
-def test_text_only_training_sees_captions_and_tests_on_images(store):
+def test_text_only_training_uses_text_features_and_tests_on_images(store):
     truth = store[1]
     dataset = build(store, features="text")
     assert all("patch_feats" not in item for item in dataset)
@@ -55,7 +55,7 @@ def test_text_only_training_sees_captions_and_tests_on_images(store):
     assert torch.equal(tested["global_feats"], truth["global_feats"][2])
 
 
-def test_poor_pairs_are_left_out(store):
+def test_pairs_with_low_scores_are_dropped(store):
     scores = store[1]["clip_scores"]
     threshold = float(scores.median())
     dataset = build(store, min_clip_score=threshold)
@@ -72,7 +72,7 @@ def test_a_store_without_captions_is_for_tests_only(tmp_path):
         build([tmp_path / "store"])
 
 
-def test_a_choice_of_pairs_is_fixed_and_nested(store):
+def test_subsets_of_pairs_are_fixed_and_nested(store):
     def chosen(**kwargs):
         return [item["data_samples"].gt_caption for item in build(store, **kwargs)]
 
@@ -85,7 +85,7 @@ def test_a_choice_of_pairs_is_fixed_and_nested(store):
         build(store, features="caption")
 
 
-def test_a_share_of_the_pairs_is_the_choice_of_their_number(store):
+def test_a_share_of_the_pairs_equals_their_number(store):
     def chosen(max_pairs):
         return [item["data_samples"].gt_caption for item in build(store, max_pairs=max_pairs)]
 
@@ -95,12 +95,12 @@ def test_a_share_of_the_pairs_is_the_choice_of_their_number(store):
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 0.0, -0.1, 1.0, 2.5, float("nan"), True, "0.1"])
-def test_a_number_of_pairs_that_is_none_is_named(store, wrong):
+def test_an_invalid_number_of_pairs_is_refused(store, wrong):
     with pytest.raises(ValueError, match=f"`max_pairs` must be .* got {wrong!r}"):
         build(store, max_pairs=wrong)
 
 
-def test_workers_give_the_same_batches(store):
+def test_workers_yield_the_same_batches(store):
     dataset = build(store)
     dataset[0]
 
@@ -117,7 +117,7 @@ def test_workers_give_the_same_batches(store):
     assert captions(2) == captions(0)
 
 
-def test_global_features_come_without_patches(store):
+def test_global_features_have_no_patches(store):
     truth, owners = store[1], [0, 0, 1, 2, 2, 2, 4]
     for j, item in enumerate(build(store, features="global")):
         assert set(item) == {"data_samples", "global_feats"}
@@ -127,7 +127,7 @@ def test_global_features_come_without_patches(store):
     assert torch.equal(tested["global_feats"], truth["global_feats"][3])
 
 
-def test_objects_come_with_their_image(store, tmp_path):
+def test_object_labels_belong_to_their_image(store, tmp_path):
     file = tmp_path / "objects.json"
     objects = {f"image{i}": [f"thing {i}"] * i for i in range(5)}
     file.write_text(json.dumps(objects))
@@ -157,7 +157,7 @@ def test_objects_come_with_their_image(store, tmp_path):
         build(store, object_labels=tmp_path / "nowhere.json")
 
 
-def test_images_that_share_an_id_are_not_validated_on(tmp_path):
+def test_repeated_ids_are_refused_for_testing_and_labels(tmp_path):
     build_store(tmp_path / "store", [["a"], ["b"], ["c"]], shard_size=1, ids=["x", "y", "x"])
     assert len(build([tmp_path / "store"])) == 3
     (tmp_path / "objects.json").write_text('{"x": [], "y": []}')
@@ -168,6 +168,6 @@ def test_images_that_share_an_id_are_not_validated_on(tmp_path):
             build([tmp_path / "store"], **wrong)
 
 
-def test_a_shard_has_no_two_images_of_one_id(tmp_path):
+def test_repeated_ids_in_a_shard_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"shard-00000, must be unique, but 'x' is repeated"):
         build_store(tmp_path / "store", [["a"], ["b"]], ids=["x", "x"])

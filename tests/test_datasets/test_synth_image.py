@@ -1,4 +1,4 @@
-"""Pixels with captions: of generated archives and of image folders, in the order of the store."""
+"""Pixels with captions, from image shards and from image folders, in the order of the store."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def made(tmp_path_factory):
 
 
 def archived(folder: Path) -> dict[str, np.ndarray]:
-    """The pixels of each caption, read with nothing but tarfile."""
+    """Read the pixels of each caption with tarfile only."""
     found = {}
     for path in folder.glob("*.tar"):
         with tarfile.open(path) as tar:
@@ -90,7 +90,7 @@ def test_generated_images_come_with_their_captions(made):
 
 
 def test_captions_whose_ids_repeat_keep_their_images(made, tmp_path):
-    """A table whose ids are those of images, each with several captions."""
+    """The ids of a table are ids of images with several captions."""
     rows = [f"{1 + i // 2},{text}" for i, text in enumerate(CAPTIONS)]
     (tmp_path / "captions.csv").write_text("\n".join(["id,caption", *rows]))
     settings = GenerateSettings(str(made / "pipeline"), steps=1, format="png", shard_size=2)
@@ -120,15 +120,15 @@ def test_real_images_come_with_their_references(made):
     assert item["data_samples"].img_path.endswith("1.png")
 
 
-def test_a_choice_of_pairs_is_that_of_the_features(made):
+def test_subsets_equal_those_of_the_features(made):
     data = SynthImageDataset(made / "store", made / "synthetic", [PACK], max_pairs=2, seed=3)
     features = data.pairs_dataset
     ids = [data[i]["data_samples"].image_id for i in range(2)]
     assert ids == [features[i]["data_samples"].image_id for i in range(2)]
 
 
-def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
-    """Ids of plain text are the numbers of its lines, in any file."""
+def test_other_images_with_the_same_ids_are_refused(made, tmp_path):
+    """Ids of plain text are line numbers, which are the same for all files."""
     (tmp_path / "others.txt").write_text("\n".join(reversed(CAPTIONS)))
     settings = GenerateSettings(str(made / "pipeline"), steps=1, format="png", shard_size=2)
     generate_images(
@@ -140,7 +140,7 @@ def test_other_images_of_the_same_ids_are_refused(made, tmp_path):
         load_images(FeatureStore(made / "store"), [0], tmp_path / "others")
 
 
-def test_wrong_folders_are_named(made, tmp_path):
+def test_wrong_folders_are_refused(made, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder of images"):
         SynthImageDataset(made / "store", tmp_path / "no", [PACK])
     with pytest.raises(ValueError, match="has no file name for image"):

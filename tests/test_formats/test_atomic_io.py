@@ -1,4 +1,4 @@
-"""Files whole or not at all, and names of local models."""
+"""Atomic file writing, and ids of local models."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from pcm_plugin.errors import LockedError
 from pcm_plugin.formats.atomic_io import atomic_write, content_id, write_bytes
 
 
-def test_a_local_model_is_named_by_its_content_not_by_its_card(tmp_path):
+def test_the_id_of_a_local_model_ignores_its_card(tmp_path):
     model = tmp_path / "model"
     (model / "unet").mkdir(parents=True)
     (model / "unet" / "weights.safetensors").write_bytes(b"weights")
@@ -26,14 +26,14 @@ def test_a_local_model_is_named_by_its_content_not_by_its_card(tmp_path):
 
 @pytest.fixture
 def small_disk():
-    """A process may write files of 64 kB at most: as on a full disk, the rest is refused."""
+    """Limit files of the process to 64 kB, so that writing more fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_where_a_file_does_not_fit_the_old_one_stays(tmp_path, small_disk):
+def test_a_full_disk_keeps_the_old_file(tmp_path, small_disk):
     path = tmp_path / "file"
     write_bytes(path, b"old")
     with pytest.raises(OSError, match=str(path)) as caught:
@@ -43,7 +43,7 @@ def test_where_a_file_does_not_fit_the_old_one_stays(tmp_path, small_disk):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_file_is_one_writers_whoever_comes_between(tmp_path):
+def test_a_second_writer_is_refused(tmp_path):
     path = tmp_path / "file"
     with atomic_write(path) as file:
         file.write(b"first")
@@ -52,7 +52,7 @@ def test_a_file_is_one_writers_whoever_comes_between(tmp_path):
     assert path.read_bytes() == b"first"
 
 
-def test_many_writers_at_once_leave_a_whole_file(tmp_path):
+def test_concurrent_writers_leave_a_complete_file(tmp_path):
     path, contents = tmp_path / "file", [bytes([i]) * 200_000 for i in range(8)]
     broken, stop = [], threading.Event()
 

@@ -46,7 +46,7 @@ def test_marked_encodings_line_ends_and_gzip_in_each_format(tmp_path, content):
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "utf-16-be"])
-def test_other_encodings_are_named_and_can_be_given(tmp_path, content, encoding):
+def test_other_encodings_are_named_and_accepted(tmp_path, content, encoding):
     data = content.encode(encoding)
     with pytest.raises(ValueError, match=f"not UTF-8.*pass encoding='{encoding}'") as error:
         read(tmp_path, data)
@@ -103,7 +103,7 @@ def test_the_encoding_is_recognized(tmp_path, encoding, content, name):
     assert texts(tmp_path, data, encoding=encoding) == content.split("\n")[:-1]
 
 
-def test_where_invalid_bytes_are_is_said(tmp_path):
+def test_the_location_of_invalid_bytes_is_named(tmp_path):
     lines = [f"a café {i}" for i in range(6000)]
     data = "\n".join(lines).encode() + b"\na caf\xe9\nthe end"
     assert len(data) > 1 << 16
@@ -116,7 +116,7 @@ def test_where_invalid_bytes_are_is_said(tmp_path):
     broken = document[:-2] + b',\n"a caf\xe9"]'
     with pytest.raises(ValueError, match=r"captions:6002: not UTF-8 \(0xE9 at byte"):
         read(tmp_path, broken)
-    # Even if such lines may be left out, a file that is all in another encoding is refused.
+    # Even if such lines may be skipped, a file in another encoding is refused.
     with pytest.raises(ValueError, match=r"captions:1: not UTF-8.*pass encoding='gb18030'"):
         read(tmp_path, CHINESE.encode("gbk"), skip_invalid=True)
 
@@ -168,7 +168,7 @@ BINARY = {
 
 
 @pytest.mark.parametrize(("data", "message"), BINARY.values(), ids=BINARY)
-def test_what_is_not_text_is_named(tmp_path, data, message):
+def test_files_that_are_not_text_are_named(tmp_path, data, message):
     for name in ("captions.txt", "captions.csv"):
         with pytest.raises(ValueError, match=message) as error:
             read(tmp_path, data, name, skip_invalid=True)
@@ -185,7 +185,7 @@ def test_damaged_gzip_is_named(tmp_path):
             read(tmp_path, broken)
 
 
-def test_coco_files_are_read_in_all_these_ways_with_their_images(tmp_path):
+def test_coco_files_in_other_encodings_keep_their_images(tmp_path):
     content = json.dumps(COCO, ensure_ascii=False)
     for data in (content.encode("utf-8-sig"), gzip.compress(content.encode("utf-16"))):
         images = read_coco_images(write(tmp_path, data))
@@ -196,7 +196,7 @@ def test_coco_files_are_read_in_all_these_ways_with_their_images(tmp_path):
         read_coco_images(path)
 
 
-def test_another_file_is_read_with_the_same_options_where_it_needs_them(tmp_path):
+def test_another_file_gets_the_options_that_it_needs(tmp_path):
     main = CaptionFile(
         write(tmp_path, CHINESE.encode("gbk")),
         column="Text",

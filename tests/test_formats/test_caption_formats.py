@@ -85,7 +85,7 @@ def test_textcaps(tmp_path):
     assert texts(tmp_path, content, split="val") == ["z"]
 
 
-def test_what_vizwiz_rejects_is_left_out_and_counted(tmp_path):
+def test_rejected_captions_of_vizwiz_are_skipped_and_counted(tmp_path):
     rows = [
         {"caption": "too poor", "is_precanned": True, "is_rejected": False},
         {"caption": "a can", "is_precanned": False, "is_rejected": False},
@@ -110,7 +110,7 @@ def test_captions_by_image(tmp_path):
         read(tmp_path, json.dumps({"a.jpg": ["x y"], "meta": ["z"]}))
 
 
-def test_flickr8k_cn_and_its_kin(tmp_path):
+def test_flickr8k_cn_and_similar_files(tmp_path):
     content = "11.jpg#zhb#0 一个女孩\n11.jpg#zhb#1 \n12.jpg#enb2zh#0 two dogs\nCOCO_7#zhm#0\t猫\n"
     assert read(tmp_path, content) == [
         Caption("11.jpg#zhb#0", "11", "一个女孩", "11.jpg"),
@@ -206,11 +206,11 @@ def test_plain_text(tmp_path):
         ("x" * 70000, "captions.txt", "a line of more than 65,536 bytes"),
     ],
 )
-def test_what_has_no_known_format_is_refused_with_advice(tmp_path, content, name, message):
+def test_unsupported_formats_are_refused_with_advice(tmp_path, content, name, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, content, name)
 
 
-def test_a_format_must_be_known(tmp_path):
+def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"format must be one of .*'table'.*, got 'csv'"):
         CaptionFile(write(tmp_path, "a"), format="csv")

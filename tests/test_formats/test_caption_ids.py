@@ -25,16 +25,13 @@ LAYOUTS = pytest.mark.parametrize("layout", [as_table, as_jsonl, as_list])
 
 
 @LAYOUTS
-def test_repeated_ids_are_those_of_images(tmp_path, layout):
+def test_repeated_ids_are_taken_as_image_ids(tmp_path, layout):
     rows = [{"id": i, "caption": text} for i, text in [(1, "a"), (1, "b"), (2, "c"), (1, "d")]]
     expected = [("1#1", "1", "a"), ("1#2", "1", "b"), ("2#1", "2", "c"), ("1#3", "1", "d")]
     captions = read(tmp_path, layout(rows, ["id", "caption"]))
     assert captions == [Caption(*row) for row in expected]
     report = str(CaptionFile(tmp_path / "captions").scan())
-    assert (
-        "ids are repeated: they are taken as ids of images, and captions get ID#1, ID#2, ..."
-        in report
-    )
+    assert "ids are repeated: taken as ids of images, whose captions get ID#1, ID#2, ..." in report
     # Also where the image's file stands next to its id.
     rows = [row | {"image": f"{row['id']}.jpg"} for row in rows]
     captions = read(tmp_path, layout(rows, ["id", "caption", "image"]))
@@ -61,7 +58,7 @@ def test_repeated_ids_of_different_images_are_refused(tmp_path, layout):
 
 
 @LAYOUTS
-def test_captions_without_an_id_have_their_number(tmp_path, layout):
+def test_captions_without_an_id_get_their_number(tmp_path, layout):
     rows = [{"caption": "a"}, {"id": "", "caption": "b"}, {"id": "x", "caption": "c"}]
     rows += [{"id": "NaN", "caption": "d", "image_id": "null"}]
     first = 2 if layout is as_table else 1
@@ -141,7 +138,7 @@ def test_coco_ids_must_agree(tmp_path, images, annotations, message):
         CaptionFile(tmp_path / "captions").scan()
 
 
-def test_a_file_that_changes_is_compared_again(tmp_path):
+def test_a_changed_file_is_scanned_again(tmp_path):
     file = CaptionFile(write(tmp_path, "id,caption\n1,a\n2,b\n"))
     assert [caption.id for caption in file] == ["1", "2"]
     write(tmp_path, "id,caption\n1,a\n1,b\n2,c\n")

@@ -37,7 +37,7 @@ def test_captions_of_synthimgcap_have_row_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("strings", [pa.string(), pa.large_string(), "dictionary"])
-def test_fields_are_those_of_other_formats(tmp_path, strings):
+def test_fields_equal_those_of_other_formats(tmp_path, strings):
     if strings == "dictionary":
         strings = pa.dictionary(pa.int8(), pa.string())
     path = write(
@@ -56,7 +56,7 @@ def test_fields_are_those_of_other_formats(tmp_path, strings):
     assert test.text == "a test dog"
 
 
-def test_several_captions_of_an_image_come_as_a_list(tmp_path):
+def test_a_list_holds_several_captions_of_an_image(tmp_path):
     captions = [["a dog", "the dog"], ["a cat"]]
     path = write(tmp_path / "captions.parquet", caption=captions, image_id=[5, 6])
     found = [(caption.id, caption.image_id, caption.text) for caption in CaptionFile(path)]
@@ -95,7 +95,7 @@ def test_wrong_files_are_refused(tmp_path, monkeypatch):
 
 
 def test_memory_holds_no_images(tmp_path):
-    """The column of images is not even decoded: its pages are garbage here."""
+    """The image column is not decoded: its pages are invalid here."""
     image = pa.array([bytes([i]) * 5000 for i in range(4)], pa.binary())
     path = tmp_path / "captions.parquet"
     table = pa.table({"image": image, "caption": TEXTS})

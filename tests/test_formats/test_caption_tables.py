@@ -10,14 +10,14 @@ LONE_MARKS = [
 ]
 
 
-def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
+def test_a_stray_quotation_mark_does_not_merge_rows(tmp_path):
     expected = ['"keep calm poster on a wall', "a dog in a park", "a cat", 'a sign with "', "a car"]
     tsv = "".join(LONE_MARKS)
     assert texts(tmp_path, tsv) == expected
-    # A row that happens to be in quotation marks proves nothing.
+    # A row in quotation marks is not evidence of quoted fields.
     assert texts(tmp_path, tsv + '6\t"stop"\n') == [*expected, '"stop"']
     assert texts(tmp_path, tsv + '6\t"stop" sign\n7\t"a"\n') == [*expected, '"stop" sign', '"a"']
-    # Commas are in sentences too: only the user can say what is meant.
+    # Sentences have commas too: only the user can decide.
     csv = tsv.replace("\t", ",")
     with pytest.raises(
         ValueError, match="captions:2: a quotation mark opens a field that one in l"
@@ -64,7 +64,7 @@ def test_a_lone_quotation_mark_merges_no_rows(tmp_path):
         ("| image | caption |\n|---|:---|\n| a.jpg | a dog |\n", ["a dog"]),
     ],
 )
-def test_the_file_says_what_quotation_marks_mean(tmp_path, content, expected):
+def test_the_meaning_of_quotation_marks_is_detected(tmp_path, content, expected):
     if expected is None:
         with pytest.raises(ValueError, match="captions:2: a quotation mark opens a field that one"):
             read(tmp_path, content)
@@ -87,7 +87,7 @@ def test_rows_with_a_wrong_number_of_fields_are_named(tmp_path):
     assert [message.split(": ")[0].rpartition(":")[2] for message in report.examples] == ["3", "4"]
 
 
-def test_one_field_does_not_swallow_the_file(tmp_path):
+def test_an_unclosed_field_does_not_consume_the_file(tmp_path):
     rows = [f'{i},"a dog, {i}"' for i in range(600)]
     rows[300] = '300,"never closed, here'
     content = "\n".join(["id,caption", *rows])
@@ -153,7 +153,7 @@ def test_a_list_in_a_field_that_cannot_be_read_is_refused(tmp_path):
         read(tmp_path, content)
 
 
-def test_splits_may_have_their_other_names(tmp_path):
+def test_other_names_of_splits_are_recognized(tmp_path):
     content = "caption,split\na,Training\nb,validation\nc,dev\nd,TEST\n"
     assert texts(tmp_path, content) == ["a"]
     assert texts(tmp_path, content, split="val") == ["b", "c"]

@@ -19,7 +19,7 @@ def test_plain_text_has_line_numbers_as_ids(tmp_path):
     ]
 
 
-def test_jsonl_takes_ids_where_given(tmp_path):
+def test_jsonl_uses_the_ids_in_the_file(tmp_path):
     rows = [
         {"caption": "a dog"},
         {"caption": "ein Hund \U0001f415", "image_id": 7},
@@ -61,7 +61,7 @@ def karpathy(cocoid=True):
     return json.dumps({"images": images, "dataset": "coco"})
 
 
-def test_karpathys_json_gives_training_text_from_the_training_split_only(tmp_path):
+def test_karpathys_json_yields_only_the_training_split(tmp_path):
     assert read(tmp_path, karpathy()) == [
         Caption("0", "100", "train 0 .", "val2014/0.jpg"),
         Caption("1", "100", "train 1 .", "val2014/0.jpg"),
@@ -119,7 +119,7 @@ def test_captions_are_cleaned(tmp_path):
     ]
 
 
-def test_survey_counts_what_is_odd(tmp_path):
+def test_scan_counts_unusual_captions(tmp_path):
     rows = [
         "a.jpg#0\ta dog",
         "a.jpg#2\ta dog",
@@ -142,7 +142,7 @@ def test_survey_counts_what_is_odd(tmp_path):
         CaptionFile(path, options={"skip_invalid": "--skip-invalid"}).scan()
 
 
-def test_files_as_other_programs_write_them(tmp_path):
+def test_files_of_other_programs(tmp_path):
     pandas = "\tcaption\n0\ta dog\n1\ta cat\n"
     assert [c.text for c in read(tmp_path, pandas)] == ["a dog", "a cat"]
     assert [c.id for c in read(tmp_path, "\n\ncaption,x\na,1\nb,2\n")] == ["4", "5"]
@@ -181,13 +181,13 @@ def test_files_as_other_programs_write_them(tmp_path):
         ),
     ],
 )
-def test_bad_captions_are_named(tmp_path, content, message):
+def test_invalid_captions_are_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, content)
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", '{"annotations": []}', "caption,id\n"])
-def test_a_file_without_captions_is_said(tmp_path, content):
+def test_a_file_without_captions_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"no captions in .*: 0 captions"):
         CaptionFile(write(tmp_path, content)).scan()
     with pytest.raises(FileNotFoundError, match="no caption file at"):

@@ -30,7 +30,7 @@ from pcm_plugin.formats.tokenize import tokenize
         ("\U0001f415\u200d\U0001f9ba \u2764\ufe0f\u200d\U0001f525", None),
     ],
 )
-def test_a_caption_becomes_what_a_reader_sees(text, seen):
+def test_the_visible_text_remains(text, seen):
     expected = text.replace("\ufe0f", "") if seen is None else seen
     assert clean_text(text) == expected
     assert clean_text(expected) == expected
@@ -45,5 +45,5 @@ def test_a_caption_becomes_what_a_reader_sees(text, seen):
         ("dog \U0001f415\u200d\U0001f9ba \u2764\ufe0f", ["dog"]),
     ],
 )
-def test_words_are_those_that_a_reader_sees(text, words):
+def test_words_are_those_of_the_visible_text(text, words):
     assert tokenize(text) == words

@@ -23,7 +23,7 @@ CAPTIONS = [["a dog", "the dog"], ["a cat"], ["one", "two", "three"], [], ["caf\
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_every_row_comes_back(tmp_path, dtype):
+def test_every_row_is_read_back(tmp_path, dtype):
     truth = build_store(tmp_path / "store", CAPTIONS, dtype=dtype)
     store = FeatureStore(tmp_path / "store")
     assert (len(store), store.num_captions) == (5, 7)
@@ -46,7 +46,7 @@ def test_a_row_is_a_copy(tmp_path):
     assert torch.equal(store.patch_feats(0), truth["patch_feats"][0])
 
 
-def test_outside_is_an_index_error(tmp_path):
+def test_invalid_indices_raise_index_errors(tmp_path):
     build_store(tmp_path / "store", CAPTIONS)
     store = FeatureStore(tmp_path / "store")
     for index in (-1, 5):
@@ -54,7 +54,7 @@ def test_outside_is_an_index_error(tmp_path):
             store.global_feats(index)
 
 
-def test_a_used_store_can_be_sent_to_a_process(tmp_path):
+def test_a_used_store_can_be_pickled(tmp_path):
     truth = build_store(tmp_path / "store", CAPTIONS)
     store = FeatureStore(tmp_path / "store")
     store.patch_feats(2)
@@ -98,7 +98,7 @@ def test_other_settings_are_refused_and_named(tmp_path):
         ShardFolder.open_for_write(tmp_path, "y", {}, plan(1))
 
 
-def test_a_folder_without_shards_takes_other_settings(tmp_path):
+def test_a_folder_without_shards_accepts_other_settings(tmp_path):
     first = ShardFolder.open_for_write(tmp_path, "x", {"steps": 20}, plan(1))
     second = ShardFolder.open_for_write(tmp_path, "x", {"steps": 30}, plan(2))
     with pytest.raises(ValueError, match="steps: 30 there, 20 now"):
@@ -125,7 +125,7 @@ def _add(path, names):
         ShardFolder(path, "x").commit(Shard(name, 1, "0"), [name], 1)
 
 
-def test_processes_may_list_shards_at_once(tmp_path):
+def test_processes_can_list_shards_at_the_same_time(tmp_path):
     names = [f"shard-{i:05d}" for i in range(60)]
     ShardFolder.open_for_write(tmp_path, "x", {}, plan(len(names)))
     context = multiprocessing.get_context("fork")
@@ -190,7 +190,7 @@ def open_files(folder):
     return sum(link.startswith(str(folder)) for link in links)
 
 
-def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
+def test_more_shards_than_open_files(tmp_path, monkeypatch):
     monkeypatch.setattr("pcm_plugin.formats.piece_reader._MAX_OPEN_FILES", 2)
     given = build_store(tmp_path / "store", [["x"]] * 12)
     store = FeatureStore(tmp_path / "store")
@@ -204,7 +204,7 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
     assert open_files(tmp_path) == 0
 
 
-def test_a_shard_that_was_replaced_since_is_named(tmp_path):
+def test_a_replaced_shard_is_named(tmp_path):
     build_store(tmp_path / "store", [["x"]] * 2)
     store = FeatureStore(tmp_path / "store")
     path = tmp_path / "store" / "shard-00000.safetensors"
@@ -215,7 +215,7 @@ def test_a_shard_that_was_replaced_since_is_named(tmp_path):
         store.read_rows("patch_feats", [0])
 
 
-def test_a_shard_that_was_cut_since_is_named(tmp_path):
+def test_a_truncated_shard_is_named(tmp_path):
     build_store(tmp_path / "store", [["x"]] * 2, patch_dim=512)
     store = FeatureStore(tmp_path / "store")
     path = tmp_path / "store" / "shard-00000.safetensors"

@@ -39,7 +39,7 @@ def test_suffixes_and_order(tmp_path, write):
     )
 
 
-def test_what_is_no_photo_of_the_user_is_skipped(tmp_path, write):
+def test_hidden_and_system_files_are_skipped(tmp_path, write):
     for name in (
         *(".hidden.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png", "__MACOSX/a.png"),
         *("@eaDir/a.png", "Thumbs.db", "cat.jpg/inside.png", "a.png"),

@@ -13,7 +13,7 @@ from pcm_plugin.formats.image_ids import (
 )
 
 
-def test_equal_ids_of_different_types_are_one_text():
+def test_equal_ids_of_different_types_give_the_same_text():
     assert {normalize_id(x) for x in (7, 7.0, "7", torch.tensor(7), torch.tensor(7.0))} == {"7"}
     assert normalize_id("007") == "007"
     assert normalize_id("1.2") == "1.2"
@@ -37,13 +37,13 @@ def test_numbers_of_coco_file_names():
         assert coco_number(name) is None
 
 
-def test_files_of_one_stem_keep_their_suffix():
+def test_files_with_the_same_stem_keep_their_suffix():
     assert ids_of_files(["a.png", "b.png", "b.jpg"]) == ["a", "b.png", "b.jpg"]
     # The id of a third file may be the name of one of two that clash.
     assert ids_of_files(["x.png", "x.jpg", "x.png.jpg"]) == ["x.png", "x.jpg", "x.png.jpg"]
 
 
-def test_results_ids_are_numbers_where_names_are():
+def test_results_ids_are_numbers_if_names_are():
     names = ["COCO_val2014_000000000042.jpg", "9.png", "007.jpg", "sub/dog.jpg", "1" * 17 + ".jpg"]
     assert results_ids(names, [f"p/{n}" for n in names]) == [42, 9, 7, "sub/dog", "1" * 17]
     # Images that would share an id get more of their names.

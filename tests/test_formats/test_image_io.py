@@ -1,4 +1,4 @@
-"""What a viewer shows is what is captioned: one rule for each kind of pixels (docs/images.md)."""
+"""Images are decoded as viewers show them, with one rule per kind of pixels (docs/images.md)."""
 
 import contextlib
 import errno
@@ -247,7 +247,7 @@ def test_every_orientation(form):
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "MPO"])
-def test_broken_exif_does_not_cost_the_image(form):
+def test_images_with_broken_exif_are_read(form):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x010F], exif[0x0132], exif[0x011A] = "maker", "2020:01:01 00:00:00", 72.0
@@ -272,7 +272,7 @@ def test_broken_exif_does_not_cost_the_image(form):
     ("tag", "value"),
     [(0x011A, b"\0\0\0\x48"), (0x0112, b"\xff\xff\xff\xfa"), (0x010F, b"\0\0\0\x07")],
 )
-def test_exif_that_cannot_be_written_again_still_turns_the_image(tag, value):
+def test_exif_that_cannot_be_rewritten_still_rotates_the_image(tag, value):
     """Types that no reader minds and Pillow's writer does: case 31."""
     types = {0x011A: 2, 0x0112: 9, 0x010F: 11}
     entries = [(0x0112, 3, b"\0\6\0\0"), (tag, types[tag], value)]
@@ -287,7 +287,7 @@ def test_exif_that_cannot_be_written_again_still_turns_the_image(tag, value):
         assert shown(data).shape[:2] == (8, 4)
 
 
-def test_broken_metadata_do_not_cost_the_image():
+def test_images_with_broken_metadata_are_read():
     pixels = np.arange(12).reshape(2, 6)
     zipped = b"x\0\0" + zlib.compress(bytes(2_000_000))
     broken = chunk(b"tEXt", b"a\0b")[:-1] + b"?"
@@ -304,7 +304,7 @@ def test_broken_metadata_do_not_cost_the_image():
     assert shown(data)[0, :, 0].tolist() == [9, 8]
 
 
-def test_very_thin_images_keep_their_middle():
+def test_very_thin_images_are_cropped_to_their_middle():
     """CLIP's preprocessing scales the short side to its input: the long one would be too long."""
     for turned in (False, True):
         image = Image.fromarray(np.zeros((2, 1000, 3), np.uint8))
@@ -318,7 +318,7 @@ def test_very_thin_images_keep_their_middle():
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp", "tiff", "gif", "bmp", "avif"])
-def test_broken_files_of_any_kind_are_one_kind_of_error(form, tmp_path):
+def test_every_broken_file_raises_the_same_error(form, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
@@ -359,7 +359,7 @@ def test_broken_files_of_any_kind_are_one_kind_of_error(form, tmp_path):
         (b"no image", "x.png is not an image in a supported format$"),
     ],
 )
-def test_what_a_file_contains_is_said(content, message, tmp_path):
+def test_the_content_of_a_file_is_named(content, message, tmp_path):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_image(tmp_path / "x.png")
@@ -382,7 +382,7 @@ def test_too_many_pixels(monkeypatch, tmp_path):
         to_rgb(Image.new("RGB", (0, 3)))
 
 
-def test_errors_of_the_disk_are_not_broken_images(tmp_path):
+def test_disk_errors_are_not_image_errors(tmp_path):
     class Disk(io.BytesIO):
         def read(self, *args):
             raise OSError(errno.EIO, "Input/output error")
@@ -416,6 +416,6 @@ def test_warnings_filters_survive_threads():
     assert warnings.filters == before
 
 
-def test_suffixes_are_those_of_formats_that_are_decoded():
+def test_suffixes_belong_to_decoded_formats():
     assert {".jpg", ".jfif", ".jpe", ".avif", ".webp", ".jp2", ".tiff", ".png"} <= image_suffixes()
     assert not {".mpg", ".pdf", ".eps", ".ps", ".h5", ".wmf", ".txt"} & image_suffixes()

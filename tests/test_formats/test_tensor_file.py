@@ -12,7 +12,7 @@ TENSORS = {
 METADATA = {f"key{i}": f"välue {i}" for i in range(6)}
 
 
-def test_metadata_have_one_order():
+def test_metadata_are_sorted():
     # The library's own order differs between two calls already.
     contents = {serialize_tensors(TENSORS, METADATA) for _ in range(10)}
     contents |= {serialize_tensors(TENSORS, dict(reversed(METADATA.items()))) for _ in range(10)}

@@ -34,7 +34,7 @@ def test_tokenize(caption, words):
     assert tokenize(caption) == words
 
 
-def test_index_zero_is_the_stop_token():
+def test_index_zero_is_eos():
     vocabulary = Vocabulary(["a", "dog"])
     assert len(vocabulary) == 3
     inputs, targets = vocabulary.encode("A dog!", max_len=5)
@@ -52,9 +52,7 @@ def test_index_zero_is_the_stop_token():
         (5, [0, 1, 2, 3], [1, 2, 3, 4]),
     ],
 )
-def test_a_caption_longer_than_the_limit_fills_all_targets_and_has_no_stop(
-    num_words, inputs, targets
-):
+def test_a_truncated_caption_has_no_eos(num_words, inputs, targets):
     vocabulary = Vocabulary(["v", "w", "x", "y", "z"])
     caption = " ".join(vocabulary.words[:num_words])
     encoded = vocabulary.encode(caption, max_len=4)
@@ -130,12 +128,12 @@ def test_file_holds_the_words_from_index_one(tmp_path):
     assert Vocabulary.from_file(path) == Vocabulary(["a", "h\u00fctte"])
 
 
-def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_word(tmp_path):
     (tmp_path / "vocabulary.txt").write_text("a\ndog\n", encoding="utf-8-sig")
     assert Vocabulary.from_file(tmp_path / "vocabulary.txt").words == ["a", "dog"]
 
 
-def test_file_errors_name_the_file_and_the_remedy(tmp_path):
+def test_file_errors_name_the_file_and_the_fix(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tools/build_vocabulary.py"):
         Vocabulary.from_file(tmp_path / "none.txt")
     (tmp_path / "twice.txt").write_text("a\nb\na\n")

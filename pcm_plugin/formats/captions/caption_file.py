@@ -1,8 +1,9 @@
 """Caption file: captions of any supported format, read one at a time.
 
-The readers are written by hand, on top of ``csv``, ``json`` and ``ijson``, because general readers
-(pandas, ``datasets``) load whole files, drop or merge rows with stray quotation marks silently, and
-report neither line nor reason. ``benchmarks/corpus.py`` measures speed and memory.
+Format detection and readers are written by hand, on top of ``csv``, ``json`` and ``ijson``. A CSV
+reader alone merges all rows between two stray quotation marks without an error, a JSON reader alone
+holds the whole document in memory, and neither detects the format or names the line of an invalid
+caption. ``benchmarks/corpus.py`` measures the speed.
 """
 
 import contextlib

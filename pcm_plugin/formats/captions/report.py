@@ -71,7 +71,7 @@ class CaptionReport:
         lines = [f"{self.path} ({self.format}): {', '.join(counts)}"]
         if self.ids_of_images:
             lines.append(
-                "  ids are repeated: they are taken as ids of images, and captions get ID#1, ID#2, ..."
+                "  ids are repeated: taken as ids of images, whose captions get ID#1, ID#2, ..."
             )
         lines += [f"  {example}" for example in self.examples]
         if self.invalid > len(self.examples):
