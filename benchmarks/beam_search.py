@@ -1,12 +1,12 @@
-"""What captioning a batch of 32 costs at full size: encoding and beam search.
+"""Measure the cost of captioning a batch of 32 at full size: encoding and beam search.
 
     python benchmarks/beam_search.py               # beam 3, all 20 steps
-    python benchmarks/beam_search.py --natural     # captions of 8 to 14 words, stopping with them
+    python benchmarks/beam_search.py --natural     # captions of 8 to 14 words; stops after them
     python benchmarks/beam_search.py --beam 1      # greedy
 
-Random weights and features; random weights end no caption, so that where it ends is told to them.
-Figures are in GEMM-GFLOP, see matrix.py; the floor is the operations in products. The last line is
-JSON.
+Weights and features are random. A model with random weights does not end its captions, so their
+lengths are set here. Figures are in GEMM-GFLOP (see gemm_timing.py); the lower bound is the number
+of operations in matrix products. The last line is JSON.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from full_size import CONCEPTS, add_size_arguments, at_least, build_batch, build_model
-from matrix import count_gflop, measure
+from full_size_model import CONCEPTS, add_size_arguments, at_least, build_batch, build_model
+from gemm_timing import count_gflop, measure
 from torch import Tensor
 
 from pcm_plugin.models.decoders import sentence_decoder
@@ -25,8 +25,8 @@ from pcm_plugin.models.decoders import sentence_decoder
 NEVER = 10_000
 
 
-class Ending(torch.nn.Module):
-    """The decoder, whose captions end after so many words each."""
+class FixedLengthDecoder(torch.nn.Module):
+    """Decoder whose captions have given lengths."""
 
     def __init__(self, decoder: Any, lengths: list[int]) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class Ending(torch.nn.Module):
         self.lengths, self.steps = torch.tensor(lengths, device=device), 0
 
     def start(self, encoder_out: Tensor, mask: Tensor) -> Any:
-        """As the decoder's own."""
+        """Start decoding like the decoder."""
         self.steps = 0
         return self.decoder.start(encoder_out, mask)
 
     def step(self, words: Tensor, cache: Any) -> Tensor:
-        """As the decoder's own, but for where captions end."""
+        """Compute the logits of the decoder, and set those of EOS."""
         logits = self.decoder.step(words, cache)
         self.steps += 1
         ends = (self.lengths < self.steps)[:, None]
@@ -49,13 +49,17 @@ class Ending(torch.nn.Module):
 
 
 def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
-    """Captioning of a batch of the size of :func:`add_size_arguments`, the model warm."""
+    """Return a function that captions a batch; it has been called once.
+
+    Args:
+        args: Settings of :func:`add_arguments`.
+    """
     model = build_model(args.vocabulary, args.concepts, args.patches).eval().to(args.device)
     model.decoding = model.decoding.updated({"beam_size": args.beam})
     generator = random.Random(0)
     shortest, longest = (8, 14) if args.natural else (NEVER, NEVER)
     lengths = [generator.randint(shortest, longest) for _ in range(args.batch)]
-    model.decoder = Ending(model.decoder, lengths)
+    model.decoder = FixedLengthDecoder(model.decoder, lengths)
     batch = build_batch(model, args.batch)
     features = {key: batch[key] for key in ("patch_feats", "global_feats")}
 
@@ -65,12 +69,12 @@ def build_captioning(args: argparse.Namespace) -> Callable[[], Any]:
 
     words = [len(sample.pred_caption.split()) for sample in caption()]
     if words != [min(length, model.decoding.max_len) for length in lengths]:
-        raise SystemExit(f"captions of {words} words, wanted {lengths}")
+        raise SystemExit(f"captions must have {lengths} words, got {words}")
     return caption
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what captioning depends on."""
+    """Add the settings of captioning."""
     add_size_arguments(parser)
     parser.add_argument("--beam", type=at_least(1), default=3)
     parser.add_argument("--concepts", type=int, default=CONCEPTS)
@@ -85,11 +89,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=7)
     args = parser.parse_args()
     caption = build_captioning(args)
-    # The counter does not know the products of weights arranged for few rows.
+    # The counter does not count the products of packed weights.
     with mock.patch.object(sentence_decoder, "prepack_linears", lambda module, _: module):
-        floor = count_gflop(caption)
-    print(f"{floor:.0f} GFLOP in products")
-    measure(caption, args.batches, vars(args), floor_gflop=floor)
+        lower_bound = count_gflop(caption)
+    print(f"{lower_bound:.0f} GFLOP in matrix products")
+    measure(caption, args.batches, vars(args), lower_bound_gflop=lower_bound)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Measure and check everything on one NVIDIA GPU, within a given time.
+"""Run all measurements and checks on one NVIDIA GPU within a given time.
 
     python benchmarks/gpu.py --out FOLDER --minutes 8
     python benchmarks/gpu.py --out FOLDER --device cpu --minutes 2    # dry run, small sizes
-    python benchmarks/gpu.py --out FOLDER --reuse --write   # gpu.json into docs/benchmarks.md
+    python benchmarks/gpu.py --out FOLDER --reuse --write   # write gpu.json to docs/benchmarks.md
 
-No network is needed: all weights are random but the toy world's, which are in the package. The
-steps come in the order of their importance; after each of them FOLDER/gpu.json and FOLDER/gpu.md
-are written, and FOLDER/gpu.log has what the step printed. A step that does not fit into the time
-that is left is skipped; one that fails or takes too long is noted, and the others go on. The exit
-code is 1 if a step failed.
+No network is needed: all weights are random, except those of the toy world, which are part of the
+package. Steps run in the order of their importance. After each step, FOLDER/gpu.json and
+FOLDER/gpu.md are updated, and its output is appended to FOLDER/gpu.log. A step that does not fit
+into the remaining time is skipped; a step that fails or exceeds its limit is recorded, and the next
+ones still run. The exit code is 1 if a step failed.
 """
 
 import argparse
@@ -27,32 +27,32 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from page import read_marked, write_marked
+from marked_page import read_marked, write_marked
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- written by benchmarks/gpu.py -->", "<!-- end of what benchmarks/gpu.py wrote -->"
 _RESERVE = 5.0
-"""Seconds kept for stopping a step and writing the results."""
-_START = 120.0
-"""Seconds in which a worker must have imported what it needs."""
+"""Seconds reserved for stopping a step and writing the results."""
+_START_TIMEOUT = 120.0
+"""Seconds until which a worker must have finished its imports."""
 
 Result = dict[str, Any]
 
 
-def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
-    """Run steps as they come through a pipe; what a worker process does.
+def run_worker(pipe: Connection, device: str, log: Path, scratch: str) -> None:
+    """Run the steps that are received through a pipe; the main function of a worker process.
 
     Args:
-        pipe: Brings names of steps and their seconds, and takes their results.
-        device: Where to work.
-        log: Where everything goes that is printed.
-        scratch: Folder for temporary files; of a process that is killed they stay.
+        pipe: Receives names of steps with their time limits, and sends the results.
+        device: Device of the steps.
+        log: File for all output.
+        scratch: Folder for temporary files, which remain if the process is killed.
     """
     os.environ["TMPDIR"] = scratch
-    # As tools/train.py has it for deterministic products; it is read once.
+    # As in tools/train.py, for deterministic products; it is read only once.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.setsid()  # so that it can be stopped together with the processes that it starts
+    os.setsid()  # to stop it together with its child processes
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -63,8 +63,8 @@ def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
     torch.set_float32_matmul_precision("highest")  # no TF32
     if device == "cpu":
         torch.set_num_threads(1)
-    # What the parent needs of them, which so imports nothing that takes time.
-    facts = ("title", "needs", "most", "dry_needs")
+    # The facts that the parent needs, so that it does not have to import the steps itself.
+    facts = ("title", "needs", "limit", "dry_needs")
     pipe.send({name: {fact: getattr(step, fact) for fact in facts} for name, step in STEPS.items()})
     while (order := pipe.recv()) is not None:
         name, seconds = order
@@ -82,7 +82,7 @@ def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
             reason = f"{type(error).__name__}: {error}"
             result = {"status": "failed", "result": reason[:3000], "traceback": trace}
         result["took_seconds"] = time.monotonic() - start
-        # A broken GPU answers nothing any more.
+        # A GPU in an error state raises on every call.
         with contextlib.suppress(RuntimeError):
             if device != "cpu":
                 result["peak_bytes"] = torch.cuda.max_memory_allocated()
@@ -92,26 +92,30 @@ def work_off(pipe: Connection, device: str, log: Path, scratch: str) -> None:
 
 
 class Worker:
-    """A process that runs steps, so that one which hangs or dies takes nothing else with it."""
+    """Process that runs steps, so that a step which hangs or crashes does not affect the others."""
 
     def __init__(self, device: str, log: Path, scratch: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        self.process = context.Process(target=work_off, args=(other, device, log, scratch))
+        self.process = context.Process(target=run_worker, args=(other, device, log, scratch))
         self.process.start()
         other.close()
         self.log = log
 
     def start(self, left: float) -> dict[str, Any]:
-        """Wait until it has imported what it needs; returns its steps, or exits if it cannot."""
-        found = self.receive(min(_START, left))
+        """Wait for the imports of the worker and return its steps; exit if it fails."""
+        found = self.receive(min(_START_TIMEOUT, left))
         if "status" in found:
             self.kill()
-            sys.exit("\n".join(["no process for the steps:", found["result"], *found["traceback"]]))
+            sys.exit(
+                "\n".join(
+                    ["the worker process failed to start:", found["result"], *found["traceback"]]
+                )
+            )
         return found
 
     def receive(self, seconds: float) -> Any:
-        """Wait for what the worker sends; a result that says so if it hangs or has died."""
+        """Wait for a message of the worker; return a failed result if it hangs or has exited."""
         start = time.monotonic()
         try:
             if self.pipe.poll(max(seconds, 0)):
@@ -119,26 +123,26 @@ class Worker:
             reason = f"stopped after {seconds:.0f} seconds"
         except (EOFError, OSError):
             self.process.join(5)
-            reason = f"the process ended with exit code {self.process.exitcode}"
+            reason = f"the process exited with code {self.process.exitcode}"
         lines = self.log.read_text(errors="replace").splitlines()[-12:]
         took = time.monotonic() - start
         return {"status": "failed", "result": reason, "traceback": lines, "took_seconds": took}
 
     def run(self, name: str, seconds: float) -> Result:
         """Run a step."""
-        with contextlib.suppress(OSError):  # told by what is received
+        with contextlib.suppress(OSError):  # `receive` reports it
             self.pipe.send((name, seconds))
         return self.receive(seconds)
 
     def stop(self) -> None:
-        """Let it end."""
+        """Stop the process after its current step."""
         with contextlib.suppress(OSError):
             self.pipe.send(None)
         self.process.join(_RESERVE - 2)
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, and all that it started."""
+        """Kill the process and its child processes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid or 0, signal.SIGKILL)
         self.process.kill()
@@ -147,7 +151,7 @@ class Worker:
 
 
 def measure(args: argparse.Namespace, start: float, scratch: str) -> Result:
-    """Run the steps and write their results as they come."""
+    """Run the steps, and write the results after each of them."""
     results: Result = {"command": shlex.join(["python", *sys.argv]), "steps": {}}
     results |= {"device": args.device, "date": time.strftime("%Y-%m-%d"), "minutes": args.minutes}
     deadline = start + 60 * args.minutes - _RESERVE
@@ -155,7 +159,7 @@ def measure(args: argparse.Namespace, start: float, scratch: str) -> Result:
     steps = worker.start(deadline - time.monotonic())
     if unknown := set(args.steps or ()) - set(steps):
         worker.kill()
-        sys.exit(f"--steps {' '.join(sorted(unknown))}: the steps are {' '.join(steps)}")
+        sys.exit(f"--steps must be among {' '.join(steps)}, got {' '.join(sorted(unknown))}")
     for name in args.steps or steps:
         step, left = steps[name], deadline - time.monotonic()
         needs = step["dry_needs" if args.device == "cpu" else "needs"]
@@ -164,20 +168,20 @@ def measure(args: argparse.Namespace, start: float, scratch: str) -> Result:
         if needs is None:
             result = {"status": "skipped", "result": "not part of a dry run"}
         elif left < max(needs, 1):
-            reason = f"needs about {needs:.0f} seconds, {max(left, 0):.0f} were left"
+            reason = f"needs about {needs:.0f} seconds, but {max(left, 0):.0f} were left"
             result = {"status": "skipped", "result": reason}
         else:
             if worker is None:
                 worker = Worker(args.device, args.out / "gpu.log", scratch)
                 worker.start(left)
                 left = deadline - time.monotonic()
-            result = worker.run(name, min(step["most"], left))
+            result = worker.run(name, min(step["limit"], left))
         results["steps"][name] = {"title": step["title"], **result}
         results["took_seconds"] = time.monotonic() - start
         write_results(args.out, results)
         print(f"{result['status']:8}{name}: {result['result']}", flush=True)
         if result["status"] == "failed" and worker is not None:
-            # An error may leave the GPU, or the process, in a state that spoils other steps.
+            # After an error, the state of the GPU or of the process may affect other steps.
             worker.kill()
             worker = None
     if worker is not None:
@@ -198,7 +202,7 @@ def write_results(folder: Path, results: Result) -> None:
 
 
 def table(results: Result) -> str:
-    """Return the Markdown block of the results page."""
+    """Return the Markdown section of the page."""
     about = results["steps"].get("device", {}).get("figures", {})
     hardware = [about.get("cpu", "")]
     if "gpu" in about:
@@ -210,7 +214,7 @@ def table(results: Result) -> str:
         f"{', '.join(hardware)}; {', '.join(packages)}.",
         f"{results['date']}, `{results['command']}`, {results['took_seconds']:.0f} seconds.",
         "",
-        "| what | result | peak memory | took |",
+        "| step | result | peak memory | time |",
         "|---|---|---|---|",
     ]
     for step in results["steps"].values():
@@ -229,13 +233,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=8, help="time for all of it")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--minutes", type=float, default=8, help="total time")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a dry run")
-    parser.add_argument("--steps", nargs="+", help="these alone, in this order, and never skipped")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     parser.add_argument(
-        "--reuse", action="store_true", help="measure nothing, take FOLDER/gpu.json"
+        "--steps", nargs="+", help="run only these, in this order, and do not skip them"
+    )
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE.name}")
+    parser.add_argument(
+        "--reuse", action="store_true", help="use FOLDER/gpu.json instead of measuring"
     )
     args = parser.parse_args()
     if args.write:

@@ -1,4 +1,4 @@
-"""The steps of gpu.py: what each of them measures and checks."""
+"""Steps of gpu.py."""
 
 import argparse
 import dataclasses
@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import beam_search
-import extract
+import extraction
 import torch
 import train_step
-from matrix import count_gflop, product_rate, seconds_of
-from memory import peak_bytes
+from gemm_timing import count_gflop, product_rate, seconds_of
+from peak_memory import peak_bytes
 from run_all import processor
 from synchronizations import count_kernels, count_synchronizations
 
@@ -34,19 +34,19 @@ PACKAGES = (
 )
 
 _FULL_TOY_SECONDS = 400
-"""Time from which the toy world has the sizes of ``make demo``; with less time, a sixth of them."""
+"""Time limit from which the toy world has the sizes of ``make demo``; below, a sixth of them."""
 _TOY_CIDER = 70
-"""Smallest CIDEr of a full training; docs/results.md has 90."""
+"""Minimum CIDEr of a full training; it is 90 in docs/results.md."""
 
 
 @dataclass
 class Run:
-    """Input of a step, and its figures.
+    """Input and output of a step.
 
     Attributes:
-        device: Where to work.
-        seconds: Time that the step may take.
-        figures: Where the step puts what it measures; kept if it fails later.
+        device: Device of the step.
+        seconds: Time limit of the step.
+        figures: Results, which the step adds as it goes; they are kept if it fails later.
     """
 
     device: str
@@ -55,30 +55,30 @@ class Run:
 
     @property
     def is_dry(self) -> bool:
-        """Whether sizes are small, since there is no GPU."""
+        """Whether to use small sizes, since there is no GPU."""
         return self.device == "cpu"
 
 
 class Step(NamedTuple):
-    """A step.
+    """Measurement or check.
 
     Attributes:
-        title: Its row of the table.
-        work: Takes the run and returns the row's result.
-        needs: Seconds that must be left for it to begin on a GPU.
-        most: Seconds after which it is stopped.
-        dry_needs: As ``needs``, for the dry run; None if it does not belong to it.
+        title: First cell of its row in the table.
+        work: Runs the step and returns the second cell.
+        needs: Seconds that must be left to start the step on a GPU.
+        limit: Seconds after which the step is stopped.
+        dry_needs: Like ``needs``, for the dry run; None if the dry run does not include the step.
     """
 
     title: str
     work: Callable[[Run], str] | None
     needs: float
-    most: float
+    limit: float
     dry_needs: float | None = None
 
 
 def describe_device(run: Run) -> str:
-    """Hardware, versions, and the rates that other steps are compared with."""
+    """Record hardware and versions, and measure the matrix rates for other steps."""
     run.figures["versions"] = {"python": platform.python_version(), **_versions()}
     run.figures["cpu"] = f"{processor()}, {os.cpu_count()} cores"
     if not run.is_dry:
@@ -101,12 +101,12 @@ def describe_device(run: Run) -> str:
     run.figures["copy_bytes_per_second"] = 2 * size / seconds
     run.figures["matrix_flops"] = rates
     return ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in rates.items()) + (
-        f" TFLOP/s in products; a copy moves {2 * size / seconds / 1e12:.2f} TB/s"
+        f" TFLOP/s in matrix products; copies at {2 * size / seconds / 1e12:.2f} TB/s"
     )
 
 
 def check_parity(run: Run) -> str:
-    """The numbers of the released code, on this device in float32."""
+    """Compare with the results of the released code on this device in float32."""
     from tests.parity import Reference
 
     reference = Reference(ROOT / "tests" / "data" / "parity" / "b32_small", run.device)
@@ -120,7 +120,9 @@ def check_parity(run: Run) -> str:
     run.figures["largest_difference"] = errors
     run.figures["failed"] = failed
     if failed:
-        raise AssertionError(f"{len(failed)} of {len(errors)} comparisons: " + " | ".join(failed))
+        raise AssertionError(
+            f"{len(failed)} of {len(errors)} comparisons failed: " + " | ".join(failed)
+        )
     worst = {name: error for name, error in errors.items() if not name.startswith("gradient of")}
     return f"all {len(errors)} comparisons agree; largest difference {max(worst.values()):.1e}"
 
@@ -128,10 +130,10 @@ def check_parity(run: Run) -> str:
 def train(
     run: Run, batch: int, amp: bool, compiled: bool = False, deterministic: bool = False
 ) -> str:
-    """A training iteration at full size."""
+    """Measure a training iteration at full size."""
     size = _training_size(batch, run.is_dry)
     args = _arguments(train_step, **size, amp=amp, compile=compiled, device=run.device)
-    # As tools/train.py does on a GPU.
+    # As in tools/train.py on a GPU.
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     try:
         start = time.perf_counter()
@@ -148,19 +150,19 @@ def train(
         torch.use_deterministic_algorithms(False)
         if compiled:
             torch._dynamo.reset()
-    floor = iteration_gflop(batch, run.device)
+    lower_bound = iteration_gflop(batch, run.device)
     rate = matrix_peak(run.device, "bfloat16" if amp else "float32")
-    share = floor * 1e9 / seconds / rate
+    share = lower_bound * 1e9 / seconds / rate
     run.figures |= {
         "seconds": seconds,
         "pairs_per_second": size["batch"] / seconds,
-        "gflop": floor,
+        "gflop": lower_bound,
         "share_of_matrix_rate": share,
         "iteration_bytes": peak,
     }
     return (
         f"{1e3 * seconds:.2f} ms, {size['batch'] / seconds:,.0f} pairs/s, "
-        f"{100 * share:.1f} % of the matrix rate, {peak / 1e6:,.0f} MB above the model's"
+        f"{100 * share:.1f} % of the matrix rate, {peak / 1e6:,.0f} MB in addition to the model"
     )
 
 
@@ -189,7 +191,7 @@ def synchronize(run: Run) -> str:
 
 
 def caption(run: Run) -> str:
-    """Beam 3 of 512 images, at once and 32 at a time, captions of 8 to 14 words."""
+    """Measure beam search with 3 beams for 512 images, in one batch and in batches of 32."""
     images, rows = 8 if run.is_dry else 512, []
     for amp in (False, True):
         for batch in (images, min(images, 32)):
@@ -205,13 +207,15 @@ def caption(run: Run) -> str:
 
 
 def extract_features(run: Run, model: str, pool: int, batch: int) -> str:
-    """A feature store from shards, compared with the bare CLIP."""
+    """Measure the extraction of a feature store, relative to CLIP on tensors in memory."""
     size: dict[str, Any] = dict(images=2048, distinct=64, batch=batch, rounds=2)
     if run.is_dry:
         model, size = "ViT-S-32", dict(images=4, distinct=2, side=64, batch=4, rounds=1)
     workers = min(16, os.cpu_count() or 1)
-    args = _arguments(extract, model=model, pool=pool, workers=workers, device=run.device, **size)
-    result = extract.measure(args)
+    args = _arguments(
+        extraction, model=model, pool=pool, workers=workers, device=run.device, **size
+    )
+    result = extraction.measure(args)
     run.figures |= result | {"workers": workers, "batch": size["batch"]}
     found, shares = result["images_per_second"], result["share_of_bare"]
     return (
@@ -222,9 +226,9 @@ def extract_features(run: Run, model: str, pool: int, batch: int) -> str:
 
 
 def generate_images(run: Run, kind: str, recipe: str) -> str:
-    """A recipe's pipeline with random weights, by itself and through the whole stage."""
+    """Measure the pipeline of a recipe with random weights, alone and in the whole stage."""
     import diffusers
-    from pipelines import build_pipeline
+    from random_pipelines import build_pipeline
 
     from pcm_plugin.synthesis.generate.generate_images import generate_images
     from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator
@@ -275,11 +279,11 @@ def generate_images(run: Run, kind: str, recipe: str) -> str:
 
 
 def train_toy_world(run: Run) -> str:
-    """Go from captions to test scores in the toy world: data engine, training, test."""
+    """Run the toy world from captions to test scores: data engine, training, test."""
     is_full = run.seconds >= _FULL_TOY_SECONDS
     options = [] if is_full else ["--captions", "500", "--epochs", "4"]
     run.figures["command"] = " ".join(["python benchmarks/toy_world.py", *options])
-    # The folder changes, and PYTHONPATH may name the present one.
+    # The working directory changes, and PYTHONPATH may be relative to the current one.
     given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     paths = os.pathsep.join([str(ROOT), *map(os.path.abspath, given)])
     with tempfile.TemporaryDirectory() as folder:
@@ -296,7 +300,7 @@ def train_toy_world(run: Run) -> str:
                 )
                 code: int | str = result.returncode
             except subprocess.TimeoutExpired:
-                code = "none, out of time"
+                code = "none, time limit exceeded"
         lines = log.read_text(errors="replace").splitlines()
     if code != 0:
         run.figures["log"] = lines[-30:]
@@ -305,7 +309,9 @@ def train_toy_world(run: Run) -> str:
     run.figures |= found
     scores = found["CIDEr"]
     if is_full and scores["town"] < _TOY_CIDER:
-        raise AssertionError(f"CIDEr is {scores}: a whole training reaches {_TOY_CIDER} at least")
+        raise AssertionError(
+            f"CIDEr of a full training must be at least {_TOY_CIDER}, got {scores}"
+        )
     return f"{found['captions']:,} captions: CIDEr " + ", ".join(
         f"{score:.1f} ({name})" for name, score in scores.items()
     )
@@ -313,13 +319,13 @@ def train_toy_world(run: Run) -> str:
 
 @functools.cache
 def matrix_peak(device: str, dtype: str) -> float:
-    """FLOP/s of a large product; measured once."""
+    """Return the FLOP/s of a large product; measured once."""
     return product_rate(device, getattr(torch, dtype), 256 if device == "cpu" else 8192)
 
 
 @functools.cache
 def iteration_gflop(batch: int, device: str) -> float:
-    """Operations of an iteration in its products, counted once without compiling."""
+    """Count the operations of an iteration in matrix products, once, without compiling."""
     size = _training_size(batch, device == "cpu")
     return count_gflop(train_step.build_step(_arguments(train_step, **size, device=device)))
 
@@ -329,7 +335,7 @@ def _training_size(batch: int, is_dry: bool) -> dict[str, int]:
 
 
 def _arguments(module: Any, **settings: Any) -> argparse.Namespace:
-    """A benchmark's arguments: its defaults, and what is set here."""
+    """Return the default arguments of a benchmark with some settings replaced."""
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
     args = parser.parse_args([])
@@ -375,14 +381,14 @@ STEPS: dict[str, Step] = {
         for name in ("float32", "bfloat16")
     },
     "train_deterministic": Step(
-        "the same, batch 32, bfloat16, deterministic as tools/train.py runs it",
+        "the same, batch 32, bfloat16, deterministic as in tools/train.py",
         functools.partial(train, **_BF16_32, deterministic=True),
         5,
         60,
         6,
     ),
     "synchronizations": Step("host synchronizations, bfloat16, batch 32", synchronize, 5, 60, 6),
-    "beam": Step("beam 3 of 512 images", caption, 10, 60, 10),
+    "beam": Step("beam search with 3 beams, 512 images", caption, 10, 60, 10),
     "extract_b32": Step(
         "extraction, ViT-B/32",
         functools.partial(extract_features, model="ViT-B-32-quickgelu", pool=1, batch=256),
@@ -391,7 +397,7 @@ STEPS: dict[str, Step] = {
         15,
     ),
     "sd15": Step(
-        "images, Stable Diffusion 1.5",
+        "image generation, Stable Diffusion 1.5",
         functools.partial(generate_images, kind="sd15", recipe="sd15_vitb32"),
         25,
         90,
@@ -404,7 +410,7 @@ STEPS: dict[str, Step] = {
         90,
     ),
     "sdxl_turbo": Step(
-        "images, SDXL-Turbo",
+        "image generation, SDXL-Turbo",
         functools.partial(generate_images, kind="sdxl_turbo", recipe="sdxl_turbo_vitl14"),
         25,
         90,
@@ -427,4 +433,4 @@ STEPS: dict[str, Step] = {
         for batch, name in ((1024, "bfloat16"), (32, "float32"), (1024, "float32"))
     },
 }
-"""In the order of their importance."""
+"""Steps in the order of their importance."""

@@ -1,12 +1,12 @@
-"""What CaptionMetric costs and gives, beside pycocoevalcap by hand.
+"""Compare time and scores of CaptionMetric with those of pycocoevalcap.
 
     python benchmarks/metric.py
     python benchmarks/metric.py --captions Flickr8k.token.txt --scorers BLEU ROUGE-L CIDEr METEOR
 
-By hand is what one writes without the package: the tokenizer of pycocoevalcap, which needs Java,
-then its scorers one after the other. Without --captions the sentences are made up, six an image;
-with a Flickr token file they are its captions. The first of an image is its caption, the others
-are references. The scores of both must agree to 1e-9. The last line is JSON.
+pycocoevalcap runs its tokenizer, which needs Java, and then its scorers one after the other. By
+default the sentences are random, six per image; --captions reads them from a caption file. The
+first sentence of an image is its caption, and the others are the references. The scores must agree
+to 1e-9. The last line is JSON.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from full_size import at_least
-from matrix import matrix_gflops, print_json
+from full_size_model import at_least
+from gemm_timing import matrix_gflops, print_json
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
@@ -32,11 +32,11 @@ from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 
-BY_HAND = {"BLEU": Bleu, "ROUGE-L": Rouge, "CIDEr": Cider, "METEOR": Meteor}
+PYCOCOEVALCAP = {"BLEU": Bleu, "ROUGE-L": Rouge, "CIDEr": Cider, "METEOR": Meteor}
 
 
 def sentences(images: int, each: int) -> list[list[str]]:
-    """So many of 8 to 14 words, drawn as words of a language are: few often, many seldom."""
+    """Create sentences of 8 to 14 words with a word distribution like that of a language."""
     generator = random.Random(0)
     letters = string.ascii_lowercase
     words = ["".join(w) for w in itertools.islice(itertools.product(letters, repeat=4), 10_200)]
@@ -46,10 +46,10 @@ def sentences(images: int, each: int) -> list[list[str]]:
 
 
 def read_captions(path: str, images: int) -> list[list[str]]:
-    """All captions of the first images that have at least two."""
+    """Read the captions of the first images that have at least two."""
     found: dict[str, list[str]] = {}
     for caption in CaptionFile(Path(path), skip_invalid=True):
-        # Flickr8k's file names one of its images a second time, "2258277193_586949ec62.jpg.1".
+        # The file of Flickr8k has one of its images twice, "2258277193_586949ec62.jpg.1".
         if not (caption.file_name or "").endswith(".jpg.1"):
             found.setdefault(caption.image_id, []).append(caption.text)
     return [own for own in found.values() if len(own) > 1][:images]
@@ -62,20 +62,20 @@ def seconds_of(work: Callable[[], dict[str, float]]) -> tuple[float, dict[str, f
     return time.perf_counter() - start, found
 
 
-def tokenize_by_hand(texts: dict[int, list[str]]) -> dict[int, list[str]]:
-    """By Java, as one does; by ours where there is none."""
+def tokenize(texts: dict[int, list[str]]) -> dict[int, list[str]]:
+    """Tokenize with Java, or with our tokenizer if there is no Java."""
     if shutil.which("java") is None:
         return {i: [" ".join(ptb_tokenize(t)) for t in own] for i, own in texts.items()}
     return PTBTokenizer().tokenize({i: [{"caption": t} for t in own] for i, own in texts.items()})
 
 
 def compare_tokens(path: str) -> None:
-    """Hold the tokens of all captions of a file to the Java tokenizer's."""
+    """Compare the tokens of all captions of a file with those of the Java tokenizer."""
     texts = [caption.text for caption in CaptionFile(Path(path), skip_invalid=True)]
-    theirs = tokenize_by_hand({i: [text] for i, text in enumerate(texts)})
+    theirs = tokenize({i: [text] for i, text in enumerate(texts)})
     ours = [" ".join(ptb_tokenize(text)) for text in texts]
     differ = sum(text != theirs[i][0] for i, text in enumerate(ours))
-    print(f"{len(texts):,} captions, {differ} with other tokens than the Java tokenizer gives")
+    print(f"{len(texts):,} captions, {differ} whose tokens differ from those of the Java tokenizer")
     if differ:
         raise SystemExit("the tokens differ")
 
@@ -85,11 +85,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=at_least(1), default=5000)
-    parser.add_argument("--references", type=at_least(1), default=5, help="of made-up sentences")
-    parser.add_argument("--rounds", type=at_least(1), default=3)
-    parser.add_argument("--captions", help="a Flickr token file, or another caption file")
     parser.add_argument(
-        "--scorers", nargs="+", choices=list(BY_HAND), default=["BLEU", "ROUGE-L", "CIDEr"]
+        "--references", type=at_least(1), default=5, help="number per image, of random sentences"
+    )
+    parser.add_argument("--rounds", type=at_least(1), default=3)
+    parser.add_argument("--captions", help="caption file, such as Flickr8k.token.txt")
+    parser.add_argument(
+        "--scorers", nargs="+", choices=list(PYCOCOEVALCAP), default=["BLEU", "ROUGE-L", "CIDEr"]
     )
     args = parser.parse_args()
     if args.captions:
@@ -108,12 +110,12 @@ def main() -> None:
         metric.process(None, samples)
         return metric.evaluate(len(samples))
 
-    def by_hand() -> dict[str, float]:
-        captions = tokenize_by_hand({i: own[:1] for i, own in enumerate(texts)})
-        references = tokenize_by_hand({i: own[1:] for i, own in enumerate(texts)})
+    def pycocoevalcap() -> dict[str, float]:
+        captions = tokenize({i: own[:1] for i, own in enumerate(texts)})
+        references = tokenize({i: own[1:] for i, own in enumerate(texts)})
         found = {}
         for name in args.scorers:
-            score, _ = BY_HAND[name]().compute_score(references, captions)
+            score, _ = PYCOCOEVALCAP[name]().compute_score(references, captions)
             if name == "BLEU":
                 found |= {f"BLEU-{n}": 100 * value for n, value in enumerate(score, 1)}
             else:
@@ -121,17 +123,19 @@ def main() -> None:
         return found
 
     rate = matrix_gflops()
-    rounds = [(seconds_of(ours), seconds_of(by_hand)) for _ in range(args.rounds)]
+    rounds = [(seconds_of(ours), seconds_of(pycocoevalcap)) for _ in range(args.rounds)]
     (_, scores), (_, expected) = rounds[0]
     for name, value in expected.items():
-        print(f"{name:8} {scores[name]:.4f}, by hand {value:.4f}")
+        print(f"{name:8} {scores[name]:.4f}, pycocoevalcap {value:.4f}")
     different = {k: (scores[k], v) for k, v in expected.items() if abs(scores[k] - v) > 1e-9}
     if different:
-        raise SystemExit(f"scores that are not those by hand: {different}")
-    mine, hand = (min(pair[k][0] for pair in rounds) for k in (0, 1))
-    print(f"CaptionMetric {mine:.2f} s, by hand {hand:.2f} s: {mine / hand:.2f} times")
+        raise SystemExit(f"scores must equal those of pycocoevalcap, got {different}")
+    mine, theirs = (min(pair[k][0] for pair in rounds) for k in (0, 1))
+    print(f"CaptionMetric {mine:.2f} s, pycocoevalcap {theirs:.2f} s: ratio {mine / theirs:.2f}")
     result = {"gemm_gflop": mine * rate, "seconds": mine, "matrix_gflops": rate}
-    print_json(result | {"seconds_by_hand": hand, "times_by_hand": mine / hand}, vars(args))
+    print_json(
+        result | {"seconds_pycocoevalcap": theirs, "times_pycocoevalcap": mine / theirs}, vars(args)
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Run the benchmarks and write their table into docs/benchmarks.md.
+"""Run the benchmarks and write their table to docs/benchmarks.md.
 
-    python benchmarks/run_all.py          # all of them, some 15 minutes; what `make bench` runs
+    python benchmarks/run_all.py          # about 15 minutes; `make bench` runs this
     python benchmarks/run_all.py --dry    # print the commands
 
-Each runs in a process of its own, one after the other; what else the machine does shows in the
+Each benchmark runs in a new process, one after the other. Other load on the machine affects the
 figures.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from page import read_marked, write_marked
+from marked_page import read_marked, write_marked
 from tqdm import tqdm
 
 HERE = Path(__file__).parent
@@ -28,111 +28,124 @@ Result = dict[str, Any]
 
 
 class Row(NamedTuple):
-    """A line of the table: figures are read from the command's last line."""
+    """Row of the table.
 
-    what: str
+    Attributes:
+        title: First cell.
+        command: Script and options; its last line is the result.
+        target: Target of the figure, or an empty string.
+        measured: Reads the figure from the result.
+        lower_bound: Reads the lower bound from the result.
+    """
+
+    title: str
     command: str
-    bar: str
-    now: Callable[[Result], str]
-    floor: Callable[[Result], str] = lambda _: ""
+    target: str
+    measured: Callable[[Result], str]
+    lower_bound: Callable[[Result], str] = lambda _: ""
 
 
 def gemm(result: Result) -> str:
-    """The figure in GEMM-GFLOP."""
+    """Return the figure in GEMM-GFLOP."""
     return f"{result['gemm_gflop']:.0f}"
 
 
-def floor(result: Result) -> str:
-    """The operations of its products."""
-    return f"{result['floor_gflop']:.0f}"
+def lower_bound(result: Result) -> str:
+    """Return the number of operations in matrix products."""
+    return f"{result['lower_bound_gflop']:.0f}"
 
 
 def peak(result: Result) -> str:
-    """Memory at the peak of a call."""
+    """Return the peak memory of a call."""
     return f"{result['peak_bytes'] / 1e6:.0f} MB"
 
 
 def times_product(count: str, kind: str = "times_product") -> Callable[[Result], str]:
-    """Concept detection beside its product alone."""
+    """Return a function that reads the time of concept retrieval relative to its product."""
     return lambda result: f"{result['concepts'][count][kind]:.2f} x"
 
 
-TRAIN, BEAM, CONCEPTS = "train_step.py", "beam_search.py", "concepts.py"
-STORE = "store.py --entries 40000 --npz 2000 --folder {folder}"
+TRAIN, BEAM, CONCEPTS = "train_step.py", "beam_search.py", "retrieve_concepts.py"
+STORE = "read_store.py --entries 40000 --npz 2000 --folder {folder}"
 ROWS = [
-    Row("training iteration, captions of 8 to 14 words", TRAIN, "200", gemm, floor),
-    Row("the same, straightforward", f"{TRAIN} --straightforward", "", gemm, floor),
+    Row("training iteration, captions of 8 to 14 words", TRAIN, "200", gemm, lower_bound),
+    Row("the same, unoptimized", f"{TRAIN} --unoptimized", "", gemm, lower_bound),
     Row(
         "the same, bfloat16 autocast",
         f"{TRAIN} --amp --iterations 5",
         "130, where the CPU has it",
         gemm,
-        floor,
+        lower_bound,
     ),
-    Row("memory of an iteration at its peak", TRAIN, "half of the next line", peak),
-    Row("the same, straightforward", f"{TRAIN} --straightforward", "", peak),
-    Row("beam 3, all 20 steps", BEAM, "165", gemm, floor),
-    Row("beam 3, captions of 8 to 14 words", f"{BEAM} --natural", "110", gemm, floor),
-    Row("greedy, all 20 steps", f"{BEAM} --beam 1", "80", gemm, floor),
+    Row("peak memory of a training iteration", TRAIN, "half of the next row", peak),
+    Row("the same, unoptimized", f"{TRAIN} --unoptimized", "", peak),
+    Row("beam 3, all 20 steps", BEAM, "165", gemm, lower_bound),
+    Row("beam 3, captions of 8 to 14 words", f"{BEAM} --natural", "110", gemm, lower_bound),
+    Row("greedy, all 20 steps", f"{BEAM} --beam 1", "80", gemm, lower_bound),
     Row(
-        "extraction, beside open_clip's two towers",
-        "extract.py",
+        "extraction, relative to both towers of open_clip",
+        "extraction.py",
         "90 %",
         lambda r: f"{100 * r['share_of_bare']['both towers']:.0f} %",
     ),
     Row(
-        "the same, beside the image tower alone",
-        "extract.py",
+        "the same, relative to the image tower",
+        "extraction.py",
         "",
         lambda r: f"{100 * r['share_of_bare']['image tower']:.0f} %",
     ),
     Row(
-        "store, shuffled, beside .npz, warm",
+        "feature store, shuffled reads relative to .npz, warm",
         STORE,
         "20 x",
         lambda r: f"{r['times_npz']['warm_per_second']:.1f} x",
     ),
     Row("the same, cold", STORE, "20 x", lambda r: f"{r['times_npz']['cold_per_second']:.1f} x"),
     Row(
-        "iteration that 4 workers of the loader feed",
-        "loader.py",
+        "shortest iteration that 4 data loader workers sustain",
+        "data_loader.py",
         "below a GPU's",
         lambda r: f"{1e3 * r['seconds_an_iteration_fed']:.1f} ms",
     ),
-    Row("concepts of 32 images among 20,000", CONCEPTS, "1.2 x", times_product("20000")),
-    Row("concepts of 32 images among 446", CONCEPTS, "1.2 x", times_product("446")),
     Row(
-        "among 20,000, beside the product's faster order",
+        "retrieving the concepts of 32 images from 20,000, relative to the product",
+        CONCEPTS,
+        "1.2 x",
+        times_product("20000"),
+    ),
+    Row("the same from 446", CONCEPTS, "1.2 x", times_product("446")),
+    Row(
+        "the same from 20,000, relative to the faster order of the product",
         CONCEPTS,
         "",
         times_product("20000", "times_faster_product"),
     ),
     Row(
-        "among 446, the same",
+        "the same from 446, relative to the faster order",
         CONCEPTS,
         "",
         times_product("446", "times_faster_product"),
     ),
     Row(
-        "32 images onto a memory of 542,401 texts, beside its products",
-        "projection.py",
+        "projecting 32 images onto 542,401 texts, relative to the products",
+        "text_memory_projection.py",
         "",
-        lambda r: f"{r['times_floor']:.2f} x",
-        floor,
+        lambda r: f"{r['times_lower_bound']:.2f} x",
+        lower_bound,
     ),
-    Row("the same, memory at its peak beside the texts", "projection.py", "", peak),
+    Row("the same, peak memory in addition to the texts", "text_memory_projection.py", "", peak),
     Row(
-        "CaptionMetric, beside the scorers by hand",
+        "CaptionMetric, relative to pycocoevalcap",
         "metric.py",
         "1 x",
-        lambda r: f"{r['times_by_hand']:.2f} x",
+        lambda r: f"{r['times_pycocoevalcap']:.2f} x",
     ),
 ]
 SCALING = "scaling.py"
 
 
 def run(command: str, folder: str) -> Result:
-    """Run a benchmark and read its last line."""
+    """Run a benchmark and parse the last line of its output."""
     name, *options = command.format(folder=folder).split()
     process = subprocess.run(
         [sys.executable, str(HERE / name), *options],
@@ -146,7 +159,7 @@ def run(command: str, folder: str) -> Result:
 
 
 def processor() -> str:
-    """The CPU's name."""
+    """Return the name of the CPU."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -154,23 +167,24 @@ def processor() -> str:
 
 
 def table(results: dict[str, Result]) -> str:
-    """Return the Markdown block of the results page."""
+    """Return the Markdown section of the page."""
     settings, versions = (next(iter(results.values()))[key] for key in ("settings", "versions"))
     threads = settings["threads"]
     rates = [r["matrix_gflops"] for r in results.values() if r["settings"]["threads"] == threads]
     lines = [
-        f"{processor()}, {threads} threads, products at {min(rates):.0f} to "
-        f"{max(rates):.0f} GFLOP/s while it ran; torch {versions['torch']}, Python "
+        f"{processor()}, {threads} threads, matrix rate {min(rates):.0f} to "
+        f"{max(rates):.0f} GFLOP/s during the run; torch {versions['torch']}, Python "
         f"{versions['python']}.",
         "",
-        "| what | command | bar | now | floor |",
+        "| benchmark | command | target | measured | lower bound |",
         "|---|---|---|---|---|",
     ]
     for row in ROWS:
         result, shown = results[row.command], row.command.replace("{folder}", "FOLDER")
-        cells = (row.what, f"`benchmarks/{shown}`", row.bar, row.now(result), row.floor(result))
+        figures = (row.target, row.measured(result), row.lower_bound(result))
+        cells = (row.title, f"`benchmarks/{shown}`", *figures)
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| cost of | by | values | slope |", "|---|---|---|---|"]
+    lines += ["", "| cost of | varied size | values | slope |", "|---|---|---|---|"]
     for row in results[SCALING]["scaling"]:
         values = ", ".join(
             f"{v:,}: {c:.3g}" for v, c in zip(row["values"], row["costs"], strict=True)
@@ -185,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dry", action="store_true", help="print the commands alone")
+    parser.add_argument("--dry", action="store_true", help="only print the commands")
     args = parser.parse_args()
     commands = list(dict.fromkeys([*(row.command for row in ROWS), SCALING]))
     if args.dry:

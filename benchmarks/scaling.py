@@ -1,11 +1,11 @@
-"""How costs grow: with batch, patches, vocabulary, beam, concepts and pairs.
+"""Measure how costs scale with batch, patches, vocabulary, beam, concepts and pairs.
 
     python benchmarks/scaling.py
 
-Each size is changed alone, the others stay those of the published ViT-B/32 model. The slope is the
-exponent between the first and the last value: 1 is proportional, 0 is no growth. Figures of the
-model are in GEMM-GFLOP, see matrix.py; those of the store in seconds. The last line is JSON; its
-figure is that of the published training iteration.
+One size is varied at a time; the others are those of the published ViT-B/32 model. The slope is the
+exponent between the first and the last value: 1 is proportional growth, 0 is no growth. Figures of
+the model are in GEMM-GFLOP (see gemm_timing.py), those of the store in seconds. The last line is
+JSON; its figure is that of the published training iteration.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from typing import Any
 import beam_search
 import torch
 import train_step
-from made_up import write_store
-from matrix import figure_of, matrix_gflops, print_json, seconds_of
+from gemm_timing import figure_of, matrix_gflops, print_json, seconds_of
+from synthetic_inputs import write_store
 
 from pcm_plugin.datasets import SynthCaptionDataset
 
@@ -49,7 +49,7 @@ def defaults(add: Callable[[argparse.ArgumentParser], None]) -> argparse.Namespa
 
 
 def model_figure(what: str, name: str, value: int, repeats: int) -> float:
-    """GEMM-GFLOP of an iteration or of a batch with one size changed."""
+    """Return the GEMM-GFLOP of an iteration or of a batch with one size changed."""
     is_training = what == "training iteration"
     args = defaults(train_step.add_arguments if is_training else beam_search.add_arguments)
     setattr(args, name, value)
@@ -58,7 +58,7 @@ def model_figure(what: str, name: str, value: int, repeats: int) -> float:
 
 
 def pairs_seconds(folder: Path, entries: int) -> tuple[float, float]:
-    """Seconds to open a store of small features, and of a shuffled batch of it."""
+    """Return the seconds to open a store of small features, and to read a shuffled batch."""
     features = torch.randn(10_000, 1, 8), torch.randn(10_000, 8), torch.randn(10_000, 8)
     write_store(folder, entries, 10_000, lambda _: features)
     start = time.perf_counter()

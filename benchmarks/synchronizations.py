@@ -19,24 +19,24 @@ def count_synchronizations(work: Callable[[], Any], device: str) -> Counter[str]
     """Count the operations of a call for which PyTorch waits for the GPU.
 
     Args:
-        work: The call, warm.
-        device: Its device; on a CPU nothing is counted.
+        work: Function to call; must have been called before.
+        device: Its device; nothing is counted on a CPU.
 
     Returns:
-        The number of them by place, the innermost line of this package or of MMEngine.
+        Number by location: the innermost line of this package or of MMEngine.
     """
     places: Counter[str] = Counter()
 
-    def note(message: Any, *_: Any, **__: Any) -> None:
+    def count(message: Any, *_: Any, **__: Any) -> None:
         if _MESSAGE in str(message):
-            places[_place()] += 1
+            places[_location()] += 1
 
     is_gpu = torch.device(device).type == "cuda"
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         if is_gpu:
             torch.cuda.set_sync_debug_mode("warn")
-        warnings.showwarning = note
+        warnings.showwarning = count
         try:
             work()
         finally:
@@ -45,7 +45,7 @@ def count_synchronizations(work: Callable[[], Any], device: str) -> Counter[str]
     return places
 
 
-def _place() -> str:
+def _location() -> str:
     frames = traceback.extract_stack()[:-2]
     for frame in reversed(frames):
         parts = frame.filename.split(os.sep)
@@ -57,11 +57,11 @@ def _place() -> str:
 
 
 def count_kernels(work: Callable[[], Any], device: str) -> dict[str, float]:
-    """Profile a call: what it runs on the GPU.
+    """Count the kernels that a call runs on the GPU.
 
     Returns:
-        ``kernels``, their number with copies and fills, and ``ms of kernels``, the sum of their
-        times; nothing on a CPU.
+        ``kernels``, their number including copies and fills, and ``ms of kernels``, the sum of
+        their times; empty on a CPU.
     """
     if torch.device(device).type != "cuda":
         return {}

@@ -1,12 +1,12 @@
-"""What the systems of docs/results.md cost in the toy world: an iteration, a training, a caption.
+"""Measure the costs of the systems of docs/results.md in the toy world.
 
     python benchmarks/systems.py            # after `make results`
-    python benchmarks/systems.py --write    # and put the table into docs/results.md
+    python benchmarks/systems.py --write    # also write the table to docs/results.md
 
-On one thread, with the data and the weights (of the first seed) that the systems' runs left. An
-iteration is 32 pairs read, the loss, its gradient and the optimiser's step; a caption is an image's
-features read (or pixels, for BLIP), its beam searched, and re-ranked where the row says so.
-Extracting features is not in it. The last line is JSON.
+Costs are measured on one thread with the data and the weights (first seed) of the systems' runs. An
+iteration reads 32 pairs and computes the loss, its gradient and the optimizer's step. Captioning
+reads the features of an image (or pixels, for BLIP), runs beam search, and re-ranks the captions
+where the row says so. The extraction of features is not included. The last line is JSON.
 """
 
 import argparse
@@ -37,7 +37,7 @@ START, END = "<!-- costs: benchmarks/systems.py -->", "<!-- end of costs -->"
 
 
 def build(cfg: Config) -> Any:
-    """The captioner of a config, as MMEngine's runner builds it."""
+    """Build the captioner of a config like MMEngine's runner."""
     settings = dict(cfg.model)
     if "data_preprocessor" in cfg:
         settings.setdefault("data_preprocessor", cfg.data_preprocessor)
@@ -45,10 +45,10 @@ def build(cfg: Config) -> Any:
 
 
 def measure_training(cfg: Config, iterations: int) -> dict[str, float]:
-    """Cost of a training; its first iteration does not count."""
+    """Measure the cost of training, without the first iteration."""
     model = build(cfg).train()
     optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    # An iteration is so many pairs for all of them.
+    # All systems have the same number of pairs per iteration.
     batches = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     seconds: list[float] = []
     while len(seconds) <= iterations:
@@ -68,9 +68,9 @@ def measure_training(cfg: Config, iterations: int) -> dict[str, float]:
 
 
 def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
-    """Milliseconds a caption; the first batch of images does not count.
+    """Measure the milliseconds per caption, without the first batch of images.
 
-    How long captions are, and so their search, is the trained captioner's to say.
+    The trained captioner determines the length of the captions, and so the number of steps.
     """
     model = build(cfg)
     load_weights(model, checkpoint)
@@ -90,7 +90,7 @@ def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
 
 
 def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, float]:
-    """Costs of one row; of captions alone where it is another row's training, tested otherwise."""
+    """Measure the costs of one row; only captioning if it uses the training of another row."""
     options = tests_of(row.arm)[folder_name(None) + row.probe].options
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
@@ -108,24 +108,24 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("work_dirs/toy_results"))
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--images", type=int, default=160)
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
     args = parser.parse_args()
     if args.write and START not in PAGE.read_text():
-        sys.exit(f"{PAGE} has no line {START}: put it and {END} where the table is to stand")
+        sys.exit(f"{PAGE} must have the lines {START} and {END}: add them where the table belongs")
     for arm in (rows[name].arm for name in args.arms):
         if not (args.runs / arm / "seed0" / "run.json").exists():
-            sys.exit(f"{args.runs} has no run of {arm}: make it with tools/toyworld/results.py")
+            sys.exit(f"{args.runs} has no run of {arm}: create it with tools/toyworld/results.py")
     if not KEEP_MEMORY.keys() <= os.environ.keys():
-        # As the systems were trained; read when a process begins.
+        # The settings of the training runs, which are read when a process starts.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
     torch.set_num_threads(1)
     found = {}
     for arm in tqdm(args.arms, desc="systems"):
         found[arm] = measure(rows[arm], args.runs, args.iterations, args.images)
-    heads = ["parameters that learn", "ms an iteration", "minutes a training", "ms a caption"]
+    heads = ["trainable parameters", "ms per iteration", "minutes of training", "ms per caption"]
     lines = table_head(["one CPU thread", *heads])
     for arm, cost in found.items():
-        cells = ["", "", ""]  # of a row that another row's training is behind
+        cells = ["", "", ""]  # the row uses the training of another row
         if not rows[arm].probe:
             cells = [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['iteration_ms']:.0f}"]
             cells.append(f"{cost['training_minutes']:.1f}")

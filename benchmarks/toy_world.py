@@ -1,11 +1,11 @@
-"""Go from captions to test scores in the toy world, in the current folder.
+"""Run the toy world from captions to test scores, in the current folder.
 
     python benchmarks/toy_world.py                            # the sizes of make demo
     python benchmarks/toy_world.py --captions 500 --epochs 4  # shorter
 
-The commands are those of tools/toyworld/demo.py. They run in processes forked from this one, which
-has imported what they need: where importing is slow, it is done once. The last line is JSON: CIDEr
-by test set.
+The commands are those of tools/toyworld/demo.py. They run in processes that are forked from this
+one after the imports, so that slow imports are made only once. The last line is JSON: CIDEr by test
+set.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from full_size import at_least
+from full_size_model import at_least
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A process that has asked the CUDA driver for its devices cannot be forked; NVML can be asked.
+# A process that has initialized the CUDA driver cannot be forked; NVML does not initialize it.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-# What the commands import. None of it starts threads.
+# The imports of the commands; none of them starts threads.
 import diffusers  # noqa: E402, F401
 import mmengine.runner  # noqa: E402, F401
 import open_clip  # noqa: E402, F401
@@ -36,7 +36,7 @@ from pcm_plugin.commands.toyworld import demo  # noqa: E402
 
 
 def run_tool(tool: str, arguments: list[str]) -> None:
-    """Run a command's file as ``python tool arguments`` does."""
+    """Run the file of a command like ``python tool arguments``."""
     sys.argv = [tool, *arguments]
     sys.path.insert(0, os.path.dirname(tool))
     runpy.run_path(tool, run_name="__main__")
@@ -46,7 +46,7 @@ def run_forked(command: Sequence[object], done: Path | None = None) -> None:
     """Run a command of the demo in a fork of this process, unless its result exists.
 
     Args:
-        command: The command's words after ``python``.
+        command: Arguments of ``python``.
         done: The file that the command writes.
 
     Raises:

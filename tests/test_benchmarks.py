@@ -20,11 +20,11 @@ def run(*command):
 @pytest.mark.parametrize(
     "command",
     [
-        "concepts.py --concepts 30 40 --repeats 3",
-        "projection.py --batch 4 --texts 3000 --width 64 --chunk 1000 --repeats 1",
+        "retrieve_concepts.py --concepts 30 40 --repeats 3",
+        "text_memory_projection.py --batch 4 --texts 3000 --width 64 --chunk 1000 --repeats 1",
         "metric.py --images 30 --rounds 1",
-        "loader.py --entries 1000 --batches 20",
-        "store.py --entries 1000 --npz 40 --reads 200 --folder {folder}",
+        "data_loader.py --entries 1000 --batches 20",
+        "read_store.py --entries 1000 --npz 40 --reads 200 --folder {folder}",
         "train_step.py --batch 2 --vocabulary 100 --iterations 1",
         "beam_search.py --batch 2 --vocabulary 100 --batches 1 --natural",
     ],
@@ -37,14 +37,14 @@ def test_the_last_line_is_json_with_the_keys(command, tmp_path):
     assert last["gemm_gflop"] == pytest.approx(last["seconds"] * last["matrix_gflops"], rel=1e-6)
 
 
-def test_the_straightforward_model_computes_the_same_loss():
+def test_the_unoptimized_model_computes_the_same_loss():
     """The baseline of the benchmarks computes the same function."""
     code = """
 import sys; sys.path.insert(0, "benchmarks")
 import torch
-from full_size import build_batch, build_model
+from full_size_model import build_batch, build_model
 from pcm_plugin.models.layers import Dropout
-from straightforward import make_straightforward
+from unoptimized import make_unoptimized
 model = build_model(100, 20).train()
 for module in model.modules():
     if isinstance(module, Dropout):
@@ -54,13 +54,13 @@ for module in model.modules():
 model.neck.noise_var = 0.0
 batch = model.data_preprocessor(build_batch(model, 4))
 ours = float(model(**batch, mode="loss")["loss"].detach())
-make_straightforward(model)
+make_unoptimized(model)
 print(ours / float(model(**batch, mode="loss")["loss"].detach()))
 """
     assert float(run("-c", code)) == pytest.approx(1, abs=1e-5)
 
 
-def test_all_of_them_are_listed_with_their_commands():
+def test_run_all_lists_each_command_once():
     commands = run("benchmarks/run_all.py", "--dry").splitlines()
     assert "python benchmarks/train_step.py" in commands
     assert len(commands) == len(set(commands))
@@ -89,7 +89,7 @@ def test_the_dry_run_of_the_gpu_benchmark(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_step_that_fails_is_noted_and_the_others_go_on(tmp_path):
+def test_a_failed_step_is_recorded_and_the_next_ones_run(tmp_path):
     code, steps, page = run_gpu(tmp_path, "--minutes", "2", "--steps", "device", "parity")
     assert code == 1
     assert [step["status"] for step in steps.values()] == ["failed", "failed"]

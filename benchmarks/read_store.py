@@ -1,11 +1,11 @@
-"""How fast a feature store is read in shuffled order, beside compressed .npz files.
+"""Measure reading a feature store in shuffled order, compared with compressed .npz files.
 
-    python benchmarks/store.py --entries 200000 --folder FOLDER
+    python benchmarks/read_store.py --entries 200000 --folder FOLDER
 
-Made-up features of the real shape (49 x 768, float16). Cold means that the files were dropped from
-the page cache first, warm that the same entries are read again. Entries a second of one process;
-memory is by how much that process grew, of its own (anonymous) and of mapped files. The last line
-is JSON, its seconds those of a warm batch of 32.
+Features are random and of the real shape (49 x 768, float16). Before a cold read the files are
+dropped from the page cache; a warm read reads the same entries again. Rates are entries per second
+of one process. Memory is the growth of that process, separately for anonymous memory and for mapped
+files. The last line is JSON; its time is that of a warm batch of 32.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from made_up import write_store
-from matrix import matrix_gflops, print_json
+from gemm_timing import matrix_gflops, print_json
+from synthetic_inputs import write_store
 from tqdm import tqdm
 
 from pcm_plugin.formats.feature_store import FeatureStore
@@ -96,7 +96,7 @@ def read_store(path: Path, reads: int) -> dict[str, float]:
 
 
 def disk_rate(path: Path, reads: int) -> float:
-    """MB a second that sixteen threads read in pieces of a row's size, and do nothing else."""
+    """Return the MB/s of 16 threads that only read blocks of the size of a row."""
     size = PATCHES * WIDTH * 2
     files = [os.open(file, os.O_RDONLY) for file in sorted(path.glob("shard-*.safetensors"))]
     random = np.random.default_rng(1)
@@ -125,10 +125,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--entries", type=int, default=200_000, help="of the store")
-    parser.add_argument("--npz", type=int, default=4_000, help=".npz files")
-    parser.add_argument("--reads", type=int, default=20_000, help="entries read from the store")
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; kept")
+    parser.add_argument(
+        "--entries", type=int, default=200_000, help="number of entries of the store"
+    )
+    parser.add_argument("--npz", type=int, default=4_000, help="number of .npz files")
+    parser.add_argument(
+        "--reads", type=int, default=20_000, help="number of entries read from the store"
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; not deleted")
     parser.add_argument("--only", choices=["store", "npz"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     paths = {"store": args.folder / "store", "npz": args.folder / "npz"}
@@ -138,7 +142,7 @@ def main() -> None:
         print(json.dumps(reader(paths[args.only], reads)))
         return
     patches, whole = features(SHARD, 0)
-    # Drawing 15 GB of random numbers would take longer than all the rest.
+    # Generating 15 GB of random numbers would take longer than everything else.
     write_store(
         paths["store"],
         args.entries,
@@ -149,7 +153,7 @@ def main() -> None:
     results = {}
     for kind, path in paths.items():
         drop_from_cache(path)
-        # A process of its own, so that its memory is that of a fresh worker.
+        # In a new process, so that its memory is that of a new worker.
         command = [sys.executable, __file__, "--only", kind, *sys.argv[1:]]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         results[kind] = json.loads(output.splitlines()[-1])

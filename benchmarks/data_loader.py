@@ -1,11 +1,11 @@
-"""How fast the data loader of the published configurations gives batches from a warm store.
+"""Measure the data loader of the published configs with a feature store in the page cache.
 
-    python benchmarks/loader.py
+    python benchmarks/data_loader.py
 
-Made-up features (49 x 768, float16), shuffled, batches of 32 as the model takes them, one thread.
-Without workers it is what a batch costs a core; one worker adds the way between processes, and four
-of them a training process, as configured, feed an iteration of a quarter of its time, on as many
-cores. The last line is JSON.
+Random features (49 x 768, float16) are read in shuffled order in batches of 32, with one thread.
+The time without workers is that of one core. One worker adds the transfer between processes. The
+four workers of the configs, each on its own core, sustain iterations of a quarter of that time. The
+last line is JSON.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from full_size import BASE
-from made_up import write_store
-from matrix import matrix_gflops, print_json
+from full_size_model import BASE
+from gemm_timing import matrix_gflops, print_json
 from mmengine.config import Config
 from mmengine.runner import Runner
+from synthetic_inputs import write_store
 
 import pcm_plugin.datasets  # noqa: F401  registers
 
@@ -30,7 +30,7 @@ SHARD = 1000
 
 
 def seconds_a_batch(config: Any, batches: int) -> float:
-    """Median over stretches of 20 batches; the first stretch warms up."""
+    """Return the median time over groups of 20 batches, without the first group."""
     loader = Runner.build_dataloader(config, seed=0)
     given = itertools.chain.from_iterable(itertools.repeat(loader))
     taken = []
@@ -66,11 +66,11 @@ def main() -> None:
             config.update(num_workers=workers, persistent_workers=workers > 0)
             found[workers] = seconds_a_batch(config, args.batches)
             print(
-                f"{workers} workers: {1e3 * found[workers]:.2f} ms a batch, "
-                f"{args.batch / found[workers]:,.0f} pairs a second"
+                f"{workers} workers: {1e3 * found[workers]:.2f} ms per batch, "
+                f"{args.batch / found[workers]:,.0f} pairs per second"
             )
     fed = found[1] / per_process
-    print(f"{per_process} workers with a core each feed an iteration of {1e3 * fed:.2f} ms")
+    print(f"{per_process} workers on a core each sustain iterations of {1e3 * fed:.2f} ms")
     print_json(
         {
             "gemm_gflop": found[1] * rate,

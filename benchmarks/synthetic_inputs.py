@@ -1,4 +1,4 @@
-"""Feature stores of made-up numbers and images of made-up pixels, for benchmarks."""
+"""Feature stores and image shards with random content."""
 
 import itertools
 from collections.abc import Callable

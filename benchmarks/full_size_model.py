@@ -1,4 +1,4 @@
-"""PCM-Net at the full size of ViT-B/32 with random weights, and batches of random features."""
+"""PCM-Net for ViT-B/32 with random weights, and batches of random features."""
 
 import argparse
 import random
@@ -16,39 +16,39 @@ from pcm_plugin.structures import DataSample
 
 VOCABULARY, CONCEPTS = 10_200, 446
 BASE = Path(__file__).parents[1] / "configs" / "_base_"
-"""Where the published settings are."""
+"""Folder of the published settings."""
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A type of argument: an integer from so much on."""
+    """Return an argparse type: integers of at least ``least``."""
 
     def number(text: str) -> int:
         value = int(text)
         if value < least:
-            raise argparse.ArgumentTypeError(f"{value}: give at least {least}")
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
         return value
 
     return number
 
 
 def add_size_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the cost depends on."""
+    """Add the settings that determine the cost."""
     parser.add_argument("--batch", type=at_least(1), default=32)
     parser.add_argument("--patches", type=at_least(1), default=49)
     parser.add_argument("--vocabulary", type=at_least(20), default=VOCABULARY)
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--device", default="cpu", help="where the model is")
+    parser.add_argument("--device", default="cpu", help="device of the model")
 
 
 def build_model(
     vocabulary: int = VOCABULARY, concepts: int = CONCEPTS, num_patches: int = 49
 ) -> PCMNet:
-    """The model of the published COCO configuration.
+    """Build the model of the published COCO config.
 
     Args:
-        vocabulary: Its size, the stop token included.
-        concepts: Number of concepts, random directions.
-        num_patches: Patches an image.
+        vocabulary: Size of the vocabulary, including the EOS token.
+        concepts: Number of concepts; their embeddings are random.
+        num_patches: Number of patches per image.
     """
     torch.manual_seed(0)
     cfg = Config.fromfile(BASE / "models" / "pcm_vitb32.py").model
@@ -66,10 +66,10 @@ def build_model(
 
 
 def build_batch(model: PCMNet, batch: int = 32, shortest: int = 8, longest: int = 14) -> dict:
-    """Random features and captions of so many words.
+    """Create random features and captions of ``shortest`` to ``longest`` words.
 
     Returns:
-        What the model's ``train_step`` and ``test_step`` take.
+        A batch for the model's ``train_step`` and ``test_step``.
     """
     generator = random.Random(0)
     count, width = model.neck.num_patches, model.neck.patch_dim

@@ -1,13 +1,13 @@
-"""How fast images in shards become a feature store, beside the bare CLIP on tensors in memory.
+"""Measure the extraction of features from image shards, relative to CLIP on tensors in memory.
 
-    python benchmarks/extract.py
+    python benchmarks/extraction.py
 
-ViT-B/32 with random weights, painted images of 512 x 512 as tools/generate.py writes them, a
-caption each; without what a run costs whatever the number of images. Bare is open_clip's own model
-on the same batches: its image tower alone, and with its text tower, which reads all of its 77
-tokens. On a CPU extraction works with one thread, so that any number of processes makes the same
-features; so does the bare model here, and images are decoded on another core. The last line is
-JSON.
+The CLIP is ViT-B/32 with random weights; the images are random, 512 x 512, in the shards of
+tools/generate.py, with one caption each. The fixed cost of a run is subtracted. The baseline is
+open_clip's model on the same batches: the image tower, and both towers, where the text tower
+processes all 77 tokens. On a CPU extraction uses one thread, so that the features do not depend on
+the number of processes; so does the baseline, and images are decoded on another core. The last line
+is JSON.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from unittest import mock
 
 import open_clip
 import torch
-from made_up import write_images
-from matrix import matrix_gflops, print_json, seconds_of
+from gemm_timing import matrix_gflops, print_json, seconds_of
 from safetensors.torch import save_file
+from synthetic_inputs import write_images
 
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.models.backbones import OpenCLIPBackbone
@@ -33,7 +33,7 @@ from pcm_plugin.synthesis.extract.settings import ExtractSettings
 
 
 def write_clip(path: Path, name: str) -> str:
-    """Save a CLIP of open_clip's sizes with random weights; give the name to load it by."""
+    """Write a CLIP of open_clip with random weights, and return its model name."""
     path.mkdir()
     torch.manual_seed(0)
     config = open_clip.get_model_config(name)
@@ -44,7 +44,7 @@ def write_clip(path: Path, name: str) -> str:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Images per second of the image tower alone, of both towers, and of extraction."""
+    """Measure the images per second of the image tower, of both towers, and of extraction."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         name = write_clip(folder / "clip", args.model)
@@ -100,11 +100,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what extraction depends on."""
+    """Add the settings of extraction."""
     parser.add_argument("--model", default="ViT-B-32-quickgelu")
     parser.add_argument("--pool", type=int, default=1)
     parser.add_argument("--images", type=int, default=192)
-    parser.add_argument("--distinct", type=int, help="different images among them; default: all")
+    parser.add_argument("--distinct", type=int, help="number of different images; default: all")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=4)
@@ -120,8 +120,9 @@ def main() -> None:
     args = parser.parse_args()
     result = measure(args)
     for kind, value in result["images_per_second"].items():
-        print(f"{kind:12} {value:6.2f} images a second")
-    print(f"extract is {100 * result['share_of_bare']['both towers']:.0f} % of both towers")
+        print(f"{kind:12} {value:6.2f} images per second")
+    share = result["share_of_bare"]["both towers"]
+    print(f"extraction reaches {100 * share:.0f} % of the rate of both towers")
     print_json(result, vars(args) | {"threads": result.pop("threads")})
 
 

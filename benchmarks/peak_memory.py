@@ -1,4 +1,4 @@
-"""How much memory a call takes at its peak."""
+"""Peak memory of a call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], Any], device: str = "cpu") -> int:
-    """Return the most bytes that PyTorch holds during a call, above what it held before.
+    """Return the peak of the bytes that PyTorch allocates during a call.
 
-    Counted from its allocations, so that it does not depend on what the allocator keeps.
+    Allocations are counted, so the result does not depend on the cache of the allocator.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,11 +1,11 @@
-"""How fast pairs are refined at full size, and in how much memory.
+"""Measure the rate and the memory of the refinement of pairs at full size.
 
-    python benchmarks/refine.py --entries 542401 --width 768 --seconds 300 --folder FOLDER
+    python benchmarks/refine_pairs.py --entries 542401 --width 768 --seconds 300 --folder FOLDER
 
-Runs tools/refine.py, SynC's method, in one process on a store of made-up global and caption
-features, and stops it after that many seconds: it works in chunks, so that the rate of the first
-is the rate of all. Memory is the most that the process ever held (VmHWM), mapped files of the
-store included. The last line is JSON.
+Runs tools/refine.py (SynC) in one process on a store of random global and caption features, and
+stops it after the given time. It works in chunks of equal cost, so the rate of the first ones holds
+for all. The peak memory is that of the process (VmHWM), including memory-mapped files of the store.
+The last line is JSON.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from made_up import write_store
-from matrix import matrix_gflops, print_json
+from gemm_timing import matrix_gflops, print_json
+from synthetic_inputs import write_store
 
 SHARD = 10_000
 STEPS = ("captions-of-images", "images-of-captions")
@@ -28,7 +28,7 @@ def features(shard: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.
     texts = torch.nn.functional.normalize(torch.randn(SHARD, width, generator=generator))
     noise = torch.randn(SHARD, width, generator=generator) / width**0.5
     pictures = torch.nn.functional.normalize(texts + 2 * noise)
-    # Refining reads no patches: one small one stands for them.
+    # Patches are not read, so one small patch is enough.
     return torch.zeros(SHARD, 1, 8).half(), pictures.half(), texts.half()
 
 
@@ -41,7 +41,7 @@ def peak_mb(process: subprocess.Popen) -> float:
 
 
 def matrix_rate(chunk: int, width: int) -> float:
-    """GFLOP/s of the products alone, on one thread, as the tool has it on the CPU."""
+    """Return the GFLOP/s of the products on one thread, as in the tool on a CPU."""
     torch.set_num_threads(1)
     one = torch.randn(chunk, width)
     start = time.perf_counter()
@@ -64,12 +64,12 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--chunk", type=int, default=8192)
-    parser.add_argument("--folder", type=Path, required=True, help="where to write; kept")
+    parser.add_argument("--folder", type=Path, required=True, help="where to write; not deleted")
     args = parser.parse_args()
     store = args.folder / f"store_{args.entries}_{args.width}"
     write_store(store, args.entries, SHARD, lambda shard: features(shard, args.width))
     out = args.folder / f"pairs_{time.strftime('%Y%m%d_%H%M%S')}"
-    tool = Path(__file__).parents[1] / "tools" / "refine.py"
+    tool = Path(__file__).parents[1] / "tools" / "refine_pairs.py"
     command = [sys.executable, str(tool), str(store), "--out", str(out)]
     process = subprocess.Popen([*command, "--chunk", str(args.chunk)])
     start, memory = time.perf_counter(), 0.0
@@ -89,7 +89,7 @@ def main() -> None:
     process.kill()
     if process.wait() and finished:
         sys.exit("tools/refine.py failed")
-    # From the end of the first chunks on, so that the imports do not count.
+    # From the end of the first chunk, so that imports are not included.
     rates = {
         step: (rows - first[step][1]) / (when - first[step][0])
         for step, (when, rows) in last.items()
@@ -98,7 +98,7 @@ def main() -> None:
     hours = {step: args.entries / rate / 3600 for step, rate in rates.items()}
     products, seconds = matrix_gflops(), 3600 * sum(hours.values())
     result = {
-        # For all rows of the steps that were seen.
+        # For all rows of the steps that have been run.
         "gemm_gflop": seconds * products,
         "seconds": seconds,
         "matrix_gflops": products,
@@ -109,8 +109,8 @@ def main() -> None:
         "finished": finished,
     }
     for step, rate in rates.items():
-        print(f"{step}: {rate:,.0f} rows a second, {hours[step]:.2f} hours for {args.entries:,}")
-    print(f"at most {memory:,.0f} MB")
+        print(f"{step}: {rate:,.0f} rows per second, {hours[step]:.2f} hours for {args.entries:,}")
+    print(f"{memory:,.0f} MB peak memory")
     print_json(result, {k: v for k, v in vars(args).items() if k != "folder"})
 
 

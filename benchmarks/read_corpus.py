@@ -1,9 +1,9 @@
-"""A caption file through reader, vocabulary and nouns: counts and time.
+"""Measure the reader, the vocabulary and the noun tagger on a caption file.
 
-    python benchmarks/corpus.py Flickr8k.token.txt
-    python benchmarks/corpus.py Flickr8k.token.txt --compare-with concepts.safetensors
+    python benchmarks/read_corpus.py Flickr8k.token.txt
+    python benchmarks/read_corpus.py Flickr8k.token.txt --compare-with concepts.safetensors
 
-Lines that cannot be read are named and passed over. The last line is JSON.
+Invalid lines are reported and skipped. The last line is JSON.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-from matrix import matrix_gflops, print_json
+from gemm_timing import matrix_gflops, print_json
 
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.concept_set import load_concepts
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("captions")
     parser.add_argument("--min-count", type=int, default=5, help="of words and of nouns")
     parser.add_argument("--max-nouns", type=int, default=446, help="as many as were released")
-    parser.add_argument("--compare-with", help="a concept file to set the nouns beside")
+    parser.add_argument("--compare-with", help="concept file to compare the nouns with")
     args = parser.parse_args()
     captions = CaptionFile(args.captions, skip_invalid=True)
     texts = [caption.text for caption in captions]

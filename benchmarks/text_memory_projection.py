@@ -1,25 +1,25 @@
-"""What projecting images onto a memory of texts costs, beside its products' floor.
+"""Measure the projection of images onto a text memory, relative to its matrix products.
 
-    python benchmarks/projection.py
+    python benchmarks/text_memory_projection.py
 
-A batch of global features and as many texts of width 512 as COCO's training split has captions,
-kept in float16 and taken in chunks, as GlobalPrefix and ObjectPrefix do. The floor is the
-operations of the two products, 2 * 2 * batch * texts * width, at the matrix rate of the same run;
-memory is what a call holds at its peak beside the texts. The last line is JSON.
+The memory has as many texts of width 512 as the training split of COCO has captions, in float16 and
+in chunks, as in GlobalPrefix and ObjectPrefix. The lower bound is the number of operations of the
+two products, 2 * 2 * batch * texts * width, at the matrix rate of the same run. The peak memory
+does not include the texts. The last line is JSON.
 """
 
 import argparse
 import functools
 
 import torch
-from matrix import figure_of, print_json
-from memory import peak_bytes
+from gemm_timing import figure_of, print_json
+from peak_memory import peak_bytes
 
 from pcm_plugin.models.functional.text_memory import project_onto_text_memory
 
 
-def write_memory(texts: int, width: int, chunk: int) -> torch.Tensor:
-    """Random directions in float16, made in pieces so that no float32 copy of all is held."""
+def build_memory(texts: int, width: int, chunk: int) -> torch.Tensor:
+    """Create random directions in float16, in chunks, to avoid a float32 copy of all of them."""
     memory = torch.empty(texts, width, dtype=torch.float16)
     for piece in memory.split(chunk):
         piece.copy_(torch.nn.functional.normalize(torch.randn(piece.shape), dim=1))
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=65_536)
     parser.add_argument("--repeats", type=int, default=10)
     args = parser.parse_args()
-    memory = write_memory(args.texts, args.width, args.chunk)
+    memory = build_memory(args.texts, args.width, args.chunk)
     feats = torch.randn(args.batch, args.width)
     project = functools.partial(
         project_onto_text_memory, feats, text_memory=memory.split(args.chunk), temperature=0.01
@@ -44,17 +44,18 @@ def main() -> None:
     with torch.inference_mode():
         figure = figure_of(project, args.repeats)
         peak = peak_bytes(project)
-    floor = 2 * 2 * args.batch * args.texts * args.width / 1e9
+    lower_bound = 2 * 2 * args.batch * args.texts * args.width / 1e9
     result = figure._asdict() | {
-        "floor_gflop": floor,
-        "times_floor": figure.gemm_gflop / floor,
+        "lower_bound_gflop": lower_bound,
+        "times_lower_bound": figure.gemm_gflop / lower_bound,
         "peak_bytes": peak,
         "memory_bytes": memory.nbytes,
     }
     print(
         f"{args.batch} images onto {args.texts:,} texts: {figure.seconds:.4f} s, "
-        f"{result['times_floor']:.2f} times the floor at {figure.matrix_gflops:.0f} GFLOP/s; "
-        f"{peak / 1e6:.0f} MB beside the {memory.nbytes / 1e6:.0f} MB of the texts"
+        f"{result['times_lower_bound']:.2f} times the lower bound at "
+        f"{figure.matrix_gflops:.0f} GFLOP/s; "
+        f"{peak / 1e6:.0f} MB in addition to the {memory.nbytes / 1e6:.0f} MB of texts"
     )
     print_json(result, vars(args))
 

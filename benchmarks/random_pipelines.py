@@ -1,7 +1,8 @@
-"""Stable Diffusion 1.5 and SDXL-Turbo at their real sizes, with random weights and no download.
+"""Stable Diffusion 1.5 and SDXL-Turbo at their real sizes, with random weights.
 
-The configurations are those that the published pipelines carry; the tokenizer is CLIP's, from
-open_clip's own vocabulary. There is no safety checker: of random weights it would flag anything.
+Nothing is downloaded: the configs are those of the published pipelines, and the tokenizer is that
+of CLIP with open_clip's vocabulary. There is no safety checker, since with random weights it could
+flag any image.
 """
 
 import json
@@ -14,8 +15,8 @@ import open_clip
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-_MARKS = 49_406
-"""Index of the start token; the end token follows."""
+_SPECIAL_TOKENS = 49_406
+"""Index of the start token; that of the end token is the next."""
 NOISE = dict(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000
 )
@@ -55,12 +56,12 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 def build_tokenizer(**settings: Any) -> CLIPTokenizer:
-    """Build CLIP's tokenizer of 49,408 tokens, as Stable Diffusion's folders have it."""
+    """Build CLIP's tokenizer of 49,408 tokens in the format of Stable Diffusion."""
     known = open_clip.tokenizer.SimpleTokenizer()
     marks = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
-    # The same two tokens, the last of the vocabulary, have other names in open_clip.
-    vocabulary = {token: index for token, index in known.encoder.items() if index < _MARKS}
-    vocabulary |= {mark: _MARKS + i for i, mark in enumerate(marks.values())}
+    # open_clip has other names for these two tokens, the last of the vocabulary.
+    vocabulary = {token: index for token, index in known.encoder.items() if index < _SPECIAL_TOKENS}
+    vocabulary |= {mark: _SPECIAL_TOKENS + i for i, mark in enumerate(marks.values())}
     merges = sorted(known.bpe_ranks, key=known.bpe_ranks.__getitem__)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -74,15 +75,16 @@ def build_tokenizer(**settings: Any) -> CLIPTokenizer:
 
 
 def text_config(large: bool = False, small: bool = False) -> CLIPTextConfig:
-    """The text encoder of CLIP ViT-L/14, or OpenCLIP's ViT-bigG/14, which SDXL has as its second.
+    """Return the config of a text encoder.
 
     Args:
-        large: Whether it is the second.
-        small: Whether it has two layers only.
+        large: Whether it is the second encoder of SDXL, OpenCLIP's ViT-bigG/14, and not CLIP's
+            ViT-L/14.
+        small: Whether to use only two layers.
     """
     width, layers, heads, act = (1280, 32, 20, "gelu") if large else (768, 12, 12, "quick_gelu")
     return CLIPTextConfig(
-        vocab_size=_MARKS + 2,
+        vocab_size=_SPECIAL_TOKENS + 2,
         hidden_size=width,
         intermediate_size=4 * width,
         num_hidden_layers=2 if small else layers,
@@ -90,22 +92,22 @@ def text_config(large: bool = False, small: bool = False) -> CLIPTextConfig:
         max_position_embeddings=77,
         hidden_act=act,
         projection_dim=width,
-        bos_token_id=_MARKS,
-        eos_token_id=_MARKS + 1,
-        pad_token_id=0 if large else _MARKS + 1,
+        bos_token_id=_SPECIAL_TOKENS,
+        eos_token_id=_SPECIAL_TOKENS + 1,
+        pad_token_id=0 if large else _SPECIAL_TOKENS + 1,
     )
 
 
 def build_pipeline(
     kind: str, device: str, dtype: torch.dtype = torch.float16, small: bool = False
 ) -> Any:
-    """Build a pipeline with random weights where they will be used.
+    """Build a pipeline with random weights.
 
     Args:
         kind: ``"sd15"`` or ``"sdxl_turbo"``.
-        device: Where the weights are made; a GPU draws them in a fraction of the time.
-        dtype: Of the weights.
-        small: Whether the UNet, the VAE and the text encoders are a dry run's.
+        device: Device on which the weights are created; a GPU needs a fraction of the time.
+        dtype: Dtype of the weights.
+        small: Whether to use the small UNet, VAE and text encoders of a dry run.
     """
     large = kind == "sdxl_turbo"
     torch.manual_seed(0)
@@ -119,7 +121,7 @@ def build_pipeline(
             layers_per_block=2,
             sample_size=1024 if large else 512,
             scaling_factor=0.13025 if large else 0.18215,
-            # As SDXL's: its published weights overflow in float16.
+            # As in SDXL, whose published weights overflow in float16.
             force_upcast=large,
         )
         text_encoder = CLIPTextModel(text_config(small=small))

@@ -1,15 +1,16 @@
-"""What finding the concepts of images costs, beside its matrix product alone.
+"""Measure the retrieval of concepts, relative to its matrix product.
 
-    python benchmarks/concepts.py
+    python benchmarks/retrieve_concepts.py
 
-A batch of global features against 446 and 20,000 concepts of width 512. The last line is JSON.
+A batch of global features is compared with 446 and 20,000 concepts of width 512. The last line is
+JSON.
 """
 
 import argparse
 import functools
 
 import torch
-from matrix import matrix_gflops, print_json, seconds_of
+from gemm_timing import matrix_gflops, print_json, seconds_of
 
 from pcm_plugin.models.functional.concept_retrieval import retrieve_concepts
 
@@ -32,7 +33,7 @@ def main() -> None:
         with torch.inference_mode():
             found = seconds_of(find, args.repeats, 10)
             orders = (feats, directions.T), (directions, feats.T)
-            product, turned = (
+            product, reversed_product = (
                 seconds_of(functools.partial(torch.mm, *order), args.repeats, 10)
                 for order in orders
             )
@@ -41,13 +42,13 @@ def main() -> None:
             "gemm_gflop": found * rate,
             "product_seconds": product,
             "times_product": found / product,
-            "times_faster_product": found / min(product, turned),
+            "times_faster_product": found / min(product, reversed_product),
         }
         print(
             f"{count:,} concepts: {1e6 * found:,.0f} us, {found / product:.2f} times the product "
-            f"({1e6 * product:,.0f} us, {1e6 * turned:,.0f} us the other way round)"
+            f"({1e6 * product:,.0f} us; {1e6 * reversed_product:,.0f} us in the reverse order)"
         )
-    # The figures of the last count, the largest unless told otherwise.
+    # The figures of the last number of concepts, by default the largest.
     last = {key: results[count][key] for key in ("gemm_gflop", "seconds")}
     print_json(last | {"matrix_gflops": rate, "concepts": results}, vars(args))
 

@@ -1,7 +1,8 @@
-"""The machine's matrix rate, in which figures carry over between machines, and one way to report.
+"""Timing relative to the matrix rate of the machine, and the report of the results.
 
-A figure in GEMM-GFLOP is seconds x the rate of a (1600 x 512) x (512 x 2048) product, float32, in
-the same process with the same threads.
+A figure in GEMM-GFLOP is the time in seconds multiplied by the rate of a (1600 x 512) x (512 x
+2048) product in float32, measured in the same process with the same number of threads. It can be
+compared between machines.
 """
 
 import json
@@ -25,21 +26,21 @@ def seconds_of(
     device: str = "cpu",
     calls: int = 1,
 ) -> float:
-    """Return the seconds of one call: a median, after a few calls that are not counted.
+    """Return the median time of one call in seconds.
 
     Args:
-        work: What to time.
+        work: Function to time.
         repeats: Number of timings.
-        warm_up: Timings before these.
-        device: Where the work is done; a GPU is waited for before and after each timing.
-        calls: Calls in each timing, between which nothing is waited for.
+        warm_up: Number of timings before these that are discarded.
+        device: Device of the work; a GPU is synchronized before and after each timing.
+        calls: Number of calls per timing, without synchronization in between.
     """
     taken = [_timed(work, device, calls) for _ in range(warm_up + repeats)]
     return statistics.median(taken[warm_up:]) / calls
 
 
 def synchronize(device: str) -> None:
-    """Wait for all work on a GPU; nothing to do on a CPU."""
+    """Wait for all work on a GPU; do nothing on a CPU."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -48,9 +49,10 @@ def product_rate(device: str, dtype: torch.dtype, side: int = 8192) -> float:
     """Return the FLOP/s of a square matrix product of random numbers.
 
     Args:
-        device: Where to multiply.
-        dtype: Of the matrices. Whether float32 uses TF32 is PyTorch's setting at the time.
-        side: Rows and columns. Defaults to 8192, which fills a large GPU.
+        device: Device of the matrices.
+        dtype: Dtype of the matrices. PyTorch's current setting determines whether float32 uses
+            TF32.
+        side: Number of rows and columns. Defaults to 8192, which saturates a large GPU.
     """
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -58,7 +60,7 @@ def product_rate(device: str, dtype: torch.dtype, side: int = 8192) -> float:
 
 
 class Figure(NamedTuple):
-    """What a call costs: GEMM-GFLOP, seconds, and the machine's rate meanwhile."""
+    """Cost of a call: GEMM-GFLOP, seconds, and the matrix rate at that time."""
 
     gemm_gflop: float
     seconds: float
@@ -68,8 +70,8 @@ class Figure(NamedTuple):
 def figure_of(work: Callable[[], Any], repeats: int, warm_up: int = 1) -> Figure:
     """Time a call.
 
-    The product is timed after every call, since the speed of a shared machine changes from second
-    to second; seconds and rate are medians, the figure is the median of the calls' own.
+    The product is timed after each call, since the speed of a shared machine varies within seconds.
+    Seconds and rate are medians; the figure is the median of the figures of the calls.
     """
     a, b = torch.randn(1600, 512), torch.randn(512, 2048)
     taken, rates = [], []
@@ -88,14 +90,14 @@ def measure(
     warm_up: int = 1,
     **others: Any,
 ) -> None:
-    """Time a call and print a line to read, and a last line of JSON."""
+    """Time a call, and print a summary and a line of JSON."""
     figure = figure_of(work, repeats, warm_up)
     print("{1:.4f} s, {0:.1f} GEMM-GFLOP at {2:.0f} GFLOP/s".format(*figure))
     print_json(figure._asdict() | others, settings)
 
 
 def print_json(result: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Print figures with their settings and versions as a line of JSON."""
+    """Print figures, settings and versions as a line of JSON."""
     about = {
         "settings": {"threads": torch.get_num_threads(), **settings},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},

@@ -1,8 +1,8 @@
-"""The same model without what makes it fast: the first version that one would write.
+"""The model without the optimizations of the package, as a baseline.
 
-Captions padded to the longest allowed, logits of all places, attention and dropout in PyTorch's
-elementary operations, the smoothed target as a table, the confidence factor as a table of all pairs
-of words. With no dropout it computes the same loss.
+Captions are padded to the maximum length, logits are computed for padding too, attention and
+dropout use PyTorch's elementary operations, the smoothed target is a tensor, and so is the
+confidence factor of all pairs of words. Without dropout it computes the same loss.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ from pcm_plugin.models import PCMNet
 from pcm_plugin.models.layers import Dropout, FeedForward, transformer
 
 
-def make_straightforward(model: PCMNet) -> None:
-    """Change a model to the straightforward form, for this process."""
+def make_unoptimized(model: PCMNet) -> None:
+    """Replace the optimized parts of a model, in the whole process."""
     transformer.attention = _attention
     Dropout.forward = lambda self, x: F.dropout(x, self.p, self.training)  # type: ignore
     FeedForward.forward = _feed_forward  # type: ignore[method-assign]
