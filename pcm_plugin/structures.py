@@ -1,4 +1,4 @@
-"""Data sample of mmpretrain, with an explanation if mmcv is missing."""
+"""mmpretrain's data sample, with a clear error if it cannot be imported."""
 
 try:
     from mmpretrain.structures import DataSample
@@ -6,9 +6,9 @@ except ModuleNotFoundError as error:
     if error.name != "mmcv":
         raise
     raise ImportError(
-        "pcm_plugin needs mmcv or mmcv-lite, but neither is installed: run `pip install mmcv-lite`, "
-        "or `mim install mmcv` if another project needs mmcv's operators. Do not install both, "
-        "since they overwrite each other's files"
+        "pcm_plugin requires mmcv or mmcv-lite, and neither is installed. `pip install mmcv-lite` "
+        "is sufficient; run `mim install mmcv` instead if another project needs mmcv's operators. "
+        "Do not install both, since they overwrite each other."
     ) from None
 
 __all__ = ["DataSample"]

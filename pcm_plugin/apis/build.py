@@ -11,7 +11,7 @@ from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import is_captioner, load_captioner
 from pcm_plugin.models.captioners import PCMNet
-from pcm_plugin.models.captioners.base import assert_is_captioner
+from pcm_plugin.models.captioners.config_check import assert_is_captioner
 from pcm_plugin.registry import MODELS
 
 

@@ -22,7 +22,7 @@ from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.models.captioner_file import save_captioner
-from pcm_plugin.models.captioners.base import assert_is_captioner
+from pcm_plugin.models.captioners.config_check import assert_is_captioner
 from pcm_plugin.registry import MODELS
 
 

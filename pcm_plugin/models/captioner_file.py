@@ -60,8 +60,8 @@ def save_captioner(
         path: File to write, ``.safetensors``; its folder is created.
         model: The captioner, with its concepts.
         settings: The config that the captioner was built from.
-        clip: ``model_name``, ``pretrained`` and ``pool`` of the CLIP that computed the features, as in
-            configs.
+        clip: ``model_name``, ``pretrained`` and ``pool`` of the CLIP that computed the features,
+            as in configs.
         about: Facts to store, such as scores. Defaults to None.
         half: Whether to store float16. Defaults to False.
 
@@ -205,8 +205,8 @@ def _check_types(node: Any, place: str) -> None:
         cls = MODELS.module_dict.get(name)
         if scope != "pcm_plugin" or not isinstance(cls, type):
             raise UserError(
-                f"`type` in a captioner file must be a model of pcm_plugin, got {node['type']!r} in "
-                f"{place}"
+                f"`type` in a captioner file must be a model of pcm_plugin, got {node['type']!r} "
+                f"in {place}"
             )
     for value in node.values():
         _check_types(value, place)

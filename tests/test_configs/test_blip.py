@@ -228,7 +228,7 @@ def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
     done = subprocess.run([sys.executable, str(wrapper)], capture_output=True, text=True)
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("mmpretrain's models cannot be imported beside transformers")
+    assert last.startswith("mmpretrain's models cannot be imported with transformers")
     assert "Traceback" not in done.stderr
 
 

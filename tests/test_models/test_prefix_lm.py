@@ -330,7 +330,7 @@ def test_the_mlp_maps_the_global_token_as_released(folder):
         MODELS.build(dict(type="pcm_plugin.MLPPrefixMapper", out_dims=6, prefix_length=0))
     wide = vse_settings()
     wide["encoder"]["embed_dims"] = 8
-    with pytest.raises(ValueError, match="`embed_dims` must be the neck's 16, got `8`"):
+    with pytest.raises(ValueError, match=r"`encoder.embed_dims` must be the neck's 16, got `8`"):
         make_model(folder, "pcm", **wide)
 
 
@@ -424,7 +424,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
         make_model(folder, entity_prompt=PROMPT | dict(concepts="nowhere"))
     with pytest.raises(ValueError, match=r"`template` must contain {} .* got `'Look'`"):
         make_model(folder, entity_prompt=PROMPT | dict(template="Look"))
-    with pytest.raises(ValueError, match=r"embed_dims=8.*has embed_dims=16"):
+    with pytest.raises(ValueError, match=r"neck's embed_dims=16 .* got `embed_dims=8`"):
         make_model(folder, mapper=dict(type="pcm_plugin.PrefixMapper", embed_dims=8))
     model = make_model(folder)
     model.entity_prompt.concepts.embeddings = torch.zeros(0, DC)

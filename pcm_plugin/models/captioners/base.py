@@ -22,7 +22,6 @@ from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
 from pcm_plugin.models.decoding.reranking import rerank
 from pcm_plugin.models.necks import Neck
-from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 
 
@@ -282,24 +281,6 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
                 "the captioner got no input: pass `images`, or `global_feats` and `patch_feats`"
             )
         return patch_feats, global_feats
-
-
-def assert_is_captioner(settings: Mapping[str, Any]) -> None:
-    """Check that the config of a model is that of a :class:`Captioner`, without building it.
-
-    Args:
-        settings: Config of the model.
-
-    Raises:
-        UserError: If it is another model, such as mmpretrain's BLIP; names the command for it.
-    """
-    kind = MODELS.get(settings["type"])
-    if isinstance(kind, type) and not issubclass(kind, Captioner):
-        raise UserError(
-            f"`model.type` must be a captioner that takes CLIP features, got "
-            f"`{settings['type']!r}`: caption with tools/test.py CONFIG CHECKPOINT "
-            "--cfg-options test_evaluator.outfile=captions.json"
-        )
 
 
 def _check_patches(neck: Neck, backbone: Backbone) -> None:

@@ -21,12 +21,12 @@ try:
 except Exception as error:
     import transformers
 
-    # MMEngine keeps the message of any error but an ImportError.
+    # MMEngine discards the message of an ImportError.
     raise UserError(
-        f"mmpretrain's models cannot be imported beside transformers {transformers.__version__} "
-        f"({type(error).__name__}: {error}). They need one below 4.52: pip install "
-        "'transformers>=4.41,<4.52', which is pcm-plugin's extra 'blip'. Everything else of "
-        "pcm_plugin works without."
+        "mmpretrain's models cannot be imported with transformers "
+        f"{transformers.__version__} ({type(error).__name__}: {error}). They require a version "
+        "below 4.52: pip install 'transformers>=4.41,<4.52', which is the extra 'blip' of "
+        "pcm-plugin. The rest of pcm_plugin works with newer versions."
     ) from error
 
 _IGNORE_INDEX = -100
@@ -59,8 +59,8 @@ class _CLIPWeighted:
 
         Args:
             images: (B, 3, H, W).
-            data_samples: Data samples with ``gt_caption`` (str), and ``clip_score`` (float) if the loss weights
-                pairs.
+            data_samples: Data samples with ``gt_caption`` (str), and ``clip_score`` (float) if the
+                loss weights pairs.
             kwargs: Arguments of mmpretrain's ``loss``.
 
         Returns:

@@ -1,4 +1,4 @@
-"""A captioner that is a causal language model with a prefix: ClipCap's and ViECap's form."""
+"""Captioner with a causal language model that continues a prefix, as in ClipCap and ViECap."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,47 +30,48 @@ from pcm_plugin.structures import DataSample
 class PrefixCaptioner(Captioner):
     """Captioner: [CLIP backbone] -> neck -> [encoder] -> mapper -> prefix -> language model.
 
-    The language model of transformers goes on from a soft prefix, which the mapper makes of the
-    neck's tokens, and a prompt that names the image's concepts. With GlobalPrefix on captions'
-    features that is ViECap (Fei et al. 2023); with PCMMixup it is ViECap with PCM (paper, Table 3).
-    With PCMMixup, VisualSemanticEncoder and MLPPrefixMapper the prefix is made as in the
-    ``MapperEncoder`` of PCM-Net's released code.
+    A causal language model of transformers continues a soft prefix and a prompt. The mapper
+    computes the prefix from the tokens of the neck, and the prompt names the concepts of the image.
+    With GlobalPrefix on features of captions this is ViECap (Fei et al. 2023); with PCMMixup it is
+    ViECap with PCM (paper, Table 3). With PCMMixup, VisualSemanticEncoder and MLPPrefixMapper the
+    prefix is computed as in the ``MapperEncoder`` of PCM-Net's released code.
 
-    It is for models of GPT-2's kind: what they say next is their output embedding of the last
-    hidden state.
+    The language model must be like GPT-2: its logits are the output embeddings of the last hidden
+    state.
 
-    The arguments ``neck``, ``encoder``, ``mapper``, ``loss`` and ``backbone`` are configs of
-    registered types, or modules.
+    The arguments ``neck``, ``encoder``, ``mapper``, ``entity_prompt``, ``loss`` and ``backbone``
+    are modules or configs of registered types.
 
     Args:
-        neck: Makes tokens from features, such as GlobalPrefix or PCMMixup.
-        mapper: Makes the prefix of tokens, such as PrefixMapper or MLPPrefixMapper. Its config may
-            leave out ``out_dims``, which then is the language model's.
+        neck: Computes tokens from features, such as GlobalPrefix or PCMMixup.
+        mapper: Computes the prefix from tokens, such as PrefixMapper or MLPPrefixMapper. Its config
+            may omit ``out_dims``, which defaults to the width of the language model.
         language_model: Folder of a causal language model, or a name that transformers finds.
-        encoder: Encodes the neck's tokens before the mapper, such as VisualSemanticEncoder.
-            Defaults to None, which passes them on.
-        pretrained: Whether to begin with its weights. Defaults to True; otherwise they are random.
-        freeze_lm: Whether to train the neck and the mapper alone, as ClipCap's Transformer variant
-            does. Defaults to False, as ViECap's released code.
-        entity_prompt: Prompt between prefix and caption that names concepts: an EntityPrompt, or
-            its config, which may omit ``clip_dim``. Defaults to None, no prompt.
-        full_sentences: Whether captions are whole sentences, as in ViECap's released code: a
-            capital letter begins them, directly after the prompt, and a full stop ends them, at
-            which generation stops. Otherwise the end of text ends them. Generated captions have no
-            full stop either way. Defaults to False.
-        loss: Compares logits and tokens, such as CLIPWeightedCELoss. Defaults to None, which is
+        encoder: Encodes the tokens before the mapper, such as VisualSemanticEncoder. Defaults to
+            None, which passes them on.
+        pretrained: Whether to load the weights of the language model instead of random ones.
+            Defaults to True.
+        freeze_lm: Whether to train only the neck, the encoder and the mapper, as ClipCap's
+            Transformer variant does. Defaults to False, as in ViECap's released code.
+        entity_prompt: Prompt between prefix and caption, an EntityPrompt. Its config may omit
+            ``clip_dim``, which defaults to that of the neck. Defaults to None, no prompt.
+        full_sentences: Whether captions are full sentences, as in ViECap's released code: they
+            start with a capital letter, directly after the prompt, and end with a full stop, at
+            which generation stops. Otherwise they end with the end-of-text token. Generated
+            captions are returned without the full stop. Defaults to False.
+        loss: Compares logits and targets, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
-        backbone: Makes features from images, such as OpenCLIPBackbone. Defaults to None.
-        decoding: Settings of :class:`DecodingConfig` that differ from ``beam_size=5`` (as in ViECap's
-            released code) and ``max_len=30`` (our choice). ``max_len`` also applies in training.
-            Defaults to None.
-        data_preprocessor: MMEngine's; None moves batches to the model's device.
-        init_cfg: MMEngine's initialisation config. Defaults to None.
+        backbone: Computes features from images, such as OpenCLIPBackbone. Defaults to None.
+        decoding: Settings of :class:`DecodingConfig` that differ from ``beam_size=5``, as in
+            ViECap's released code, and ``max_len=30``, our choice. ``max_len`` also applies in
+            training. Defaults to None.
+        data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
+        init_cfg: MMEngine's initialization config. Defaults to None.
 
     Raises:
-        MissingFileError: If there is no such language model, or a file of it is missing.
-        UserError: If neck, encoder, mapper and language model have several widths, or the
-            tokenizer has no full stop for ``full_sentences``.
+        MissingFileError: If the language model or one of its files is missing.
+        UserError: If neck, encoder, mapper and language model differ in width, or the tokenizer has
+            no full stop for ``full_sentences``.
     """
 
     default_decoding = DecodingConfig(beam_size=5, max_len=30)
@@ -95,7 +96,7 @@ class PrefixCaptioner(Captioner):
         super().__init__(neck, loss, backbone, decoding, data_preprocessor, init_cfg)
         self.tokenizer, self.lm = load_language_model(language_model, pretrained)
         self.full_sentences = full_sentences
-        # Tokens that end a caption; the first is that of training.
+        # Tokens that end a caption. The first one is the target in training.
         self.stop_ids: list[int] = [self.tokenizer.eos_token_id]
         if full_sentences:
             self.stop_ids = find_full_stops(self.tokenizer)
@@ -107,14 +108,14 @@ class PrefixCaptioner(Captioner):
         self.encoder = None if encoder is None else build_module(encoder)
         if self.mapper.out_dims != width or self.mapper.embed_dims != self.neck.embed_dims:
             raise UserError(
-                f"the mapper takes embed_dims={self.mapper.embed_dims} to out_dims="
-                f"{self.mapper.out_dims}, but the neck has embed_dims={self.neck.embed_dims} and "
-                f"the language model {width}: give it the neck's embed_dims, and leave out_dims out"
+                f"`mapper` must map the neck's embed_dims={self.neck.embed_dims} to the language "
+                f"model's {width}, got `embed_dims={self.mapper.embed_dims}` and "
+                f"`out_dims={self.mapper.out_dims}`: set embed_dims and omit out_dims"
             )
         if self.encoder is not None and self.encoder.embed_dims != self.neck.embed_dims:
             raise UserError(
-                f"the encoder's `embed_dims` must be the neck's {self.neck.embed_dims}, got "
-                f"`{self.encoder.embed_dims}`: pass one width to neck, encoder and mapper"
+                f"`encoder.embed_dims` must be the neck's {self.neck.embed_dims}, got "
+                f"`{self.encoder.embed_dims}`: set one width for neck, encoder and mapper"
             )
         self.freeze_lm = freeze_lm
         self.lm.requires_grad_(not freeze_lm)
@@ -125,7 +126,7 @@ class PrefixCaptioner(Captioner):
         )
 
     def train(self, mode: bool = True) -> "PrefixCaptioner":
-        """Training mode or not; a frozen language model has no dropout either way."""
+        """Set the training mode; a frozen language model stays in evaluation mode."""
         super().train(mode)
         if self.freeze_lm:
             self.lm.eval()
@@ -181,8 +182,8 @@ class PrefixCaptioner(Captioner):
             return self.entity_prompt(global_feats)
         if data_samples is None:
             raise UserError(
-                "`data_samples` must have a gt_caption each in training, got `None`: the prompts "
-                "name the entities of the captions (caption_entities=None names the images')"
+                "`data_samples` must have a gt_caption each in training, got `None`: prompts name "
+                "the entities of captions (caption_entities=None names concepts of the images)"
             )
         return self.entity_prompt.from_captions(read_captions(data_samples))
 

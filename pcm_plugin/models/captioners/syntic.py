@@ -23,9 +23,9 @@ class SynTIC(PCMNet):
 
     - The decoder cross-attends to the prefix instead of continuing it. It gets the same
       information about the image, and the beam search is that of the other captioners.
-    - Objects are concepts of the neck. They are taken from data samples with ``object_labels`` (list of
-      str, e.g. the labels of a detector: ``SynthCaptionDataset(object_labels=...)``); otherwise the neck
-      retrieves them.
+    - Objects are concepts of the neck. They are taken from data samples with ``object_labels``
+      (list of str, e.g. the labels of a detector: ``SynthCaptionDataset(object_labels=...)``);
+      otherwise the neck retrieves them.
 
     The arguments are those of PCMNet; ``neck`` is ObjectPrefix and ``encoder`` is None.
     """
@@ -63,14 +63,14 @@ class SynTIC(PCMNet):
         for objects in labels:
             if objects is None:
                 raise UserError(
-                    "`object_labels` must be set for all data samples or for none, got both: pass an "
-                    "empty list for an image without objects"
+                    "`object_labels` must be set for all data samples or for none, got both: pass "
+                    "an empty list for an image without objects"
                 )
             unknown = [label for label in objects if label not in ids_of]
             if unknown:
                 raise UserError(
-                    f"`object_labels` must be concepts of the neck, got `{unknown}`: map the detector's "
-                    "labels to concept_words, or add them to the concept file "
+                    f"`object_labels` must be concepts of the neck, got `{unknown}`: map the "
+                    "detector's labels to concept_words, or add them to the concept file "
                     "(tools/build_concepts.py builds one from a list of words)"
                 )
             rows.append([ids_of[label] for label in objects])

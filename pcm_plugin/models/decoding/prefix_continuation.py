@@ -15,36 +15,37 @@ def continue_prefix(
 ) -> Step:
     """Return the ``step`` of a beam search that continues prefixes.
 
-    Keys and values of the prefix and of the tokens so far are kept, so that a step costs one token.
+    Keys and values of the prefix and of previous tokens are cached, so that a step computes one
+    token per beam.
 
     Args:
-        lm: A model such as GPT2LMHeadModel.
+        lm: Causal language model of transformers, such as GPT2LMHeadModel.
         prefix: (B, L, E), input embeddings.
-        mask: (B, L) bool, True for positions that may be attended to; positions are counted
-            without the others.
-        min_len: Fewest tokens before one of ``stop_ids``.
+        mask: (B, L) bool, True for positions that may be attended to. Masked positions get no
+            position id.
+        min_len: Minimum number of tokens before one of ``stop_ids``.
         stop_ids: Tokens that end a sequence.
     """
-    known, past = mask, None
-    positions = known.long().sum(1, keepdim=True)  # (B, 1), of the next token
+    allowed, past = mask, None  # (B * W, L + t)
+    positions = allowed.long().sum(1, keepdim=True)  # (B, 1), of the next token
 
     def step(words: Tensor, parents: Tensor | None) -> Tensor:
-        nonlocal known, past, positions
-        if parents is None:  # no token is known yet
+        nonlocal allowed, past, positions
+        if parents is None:  # first step
             beams = 1
-            out = _run(lm, prefix, known, (known.long().cumsum(1) - 1).clamp(min=0), past)
+            out = _run(lm, prefix, allowed, (allowed.long().cumsum(1) - 1).clamp(min=0), past)
         else:
             beams = words.shape[1]
-            first = torch.arange(len(parents), device=parents.device).unsqueeze(1)
-            rows = (first * (len(known) // len(parents)) + parents).flatten()  # (B * W,)
+            images = torch.arange(len(parents), device=parents.device).unsqueeze(1)  # (B, 1)
+            rows = (images * (len(allowed) // len(parents)) + parents).flatten()  # (B * W,)
             past = _select_rows(past, rows)
-            known = F.pad(known[rows], (0, 1), value=True)  # (B * W, L + t)
+            allowed = F.pad(allowed[rows], (0, 1), value=True)  # (B * W, L + t)
             inputs = lm.get_input_embeddings()(words.flatten().unsqueeze(1))  # (B * W, 1, E)
-            out = _run(lm, inputs.to(prefix.dtype), known, positions[rows], past)
+            out = _run(lm, inputs.to(prefix.dtype), allowed, positions[rows], past)
             positions = positions[rows] + 1
         past = out.past_key_values
         logits = lm.get_output_embeddings()(out.last_hidden_state[:, -1])
-        if known.shape[1] - prefix.shape[1] < min_len:
+        if allowed.shape[1] - prefix.shape[1] < min_len:
             logits[:, list(stop_ids)] = -torch.inf
         return logits.unflatten(0, (-1, beams))
 

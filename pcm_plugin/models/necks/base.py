@@ -53,8 +53,8 @@ class Neck(BaseModule, ReadsFiles, metaclass=ABCMeta):
         """
         if self.concept_bank is None:
             raise UserError(
-                f"`concepts` must be None for this {type(self).__name__}, which retrieves none, got "
-                f"`{len(words)}` words"
+                f"`concepts` must be None for this {type(self).__name__}, which retrieves none, "
+                f"got `{len(words)}` words"
             )
         self.concept_bank.set_concepts(words, embeddings)
 
