@@ -10,7 +10,8 @@ A store is a :class:`~pcm_plugin.formats.shards.ShardFolder` of format ``pcm-fea
 The reader of the safetensors files is written by hand because training reads random rows of more
 shards than a process may have open files, and ``safetensors.safe_open`` keeps each file open. In
 shuffled order it reads 19 times as many images per second as one compressed ``.npz`` per image from
-the page cache, and 14 times as many from disk (``benchmarks/read_store.py``, see docs/benchmarks.md).
+the page cache, and 14 times as many from disk (``benchmarks/read_store.py``, see
+docs/benchmarks.md).
 """
 
 import bisect

@@ -3,7 +3,7 @@
 Format detection and readers are written by hand, on top of ``csv``, ``json`` and ``ijson``. A CSV
 reader alone merges all rows between two stray quotation marks without an error, a JSON reader alone
 holds the whole document in memory, and neither detects the format or names the line of an invalid
-caption. ``benchmarks/corpus.py`` measures the speed.
+caption. ``benchmarks/read_corpus.py`` measures the speed.
 """
 
 import contextlib
