@@ -75,7 +75,7 @@ def load_input(index: int, item: Any, skip_invalid: bool = False) -> InputImage 
     name = name if is_file else str(index)
     try:
         return InputImage(name, _load(index, item))
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         # A failing disk must not be reported as invalid images.
         if not skip_invalid or (isinstance(error, OSError) and error.errno not in _FILE_ERRNOS):
             raise

@@ -36,7 +36,7 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
     official = read_official(src)
     try:
         state, sizes = convert_official(official)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{src}: {error}") from error
     if sizes.vocab_size != len(words):
         raise UserError(

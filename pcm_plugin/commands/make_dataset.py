@@ -11,6 +11,7 @@ Run again after an interruption, it makes what is missing. --set changes setting
 """
 
 import argparse
+import logging
 import shlex
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pcm_plugin").setLevel(logging.INFO)
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: give at least 1")
     recipe = load_recipe(args.recipe, args.set)

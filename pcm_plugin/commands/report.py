@@ -168,7 +168,7 @@ def read_thumbnail(folder: Path | str | None, name: str) -> Image.Image | None:
         return None
     try:
         image = read_image(Path(folder) / name)
-    except (OSError, ValueError):
+    except (OSError, UserError):
         return None
     image.thumbnail(MAX_SIZE)
     return image
@@ -199,7 +199,7 @@ def draw_pairs(
         rows = [int(pairs.image[i]) for i in indices]
         try:
             images = load_images(store, rows, folder)
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             images = [make_placeholder()] * len(rows)
             notes.append(
                 f"Training images are replaced by gray squares: {error}. Pass their folder with "

@@ -85,7 +85,7 @@ def make_handler(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., 
             }
             image = read_upload(upload, uploads)
             _, sample = next(inferencer.stream(image, **decoding))
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, UserError) as error:
             message = f"{upload.get('orig_name') or 'The image'} cannot be captioned: {error}"
             raise gr.Error(str(escape(message)), print_exception=False) from error
         entry = inferencer.to_sheet_entry(image, sample)

@@ -118,7 +118,7 @@ def read_predictions(path: str | os.PathLike) -> list[Prediction]:
             raise UserError(f"{expected}, but entry {index} has no image_id")
         try:
             found.append(Prediction(normalize_id(image_id), row["caption"], file))
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{path}: image_id of entry {index}: {error}") from None
     counts: dict[str, int] = {}
     for prediction in found:

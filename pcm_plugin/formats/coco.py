@@ -76,7 +76,7 @@ def _read_ids(path: str | os.PathLike, member: str, rows: list[dict[str, Any]]) 
     for index, row in enumerate(rows):
         try:
             ids.append(normalize_id(row["id"]))
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{path}: {member}[{index}]: {error}") from None
     what = f'{path}: the ids of "{member}"'
     refuse_repeated(lambda: ids, what, "renumber them if several files were joined")

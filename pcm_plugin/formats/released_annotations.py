@@ -191,5 +191,5 @@ def _pairs(rows: list, vocabulary: Vocabulary, path: Path) -> Iterator[ReleasedP
         part = None if split_id is None else str(split_id)
         try:
             yield ReleasedPair(normalize_id(image_id), part, captions, each)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{place}: image_id: {error}") from None

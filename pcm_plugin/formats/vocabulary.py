@@ -111,7 +111,7 @@ class Vocabulary:
         lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
         try:
             return cls(line.strip() for line in lines)
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
     def to_file(self, path: str | os.PathLike) -> None:

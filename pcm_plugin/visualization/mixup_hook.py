@@ -216,7 +216,7 @@ class MixupVisualizationHook(Hook):
                 image.thumbnail(_MAX_SIZE)
                 return image
             reason = "the data samples have no `img_path`"
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             reason = str(error)
         self._log_once(
             runner.logger.warning,

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.ids import HashColumn, hash_text
 from pcm_plugin.formats.captions.json_documents import read_items
 from pcm_plugin.formats.captions.record import as_id
@@ -57,7 +58,7 @@ def _ids(open_file: Callable[[], BinaryIO], member: str, key: str) -> Iterator[t
             continue
         try:
             value = as_id(row.get(key))
-        except ValueError as error:
+        except UserError as error:
             raise FileFormatError(f"{member}[{index}]: {error}") from None
         if value is None:
             raise FileFormatError(f'{member}[{index}] has no "{key}"')

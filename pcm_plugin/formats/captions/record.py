@@ -119,7 +119,7 @@ def from_fields(
         own = as_id(fields.get("id") if given_id is None else given_id)
         image_id = _first_id(fields, _IMAGE_IDS) if named else None
         name = _first_id(fields, IMAGE_FIELDS) if named else None
-    except ValueError as error:
+    except UserError as error:
         return Record(location, number, problem=str(error))
     if name is None and image_id is not None and IMAGE_FILE.fullmatch(image_id):
         name, image_id = image_id, None

@@ -8,6 +8,7 @@ import tokenize
 from collections.abc import Iterator
 from typing import Any
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.record import (
     IMAGE_FILE,
     Record,
@@ -106,7 +107,7 @@ def _from_pair(location: str, number: int, value: list) -> Iterator[Record]:
         return
     try:
         fields = {"file_name" if any(files) else "image_id": as_id(image)}
-    except ValueError as error:
+    except UserError as error:
         yield Record(location, number, problem=str(error))
         return
     yield from of_image(location, number, captions, fields, "in the pair")

@@ -173,7 +173,7 @@ class OpenCLIPBackbone(Backbone):
         """
         try:
             head = self._tower.head()
-        except ValueError as error:
+        except UserError as error:
             raise UserError(f"{self.model_name} has no CLIP head: {error}") from None
         return {
             key: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

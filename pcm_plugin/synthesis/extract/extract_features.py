@@ -131,7 +131,7 @@ def _load_image(clip: OpenCLIPBackbone, skip_missing: bool, image: SourceImage) 
                 f"{error}: restore it, or skip all images that are missing with --skip-missing"
             ) from None
         return image, "missing"
-    except ValueError as error:
+    except UserError as error:
         return image, str(error)
     return image, clip.preprocess(pixels)
 

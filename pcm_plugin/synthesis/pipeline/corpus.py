@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.sharing import claim_shards
+
+logger = logging.getLogger(__name__)
 
 CORPUS_FORMAT = "pcm-corpus"
 
@@ -86,7 +89,7 @@ def make_corpus(
         written = write_jsonl(itertools.islice(captions, limit), out / "captions.jsonl")
         corpus = CaptionFile(out / "captions.jsonl")
         vocabulary, coverage, words = find_words(corpus, recipe)
-        print(f"vocabulary: {coverage}", flush=True)
+        logger.info("vocabulary: %s", coverage)
         vocabulary.to_file(out / "vocabulary.txt")
         write_word_list(out / "concepts.txt", words)
         templates = resolve_templates(recipe.concepts.templates)
@@ -137,7 +140,7 @@ def find_words(
             if want.file is None
             else Vocabulary.from_file(want.file)
         )
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{error} (--set vocabulary.min_count=1)") from None
     coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
     source, fix = f"vocabulary.min_count={want.min_count}", "--set vocabulary.min_count=1"
@@ -160,7 +163,7 @@ def find_words(
                 stop_words=STOP_WORDS if stop_list is None else read_word_list(stop_list),
                 phrases=look_for.phrases,
             )
-        except ValueError as error:
+        except UserError as error:
             raise UserError(
                 f"{error} (--set concepts.min_count=1, or concepts.words=FILE)"
             ) from None

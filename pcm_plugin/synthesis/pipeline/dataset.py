@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.extract_features import extract_features
@@ -138,7 +139,7 @@ def _all_stages_done(recipe: Recipe, out: Path) -> bool:
     wanted = captions * recipe.generate.images_per_caption
     try:
         generated = GeneratedImages(out / "synthetic")
-    except ValueError:
+    except UserError:
         return False
     missing = sum(r["num_source"] - r["count"] for r in images)
     available = sum(shard.count for shard in generated.shards)

@@ -176,7 +176,7 @@ def _read(
                 f"no file {path}: restore it, or skip all that are missing with --skip-missing"
             ) from None
         return "missing"
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     if (*patch_feats.shape, len(global_feat)) != shape:
         return (

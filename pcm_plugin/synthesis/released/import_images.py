@@ -157,7 +157,7 @@ def _write_shard(
             try:
                 suffix = _image_suffix(data)
                 caption = _caption(row.values[settings.text_column])
-            except ValueError as error:
+            except UserError as error:
                 skipped[row.place] = str(error)
                 _check_invalid(folder, skipped, max_invalid)
             else:
