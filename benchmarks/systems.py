@@ -91,10 +91,10 @@ def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
 
 def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, float]:
     """Measure the costs of one row; only captioning if it uses the training of another row."""
-    options = tests_of(row.arm)[folder_name(None) + row.probe].options
+    options = tests_of(row.arm)[folder_name(None) + row.variant].options
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
-        training = {} if row.probe else measure_training(cfg, iterations)
+        training = {} if row.variant else measure_training(cfg, iterations)
         checkpoint = require_best_checkpoint(runs / row.arm / "seed0")
         return training | {"caption_ms": measure_captions(cfg, checkpoint, images)}
 
@@ -126,7 +126,7 @@ def main() -> None:
     lines = table_head(["one CPU thread", *heads])
     for arm, cost in found.items():
         cells = ["", "", ""]  # the row uses the training of another row
-        if not rows[arm].probe:
+        if not rows[arm].variant:
             cells = [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['iteration_ms']:.0f}"]
             cells.append(f"{cost['training_minutes']:.1f}")
         lines.append(line([rows[arm].title, *cells, f"{cost['caption_ms']:.1f}"]))

@@ -1,13 +1,14 @@
 # python tools/train.py configs/pcm_toy.py
 #
-# PCM-Net in the toy world, as `make demo` trains it: the configuration of COCO except for sizes, paths,
-# schedule, and what depends on its CLIP and on the size of its objects. Rows of docs/results.md:
+# PCM-Net in the toy world, as `make demo` trains it: the configuration of COCO except for sizes,
+# paths, schedule, and what depends on its CLIP and on the size of its objects. Rows of
+# docs/results.md:
 #   base            --cfg-options model.neck.selection=none model.loss.use_clip_weight=False
 #                       model.loss.gamma_type=none
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False model.loss.gamma_type=none
 #   + CLIP weights  --cfg-options model.neck.selection=none
 #   text-only       configs/capdec/capdec_toy.py
-# The released unweighted loss has no (1 - p)^2 factor: hence gamma_type=none.
+# gamma_type=none, since the released unweighted loss has no factor (1 - p)^2.
 _base_ = [
     "./_base_/models/pcm_vitb32.py",
     "./_base_/models/toy.py",

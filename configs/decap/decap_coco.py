@@ -1,6 +1,6 @@
 # python tools/train.py configs/decap/decap_coco.py
 #
-# DeCap on COCO, on captions alone, which are the memory too.
+# DeCap on COCO, on captions alone. They are the memory as well.
 _base_ = [
     "../_base_/models/decap_vitb32.py",
     "../_base_/datasets/coco.py",

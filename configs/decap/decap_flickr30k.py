@@ -1,6 +1,6 @@
 # python tools/train.py configs/decap/decap_flickr30k.py
 #
-# DeCap on Flickr30k, on captions alone, which are the memory too.
+# DeCap on Flickr30k, on captions alone. They are the memory as well.
 _base_ = [
     "../_base_/models/decap_vitb32.py",
     "../_base_/datasets/flickr30k.py",

@@ -1,6 +1,6 @@
 # python tools/train.py configs/decap/decap_toy.py
 #
-# DeCap in the toy world, on captions alone, which are the memory too.
+# DeCap in the toy world, on captions alone. They are the memory as well.
 _base_ = [
     "../_base_/models/decap_vitb32.py",
     "../_base_/models/toy.py",

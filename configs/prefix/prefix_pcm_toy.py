@@ -1,7 +1,7 @@
 # python tools/train.py configs/prefix/prefix_pcm_toy.py
 #
-# prefix_pcm_coco.py in the toy world: the prefix consists of mixed patches, and pairs are weighted by
-# CLIP.
+# prefix_pcm_coco.py in the toy world: the prefix consists of mixed patches, and pairs are weighted
+# by CLIP.
 _base_ = ["./prefix_toy.py", "../_base_/models/prefix_pcm.py"]
 
 model = dict(

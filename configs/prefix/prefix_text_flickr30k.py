@@ -1,7 +1,7 @@
 # python tools/train.py configs/prefix/prefix_text_flickr30k.py
 #
-# ViECap's own setting (Fei et al. 2023) on Flickr30k, on captions alone: noise on the CLIP feature of
-# the caption, no image in training.
+# ViECap's own setting (Fei et al. 2023) on Flickr30k, on captions alone: noise on the CLIP feature
+# of the caption, no image in training.
 _base_ = [
     "../_base_/models/viecap_vitb32.py",
     "../_base_/datasets/flickr30k.py",

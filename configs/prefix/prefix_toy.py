@@ -1,8 +1,8 @@
 # python tools/train.py configs/prefix/prefix_toy.py
 #
-# A prefix captioner (the form of ViECap, Fei et al. 2023) in the toy world, trained on the global CLIP
-# features of synthetic images. There is no pretrained language model of that world: a small GPT-2
-# starts from random weights.
+# A prefix captioner (the form of ViECap, Fei et al. 2023) in the toy world, trained on the global
+# CLIP features of synthetic images. There is no pretrained language model of that world: a small
+# GPT-2 starts from random weights.
 _base_ = [
     "../_base_/models/prefix_vitb32.py",
     "../_base_/models/toy.py",

@@ -1,11 +1,11 @@
 # python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
 #
-# Stable Diffusion 1.5 and OpenAI's CLIP ViT-B/32: the kind of data that PCM-Net was published on.
-# (SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.)
+# Stable Diffusion 1.5 and OpenAI's CLIP ViT-B/32, similar to the data of PCM-Net's paper.
+# SynthImgCap was made with "Stable Diffusion"; its version and settings are not published.
 
 vocabulary = dict(min_count=5)
-# The nouns of the captions. Prompts as in the released concept files: open_clip's set of seven, by
-# all evidence. The paper names ["A photo of {}"].
+# The nouns of the captions. The prompts are most likely those of the released concept files:
+# open_clip's set of seven. The paper names ["A photo of {}"].
 concepts = dict(min_count=5, max_nouns=500, phrases=False, templates=["simple"])
 generate = dict(
     pipeline="stable-diffusion-v1-5/stable-diffusion-v1-5",

@@ -1,6 +1,6 @@
 # python tools/make_dataset.py CAPTIONS --recipe sdxl_turbo_vitl14 --out data/mine
 #
-# SDXL-Turbo: one step and no guidance, as it was distilled for; CLIP ViT-L/14.
+# SDXL-Turbo with one step and without guidance, for which it was distilled; CLIP ViT-L/14.
 _base_ = "./sd15_vitl14.py"
 
 generate = dict(

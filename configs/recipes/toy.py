@@ -1,6 +1,6 @@
 # python tools/make_dataset.py CAPTIONS --recipe toy --out data/mine
 #
-# The toy world's own diffusion model and CLIP: for captions of its kind, without a download.
+# The diffusion model and the CLIP of the toy world, for captions of its kind; needs no download.
 _assets = "{{ fileDirname }}/../../pcm_plugin/toyworld/assets"
 
 vocabulary = dict(min_count=3)
@@ -14,7 +14,7 @@ generate = dict(
 )
 extract = dict(model=f"local-dir:{_assets}/clip")
 refine = None
-# As configs/pcm_toy.py, which gives the reasons.
+# As configs/pcm_toy.py; configs/_base_/models/toy.py gives the reasons.
 model = dict(
     neck=dict(embed_dims=128, num_pairs=2, temperature=0.03),
     encoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),

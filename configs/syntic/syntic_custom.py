@@ -1,7 +1,7 @@
-# SynTIC, a reconstruction, on your own captions. tools/make_dataset.py writes a config with the same
-# settings that inherits the one of the data: python tools/train.py data/mine/syntic.py
+# SynTIC, a reconstruction, on your own captions. tools/make_dataset.py writes a config with the
+# same settings that inherits the one of the data: python tools/train.py data/mine/syntic.py
 #
-# Sizes and scales are those of the recipe. The features come from tools/refine.py --method contrast.
+# Sizes and scales are those of the recipe. Features come from tools/refine.py --method contrast.
 _base_ = "../pcm_custom.py"
 
 _root, _found = _base_.root, _base_.model.neck
@@ -17,17 +17,14 @@ model = dict(
         text_memory_temperature=_found.temperature,
     ),
     encoder=None,
-    # The paper's; widths and dropouts are PCM-Net's.
+    # The settings of _base_/models/syntic_vitb32.py, which gives their sources.
     decoder=dict(num_layers=4, num_heads=4),
-    # No source gives SynTIC's loss. Ours is PCM-Net's released unweighted loss: label smoothing 0.1
-    # and no (1 - p)^2 factor. Refinement has moved each image to its caption: there is little left
-    # to weight.
     loss=dict(use_clip_weight=False, gamma_type="none"),
 )
 
 _global = dict(dataset=dict(features="global"))
 train_dataloader = dict(
-    # All pairs, each with its own image: what `pairs` chose goes by the features as they were.
+    # All pairs, each with its own image: `pairs` was selected by the features before refinement.
     dataset=dict(
         features="global", pairs=None, refined_features=f"{_root}/contrast/features.safetensors"
     )

@@ -61,8 +61,8 @@ def apply_evaluation(cfg: Config, name: str) -> None:
     if loader is None or "store" not in loader.dataset or "root" not in cfg:
         raise UserError(
             f"`--eval-on {name}` needs a config with test_dataloader.dataset.store and root, the "
-            f"folder of its data set, and {cfg.filename} lacks one of them: use a config of its own "
-            "for this evaluation"
+            f"folder of its data set, and {cfg.filename} lacks one of them: write a "
+            "config for this evaluation"
         )
     is_own = Path(settings.root) == Path(cfg.root)
     features = os.path.relpath(Path(loader.dataset.store).parent, cfg.root)

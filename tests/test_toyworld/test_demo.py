@@ -167,7 +167,7 @@ def test_every_row_of_the_results_can_be_run(monkeypatch):
 
     for table in arms.TABLES:
         rows = report.rows_of(table)
-        assert [row.arm + row.probe for row in rows.values()] == arms.TABLES[table]
+        assert [row.arm + row.variant for row in rows.values()] == arms.TABLES[table]
         assert {row.arm for row in rows.values()} == set(arms.arms_of(table))
     assert {arm for table in arms.TABLES for arm in arms.arms_of(table)} == arms.ARMS.keys()
     for name in arms.ARMS:
@@ -187,7 +187,7 @@ def test_the_page_summarizes_the_scores(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     from pcm_plugin.commands.toyworld import report
 
-    ciders = {"text": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
+    ciders = {"capdec": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
     probed = {"base": {"_x": [83, 89]}}
     every = [(arm, "", values) for arm, values in ciders.items()]
     every += [(arm, end, values) for arm, ends in probed.items() for end, values in ends.items()]
@@ -205,15 +205,15 @@ def test_the_page_summarizes_the_scores(tmp_path, monkeypatch):
     means = (83, 84, 82, 73, 74, 72)
     assert "| BASE | 2 |" + "".join(f" {mean}.0 ± 2.0 |" for mean in means) in table
     assert "| MIX | 0 |" + " - |" * 6 in table
-    pairs = [("both", "text"), ("base_x", "base"), ("mix", "base")]
+    pairs = [("both", "capdec"), ("base_x", "base"), ("mix", "base")]
     lines = report.summary(tmp_path, rows, 2, pairs)
     assert "base reaches 67 % of the oracle; the gap is 40.0 ± 2.8, 14 standard errors" in lines[0]
     assert lines[1:7] == [
-        "  - TEXT: -31.0 ± 2.2, -78 % of the gap",
+        "  - CAPDEC: -31.0 ± 2.2, -78 % of the gap",
         "  - BOTH: +9.0 ± 2.0, +22 % of the gap",
         "  - BASE, CHANGED: +4.0 ± 3.6, +10 % of the gap",
         "- CIDEr, town (in-domain), pairwise differences:",
-        "  - BOTH over TEXT: +40.0 ± 1.0",
+        "  - BOTH over CAPDEC: +40.0 ± 1.0",
         # of each training by itself: 3 and 5
         "  - BASE, CHANGED over BASE: +4.0 ± 1.0, same trainings",
     ]

@@ -1,11 +1,11 @@
-# Pixels of the synthetic images for COCO's captions, for mmpretrain's captioners. Their own configs
-# have loaders already, and two bases may not both: leaves take these by name, and they replace
-# what mmpretrain has (_delete_).
+# Synthetic images for COCO's captions as pixels, for mmpretrain's captioners. mmpretrain's own
+# configs have data loaders already, and two bases must not have the same key, so configs take these
+# by name. They replace those of mmpretrain (_delete_).
 
 root = "data/coco"
-# Karpathy's splits.
+# The file with Karpathy's splits.
 captions = "data/coco/dataset_coco.json"
-# SynthImgCap was made with "Stable Diffusion"; its version and settings are published nowhere.
+# SynthImgCap was made with "Stable Diffusion"; its version and settings are not published.
 pipeline = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 pack = dict(
@@ -16,8 +16,8 @@ pack = dict(
 
 
 def _loader(split, images, size):
-    # Whole pictures, with the train split too: what the caption names stays in them, and a run
-    # that goes on sees the pixels that it would have seen.
+    # Whole images in training as well: they keep what the caption names, and a resumed run reads
+    # the same pixels.
     pipeline = [
         dict(
             type="mmpretrain.Resize",
@@ -55,9 +55,9 @@ def _loaders(size):
     )
 
 
-# By the side of the images in pixels.
+# By the width and height of the images in pixels.
 images = dict(px384=_loaders(384), px364=_loaders(364))
-# One each: what is taken twice would replace what mmpretrain has only once.
+# Two dicts: `_delete_` takes effect only once per dict.
 evaluators = dict(
     val=dict(_delete_=True, type="pcm_plugin.CaptionMetric"),
     test=dict(_delete_=True, type="pcm_plugin.CaptionMetric"),

@@ -1,6 +1,6 @@
-# Training on the stored features of synthetic images, evaluation on those of real ones. Datasets
-# build on this and say where their files are: `captions`, a file that knows splits (Karpathy's),
-# and {root}/images, the real images of val and test.
+# Training on stored features of synthetic images, evaluation on those of real images. Data sets
+# inherit this file and set their paths: `captions`, a file with splits (Karpathy's), and `root`,
+# the folder with `images`, the real images of val and test.
 
 train_dataloader = dict(
     batch_size=32,
@@ -8,9 +8,9 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
-    # As released: the last pairs of an epoch that do not fill a batch are left out.
+    # As released: the last pairs of an epoch, which do not fill a batch, are dropped.
     drop_last=True,
-    # pairs: of tools/refine.py, None trains on all.
+    # pairs: selection by tools/refine.py; None trains on all pairs.
     dataset=dict(type="pcm_plugin.SynthCaptionDataset", pairs=None),
 )
 val_dataloader = dict(
@@ -29,8 +29,8 @@ test_evaluator = val_evaluator
 val_cfg = dict()
 test_cfg = dict()
 
-# The commands that create missing files (pcm_plugin/commands/build_commands.py). The classes of model,
-# datasets and metrics declare which files they read.
+# The commands that create missing files (pcm_plugin/commands/build_commands.py). The classes of
+# models, datasets and metrics declare which files they read.
 build_commands = "generate_from_captions"
-# What a prompt names: the words of a list, in training those of captions.
+# Word list of the entities that a prompt names.
 entities = "configs/words/coco_categories.txt"

@@ -1,5 +1,5 @@
-# Synthetic images for the captions of Flickr30k's training split (Karpathy), and its real images for
-# validation and test; features of CLIP ViT-B/32.
+# Synthetic images for the captions of Flickr30k's training split (Karpathy), and its real images
+# for validation and test; features of CLIP ViT-B/32.
 _base_ = "./feature_store.py"
 
 root = "data/flickr30k"

@@ -10,7 +10,7 @@ evaluation = dict(
         "pcm_plugin.EntityPrompt": dict(
             concepts="{root}/{features}/categories.safetensors",
             concept_threshold=0.2,
-            caption_entities=None,  # only training reads them
+            caption_entities=None,  # used in training only
         ),
         "pcm_plugin.PrefixCaptioner": dict(decoding=dict(beam_size=1)),
         **_base_.cross_domain,

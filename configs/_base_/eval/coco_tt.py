@@ -1,2 +1,2 @@
-# As coco.py, with target texts: figures of this setting cannot be compared with those without.
+# coco.py with target texts. Scores of this setting are not comparable with those of coco.py.
 _base_ = ["./coco.py", "./parts/target_texts.py"]

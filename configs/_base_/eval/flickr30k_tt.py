@@ -1,2 +1,3 @@
-# As flickr30k.py, with target texts: figures of this setting cannot be compared with those without.
+# flickr30k.py with target texts. Scores of this setting are not comparable with those of
+# flickr30k.py.
 _base_ = ["./flickr30k.py", "./parts/target_texts.py"]

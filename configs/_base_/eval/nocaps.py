@@ -1,6 +1,6 @@
 # The 4,500 validation images of NoCaps (Agrawal et al. 2019), scored overall and by domain: 648
-# images are in-domain, 2,938 near-domain and 914 out-of-domain. Weights and concepts are those of
-# the config.
+# images are in-domain, 2,938 near-domain and 914 out-of-domain. PCM-Net keeps the concepts of its
+# config.
 root = "data/nocaps"
 captions = "data/nocaps/nocaps_val_4500_captions.json"
 
@@ -16,7 +16,7 @@ evaluation = dict(
         "pcm_plugin.EntityPrompt": dict(
             concepts="data/vinvl/{features}/concepts.safetensors",
             concept_threshold=0.2,
-            caption_entities=None,  # only training reads them
+            caption_entities=None,  # used in training only
         ),
     },
 )

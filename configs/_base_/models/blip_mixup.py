@@ -13,8 +13,8 @@ mixup_encoder = dict(
 )
 weighted_loss = dict(type="pcm_plugin.CLIPWeightedCELoss", clip_weight=2.5)
 
-# As in mmpretrain, 8 x 32 pairs per iteration and 10 epochs, but resumable. The cosine ends with the
-# run: mmpretrain's has an end of its own, after which a longer run would train with a rate of 0.
+# As in mmpretrain, 8 x 32 pairs per iteration and 10 epochs, but resumable. The cosine ends with
+# the run: mmpretrain's has a fixed end, after which a longer run would train with a rate of 0.
 train_loop = dict(type="pcm_plugin.ResumableTrainLoop", max_epochs=10, val_interval=1)
 cosine = [dict(type="CosineAnnealingLR", by_epoch=True, begin=0)]
 seed = dict(seed=1234)

@@ -1,14 +1,14 @@
 # PCM-Net with the released hyper-parameters for CLIP ViT-B/32.
-# The paper's loss has no confidence factor: loss=dict(gamma_type='none'). Nor has the released
-# loss without CLIP weights (LabelSmoothing):
+# The loss of the paper has no confidence factor: loss=dict(gamma_type='none').
+# Neither has the released loss without CLIP weights (LabelSmoothing):
 # loss=dict(use_clip_weight=False, gamma_type='none').
 
-# The CLIP that makes features and concepts, as the commands that create missing files name it.
+# The CLIP of features and concepts, for the commands that create missing files.
 clip = dict(model_name="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(
     type="pcm_plugin.PCMNet",
-    # Where there is a GPU, the commands pin the batches' memory; they are not waited for.
+    # With a GPU, batches are in pinned memory, and copies to the GPU are asynchronous.
     data_preprocessor=dict(type="BaseDataPreprocessor", non_blocking=True),
     neck=dict(
         type="pcm_plugin.PCMMixup",

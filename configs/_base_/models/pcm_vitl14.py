@@ -1,5 +1,5 @@
-# PCM-Net with the released hyper-parameters for CLIP ViT-L/14: 16x16 patches averaged 2x2, w = 4
-# (the paper's).
+# PCM-Net with the released hyper-parameters for CLIP ViT-L/14: 16 x 16 patches, averaged 2 x 2, and
+# w = 4 as in the paper.
 _base_ = "./pcm_vitb32.py"
 
 clip = dict(model_name="ViT-L-14-quickgelu", pool=2)

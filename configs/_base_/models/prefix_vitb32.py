@@ -1,15 +1,15 @@
-# A language model behind a prefix of CLIP ViT-B/32's global feature: ViECap's sizes (Fei et al.
-# 2023, as its released code has them), with one token of the feature and our form of captions.
-# All of ViECap's settings are in viecap_vitb32.py.
+# A language model that continues a prefix, which is computed from the global feature of CLIP
+# ViT-B/32. The sizes are those of ViECap's released code (Fei et al. 2023), with one token per
+# feature and captions in our form. viecap_vitb32.py has all settings of ViECap.
 
-# The CLIP that makes features and concepts, as the commands that create missing files name it.
+# The CLIP of features and concepts, for the commands that create missing files.
 clip = dict(model_name="ViT-B-32-quickgelu", pretrained="openai", pool=1)
 
 model = dict(
     type="pcm_plugin.PrefixCaptioner",
-    # Where there is a GPU, the commands pin the batches' memory; they are not waited for.
+    # With a GPU, batches are in pinned memory, and copies to the GPU are asynchronous.
     data_preprocessor=dict(type="BaseDataPreprocessor", non_blocking=True),
-    # The neck's dropout is ours: with PCM-Net's 0.5 the mix-up learns more slowly in the toy world.
+    # Dropout is ours: with PCM-Net's 0.5 the mix-up learns more slowly in the toy world.
     neck=dict(
         type="pcm_plugin.GlobalPrefix", clip_dim=512, embed_dims=768, noise_var=0.016, dropout=0.1
     ),
@@ -24,8 +24,8 @@ model = dict(
         concept_threshold=0.2,
         temperature=0.01,
     ),
-    # Plain cross entropy, as in ViECap's released code; only the captioner with the mix-up weights
-    # its pairs.
+    # Plain cross entropy, as in ViECap's released code. Only captioners with the mix-up weight
+    # their pairs.
     loss=dict(
         type="pcm_plugin.CLIPWeightedCELoss",
         label_smoothing=0.0,

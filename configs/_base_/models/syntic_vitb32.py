@@ -14,7 +14,8 @@ model = dict(
     encoder=None,
     # The paper's layers and heads; widths and dropouts are those of PCM-Net.
     decoder=dict(num_layers=4, num_heads=4),
-    # Ours: the released loss of PCM-Net without CLIP weights, which has label smoothing of 0.1 and no
-    # factor (1 - p)^2. Refinement has moved each image to its caption, so there is little to weight.
+    # Ours: the released loss of PCM-Net without CLIP weights, which has label smoothing of 0.1 and
+    # no factor (1 - p)^2. Refinement has moved each image to its caption, so there is little to
+    # weight.
     loss=dict(use_clip_weight=False, gamma_type="none"),
 )

@@ -12,7 +12,7 @@ from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
 PAIRS = "train_dataloader.dataset.pairs"
 REAL_STORE = DATA / "town" / "real_store"
 BLIP_CLIP = f"model.vision_encoder.backbone.model_name={CLIP}"
-# Trained captioners, tested with a change.
+# Endings of the folders of tests with changed settings.
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
 _RERANKED = (
@@ -25,12 +25,12 @@ _RERANKED = (
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A trained captioner, tested with a change.
+class Variant:
+    """A test of a trained captioner with changed settings.
 
     Attributes:
-        title: What the row is called.
-        options: What changes.
+        title: Title of its row.
+        options: Changes of the config, as for ``--cfg-options``.
     """
 
     title: str
@@ -39,27 +39,28 @@ class Probe:
 
 @dataclass(frozen=True)
 class Arm:
-    """A training: what its row is called, its config and what it changes there.
+    """A training that is compared with others.
 
     Attributes:
-        title: What the row is called.
-        options: What changes in the config.
-        config: The config's name.
-        probes: Rows of the same training, by the end of the names of their test folders.
+        title: Title of its row.
+        options: Changes of the config, as for ``--cfg-options``.
+        config: Name of the config.
+        variants: Tests of the same training with changed settings, each with a row, by the ending
+            of their folders.
     """
 
     title: str
     options: tuple[str, ...] = ()
     config: str = "pcm_toy"
-    probes: Mapping[str, Probe] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
 
-def _refined(method: str) -> str:
+def _refined_pairs(method: str) -> str:
     return f"{PAIRS}={DATA}/town/{method}/pairs.safetensors"
 
 
 ARMS = {
-    "text": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
+    "capdec": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
     "decap": Arm("DeCap: text-only, text memory", config="decap_toy"),
     "syntic": Arm("SynTIC (reconstruction)", config="syntic_toy"),
     "prefix_text": Arm("prefix captioner (small GPT-2), text-only", config="prefix_text_toy"),
@@ -80,8 +81,8 @@ ARMS = {
     "mix": Arm(
         "base + mix-up",
         NO_WEIGHT,
-        probes={
-            NO_TEXTS: Probe(
+        variants={
+            NO_TEXTS: Variant(
                 "base + mix-up, no text tokens at inference",
                 ("model.neck.append_text_tokens=False",),
             )
@@ -89,18 +90,19 @@ ARMS = {
     ),
     "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
     "both": Arm(
-        "base + both (PCM-Net)", probes={RERANK: Probe("PCM-Net + re-ranking by CLIP", _RERANKED)}
+        "base + both (PCM-Net)",
+        variants={RERANK: Variant("PCM-Net + re-ranking by CLIP", _RERANKED)},
     ),
-    "five": Arm("base + both, mixing 5 patches as on COCO", ("model.neck.num_pairs=5",)),
-    "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined("sync"))),
+    "five_patches": Arm("base + both, mixing 5 patches as on COCO", ("model.neck.num_pairs=5",)),
+    "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined_pairs("sync"))),
     "filter": Arm(
         "base, worst 10 % of the pairs by CLIP score dropped",
-        (NO_MIX, *NO_WEIGHT, _refined("filter")),
+        (NO_MIX, *NO_WEIGHT, _refined_pairs("filter")),
     ),
     "both_sync": Arm(
         "PCM-Net, pairs refined by SynC",
-        (_refined("sync"),),
-        probes={RERANK: Probe("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
+        (_refined_pairs("sync"),),
+        variants={RERANK: Variant("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
     ),
     "oracle": Arm(
         "oracle: the base on real pairs",
@@ -109,35 +111,35 @@ ARMS = {
 }
 TABLES: dict[str, Sequence[str]] = {
     "systems": [
-        *("text", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
+        *("capdec", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
         *("blip", "blip_pcm"),
         *("base", "both", "both_sync", "both" + RERANK, "both_sync" + RERANK, "oracle"),
     ],
     "ablation": [
-        *("text", "base", "mix", "mix" + NO_TEXTS, "weights", "both", "five"),
+        *("capdec", "base", "mix", "mix" + NO_TEXTS, "weights", "both", "five_patches"),
         *("sync", "filter", "oracle"),
     ],
 }
-"""The rows of the tables: arms, and arms with the end of a probe."""
+"""Rows of the tables: names of arms, some with the ending of a variant."""
 COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     "systems": [
-        *(("both", "text"), ("both_sync", "both"), ("both" + RERANK, "both")),
+        *(("both", "capdec"), ("both_sync", "both"), ("both" + RERANK, "both")),
         *(("both_sync" + RERANK, "both"), ("both_sync" + RERANK, "oracle"), ("syntic", "decap")),
         *(("prefix_pcm", "prefix_patches"), ("prefix_patches", "prefix")),
         *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
     ],
-    "ablation": [("both", "text"), ("mix" + NO_TEXTS, "mix"), ("five", "both")],
+    "ablation": [("both", "capdec"), ("mix" + NO_TEXTS, "mix"), ("five_patches", "both")],
 }
-"""Rows whose difference is written beside that from the base."""
+"""Pairs of rows whose difference is reported in addition to those from the base."""
 
 
 def arms_of(table: str) -> list[str]:
-    """The trainings that a table needs."""
+    """Return the trainings that a table needs."""
     return [name for name in ARMS if name in TABLES[table]]
 
 
 def config_of(name: str) -> Path:
-    """The config of an arm."""
+    """Return the config file of an arm."""
     return find_config(ARMS[name].config)
 
 
@@ -158,9 +160,9 @@ def tests_of(name: str) -> dict[str, ArmTest]:
     """Return the tests of an arm, by the name of the folder of their results."""
     arm = ARMS[name]
     tests = {folder_name(target): ArmTest(target, [*arm.options]) for target in TARGETS.values()}
-    for suffix, probe in arm.probes.items():
+    for suffix, variant in arm.variants.items():
         tests |= {
-            folder_name(target) + suffix: ArmTest(target, [*arm.options, *probe.options])
+            folder_name(target) + suffix: ArmTest(target, [*arm.options, *variant.options])
             for target in TARGETS.values()
         }
     return tests

@@ -1,12 +1,12 @@
-"""All systems, and the paper's ablation, in the toy world, over several seeds.
+"""Train and test all systems and the paper's ablation in the toy world, with several seeds.
 
     python tools/toyworld/results.py --seeds 5                     (or: make results)
     python tools/toyworld/results.py --seeds 5 --tables systems
     python tools/toyworld/results.py --seeds 5 --tables ablation --arms base sync filter
 
-Trains every arm with every seed, captions the real test images of both domains, and writes mean
-and standard error into the tables of docs/results.md. Runs that are done are kept, so it can be
-stopped and started again.
+Every arm is trained with every seed and tested on the real images of both domains. Mean and
+standard error are written into the tables of docs/results.md. Finished runs are kept, so the
+command can be interrupted and started again.
 """
 
 import argparse
@@ -42,12 +42,12 @@ from pcm_plugin.commands.toyworld.report import write_page
 from pcm_plugin.errors import UserError, plain_errors
 
 WORK = Path("work_dirs/toy_results")
-# MMEngine reloads pkg_resources where a config inherits from another package's: two threads that do
-# so at once break each other's import.
-READING = threading.Lock()
+# MMEngine reloads pkg_resources when it reads a config that inherits from another package, which
+# fails in two threads at once.
+CONFIG_LOCK = threading.Lock()
 TOWN = DATA / "town"
 CAPTIONS = TOWN / "captions_train.json"
-# What some arms need in addition to the demo's data: the command that makes it.
+# Commands that make what some arms need in addition to the data of the demo.
 EXTRACT_REAL: tuple[object, ...] = (
     *(TOOLS / "extract.py", TOWN / "images", "--captions", CAPTIONS),
     *("--model", CLIP, "--out", REAL_STORE),
@@ -77,8 +77,8 @@ EXTRA_INPUTS: dict[str, tuple[object, ...]] = {
 }
 
 
-def tool(command: list[str], log: Path) -> None:
-    """Run one of our tools on one thread, its output in a log."""
+def run_tool(command: list[str], log: Path) -> None:
+    """Run a tool on one thread and append its output to a log."""
     environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a") as file:
         result = subprocess.run(
@@ -89,26 +89,26 @@ def tool(command: list[str], log: Path) -> None:
 
 
 def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
-    """The options of an arm's training."""
+    """Return the options of the training of an arm."""
     return [*ARMS[name].options, f"randomness.seed={seed}", *extra]
 
 
 def is_arm_trained(name: str, seed: int, extra: Sequence[str]) -> bool:
-    """Whether an arm is trained with a seed; its folder must not hold another training."""
+    """Return whether an arm is trained with a seed; its folder must not hold another training."""
     work = WORK / name / f"seed{seed}"
     return is_trained(work, config_of(name), options_of(name, seed, extra))
 
 
 def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
-    """Train one arm with one seed and score it on both domains; does what is missing."""
+    """Train an arm with a seed and test it on both domains, unless that is done."""
     config, work = config_of(name), WORK / name / f"seed{seed}"
     work.mkdir(parents=True, exist_ok=True)
     log = work / "log.txt"
-    with READING:
+    with CONFIG_LOCK:
         trained, tests = is_arm_trained(name, seed, extra), tests_of(name)
     if not trained:
         train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
-        tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
+        run_tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
     best = require_best_checkpoint(work)
     for target, test in tests.items():
         folder = work / target
@@ -116,12 +116,12 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
             *test.options,
             format_option("test_evaluator.outfile", f"{folder}/captions.json"),
         ]
-        with READING:
+        with CONFIG_LOCK:
             scored = has_scores(folder, config, changes, best, test.evaluation)
         if not scored:
             command = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
             command += ["--eval-on", test.evaluation] if test.evaluation else []
-            tool([*command, "--cfg-options", *changes], log)
+            run_tool([*command, "--cfg-options", *changes], log)
 
 
 @plain_errors()
@@ -130,25 +130,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="run only these of them")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="at a time")
+    parser.add_argument(
+        "--arms", nargs="+", choices=list(ARMS), help="run only these arms of the tables"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="number of parallel runs"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="forty captions and one epoch: whether it runs, not how well (use an empty folder)",
+        help="40 captions and one epoch, to check that everything runs (use an empty folder)",
     )
     args = parser.parse_args()
-    wanted = dict.fromkeys(a for table in args.tables for a in arms_of(table))
-    if unknown := set(args.arms or []) - wanted.keys():
+    of_tables = dict.fromkeys(arm for table in args.tables for arm in arms_of(table))
+    if unknown := set(args.arms or []) - of_tables.keys():
         raise UserError(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
-    arms = args.arms or list(wanted)
+    arms = args.arms or list(of_tables)
     make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
-    # The ablation looks into the real pairs too.
-    looked_at = [EXTRACT_REAL] if "ablation" in args.tables else []
-    needed = [EXTRA_INPUTS[arm] for arm in arms if arm in EXTRA_INPUTS]
-    for command in dict.fromkeys([*looked_at, *needed]):
+    commands = [EXTRA_INPUTS[arm] for arm in arms if arm in EXTRA_INPUTS]
+    if "ablation" in args.tables:  # its last table describes the real pairs too
+        commands.append(EXTRACT_REAL)
+    for command in dict.fromkeys(commands):
         run(command)
     extra = QUICK if args.quick else ()
     jobs = [(name, seed, extra) for seed in range(args.seeds) for name in arms]

@@ -1,4 +1,4 @@
-# Concepts are those of the data set that is captioned.
+# Captioners with concepts take those of the target, the data set that is captioned.
 cross_domain = {
     module: dict(concepts="{root}/{features}/concepts.safetensors")
     for module in (
