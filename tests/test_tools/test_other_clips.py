@@ -164,5 +164,5 @@ def test_features_that_the_neck_does_not_expect_are_refused(images, tmp_path, jo
     command = ["configs/pcm_coco.py", "--work-dir", tmp_path / "run", *options]
     result = run("train.py", *command, log=tmp_path / "log")
     assert result.code == 1
-    assert f"model.neck.patches_in_joint_space={not joint}: set it to {joint}" in result.output
+    assert f"`model.neck.patches_in_joint_space` must be {joint}, got {not joint}" in result.output
     assert "Traceback" not in result.output
