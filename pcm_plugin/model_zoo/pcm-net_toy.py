@@ -1,8 +1,8 @@
-# PCM-Net of `make demo`, for mmpretrain's inference_model: it takes images of the toy world.
+# PCM-Net of `make demo`, for images of the toy world and mmpretrain's inference_model.
 model = dict(
     type="pcm_plugin.load_captioner",
     path="{{ fileDirname }}/pcm-net_toy.safetensors",
-    # The CLIP's own, as its open_clip_config.json says.
+    # The normalization of the CLIP, as in its open_clip_config.json.
     data_preprocessor=dict(
         type="mmpretrain.MultiModalDataPreprocessor",
         mean=[127.5, 127.5, 127.5],

@@ -57,7 +57,7 @@ def make_model(**settings):
 
 @pytest.mark.parametrize("num_words", [9, 10, 11])
 def test_captions_as_long_as_the_limit_train_all_targets(num_words):
-    """With max_len=10, 9 words leave room for the stop token, 10 and more do not."""
+    """With max_len=10, the end token fits after 9 words, but not after 10 or more."""
     model, (patch_feats, global_feats) = make_model(), make_feats().values()
     words = (WORDS * 2)[:num_words]
     captions = ["a dog", " ".join(words)] * 2
@@ -87,7 +87,7 @@ def make_samples():
 
 
 def make_batch():
-    """As the data loader gives it."""
+    """Return a batch as a data loader does."""
     feats = make_feats()
     return default_collate(
         [
@@ -99,7 +99,7 @@ def make_batch():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A model that has learned to tell the images apart; tests leave it as it is."""
+    """Return a trained model with different captions per image; tests do not change it."""
     model = make_model().train()
     optimizer = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.01))
     for _ in range(60):
@@ -108,8 +108,8 @@ def trained():
 
 
 @torch.no_grad()
-def test_packed_slots_give_what_all_text_slots_would(trained):
-    """The released form: 1 + 2N slots, those not selected masked out."""
+def test_packed_slots_equal_all_text_slots(trained):
+    """The released code has 1 + 2N slots and masks those that are not selected."""
     model, feats = trained, make_feats()
     encoded = model.encode(**feats)
     neck = model.neck
@@ -130,7 +130,7 @@ def test_packed_slots_give_what_all_text_slots_would(trained):
 
 
 @torch.no_grad()
-def test_decoding_word_by_word_equals_teacher_forcing(trained):
+def test_incremental_decoding_equals_teacher_forcing(trained):
     model = trained
     encoded = model.encode(**make_feats())
     ids = torch.randint(0, len(WORDS) + 1, (B, 7))
@@ -141,7 +141,7 @@ def test_decoding_word_by_word_equals_teacher_forcing(trained):
         torch.testing.assert_close(logits[:, 0], expected[:, t])
 
 
-def test_packed_captions_have_the_logits_and_gradients_of_padded_ones():
+def test_packed_captions_have_the_same_logits_and_gradients_as_padded_ones():
     model = make_model().train()
     ids = torch.randint(0, len(WORDS) + 1, (B, 6))
     lengths = torch.tensor([6, 2, 4, 1])
@@ -245,7 +245,7 @@ def test_train_and_val_steps_of_mmengine(trained):
         assert sample.pred_score < 0
         assert sample.pred_concept_ids.shape == sample.pred_concept_probs.shape == (5,)
         assert 1 <= len(sample.pred_selected_patches) <= 5
-    # Inference appends where training replaced, so that not all need be right.
+    # Inference appends texts where training replaced patches, so not all captions must match.
     right = [sample.pred_caption == sample.gt_caption for sample in samples]
     assert sum(right) >= 2
 
@@ -270,7 +270,7 @@ def test_the_loss_under_autocast_is_float32():
     assert all(isinstance(sample.pred_caption, str) for sample in samples)
 
 
-def test_the_clip_weight_comes_from_the_samples():
+def test_the_clip_weight_is_computed_from_the_samples():
     model, feats, samples = make_model().eval(), make_feats(), make_samples()
     model.loss_module.gamma_type = "none"
     full = model(**feats, data_samples=samples, mode="loss")["loss"]
@@ -283,7 +283,7 @@ def test_the_clip_weight_comes_from_the_samples():
         model(**feats, data_samples=samples, mode="loss")
 
 
-def test_tensor_mode_gives_the_logits_of_the_captions():
+def test_tensor_mode_returns_the_logits_of_the_captions():
     model, feats = make_model().eval(), make_feats()
     logits = model(**feats, data_samples=make_samples())
     assert logits.shape == (B, 8, len(WORDS) + 1)
@@ -330,7 +330,7 @@ def test_a_backbone_whose_patches_the_neck_does_not_expect_is_refused(tmp_path, 
     )
     with pytest.raises(ValueError, match=f"set patches_in_joint_space={joint}"):
         MODELS.build(config)
-    # What mixes nothing takes patches of any kind.
+    # A neck without selection accepts patches of any kind.
     MODELS.build(config | {"neck": config["neck"] | {"selection": "none"}})
 
 
@@ -343,7 +343,7 @@ def test_a_backbone_whose_patches_the_neck_does_not_expect_is_refused(tmp_path, 
         ("decoder", "embed_dims", 15, "must be even, got `15`"),
     ],
 )
-def test_sizes_that_do_not_go_together_are_said(part, key, value, message):
+def test_mismatched_sizes_are_refused(part, key, value, message):
     config = make_config()
     config[part][key] = value
     with pytest.raises(ValueError, match=message):
@@ -373,8 +373,8 @@ def test_decoding_settings_are_checked(decoding, message):
         make_model(decoding=decoding)
 
 
-def test_encode_keeps_what_the_neck_found_apart(trained):
-    """The mask belongs to the encoder output; the neck's own mask to its tokens."""
+def test_encode_separates_the_output_of_the_neck(trained):
+    """The mask belongs to the encoder output; the neck output has its own mask."""
     encoded, neck_out = trained.encode(**make_feats()), trained.neck(**make_feats())
     assert encoded.mask.shape == encoded.encoder_out.shape[:2]
     assert torch.equal(encoded.neck_out.tokens, neck_out.tokens)

@@ -1,4 +1,4 @@
-"""A captioner in one file: what goes in comes out, and nothing that a file says is run."""
+"""Captioner files: a round trip preserves the captioner, and reading runs no foreign code."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def settings_of(path):
 
 
 def rewrite(path, **metadata):
-    """The shipped file with other facts."""
+    """Write the packaged file with changed metadata."""
     with safe_open(FILE, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     clip = {"model_name": f"local-dir:{ASSETS / 'clip'}", "pretrained": None, "pool": 1}
@@ -45,7 +45,7 @@ def own_settings():
     return json.loads(settings_of(FILE)["model"])
 
 
-def test_what_goes_in_comes_out(model, tmp_path):
+def test_round_trip_preserves_the_captioner(model, tmp_path):
     path = tmp_path / "new" / "captioner.safetensors"
     clip = {"model_name": f"local-dir:{ASSETS / 'clip'}"}
     save_captioner(path, model, own_settings(), clip, {"name": "mine"})
@@ -67,7 +67,7 @@ def test_what_goes_in_comes_out(model, tmp_path):
     assert torch.equal(half.state_dict()[weight], model.state_dict()[weight].half().float())
 
 
-def test_a_memory_of_texts_comes_along(model, tmp_path):
+def test_the_text_memory_is_saved(model, tmp_path):
     texts = F.normalize(torch.randn(9, 128, generator=torch.Generator().manual_seed(0)), dim=-1)
     neck = {"type": "pcm_plugin.GlobalPrefix", "clip_dim": 128, "embed_dims": 128}
     settings = own_settings() | {"neck": neck | {"text_memory": "/nowhere"}}
@@ -84,8 +84,8 @@ def test_a_memory_of_texts_comes_along(model, tmp_path):
     load_weights(built, str(path))
 
 
-def test_a_clip_travels_with_the_file(model, tmp_path):
-    # One of the package, or beside the file, is left there.
+def test_a_local_clip_is_saved_next_to_the_file(model, tmp_path):
+    # A CLIP of the package, or next to the file, is not copied.
     assert (
         json.loads(settings_of(FILE)["clip"])["model_name"] == "local-dir:../toyworld/assets/clip"
     )
@@ -96,7 +96,7 @@ def test_a_clip_travels_with_the_file(model, tmp_path):
     named = json.loads(settings_of(tmp_path / "beside.safetensors")["clip"])["model_name"]
     assert named == "local-dir:clip"
     assert not (tmp_path / "beside.clip").exists()
-    # One that lies deeper is not.
+    # A CLIP in a subfolder is copied.
     shutil.copytree(ASSETS / "clip", tmp_path / "deep" / "clip")
     clip = {"model_name": f"local-dir:{tmp_path / 'deep' / 'clip'}"}
     save_captioner(tmp_path / "captioner.safetensors", model, own_settings(), clip)
@@ -108,7 +108,7 @@ def test_a_clip_travels_with_the_file(model, tmp_path):
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
-def test_clips_weights_of_a_file_come_along_with_their_activation(model, tmp_path, quick_gelu):
+def test_a_weights_file_of_clip_is_saved_with_its_activation(model, tmp_path, quick_gelu):
     config = json.loads((ASSETS / "clip" / "open_clip_config.json").read_text())["model_cfg"]
     config["text_cfg"]["hf_tokenizer_name"] = str(ASSETS / "clip")
     name = "exported-quickgelu" if quick_gelu else "exported"
@@ -141,7 +141,7 @@ def test_clips_weights_of_a_file_come_along_with_their_activation(model, tmp_pat
     ["os.system", "pcm_plugin.os.system", "Adam", "mmengine.ToyModel", "pcm_plugin.load_captioner"],
 )
 @pytest.mark.parametrize("place", ["model", "decoder"])
-def test_nothing_but_our_models_is_built(kind, place, tmp_path):
+def test_only_models_of_this_package_are_built(kind, place, tmp_path):
     settings = own_settings()
     (settings if place == "model" else settings["decoder"])["type"] = kind
     path = rewrite(tmp_path / "evil.safetensors", model=json.dumps(settings))
@@ -149,14 +149,14 @@ def test_nothing_but_our_models_is_built(kind, place, tmp_path):
         load_captioner(path)
 
 
-def test_files_that_a_captioner_names_are_not_read(tmp_path):
+def test_paths_in_the_metadata_are_not_read(tmp_path):
     settings = own_settings()
     settings["neck"] |= {"concepts": "/etc/passwd", "clip_head": "/etc/passwd"}
     settings |= {"vocabulary": "/etc/passwd", "init_cfg": {"checkpoint": "/etc/passwd"}}
     load_captioner(rewrite(tmp_path / "c.safetensors", model=json.dumps(settings)))
 
 
-def test_another_clip_is_noticed(tmp_path):
+def test_another_clip_is_refused(tmp_path):
     with safe_open(FILE, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     tensors["neck.matcher.clip_head.proj"] = tensors["neck.matcher.clip_head.proj"].flip(0)
@@ -167,7 +167,7 @@ def test_another_clip_is_noticed(tmp_path):
         load_captioner(tmp_path / "c.safetensors")
 
 
-def test_wrong_files_are_named(model, tmp_path):
+def test_errors_name_the_file_and_the_fix(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no captioner at"):
         load_captioner(tmp_path / "nowhere.safetensors")
     (tmp_path / "text.safetensors").write_text("no tensors")

@@ -1,4 +1,4 @@
-"""The mix-up in the vision slot of another captioner."""
+"""Mix-up inside the vision encoder of another captioner."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ WORDS = [f"word{i}" for i in range(7)]
 
 
 class Grid(nn.Module):
-    """A vision encoder of one class token and a patch for each square of pixels."""
+    """Vision encoder with one class token and one patch per square of pixels."""
 
     embed_dims = 6
 
@@ -52,13 +52,13 @@ def make(clip, encoder=None, **settings):
     return model
 
 
-def test_a_patch_belongs_to_the_cell_of_its_centre():
+def test_a_patch_belongs_to_the_cell_of_its_center():
     assert (
         map_patch_grid((4, 4), (2, 2)).view(4, 4).tolist()
         == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 2
     )
     assert map_patch_grid((3, 2), (3, 2)).tolist() == list(range(6))
-    # 24 x 24 patches of BLIP on the 7 x 7 of ViT-B/32: row 10 has its centre at 10.5 / 24 * 7
+    # 24 x 24 patches of BLIP on the 7 x 7 of ViT-B/32: row 10 has its center at 10.5 / 24 * 7
     cells = map_patch_grid((24, 24), (7, 7)).view(24, 24)
     assert cells[10, 0] == 3 * 7
     assert cells.unique().tolist() == list(range(49))
@@ -66,7 +66,7 @@ def test_a_patch_belongs_to_the_cell_of_its_centre():
         map_patch_grid((6, 7), (7, 7))
 
 
-def test_the_best_patches_are_those_of_the_best_pairs_and_the_next():
+def test_top_patches_include_the_patches_of_the_top_pairs():
     affinity = torch.randn(5, 9, 4, generator=torch.Generator().manual_seed(1))
     few = select_patches_by_pairs(affinity, 3, 0.1)
     best = select_patches_by_count(affinity, 3)
@@ -76,7 +76,7 @@ def test_the_best_patches_are_those_of_the_best_pairs_and_the_next():
     assert all(set(best[i].nonzero().flatten().tolist()) == set(rank[i].tolist()) for i in range(5))
 
 
-def test_pixels_reach_clip_as_its_own_preprocessing_has_them(clip, images):
+def test_pixels_are_normalized_as_by_the_preprocessing_of_clip(clip, images):
     model = make(clip)
     pixels = torch.randint(0, 256, (1, 3, 16, 16)).float()
     given = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
@@ -84,7 +84,7 @@ def test_pixels_reach_clip_as_its_own_preprocessing_has_them(clip, images):
     assert model.pixels_for_clip(images).shape == (3, 3, 16, 16)
 
 
-def test_training_replaces_patches_where_concepts_show(clip, images):
+def test_training_replaces_the_selected_patches(clip, images):
     model = make(clip).train()
     plain = model.encoder(images)[0]
     (tokens,) = model(images)
@@ -95,7 +95,7 @@ def test_training_replaces_patches_where_concepts_show(clip, images):
     assert torch.equal(tokens[:, 0], plain[:, 0])
     changed = (tokens[:, 1:] != plain[:, 1:]).any(-1)
     assert torch.equal(changed, covered)
-    # every patch of a cell gets that cell's text
+    # All patches of a cell get the text of that cell.
     slot = found.slots[0, 1]
     inside = (map_patch_grid((8, 8), (4, 4)) == slot).nonzero().flatten()
     text = model.text_norm(model.text_proj(found.text[0, 1]) + model.text_pos[slot])
@@ -116,30 +116,30 @@ def test_inference_appends_the_texts_and_every_token_is_valid(clip, images):
     assert torch.equal(model(images)[0], plain)
 
 
-def test_without_the_mix_up_it_is_the_encoder(clip, images):
+def test_without_selection_it_equals_the_encoder(clip, images):
     model = make(clip, selection="none")
     for training in (True, False):
         assert torch.equal(model.train(training)(images)[0], model.encoder(images)[0])
     assert {key.split(".")[0] for key in model.state_dict()} == {"encoder"}
 
 
-def test_a_random_mix_appends_all_texts_at_inference(clip, images):
+def test_random_selection_appends_all_texts_at_inference(clip, images):
     model = make(clip, selection="random", random_ratio=0.25)
     assert model.eval()(images)[0].shape[1] == 65 + 16
     assert model.train()(images)[0].shape[1] == 65
 
 
-def test_all_parameters_learn_and_clip_does_not(clip, images):
+def test_all_parameters_have_gradients_except_those_of_clip(clip, images):
     model = make(clip).train()
     model(images)[0].square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     assert not any(key.startswith("backbone.") for key in model.state_dict())
-    # the concepts are another domain's to bring
+    # Another domain may need other concepts.
     assert not any("concepts" in key for key in model.state_dict())
 
 
 @pytest.mark.parametrize("kind", ["eva", "siglip"])
-def test_the_clip_beside_may_be_a_newer_one(kind, tmp_path, images):
+def test_eva_and_siglip_are_supported_as_backbone(kind, tmp_path, images):
     clip = OpenCLIPBackbone(build_clip(tmp_path / kind, kind=kind))
     model = make(clip)
     assert model.eval()(images)[0].shape[1] == 65 + 3
@@ -148,20 +148,20 @@ def test_the_clip_beside_may_be_a_newer_one(kind, tmp_path, images):
     assert clip.patches_in_joint_space == (kind == "siglip") == (model.matcher.clip_head is None)
 
 
-def test_grids_that_are_no_square_are_given(clip):
+def test_grids_other_than_squares_must_be_set(clip):
     wide = torch.randn(1, 3, 16, 32)
     with pytest.raises(ValueError, match="`grid` must be the rows and columns"):
         make(clip, grid=(3, 9)).train()(wide)
     with pytest.raises(ValueError, match="`grid` must be the rows and columns"):
         make(clip, grid=(3, 9)).eval()(wide)
-    model = make(clip, grid=[4, 8]).train()  # as JSON and YAML have it
+    model = make(clip, grid=[4, 8]).train()  # JSON and YAML have lists
     found = model.matcher(*clip(model.pixels_for_clip(wide)))
     changed = (model(wide)[0] != model.encoder(wide)[0])[:, 1:].any(-1)
     assert torch.equal(changed, found.selected[:, map_patch_grid((4, 8), (4, 4))])
 
 
-def test_weights_of_the_encoder_alone_are_taken(clip):
-    """A captioner's checkpoint goes on where its encoder is wrapped now."""
+def test_weights_of_an_unwrapped_encoder_are_loaded(clip):
+    """A checkpoint of a captioner fits after its encoder was wrapped."""
     plain = nn.ModuleDict({"vision": Grid(), "words": nn.Linear(6, 3)})
     wrapped = nn.ModuleDict({"vision": make(clip), "words": nn.Linear(6, 3)})
     found = wrapped.load_state_dict(plain.state_dict(), strict=False)
@@ -173,8 +173,8 @@ def test_weights_of_the_encoder_alone_are_taken(clip):
     assert torch.equal(again["vision"].encoder.proj.weight, plain["vision"].proj.weight)
 
 
-def test_an_encoder_inside_of_the_encoder_is_no_wrapper(clip):
-    """As transformers' Vision Transformers have one."""
+def test_an_encoder_with_a_submodule_named_encoder_is_not_wrapped(clip):
+    """Vision Transformers of transformers have such a submodule."""
     inner = nn.Module()
     inner.encoder = Grid()
     inner.embed_dims = 6
@@ -187,7 +187,7 @@ def test_an_encoder_inside_of_the_encoder_is_no_wrapper(clip):
     assert torch.equal(wrapped["vision"].encoder.encoder.proj.weight, other["encoder"].proj.weight)
 
 
-def test_wrong_use_is_named(clip, images):
+def test_errors_name_the_value_and_the_fix(clip, images):
     with pytest.raises(ValueError, match="at least as fine as CLIP's"):
         make(clip, Grid(patch=16)).train()(images)
     with pytest.raises(ValueError, match="`embed_dims` must be set for Identity"):

@@ -37,7 +37,7 @@ def make_feats():
 
 @pytest.mark.parametrize("selection", ["top_pairs", "top_patches", "random", "none"])
 @pytest.mark.parametrize("training", [True, False])
-def test_inputs_and_concepts_are_not_touched(selection, training):
+def test_forward_does_not_modify_inputs_or_buffers(selection, training):
     neck = make_neck(selection=selection, random_ratio=0.5).train(training)
     feats = make_feats()
     before = [part.clone() for part in (*feats, *neck.buffers())]
@@ -45,7 +45,7 @@ def test_inputs_and_concepts_are_not_touched(selection, training):
     assert all(torch.equal(a, b) for a, b in zip(before, (*feats, *neck.buffers()), strict=True))
 
 
-def test_the_given_concepts_are_copied():
+def test_set_concepts_copies_the_embeddings():
     neck, embeddings = make_neck(), torch.randn(C, DC)
     kept = embeddings.clone()
     neck.set_concepts(WORDS, embeddings)
@@ -56,7 +56,7 @@ def test_the_given_concepts_are_copied():
     assert neck.concept_words == WORDS
 
 
-def test_features_of_half_precision_are_taken_as_they_are():
+def test_half_precision_features_equal_float32_features():
     neck, feats = make_neck().eval(), [part.half() for part in make_feats()]
     assert torch.equal(neck(*feats).tokens, neck(*(part.float() for part in feats)).tokens)
 
@@ -73,7 +73,7 @@ def test_training_replaces_and_inference_appends():
         owners = applied.selected[image].nonzero().flatten()
         assert 0 < len(owners) < N
         assert applied.slots[image][: len(owners)].tolist() == owners.tolist()
-        # The text that takes a patch's place in training stands in a slot at inference.
+        # The text that replaces a patch in training is in a slot at inference.
         torch.testing.assert_close(
             trained.tokens[image, 1 + owners],
             applied.tokens[image, 1 + N : 1 + N + len(owners)],
@@ -83,7 +83,7 @@ def test_training_replaces_and_inference_appends():
         torch.testing.assert_close(trained.tokens[image, kept], applied.tokens[image, kept])
 
 
-def test_without_mixing_tokens_are_the_features():
+def test_without_selection_tokens_are_the_projected_features():
     neck, (patches, feats) = make_neck(selection="none", noise_var=0.0), make_feats()
     out = neck(patches, feats)
     visual = torch.cat(
@@ -95,7 +95,7 @@ def test_without_mixing_tokens_are_the_features():
     assert not [name for name, _ in neck.named_parameters() if "text" in name or "type" in name]
 
 
-def test_texts_can_be_left_out_at_inference():
+def test_texts_can_be_omitted_at_inference():
     feats, neck = make_feats(), make_neck().eval()
     whole = neck(*feats)
     neck.append_text_tokens = False
@@ -106,7 +106,7 @@ def test_texts_can_be_left_out_at_inference():
     assert torch.equal(bare.selected, whole.selected)
 
 
-def test_random_mix_replaces_its_share_and_appends_all():
+def test_random_selection_replaces_a_share_and_appends_all():
     neck = make_neck(selection="random", random_ratio=0.3)
     feats = [part.repeat(500, *[1] * (part.dim() - 1)) for part in make_feats()]
     share = neck.train()(*feats).selected.float().mean()
@@ -152,18 +152,18 @@ def test_a_threshold_masks_concepts_out_of_the_affinity():
     assert out.affinity.transpose(1, 2)[~masked].abs().min() > 0
 
 
-def test_noise_is_for_training_only_and_leaves_the_patches():
+def test_noise_is_added_in_training_to_the_global_token_only():
     neck, feats = make_neck(noise_var=0.5), make_feats()
     clean = neck.eval()(*feats).tokens
     assert torch.equal(neck(*feats).tokens, clean)
     first, second = neck.train()(*feats), neck(*feats)
     assert not torch.allclose(first.tokens[:, 0], second.tokens[:, 0])
     assert torch.equal(first.tokens[:, 1:], second.tokens[:, 1:])
-    # Concepts are found from the clean feature.
+    # Concepts are retrieved by the feature without noise.
     assert torch.equal(first.concept_probs, second.concept_probs)
 
 
-def test_a_checkpoint_has_the_clip_head_and_not_the_concepts():
+def test_a_checkpoint_contains_the_clip_head_but_no_concepts():
     neck = make_neck()
     state = neck.state_dict()
     assert {f"matcher.clip_head.{name}" for name in ("ln_weight", "ln_bias", "proj")} < set(state)
@@ -178,7 +178,7 @@ def test_a_checkpoint_has_the_clip_head_and_not_the_concepts():
     torch.testing.assert_close(fresh.eval()(*feats).tokens, neck.eval()(*feats).tokens)
 
 
-def test_files_named_in_the_config(tmp_path):
+def test_config_loads_concepts_and_clip_head_from_files(tmp_path):
     torch.manual_seed(2)
     save_concepts(tmp_path / "c.safetensors", WORDS, torch.randn(C, DC))
     head = make_head()
@@ -205,7 +205,7 @@ def test_every_parameter_has_a_gradient(selection):
     assert all(parameter.grad is not None for parameter in neck.parameters())
 
 
-def test_what_is_found_does_not_depend_on_autocast():
+def test_matching_does_not_depend_on_autocast():
     neck, feats = make_neck().eval(), make_feats()
     plain = neck(*feats)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -214,7 +214,7 @@ def test_what_is_found_does_not_depend_on_autocast():
     assert torch.equal(half.slots, plain.slots)
 
 
-def test_global_prefix_is_one_token():
+def test_global_prefix_returns_one_token():
     torch.manual_seed(0)
     neck = GlobalPrefix(DC, D, noise_var=0.1)
     _, feats = make_feats()
@@ -250,5 +250,5 @@ def test_errors_name_the_value_and_the_fix(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         PCMMixup(DV, DC, clip_head="nowhere")
     save_file({"proj": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other.safetensors holds \['proj'\]"):
+    with pytest.raises(ValueError, match=r"other.safetensors must hold .* got \['proj'\]"):
         PCMMixup(DV, DC, clip_head=tmp_path / "other.safetensors")

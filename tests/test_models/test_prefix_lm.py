@@ -24,7 +24,7 @@ CONCEPTS = ["dog", "cat", "car", "tree", "red house"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A GPT-2 of 23 tokens without weights; its random ones are large, so that it has opinions."""
+    """Return a GPT-2 config with 23 tokens. Large random weights make its predictions distinct."""
     from transformers import GPT2Config
 
     path = tmp_path_factory.mktemp("gpt2")
@@ -109,7 +109,7 @@ def one(feats, i):
 
 
 def vse_settings():
-    """The form of PCM-Net's released code: visual-semantic encoder, global token, MLP."""
+    """Return the settings of PCM-Net's released code: VSE, global token and MLP."""
     return dict(
         encoder=dict(
             type="pcm_plugin.VisualSemanticEncoder",
@@ -130,7 +130,7 @@ def model(request, folder):
     return make_model(folder, neck, **(vse_settings() if form else {}))
 
 
-def test_mapper_honours_the_mask():
+def test_the_mapper_respects_the_mask():
     torch.manual_seed(0)
     mapper = MODELS.build(
         dict(type="pcm_plugin.PrefixMapper", out_dims=6, embed_dims=8, num_heads=2, num_layers=2)
@@ -148,14 +148,14 @@ def test_mapper_honours_the_mask():
         torch.testing.assert_close(mapper(tokens[:1, :3], mask[:1, :3]), prefix[:1])
 
 
-def test_mapper_of_impossible_sizes():
+def test_the_mapper_refuses_invalid_sizes():
     with pytest.raises(ValueError, match="num_heads=3"):
         MODELS.build(dict(type="pcm_plugin.PrefixMapper", out_dims=6, embed_dims=8, num_heads=3))
 
 
 @torch.no_grad()
 def test_logits_are_those_of_the_language_model_after_prefix_and_prompt(model):
-    """Each image alone, by the language model's own forward, nothing padded."""
+    """Compared with the forward pass of the language model per image, without padding."""
     feats = make_feats()
     encoded = model.encode(**feats)
     assert not encoded.mask.all()  # prompts of several lengths
@@ -194,7 +194,7 @@ def test_captions_do_not_depend_on_the_batch(model):
 
 
 def log_probs_of(model, encoded, i, ids):
-    """Of sequences of tokens (n, T) that go on from one image's prefix and prompt."""
+    """Return the log-probabilities of token sequences (n, T) after prefix and prompt of image i."""
     prefix = encoded.encoder_out[i, encoded.mask[i]].expand(len(ids), -1, -1)
     embeds = model.lm.get_input_embeddings()(ids)
     logits = model.lm(inputs_embeds=torch.cat([prefix, embeds], dim=1)).logits
@@ -203,7 +203,7 @@ def log_probs_of(model, encoded, i, ids):
 
 
 @torch.no_grad()
-def test_wide_beams_find_what_trying_everything_finds(model):
+def test_wide_beams_equal_exhaustive_search(model):
     encoded = model.encode(**make_feats())
     end, size = model.tokenizer.eos_token_id, len(model.tokenizer)
     decoding = DecodingConfig(beam_size=size, max_len=2, num_captions=5)
@@ -217,8 +217,8 @@ def test_wide_beams_find_what_trying_everything_finds(model):
 @torch.no_grad()
 @pytest.mark.parametrize("beam_size", [1, 3])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_the_cache_changes_nothing(model, beam_size, length_penalty):
-    """The same search with the whole sequence computed again at each step."""
+def test_search_with_a_cache_equals_search_without(model, beam_size, length_penalty):
+    """The reference computes the whole sequence again at each step."""
     encoded = model.encode(**make_feats(12))
     end = model.tokenizer.eos_token_id
     history = None
@@ -246,7 +246,7 @@ def test_the_cache_changes_nothing(model, beam_size, length_penalty):
 
 
 @torch.no_grad()
-def test_greedy_captions_are_those_of_transformers(model):
+def test_greedy_captions_equal_those_of_transformers(model):
     encoded = model.encode(**make_feats(12))
     end = model.tokenizer.eos_token_id
     ids = model.lm.generate(
@@ -281,7 +281,7 @@ def test_lengths(model):
     encoded = model.encode(**make_feats())
     end = model.tokenizer.eos_token_id
     bias = torch.zeros(len(model.tokenizer))
-    bias[model.tokenizer.all_special_ids] = -100.0  # they would not show in a caption
+    bias[model.tokenizer.all_special_ids] = -100.0  # they are not part of captions
     bias[end] = 100.0
     head = model.lm.get_output_embeddings()
     hook = head.register_forward_hook(lambda module, inputs, logits: logits + bias)
@@ -297,7 +297,7 @@ def test_lengths(model):
     hook.remove()
 
 
-def test_all_beams_come_back_to_be_re_ranked(model):
+def test_all_beams_are_returned_for_re_ranking(model):
     encoded = model.encode(**make_feats())
     found = model.generate(encoded, DecodingConfig(beam_size=4, max_len=5, rerank_weight=1.0))
     assert [len(own) for own in found] == [4] * B
@@ -306,8 +306,8 @@ def test_all_beams_come_back_to_be_re_ranked(model):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_the_mlp_maps_the_global_token_as_released(folder):
-    """MapperEncoder of the released code, written down again."""
+def test_the_mlp_maps_the_global_token_as_in_the_released_code(folder):
+    """The reference is a reimplementation of the released MapperEncoder."""
     model = make_model(folder, "pcm", entity_prompt=None, **vse_settings())
     feats = make_feats()
     encoded = model.encode(**feats)
@@ -321,7 +321,7 @@ def test_the_mlp_maps_the_global_token_as_released(folder):
     token = model.encoder(tokens.tokens, tokens.mask)[:, 0]
     expected = (token @ first.weight.T + first.bias).tanh() @ second.weight.T + second.bias
     torch.testing.assert_close(prefix, expected.view(B, 3, 12))
-    # The other tokens reach the prefix through the encoder.
+    # The other tokens influence the prefix through the encoder.
     changed = feats | {"patch_feats": feats["patch_feats"].flip(1)}
     assert not torch.allclose(model.encode(**changed)[0], prefix)
     no_encoder = make_model(folder, "pcm", entity_prompt=None, mapper=vse_settings()["mapper"])
@@ -335,7 +335,7 @@ def test_the_mlp_maps_the_global_token_as_released(folder):
 
 
 @pytest.mark.parametrize("form", ["queries", "vse"])
-def test_it_learns(folder, form):
+def test_training_reduces_the_loss(folder, form):
     model = make_model(folder, "pcm", **(vse_settings() if form == "vse" else {})).train()
     optimizer = OptimWrapper(torch.optim.Adam(model.parameters(), lr=0.01))
     feats = make_feats()
@@ -365,14 +365,14 @@ def test_gradients(folder, neck, freeze_lm):
     assert model.mapper.training
 
 
-def test_prompt_names_the_likely_concepts(folder):
+def test_the_prompt_names_the_most_probable_concepts(folder):
     model = make_model(folder, entity_prompt=PROMPT | dict(concept_threshold=0.3))
     model.entity_prompt.concepts.set_concepts(["dog", "big cat", "car"], torch.eye(3, DC))
     seen = torch.zeros(4, DC)
     seen[0, :2] = 1.0
     seen[1, 1] = 0.5
     seen[2, :3] = torch.tensor([1.0, 2.0, 3.0])
-    seen[3, 5] = 1.0  # like none more than the others
+    seen[3, 5] = 1.0  # equally similar to all concepts
     assert model.entity_prompt(seen) == [
         "There are dog, big cat in image.",
         "There are big cat in image.",
@@ -385,7 +385,7 @@ def test_prompt_names_the_likely_concepts(folder):
     assert not any("concepts" in key for key in model.state_dict())
 
 
-def test_without_a_prompt_there_is_the_prefix_alone(folder):
+def test_without_a_prompt_the_sequence_is_the_prefix(folder):
     model = make_model(folder, entity_prompt=None)
     encoded = model.encode(**make_feats())
     assert encoded.encoder_out.shape == (B, 3, 12)
@@ -410,7 +410,7 @@ def test_weights_and_tokenizer_of_a_folder(folder, tmp_path):
     assert not torch.equal(other.lm.transformer.wte.weight, first.lm.transformer.wte.weight)
 
 
-def test_what_is_missing_is_named(folder, tmp_path):
+def test_missing_files_are_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`no/such/folder`.*build_language_model\.py"):
         make_model("no/such/folder")
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
@@ -432,7 +432,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
         model.encode(**make_feats())
 
 
-def test_a_caption_must_have_room(folder):
+def test_captions_must_fit_into_the_positions(folder):
     model = make_model(folder, decoding=dict(max_len=61), entity_prompt=None)
     encoded = model.encode(**make_feats())
     too_long = r"max_len=63 must fit into the language model's 64 positions, got `65`"
@@ -446,7 +446,7 @@ def test_a_caption_must_have_room(folder):
     model.generate(encoded, DecodingConfig(2, max_len=62, min_len=61))
 
 
-def test_every_block_of_the_mapper_begins_by_itself():
+def test_blocks_of_the_mapper_are_initialized_independently():
     mapper = PrefixMapper(8, 8, prefix_length=2, num_layers=3, num_heads=2)
     one, two, three = (block.linear1.weight for block in mapper.blocks)
     assert not torch.equal(one, two)
@@ -503,7 +503,7 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
     assert [len(f["captions"]) for f in again] == [2, 2, 2]
 
 
-def test_it_is_no_single_file(folder, tmp_path):
+def test_it_cannot_be_saved_as_one_file(folder, tmp_path):
     with pytest.raises(ValueError, match=r"got a `PrefixCaptioner`.*config and checkpoint"):
         save_captioner(
             tmp_path / "x.safetensors", make_model(folder), {}, {"model_name": "ViT-B-32"}

@@ -1,4 +1,4 @@
-"""SynTIC: its neck, its captioner, and objects from concepts and from labels."""
+"""SynTIC: neck, captioner, and objects from concepts or labels."""
 
 import json
 
@@ -86,7 +86,7 @@ def make_samples(objects=None):
     return samples
 
 
-def test_training_and_inference_make_the_same_tokens():
+def test_tokens_are_equal_in_training_and_at_inference():
     neck, feats = make_neck(), unit(4, DC, seed=3)
     trained, seen = neck.train()(None, feats), neck.eval()(None, 5 * feats)
     torch.testing.assert_close(trained.tokens, seen.tokens)
@@ -94,7 +94,7 @@ def test_training_and_inference_make_the_same_tokens():
     assert seen.mask.all()
 
 
-def test_the_first_token_is_of_the_memory_and_the_others_of_the_images_concepts():
+def test_the_first_token_is_the_projection_and_the_others_are_concepts():
     neck, feats = make_neck().eval(), unit(4, DC, seed=3)
     out = neck(None, feats)
     projected = project_onto_text_memory(feats, [neck.text_memory], 0.1)
@@ -105,12 +105,12 @@ def test_the_first_token_is_of_the_memory_and_the_others_of_the_images_concepts(
     torch.testing.assert_close(out.concept_probs, probs)
     others = neck.norm(F.relu(neck.object_proj(neck.concept_bank.embeddings[ids])))
     torch.testing.assert_close(out.tokens[:, 1:], others)
-    # Those of the projection would be others.
+    # The projection would retrieve other concepts.
     assert not torch.equal((projected @ neck.concept_bank.embeddings.T).topk(K).indices, ids)
     assert out.affinity is out.selected is out.slots is None
 
 
-def test_given_objects_take_the_place_of_the_concepts():
+def test_given_objects_replace_the_retrieved_concepts():
     neck, feats = make_neck().eval(), unit(3, DC, seed=3)
     objects = torch.tensor([[4, 1, 0, 2], [7, -1, -1, -1], [-1, -1, -1, -1]])
     out, found = neck(None, feats, objects), neck(None, feats)
@@ -126,7 +126,7 @@ def test_given_objects_take_the_place_of_the_concepts():
 
 
 @torch.no_grad()
-def test_padding_of_objects_changes_nothing():
+def test_padding_of_objects_does_not_change_the_output():
     model, feats = make_model().eval(), unit(6, DC, seed=3)
     labels = [["dog"], ["man", "bench"], ["cat"], [], ["horse"], ["car", "sea"]]
     more = [["dog", "man", "cat", "boat"], *labels[1:]]
@@ -146,7 +146,7 @@ def test_padding_of_objects_changes_nothing():
     assert "pred_affinity" not in samples[0]
 
 
-def test_labels_of_the_concepts_are_the_concepts():
+def test_labels_of_the_retrieved_concepts_give_the_same_captions():
     model, feats = make_model().eval(), unit(6, DC, seed=3)
     found = model(global_feats=feats, mode="predict")
     labels = [[WORDS[i] for i in sample.pred_concept_ids] for sample in found]
@@ -157,7 +157,7 @@ def test_labels_of_the_concepts_are_the_concepts():
 
 
 @pytest.mark.parametrize("with_objects", [False, True])
-def test_it_learns_from_a_store_and_captions_by_it(tmp_path, with_objects):
+def test_training_on_a_store_reduces_the_loss(tmp_path, with_objects):
     shape = dict(num_patches=1, patch_dim=4, clip_dim=DC)
     build_store(tmp_path / "store", CAPTIONS, **shape)
     settings = dict(type="pcm_plugin.SynthCaptionDataset", store=tmp_path / "store")
@@ -181,7 +181,7 @@ def test_it_learns_from_a_store_and_captions_by_it(tmp_path, with_objects):
     assert sum(right) >= 5
 
 
-def test_only_the_decoder_and_the_maps_of_the_prefix_learn():
+def test_only_the_decoder_and_the_linear_maps_of_the_prefix_are_trained():
     names = {name.split(".")[0] for name, _ in make_model().named_parameters()}
     assert names == {"neck", "decoder"}
     kept = {name for name in make_model().state_dict() if name.startswith("neck.")}
@@ -189,7 +189,7 @@ def test_only_the_decoder_and_the_maps_of_the_prefix_learn():
     assert kept == {f"neck.{name}.{part}" for name in maps for part in ("weight", "bias")}
 
 
-def test_it_travels_in_one_file(tmp_path):
+def test_it_can_be_saved_as_one_file(tmp_path):
     clip = build_clip(tmp_path / "clip")
     config, model = make_config(), make_model().eval()
     settings = {key: value for key, value in config.items() if key != "vocabulary"}
@@ -208,7 +208,7 @@ def test_it_travels_in_one_file(tmp_path):
     assert [s.pred_caption for s in found] == [s.pred_caption for s in expected]
 
 
-def test_wrong_inputs_are_named(tmp_path):
+def test_errors_name_the_value_and_the_fix(tmp_path):
     model, feats = make_model().eval(), unit(6, DC, seed=3)
     labels = [["dog"], ["unicorn", "cat"], [], [], [], []]
     with pytest.raises(ValueError, match=r"must be concepts of the neck, got `\['unicorn'\]`"):

@@ -17,7 +17,7 @@ from tests.test_models.test_prefix_lm import CAPTIONS, DC, PROMPT, make_feats, m
 
 
 class PublishedLayer(nn.Module):
-    """A block of ViECap's mapping network, written down again from its released code."""
+    """Block of ViECap's mapping network, reimplemented from its released code."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -39,7 +39,7 @@ class PublishedLayer(nn.Module):
         return x + self.second(F.relu(self.first(self.norm2(x))))
 
 
-def test_neck_and_mapper_are_the_published_mapping_network():
+def test_neck_and_mapper_equal_the_published_mapping_network():
     torch.manual_seed(0)
     width, heads, length = 16, 4, 10
     neck = MODELS.build(
@@ -86,10 +86,10 @@ def test_neck_and_mapper_are_the_published_mapping_network():
     x = torch.cat([x, mapper.queries.expand(3, -1, -1)], dim=1)
     for layer in layers:
         x = layer(x)
-    for mode in (True, False):  # in evaluation PyTorch takes another path
+    for mode in (True, False):  # PyTorch uses another kernel in evaluation
         prefix = mapper.train(mode)(tokens.tokens, tokens.mask)
         torch.testing.assert_close(prefix, x[:, length:], rtol=1e-4, atol=1e-5)
-    # In training the feature gets noise and nothing else happens by chance.
+    # In training only the noise on the feature is random.
     assert [*neck.train().state_dict()] == ["global_proj.weight", "global_proj.bias"]
     assert not torch.allclose(neck(None, feats).tokens, tokens.tokens)
     with pytest.raises(ValueError, match="`num_tokens` must be at least 1, got `0`"):
@@ -102,7 +102,7 @@ def make_prompt(path, **settings):
     return EntityPrompt(DC, **settings)
 
 
-def test_prompts_of_training_name_the_entities_of_captions(tmp_path):
+def test_prompts_in_training_name_the_entities_of_captions(tmp_path):
     aliases = dict.fromkeys(["man", "women", "kid"], "person")
     prompt = make_prompt(tmp_path / "words.txt", entity_aliases=aliases)
     captions = [
@@ -133,7 +133,7 @@ def test_prompts_of_training_name_the_entities_of_captions(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A GPT-2 whose tokenizer knows the full stop and capital letters."""
+    """Return a GPT-2 config whose tokenizer has the full stop and capital letters."""
     from transformers import GPT2Config
 
     tokenizer = build_tokenizer([*WORDS, "are", "image", "something", ".", ","])
@@ -151,7 +151,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_training_takes_captions_and_inference_features(folder, tmp_path):
+def test_prompts_use_captions_in_training_and_features_at_inference(folder, tmp_path):
     (tmp_path / "words.txt").write_text("dog\ncat\n")
     settings = dict(caption_entities=str(tmp_path / "words.txt"), entity_dropout=0.0)
     model = make_model(folder, entity_prompt=PROMPT | settings)
