@@ -1,10 +1,9 @@
-"""Put a trained captioner into one file, which is all that captioning needs.
+"""Export a trained captioner to a single file.
 
 python tools/export.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --out captioner.safetensors
 
-The file holds the weights, their settings, the vocabulary and the concepts, and names the CLIP;
-python tools/caption.py captioner.safetensors IMAGES captions with it. A CLIP in a local folder is
-copied beside it.
+The file contains weights, settings, vocabulary and concepts, and the name of the CLIP. Use it with
+python tools/caption.py captioner.safetensors IMAGES. A CLIP in a local folder is copied next to it.
 """
 
 import argparse
@@ -35,8 +34,8 @@ def main() -> None:
     parser.add_argument("config", help="config of the training")
     parser.add_argument("checkpoint", help=".pth of its run, or .safetensors of weights")
     parser.add_argument("--out", required=True, help="file to write, .safetensors")
-    parser.add_argument("--half", action="store_true", help="store float16: half the size")
-    parser.add_argument("--name", help="a name to keep in the file; default: the config's")
+    parser.add_argument("--half", action="store_true", help="store float16, which halves the size")
+    parser.add_argument("--name", help="name to store in the file; default: that of the config")
     add_config_options(parser)
     args = parser.parse_args()
     cfg = read_config_file(args.config)

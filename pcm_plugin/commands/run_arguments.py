@@ -1,4 +1,4 @@
-"""What the commands that run a config have in common."""
+"""Arguments and setup of the commands that run a config."""
 
 import argparse
 import os
@@ -28,10 +28,10 @@ from pcm_plugin.errors import MissingFileError, UserError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``config`` and the options that training and testing share."""
+    """Add ``config`` and the options of both training and testing."""
     parser.add_argument("config", help="config file")
     parser.add_argument(
-        "--work-dir", help="folder for logs and checkpoints; default: work_dirs/CONFIG's name"
+        "--work-dir", help="folder for logs and checkpoints; default: work_dirs/NAME of the config"
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision")
     add_config_options(parser)
@@ -39,9 +39,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher",
         choices=["none", "pytorch", "slurm"],
         default="none",
-        help="how several processes were started; set by the .sh scripts",
+        help="launcher that started several processes; set by the .sh scripts",
     )
-    # torch.distributed.launch passes it, torchrun does not.
+    # Passed by torch.distributed.launch, but not by torchrun.
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -57,14 +57,14 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def apply_cfg_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
-    """Override settings of a config, with a warning for settings that it does not have.
+    """Override settings of a config, with a warning about settings that it does not have.
 
     Args:
-        cfg: The config, changed.
-        options: What ``--cfg-options`` was parsed to; None for no option.
+        cfg: The config, changed in place.
+        options: Parsed ``--cfg-options``; None for no option.
 
     Raises:
-        UserError: If the config has no place for one of them.
+        UserError: If a setting cannot be set in the config.
     """
     options = options or {}
     for warning in check_options(cfg, options):
@@ -102,13 +102,13 @@ def load_config(
     """Return the final config of a command, with its input files checked.
 
     Args:
-        args: What :func:`add_run_arguments` parsed.
-        loops: Which of ``train``, ``val`` and ``test`` will run.
+        args: Parsed arguments of :func:`add_run_arguments`.
+        loops: Loops that will run: ``train``, ``val`` and ``test``.
         evaluation: Data set to test on in place of the config's own, one of
             :func:`pcm_plugin.commands.evaluations.list_evaluations`. Defaults to None.
 
     Returns:
-        The config with the command line's settings in it.
+        The config with the settings of the command line.
 
     Raises:
         MissingFileError: If the config or a file that it names does not exist.
@@ -140,13 +140,14 @@ def prepare_process(args: argparse.Namespace, cfg: Config) -> None:
     """Set up this process for the runner: distributed group, determinism, safe loading."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     if is_cuda_available():
-        # A resumed run repeats the whole one to the bit, as far as CUDA has such kernels; it warns
-        # of others. cuBLAS needs a workspace of fixed size for it, and reads this once.
+        # A resumed run is bit-identical to an uninterrupted one as far as CUDA has deterministic
+        # kernels; torch warns about others. cuBLAS needs a workspace of fixed size and reads the
+        # variable once.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         for loop in ("train", "val", "test"):
-            # Batches then travel while the one before is worked on. Not earlier: what a run is
-            # named by does not depend on the machine.
+            # Overlaps the transfer of a batch with computation. It is not part of the config, whose
+            # hash must not depend on the machine.
             loader = cfg.get(f"{loop}_dataloader")
             if loader is not None:
                 loader.setdefault("pin_memory", True)

@@ -1,4 +1,4 @@
-"""Kept results: the config of a command, and whether its scores are there already."""
+"""Whether trainings and scores of a config exist already."""
 
 import argparse
 import json
@@ -21,13 +21,13 @@ from pcm_plugin.formats.atomic_io import sha256
 def read_config(
     config: Path, options: Sequence[str], loops: Sequence[str], evaluation: str | None = None
 ) -> Config:
-    """The config that ``tools/train.py`` or ``tools/test.py`` would run with these options.
+    """Return the config that ``tools/train.py`` or ``tools/test.py`` would use.
 
     Args:
-        config: Its file.
-        options: As for ``--cfg-options``: ``KEY=VALUE``.
-        loops: Which of ``train``, ``val`` and ``test`` would run.
-        evaluation: As for ``tools/test.py --eval-on``.
+        config: File of the config.
+        options: Values of ``--cfg-options``, ``KEY=VALUE``.
+        loops: Loops that would run: ``train``, ``val`` and ``test``.
+        evaluation: Value of ``tools/test.py --eval-on``. Defaults to None.
 
     Raises:
         UserError: See :func:`~pcm_plugin.commands.run_arguments.load_config`.
@@ -39,15 +39,15 @@ def read_config(
 
 
 def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
-    """Return whether a folder holds the finished training of a config.
+    """Return whether a folder contains the finished training of a config.
 
     Args:
-        folder: The ``--work-dir`` of the training; need not exist.
-        config: Its config's file.
-        options: As for ``--cfg-options``.
+        folder: ``--work-dir`` of the training. It need not exist.
+        config: File of the config.
+        options: Values of ``--cfg-options``.
 
     Raises:
-        UserError: If something that the training reads is missing, or if the folder holds another
+        UserError: If an input file of the training is missing, or the folder contains another
             training.
     """
     return is_finished(folder, record_run(read_config(config, options, ("train", "val"))))
@@ -60,36 +60,36 @@ def has_scores(
     checkpoint: str,
     evaluation: str | None = None,
 ) -> bool:
-    """Whether a folder holds this checkpoint's scores, of these settings and the data there.
+    """Return whether a folder contains the scores of a checkpoint for these settings and data.
 
     Args:
-        folder: The ``--work-dir`` of the test.
-        config: The config that is tested.
-        options: As for ``--cfg-options``.
-        checkpoint: Its file.
-        evaluation: As for ``tools/test.py --eval-on``.
+        folder: ``--work-dir`` of the test.
+        config: File of the config.
+        options: Values of ``--cfg-options``.
+        checkpoint: File of the checkpoint.
+        evaluation: Value of ``tools/test.py --eval-on``. Defaults to None.
 
     Raises:
-        UserError: If something that the test reads is missing.
+        UserError: If an input file of the test is missing.
     """
     if not (folder / "metrics.json").exists():
         return False
-    found = json.loads((folder / "metrics.json").read_text())
+    result = json.loads((folder / "metrics.json").read_text())
     cfg = read_config(config, options, ("test",), evaluation)
-    wanted = {
+    expected = {
         "settings": hash_settings(cfg, TEST_KEYS),
         "inputs": hash_inputs(cfg, ("test",)),
         "checkpoint_sha256": sha256(Path(checkpoint)),
     }
-    same = all(found.get(key) == value for key, value in wanted.items())
-    return same and _is_complete(found["metrics"], cfg.test_evaluator)
+    is_same = all(result.get(key) == value for key, value in expected.items())
+    return is_same and _is_complete(result["metrics"], cfg.test_evaluator)
 
 
 def _is_complete(metrics: Mapping[str, float | None], evaluator: Mapping[str, Any]) -> bool:
-    """Whether no scorer failed, and none was left out for lack of a Java that is there now."""
-    asked = [name for name in JAVA_SCORERS if name in evaluator.get("scorers", ())]
-    # JSON has null for NaN.
-    finite = {key for key, value in metrics.items() if value is not None and math.isfinite(value)}
-    there = {key.rpartition("/")[2] for key in finite}
-    whole = len(finite) == len(metrics)
-    return whole and all(name in there or java.missing_requirement(name) for name in asked)
+    """Return whether all scores that can be computed here are among the metrics."""
+    # JSON has null in place of NaN: the score of a scorer that failed.
+    if any(value is None or not math.isfinite(value) for value in metrics.values()):
+        return False
+    names = {key.rpartition("/")[2] for key in metrics}
+    requested = [name for name in JAVA_SCORERS if name in evaluator.get("scorers", ())]
+    return all(name in names or java.missing_requirement(name) for name in requested)

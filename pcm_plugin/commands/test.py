@@ -1,4 +1,4 @@
-"""Caption the test split of a config with a checkpoint, and score the captions.
+"""Generate captions for the test split of a config and score them.
 
 python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth
 python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --eval-on flickr30k
@@ -25,7 +25,9 @@ from pcm_plugin.formats.atomic_io import sha256, write_json
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Score a checkpoint on a config's test split.")
+    parser = argparse.ArgumentParser(
+        description="Score a checkpoint on the test split of a config."
+    )
     add_run_arguments(parser)
     parser.add_argument(
         "--eval-on",
@@ -45,8 +47,8 @@ def main() -> None:
     cfg = load_config(args, loops=("test",), evaluation=args.eval_on)
     if cfg.get("test_dataloader") is None:
         raise UserError(
-            f"{args.config} has no test split: there are no real test images. Give some to "
-            "tools/make_dataset.py with --test IMAGES CAPTIONS"
+            f"{args.config} has no test_dataloader: its data set has no real test images; add them "
+            "with tools/make_dataset.py --test IMAGES CAPTIONS"
         )
     if not Path(args.checkpoint).is_file():
         raise MissingFileError(f"checkpoint {args.checkpoint} does not exist")
@@ -76,13 +78,13 @@ def main() -> None:
 
 
 def check_references(runner: Runner) -> None:
-    """Check that the images can be scored before they are captioned.
+    """Check that the images can be scored, before captions are generated.
 
     Raises:
-        UserError: If not, as where no image has references.
+        UserError: If they cannot be scored, for example because no image has references.
     """
     dataset = runner.test_loop.dataloader.dataset
-    if not hasattr(dataset, "sample"):  # not of this package: the metric checks it in the end
+    if not hasattr(dataset, "sample"):  # not of this package: the metric checks the results
         return
     samples = [dataset.sample(i) for i in range(len(dataset))]
     for metric in runner.test_evaluator.metrics:

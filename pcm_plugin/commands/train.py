@@ -38,19 +38,19 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint; without a value from the newest in the work folder, if any",
+        help="resume from a checkpoint; without a value from the newest in the work folder, if any",
     )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="scale learning rate and warm-up with the total batch size, against auto_scale_lr's "
-        "base",
+        help="scale learning rate and warm-up by the ratio of the total batch size to "
+        "auto_scale_lr.base_batch_size",
     )
     return parser.parse_args()
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the options of this command into the config."""
+    """Apply the options of this command to the config."""
     if args.amp:
         on_gpu = is_cuda_available()
         cfg.optim_wrapper.type = "AmpOptimWrapper" if on_gpu else "pcm_plugin.BFloat16OptimWrapper"
@@ -62,7 +62,7 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def measure_run(cfg: Config) -> RunLength:
-    """Return the length of the training, from its data; check data and schedule."""
+    """Check data and schedule, and return the length of the training."""
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     if cfg.get("val_dataloader") is not None:
         Runner.build_dataloader(cfg.val_dataloader, seed=0)  # its dataset checks its arguments
@@ -71,8 +71,8 @@ def measure_run(cfg: Config) -> RunLength:
         raise UserError(
             f"train_dataloader.drop_last=True leaves no batch: {pairs} pairs are fewer than a "
             f"batch of {batch} (train_dataloader.batch_size) for each of {get_world_size()} "
-            "processes. "
-            "Set train_dataloader.drop_last=False, or a smaller batch_size, with --cfg-options"
+            "processes; set train_dataloader.drop_last=False or a smaller batch_size with "
+            "--cfg-options"
         )
     length = run_length(cfg, len(loader))
     for warning in check_schedule(cfg, length):
@@ -82,7 +82,12 @@ def measure_run(cfg: Config) -> RunLength:
 
 
 def prepare_resume(cfg: Config, args: argparse.Namespace, run: Record, length: RunLength) -> None:
-    """Let the config go on from the checkpoint of ``--resume``, if that can be done."""
+    """Set up the config to resume from the checkpoint of ``--resume``.
+
+    Raises:
+        MissingFileError: If the checkpoint does not exist.
+        UserError: If the training cannot be resumed from it.
+    """
     checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else Path(args.resume)
     if checkpoint is None:
         print(f"--resume: no checkpoint in {cfg.work_dir} yet, starting from the beginning")
@@ -97,7 +102,7 @@ def prepare_resume(cfg: Config, args: argparse.Namespace, run: Record, length: R
         raise UserError(f"--resume: {error}") from None
     known = state["message_hub"]["runtime_info"].get(RECORD)
     if known is not None and "load_from" in known["settings"]:
-        # The weights that the run began with need not be named again.
+        # The initial weights of the run need not be given again.
         run["settings"]["load_from"] = known["settings"]["load_from"]
     cfg.resume, cfg.load_from = True, str(checkpoint)
 
