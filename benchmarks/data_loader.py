@@ -29,7 +29,7 @@ PATCHES, WIDTH, JOINT = 49, 768, 512
 SHARD = 1000
 
 
-def seconds_a_batch(config: Any, batches: int) -> float:
+def seconds_per_batch(config: Any, batches: int) -> float:
     """Return the median time over groups of 20 batches, without the first group."""
     loader = Runner.build_dataloader(config, seed=0)
     given = itertools.chain.from_iterable(itertools.repeat(loader))
@@ -61,25 +61,25 @@ def main() -> None:
         store = Path(folder, "store")
         write_store(store, args.entries, SHARD, lambda _: (patches, whole, whole))
         config.dataset.store = str(store)
-        found = {}
+        seconds = {}
         for workers in (0, 1, 2):
             config.update(num_workers=workers, persistent_workers=workers > 0)
-            found[workers] = seconds_a_batch(config, args.batches)
+            seconds[workers] = seconds_per_batch(config, args.batches)
             print(
-                f"{workers} workers: {1e3 * found[workers]:.2f} ms per batch, "
-                f"{args.batch / found[workers]:,.0f} pairs per second"
+                f"{workers} workers: {1e3 * seconds[workers]:.2f} ms per batch, "
+                f"{args.batch / seconds[workers]:,.0f} pairs per second"
             )
-    fed = found[1] / per_process
-    print(f"{per_process} workers on a core each sustain iterations of {1e3 * fed:.2f} ms")
+    sustained = seconds[1] / per_process
+    print(f"{per_process} workers on a core each sustain iterations of {1e3 * sustained:.2f} ms")
     print_json(
         {
-            "gemm_gflop": found[1] * rate,
-            "seconds": found[1],
+            "gemm_gflop": seconds[1] * rate,
+            "seconds": seconds[1],
             "matrix_gflops": rate,
-            "seconds_by_workers": found,
-            "seconds_an_iteration_fed": fed,
+            "seconds_by_workers": seconds,
+            "seconds_per_sustained_iteration": sustained,
         },
-        {**vars(args), "workers_a_process": per_process},
+        {**vars(args), "workers_per_process": per_process},
     )
 
 

@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 works["image tower"].append(args.batch / seconds(bare_image, calls=batches))
                 works["both towers"].append(args.batch / seconds(bare_both, calls=batches))
                 make = functools.partial(whole, folder / f"store{i}")
-                # Again over the finished store is what it costs however many images there are.
+                # A second run over the finished store measures the fixed cost.
                 works["extract"].append(args.images / (seconds(make) - seconds(make)))
                 rates.append(matrix_gflops())
             threads = torch.get_num_threads()

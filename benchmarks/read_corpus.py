@@ -31,8 +31,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("captions")
-    parser.add_argument("--min-count", type=int, default=5, help="of words and of nouns")
-    parser.add_argument("--max-nouns", type=int, default=446, help="as many as were released")
+    parser.add_argument("--min-count", type=int, default=5, help="minimum count of words and nouns")
+    parser.add_argument(
+        "--max-nouns",
+        type=int,
+        default=446,
+        help="maximum number of nouns; default: the size of the released list",
+    )
     parser.add_argument("--compare-with", help="concept file to compare the nouns with")
     args = parser.parse_args()
     captions = CaptionFile(args.captions, skip_invalid=True)

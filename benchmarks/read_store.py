@@ -76,7 +76,7 @@ def read_store(path: Path, reads: int) -> dict[str, float]:
     store = FeatureStore(path)
     order = np.random.default_rng(0).permutation(len(store))[: reads // BATCH * BATCH]
 
-    # As a data loader asks for them; in the dtype they are kept in, as np.load gives them.
+    # Batches like those of a data loader, in the stored dtype like np.load.
     def read(batch: np.ndarray) -> object:
         patches, whole = (
             store.read_rows(key, batch, None) for key in ("patch_feats", "global_feats")

@@ -22,10 +22,14 @@ Features = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def write_store(path: Path, entries: int, size: int, features: Callable[[int], Features]) -> None:
-    """Write a store of a caption an image, shards of ``size`` entries; what is there is kept.
+    """Write a feature store with one caption per image; existing shards are kept.
 
-    ``features`` gives, by the number of a shard, patch features (size, N, Dv), global and caption
-    features (size, Dc); the last shard takes as many rows of them as it needs.
+    Args:
+        path: Folder of the store.
+        entries: Number of images.
+        size: Number of images per shard.
+        features: Maps the index of a shard to patch features (size, N, Dv), global features
+            (size, Dc) and caption features (size, Dc).
     """
     plan = [
         Shard(f"shard-{s:05d}", min(size, entries - s * size), "made up")
@@ -50,13 +54,13 @@ def write_store(path: Path, entries: int, size: int, features: Callable[[int], F
 
 
 def write_images(path: Path, count: int, side: int, distinct: int | None = None) -> None:
-    """Write shards of random smooth images as tools/generate.py does, a caption each.
+    """Write image shards like tools/generate.py: random smooth images with one caption each.
 
     Args:
-        path: Folder to make.
+        path: Folder to create.
         count: Number of images.
         side: Height and width.
-        distinct: Number of different images, which saves time. Defaults to all.
+        distinct: Number of different images; fewer are faster to create. Defaults to all.
     """
     settings = generate_images.GenerateSettings(pipeline="made/up", size=side)
 

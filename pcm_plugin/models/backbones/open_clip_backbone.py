@@ -191,8 +191,11 @@ def _pooled_positions(clip: Any, tokens: Tensor) -> Tensor | None:
 
     None if the text tower may attend to later tokens, or pools in another way.
     """
-    is_causal = getattr(clip, "attn_mask", None) is not None
-    if not is_causal or not isinstance(getattr(clip, "text_projection", None), Tensor):
+    from open_clip import CLIP
+
+    if not isinstance(clip, CLIP) or clip.attn_mask is None:
+        return None
+    if not isinstance(clip.text_projection, Tensor):
         return None
     if clip.text_pool_type == "argmax":
         return tokens.argmax(dim=-1)

@@ -1,6 +1,6 @@
 """Exact nearest neighbors by inner product, computed in chunks.
 
-Shapes: Q queries, S keys of one chunk, D features, k neighbours.
+Shapes: Q queries, S keys of one chunk, D features, k neighbors.
 """
 
 from collections.abc import Iterable
