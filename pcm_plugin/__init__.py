@@ -1,3 +1,3 @@
-"""PCM-Net: zero-shot image captioning from synthetic pairs, a plugin for MMEngine and MMPretrain."""
+"""PCM-Net: zero-shot image captioning from synthetic pairs, for MMEngine and MMPretrain."""
 
 __version__ = "0.1.0"

@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def words_of(args: argparse.Namespace) -> list[str]:
-    """The words that were given, or found in the captions."""
+    """Return the words of the word list, or the nouns of the captions."""
     if args.captions is None:
         return read_word_list(args.words)
     captions, report = caption_file(args)

@@ -54,5 +54,6 @@ def main() -> None:
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
     print(
-        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, CLIP {cfg.clip.model_name}"
+        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, "
+        f"CLIP {cfg.clip.model_name}"
     )

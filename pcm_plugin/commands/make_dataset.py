@@ -11,12 +11,12 @@ Run again after an interruption, it makes what is missing. --set changes setting
 """
 
 import argparse
-import logging
 import shlex
 from pathlib import Path
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.commands.config_files import TOOLS
+from pcm_plugin.commands.logs import show_info
 from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.synthesis.pipeline.dataset import (
@@ -63,8 +63,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("pcm_plugin").setLevel(logging.INFO)
+    show_info()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit {args.limit}: give at least 1")
     recipe = load_recipe(args.recipe, args.set)

@@ -131,8 +131,8 @@ def say_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
     if args.score_scale is not None:
         score = f"mean score {pairs.clip_score.mean():.3f} ({args.score_scale:g} x cosine)"
     print(
-        f"{args.out}/{PAIRS_FILE}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} captions "
-        f"with another image; {score}"
+        f"{args.out}/{PAIRS_FILE}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} "
+        f"captions with another image; {score}"
     )
 
 

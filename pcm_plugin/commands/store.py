@@ -61,7 +61,7 @@ def verify(path: Path) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Parse a positive integer."""
     number = int(text)
     if number < 1:
         raise UserError(text)

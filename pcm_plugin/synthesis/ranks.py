@@ -34,7 +34,7 @@ class Rank:
         return cls()
 
     def device(self) -> str:
-        """This process's GPU, or the CPU where there is none."""
+        """Return the GPU of this process, or the CPU if there is none."""
         if torch.cuda.is_available():
             return f"cuda:{self.local % torch.cuda.device_count()}"
         return "cpu"

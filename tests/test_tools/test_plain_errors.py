@@ -20,7 +20,7 @@ from tests.test_tools.commands import run
 @pytest.mark.parametrize(
     ("tool", "args", "message"),
     [
-        ("build_vocabulary.py", "captions.txt --out v", "lower min_count or give more captions"),
+        ("build_vocabulary.py", "captions.txt --out v", "lower min_count or pass more captions"),
         ("build_concepts.py", "captions.txt --model ViT-X --out c", "ViT-X"),
         ("build_concepts.py", "none.txt --model X --out c", "none.txt"),
         ("import_concepts.py", "none.pickle c.safetensors", "no concept pickle at none.pickle"),

@@ -133,8 +133,8 @@ def summary(
         if gap <= 0:  # as after a single epoch
             continue
         lines.append(
-            f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; the gap is "
-            f"{gap:.1f} ± {gap_error:.1f}, {gap / gap_error:.0f} standard errors. "
+            f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; the "
+            f"gap is {gap:.1f} ± {gap_error:.1f}, {gap / gap_error:.0f} standard errors. "
             "Differences from the base:"
         )
         for name, ciders in values.items():

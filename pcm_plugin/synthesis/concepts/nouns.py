@@ -122,7 +122,7 @@ def _tag(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _lemma(word: str, plurals: Counter[str], nouns: Counter[str]) -> str:
-    """The singular of a plural, where the corpus knows it as a noun too."""
+    """Return the singular of a plural if it is also a noun of the corpus."""
     from textblob.en.inflect import singularize
 
     if 2 * plurals[word] <= nouns[word]:

@@ -57,7 +57,7 @@ class Stage(NamedTuple):
     bytes_each: float
 
     def __str__(self) -> str:
-        """A line with counts, disk and time that is left."""
+        """Return a line with counts, and the remaining disk space and time."""
         left = self.total - self.done
         return (
             f"{self.name:13} {self.total:>11,} {self.unit}, {self.done:,} done; "
@@ -84,7 +84,7 @@ class Estimate(NamedTuple):
     free: int
 
     def __str__(self) -> str:
-        """A line a stage, and whether the disk will do."""
+        """Return one line per stage, and whether the disk space is sufficient."""
         left = sum((stage.total - stage.done) * stage.bytes_each for stage in self.stages)
         lines = [f"{self.words:,} words, {self.concepts:,} concepts", str(self.coverage)]
         lines += map(str, self.stages)
@@ -266,7 +266,7 @@ def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
 
 
 def _done(folder: Path, format: str, start: str = "") -> int:
-    """Samples that finished shards were made of; of those whose names have a start."""
+    """Count the source samples of finished shards whose names begin with ``start``."""
     if not (folder / "manifest.json").is_file():
         return 0
     shards = ShardFolder(folder, format).shards

@@ -78,7 +78,7 @@ class PairAssignment:
         }
 
     def captions_of_images(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """The captions nearest to each image."""
+        """Find the captions nearest to each image."""
         images = self._global_feats(rows)
         _, nearest_captions = chunked_topk(
             images, self._caption_chunks(), self._settings.num_captions
@@ -86,7 +86,7 @@ class PairAssignment:
         return {"captions": nearest_captions.cpu()}
 
     def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """The image of each caption, its CLIP score and the score by which it was chosen."""
+        """Assign an image to each caption, with its CLIP score and assignment score."""
         if self._settings.method == "filter":
             images = torch.from_numpy(self._assigning.caption_to_image(rows))
             cosines = self._cosines(self._assigning, images.numpy(), np.asarray(rows))
