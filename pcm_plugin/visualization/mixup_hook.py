@@ -59,10 +59,10 @@ class MixupVisualizationHook(Hook):
     the iteration with an iteration-based loop, and 0 without training.
 
     The hook reads the fields that :meth:`PCMNet.predict` sets in data samples; the words of
-    ``pred_concept_ids`` are the ``concept_words`` of the model's ``neck``. Only the card is drawn if
-    the model does not mix patches. Image files are looked up in the ``data_prefix`` of the dataset; an
-    image whose file is missing is replaced by a gray square. Errors never stop the run: the first
-    one is logged.
+    ``pred_concept_ids`` are the ``concept_words`` of the model's ``neck``. Only the card is
+    drawn if the model does not mix patches. Image files are looked up in the ``data_prefix`` of
+    the dataset; an image whose file is missing is replaced by a gray square. Errors never stop
+    the run: the first one is logged.
 
     Args:
         num_images: Number of images to draw, the first ones of the split; with several processes

@@ -55,7 +55,7 @@ def make_dataset(
         out: The folder.
         stages: Which of :data:`STAGES` to run. Defaults to all.
         real_splits: ``'val'`` and ``'test'`` to a folder of real images and a caption file that
-            names them. A path is read with the same options as ``captions``, see :func:`captions_of`.
+            names them. A path is read with the options of ``captions``, see :func:`captions_of`.
         limit: Take only the first captions.
         device: Where to work. Defaults to a GPU if there is one.
         rank: Which of several processes this is. Defaults to what torchrun or srun say.
