@@ -4,7 +4,7 @@
 _base_ = [
     "../_base_/models/capdec_vitb32.py",
     "../_base_/models/toy.py",
-    "../_base_/datasets/toy.py",
+    "../_base_/datasets/toy_text.py",
     "../_base_/schedules/noam_toy.py",
     "../_base_/toy_runtime.py",
 ]
@@ -16,6 +16,3 @@ model = dict(
     encoder=_base_.toy.layers,
     decoder=_base_.toy.layers,
 )
-# The neck takes no patches.
-train_dataloader = dict(dataset=dict(features="text"))
-val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

@@ -3,7 +3,7 @@
 # DeCap on Flickr30k, on captions alone. They are the memory as well.
 _base_ = [
     "../_base_/models/decap_vitb32.py",
-    "../_base_/datasets/flickr30k.py",
+    "../_base_/datasets/flickr30k_text.py",
     "../_base_/schedules/noam_12e.py",
     "../_base_/default_runtime.py",
 ]
@@ -12,6 +12,3 @@ model = dict(
     vocabulary=_base_.files.vocabulary,
     neck=dict(text_memory=_base_.train_dataloader.dataset.store),
 )
-# The neck takes no patches.
-train_dataloader = dict(dataset=dict(features="text"))
-val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

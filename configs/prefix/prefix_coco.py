@@ -6,7 +6,7 @@
 #   --cfg-options model.language_model=FOLDER
 _base_ = [
     "../_base_/models/viecap_vitb32.py",
-    "../_base_/datasets/coco.py",
+    "../_base_/datasets/coco_global.py",
     "../_base_/schedules/adamw_15e.py",
     "../_base_/default_runtime.py",
 ]
@@ -20,6 +20,5 @@ model = dict(
         caption_entities=_base_.files.concepts,
     ),
 )
-# The neck takes no patches. 80 pairs, as ViECap.
-train_dataloader = dict(batch_size=80, dataset=dict(features="global"))
-val_dataloader = test_dataloader = dict(dataset=dict(features="global"))
+# As ViECap.
+train_dataloader = dict(batch_size=80)

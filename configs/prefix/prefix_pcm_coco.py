@@ -14,6 +14,6 @@ model = dict(
         concepts=_base_.files.concepts,
         clip_head=_base_.files.clip_head,
     ),
-    loss=dict(use_clip_weight=True),
+    loss=_base_.mixup_loss,
 )
-train_dataloader = val_dataloader = test_dataloader = dict(dataset=dict(features="patch"))
+train_dataloader = val_dataloader = test_dataloader = _base_.patch_loader

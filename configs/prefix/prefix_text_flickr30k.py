@@ -4,7 +4,7 @@
 # of the caption, no image in training.
 _base_ = [
     "../_base_/models/viecap_vitb32.py",
-    "../_base_/datasets/flickr30k.py",
+    "../_base_/datasets/flickr30k_text.py",
     "../_base_/schedules/adamw_15e.py",
     "../_base_/default_runtime.py",
 ]
@@ -21,6 +21,5 @@ model = dict(
 )
 # ViECap's scripts/train_flickr30k.sh: twice the epochs of COCO.
 train_cfg = dict(max_epochs=30)
-# The neck takes no patches. 80 pairs, as ViECap.
-train_dataloader = dict(batch_size=80, dataset=dict(features="text"))
-val_dataloader = test_dataloader = dict(dataset=dict(features="global"))
+# As ViECap.
+train_dataloader = dict(batch_size=80)

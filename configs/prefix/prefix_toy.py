@@ -6,7 +6,7 @@
 _base_ = [
     "../_base_/models/prefix_vitb32.py",
     "../_base_/models/toy.py",
-    "../_base_/datasets/toy.py",
+    "../_base_/datasets/toy_global.py",
     "../_base_/schedules/noam_toy.py",
     "../_base_/toy_runtime.py",
 ]
@@ -21,5 +21,3 @@ model = dict(
     loss=dict(clip_weight=_base_.toy.clip_weight),
     decoding=dict(beam_size=3),
 )
-# The neck takes no patches.
-train_dataloader = val_dataloader = test_dataloader = dict(dataset=dict(features="global"))

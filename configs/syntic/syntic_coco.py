@@ -3,7 +3,7 @@
 # SynTIC on COCO, a reconstruction; the schedule is that of PCM-Net.
 _base_ = [
     "../_base_/models/syntic_vitb32.py",
-    "../_base_/datasets/coco.py",
+    "../_base_/datasets/coco_global.py",
     "../_base_/schedules/noam_12e.py",
     "../_base_/default_runtime.py",
 ]
@@ -12,8 +12,4 @@ model = dict(
     vocabulary=_base_.files.vocabulary,
     neck=dict(concepts=_base_.files.concepts, text_memory=_base_.train_dataloader.dataset.store),
 )
-# The neck takes no patches.
-train_dataloader = dict(
-    dataset=dict(features="global", refined_features=_base_.files.refined_features)
-)
-val_dataloader = test_dataloader = dict(dataset=dict(features="global"))
+train_dataloader = dict(dataset=dict(refined_features=_base_.files.refined_features))

@@ -6,7 +6,7 @@
 _base_ = [
     "../_base_/models/syntic_vitb32.py",
     "../_base_/models/toy.py",
-    "../_base_/datasets/toy.py",
+    "../_base_/datasets/toy_global.py",
     "../_base_/schedules/noam_toy.py",
     "../_base_/toy_runtime.py",
 ]
@@ -23,8 +23,4 @@ model = dict(
     # The paper's layers and heads.
     decoder={**_base_.toy.layers, "num_layers": 4, "num_heads": 4},
 )
-# The neck takes no patches.
-train_dataloader = dict(
-    dataset=dict(features="global", refined_features=_base_.files.refined_features)
-)
-val_dataloader = test_dataloader = dict(dataset=dict(features="global"))
+train_dataloader = dict(dataset=dict(refined_features=_base_.files.refined_features))

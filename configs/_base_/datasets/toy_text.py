@@ -1,0 +1,4 @@
+# toy_global.py for training on captions alone: features of captions replace those of images.
+_base_ = "./toy_global.py"
+
+train_dataloader = dict(dataset=dict(features="text"))
