@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from pcm_plugin.commands.evaluations import list_evaluations
 from pcm_plugin.commands.run_arguments import add_run_arguments, load_config, prepare_process
+from pcm_plugin.datasets import SynthCaptionDataset, SynthImageDataset
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_inputs, hash_settings
@@ -84,7 +85,8 @@ def check_references(runner: Runner) -> None:
         UserError: If they cannot be scored, for example because no image has references.
     """
     dataset = runner.test_loop.dataloader.dataset
-    if not hasattr(dataset, "sample"):  # not of this package: the metric checks the results
+    if not isinstance(dataset, SynthCaptionDataset | SynthImageDataset):
+        # For other datasets the metric checks the results.
         return
     samples = [dataset.sample(i) for i in range(len(dataset))]
     for metric in runner.test_evaluator.metrics:

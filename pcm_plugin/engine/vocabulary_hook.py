@@ -1,14 +1,31 @@
 """Check that the vocabulary covers the training captions."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from torch.utils.data import ConcatDataset, Subset
 
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
 from pcm_plugin.registry import HOOKS
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """Model with a vocabulary."""
+
+    vocabulary: Vocabulary
+
+
+@runtime_checkable
+class HasCaptions(Protocol):
+    """Dataset that provides its captions without loading features or images."""
+
+    def iter_captions(self) -> Iterator[str]:
+        """Iterate over the captions of all samples."""
 
 
 @HOOKS.register_module()
@@ -33,18 +50,17 @@ class VocabularyCoverageHook(Hook):
             VocabularyCoverageError: If more than ``max_unknown_captions`` have no known word.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        vocabulary = getattr(model, "vocabulary", None)
-        if not isinstance(vocabulary, Vocabulary):
+        if not isinstance(model, HasVocabulary):
             return
         for dataset in _leaf_datasets(runner.train_dataloader.dataset):
             name = type(dataset).__name__
-            if not hasattr(dataset, "iter_captions"):
+            if not isinstance(dataset, HasCaptions):
                 runner.logger.warning(
                     f"{name} has no iter_captions(): its captions are not compared with the "
                     "vocabulary"
                 )
                 continue
-            coverage = VocabularyCoverage.measure(vocabulary, dataset.iter_captions())
+            coverage = VocabularyCoverage.measure(model.vocabulary, dataset.iter_captions())
             runner.logger.info(f"Training captions: {coverage}")
             coverage.check(
                 self.max_unknown_captions,
@@ -57,12 +73,10 @@ class VocabularyCoverageHook(Hook):
 
 def _leaf_datasets(dataset: Any) -> Iterator[Any]:
     """Yield the datasets inside wrappers that concatenate or repeat datasets."""
-    if hasattr(dataset, "iter_captions"):
-        yield dataset
-    elif hasattr(dataset, "datasets"):
+    if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
             yield from _leaf_datasets(part)
-    elif hasattr(dataset, "dataset"):
+    elif isinstance(dataset, RepeatDataset | ClassBalancedDataset | Subset):
         yield from _leaf_datasets(dataset.dataset)
     else:
         yield dataset
