@@ -44,14 +44,14 @@ from pcm_plugin.errors import UserError
         ),
     ],
 )
-def test_values_are_read_as_they_are_written(text, value):
+def test_values_are_parsed_by_their_form(text, value):
     parsed = parse_value(text)
     assert parsed == value
     assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize("text", ["[1, 2", "{a: [1}", "{a b}"])
-def test_open_brackets_are_refused(text):
+def test_open_brackets_are_rejected(text):
     with pytest.raises(ValueError, match=r"must be closed|must be a pair"):
         parse_value(text)
 
@@ -82,7 +82,7 @@ def test_pairs_are_split_at_the_first_equals_sign():
 
 
 @pytest.mark.parametrize("word", ["train_cfg.max_epochs", "=1", "a..b=1", "a=[1"])
-def test_what_is_not_a_pair_is_refused(word, capsys):
+def test_an_option_that_is_not_a_pair_is_rejected(word, capsys):
     with pytest.raises(SystemExit) as end:
         parse("outfile=my", word)
     assert end.value.code == 2

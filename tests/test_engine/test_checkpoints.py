@@ -20,7 +20,7 @@ from pcm_plugin.errors import UserError
 
 
 class Trap:
-    """Unpickling it makes a folder."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -36,7 +36,7 @@ def history():
     return buffer
 
 
-def test_reads_what_mmengine_writes(tmp_path):
+def test_mmengine_checkpoints_are_loaded(tmp_path):
     path = tmp_path / "epoch_1.pth"
     hub = {"log_scalars": {"loss": history()}, "best": np.float64(7.5), "best32": np.float32(2)}
     torch.save({"state_dict": {"w": torch.arange(3.0)}, "message_hub": hub}, path)
@@ -49,13 +49,13 @@ def test_reads_what_mmengine_writes(tmp_path):
     assert [column.tolist() for column in buffer.data] == [[1.5, 3.0], [2, 1]]
 
 
-def test_reads_safetensors(tmp_path):
+def test_safetensors_are_loaded(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"w": torch.ones(2)}, path)
     assert load_local_checkpoint(str(path))["state_dict"]["w"].tolist() == [1, 1]
 
 
-def test_refuses_a_foreign_pickle_without_running_it(tmp_path):
+def test_an_unsafe_pickle_is_rejected_and_not_executed(tmp_path):
     path = tmp_path / "epoch_1.pth"
     torch.save({"state_dict": {}, "message_hub": Trap(tmp_path / "sprung")}, path)
     with pytest.raises(UserError, match=r"epoch_1.pth is refused.*mkdir"):
@@ -63,7 +63,7 @@ def test_refuses_a_foreign_pickle_without_running_it(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_refuses_attributes_of_a_history_that_lead_elsewhere(tmp_path):
+def test_other_attributes_of_a_history_are_rejected(tmp_path):
     class Ladder:
         def __reduce__(self):
             return getattr, (HistoryBuffer, "__init__")
@@ -79,7 +79,7 @@ def test_missing_file_is_named(tmp_path):
         load_local_checkpoint(str(tmp_path / "none.pth"))
 
 
-def test_importing_the_package_leaves_mmengine_as_it_is():
+def test_importing_the_package_does_not_change_mmengine():
     code = (
         "from mmengine.runner.checkpoint import CheckpointLoader as C\n"
         "import pcm_plugin.engine, pcm_plugin.commands.run_arguments\n"
@@ -93,7 +93,7 @@ def test_importing_the_package_leaves_mmengine_as_it_is():
     assert out.split() == ["mmengine.runner.checkpoint", "pcm_plugin.engine.checkpoints"]
 
 
-def test_mmengine_reads_through_it_once_asked(tmp_path, monkeypatch):
+def test_the_safe_loader_is_used_after_registration(tmp_path, monkeypatch):
     from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
     monkeypatch.setattr(CheckpointLoader, "_schemes", dict(CheckpointLoader._schemes))
@@ -111,15 +111,15 @@ def test_latest_checkpoint(tmp_path):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     assert latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
-    # The run's own record wins, also when the folder has been moved since.
+    # The record of the run has priority, even if the folder was moved.
     (tmp_path / "last_checkpoint").write_text("/where/it/was/epoch_1.pth")
     assert latest_checkpoint(tmp_path) == tmp_path / "epoch_1.pth"
-    # Killed while it wrote that record.
+    # Killed while it wrote the record.
     (tmp_path / "last_checkpoint").write_text("")
     assert latest_checkpoint(tmp_path) == tmp_path / "epoch_2.pth"
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path):
+def test_weights_that_do_not_fit_are_reported(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file({"weight": torch.zeros(1, 2), "other": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"missing \['bias'\], unexpected \['other'\]"):
@@ -129,7 +129,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
         load_weights(torch.nn.Linear(2, 1), str(path))
 
 
-def test_what_is_no_checkpoint_of_ours_is_named(tmp_path):
+def test_files_that_are_not_checkpoints_are_reported(tmp_path):
     for name in ("text.pth", "text.safetensors"):
         (tmp_path / name).write_text("hello there")
         with pytest.raises(ValueError, match=f"{name} is not a checkpoint"):
@@ -150,7 +150,7 @@ def test_weights_of_a_run_on_stored_features_fit_a_model_with_a_backbone(tmp_pat
     assert model["head"].weight.tolist() == [[1, 1]]
 
 
-def test_a_checkpoint_is_whole_whatever_interrupts_its_writer(tmp_path, monkeypatch):
+def test_checkpoints_are_written_atomically(tmp_path, monkeypatch):
     path = tmp_path / "epoch_1.pth"
     backend = get_file_backend(str(path), backend_args=dict(backend="pcm_plugin.atomic"))
     backend.put(b"first", path)

@@ -7,7 +7,7 @@ from pcm_plugin.commands import run_arguments as command_line
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])
-def test_batches_are_pinned_where_there_is_a_gpu(monkeypatch, has_gpu):
+def test_batches_are_pinned_with_a_gpu(monkeypatch, has_gpu):
     monkeypatch.setattr(command_line, "is_cuda_available", lambda: has_gpu)
     monkeypatch.setattr(command_line.torch, "use_deterministic_algorithms", lambda *_, **__: None)
     monkeypatch.setattr(command_line, "register_safe_loader", lambda: None)

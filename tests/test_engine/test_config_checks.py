@@ -53,7 +53,7 @@ def test_our_configs_pass():
         ("val_evaluator__scorers", ["BLEU"], "does not compute it; add CIDEr"),
     ],
 )
-def test_a_setting_that_cannot_work_is_named(key, value, message):
+def test_an_invalid_setting_is_reported(key, value, message):
     with pytest.raises(ValueError, match="settings that cannot work") as caught:
         check(**{key: value})
     parts = key.split("__")
@@ -72,7 +72,7 @@ def test_a_loop_that_does_not_run_is_not_checked():
     check(loops=["test"], train_cfg__max_epochs=0)
 
 
-def test_options_of_workers_need_workers():
+def test_worker_options_are_removed_without_workers():
     cfg = Config.fromfile(CONFIG)
     cfg.train_dataloader.update(num_workers=0, prefetch_factor=4)
     disable_worker_options(cfg)

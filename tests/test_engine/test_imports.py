@@ -1,4 +1,4 @@
-"""The import rules of pyproject.toml, on a copy of the package that breaks each of them."""
+"""Import rules of pyproject.toml, on a copy of the package that breaks each of them."""
 
 import shutil
 import subprocess

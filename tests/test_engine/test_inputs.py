@@ -79,20 +79,20 @@ def test_each_command_checks_what_it_reads(tmp_path):
     assert str(tmp_path / "train") not in str(caught.value)
 
 
-def test_silent_when_all_is_there_or_not_wanted(tmp_path):
+def test_existing_and_unset_files_are_not_reported(tmp_path):
     for name in ("vocabulary", "train"):
         (tmp_path / name).touch()
     check_inputs(config(tmp_path, concepts=None), loops=("train",))
 
 
-def test_looks_where_the_final_config_says(tmp_path):
+def test_paths_of_the_final_config_are_checked(tmp_path):
     cfg = config(tmp_path)
     keys = ("model.vocabulary", "model.neck.concepts", "train_dataloader.dataset.store")
     cfg.merge_from_dict(dict.fromkeys(keys, str(tmp_path)))
     check_inputs(cfg, loops=("train",))
 
 
-def test_a_clip_that_brings_its_weights_gets_no_others():
+def test_a_clip_with_its_own_weights_needs_no_pretrained_option():
     cfg = Config.fromfile("configs/pcm_coco.py")
     cfg.clip.update(model_name="local-dir:my clip", pretrained=None)
     with pytest.raises(MissingFileError) as caught:
@@ -101,7 +101,7 @@ def test_a_clip_that_brings_its_weights_gets_no_others():
     assert "--pretrained" not in str(caught.value)
 
 
-def test_what_makes_a_file_of_a_folder_names_the_folder_that_the_config_says(tmp_path):
+def test_the_command_for_a_file_in_a_folder_names_the_folder(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.train_dataloader.dataset.refined_features = f"{tmp_path}/mine/features.safetensors"
     command = rf"--method contrast --temperature 0.03 --out {tmp_path}/mine$"
@@ -142,7 +142,7 @@ def test_the_clip_head_is_dropped_wherever_it_is(tmp_path):
 
 @pytest.fixture
 def features(tmp_path):
-    """A config of a store and a concept file, both of the CLIP called random."""
+    """Return a config with a store and a concept file of a CLIP named random."""
     build_store(tmp_path / "store", [["a dog"], ["a cat"]])
     concepts = tmp_path / "concepts.safetensors"
     save_concepts(concepts, ["dog", "cat"], torch.eye(2, 5), "random")
@@ -160,7 +160,7 @@ def test_features_and_concepts_of_one_clip_pass(features):
     check_features(features, loops=("train",))
 
 
-def test_features_and_concepts_of_two_clips_are_refused(features):
+def test_features_and_concepts_of_two_clips_are_rejected(features):
     path = features.model.neck.concepts
     save_concepts(path, ["dog", "cat"], torch.eye(2, 5), "random", "openai")
     with pytest.raises(ValueError, match=r"one CLIP") as caught:
@@ -170,7 +170,7 @@ def test_features_and_concepts_of_two_clips_are_refused(features):
 
 
 @pytest.mark.parametrize("key", ["backbone", "vision_encoder.backbone", "vision_backbone.backbone"])
-def test_a_clip_of_the_model_is_that_of_the_features(features, key):
+def test_another_clip_in_the_model_is_rejected(features, key):
     store = features.train_dataloader.dataset.store
     clip = dict(type="pcm_plugin.OpenCLIPBackbone", model_name="random", pretrained=None)
     part, *inner = key.split(".")
@@ -184,7 +184,7 @@ def test_a_clip_of_the_model_is_that_of_the_features(features, key):
     assert f"{store}: random" in str(caught.value)
 
 
-def test_a_memory_is_of_the_clip_of_the_features(features, tmp_path):
+def test_a_memory_of_another_clip_is_rejected(features, tmp_path):
     build_store(tmp_path / "memory", [["a dog"]], seed=3)
     memory = dict(type="pcm_plugin.GlobalPrefix", text_memory=str(tmp_path / "memory"))
     features.model.other = memory
@@ -195,7 +195,7 @@ def test_a_memory_is_of_the_clip_of_the_features(features, tmp_path):
         check_features(features, loops=("train",))
 
 
-def test_each_loop_has_objects_or_none(features, tmp_path):
+def test_object_labels_of_only_some_loops_are_rejected(features, tmp_path):
     file = tmp_path / "objects.json"
     file.write_text('{"image0": ["dog"], "image1": ["dog"]}')
     features.train_dataloader.dataset.object_labels = str(file)
@@ -206,12 +206,12 @@ def test_each_loop_has_objects_or_none(features, tmp_path):
     )
     with pytest.raises(ValueError, match="dataset of train has them, that of val does not"):
         check_features(features, loops=("train", "val"))
-    # of a captioner that was trained with objects
+    # the captioner was trained with object labels
     with pytest.raises(ValueError, match="dataset of train has them, that of val does not"):
         check_features(features, loops=("val",))
 
 
-def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path):
+def test_object_labels_that_are_not_concepts_are_reported(features, tmp_path):
     file = tmp_path / "objects.json"
     features.train_dataloader.dataset.object_labels = str(file)
     file.write_text('{"image0": ["dog"], "image1": ["cat", "dog"]}')
@@ -222,7 +222,7 @@ def test_objects_that_are_no_concepts_are_named_at_the_start(features, tmp_path)
         check_features(features, loops=("train",))
 
 
-def test_concepts_of_the_captioner_itself_are_of_that_clip_too(features):
+def test_concepts_of_the_captioner_are_compared_too(features):
     path = features.model.neck.concepts
     save_concepts(path, ["dog", "cat"], torch.eye(2, 5), "random", "openai")
     prompt = dict(type="pcm_plugin.EntityPrompt", concepts=path)
@@ -231,7 +231,7 @@ def test_concepts_of_the_captioner_itself_are_of_that_clip_too(features):
         check_features(features, loops=("train",))
 
 
-def test_a_language_model_is_known_by_its_files(tmp_path):
+def test_a_language_model_is_hashed_by_its_files(tmp_path):
     found = []
     for name, weights in (("one", "1"), ("two", "1"), ("three", "3")):
         (tmp_path / name).mkdir()
@@ -243,7 +243,7 @@ def test_a_language_model_is_known_by_its_files(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path):
+def test_object_labels_are_checked_and_hashed_by_content(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.model = None  # nor are its files there
     cfg.train_dataloader.dataset = dict(type=DATASET)
@@ -263,7 +263,7 @@ def test_labels_of_a_detector_are_looked_for_and_known_by_their_content(tmp_path
     assert one != other
 
 
-def test_an_unfinished_store_is_refused_by_the_loop_that_reads_it(features):
+def test_an_incomplete_store_is_rejected_by_the_loop_that_reads_it(features):
     path = features.train_dataloader.dataset.store
     plan = [Shard(f"shard-{i:05d}", 2, "0") for i in range(3)]
     ShardFolder.open_for_write(path, "pcm-features", {"model": "random", "seed": 0}, plan)

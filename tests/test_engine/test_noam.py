@@ -46,7 +46,7 @@ def test_optimizer_rate_multiplies_the_curve():
     assert double == pytest.approx([2 * rate for rate in single], rel=1e-12)
 
 
-def test_goes_on_where_its_state_was_saved():
+def test_the_schedule_is_resumed_from_its_state():
     wrapper, scheduler = make(embed_dims=64, warmup=5)
     whole = rates(wrapper, scheduler, 12)
     first_wrapper, first = make(embed_dims=64, warmup=5)
@@ -65,6 +65,6 @@ def test_goes_on_where_its_state_was_saved():
         (dict(embed_dims=-1), "`embed_dims` of NoamLR must be positive, got -1"),
     ],
 )
-def test_wrong_settings_are_named(settings, message):
+def test_invalid_settings_are_reported(settings, message):
     with pytest.raises(ValueError, match=message):
         make(**settings)

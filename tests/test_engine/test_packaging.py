@@ -19,7 +19,7 @@ def requirements(extra=None):
     return {requirement.name: requirement.specifier for requirement in parsed}
 
 
-def test_neither_mmcv_is_pulled_in():
+def test_neither_mmcv_nor_mmcv_lite_is_required():
     assert not {"mmcv", "mmcv-lite", "mmcv-full"} & set(requirements())
     assert "mmcv-lite" in requirements("mmcv-lite")
 
@@ -28,7 +28,7 @@ def test_neither_mmcv_is_pulled_in():
     ("torch", "torchvision"),
     [("2.1.2+cu121", "0.16.2+cu121"), ("2.4.1", "0.19.1"), ("2.12.0+cpu", "0.27.0+cpu")],
 )
-def test_an_existing_torch_pair_satisfies_the_requirements(torch, torchvision):
+def test_common_torch_pairs_satisfy_the_requirements(torch, torchvision):
     assert torch in requirements()["torch"]
     assert torchvision in requirements()["torchvision"]
 
@@ -43,7 +43,7 @@ def test_only_the_blip_extra_bounds_transformers():
     ("file", "extras"),
     [
         ("constraints.txt", ("mmcv-lite", "blip", "parquet", "test")),
-        # mmpretrain's models do not work with a transformers as new as this.
+        # mmpretrain's models do not work with this version of transformers.
         ("constraints-py312.txt", ("mmcv-lite", "parquet")),
     ],
 )
@@ -61,7 +61,7 @@ def test_constraints_are_exact_and_within_the_ranges(file, extras):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mmcv") is None, reason="needs an mmcv to hide")
-def test_without_any_mmcv_the_error_says_which_to_install():
+def test_without_mmcv_the_error_names_the_package_to_install():
     code = (
         "import sys\n"
         "sys.modules['mmcv'] = None\n"

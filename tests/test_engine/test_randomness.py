@@ -14,13 +14,13 @@ def draw(seed, iteration, before=0):
     return torch.rand(4).tolist(), np.random.rand(), random.random()
 
 
-def test_draws_depend_on_seed_and_iteration_alone():
+def test_random_numbers_only_depend_on_seed_and_iteration():
     assert draw(1, 5) == draw(1, 5, before=100)
     # (1, 6) and (2, 5) have the same sum.
     assert len({str(draw(*key)) for key in ((1, 5), (1, 6), (2, 5), (5, 1))}) == 4
 
 
-def test_ranks_draw_differently(monkeypatch):
+def test_ranks_have_different_random_numbers(monkeypatch):
     first = draw(1, 5)
     monkeypatch.setattr("pcm_plugin.engine.seed_hook.get_rank", lambda: 1)
     assert draw(1, 5) != first

@@ -45,7 +45,7 @@ def test_a_schedule_follows_the_length_of_its_run(name):
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         assert check_schedule(cfg, length) == []
         rates = rates_of(cfg, length)
-    # It neither stops before the run does nor is it cut off: a decay to 0 ends there.
+    # A decay to 0 reaches it at the end of the run, neither before nor after.
     assert (rates[:-1] > 0).all()
     if any(kind in str(cfg.param_scheduler) for kind in ("LinearLR", "Cosine")):
         assert rates[-1] < 0.05 * rates.max()
@@ -61,7 +61,7 @@ def test_a_replay_has_the_rates_of_the_schedule():
     np.testing.assert_allclose(rates, [1.0] * 6 + [0.1] * 6)
 
 
-def test_a_rate_of_zero_is_refused():
+def test_a_rate_of_zero_is_rejected():
     schedule = dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, end=3)
     cfg = make(schedule | {"convert_to_iter_based": True}, epochs=8)
     with pytest.raises(ValueError, match=r"0 from iteration 30 on.*train_cfg.max_epochs=8.*`end`"):
@@ -70,7 +70,7 @@ def test_a_rate_of_zero_is_refused():
     assert check_schedule(cfg, run_length(cfg, 10)) == []
 
 
-def test_a_warm_up_longer_than_the_run_is_said():
+def test_a_warm_up_longer_than_the_run_is_reported():
     cfg = make(dict(type="pcm_plugin.NoamLR", by_epoch=False, warmup=100))
     (warning,) = check_schedule(cfg, run_length(cfg, 5))
     assert "still rises when the run ends after 20 iterations" in warning
@@ -91,7 +91,7 @@ def test_a_scheduler_that_cannot_be_built_is_a_user_error(schedule):
         check_schedule(cfg, run_length(cfg, 5))
 
 
-def test_an_accumulation_beyond_the_end_of_an_epoch_is_said():
+def test_an_accumulation_beyond_the_end_of_an_epoch_is_reported():
     cfg = make(None)
     cfg.optim_wrapper.accumulative_counts = 4
     assert check_schedule(cfg, run_length(cfg, 8)) == []
@@ -115,7 +115,7 @@ def test_an_optimizer_that_cannot_be_built_is_a_user_error(changes):
         check_schedule(cfg, run_length(cfg, 5))
 
 
-def test_schedules_that_look_at_metrics_are_not_replayed():
+def test_schedules_that_depend_on_metrics_are_not_replayed():
     assert not is_replayable(make(dict(type="ReduceOnPlateauLR", monitor="loss")))
     assert is_replayable(make(dict(type="pcm_plugin.NoamLR", by_epoch=False)))
     assert is_replayable(make(None))

@@ -28,7 +28,7 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def test_captions_of_the_chosen_pairs_are_read(store):
+def test_captions_of_the_selected_pairs_are_read(store):
     dataset = SynthCaptionDataset(store)
     assert list(dataset.iter_captions()) == ["a dog", "the dog", "cats", "a dog"]
     few = SynthCaptionDataset(store, max_pairs=2)
@@ -38,7 +38,7 @@ def test_captions_of_the_chosen_pairs_are_read(store):
 
 
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: ConcatDataset([x, x])])
-def test_a_training_on_captions_without_known_words_is_refused(store, wrap, caplog):
+def test_captions_without_known_words_stop_the_training(store, wrap, caplog):
     caplog.set_level(logging.INFO)
     runner = Runner(wrap(SynthCaptionDataset(store)))
     with pytest.raises(ValueError, match=r"1 of 4 captions \(25.0 %\).*'cats'.*default_hooks"):
@@ -47,7 +47,7 @@ def test_a_training_on_captions_without_known_words_is_refused(store, wrap, capl
     assert "2 of 7 words (28.6 %) are not in the vocabulary; 1 of 4" in caplog.text
 
 
-def test_what_cannot_be_checked_is_left_alone(store, caplog):
+def test_models_and_datasets_without_words_are_not_checked(store, caplog):
     dataset = Subset(SynthCaptionDataset(store), [0])
     VocabularyCoverageHook().before_train(Runner(dataset, words=None))
     assert not caplog.text
@@ -57,8 +57,8 @@ def test_what_cannot_be_checked_is_left_alone(store, caplog):
         VocabularyCoverageHook().before_train(Runner(dataset))
 
 
-def test_the_training_command_refuses_another_vocabulary(tmp_path, tiny_settings):
-    """One of the captions of ``tiny_settings`` has no word of this vocabulary."""
+def test_the_training_command_rejects_another_vocabulary(tmp_path, tiny_settings):
+    """Train with a vocabulary that has no word of one of the captions."""
     Vocabulary(["a", "two", "unrelated"]).to_file(tmp_path / "vocabulary.txt")
     settings = {
         **tiny_settings,

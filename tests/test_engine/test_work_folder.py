@@ -30,7 +30,7 @@ def hold(folder, ready):
         time.sleep(60)
 
 
-def test_a_folder_is_held_by_one_process_until_that_dies(tmp_path):
+def test_a_folder_is_locked_until_the_process_ends(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     holder = context.Process(target=hold, args=(tmp_path, ready))
@@ -44,7 +44,7 @@ def test_a_folder_is_held_by_one_process_until_that_dies(tmp_path):
         pass
 
 
-def test_a_folder_in_which_nothing_was_written_is_not_left(tmp_path):
+def test_an_empty_new_folder_is_removed(tmp_path):
     with lock_folder(tmp_path / "run"):
         assert (tmp_path / "run").exists()
     assert not (tmp_path / "run").exists()
@@ -78,7 +78,7 @@ def test_checkpoints_from_elsewhere_are_not_replaced(tmp_path):
         is_finished(tmp_path, RUN)
 
 
-def test_a_finished_training_is_known_by_its_settings_and_data(tmp_path):
+def test_a_finished_training_is_identified_by_settings_and_data(tmp_path):
     assert not is_finished(tmp_path / "nowhere", RUN)
     claim_run(tmp_path, RUN, None)
     best = tmp_path / "best_caption_CIDEr_epoch_2.pth"
@@ -90,7 +90,7 @@ def test_a_finished_training_is_known_by_its_settings_and_data(tmp_path):
     assert require_best_checkpoint(tmp_path) == str(best)
     with pytest.raises(OtherRunError, match=r"other settings or data:\nstore: other data\ntrain_c"):
         is_finished(tmp_path, OTHER)
-    # Two processes of half the batch are as one.
+    # Two processes with half the batch size equal one.
     many = {"train_dataloader.batch_size": 4, "processes": 2}
     one = {"train_dataloader.batch_size": 8, "processes": 1}
     claim_run(tmp_path, {**RUN, "settings": many}, best)
@@ -100,7 +100,7 @@ def test_a_finished_training_is_known_by_its_settings_and_data(tmp_path):
     assert not is_finished(tmp_path, {**RUN, "settings": one})
 
 
-def test_without_validation_there_is_no_best(tmp_path):
+def test_without_validation_there_is_no_best_checkpoint(tmp_path):
     claim_run(tmp_path, RUN, None)
     mark_finished(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["finished"]

@@ -5,7 +5,7 @@ import pytest
 from pcm_plugin.evaluation.annotations import coco_results, read_predictions
 
 
-def test_ids_are_written_as_coco_has_them():
+def test_numeric_ids_are_written_as_numbers():
     rows = coco_results([("42", "x"), (7, "y"), ("007", "z"), (("a", 1), "w")])
     assert [row["image_id"] for row in rows] == [42, 7, "007", "('a', 1)"]
 
@@ -20,7 +20,7 @@ def test_one_image_has_one_caption(tmp_path):
     assert read_predictions(path) == [("42", "a", None)]
 
 
-def test_results_files_of_real_life_are_read(tmp_path):
+def test_common_variants_of_results_files_are_read(tmp_path):
     path = tmp_path / "captions.json"
     rows = [
         {"image_id": 7.0, "caption": "a"},
@@ -38,7 +38,7 @@ def test_results_files_of_real_life_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("image_id", ["null", "true", "NaN", '""', "[7]", "{}"])
-def test_an_id_that_is_none_is_refused(tmp_path, image_id):
+def test_an_invalid_id_is_rejected(tmp_path, image_id):
     path = tmp_path / "captions.json"
     path.write_text(
         f'[{{"image_id": 1, "caption": "a"}}, {{"image_id": {image_id}, "caption": "b"}}]'

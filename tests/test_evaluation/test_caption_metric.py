@@ -31,7 +31,7 @@ def score(captions, own=REFERENCES, **kwargs):
     return metric.evaluate(len({str(i) for i, _ in captions}))
 
 
-def test_a_caption_equal_to_a_reference_scores_full_marks():
+def test_a_caption_equal_to_a_reference_has_the_maximum_score():
     scores = score([(i, texts[0].upper()) for i, texts in REFERENCES.items()])
     for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):
         assert scores[f"caption/{name}"] == pytest.approx(100, abs=1e-3)
@@ -43,7 +43,7 @@ def test_a_caption_equal_to_a_reference_scores_full_marks():
     assert scores["caption/CIDEr-D"] == scores["caption/CIDEr"] > 0
 
 
-def test_scores_worked_out_by_hand():
+def test_scores_computed_by_hand():
     references = {1: ["a b c d"], 2: ["e f g h"]}
     scores = score([(1, "a b x d"), (2, "e f g h")], references)
     assert scores["caption/BLEU-1"] == pytest.approx(100 * 7 / 8, abs=1e-3)
@@ -60,7 +60,7 @@ def test_padding_of_the_sampler_counts_once_and_ids_may_be_anything():
     assert score([*captions, captions[0], captions[0]], references) == score(captions, references)
 
 
-def test_data_samples_and_tensor_ids_are_taken():
+def test_data_samples_and_tensor_ids_are_accepted():
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "scorers": ["BLEU"]})
     sample = DataSample(metainfo={"image_id": torch.tensor(3)})
     sample.pred_caption, sample.gt_caption = "a b c d", "a b c d"
@@ -68,7 +68,7 @@ def test_data_samples_and_tensor_ids_are_taken():
     assert metric.evaluate(1)["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
 
 
-def test_captions_and_references_are_compared_as_a_reader_sees_them():
+def test_markup_and_invisible_characters_do_not_change_scores():
     references = {1: ["a man&#39;s re\u200ed car<br>"], 2: ["two dogs &amp; a \uff43at"]}
     captions = [(1, "a man's red car"), (2, "two dogs & a cat\ufeff")]
     assert score(captions, references)["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
@@ -79,7 +79,7 @@ def test_nothing_is_printed(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_failing_scorer_is_named_and_the_others_come(monkeypatch, logged):
+def test_a_failing_scorer_is_logged_and_the_others_are_computed(monkeypatch, logged):
     def fails(references, captions):
         raise OSError("no such program")
 
@@ -115,7 +115,7 @@ def test_captions_are_written_in_coco_results_form(tmp_path):
     ]
 
 
-def test_wrong_use_is_named(tmp_path):
+def test_invalid_arguments_are_reported(tmp_path):
     def build(**settings):
         METRICS.build({"type": "pcm_plugin.CaptionMetric", **settings})
 
@@ -139,19 +139,19 @@ def write_references(path, references):
     return path
 
 
-def test_references_of_a_file_take_the_place_of_the_samples_own(tmp_path):
+def test_references_of_a_file_replace_those_of_the_samples(tmp_path):
     path = write_references(tmp_path / "references.json", REFERENCES)
     captions = [(i, texts[0]) for i, texts in REFERENCES.items()]
     nothing = dict.fromkeys(REFERENCES, "nothing of the kind")
     assert score(captions, nothing, ann_file=path) == score(captions)
-    # An image is found by its number, its text, or its file.
+    # Images are matched by number, text or file.
     spelt = [("images/7.jpg", captions[0][1]), ("8", captions[1][1])]
     spelt.append(("COCO_val2014_000000000009.jpg", captions[2][1]))
     gone = dict.fromkeys([name for name, _ in spelt], "nothing")
     assert score(spelt, gone, ann_file=path) == score(captions)
 
 
-def test_two_metrics_side_by_side_score_their_own_images(tmp_path, logged):
+def test_two_metrics_of_one_evaluator_score_their_own_images(tmp_path, logged):
     others = {i + 100: texts for i, texts in REFERENCES.items()}
     files = {
         "town": write_references(tmp_path / "town.json", REFERENCES),
@@ -175,7 +175,7 @@ def test_two_metrics_side_by_side_score_their_own_images(tmp_path, logged):
     assert scores["town/BLEU-4"] == pytest.approx(100, abs=1e-3)
     assert scores["country/BLEU-4"] < 1
     assert "3 of 6 images have no reference in" in logged.text
-    # COCO's own tools load each file with its references.
+    # COCO's tools load each file with its references.
     for name, path in files.items():
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO(path).loadRes(str(tmp_path / f"{name}_captions.json"))
@@ -198,7 +198,7 @@ def test_the_scores_of_each_image_are_written(tmp_path):
 
 
 def write_nocaps(path, references, domains):
-    """References in the form of NoCaps' file: COCO's, each image with its domain."""
+    """Write references in the format of NoCaps: COCO JSON with a domain per image."""
     images = [
         {"id": i, "open_images_id": f"f{i}", "file_name": f"f{i}.jpg", "domain": domains[i]}
         for i in references
@@ -209,7 +209,7 @@ def write_nocaps(path, references, domains):
     return path
 
 
-def test_each_group_is_scored_as_a_data_set_of_its_own(tmp_path):
+def test_each_group_is_scored_like_a_separate_data_set(tmp_path):
     references = {**REFERENCES, 10: ["a boat on the sea"], 11: ["a man and a boat", "a man"]}
     domains = dict.fromkeys((7, 9, 11), "near-domain") | dict.fromkeys((8, 10), "in-domain")
     file = write_nocaps(tmp_path / "nocaps.json", references, domains)
@@ -226,7 +226,7 @@ def test_each_group_is_scored_as_a_data_set_of_its_own(tmp_path):
     assert scores["caption/in-domain/CIDEr"] != scores["caption/CIDEr"]
     rows = json.loads(each.read_text())
     assert {row["image_id"]: row["group"] for row in rows} == domains
-    # The file of the groups may give the references too.
+    # The file of the groups may contain the references too.
     assert score(captions, dict.fromkeys(references, "x"), ann_file=file, groups=file) == wanted
 
 
@@ -247,7 +247,7 @@ def test_images_without_a_group_count_in_the_overall_scores(tmp_path, logged):
         ('{"images": [{"id": 1}, {"id": 2}]}', "none of its 2 images has 'domain'"),
     ],
 )
-def test_a_file_without_groups_is_named(tmp_path, content, message):
+def test_a_file_without_groups_is_rejected(tmp_path, content, message):
     file = tmp_path / "groups.json"
     file.write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
@@ -268,7 +268,7 @@ def test_cider_of_a_single_image_is_undefined(tmp_path, logged):
     assert metric.remarks[0] in logged.text
     (row,) = json.loads((tmp_path / "each.json").read_text())
     assert (row["CIDEr"], row["CIDEr-D"]) == (None, None)
-    # Words that all images share weigh nothing: no caption could score above 0.
+    # Words of all images have weight 0, so no caption could score above 0.
     same = {1: ["a dog runs"], 2: ["a dog runs"]}
     scores = score([(1, "a dog runs"), (2, "a dog runs")], same)
     assert math.isnan(scores["caption/CIDEr"])
@@ -303,7 +303,7 @@ def test_one_scorer_need_not_be_a_list():
         ((7, math.nan, 9), "must be a number or a text"),
     ],
 )
-def test_images_that_share_an_id_are_refused(ids, message):
+def test_images_that_share_an_id_are_rejected(ids, message):
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "scorers": ["BLEU"]})
     samples = [
         {"image_id": i, "pred_caption": "a", "gt_caption": texts}
@@ -319,7 +319,7 @@ def test_images_that_share_an_id_are_refused(ids, message):
 
 
 def test_images_that_share_an_id_are_counted(tmp_path):
-    # With a file of references, samples bring none by which they could differ.
+    # With a file of references, samples have no references that could differ.
     path = write_references(tmp_path / "references.json", REFERENCES)
     metric = METRICS.build({"type": "pcm_plugin.CaptionMetric", "ann_file": path})
     metric.process(None, [{"image_id": i, "pred_caption": "a"} for i in (7, 8, 9, 9)])
@@ -327,13 +327,13 @@ def test_images_that_share_an_id_are_counted(tmp_path):
         metric.evaluate(4)
 
 
-def test_references_without_a_caption_are_refused_unless_partial(tmp_path, logged):
+def test_references_without_a_caption_are_rejected_unless_partial(tmp_path, logged):
     path = write_references(tmp_path / "references.json", REFERENCES)
     captions = [(i, REFERENCES[i][0]) for i in (7, 8)]
     out = tmp_path / "captions.json"
     with pytest.raises(ValueError, match=r"1 images of .* have no caption: '9'; set partial=True"):
         score(captions, ann_file=path, outfile=out)
-    # The captions are not lost.
+    # The captions are still written.
     assert [row["image_id"] for row in json.loads(out.read_text())] == [7, 8]
     scores = score(captions, ann_file=path, partial=True)
     assert scores == score(captions, {i: REFERENCES[i] for i in (7, 8)})
@@ -348,7 +348,7 @@ def test_no_image_with_a_reference_is_an_error(tmp_path):
         score([(1, "a")], {1: ["a"]}, ann_file=path)
 
 
-def test_references_are_read_as_all_caption_files_are(tmp_path):
+def test_references_may_have_any_caption_format(tmp_path):
     path = tmp_path / "references.csv"
     rows = [f'{i}.jpg,"{text}"' for i, texts in REFERENCES.items() for text in texts]
     path.write_text("\n".join(["image,text", *rows, f"7.jpg,{'long ' * 300}"]), "utf-8-sig")
@@ -378,7 +378,7 @@ def test_diversity(tmp_path):
     assert "caption/novel" not in score(captions, scorers=["diversity"])
 
 
-def test_clip_score_is_that_of_its_paper(tmp_path):
+def test_clip_score_follows_the_paper(tmp_path):
     name = build_clip(tmp_path / "clip")
     clip = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": name}
     backbone = MODELS.build(clip).eval()
@@ -409,7 +409,7 @@ def test_clip_score_is_that_of_its_paper(tmp_path):
         metric.process({}, samples)
 
 
-def test_a_clip_that_did_not_make_the_features_is_named(tmp_path, logged):
+def test_a_clip_of_another_width_is_reported(tmp_path, logged):
     clip = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": build_clip(tmp_path / "clip")}
     metric = METRICS.build(
         {"type": "pcm_plugin.CaptionMetric", "scorers": ["CLIPScore"], "clip": clip}

@@ -1,4 +1,4 @@
-"""METEOR, SPICE and the Java tokenizer: as by hand where Java is, a line where it is not."""
+"""METEOR, SPICE and the Java tokenizer, with and without Java."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ def score(**settings):
 
 
 @needs_java
-def test_meteor_is_that_of_pycocoevalcap():
+def test_meteor_equals_pycocoevalcap():
     tokens = {i: [" ".join(ptb_tokenize(text))] for i, text in CAPTIONS.items()}
     references = {i: [" ".join(ptb_tokenize(t)) for t in own] for i, own in REFERENCES.items()}
     expected, each = Meteor().compute_score(references, tokens)
@@ -38,7 +38,7 @@ def test_meteor_is_that_of_pycocoevalcap():
 
 
 @needs_java
-def test_the_java_tokenizer_gives_the_same_and_leaves_no_files(tmp_path, monkeypatch):
+def test_the_java_tokenizer_agrees_and_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert score(tokenizer="ptb-java") == score()
     texts = [*CAPTIONS.values(), "", "a line\u2028end", "caf\u00e9"]
@@ -49,7 +49,7 @@ def test_the_java_tokenizer_gives_the_same_and_leaves_no_files(tmp_path, monkeyp
 
 
 @needs_java
-def test_meteor_that_fails_is_named_and_nothing_hangs(monkeypatch, logged):
+def test_a_failure_of_meteor_is_logged_and_does_not_hang(monkeypatch, logged):
     monkeypatch.setattr("pycocoevalcap.meteor.meteor.METEOR_JAR", "nowhere.jar")
     scores = score(scorers=["METEOR", "BLEU"])
     assert scores["METEOR"] != scores["METEOR"]  # NaN
@@ -57,7 +57,9 @@ def test_meteor_that_fails_is_named_and_nothing_hangs(monkeypatch, logged):
     assert "scorer METEOR failed" in logged.text
 
 
-def test_without_java_a_line_says_so_and_the_other_scores_come(monkeypatch, logged, tmp_path):
+def test_without_java_a_warning_is_logged_and_other_scores_are_computed(
+    monkeypatch, logged, tmp_path
+):
     monkeypatch.setenv("PATH", str(tmp_path))
     scores = score(scorers=["BLEU", "METEOR", "SPICE"])
     assert set(scores) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"}
@@ -69,7 +71,7 @@ def test_without_java_a_line_says_so_and_the_other_scores_come(monkeypatch, logg
 
 
 def make_java(folder, script):
-    """A program called java that is a Python script."""
+    """Create a program named java that is a Python script."""
     path = folder / "java"
     path.write_text(f"#!{sys.executable}\n{script}")
     path.chmod(path.stat().st_mode | stat.S_IEXEC)
@@ -84,8 +86,8 @@ json.dump([{"image_id": r["image_id"], "scores": score(r)} for r in reversed(row
 """
 
 
-def test_spice_runs_where_its_files_are(tmp_path, monkeypatch, logged):
-    # CoreNLP's files are 400 MB and not here: what is tested is how the program is called and read.
+def test_spice_runs_in_the_folder_of_its_files(tmp_path, monkeypatch, logged):
+    # CoreNLP's files (400 MB) are not available: only the call of the program is tested.
     programs, files, temporary = (tmp_path / name for name in ("bin", "spice", "tmp"))
     for folder in (programs, files / "lib", temporary):
         folder.mkdir(parents=True)

@@ -16,7 +16,7 @@ def match(predictions, references):
     "/data/val2014/COCO_val2014_000000000042.jpg", "C:\\photos\\42.png", "42.0", "0042",
 ])  # fmt: skip
 @pytest.mark.parametrize("file", [None, "000000000042.jpg", "COCO_val2014_000000000042.jpg"])
-def test_cocos_names_and_numbers_are_one_image(prediction, file):
+def test_file_names_and_numbers_of_coco_are_matched(prediction, file):
     assert match([prediction], ["7", ("42", file), "420"]) == [1]
 
 
@@ -33,39 +33,39 @@ def test_cocos_names_and_numbers_are_one_image(prediction, file):
         ("v1.0", "v1"),
     ],
 )
-def test_other_names_are_other_images(prediction, reference):
+def test_different_names_are_not_matched(prediction, reference):
     assert match([prediction], [reference]) == [None]
 
 
 def test_files_are_matched_by_the_end_of_their_paths():
     references = [("1", "a/x.jpg"), ("2", "b/x.jpg"), ("3", "x.png")]
     assert match(["/photos/b/x.jpg", "photos/a/x.jpg", "c/x.png"], references) == [1, 0, 2]
-    # An exact name goes before one without its suffix.
+    # An exact name has priority over one without suffix.
     assert match(["x.png", "x.jpg"], [("x", "x.jpg")]) == [None, 0]
     assert match(["x"], [("7", "images/x.jpg")]) == [0]
 
 
-def test_files_go_before_ids_where_both_sides_name_them():
-    # Ids of a file that was numbered again are numbers of other images' files.
+def test_files_have_priority_over_ids():
+    # After renumbering, ids equal the numbers of other images' files.
     references = [("3", "9.png"), ("9", "25.png")]
     assert match([("9", "photos/9.png"), ("25", "photos/25.png")], references) == [0, 1]
     assert match([("9", "photos/9.png")], references[1:]) == [None]
     assert match([("9", "photos/dog.png")], references) == [1]
 
 
-def test_unicode_normalization_does_not_part_images():
+def test_unicode_forms_are_matched():
     composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.jpg"
     assert match([decomposed], [composed, "cafe.jpg"]) == [0]
     assert match([decomposed, composed], [composed, decomposed]) == [1, 0]
 
 
-def test_a_mix_of_spellings_is_matched():
+def test_mixed_spellings_are_matched():
     references = [("9", None), ("25", None), ("30", None), ("139", None)]
     predictions = ["000000000009", "val2017/000000000025.jpg", "COCO_val2014_000000000030.jpg"]
     assert match([*predictions, "139"], references) == [0, 1, 2, 3]
 
 
-def test_what_no_rule_decides_is_refused_by_name():
+def test_ambiguous_images_are_reported():
     for predictions, references, message in (
         (["x"], [("x.png", "x.png"), ("x.jpg", "x.jpg")], "'x' agree with .* 'x.png', 'x.jpg'"),
         (["a/x.jpg", "b/x.jpg"], [("1", "x.jpg")], "id 'a/x.jpg', 'b/x.jpg' agree with .* id '1'"),

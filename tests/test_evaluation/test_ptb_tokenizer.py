@@ -1,4 +1,4 @@
-"""Our tokenizer against Stanford CoreNLP's, which pycocoevalcap runs in Java."""
+"""Comparison of the tokenizer with Stanford CoreNLP, which pycocoevalcap runs in Java."""
 
 import json
 import random
@@ -19,7 +19,7 @@ SENTINEL = "QZQ"
 
 
 def java_tokens(captions, folder):
-    """The tokens as pycocoevalcap gets them, of all lines that a caption becomes."""
+    """Return the tokens of pycocoevalcap for all lines of a caption."""
     package = Path(find_spec("pycocoevalcap").submodule_search_locations[0])
     jar = package / "tokenizer" / "stanford-corenlp-3.4.1.jar"
     lines = folder / "lines.txt"
@@ -44,7 +44,7 @@ def java_tokens(captions, folder):
 
 
 def composed(count):
-    """Captions put together at random from pieces of the hard ones and any characters."""
+    """Generate random captions from pieces of the difficult ones and other characters."""
     dice = random.Random(3)
     pieces = sorted({piece for caption, _ in PAIRS for piece in caption.split(" ")})
     pieces += ["a", "the", "dog", "Dog", "The", "'s", "n't", ".", ",", "-", "'", '"', "/", "5"] * 40
@@ -57,7 +57,7 @@ def composed(count):
             for _ in range(dice.randint(2, 8))
         ]
         caption = "".join(part + dice.choice(["", " ", " "]) for part in parts)
-        # These two go on over the ends of lines in the program.
+        # The program continues these two over line ends.
         if not re.search(r"<[A-Za-z].*=|\[\^", caption):
             captions.append(caption)
     return captions
@@ -68,13 +68,13 @@ def differing(captions, expected):
     return [(text, want, got) for text, want in pairs if (got := ptb_tokenize(text)) != want]
 
 
-def test_hard_captions_give_the_program_s_tokens():
+def test_difficult_captions_have_the_tokens_of_the_program():
     assert len(PAIRS) >= 600
     assert differing(*zip(*PAIRS, strict=True)) == []
 
 
 @pytest.mark.parametrize("left_out", range(len(RULES) - 1), ids=[r.name for r in RULES[:-1]])
-def test_hard_captions_need_every_rule(left_out, monkeypatch):
+def test_difficult_captions_need_every_rule(left_out, monkeypatch):
     matchers = ptb_tokenizer._MATCHERS
     monkeypatch.setattr(ptb_tokenizer, "_MATCHERS", matchers[:left_out] + matchers[left_out + 1 :])
     monkeypatch.setattr(ptb_tokenizer, "_lex_chunk", ptb_tokenizer._lex_chunk.__wrapped__)
@@ -94,7 +94,7 @@ def test_hard_captions_need_every_rule(left_out, monkeypatch):
         ("\ud83d dog \udc36", ["dog"]),
     ],
 )
-def test_what_the_program_cannot_show(caption, tokens):
+def test_captions_that_the_program_cannot_process(caption, tokens):
     assert ptb_tokenize(caption) == tokens
 
 

@@ -1,4 +1,4 @@
-"""CaptionMetric on several ranks: each image once and in order, and a rank that fails is named."""
+"""CaptionMetric on several ranks: order of the images, and errors of a rank."""
 
 import json
 
@@ -17,7 +17,7 @@ def evaluate(rank, folder, fault):
     meeting = f"file://{folder}/meeting"
     torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=2)
     metric = CaptionMetric(outfile=folder / "captions.json")
-    # As the distributed sampler does: in turns, the first image again at the end.
+    # Like the distributed sampler: interleaved, with the first image again at the end.
     own = [CAPTIONS[i % 3] for i in range(rank, 4, 2)]
     samples = [{"image_id": i, "pred_caption": c, "gt_caption": REFERENCES[i]} for i, c in own]
     if fault == "sample" and rank == 1:
@@ -36,7 +36,7 @@ def evaluate(rank, folder, fault):
 
 
 @pytest.mark.parametrize("fault", [None, "sample", "compute", "scorer"])
-def test_all_ranks_say_the_same(fault, tmp_path):
+def test_all_ranks_return_the_same(fault, tmp_path):
     multiprocessing.start_processes(
         evaluate, (tmp_path, fault), nprocs=2, start_method="forkserver"
     )

@@ -39,7 +39,7 @@ from tests.test_tools.commands import run
         ("store.py", "verify none", "none"),
     ],
 )
-def test_one_line_says_what_is_wrong(tmp_path, tool, args, message):
+def test_user_errors_are_one_line(tmp_path, tool, args, message):
     (tmp_path / "captions.txt").write_text("dog\n")
     words = args.format(tmp=tmp_path).replace("captions.txt", f"{tmp_path}/captions.txt").split()
     result = run(tool, *words, log=tmp_path / "log")

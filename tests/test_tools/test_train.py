@@ -12,14 +12,14 @@ from tests.test_tools.commands import run
 
 BASE = Path("configs/pcm_coco.py").resolve()
 
-# The killer is found by custom_imports, everything of the package by its prefix.
+# The killer is found by custom_imports, classes of the package by their prefix.
 KILLED = f"""
 _base_ = "{BASE}"
 custom_imports = dict(imports=["tests.test_tools.killer"])
 custom_hooks = [dict(type="pcm_plugin.SeedEveryIterationHook"), dict(type="KillHook", at=%d)]
 """
 
-# Plain SGD without clipping: what a step changes is the gradient itself.
+# Plain SGD without clipping: the change of a step is the gradient.
 PLAIN = f"""
 _base_ = "{BASE}"
 optim_wrapper = dict(_delete_=True, optimizer=dict(type="SGD", lr=1.0))
@@ -47,7 +47,7 @@ def weights(path):
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory, tiny_settings):
-    """A function that trains for three epochs of three iterations, killed before one of them."""
+    """Return a function that trains for three epochs of three iterations, killed before one."""
     folder = tmp_path_factory.mktemp("train")
 
     def train(work_dir, *args, kill_at=-1, processes=1, **settings):
@@ -61,7 +61,7 @@ def train(tmp_path_factory, tiny_settings):
 
 
 def assert_same_run(one, other):
-    """Weights, optimiser and schedule are bit for bit the same."""
+    """Check that weights, optimizer and schedule are bit-identical."""
     one, other = load_local_checkpoint(str(one)), load_local_checkpoint(str(other))
     assert one["state_dict"].keys() == other["state_dict"].keys()
     for key, value in one["state_dict"].items():
@@ -76,21 +76,21 @@ def assert_same_run(one, other):
 
 @pytest.fixture(scope="module")
 def survivor(train, tmp_path_factory):
-    """The last checkpoint of a run that nothing killed."""
+    """Return the last checkpoint of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("survivor")
     assert train(folder).code == 0
     return folder / "epoch_3.pth"
 
 
 def test_a_killed_run_resumes_to_the_same_weights(train, tmp_path, survivor):
-    # With data loader workers, killed in the second epoch: the first one's checkpoint is there.
+    # With data loader workers, killed in the second epoch, after the first checkpoint.
     workers = {"train_dataloader.num_workers": 2, "train_dataloader.persistent_workers": True}
     assert train(tmp_path / "workers", kill_at=4, **workers).code == -9
     assert not (tmp_path / "workers" / "epoch_2.pth").exists()
     assert train(tmp_path / "workers", "--resume", **workers).code == 0
     assert_same_run(tmp_path / "workers" / "epoch_3.pth", survivor)
 
-    # In the middle of an epoch, from a checkpoint in the middle of it, named by its path.
+    # From the path of a checkpoint in the middle of an epoch.
     by_iteration = {
         "default_hooks.checkpoint.by_epoch": False,
         "default_hooks.checkpoint.interval": 4,
@@ -105,7 +105,7 @@ def test_a_killed_run_resumes_to_the_same_weights(train, tmp_path, survivor):
 
 
 def test_an_epoch_whose_validation_was_killed_is_validated(train, tmp_path, survivor):
-    # What a kill between the checkpoint and its validation leaves behind.
+    # State after a kill between the checkpoint and its validation.
     checkpoint = load_local_checkpoint(str(survivor.parent / "epoch_2.pth"))
     for key in ("best_score", "best_ckpt"):
         del checkpoint["message_hub"]["runtime_info"][key]
@@ -170,7 +170,7 @@ def test_mixed_precision_trains_without_a_gpu(train, tmp_path):
 def test_learning_rate_scales_with_the_batch(train, tmp_path):
     result = train(tmp_path / "scaled", "--auto-scale-lr", **{"train_cfg.max_epochs": 1})
     assert result.code == 0, result.output
-    # Batches of 4 against the base of 32: eight times the warm-up, an eighth of the rate.
+    # Batches of 4 with a base of 32: eight times the warm-up, an eighth of the rate.
     assert "still rises when the run ends" in result.output
     checkpoint = load_local_checkpoint(str(tmp_path / "scaled" / "epoch_1.pth"))
     (schedule,) = checkpoint["param_schedulers"]
@@ -180,7 +180,7 @@ def test_learning_rate_scales_with_the_batch(train, tmp_path):
     assert rates[0] * 8 == pytest.approx(16**-0.5 * 4**-1.5 / 8)
 
 
-def test_missing_data_is_said_at_once(tmp_path):
+def test_missing_data_is_reported_before_the_run(tmp_path):
     result = run("train.py", BASE, "--work-dir", tmp_path / "run", log=tmp_path / "log")
     assert result.code == 1
     assert "Traceback" not in result.output
@@ -203,7 +203,7 @@ def test_missing_data_is_said_at_once(tmp_path):
         (["--launcher", "slurm"], "SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST not in"),
     ],
 )
-def test_plain_words_for_wrong_arguments(train, tmp_path, args, message):
+def test_invalid_arguments_are_reported_without_traceback(train, tmp_path, args, message):
     if args[0].endswith(".py"):
         result = run("train.py", *args, log=tmp_path / "log")
     else:
@@ -213,13 +213,13 @@ def test_plain_words_for_wrong_arguments(train, tmp_path, args, message):
     assert "Traceback" not in result.output
 
 
-def test_an_option_without_a_value_is_said(train, tmp_path):
+def test_an_option_without_a_value_is_reported(train, tmp_path):
     result = train(tmp_path / "wrong", "--cfg-options", "train_cfg.max_epochs")
     assert result.code == 2
     assert "--cfg-options must be KEY=VALUE" in result.output
 
 
-def test_no_workers_need_no_other_option(train, tmp_path):
+def test_training_without_workers_needs_no_other_option(train, tmp_path):
     settings = {"train_dataloader.num_workers": 0, "train_dataloader.persistent_workers": True}
     result = train(tmp_path / "run", **settings, **{"train_cfg.max_epochs": 1})
     assert result.code == 0, result.output
@@ -235,7 +235,9 @@ def test_no_workers_need_no_other_option(train, tmp_path):
         ("val_dataloader.dataset.max_pairs=-1", "max_pairs"),
     ],
 )
-def test_a_wrong_setting_is_named_before_anything_is_written(train, tmp_path, option, message):
+def test_an_invalid_setting_is_reported_before_anything_is_written(
+    train, tmp_path, option, message
+):
     key, _, value = option.partition("=")
     result = train(tmp_path / "run", **{key: value})
     assert result.code == 1
@@ -244,7 +246,7 @@ def test_a_wrong_setting_is_named_before_anything_is_written(train, tmp_path, op
     assert not (tmp_path / "run").exists()
 
 
-def test_refuses_to_resume_from_a_foreign_pickle(train, tmp_path):
+def test_an_unsafe_pickle_is_not_resumed(train, tmp_path):
     class Trap:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sprung"),)
@@ -256,7 +258,7 @@ def test_refuses_to_resume_from_a_foreign_pickle(train, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_weights_alone_are_no_run_to_resume(train, survivor, tmp_path):
+def test_weights_without_a_run_are_not_resumed(train, survivor, tmp_path):
     torch.save({"state_dict": weights(survivor)}, tmp_path / "weights.pth")
     result = train(tmp_path / "run", "--resume", tmp_path / "weights.pth")
     assert result.code == 1
@@ -281,14 +283,14 @@ def test_a_run_on_other_data_is_not_resumed(train, survivor, tmp_path, tiny_sett
     assert "other settings or data.\ntrain_dataloader.dataset.store: other data" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "run").exists()
-    # The same data in another place are the same data.
+    # The path of the data does not matter.
     moved = shutil.copytree(tiny_settings["train_dataloader.dataset.store"], tmp_path / "moved")
     settings["train_dataloader.dataset.store"] = moved
     assert train(tmp_path / "run", "--resume", survivor, **settings).code == 0
     assert (tmp_path / "run" / "epoch_4.pth").exists()
 
 
-def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):
+def test_a_folder_without_a_store_is_reported(train, tmp_path):
     (tmp_path / "empty").mkdir()
     result = train(tmp_path / "run", **{"train_dataloader.dataset.store": tmp_path / "empty"})
     assert result.code == 1
@@ -297,7 +299,7 @@ def test_a_folder_without_a_store_is_said_at_once(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_more_epochs_go_on_as_a_run_that_was_never_stopped(train, tmp_path, survivor):
+def test_more_epochs_equal_an_uninterrupted_run(train, tmp_path, survivor):
     short = {"train_cfg.max_epochs": 1}
     assert train(tmp_path / "run", **short).code == 0
     stopped = load_local_checkpoint(str(tmp_path / "run" / "epoch_1.pth"))
@@ -347,7 +349,7 @@ def test_more_epochs_go_on_as_a_run_that_was_never_stopped(train, tmp_path, surv
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
 )
-def test_what_an_old_run_would_override_is_named(
+def test_settings_that_prevent_resuming_are_reported(
     train, tmp_path, survivor, settings, processes, lines
 ):
     more = {"train_cfg.max_epochs": 4, **settings}
@@ -360,7 +362,7 @@ def test_what_an_old_run_would_override_is_named(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_schedule_over_the_whole_run_cannot_be_prolonged(tmp_path, tiny_settings):
+def test_a_schedule_over_the_whole_run_cannot_be_extended(tmp_path, tiny_settings):
     config = tmp_path / "cosine.py"
     config.write_text(COSINE)
     settings = {k: v for k, v in tiny_settings.items() if not k.startswith("param_scheduler")}
@@ -375,11 +377,11 @@ def test_a_schedule_over_the_whole_run_cannot_be_prolonged(tmp_path, tiny_settin
     assert "an uninterrupted run would have had other learning rates so far" in result.output
     assert "learning rate of iteration 2: " in result.output
     assert "train_cfg.max_epochs: 2 there, 3 here" in result.output
-    # Milestones to come have no effect on what is past.
+    # Future milestones have no effect on past iterations.
     assert trained("--resume", **{"train_cfg.max_epochs": 2}).code == 0
 
 
-def test_a_training_owns_its_work_folder(train, tmp_path, tiny_settings):
+def test_a_work_folder_belongs_to_one_training(train, tmp_path, tiny_settings):
     folder = tmp_path / "run"
     short = {"train_cfg.max_epochs": 1}
     assert train(folder, **short).code == 0
@@ -404,10 +406,10 @@ def test_a_training_owns_its_work_folder(train, tmp_path, tiny_settings):
     assert {path: path.read_bytes() for path in folder.glob("*.pth")} == before
 
 
-def test_there_is_one_best_checkpoint_wherever_a_run_goes_on(train, tmp_path):
+def test_there_is_one_best_checkpoint_after_moving_a_run(train, tmp_path):
     assert train(tmp_path / "first", **{"train_cfg.max_epochs": 1}).code == 0
     (tmp_path / "first").rename(tmp_path / "moved")
-    # Of a run that was killed between writing the best checkpoint and removing the one before.
+    # From a run that was killed between writing a best checkpoint and removing the last one.
     (tmp_path / "moved" / "best_caption_CIDEr_epoch_0.pth").touch()
     assert train(tmp_path / "moved", "--resume", **{"train_cfg.max_epochs": 2}).code == 0
     assert len(list((tmp_path / "moved").glob("best_*.pth"))) == 1
@@ -418,7 +420,7 @@ def test_there_is_one_best_checkpoint_wherever_a_run_goes_on(train, tmp_path):
     assert brought.name == moved.name
 
 
-def test_too_few_pairs_for_a_batch_are_named(train, tmp_path):
+def test_too_few_pairs_for_a_batch_are_reported(train, tmp_path):
     result = train(tmp_path / "run", **{"train_dataloader.batch_size": 64})
     assert result.code == 1
     assert "drop_last=True leaves no batch: 12 pairs" in result.output

@@ -13,7 +13,7 @@ CONFIG = "configs/pcm_coco.py"
 
 @pytest.fixture
 def script(tmp_path, tiny_settings):
-    """A function that runs one of the shell scripts on the tiny task."""
+    """Return a function that runs a shell script on the tiny task."""
     settings = {**tiny_settings, "train_cfg.max_epochs": 1, "train_dataloader.batch_size": 2}
     options = [f"{key}={value}" for key, value in settings.items()]
 
@@ -37,7 +37,7 @@ def test_two_processes_train_and_test_without_a_gpu(script, tmp_path):
     trained = script("dist_train.sh", CONFIG, "2")
     assert trained.returncode == 0, trained.stderr
     checkpoint = tmp_path / "my run" / "epoch_1.pth"
-    # Twelve pairs, two a process.
+    # Twelve pairs, two per process.
     assert load_local_checkpoint(str(checkpoint))["meta"]["iter"] == 3
 
     tested = script("dist_test.sh", CONFIG, str(checkpoint), "2")
@@ -49,7 +49,7 @@ def test_two_processes_train_and_test_without_a_gpu(script, tmp_path):
 
 
 def test_slurm_without_a_gpu(script, tmp_path):
-    # Slurm's part: run the command, tell each task its place.
+    # Replacement for srun: run the command for each task with its environment.
     srun = tmp_path / "srun"
     srun.write_text(
         '#!/bin/sh\necho "$@" > "$0.args"\n'
@@ -78,7 +78,7 @@ def test_slurm_without_a_gpu(script, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dist_train.sh", "dist_test.sh", "slurm_train.sh"])
-def test_usage_is_said(name):
+def test_usage_is_printed(name):
     run = subprocess.run([f"tools/{name}", CONFIG], capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.startswith("usage: ")

@@ -1,4 +1,4 @@
-"""tools/test.py."""
+"""Command tools/test.py."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.test_tools.commands import run
 
 @pytest.fixture
 def checkpoint(tmp_path, tiny_settings):
-    """Weights of an untrained model, as safetensors."""
+    """Write the weights of an untrained model as safetensors."""
     cfg = Config.fromfile("configs/pcm_coco.py")
     cfg.merge_from_dict(tiny_settings)
     torch.manual_seed(0)
@@ -43,7 +43,7 @@ def test_scores_safetensors_and_writes_the_metrics(checkpoint, tmp_path, tiny_se
     assert f'"caption/CIDEr": {written["metrics"]["caption/CIDEr"]}' in result.output
 
 
-def test_scores_on_another_data_set_name_it(checkpoint, tmp_path, tiny_settings):
+def test_the_data_set_of_eval_on_is_recorded(checkpoint, tmp_path, tiny_settings):
     # Options are applied last: the tiny test images replace those of Flickr30k.
     words = ("--eval-on", "flickr30k")
     result = score(checkpoint, tmp_path / "run", tiny_settings, *words, log=tmp_path / "log")
@@ -67,7 +67,7 @@ def test_a_path_with_a_space_is_kept(checkpoint, tmp_path, tiny_settings):
     assert len(json.loads(path.read_text())) == 3
 
 
-def test_weights_of_another_model_are_refused(checkpoint, tmp_path, tiny_settings):
+def test_weights_of_another_model_are_rejected(checkpoint, tmp_path, tiny_settings):
     settings = {**tiny_settings, "model.encoder.num_layers": 2}
     result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
     assert result.code == 1
@@ -76,7 +76,7 @@ def test_weights_of_another_model_are_refused(checkpoint, tmp_path, tiny_setting
     assert "Traceback" not in result.output
 
 
-def test_missing_files_are_named(tmp_path, tiny_settings):
+def test_missing_files_are_reported(tmp_path, tiny_settings):
     result = score("none.pth", tmp_path / "run", tiny_settings, log=tmp_path / "log")
     assert (result.code, result.output) == (1, "checkpoint none.pth does not exist\n")
     settings = {**tiny_settings, "test_dataloader.dataset.store": "nowhere"}
@@ -87,7 +87,7 @@ def test_missing_files_are_named(tmp_path, tiny_settings):
     assert "train_store" not in result.output
 
 
-def test_images_without_references_are_refused_before_the_run(checkpoint, tmp_path, tiny_settings):
+def test_images_without_references_are_rejected_before_the_run(checkpoint, tmp_path, tiny_settings):
     sizes = {"patch_dim": 12, "clip_dim": 8}
     build_store(tmp_path / "store", [[], [], []], **sizes)
     settings = {**tiny_settings, "test_dataloader.dataset.store": tmp_path / "store"}
@@ -99,7 +99,9 @@ def test_images_without_references_are_refused_before_the_run(checkpoint, tmp_pa
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
-def test_references_of_other_images_are_refused_before_the_run(checkpoint, tmp_path, tiny_settings):
+def test_references_of_other_images_are_rejected_before_the_run(
+    checkpoint, tmp_path, tiny_settings
+):
     rows = [{"id": n, "image_id": f"image{n}", "caption": f"a number {n}"} for n in range(2, 5)]
     file = tmp_path / "references.json"
     file.write_text(json.dumps({"annotations": rows}))
@@ -112,7 +114,7 @@ def test_references_of_other_images_are_refused_before_the_run(checkpoint, tmp_p
     settings["test_evaluator.partial"] = True
     result = score(checkpoint, tmp_path / "run", settings, log=tmp_path / "log")
     assert result.code == 0, result.output
-    # CIDEr of the single image that is left is undefined, which JSON writes as null.
+    # CIDEr of the single remaining image is undefined, which is null in JSON.
     written = json.loads((tmp_path / "run" / "metrics.json").read_text())["metrics"]
     assert written["caption/CIDEr"] is None
     assert written["caption/BLEU-1"] >= 0
