@@ -31,7 +31,7 @@ def names(tmp_path_factory):
 
 
 def last_hidden_states(backbone, images):
-    """What reaches ln_post's place, seen from outside the backbone."""
+    """Record the input of ``ln_post`` with a hook."""
     seen = []
     block = backbone.clip.visual.transformer.resblocks[-1]
     handle = block.register_forward_hook(lambda *call: seen.append(call[2]))
@@ -41,7 +41,7 @@ def last_hidden_states(backbone, images):
 
 
 @pytest.mark.parametrize("kind", ["token", "average", "norm_after_pool"])
-def test_features_are_open_clips(names, kind):
+def test_features_equal_those_of_open_clip(names, kind):
     backbone = OpenCLIPBackbone(names[kind])
     patches, features = backbone(IMAGES)
     assert patches.shape == (3, backbone.num_patches, backbone.patch_dim) == (3, 16, 16)
@@ -71,7 +71,7 @@ def test_average_pooled_global_feature_comes_from_the_patches_and_the_head(names
     "name",
     ["pcm_coco", "pcm_coco_vitl14", "pcm_coco_dfn", "pcm_coco_eva02", "pcm_coco_siglip2"],
 )
-def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
+def test_the_sizes_in_the_configs_are_those_of_their_clips(name, monkeypatch):
     create = open_clip.create_model_and_transforms
 
     def without_weights(model_name, pretrained, require_pretrained):
@@ -92,7 +92,7 @@ def test_the_clips_of_the_configs_have_the_sizes_they_say(name, monkeypatch):
     assert features.shape == (2, neck.clip_dim)
 
 
-def test_texts(names):
+def test_text_embeddings_equal_those_of_open_clip(names):
     backbone = OpenCLIPBackbone(names["token"])
     texts = ["a dog", "two cats on a sofa"]
     tokens = open_clip.get_tokenizer(names["token"])(texts)
@@ -100,7 +100,7 @@ def test_texts(names):
     torch.testing.assert_close(backbone.encode_text(texts), expected)
 
 
-def test_texts_are_read_to_the_longest_end_alone(names):
+def test_texts_are_cut_to_the_longest_of_the_batch(names):
     backbone = OpenCLIPBackbone(names["token"])
     seen = []
     backbone.clip.transformer.register_forward_pre_hook(
@@ -110,13 +110,13 @@ def test_texts_are_read_to_the_longest_end_alone(names):
     assert seen[0] < backbone.clip.context_length
 
 
-def test_preprocess(names):
+def test_preprocess_resizes_and_normalizes(names):
     image = OpenCLIPBackbone(names["token"]).preprocess(Image.new("RGB", (90, 70), "red"))
     assert image.shape == (3, 16, 16)
     assert image[0].min() > 1 > image[1].max()
 
 
-def test_it_is_frozen_and_saved_nowhere(names):
+def test_the_backbone_is_frozen_and_not_saved(names):
     model = torch.nn.ModuleDict(
         {"clip": MODELS.build({"type": "OpenCLIPBackbone", "model_name": names["token"]})}
     )
@@ -125,7 +125,7 @@ def test_it_is_frozen_and_saved_nowhere(names):
     assert not list(model.parameters())
     assert not model["clip"].clip.training
     assert not model["clip"](IMAGES)[0].requires_grad
-    # Moving the model moves it along.
+    # The backbone follows the dtype of the model.
     model.double()
     assert model["clip"](IMAGES.double())[1].dtype == torch.float64
 
@@ -203,7 +203,7 @@ def test_weights_trained_with_the_other_activation_are_refused(monkeypatch):
         OpenCLIPBackbone("ViT-B-32", "openai")
 
 
-def test_code_that_lies_beside_a_clip_is_not_run(tmp_path):
+def test_code_in_the_folder_of_a_clip_is_not_run(tmp_path):
     name = build_clip(tmp_path / "clip")
     folder, ran = tmp_path / "clip", tmp_path / "ran"
     (folder / "tok.py").write_text(

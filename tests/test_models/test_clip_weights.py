@@ -1,4 +1,4 @@
-"""Weights of a CLIP from files: read without running anything, with the right activation."""
+"""Weights files of CLIPs are read without running code, and with the right activation."""
 
 import io
 import json
@@ -41,7 +41,7 @@ IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_architectures(tmp_path_factory):
-    """``tiny`` and ``tiny-quickgelu``, known to open_clip as it knows ``ViT-B-32``."""
+    """Register ``tiny`` and ``tiny-quickgelu`` with open_clip, like ``ViT-B-32``."""
     folder = tmp_path_factory.mktemp("architectures")
     (folder / "tiny.json").write_text(json.dumps(CONFIG))
     (folder / "tiny-quickgelu.json").write_text(json.dumps(CONFIG | {"quick_gelu": True}))
@@ -68,7 +68,7 @@ def build(quick_gelu):
 
 
 def save_openai(path, quick_gelu=True):
-    """A file of OpenAI's form: TorchScript, float16, three sizes among the weights."""
+    """Write a file in OpenAI's format: TorchScript, float16, with three sizes."""
     clip = build(quick_gelu)
     for key, size in (("input_resolution", 16), ("context_length", 12), ("vocab_size", 49408)):
         clip.__dict__.pop(key, None)
@@ -85,7 +85,7 @@ def features(clip, text=True):
 
 
 def assert_features(clip, quick_gelu, half=False):
-    """That a CLIP is the one of ``build`` with this activation, and not the other."""
+    """Check that a CLIP is that of ``build`` with this activation."""
     expected, other = build(quick_gelu), build(not quick_gelu)
     if half:
         expected, other = expected.half().float(), other.half().float()
@@ -132,7 +132,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("quick_gelu", [True, False])
-def test_a_file_that_shows_no_activation_needs_a_name_that_says_it(tmp_path, form, quick_gelu):
+def test_the_name_must_state_the_activation_if_the_file_does_not(tmp_path, form, quick_gelu):
     file = tmp_path / form
     FORMS[form](build(quick_gelu), file)
     with pytest.raises(ValueError, match=r"must say the activation .*'tiny-quickgelu'.*tiny-gelu"):
@@ -141,7 +141,7 @@ def test_a_file_that_shows_no_activation_needs_a_name_that_says_it(tmp_path, for
     backbone = OpenCLIPBackbone(name, str(file))
     assert_features(backbone.clip, quick_gelu)
     assert backbone.encode_text(["a dog"]).shape == (1, 8)
-    # Architectures that open_clip knows once have one activation.
+    # Architectures with one variant in open_clip have one activation.
     assert OpenCLIPBackbone("lonely", str(file)).model_name == "lonely"
 
 
@@ -171,7 +171,7 @@ def rewrite(source, target, edit):
     return str(target)
 
 
-def test_what_a_file_wants_to_run_is_not_run(tmp_path):
+def test_code_in_a_weights_file_is_not_run(tmp_path):
     ran = tmp_path / "ran"
     openai = save_openai(tmp_path / "ViT.pt")
     pickled = pickle.dumps(Evil(ran), protocol=2)
@@ -186,7 +186,7 @@ def test_what_a_file_wants_to_run_is_not_run(tmp_path):
     assert not ran.exists()
 
 
-def test_a_tensor_cannot_reach_out_of_its_storage(tmp_path):
+def test_a_tensor_must_lie_within_its_storage(tmp_path):
     openai = save_openai(tmp_path / "ViT.pt")
     # The first tensor is (12, 16), of 192 values.
     size, more = b"(K\x0cK\x10t", b"(K\x0dK\x10t"
@@ -232,7 +232,7 @@ def test_errors_name_the_file_and_the_fix(tmp_path):
         load_clip(f"local-dir:{tmp_path / 'folder'}", openai)
 
 
-def test_a_folder_made_of_a_file_keeps_the_activation(tmp_path):
+def test_a_folder_written_from_a_file_keeps_the_activation(tmp_path):
     openai = save_openai(tmp_path / "ViT.pt")
     save_clip_folder(tmp_path / "clip", "tiny-quickgelu", openai)
     backbone = OpenCLIPBackbone(f"local-dir:{tmp_path / 'clip'}")
@@ -243,7 +243,7 @@ def test_a_folder_made_of_a_file_keeps_the_activation(tmp_path):
     assert torch.equal(backbone.preprocess(clip), before(clip))
 
 
-def test_weights_files_are_known_by_their_content(tmp_path, monkeypatch):
+def test_weights_files_are_identified_by_their_content(tmp_path, monkeypatch):
     for name in ("one.safetensors", "two.safetensors"):
         save_file(build(True).state_dict(), tmp_path / name)
     save_file(build(True).half().state_dict(), tmp_path / "other.safetensors")
@@ -255,13 +255,13 @@ def test_weights_files_are_known_by_their_content(tmp_path, monkeypatch):
     assert str(tmp_path) not in json.dumps(one)
     assert weights_identity("openai") == "openai"
     assert weights_identity(None) is None
-    # A file that is called like a tag is taken for what it is.
+    # A file with the name of a tag is a file.
     monkeypatch.chdir(tmp_path)
     save_file(build(True).state_dict(), "openai")
     assert weights_identity("openai") == weights_identity("one.safetensors")
 
 
-def test_tools_take_openais_file_and_name_it_by_content(tmp_path, monkeypatch):
+def test_commands_accept_openais_file_and_record_its_hash(tmp_path, monkeypatch):
     openai = save_openai(tmp_path / "ViT.pt")
     images = tmp_path / "images"
     images.mkdir()
@@ -285,9 +285,12 @@ def test_tools_take_openais_file_and_name_it_by_content(tmp_path, monkeypatch):
     named = load_concepts(concepts)
     assert made_with["pretrained"] == named.pretrained == weights_identity(openai)
     assert made_with["model"] == named.model == "tiny-quickgelu"
-    cfg = Config({"model": {"neck": {"concepts": str(concepts)}}})
-    cfg.test_dataloader = {"dataset": {"store": str(tmp_path / "store")}}
-    cfg.model.backbone = {"model_name": "tiny-quickgelu", "pretrained": openai}
+    neck = {"type": "pcm_plugin.PCMMixup", "concepts": str(concepts)}
+    cfg = Config({"model": {"type": "pcm_plugin.PCMNet", "neck": neck}})
+    dataset = {"type": "pcm_plugin.SynthCaptionDataset", "store": str(tmp_path / "store")}
+    cfg.test_dataloader = {"dataset": dataset}
+    backbone = {"type": "pcm_plugin.OpenCLIPBackbone", "model_name": "tiny-quickgelu"}
+    cfg.model.backbone = backbone | {"pretrained": openai}
     check_features(cfg, ["test"])
     cfg.model.backbone.pretrained = "openai"
     with pytest.raises(ValueError, match="must come from one CLIP"):

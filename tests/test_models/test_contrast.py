@@ -1,4 +1,4 @@
-"""The contrastive refinement of features, against autograd and by its properties."""
+"""Contrastive refinement of features."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def everyone(feats, negatives):
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5])
-def test_the_gradient_is_that_of_cross_entropy(temperature):
+def test_the_gradient_equals_that_of_autograd(temperature):
     feats, texts, negatives = unit(5, 8), unit(5, 8, seed=1), unit(9, 8, seed=2)
     allowed = torch.rand(5, 9, generator=torch.Generator().manual_seed(3)) < 0.7
     moved = feats.clone().requires_grad_()
@@ -31,9 +31,9 @@ def test_the_gradient_is_that_of_cross_entropy(temperature):
     torch.testing.assert_close(gradient, moved.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_a_feature_gets_nearer_to_its_own_text_than_to_others():
+def test_features_move_towards_their_own_text():
     texts, negatives = unit(40, 16, seed=1), unit(200, 16, seed=2)
-    # Each image shows half of its own text and half of another's.
+    # Each image feature is the mean of its own text and another one.
     feats = F.normalize(texts + 1.2 * texts.roll(1, 0), dim=-1)
     others = torch.cat([texts, negatives])
 
@@ -53,19 +53,19 @@ def test_a_feature_gets_nearer_to_its_own_text_than_to_others():
         torch.testing.assert_close(images.norm(dim=-1), torch.ones(40))
 
 
-def test_a_text_like_the_own_one_is_no_negative():
+def test_texts_equal_to_the_own_one_are_not_negatives():
     feats, texts, negatives = unit(6, 8), unit(6, 8, seed=1), unit(30, 8, seed=2)
     alone = refine_by_contrast(feats, texts, negatives, 0.05, 4, 0.1)
     rounded = torch.cat([negatives, texts.half().float()])
     for i in range(6):
-        # The others' texts are negatives, the own one must not be.
+        # The texts of the others are negatives, but not the own one.
         others = torch.cat([negatives, texts[[i]].half().float().repeat(3, 1)])
         one = refine_by_contrast(feats[[i]], texts[[i]], others, 0.05, 4, 0.1)
         torch.testing.assert_close(one, alone[[i]])
     assert not torch.allclose(refine_by_contrast(feats, texts, rounded, 0.05, 4, 0.1), alone)
 
 
-def test_lengths_and_temperature_of_the_input_do_not_lengthen_a_step():
+def test_a_step_does_not_depend_on_norms_or_temperature():
     feats, texts, negatives = unit(6, 8), unit(6, 8, seed=1), unit(30, 8, seed=2)
     settings = (0.05, 4, 0.1)
     expected = refine_by_contrast(feats, texts, negatives, *settings)
@@ -73,7 +73,7 @@ def test_lengths_and_temperature_of_the_input_do_not_lengthen_a_step():
     torch.testing.assert_close(scaled, expected)
     for temperature in (1e-3, 1.0):
         moved = refine_by_contrast(feats, texts, negatives, temperature, 1, 0.1)
-        # At most the difference of two texts of length 1, times the step size.
+        # At most the difference of two texts of norm 1, times the step size.
         assert (moved * feats).sum(1).min() > (1 - 0.2**2) ** 0.5
     with pytest.raises(ValueError, match="`temperature` must be above 0, got `0`"):
         refine_by_contrast(feats, texts, negatives, 0, 1, 0.1)

@@ -20,7 +20,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-def test_concepts_are_the_nearest_texts():
+def test_retrieves_the_concepts_with_the_nearest_texts():
     concepts = F.normalize(torch.randn(9, 6), dim=-1)
     feats = torch.stack([concepts[4], -concepts[7]])
     ids, probs, vectors = retrieve_concepts(3 * feats, concepts, 3, 0.0, 0.5)
@@ -31,14 +31,14 @@ def test_concepts_are_the_nearest_texts():
     assert torch.equal(vectors, concepts[ids])
 
 
-def test_a_concept_at_or_under_the_threshold_is_masked_but_still_listed():
+def test_concepts_not_above_the_threshold_are_masked_but_listed():
     concepts, feats = torch.eye(4), torch.tensor([[3.0, 2.0, 1.0, 0.0]])
     _, probs, _ = retrieve_concepts(feats, concepts, 3, 0.0, 1.0)
     ids, same, vectors = retrieve_concepts(feats, concepts, 3, float(probs[0, 1]), 1.0)
     assert ids.tolist() == [[0, 1, 2]]
     assert torch.equal(same, probs)
     assert vectors.norm(dim=-1).tolist() == [[1.0, 0.0, 0.0]]
-    # Its zero vector has affinity 0 with everything, and takes its share of the text map.
+    # Its zero vector has affinity 0 with all patches, and receives its share of the softmax.
     affinity = patch_concept_affinity(torch.randn(1, 5, 4), vectors)
     assert affinity[0, :, 1:].abs().max() == 0
     text = text_map(affinity, vectors, 0.5)
@@ -46,14 +46,14 @@ def test_a_concept_at_or_under_the_threshold_is_masked_but_still_listed():
     torch.testing.assert_close(text[..., 0], share)
 
 
-def test_a_masked_concept_wins_patches_where_all_else_is_negative():
+def test_masked_concepts_are_selected_if_all_other_affinities_are_negative():
     affinity = torch.tensor([[[-0.5, 0.0], [-0.1, 0.0], [-0.9, 0.0]]])
     assert select_patches_by_pairs(affinity, 3, 0.01).all()
     affinity = torch.tensor([[[0.5, 0.0], [0.1, 0.0], [-0.9, 0.0]]])
     assert select_patches_by_pairs(affinity, 2, 0.01).tolist() == [[True, True, False]]
 
 
-def test_pairs_of_one_patch_select_it_once():
+def test_pairs_of_one_patch_select_one_patch():
     affinity = torch.zeros(2, 4, 3)
     affinity[0, 2] = torch.tensor([0.3, 0.2, 0.1])
     affinity[1, 1, 0], affinity[1, 3, 2], affinity[1, 3, 0] = 0.3, 0.2, 0.1
@@ -62,7 +62,7 @@ def test_pairs_of_one_patch_select_it_once():
     assert pack_slots(selected, 3).tolist() == [[2, -1, -1], [1, 3, -1]]
 
 
-def test_slots_carry_patches_there_and_back():
+def test_gather_and_replace_are_inverse():
     selected = torch.rand(5, 8) < 0.4
     values, texts = torch.randn(5, 8, 3), torch.randn(5, 8, 3)
     slots = pack_slots(selected, 8)
@@ -70,7 +70,7 @@ def test_slots_carry_patches_there_and_back():
     torch.testing.assert_close(mixed, torch.where(selected.unsqueeze(-1), texts, values))
 
 
-def test_noise_has_the_asked_variance_and_leaves_the_length():
+def test_noise_has_the_given_variance_and_norm_one():
     feats = F.normalize(torch.randn(1, 50), dim=-1).expand(4000, 50)
     assert torch.equal(inject_noise(feats, 0.0), F.normalize(feats, dim=-1))
     noisy = inject_noise(5 * feats, 0.016)
@@ -81,7 +81,7 @@ def test_noise_has_the_asked_variance_and_leaves_the_length():
 
 
 class TableDecoder:
-    """Next-word logits from a table: by image, position and last word."""
+    """Decoder whose logits are a table over image, position and last word."""
 
     def __init__(self, batch_size=3, max_len=4, vocab_size=4):
         self.table = torch.randn(batch_size, max_len, vocab_size, vocab_size) * 2
@@ -106,7 +106,7 @@ def all_sentences(max_len, vocab_size):
     yield from itertools.product(range(1, vocab_size), repeat=max_len)
 
 
-def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_sentences_of_all():
+def test_a_wide_beam_finds_the_best_of_all_sequences():
     decoder = TableDecoder(vocab_size=20, max_len=2)
     found = beam_search(decoder, 3, 20, 2, num_return=5)
     for image in range(3):
@@ -118,7 +118,7 @@ def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_sentences_of_all():
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 3])
-def test_scores_are_the_sums_of_the_words(beam_size):
+def test_scores_are_sums_of_log_probabilities(beam_size):
     decoder = TableDecoder(max_len=6)
     found = beam_search(decoder, 3, beam_size, 6)
     torch.testing.assert_close(found.log_probs.sum(-1), found.scores)
@@ -129,8 +129,8 @@ def test_scores_are_the_sums_of_the_words(beam_size):
         assert not found.log_probs[image, 0, end:].any()
 
 
-def test_stopping_early_changes_nothing():
-    """Asking for every beam makes the search wait for all of them."""
+def test_early_stopping_does_not_change_the_result():
+    """With ``num_return`` equal to the beam size, the search continues until all have finished."""
     for seed in range(20):
         torch.manual_seed(seed)
         decoder = TableDecoder(batch_size=1, max_len=7, vocab_size=5)
@@ -145,7 +145,7 @@ def test_stopping_early_changes_nothing():
 
 
 @pytest.mark.parametrize("length_penalty", [0.6, 1.0, -0.5])
-def test_a_wide_beam_finds_the_best_sentences_by_the_length_penalty(length_penalty):
+def test_a_wide_beam_finds_the_best_sequences_with_a_length_penalty(length_penalty):
     decoder = TableDecoder(vocab_size=20, max_len=2)
     found = beam_search(decoder, 3, 20, 2, num_return=5, length_penalty=length_penalty)
     changed = False
@@ -166,7 +166,7 @@ def test_a_wide_beam_finds_the_best_sentences_by_the_length_penalty(length_penal
 
 
 def published_search(decoder, image, beam_size, max_len, stops):
-    """ViECap's beam search, one image, in plain Python: beams are kept by their mean."""
+    """Beam search of ViECap for one image in plain Python: beams are ranked by the mean."""
     beams = [((), 0.0)]
     for t in range(max_len):
         successors = []
@@ -183,7 +183,7 @@ def published_search(decoder, image, beam_size, max_len, stops):
     return beams
 
 
-def test_a_penalty_of_one_is_the_published_search_by_mean_log_probability():
+def test_length_penalty_one_equals_the_search_of_viecap():
     differs = early = 0
     for seed in range(30):
         torch.manual_seed(seed)
@@ -203,7 +203,7 @@ def test_a_penalty_of_one_is_the_published_search_by_mean_log_probability():
     assert early > 5
 
 
-def test_beam_size_must_fit():
+def test_beam_size_and_num_return_must_fit():
     with pytest.raises(ValueError, match="must be at most the 4 words of the vocabulary, got `5`"):
         beam_search(TableDecoder(), 3, 5, 4)
     with pytest.raises(ValueError, match="`num_return` must be from 1 to beam_size=1, got `2`"):
@@ -212,7 +212,7 @@ def test_beam_size_must_fit():
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 101, 1009])
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_best_words_are_those_of_topk(size, count):
+def test_grouped_topk_equals_topk(size, count):
     count = min(count, size)
     log_probs = torch.randn(4, 3, size).log_softmax(-1)
     found, words = grouped_topk(log_probs, count)

@@ -1,4 +1,4 @@
-"""CLIPs with a tower of timm: EVA's kind with a linear head, SigLIP's with attention pooling."""
+"""CLIPs with an image tower of timm: EVA with a linear head, SigLIP with attention pooling."""
 
 import open_clip
 import pytest
@@ -32,7 +32,7 @@ def names(tmp_path_factory):
 
 
 def last_states(backbone, images):
-    """What leaves the last block, seen from outside the backbone: class token and patches."""
+    """Record the output of the last block with a hook: class token and patches."""
     seen = []
     block = backbone.clip.visual.trunk.blocks[-1]
     handle = block.register_forward_hook(lambda *call: seen.append(call[2]))
@@ -42,7 +42,7 @@ def last_states(backbone, images):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_features_are_open_clips(names, kind):
+def test_features_equal_those_of_open_clip(names, kind):
     backbone = OpenCLIPBackbone(names[kind])
     assert isinstance(backbone.clip, open_clip.CustomTextCLIP)
     patches, features = backbone(IMAGES)
@@ -57,7 +57,7 @@ def test_features_are_open_clips(names, kind):
 
 
 @pytest.mark.parametrize("kind", LINEAR)
-def test_the_head_leads_states_to_the_global_feature(names, kind):
+def test_the_head_maps_hidden_states_to_the_global_feature(names, kind):
     backbone = OpenCLIPBackbone(names[kind], pool=4)
     patches, features = backbone(IMAGES)
     weight, bias, proj = backbone.clip_head().values()
@@ -66,7 +66,7 @@ def test_the_head_leads_states_to_the_global_feature(names, kind):
     trunk = backbone.clip.visual.trunk
     own = states[:, trunk.num_prefix_tokens :]
     torch.testing.assert_close(patches, own.mean(1, keepdim=True))
-    # What CLIP takes: the class token, the mean of the patches, or the mean behind the norm.
+    # The pooling of CLIP: class token, mean of the patches, or mean after the norm.
     taken = states[:, :1] if trunk.global_pool == "token" else own
     taken = patches if isinstance(trunk.fc_norm, torch.nn.LayerNorm) else taken
     eps = backbone.ln_post_eps
@@ -78,7 +78,7 @@ def test_the_head_leads_states_to_the_global_feature(names, kind):
     torch.testing.assert_close(F.normalize(found, dim=-1), features)
 
 
-def test_a_bias_goes_before_its_projection():
+def test_a_bias_is_converted_to_an_offset_before_the_projection():
     generator = torch.Generator().manual_seed(0)
     proj, bias, x = (
         torch.randn(size, generator=generator, dtype=torch.float64)
@@ -88,21 +88,21 @@ def test_a_bias_goes_before_its_projection():
     torch.testing.assert_close(moved, x @ proj + bias, atol=1e-12, rtol=1e-12)
     square = proj[:16]
     torch.testing.assert_close(fold_head_bias(square, bias) @ square, bias)
-    # Without full column rank there is a bias that no vector gives.
+    # Without full column rank, some biases cannot be converted.
     with pytest.raises(ValueError, match=r"\(8, 16\) cannot be converted"):
         fold_head_bias(proj[:8], bias)
     assert torch.equal(fold_head_bias(proj[:8], torch.zeros(16)), torch.zeros(8).double())
 
 
 def attended(visual, images, allowed):
-    """What the tower makes of images when its pool may look at some patches only, by timm."""
+    """Compute the feature with timm if attention pooling is restricted to some patches."""
     trunk = visual.trunk
     pooled = trunk.attn_pool(trunk.forward_features(images), attn_mask=allowed.view(1, 1, 1, -1))
     return visual.head(trunk.head(trunk.fc_norm(pooled)))
 
 
 @pytest.mark.parametrize("kind", JOINT)
-def test_a_joint_patch_is_what_attention_to_it_alone_gives(names, kind):
+def test_patch_features_equal_attention_to_one_patch(names, kind):
     backbone = OpenCLIPBackbone(names[kind])
     patches, _ = backbone(IMAGES)
     for n in range(16):
@@ -111,7 +111,7 @@ def test_a_joint_patch_is_what_attention_to_it_alone_gives(names, kind):
 
 
 @pytest.mark.parametrize("kind", JOINT)
-def test_a_joint_window_is_what_even_attention_to_it_gives(names, kind):
+def test_pooled_features_equal_uniform_attention_to_a_window(names, kind):
     backbone = OpenCLIPBackbone(names[kind], pool=2)
     keys = backbone.clip.visual.trunk.attn_pool.kv
     keys.weight.data[:16] = 0
@@ -124,7 +124,7 @@ def test_a_joint_window_is_what_even_attention_to_it_gives(names, kind):
 
 
 @pytest.mark.parametrize("kind", JOINT)
-def test_alike_patches_are_the_global_feature(names, kind):
+def test_equal_patches_equal_the_global_feature(names, kind):
     backbone = OpenCLIPBackbone(names[kind])
     backbone.clip.visual.trunk.pos_embed.data.zero_()
     patch = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(2))
@@ -133,9 +133,9 @@ def test_alike_patches_are_the_global_feature(names, kind):
     torch.testing.assert_close(F.normalize(patches, dim=-1), expected)
 
 
-def test_towers_without_a_known_way_are_refused(tmp_path):
+def test_unsupported_towers_raise_an_error(tmp_path):
     for tower in (
-        # A tower of convolutions; two layers after the pooling; the greatest of all patches.
+        # Convolutions; two layers after the pooling; max pooling.
         {"timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear"},
         {"timm_pool": "avg", "timm_proj": "mlp"},
         {"timm_pool": "max"},
@@ -147,7 +147,7 @@ def test_towers_without_a_known_way_are_refused(tmp_path):
             OpenCLIPBackbone(name)
 
 
-def test_joint_patches_are_taken_as_they_are(names):
+def test_patches_in_the_joint_space_are_not_projected(names):
     backbone = OpenCLIPBackbone(names["siglip"])
     with pytest.raises(ValueError, match=r"has no CLIP head: .*set patches_in_joint_space=True"):
         backbone.clip_head()
@@ -164,7 +164,7 @@ def test_joint_patches_are_taken_as_they_are(names):
     assert mixed.affinity.count_nonzero() > 0
 
 
-def test_settings_that_do_not_go_with_joint_patches_are_refused():
+def test_settings_that_contradict_patches_in_the_joint_space():
     with pytest.raises(ValueError, match=r"`patch_dim` must equal `clip_dim` .* got `24` and `16`"):
         PCMMixup(24, 16, patches_in_joint_space=True)
     with pytest.raises(ValueError, match=r"`clip_head` must be None .* got `'head.safetensors'`"):

@@ -21,7 +21,7 @@ def make_batch(batch_size=6, length=7, vocab_size=11):
 
 
 def table_form(logits, targets, clip_scores, gamma_type, smoothing, w, gamma):
-    """The formulas written out, with the (n, n) table of every loss times every factor."""
+    """Loss by the formulas, with the (n, n) matrix of losses times factors."""
     valid = targets >= 0
     sentences = valid.nonzero()[:, 0]
     target = targets[valid]
@@ -41,7 +41,7 @@ def table_form(logits, targets, clip_scores, gamma_type, smoothing, w, gamma):
 
 @pytest.mark.parametrize("gamma_type", GAMMA_TYPES)
 @pytest.mark.parametrize(("smoothing", "w", "gamma"), [(0.1, 2.5, 2), (0.3, 4.0, 0.5), (0.0, 1, 3)])
-def test_means_equal_the_table(gamma_type, smoothing, w, gamma):
+def test_loss_equals_the_formulas(gamma_type, smoothing, w, gamma):
     logits, targets, clip_scores = make_batch()
     loss = CLIPWeightedCELoss(smoothing, w, gamma, gamma_type)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
@@ -53,20 +53,20 @@ def test_means_equal_the_table(gamma_type, smoothing, w, gamma):
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_without_smoothing_weights_and_factor_it_is_cross_entropy():
+def test_plain_settings_give_cross_entropy():
     logits, targets, _ = make_batch()
     loss = CLIPWeightedCELoss(0.0, gamma_type="none", use_clip_weight=False)
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
     torch.testing.assert_close(loss(logits, targets), expected)
 
 
-def test_gamma_zero_switches_the_factor_off():
+def test_gamma_zero_disables_the_factor():
     batch = make_batch()
     off = CLIPWeightedCELoss(gamma=0)(*batch)
     assert torch.equal(off, CLIPWeightedCELoss(gamma_type="none")(*batch))
 
 
-def test_padding_carries_nothing():
+def test_padding_has_no_effect():
     logits, targets, clip_scores = make_batch()
     changed = torch.where((targets >= 0).unsqueeze(-1), logits, 100.0)
     loss = CLIPWeightedCELoss()
@@ -124,15 +124,15 @@ def _train_on_share(rank, rendezvous, shares):
     )
     model = DistributedDataParallel(_make_model())
     found = [_backward(model, kind, shares[rank]) for kind in GAMMA_TYPES]
-    # A group that outlives its peer's, or is kept by a DDP module, may wait for ever.
+    # A process group that outlives that of its peer, or is held by a DDP module, may hang.
     del model
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     return [(value, gradient.tolist()) for value, gradient in found]
 
 
-def test_two_ranks_step_as_one_process(tmp_path):
-    # The shares have different numbers of words, so that a mean of means would be wrong.
+def test_two_ranks_take_the_step_of_one_process(tmp_path):
+    # The ranks have different numbers of words, so a mean of means would be wrong.
     shares = [[0, 2, 4], [1, 3, 5]]
     with multiprocessing.get_context("forkserver").Pool(2) as pool:
         jobs = [(rank, str(tmp_path / "rendezvous"), shares) for rank in range(2)]

@@ -27,7 +27,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("wrap", ["plain", "trainer", "distributed", "safetensors"])
-def test_every_form_of_a_released_checkpoint_is_read(official, tmp_path, wrap):
+def test_reads_every_form_of_a_released_checkpoint(official, tmp_path, wrap):
     path = tmp_path / "model.pth"
     if wrap == "safetensors":
         path = path.with_suffix(".safetensors")
@@ -43,7 +43,7 @@ def test_every_form_of_a_released_checkpoint_is_read(official, tmp_path, wrap):
     assert all(torch.equal(read[key], official[key]) for key in official)
 
 
-def test_what_is_pickled_is_not_executed(official, tmp_path, monkeypatch):
+def test_pickled_code_is_not_run(official, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": official, "trainer": Harmful()}, "harmful.pth")
     with pytest.raises(ValueError, match=r"harmful\.pth has objects other than tensors"):
@@ -51,7 +51,7 @@ def test_what_is_pickled_is_not_executed(official, tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-def test_what_is_no_checkpoint_is_named(tmp_path):
+def test_files_that_are_not_checkpoints_raise_an_error(tmp_path):
     (tmp_path / "text.pth").write_text("not a checkpoint")
     torch.save({"model": {"epoch": 3}}, tmp_path / "numbers.pth")
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
@@ -62,20 +62,20 @@ def test_what_is_no_checkpoint_is_named(tmp_path):
         read_official(tmp_path / "numbers.pth")
 
 
-def test_names_are_a_bijection(official):
+def test_the_mapping_of_keys_is_a_bijection(official):
     names = official_names(3, 3)
     assert set(names) == set(official) - {TABLE}
     assert len(set(names.values())) == len(names)
 
 
-def test_the_position_table_may_be_missing(official):
+def test_the_position_embeddings_may_be_missing(official):
     with_table, _ = convert_official(official)
     del official[TABLE]
     without, _ = convert_official(official)
     assert set(without) == set(with_table)
 
 
-def test_all_problems_come_in_one_message(official):
+def test_one_message_lists_all_problems(official):
     official["visual_embed.mystery"] = torch.zeros(1)
     del official["decoder.g_layers.1.x_att.self.key.bias"]
     official["predictor.logits.weight"] = official["predictor.logits.weight"][:, :-1]
@@ -92,7 +92,7 @@ def test_all_problems_come_in_one_message(official):
     ]
 
 
-def test_a_gap_in_the_layers_is_named(official):
+def test_a_missing_layer_is_reported(official):
     moved = {k.replace("encoder.layers.2.", "encoder.layers.9."): v for k, v in official.items()}
     with pytest.raises(ValueError, match="unknown key") as error:
         convert_official(moved)
@@ -100,7 +100,7 @@ def test_a_gap_in_the_layers_is_named(official):
     assert "missing key encoder.layers.2.output.dense.weight" in str(error.value)
 
 
-def test_the_tool_converts_and_checks_the_vocabulary(official, tmp_path):
+def test_the_command_converts_and_checks_the_vocabulary(official, tmp_path):
     src, dst = tmp_path / "released.pth", tmp_path / "ours.safetensors"
     torch.save({"model": official}, src)
     tool = "convert_pcmnet_checkpoint.py"
@@ -122,8 +122,8 @@ def test_the_tool_converts_and_checks_the_vocabulary(official, tmp_path):
     assert "short.txt has 3" in result.output
 
 
-def test_a_converted_checkpoint_captions_as_the_released_one(official, tmp_path):
-    """From the released files to captions, by commands alone."""
+def test_a_converted_checkpoint_gives_the_captions_of_the_released_code(official, tmp_path):
+    """Run the commands from the released files to captions."""
     meta = json.loads(Path(FOLDER, "meta.json").read_text())
     inputs = load_file(f"{FOLDER}/inputs.safetensors")
     torch.save({"model": official}, tmp_path / "released.pth")
@@ -157,7 +157,7 @@ def test_a_converted_checkpoint_captions_as_the_released_one(official, tmp_path)
     assert [row["caption"] for row in said] == [c.rstrip(" .") for c in meta["beam_captions"]]
 
 
-def test_the_concept_tool(tmp_path):
+def test_import_concepts_command(tmp_path):
     embeddings = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).half()
     (tmp_path / "c.pickle").write_bytes(pickle.dumps((["dog", "cat", "ball"], embeddings)))
     dst = tmp_path / "c.safetensors"

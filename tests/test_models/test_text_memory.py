@@ -1,4 +1,4 @@
-"""Projection onto a memory of texts, and DeCap's use of it."""
+"""Projection onto a text memory, and its use in DeCap."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def unit(*shape, seed=0):
 
 @pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
 @pytest.mark.parametrize("temperature", [0.01, 1.0])
-def test_chunks_give_the_softmax_over_all(chunk, temperature):
+def test_chunks_give_the_softmax_over_the_whole_memory(chunk, temperature):
     feats, memory = 3 * unit(4, 8), unit(50, 8, seed=1)
     weights = (F.normalize(feats, dim=-1) @ memory.T / temperature).softmax(-1)
     expected = F.normalize(weights @ memory, dim=-1)
@@ -24,7 +24,7 @@ def test_chunks_give_the_softmax_over_all(chunk, temperature):
     torch.testing.assert_close(found, expected)
 
 
-def test_a_low_temperature_finds_the_nearest_text_and_nothing_overflows():
+def test_a_low_temperature_selects_the_nearest_text_without_overflow():
     memory = unit(30, 8)
     feats = F.normalize(memory[[4, 9]] + 0.05 * unit(2, 8, seed=2), dim=-1)
     found = project_onto_text_memory(feats, memory.split(4), 1e-4)
@@ -33,7 +33,7 @@ def test_a_low_temperature_finds_the_nearest_text_and_nothing_overflows():
     torch.testing.assert_close(half, memory[[4, 9]], atol=1e-3, rtol=1e-3)
 
 
-def test_wrong_use_is_named():
+def test_errors_name_the_value():
     with pytest.raises(ValueError, match="`temperature` must be above 0, got `0`"):
         project_onto_text_memory(unit(1, 4), [unit(2, 4)], 0)
     for empty in ([], unit(0, 4).split(8)):
@@ -41,7 +41,7 @@ def test_wrong_use_is_named():
             project_onto_text_memory(unit(1, 4), empty, 0.1)
 
 
-def test_decap_projects_images_and_not_its_training_texts(tmp_path):
+def test_decap_projects_images_but_not_training_texts(tmp_path):
     truth = build_store(tmp_path / "store", [["a dog", "the dog"], ["a cat"]])
     settings = dict(clip_dim=5, embed_dims=6, noise_var=0.0, dropout=0.0)
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def test_decap_projects_images_and_not_its_training_texts(tmp_path):
     assert not torch.allclose(seen, plain(None, feats).tokens)
 
 
-def test_a_memory_of_another_clip_is_refused(tmp_path):
+def test_a_text_memory_of_another_clip_raises_an_error(tmp_path):
     build_store(tmp_path / "store", [["a dog"]])
     with pytest.raises(
         ValueError, match=r"`text_memory` must be \(M, clip_dim=4\) .* got `\(1, 5\)`"
