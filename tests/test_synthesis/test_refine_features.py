@@ -164,10 +164,10 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
 
 def test_wrong_settings_are_said(tmp_path, store):
     for wrong in ({"steps": 0}, {"negatives": 0}, {"step_size": 0}, {"temperature": -1}):
-        with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             ContrastSettings(**wrong)
     build_store(tmp_path / "mute", [[], []])
     with pytest.raises(ValueError, match="there is nothing to refine"):
         refine_features(tmp_path / "mute", SETTINGS, tmp_path / "out", device="cpu")
-    with pytest.raises(ValueError, match="chunk=0"):
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
         refine_features(store, SETTINGS, tmp_path / "out", 0)

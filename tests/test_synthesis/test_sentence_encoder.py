@@ -7,11 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer, T5Config, T5Model
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5Model,
+)
 
 from pcm_plugin.models.functional.pooling import pool_tokens
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
-from tests.builders import build_sentence_encoder
+from tests.builders import build_sentence_encoder, build_tokenizer
 
 SENTENCES = [
     "a dog",
@@ -121,6 +128,26 @@ def test_settings_of_the_folder_are_followed(tmp_path):
     torch.testing.assert_close(SentenceEncoder(str(old)).encode(SENTENCES), found)
 
 
+def test_roberta_cannot_use_all_of_its_positions(tmp_path):
+    """Its positions start after the padding index: of 20 embeddings, 18 are left for tokens."""
+    tokenizer = build_tokenizer()
+    tokenizer.model_max_length = 10**30  # a tokenizer that names no limit
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(
+        **sizes,
+        vocab_size=len(tokenizer),
+        intermediate_size=16,
+        max_position_embeddings=20,
+        pad_token_id=1,
+    )
+    RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    tokenizer.save_pretrained(tmp_path / "roberta")
+    encoder = SentenceEncoder(str(tmp_path / "roberta"), "mean")
+    exact, longer = encoder.encode(["dog " * 18, "dog " * 30])
+    torch.testing.assert_close(exact, longer)
+    assert not torch.allclose(exact, encoder.encode(["dog " * 12])[0])
+
+
 def test_weights_of_both_kinds_are_read_without_executing_them(tmp_path):
     folder = build_sentence_encoder(tmp_path / "encoder")
     found = SentenceEncoder(str(folder)).encode(SENTENCES)
@@ -166,7 +193,7 @@ def test_wrong_folders_are_refused(tmp_path, monkeypatch):
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": false}')
     refused("must name a pooling of cls, mean")
     (folder / "1_Pooling" / "config.json").unlink()
-    refused("is not complete", FileNotFoundError)
+    refused("is incomplete", FileNotFoundError)
     folder = build_sentence_encoder(tmp_path / "cut")
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:500])

@@ -14,14 +14,15 @@ TEMPLATES = ("A photo of {}",)
 
 
 def resolve_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Templates as they are, or open_clip's sets by their names.
+    """Return the templates, or the prompt set of open_clip that they name.
 
     Args:
-        templates: Texts with a ``{}`` each; or one name: ``'simple'`` (7) or ``'openai'`` (80).
+        templates: Texts with one ``{}`` each; or the name of a set as the only element:
+            ``'simple'`` (7 prompts) or ``'openai'`` (80).
     """
     if list(templates) not in (["simple"], ["openai"]):
         return tuple(templates)
-    # Slow to import, and only needed here.
+    # Imported here because it is slow.
     import open_clip
 
     named = getattr(open_clip, f"{templates[0].upper()}_IMAGENET_TEMPLATES")
@@ -35,22 +36,24 @@ def embed_concepts(
     templates: Sequence[str] = TEMPLATES,
     batch_size: int = 256,
 ) -> Tensor:
-    """Embed words as CLIP texts: the mean over a prompt ensemble (paper, Sec. 3.1).
+    """Embed concepts as the mean CLIP text embedding over a prompt ensemble (paper, Sec. 3.1).
 
     Args:
         words: C words or short phrases.
-        clip: Only its ``encode_text`` is used.
-        templates: Prompts with one ``{}`` each. Defaults to the paper's ``'A photo of {}'``.
-        batch_size: Prompts encoded at a time. Defaults to 256.
+        clip: Model of which ``encode_text`` is used.
+        templates: Prompts with one ``{}`` each. Defaults to ``'A photo of {}'``, as in the paper.
+        batch_size: Prompts per batch. Defaults to 256.
 
     Returns:
         (C, Dc) float32 on the CPU, each row of length 1.
 
     Raises:
-        UserError: If there is no template, or one has no ``{}``.
+        UserError: If there are no templates, or one has no ``{}``.
     """
     if not templates or any("{}" not in template for template in templates):
-        raise UserError(f"templates={list(templates)}: give at least one, each with a '{{}}' in it")
+        raise UserError(
+            f"templates must be at least one text, each with '{{}}', got {list(templates)}"
+        )
     prompts = [template.replace("{}", word) for word in words for template in templates]
     parts = []
     for start in range(0, len(prompts), batch_size):

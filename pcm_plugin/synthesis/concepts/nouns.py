@@ -1,9 +1,9 @@
-"""The frequent nouns of a corpus: what a captioner of it should look for in images.
+"""Frequent nouns of a corpus, which become the concepts of a captioner.
 
-Nouns are found by TextBlob's PatternTagger, an English tagger whose lexicon and rules come in its
-package. It is sometimes wrong about a sentence ("a dog jumps"); the counts of a corpus set that
-right: a word must be a noun in most of its places, must not be said more often with -ing, and must
-seldom stand right before an article, as a verb does ("a man hits the ball").
+Words are tagged by TextBlob's PatternTagger, an English tagger whose lexicon and rules are part of
+its package. It makes mistakes in single sentences ("a dog jumps"), which counts over the corpus
+correct: a word must be tagged as a noun in most of its occurrences, its -ing form must not be more
+frequent, and it must rarely precede an article, as a verb does ("a man hits the ball").
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ something someone somebody anything anyone nothing everyone everything other oth
 things time day view scene photo photograph picture image shot
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""They name a place in the picture, an amount, or the picture itself, and no thing in it."""
+"""Nouns for positions in an image, amounts, or the image itself, but not for objects in it."""
 
 _MIN_PLURAL_SHARE = 0.9
 _MAX_VERB_SHARE = 0.12
@@ -33,8 +33,8 @@ class Noun:
     """A noun of a corpus.
 
     Attributes:
-        word: Its singular; its plural where that is nearly all that is said of it (``pants``).
-        count: In how many places it is a noun, singular or plural.
+        word: The singular, or the plural if nearly all occurrences are plural (``pants``).
+        count: Number of occurrences as a noun, singular or plural.
     """
 
     word: str
@@ -49,31 +49,30 @@ def find_nouns(
     stop_words: Iterable[str] = STOP_WORDS,
     phrases: bool = False,
 ) -> list[Noun]:
-    """Find the nouns that English captions name often.
+    """Find the frequent nouns of English captions.
 
     Args:
         captions: The corpus, read once.
-        min_count: How often a noun must occur. Defaults to 5.
-        min_share: In what share of its places a word must be a noun: ``jumps`` is a verb more often
-            than not. Defaults to 0.5.
-        max_nouns: Keep only the most frequent; None keeps all. Defaults to 500, near the released
-            list's 446.
-        stop_words: Nouns to leave out. Defaults to :data:`STOP_WORDS`.
-        phrases: Whether to give pairs of nouns that stand together (``tennis court``) too. Defaults
-            to False.
+        min_count: Minimum number of occurrences of a noun. Defaults to 5.
+        min_share: Minimum share of a word's occurrences that are tagged as nouns; ``jumps``, for
+            example, is mostly a verb. Defaults to 0.5.
+        max_nouns: Keep only the most frequent nouns. None keeps all. Defaults to 500; the released
+            list has 446.
+        stop_words: Nouns to omit. Defaults to :data:`STOP_WORDS`.
+        phrases: Whether to include pairs of adjacent nouns (``tennis court``). Defaults to False.
 
     Returns:
-        Nouns by falling count, equal counts in alphabetical order.
+        Nouns by decreasing count; equal counts in alphabetical order.
 
     Raises:
         UserError: If no noun is frequent enough, or a number is out of range.
     """
     if min_count < 1 or not 0 <= min_share <= 1 or (max_nouns is not None and max_nouns < 1):
         raise UserError(
-            f"min_count={min_count}, min_share={min_share}, max_nouns={max_nouns}: give a count of "
-            "at least 1 and a share between 0 and 1"
+            "min_count and max_nouns must be at least 1 and min_share from 0 to 1, got "
+            f"min_count={min_count}, max_nouns={max_nouns}, min_share={min_share}"
         )
-    stopped = set(stop_words)
+    stop_set = set(stop_words)
     words: Counter[str] = Counter()
     nouns: Counter[str] = Counter()
     plurals: Counter[str] = Counter()
@@ -91,38 +90,38 @@ def find_nouns(
             if phrases and tag == "NN" and other.startswith("NN"):
                 pairs[first, second] += 1
     lemmas = {word: _lemma(word, plurals, nouns) for word in nouns}
-    found = _gather(nouns, words, verbs, before_article, lemmas, min_share)
+    found = _merge_forms(nouns, words, verbs, before_article, lemmas, min_share)
     if phrases:
         known = {noun.word for noun in found}
         found += [
             Noun(phrase, count)
             for phrase, count in _phrases(pairs, lemmas).items()
-            if known.issuperset(phrase.split()) and stopped.isdisjoint(phrase.split())
+            if known.issuperset(phrase.split()) and stop_set.isdisjoint(phrase.split())
         ]
-    kept = [noun for noun in found if noun.count >= min_count and noun.word not in stopped]
+    kept = [noun for noun in found if noun.count >= min_count and noun.word not in stop_set]
     if not kept:
         raise UserError(
-            f"none of {len(found)} nouns occurs min_count={min_count} times: lower it or give more "
-            "captions (English ones: the tagger knows no other language)"
+            f"none of {len(found)} nouns occurs min_count={min_count} times: lower it, or use more "
+            "captions (in English, the only language of the tagger)"
         )
     return sorted(kept, key=lambda noun: (-noun.count, noun.word))[:max_nouns]
 
 
 def _tag(words: list[str]) -> list[tuple[str, str]]:
-    # Slow to import, and only needed here.
+    # Imported here because it is slow.
     from textblob.en import parser, tag
 
     if not words:
         return []
-    # The lexicon has Asian, an adjective; of asian the tagger would guess that it is a noun.
+    # The lexicon contains Asian, an adjective; the tagger would guess that asian is a noun.
     known = parser.lexicon
-    spelt = [w.capitalize() if w not in known and w.capitalize() in known else w for w in words]
-    tags = [kind for _, kind in tag(" ".join(spelt), tokenize=False)]
+    cased = [w.capitalize() if w not in known and w.capitalize() in known else w for w in words]
+    tags = [kind for _, kind in tag(" ".join(cased), tokenize=False)]
     return list(zip(words, tags, strict=True))
 
 
 def _lemma(word: str, plurals: Counter[str], nouns: Counter[str]) -> str:
-    """Return the singular of a plural if it is also a noun of the corpus."""
+    """Return the singular of a word that is mostly plural, if the corpus has it as a noun."""
     from textblob.en.inflect import singularize
 
     if 2 * plurals[word] <= nouns[word]:
@@ -131,7 +130,7 @@ def _lemma(word: str, plurals: Counter[str], nouns: Counter[str]) -> str:
     return singular if singular in nouns else word
 
 
-def _gather(
+def _merge_forms(
     nouns: Counter[str],
     words: Counter[str],
     verbs: Counter[str],
@@ -139,26 +138,26 @@ def _gather(
     lemmas: dict[str, str],
     min_share: float,
 ) -> list[Noun]:
-    """Count singular and plural together, under the one that is said."""
+    """Sum the counts of singular and plural, and drop words that are mostly not nouns."""
     forms: dict[str, list[str]] = {}
     for word, lemma in lemmas.items():
         forms.setdefault(lemma, []).append(word)
     found = []
-    for lemma, own in forms.items():
-        count = sum(nouns[word] for word in own)
-        if len(lemma) < 2 or count < min_share * sum(words[word] for word in own):
+    for lemma, inflected in forms.items():
+        count = sum(nouns[word] for word in inflected)
+        if len(lemma) < 2 or count < min_share * sum(words[word] for word in inflected):
             continue
         if count < max(verbs[form] for form in _with_ing(lemma)):
             continue
-        if sum(before_article[word] for word in own) > _MAX_VERB_SHARE * count:
+        if sum(before_article[word] for word in inflected) > _MAX_VERB_SHARE * count:
             continue
-        most = max(own, key=lambda word: nouns[word])
+        most = max(inflected, key=lambda word: nouns[word])
         found.append(Noun(most if nouns[most] >= _MIN_PLURAL_SHARE * count else lemma, count))
     return found
 
 
 def _with_ing(word: str) -> tuple[str, ...]:
-    """How the -ing form of a word may be spelt: jumping, riding, running; of rides too."""
+    """Return the possible -ing forms of a word or of its singular: jumping, riding, running."""
     stems = (word, word.removesuffix("s"), word.removesuffix("es"))
     return tuple(f for s in stems for f in (f"{s.removesuffix('e')}ing", f"{s}{s[-1:]}ing"))
 

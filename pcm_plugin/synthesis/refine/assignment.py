@@ -1,4 +1,4 @@
-"""SynC's assignment of captions to images, on the features of a store."""
+"""Assignment of captions to images by SynC, on the features of a store."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ from pcm_plugin.synthesis.extract.clip_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
-# The release compares sentences in half precision, which rounds more.
+# The released code compares sentences in half precision, which rounds more.
 _DECIMALS = 5
 
 
@@ -28,17 +28,17 @@ class PairAssignment:
     Rows are numbered as in the assigning store.
 
     Args:
-        store: The store that is trained on.
-        assigning: The store whose features assign; may be the same.
+        store: The training store.
+        assigning: The store whose features are used for the assignment; can be the same.
         settings: Settings of the choice.
-        chunk: Images, or captions, at a time.
-        device: Where to work.
-        encoder: Encoder of captions. None for the caption features of ``assigning``.
+        chunk: Images, or captions, per chunk.
+        device: Device of the computation.
+        encoder: Sentence encoder for captions. None uses the caption features of ``assigning``.
 
     Attributes:
-        images: (n,) int64, the number of each image in the store that is trained on.
-        captions: (m,) int64, the same for captions.
-        sentences: Sentence embeddings in chunks, if they are given and not made here.
+        images: (n,) int64, index of each image in the training store.
+        captions: (m,) int64, index of each caption in the training store.
+        sentences: Sentence embeddings in chunks. None until they are passed or loaded.
 
     Raises:
         UserError: If the stores do not hold the same images and captions.
@@ -61,14 +61,14 @@ class PairAssignment:
             self.images, self.captions = match_stores(assigning, store)
 
     def plan(self, title: str, count: int) -> list[Shard]:
-        """Chunks of one pass."""
+        """Return the chunks of one pass."""
         return [
             Shard(f"{title}-{index:05d}", min(self._chunk, count - start), "rows")
             for index, start in enumerate(range(0, count, self._chunk))
         ]
 
     def sentences_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """Embeddings of the captions by the sentence encoder."""
+        """Encode captions with the sentence encoder."""
         assert self._encoder is not None
         owners = self._assigning.caption_to_image(rows)
         first = int(self._assigning.caption_offsets[owners[0]])
@@ -78,7 +78,7 @@ class PairAssignment:
         }
 
     def captions_of_images(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """Find the captions nearest to each image."""
+        """Find the nearest captions of each image."""
         images = self._global_feats(rows)
         _, nearest_captions = chunked_topk(
             images, self._caption_chunks(), self._settings.num_captions
@@ -86,7 +86,7 @@ class PairAssignment:
         return {"captions": nearest_captions.cpu()}
 
     def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """Assign an image to each caption, with its CLIP score and assignment score."""
+        """Choose the image of each caption; also return its CLIP score and the score of the choice."""
         if self._settings.method == "filter":
             images = torch.from_numpy(self._assigning.caption_to_image(rows))
             cosines = self._cosines(self._assigning, images.numpy(), np.asarray(rows))
@@ -105,8 +105,8 @@ class PairAssignment:
         for candidate in retrieved.unbind(1):
             others = self._sentences(candidate.flatten(), folder).unflatten(0, candidate.shape)
             scores.append(torch.einsum("qd,qcd->qc", sentences, others).amax(1))
-        # A caption that is among those that an image retrieves has a cosine of 1 there, whatever
-        # the last bits say; the nearest of such images is taken.
+        # If images retrieve the caption itself, all of them have a cosine of 1, except for rounding
+        # errors; the nearest of these images is chosen.
         rounded = torch.stack(scores, 1).round(decimals=_DECIMALS)
         score = rounded.amax(1)
         ranks = torch.arange(rounded.shape[1]).where(rounded == score[:, None], rounded.shape[1])
@@ -116,7 +116,7 @@ class PairAssignment:
         return {"image": images, "clip_score": clip_scores, "score": score.cpu()}
 
     def choose(self, folder: ShardFolder, plan: list[Shard]) -> PairSelection:
-        """Keep the best pairs, numbered as in the store that is trained on."""
+        """Select the best pairs, with the indices of the training store."""
         parts = [load_file(folder.path / f"{shard.name}.safetensors") for shard in plan]
         order = np.argsort(self.captions)
         image, clip_score, score = (
@@ -126,7 +126,7 @@ class PairAssignment:
         image = self.images[image]
         # Rounded down; 0.29 * 100 is 28.999... in floating point.
         count = max(1, int(self._settings.keep_share * len(score) + 1e-9))
-        # Of equal scores the best CLIP scores are kept, of equal ones of those the first captions.
+        # Equal scores are ordered by CLIP score, and equal CLIP scores by caption.
         kept = np.lexsort((-clip_score, -score))[:count]
         least = self._settings.min_clip_score
         if least is not None:
@@ -139,7 +139,7 @@ class PairAssignment:
         return PairSelection(image[caption], caption, clip_score[caption], score[caption])
 
     def _clip_scores(self, rows: range, images: Tensor, cosines: Tensor) -> Tensor:
-        """CLIP scores of captions with images, whose cosines in the assigning store are given."""
+        """Return CLIP scores of captions and images; ``cosines`` are those of the assigning store."""
         if self._settings.score_scale is not None:
             return self._settings.score_scale * cosines
         if self._assigning is not self._store:
@@ -154,7 +154,7 @@ class PairAssignment:
         ).sum(1)
 
     def _captions_of(self, images: Tensor, folder: ShardFolder) -> Tensor:
-        """(rows, K, c): the captions nearest to each candidate image."""
+        """Return the nearest captions (rows, K, c) of each candidate image."""
         parts = [
             load_file(folder.path / f"{shard.name}.safetensors")["captions"]
             for shard in self.plan("captions-of-images", len(self._assigning))
@@ -162,11 +162,11 @@ class PairAssignment:
         return torch.cat(parts)[images]
 
     def _sentences(self, captions: Tensor, folder: ShardFolder) -> Tensor:
-        """(n, Ds) float32: sentence embeddings of captions, each of length 1."""
+        """Return the sentence embeddings (n, Ds) of captions, float32, each row of length 1."""
         if self._encoder is None and self.sentences is None:
             return self._assigning.read_rows("caption_feats", captions.numpy())
         if self.sentences is None:
-            # Mapped, so that processes share one copy in the page cache.
+            # Memory-mapped, so that processes share one copy in the page cache.
             self.sentences = [
                 load_file(folder.path / f"{shard.name}.safetensors")["sentence_feats"]
                 for shard in self.plan("sentences", self._assigning.num_captions)

@@ -1,9 +1,10 @@
-"""Choose which caption goes with which synthetic image.
+"""Choice of pairs of captions and synthetic images: SynC, or a filter by CLIP score.
 
-SynC (ACM MM 2025): a diffusion model often misses what a caption says, while the image of another
-caption may show it. For each caption the K nearest images are candidates. Each candidate retrieves
-its two nearest captions; its score is their best sentence cosine with the caption. The caption is
-assigned to the candidate with the best score, and the worst tenth of the pairs is dropped.
+SynC (ACM MM 2025): a generated image often lacks something that its caption mentions, while the
+image of another caption may show it. For each caption, the K nearest images are candidates. Each
+candidate retrieves its two nearest captions; its score is the best sentence cosine of these with
+the caption. The caption is assigned to the candidate with the best score, and the worst 10 % of the
+pairs are dropped.
 
 The release retrieves with SigLIP 2 ViT-B/16-256 and compares sentences with
 ``paraphrase-multilingual-MiniLM-L12-v2``, while PCM-Net trains on the features of CLIP. Here an
@@ -44,20 +45,21 @@ def refine_pairs(
 ) -> PairSelection:
     """Choose pairs of images and captions, and write them to ``OUT/pairs.safetensors``.
 
-    Several ranks share the work, chunk by chunk; a run over a folder that has chunks already
-    makes those that are missing. Memory holds two chunks of features and their products.
+    Several ranks share the chunks. If the folder has chunks already, only the missing ones are
+    made. Memory holds two chunks of features and their products.
 
     Args:
-        store: Folder of the finished store that is trained on; the pairs are written for it.
+        store: Folder of the finished training store, for which the pairs are written.
         settings: Settings of the choice.
         out: Folder to write.
         sentence_feats: A safetensors file with ``sentence_feats`` (captions, Ds), one row per
             caption in the order of ``store``, in place of a sentence encoder.
-        chunk: Images, or captions, at a time. Defaults to 8,192.
-        device: Where to work. Defaults to a GPU if there is one.
-        rank: Which of several processes this is. Defaults to what torchrun or srun say.
-        assign_store: Folder of a finished store of another model over the same images and
-            captions, in any order, whose features assign them. Defaults to ``store``.
+        chunk: Images, or captions, per chunk. Defaults to 8,192.
+        device: Device of the computation. Defaults to a GPU if there is one.
+        rank: Rank of this process. Defaults to that of torchrun or srun.
+        assign_store: Folder of a finished store of another model with the same images and
+            captions, in any order, whose features are used for the assignment. Defaults to
+            ``store``.
 
     Returns:
         The chosen pairs.
@@ -94,7 +96,7 @@ def refine_pairs(
     if encoder is not None:
         passes.append((run.plan("sentences", features.num_captions), run.sentences_of_captions))
     if settings.method == "sync":
-        # The captions nearest to all images are needed before the first caption can be assigned.
+        # Before a caption can be assigned, the nearest captions of all images must be known.
         passes.append((run.plan("captions-of-images", len(features)), run.captions_of_images))
     captions = run.plan("images-of-captions", features.num_captions)
     passes.append((captions, run.images_of_captions))

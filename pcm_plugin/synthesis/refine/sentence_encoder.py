@@ -1,8 +1,8 @@
 """Sentence encoders in the folder layout of sentence-transformers, loaded with transformers.
 
-Read are ``modules.json``, ``sentence_bert_config.json``, the pooling's ``config.json`` and the
-default prompt of ``config_sentence_transformers.json``, so that sentence-transformers need not be
-installed. Embeddings are always L2-normalized, as only cosines are used.
+``modules.json``, ``sentence_bert_config.json``, the ``config.json`` of the pooling and the default
+prompt of ``config_sentence_transformers.json`` are read, so sentence-transformers does not have to
+be installed. Embeddings are always L2-normalized, as only cosines are used.
 """
 
 import json
@@ -18,8 +18,8 @@ from pcm_plugin.formats.atomic_io import folder_sha256
 from pcm_plugin.models.functional.pooling import POOLINGS, pool_tokens
 
 _FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "*/*.json"]
-# Sentences of about equal length are encoded together, so that little is padding. It is not a
-# setting: with another size embeddings differ in their last bits.
+# Sentences of similar length are encoded together, so there is little padding. The batch size is
+# not a setting because embeddings depend on it in their last bits.
 _BATCH = 256
 
 
@@ -30,18 +30,17 @@ class SentenceEncoder:
         name: Folder of a sentence-transformers model or of a plain transformers encoder, or a name
             on the Hugging Face Hub, such as
             ``'sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2'``, which SynC uses.
-        pooling: For a folder that does not say how tokens are pooled: one of
+        pooling: Pooling of tokens for a folder that does not specify one; one of
             :data:`~pcm_plugin.models.functional.pooling.POOLINGS`. Defaults to None.
-        device: Where to compute. Defaults to ``'cpu'``.
+        device: Device of the model. Defaults to ``'cpu'``.
 
     Attributes:
-        identity: The encoder's name with the hash of its files, the same wherever they lie.
+        identity: Name of the encoder with the hash of its files, independent of their location.
 
     Raises:
         MissingFileError: If the folder or files in it are missing, or the hub does not have it.
         UserError: If the folder has modules other than a transformer, a pooling and a
-            normalization; does not say how tokens are pooled and ``pooling`` does not either; or
-            says it, and ``pooling`` too.
+            normalization, or if not exactly one of the folder and ``pooling`` specifies the pooling.
     """
 
     def __init__(self, name: str, pooling: str | None = None, device: str = "cpu") -> None:
@@ -95,13 +94,13 @@ class SentenceEncoder:
         return F.normalize(torch.cat(pooled, dim=-1), dim=-1).cpu()
 
     def _load(self) -> None:
-        """Load the model when it is first needed: it is not, where all is encoded already."""
+        """Load the model on first use; a run that finds all captions encoded never needs it."""
         if self._model is not None:
             return
         from transformers import AutoConfig, AutoModel, AutoTokenizer, logging
 
         verbosity = logging.get_verbosity()
-        # It warns of a pooler without weights, which is not used.
+        # transformers warns about a pooler without weights, which is not used.
         logging.set_verbosity_error()
         try:
             config = AutoConfig.from_pretrained(
@@ -120,25 +119,37 @@ class SentenceEncoder:
                 local_files_only=True,
                 output_loading_info=True,
             )
-            # Those of a pooler are not used.
+            # The pooler of transformers is not used.
             missing = sorted(key for key in info["missing_keys"] if "pooler." not in key)
             if missing:
                 raise UserError(f"its weights lack {missing[0]} and {len(missing) - 1} more")
-        except Exception as error:  # broken files make readers raise many kinds
+        except Exception as error:  # readers raise many types for broken files
             reason = _one_line(error)
             if "trust_remote_code" in str(error):
-                reason = "it needs Python code of its own, which is not executed"
+                reason = "it needs Python code from its folder, which is not executed"
             raise UserError(f"sentence encoder {self._folder} cannot be loaded: {reason}") from None
         finally:
             logging.set_verbosity(verbosity)
-        limits = [self._max_length, getattr(config, "max_position_embeddings", None)]
-        limits.append(self._tokenizer.model_max_length)
+        limits = [self._max_length, self._tokenizer.model_max_length, _num_positions(model)]
         self._max_length = min(limit for limit in limits if limit is not None and limit > 0)
         self._model = model.float().eval().to(self._device)
 
 
+def _num_positions(model: Any) -> int | None:
+    """Return the length in tokens of the longest sequence that a model can encode.
+
+    In RoBERTa and its relatives, positions start after the padding index: of 514 position
+    embeddings, 512 are usable.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    return getattr(model.config, "max_position_embeddings", None)  # rotary embeddings, say
+
+
 def _find(name: str) -> tuple[Path, str]:
-    """Folder of a model, and its name for records."""
+    """Return the folder of a model, and its name for records."""
     folder = Path(name)
     if folder.is_dir():
         return folder, folder.resolve().name
@@ -151,7 +162,7 @@ def _find(name: str) -> tuple[Path, str]:
 
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES)), name
-    except Exception as error:  # the hub's client has many, from network errors to bad names
+    except Exception as error:  # the hub's client raises many types, from network to name errors
         raise MissingFileError(
             f"sentence encoder {name} is not a folder, and the hub does not provide it "
             f"({_one_line(error)}): download its files elsewhere, and pass the folder"
@@ -159,7 +170,7 @@ def _find(name: str) -> tuple[Path, str]:
 
 
 def _modules(folder: Path) -> dict[str, str]:
-    """Folder of each module by its class name; empty for a plain transformers model."""
+    """Return the folder of each module by class name; empty for a plain transformers model."""
     path = folder / "modules.json"
     if not path.is_file():
         return {}
@@ -181,10 +192,10 @@ def _poolings(folder: Path, modules: dict[str, str], pooling: str | None) -> lis
     path = folder / modules.get("Pooling", "1_Pooling") / "config.json"
     if not path.is_file():
         if modules:
-            raise MissingFileError(f"no {path}: {folder} is not complete")
+            raise MissingFileError(f"there is no {path}: {folder} is incomplete")
         if pooling is None:
             raise UserError(
-                f"{folder} does not say how tokens are pooled (there is no {path}): name it with "
+                f"{folder} does not say how tokens are pooled (there is no {path}): set it with "
                 f"--pooling, one of {', '.join(POOLINGS)}"
             )
         return [pooling]

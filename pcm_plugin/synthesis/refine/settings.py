@@ -7,23 +7,23 @@ from pcm_plugin.errors import UserError
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """Settings on which the choice of pairs depends, next to the stores.
+    """Settings on which the choice of pairs depends, in addition to the stores.
 
     Attributes:
-        method: ``'sync'``, or ``'filter'``: each caption stays with its own image, and its score
+        method: ``'sync'``, or ``'filter'``, which keeps each caption with its own image; its score
             is their CLIP score in the assigning store.
         num_images: K, candidate images per caption. Defaults to 15, as published.
         num_captions: Captions that a candidate retrieves. Defaults to 2, as published.
-        keep: Share of the pairs that is kept, best scores first, rounded down as in the release.
-            Defaults to 0.9, as published, or to 1 with ``min_clip_score``.
+        keep: Share of the pairs that are kept, best scores first, rounded down as in the released
+            code. Defaults to 0.9, as published, or to 1 with ``min_clip_score``.
         min_clip_score: Drop pairs whose ``clip_score`` is less.
-        sentence_encoder: Sentence encoder, see
+        sentence_encoder: Sentence encoder that compares captions, see
             :class:`~pcm_plugin.synthesis.refine.sentence_encoder.SentenceEncoder`. Defaults to
             None: the caption features of the assigning store are compared.
-        pooling: For an encoder that does not say how it pools tokens. Defaults to None.
+        pooling: Pooling of an encoder whose folder does not specify one. Defaults to None.
         score_scale: The ``clip_score`` of a pair is this many times the cosine of image and
-            caption in the assigning store; SynC's release writes 5 times SigLIP 2's. Defaults to
-            None: 2.5 times the cosine in the store that is trained on.
+            caption in the assigning store; SynC's release has 5 times that of SigLIP 2. Defaults to
+            None: 2.5 times the cosine in the training store.
 
     Raises:
         UserError: If a setting is out of range, or has no effect with ``method='filter'``.
@@ -41,9 +41,9 @@ class RefineSettings:
     def __post_init__(self) -> None:
         if self.method not in ("sync", "filter"):
             raise UserError(f"method must be 'sync' or 'filter', got {self.method!r}")
-        for name in ("num_images", "num_captions"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, value in (("num_images", self.num_images), ("num_captions", self.num_captions)):
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}")
         if not 0 < self.keep_share <= 1:
             raise UserError(f"keep must be above 0 and at most 1, got {self.keep}")
         if self.score_scale is not None and not self.score_scale > 0:
@@ -55,7 +55,7 @@ class RefineSettings:
 
     @property
     def keep_share(self) -> float:
-        """Share of the pairs that is kept."""
+        """Share of the pairs that are kept, with its default."""
         if self.keep is not None:
             return self.keep
         return 0.9 if self.min_clip_score is None else 1.0
