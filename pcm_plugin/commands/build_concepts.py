@@ -1,4 +1,4 @@
-"""Embed nouns as the concepts that PCM-Net looks for in images.
+"""Build a concept file: words and their CLIP text embeddings.
 
     python tools/build_concepts.py WORDS --model local-dir:CLIP --out concepts.safetensors
     python tools/build_concepts.py --captions CAPTIONS --model ... --out concepts.safetensors
@@ -6,7 +6,7 @@
 
 WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
 that maps class names to their numbers, as VinVL's). With --captions the words are the
-frequent nouns of a corpus in English; --out-words writes them as such a file, to be looked over.
+frequent nouns of English captions; --out-words writes them to a text file for review.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="?", help="text file, a word a line")
+    parser.add_argument("words", nargs="?", help="text file with one word per line, or JSON list")
     parser.add_argument("--out", help="concept file to write")
     parser.add_argument("--model", help="open_clip name, or local-dir:FOLDER")
     parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
@@ -42,31 +42,41 @@ def parse_args() -> argparse.Namespace:
         "--templates",
         nargs="+",
         default=TEMPLATES,
-        help="prompts to average over, each with {} for the word, or one of open_clip's sets: "
-        "simple (7), openai (80) (default: the paper's 'A photo of {}')",
+        help="prompts to average over, each with {} for the word, or a prompt set of open_clip: "
+        "simple (7 prompts) or openai (80) (default: 'A photo of {}', as in the paper)",
     )
-    nouns = parser.add_argument_group("nouns of a corpus")
+    nouns = parser.add_argument_group("nouns of captions")
     add_caption_arguments(nouns, option=True)
-    nouns.add_argument("--min-count", type=int, default=5, help="how often a noun must occur")
-    nouns.add_argument("--max-nouns", type=int, default=500, help="keep the most frequent")
-    nouns.add_argument("--stop-list", help="nouns to leave out, a word a line (default: our list)")
-    nouns.add_argument("--phrases", action="store_true", help="pairs of nouns too: tennis court")
-    nouns.add_argument("--out-words", type=Path, help="write the words, a line each")
+    nouns.add_argument("--min-count", type=int, default=5, help="minimum number of occurrences")
+    nouns.add_argument(
+        "--max-nouns", type=int, default=500, help="keep only the most frequent nouns"
+    )
+    nouns.add_argument(
+        "--stop-list",
+        help="file of nouns to omit, one per line (default: a list of nouns for positions, amounts "
+        "and images)",
+    )
+    nouns.add_argument(
+        "--phrases", action="store_true", help="include pairs of nouns, such as tennis court"
+    )
+    nouns.add_argument(
+        "--out-words", type=Path, help="text file of the words to write, one per line"
+    )
     parser.add_argument(
-        "--compare-with", help="a concept file or word list to set the words beside"
+        "--compare-with", help="concept file or word list with which the words are compared"
     )
     args = parser.parse_args()
     if (args.words is None) == (args.captions is None):
-        parser.error("give WORDS, or --captions CAPTIONS")
+        parser.error("pass either WORDS or --captions CAPTIONS")
     if args.out is None and args.out_words is None and args.compare_with is None:
-        parser.error("give --out, with --model; or --out-words")
+        parser.error("pass --out with --model, --out-words, or --compare-with")
     if args.out is not None and args.model is None:
-        parser.error("--out needs --model: which CLIP embeds the words")
+        parser.error("--out needs --model, the CLIP that embeds the words")
     return args
 
 
 def words_of(args: argparse.Namespace) -> list[str]:
-    """Return the words of the word list, or the nouns of the captions."""
+    """Return the words of the list, or the nouns of the captions."""
     if args.captions is None:
         return read_word_list(args.words)
     captions, report = caption_file(args)
@@ -86,7 +96,7 @@ def words_of(args: argparse.Namespace) -> list[str]:
 
 
 def compare(words: list[str], path: str) -> None:
-    """Print what two lists share, and what only one has."""
+    """Print which words two lists have in common, and which are only in one."""
     is_concept_file = path.endswith(".safetensors")
     other = load_concepts(path).words if is_concept_file else read_word_list(path)
     shared = set(words) & set(other)

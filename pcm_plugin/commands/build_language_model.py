@@ -1,4 +1,4 @@
-"""Make a small language model's folder from a caption file: a tokenizer and sizes, no weights.
+"""Build the folder of a small language model from captions: tokenizer and sizes, no weights.
 
 python tools/build_language_model.py CAPTIONS --out FOLDER
 python tools/build_language_model.py CAPTIONS --kind bert --out FOLDER
@@ -13,7 +13,7 @@ from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, b
 
 @plain_errors()
 def main() -> None:
-    """Read the command line and build."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -22,15 +22,17 @@ def main() -> None:
         "--kind",
         choices=("gpt2", "bert"),
         default="gpt2",
-        help="gpt2: byte-level BPE and config.json; bert: WordPiece, lower-case, the tokenizer "
-        "alone, as BLIP has it",
+        help="gpt2: byte-level BPE and config.json; bert: only a lower-case WordPiece tokenizer, "
+        "as in BLIP",
     )
-    parser.add_argument("--vocab-size", type=int, default=8192, help="most tokens")
-    parser.add_argument("--layers", type=int, default=2, help="of a gpt2")
-    parser.add_argument("--width", type=int, default=128, help="of a gpt2")
-    parser.add_argument("--heads", type=int, default=4, help="of a gpt2")
-    parser.add_argument("--positions", type=int, default=128, help="longest sequence of a gpt2")
-    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument("--vocab-size", type=int, default=8192, help="maximum number of tokens")
+    parser.add_argument("--layers", type=int, default=2, help="for gpt2")
+    parser.add_argument("--width", type=int, default=128, help="for gpt2")
+    parser.add_argument("--heads", type=int, default=4, help="for gpt2")
+    parser.add_argument(
+        "--positions", type=int, default=128, help="for gpt2: maximum sequence length in tokens"
+    )
+    parser.add_argument("--out", required=True, help="folder to create")
     args = parser.parse_args()
     captions, report = caption_file(args)
     print(report, flush=True)

@@ -1,8 +1,8 @@
-"""Count the words of a caption file and keep the frequent ones as a captioner's vocabulary.
+"""Build a vocabulary from the frequent words of captions.
 
     python tools/build_vocabulary.py CAPTIONS --min-count 5 --out vocabulary.txt
 
-The released vocabularies were counted over all splits and end with UNK, the word for rare words:
+The released vocabularies were counted over all splits and end with UNK, which replaces rare words:
 
     python tools/build_vocabulary.py dataset_coco.json --split all --unk --out vocabulary.txt
 """
@@ -17,23 +17,24 @@ from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS, Vocabul
 
 @plain_errors()
 def main() -> None:
-    """Read the command line and count."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_caption_arguments(parser)
-    parser.add_argument("--min-count", type=int, default=5, help="how often a word must occur")
+    parser.add_argument("--min-count", type=int, default=5, help="minimum number of occurrences")
     parser.add_argument(
         "--unk",
         action="store_true",
-        help="append UNK, which stands for rare words (default: captions lose them)",
+        help="append UNK, which replaces rare words (default: rare words are removed)",
     )
     parser.add_argument(
         "--max-unknown-captions",
         type=float,
         default=MAX_UNKNOWN_CAPTIONS,
         metavar="SHARE",
-        help="largest accepted share of captions without a frequent word (default: %(default)s)",
+        help="largest accepted share of captions without a word of the vocabulary (default: "
+        "%(default)s)",
     )
     parser.add_argument("--out", required=True, help="vocabulary file to write")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Compute CLIP features of images and captions into a feature store.
+"""Extract CLIP features of images and captions to a feature store.
 
     python tools/extract.py IMAGE_SHARDS --model ViT-B-32-quickgelu --pretrained openai --out STORE
     python tools/extract.py IMAGE_FOLDER --captions captions.json --model ... --out STORE
@@ -6,7 +6,7 @@
     python tools/extract.py SYNTHIMGCAP --captions annotations.pkl --vocabulary vocabulary.txt ...
     torchrun --nproc_per_node 8 tools/extract.py ...
 
-Run again after an interruption, it makes the shards that are missing.
+After an interruption, run the command again to make the missing shards.
 """
 
 import argparse
@@ -39,54 +39,60 @@ def _captions(args: argparse.Namespace) -> CaptionFile | str | None:
 
 @plain_errors()
 def main() -> None:
-    """Read the command line and extract."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", help="folder of tools/generate.py, or of image files")
+    parser.add_argument("source", help="folder of generated images, or of image files")
     add_caption_arguments(
         parser,
         option=True,
-        help="for image files, which it must name: COCO captions JSON, Karpathy's JSON, a Flickr "
-        "token file, a table or JSONL with file_name; SynthImgCap's annotation pickle; or none",
+        help="for image files: a caption file that names them (COCO captions JSON, Karpathy's JSON, "
+        "a Flickr token file, a table or JSONL with file_name), SynthImgCap's annotation pickle, "
+        "or none",
     )
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
     parser.add_argument(
         "--path-template",
-        help="for SynthImgCap: where an image lies (default: {split_id}/{image_id}.jpg, or "
-        "{image_id}.jpg if the annotations know no parts)",
+        help="for SynthImgCap's pickle: path of an image (default: {split_id}/{image_id}.jpg, or "
+        "{image_id}.jpg if the annotations have no split_id)",
     )
     parser.add_argument(
-        "--skip-missing", action="store_true", help="leave out images whose file is not there"
+        "--skip-missing", action="store_true", help="skip images whose file is missing"
     )
     parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
     parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument("--out", required=True, help="folder of the feature store")
     parser.add_argument(
-        "--pool", type=int, default=1, help="average patches over POOL x POOL; 2 for ViT-L/14"
+        "--pool",
+        type=int,
+        default=1,
+        help="average patches over windows of POOL x POOL; 2 for ViT-L/14",
     )
     parser.add_argument(
         "--no-patches",
         action="store_true",
-        help="store no patch features: for refining, and for captioners of global features",
+        help="store no patch features, for refinement and for captioners of global features",
     )
     parser.add_argument(
         "--clip-scores",
         default="auto",
         choices=CLIP_SCORE_SOURCES,
-        help="of annotations that have them: keep theirs, compute them with --model, or keep them "
-        "if --model made them, as a comparison of the first says (default: auto)",
+        help="if annotations have CLIP scores: keep them, compute new ones with --model, or compare "
+        "the first ones and keep them if they agree (default: auto)",
     )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument(
         "--caption-template",
         default="{}",
-        help="what CLIP reads for a caption (default: the caption alone; CLIPScore's authors "
-        "write 'A photo depicts {}')",
+        help="text that CLIP encodes, with {} for the caption (default: the caption alone; the "
+        "authors of CLIPScore use 'A photo depicts {}')",
     )
-    parser.add_argument("--shard-size", type=int, default=1000, help="for image files")
+    parser.add_argument(
+        "--shard-size", type=int, default=1000, help="images per shard, for image files"
+    )
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     args = parser.parse_args()
     show_info()

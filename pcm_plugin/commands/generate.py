@@ -1,10 +1,10 @@
-"""Make synthetic images of each caption with a diffusers text-to-image pipeline.
+"""Generate images of captions with a text-to-image pipeline of diffusers.
 
     python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
     torchrun --nproc_per_node 8 tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
     srun python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
 
-Run again after an interruption, it makes the shards that are missing.
+After an interruption, run the command again to make the missing shards.
 """
 
 import argparse
@@ -36,25 +36,27 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--scheduler", help="diffusers class name (default: the pipeline's)")
     parser.add_argument("--negative-prompt", help="what the images should not look like")
     parser.add_argument(
-        "--prompt", default="{}", help="what the pipeline reads, with {} for the caption"
+        "--prompt",
+        default="{}",
+        help="prompt, with {} for the caption (default: the caption alone)",
     )
     parser.add_argument("--images-per-caption", type=int, default=1)
     parser.add_argument(
         "--unique",
         action="store_true",
-        help="one image for all captions whose texts are equal, with the seed of the first",
+        help="generate one image for all captions of equal text, with the seed of the first",
     )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shard-size", type=int, default=250, help="captions a shard")
+    parser.add_argument("--shard-size", type=int, default=250, help="captions per shard")
     parser.add_argument("--format", default="jpg", choices=IMAGE_FORMATS)
-    parser.add_argument("--quality", type=int, default=95, help="of jpg and webp, 1 to 100")
+    parser.add_argument("--quality", type=int, default=95, help="for jpg and webp, 1 to 100")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument(
-        "--offload", choices=["model", "sequential"], help="for GPUs that are too small"
+        "--offload", choices=["model", "sequential"], help="for GPUs with little memory"
     )
-    parser.add_argument("--limit", type=int, help="take only the first captions")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT captions")
     return parser.parse_args()
 
 
@@ -87,5 +89,5 @@ def main() -> None:
         pairs += f"; {without:,} captions have no image" if without else ""
     print(f"{folder.path}: {images:,} images in {len(records)} shards{pairs}")
     if retried:
-        print(f"{retried:,} were flagged, black or not finite and had a second try")
+        print(f"{retried:,} were flagged, black or not finite, and were generated a second time")
     print(format_skipped(folder), end="")

@@ -1,4 +1,4 @@
-"""Turn the concept pickle of the released PCM-Net into a concept file.
+"""Convert the concept pickle of the released PCM-Net to a concept file.
 
 python tools/import_concepts.py coco400_embeddings_ViT-B32_with_ensemble.pickle \
     concepts.safetensors --model ViT-B-32-quickgelu
@@ -14,11 +14,13 @@ from pcm_plugin.synthesis.released.concepts import read_released_concepts
 @plain_errors()
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Import a released concept pickle.")
-    parser.add_argument("src", help="the pickle; nothing in it is executed")
-    parser.add_argument("dst", help="the concept file to write (.safetensors)")
-    parser.add_argument("--model", help="open_clip's name of the CLIP, kept as a remark")
-    parser.add_argument("--pretrained", default="openai", help="its weights, kept as a remark")
+    parser = argparse.ArgumentParser(
+        description="Convert a released concept pickle to a concept file."
+    )
+    parser.add_argument("src", help="the pickle; it is read without executing anything in it")
+    parser.add_argument("dst", help="concept file to write (.safetensors)")
+    parser.add_argument("--model", help="open_clip's name of the CLIP, to be recorded")
+    parser.add_argument("--pretrained", default="openai", help="its weights, to be recorded")
     args = parser.parse_args()
     words, embeddings = read_released_concepts(args.src)
     save_concepts(args.dst, words, embeddings, args.model, args.pretrained)

@@ -1,10 +1,10 @@
-"""Gather released features (an .npz an image) and annotations (a pickle) into a feature store.
+"""Import released features (one .npz per image) and annotations (a pickle) to a feature store.
 
     python tools/import_features.py FEATURES ANNOTATIONS.pkl --vocabulary vocabulary.txt \
         --model ViT-B-32-quickgelu --pretrained openai --out STORE
 
-Nothing in the pickle is executed. --model is the CLIP that made the features: its head and the
-captions' own features, which were not released, come from it.
+The pickle is read without executing anything in it. --model is the CLIP that made the features; its
+head and the caption features, which were not released, are computed.
 """
 
 import argparse
@@ -27,7 +27,9 @@ def main() -> None:
     )
     parser.add_argument("features", help="folder of the .npz files")
     parser.add_argument("annotations", help="annotation pickle")
-    parser.add_argument("--vocabulary", required=True, help="vocabulary.txt released with it")
+    parser.add_argument(
+        "--vocabulary", required=True, help="vocabulary.txt that was released with it"
+    )
     parser.add_argument("--model", required=True, help="open_clip name, or local-dir:FOLDER")
     parser.add_argument("--pretrained", help="its weights: open_clip's tag, or a file")
     parser.add_argument("--out", required=True, help="folder of the feature store")
@@ -37,18 +39,18 @@ def main() -> None:
         "img_sp{split_id}/{image_id}.npz, or img/{image_id}.npz if there are no parts)",
     )
     parser.add_argument(
-        "--skip-missing", action="store_true", help="leave out images whose file is not there"
+        "--skip-missing", action="store_true", help="skip images whose file is missing"
     )
     parser.add_argument(
         "--clip-scores",
         default="auto",
         choices=CLIP_SCORE_SOURCES,
-        help="of annotations that have them: keep theirs, compute them with --model, or keep them "
-        "if --model made them, as a comparison of the first says (default: auto)",
+        help="if annotations have CLIP scores: keep them, compute new ones with --model, or compare "
+        "the first ones and keep them if they agree (default: auto)",
     )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
-    parser.add_argument("--shard-size", type=int, default=1000, help="images a shard")
-    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
+    parser.add_argument("--shard-size", type=int, default=1000, help="images per shard")
+    parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read files")
     args = parser.parse_args()
     show_info()

@@ -4,9 +4,9 @@
     python tools/import_images.py train-*.parquet --text-column caption --out data/mine/synthetic
     torchrun --nproc_per_node 8 tools/import_images.py FOLDER --out FOLDER
 
-Image bytes are copied as they are. An image and its caption get the row number as id, counted from
-0 over all files in the order of their names. Run again after an interruption, it makes the shards
-that are missing. Next: tools/extract.py.
+Image bytes are copied unchanged. The id of an image and its caption is the row number, counted from 0
+over all files in the order of their names. After an interruption, run the command again to make the
+missing shards. The next step is tools/extract.py.
 """
 
 import argparse
@@ -32,18 +32,18 @@ def main() -> None:
     parser.add_argument("--image-column", default="image", help="column of encoded images")
     parser.add_argument("--text-column", default="text", help="column of captions")
     parser.add_argument("--shard-size", type=int, default=1000, help="rows per shard")
-    parser.add_argument("--limit", type=int, help="take only the first rows")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT rows")
     parser.add_argument(
         "--max-invalid",
         type=int,
         default=0,
-        help="how many rows without a readable image or caption may be left out (default: 0)",
+        help="number of rows without a readable image or caption that may be skipped (default: 0)",
     )
     parser.add_argument(
         "--partial",
         action="store_true",
         help="accept NAME-00000-of-00032.parquet without all 32 files; ids then count the rows of "
-        "the files that are there",
+        "the files that exist",
     )
     args = parser.parse_args()
     settings = ImportImagesSettings(args.image_column, args.text_column, args.shard_size)

@@ -1,4 +1,4 @@
-"""From a file of captions to a training set: vocabulary, concepts, images, features.
+"""Make a training set from captions: vocabulary, concepts, images, features and a config.
 
     python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine --dry-run
     python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
@@ -6,8 +6,8 @@
     srun python tools/make_dataset.py ...
     python tools/train.py data/mine/config.py
 
-Run again after an interruption, it makes what is missing. --set changes settings of the recipe:
---set generate.steps=30 "generate.prompt=a photo of {}".
+After an interruption, run the command again to make what is missing. --set changes settings of the
+recipe, with values as in --cfg-options: --set generate.steps=30 "generate.prompt=a photo of {}".
 """
 
 import argparse
@@ -37,7 +37,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_caption_arguments(parser)
-    parser.add_argument("--recipe", required=True, help="a name in configs/recipes, or a file")
+    parser.add_argument(
+        "--recipe", required=True, help="name of a recipe in configs/recipes, or a file"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     for split in ("val", "test"):
@@ -45,16 +47,23 @@ def parse_args() -> argparse.Namespace:
             f"--{split}",
             nargs=2,
             metavar=("IMAGES", "CAPTIONS"),
-            help=f"real images for {split}: a folder, and a caption file that names them, which is "
-            "read with the same options as CAPTIONS",
+            help=f"real images for {split}: a folder, and a caption file that names them and is read "
+            "with the same options as CAPTIONS",
         )
-    parser.add_argument("--limit", type=int, help="take only the first captions")
-    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
-    parser.add_argument("--set", nargs="+", action=CfgOptions, metavar="KEY=VALUE", default={})
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT captions")
+    parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action=CfgOptions,
+        metavar="KEY=VALUE",
+        default={},
+        help="settings of the recipe to change",
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="measure on two batches what it will cost, say what is done already, write nothing",
+        help="estimate time and disk space from two batches, report what is done, and write nothing",
     )
     return parser.parse_args()
 
@@ -65,7 +74,7 @@ def main() -> None:
     args = parse_args()
     show_info()
     if args.limit is not None and args.limit < 1:
-        raise UserError(f"--limit {args.limit}: give at least 1")
+        raise UserError(f"--limit must be at least 1, got {args.limit}")
     recipe = load_recipe(args.recipe, args.set)
     rank = Rank.from_environment()
     captions, report = caption_file(args)

@@ -1,21 +1,21 @@
-"""Refine the pairs of captions and synthetic images, or the images' features.
+"""Refine the pairs of captions and synthetic images, or the features of the images.
 
-Which caption goes with which image: SynC, or a filter by CLIP score.
+Choose which caption belongs to which image, with SynC or a filter by CLIP score:
 
     python tools/refine.py STORE --out FOLDER
     python tools/refine.py STORE --method filter --min-clip-score 0.6 --out FOLDER
     torchrun --nproc_per_node 8 tools/refine.py STORE --out FOLDER
 
-SynC as released for PCM-Net: SigLIP 2 assigns, a sentence encoder compares captions, and the pairs
-are for the store of CLIP features that is trained on.
+SynC as released for PCM-Net: SigLIP 2 assigns captions to images, a sentence encoder compares
+captions, and the pairs are written for the training store of CLIP features:
 
     python tools/refine.py CLIP_STORE --assign-store SIGLIP2_STORE --score-scale 5 --out FOLDER \
         --sentence-encoder sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2
 
-Train on the chosen pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
+Train on the pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
 
-The images' global features, moved until their captions stand out among others: SynTIC, a
-reconstruction (configs/syntic/syntic_coco.py trains on them).
+Move the global features of images toward their captions and away from others; this reconstructs
+SynTIC (configs/syntic/syntic_coco.py trains on them).
 
     python tools/refine.py STORE --method contrast --out FOLDER
 """
@@ -40,9 +40,9 @@ from pcm_plugin.synthesis.refine.settings import RefineSettings
 CONTRAST = {
     "steps": "gradient steps",
     "step_size": "length of a step",
-    "temperature": "of the softmax, one over the CLIP's logit scale",
-    "negatives": "captions that all are told from",
-    "seed": "of their choice",
+    "temperature": "temperature of the softmax, the inverse of CLIP's logit scale",
+    "negatives": "number of captions that are negatives for all images",
+    "seed": "seed of their choice",
 }
 FILTER = {"keep", "min_clip_score", "score_scale", "assign_store"}
 SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
@@ -59,11 +59,12 @@ def main() -> None:
     parser.add_argument("store", help="folder of tools/extract.py")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--method", default="sync", choices=list(OPTIONS))
-    parser.add_argument("--chunk", type=int, default=8192, help="images or captions at a time")
-    parser.add_argument("--device", help="default: the GPU of this rank, else the CPU")
-    pairs = parser.add_argument_group("which caption goes with which image")
+    parser.add_argument("--chunk", type=int, default=8192, help="images or captions per chunk")
+    parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
+    pairs = parser.add_argument_group("--method sync and filter")
     pairs.add_argument(
-        "--assign-store", help="store of another model over the same images, which assigns captions"
+        "--assign-store",
+        help="store of another model over the same images, which is used for the assignment",
     )
     pairs.add_argument("--num-images", type=int, help="candidates per caption (default: 15)")
     pairs.add_argument(
@@ -72,18 +73,18 @@ def main() -> None:
     pairs.add_argument(
         "--keep",
         type=float,
-        help="share of the pairs, best first (default: 0.9, or all with --min-clip-score)",
+        help="share of the pairs to keep, best first (default: 0.9, or all with --min-clip-score)",
     )
-    pairs.add_argument("--min-clip-score", type=float, help="drop pairs whose score is below")
+    pairs.add_argument("--min-clip-score", type=float, help="drop pairs with a lower CLIP score")
     pairs.add_argument(
         "--sentence-encoder",
         help="folder, or name on the hub, of the sentence encoder that compares captions (default: "
-        "the caption features of the assigning store)",
+        "compare the caption features of the assigning store)",
     )
     pairs.add_argument(
         "--pooling",
         choices=POOLINGS,
-        help="how tokens are pooled, if the encoder's folder does not say it",
+        help="pooling of tokens, if the folder of the encoder does not specify it",
     )
     pairs.add_argument(
         "--sentence-feats",
@@ -93,37 +94,37 @@ def main() -> None:
     pairs.add_argument(
         "--score-scale",
         type=float,
-        help="clip_score of a pair: this times the assigning store's cosine; SynC: 5 (default: 2.5 "
-        "times the cosine of STORE)",
+        help="clip_score of a pair: this many times the cosine in the assigning store; SynC: 5 "
+        "(default: 2.5 times the cosine in STORE)",
     )
     contrast = parser.add_argument_group("--method contrast")
-    own = ContrastSettings()
+    defaults = ContrastSettings()
     for name, text in CONTRAST.items():
-        value = getattr(own, name)
+        value = getattr(defaults, name)
         option = f"--{name.replace('_', '-')}"
         contrast.add_argument(option, type=type(value), help=f"{text} (default: {value})")
     args = parser.parse_args()
-    given = {k: v for k, v in vars(args).items() if v is not None and k not in SHARED}
-    foreign = [f"--{name.replace('_', '-')}" for name in given if name not in OPTIONS[args.method]]
-    if foreign:
-        parser.error(f"--method {args.method} has no {', '.join(foreign)}")
+    options = {k: v for k, v in vars(args).items() if v is not None and k not in SHARED}
+    unused = [f"--{name.replace('_', '-')}" for name in options if name not in OPTIONS[args.method]]
+    if unused:
+        parser.error(f"--method {args.method} has no {', '.join(unused)}")
     if args.method == "contrast":
-        settings = ContrastSettings(**given)
+        settings = ContrastSettings(**options)
         feats = refine_features(args.store, settings, args.out, args.chunk, args.device)
         if Rank.from_environment().index == 0:
-            say_features(args, feats)
+            print_features(args, feats)
         return
-    sentences, assigning = given.pop("sentence_feats", None), given.pop("assign_store", None)
-    chosen = RefineSettings(args.method, **given)
+    sentences, assigning = options.pop("sentence_feats", None), options.pop("assign_store", None)
+    chosen = RefineSettings(args.method, **options)
     found = refine_pairs(
         args.store, chosen, args.out, sentences, args.chunk, args.device, assign_store=assigning
     )
     if Rank.from_environment().index == 0:
-        say_pairs(args, found)
+        print_pairs(args, found)
 
 
-def say_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
-    """Print how many there are and what they score."""
+def print_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
+    """Print the number of pairs and their mean score."""
     store = FeatureStore(args.store)
     moved = int((store.caption_to_image(pairs.caption) != pairs.image).sum())
     before = store.clip_scores
@@ -136,8 +137,8 @@ def say_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
     )
 
 
-def say_features(args: argparse.Namespace, feats: Tensor) -> None:
-    """Print how far the features went and what the pairs score."""
+def print_features(args: argparse.Namespace, feats: Tensor) -> None:
+    """Print how far the features moved and the mean score of the pairs."""
     store = FeatureStore(args.store)
     moved, scores = [], []
     for start in range(0, len(feats), args.chunk):

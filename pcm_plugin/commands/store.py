@@ -1,10 +1,10 @@
-"""Look at feature stores, check them, join them, write them in the released code's form.
+"""Inspect, verify, merge and export feature stores.
 
 python tools/store.py info STORE
-python tools/store.py verify FOLDER          # of any stage
+python tools/store.py verify FOLDER          # folder of any stage
 python tools/store.py merge STORE STORE ... --out NEW
 python tools/store.py export STORE --out FOLDER
-python tools/store.py sheet STORE --images FOLDER --out sheet.png    # pairs with their scores
+python tools/store.py sheet STORE --images FOLDER --out sheet.png    # draw pairs with their scores
 """
 
 import argparse
@@ -26,12 +26,12 @@ from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
 
 
 def info(path: Path) -> None:
-    """Print what a store holds and what made it."""
+    """Print the contents of a store and the settings that made it."""
     store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
     size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
-    left_out = sum(len(record.get("skipped", ())) for record in folder.shards.values())
+    skipped = sum(len(record.get("skipped", ())) for record in folder.shards.values())
     print(f"{path}: {len(store):,} images, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
-    print(f"  {len(folder.shards):,} shards; {left_out:,} images left out")
+    print(f"  {len(folder.shards):,} shards; {skipped:,} images skipped")
     print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
     if store.num_captions:
         low, middle, high = np.percentile(store.clip_scores, (5, 50, 95))
@@ -41,7 +41,7 @@ def info(path: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Read every file of a folder of shards and compare its checksum."""
+    """Verify the checksum of every file of a folder of shards."""
     folder = ShardFolder(path, None)
     damaged = folder.find_damaged(progress=True)
     head = folder.manifest["info"].get("clip_head")
@@ -69,7 +69,7 @@ def positive(text: str) -> int:
 
 
 def sheet(args: argparse.Namespace) -> None:
-    """Draw pairs: pictures with their captions and CLIP scores."""
+    """Draw images with their captions and CLIP scores."""
     store = FeatureStore(args.store)
     pairs = load_pairs(store, args.pairs)
     if args.order == "random":
@@ -78,12 +78,12 @@ def sheet(args: argparse.Namespace) -> None:
         order = np.argsort(pairs.clip_score, kind="stable")
         order = order if args.order == "lowest" else order[::-1]
     chosen = order[: args.count].tolist()
-    pictures = load_images(store, [int(pairs.image[p]) for p in chosen], args.images)
+    images = load_images(store, [int(pairs.image[p]) for p in chosen], args.images)
     entries = []
-    for p, picture in zip(chosen, pictures, strict=True):
+    for p, image in zip(chosen, images, strict=True):
         image_id = store.record(int(pairs.image[p]))["image_id"]
         title = f"{image_id}, CLIP score {pairs.clip_score[p]:.3f}"
-        entries.append(SheetEntry(picture, store.caption(int(pairs.caption[p])), title=title))
+        entries.append(SheetEntry(image, store.caption(int(pairs.caption[p])), title=title))
     drawn = contact_sheet(entries, columns=args.columns, title=f"Pairs of {store.path.name}")
     save_sheet(drawn, args.out)
     print(f"{len(entries)} of {len(pairs.caption):,} pairs: {args.out}")
@@ -97,31 +97,33 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
-        ("info", "what a store holds and what made it"),
-        ("verify", "compare the checksums of all files"),
+        ("info", "print the contents of a store and the settings that made it"),
+        ("verify", "verify the checksums of all files"),
     ):
         commands.add_parser(name, help=text).add_argument("folder", type=Path)
-    merging = commands.add_parser("merge", help="join stores of one CLIP")
+    merging = commands.add_parser("merge", help="merge stores of the same CLIP")
     merging.add_argument("stores", nargs="+", type=Path)
     merging.add_argument(
         "--prefix-ids",
         action="store_true",
-        help="put the number of its store before each image id (1-7) and file name (1/7.png)",
+        help="prefix image ids (1-7) and file names (1/7.png) with the number of the store",
     )
-    exporting = commands.add_parser("export", help="an .npz an image, as the released code has it")
+    exporting = commands.add_parser(
+        "export", help="write one .npz per image, as the released code reads them"
+    )
     exporting.add_argument("store", type=Path)
     for command in (merging, exporting):
         command.add_argument("--out", type=Path, required=True, help="folder to write")
     drawing = commands.add_parser("sheet", help="draw pairs with their CLIP scores")
     drawing.add_argument("store", type=Path)
     drawing.add_argument(
-        "--images", type=Path, required=True, help="what the store was extracted from"
+        "--images", type=Path, required=True, help="folder from which the store was extracted"
     )
     drawing.add_argument("--pairs", type=Path, help="pairs of tools/refine.py")
     drawing.add_argument("--count", type=positive, default=24)
     drawing.add_argument("--columns", type=positive, default=3)
     drawing.add_argument("--order", choices=["random", "lowest", "highest"], default="random")
-    drawing.add_argument("--seed", type=int, default=0, help="of the random choice")
+    drawing.add_argument("--seed", type=int, default=0, help="seed of the random order")
     drawing.add_argument("--out", type=Path, required=True, help="PNG to write")
     args = parser.parse_args()
     if args.command == "info":

@@ -1,4 +1,4 @@
-"""Which of several processes this is."""
+"""Ranks of processes that share work."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ import torch
 
 @dataclass(frozen=True)
 class Rank:
-    """One of several processes that share the shards of a stage.
+    """Rank of one of the processes that share the shards of a stage.
 
     Attributes:
-        index: Number of this process, from 0.
+        index: Rank of the process, from 0.
         count: Number of processes.
-        local: Number of this process on its machine.
+        local: Rank of the process on its machine.
     """
 
     index: int = 0
@@ -24,7 +24,7 @@ class Rank:
 
     @classmethod
     def from_environment(cls) -> "Rank":
-        """Read what torchrun or SLURM's srun sets; alone if neither set anything."""
+        """Read the variables of torchrun or srun; without them, return the rank of a single process."""
         for names in (
             ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
             ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
@@ -34,7 +34,7 @@ class Rank:
         return cls()
 
     def device(self) -> str:
-        """Return the GPU of this process, or the CPU if there is none."""
+        """Return the GPU of this process, or the CPU if there is no GPU."""
         if torch.cuda.is_available():
             return f"cuda:{self.local % torch.cuda.device_count()}"
         return "cpu"
@@ -42,10 +42,10 @@ class Rank:
 
 @contextlib.contextmanager
 def deterministic_cpu_threads(device: str) -> Iterator[None]:
-    """On the CPU, work with one thread: sums of more would not be the same to the last bit.
+    """Use one thread on the CPU, since sums of several threads differ in their last bits.
 
-    torchrun gives each of several processes one thread and a process alone all cores, so that
-    their data would differ otherwise. Several processes use several cores.
+    torchrun sets one thread for each of several processes, and a single process uses all cores, so
+    their results would differ otherwise. Start several processes to use several cores.
     """
     threads = torch.get_num_threads()
     if device == "cpu":

@@ -219,9 +219,9 @@ def test_later_stages_want_the_same_corpus(inputs, whole, tmp_path):
     assert "run the stage corpus too" in result.output
     args = ["--stages", "generate", "--limit", 3]
     result = make(inputs, whole, *args, log=tmp_path / "log")
-    assert "was made of other captions: run the stage corpus too" in result.output
+    assert "was made from other captions: run the stage corpus too" in result.output
     result = make(inputs, whole, "--limit", 3, log=tmp_path / "log")
-    assert "was made of 25 captions that are not the first of those given now" in result.output
+    assert "was made from 25 captions that are not the first ones of this file" in result.output
 
 
 def test_another_file_given_by_mistake_changes_nothing(inputs, whole, tmp_path):
@@ -230,7 +230,7 @@ def test_another_file_given_by_mistake_changes_nothing(inputs, whole, tmp_path):
     args = [tmp_path / "other.txt", *arguments(inputs, whole)[1:]]
     result = run("make_dataset.py", *args, log=tmp_path / "log", launcher=False)
     assert result.code == 1
-    assert "was made of 25 captions that are not the first of those" in result.output
+    assert "was made from 25 captions that are not the first ones of this file" in result.output
     assert contents(whole) == before
     # The same captions, written otherwise, are the same.
     (tmp_path / "same.txt").write_text("\r\n".join([*CAPTIONS, "", ""]))
@@ -389,7 +389,7 @@ def test_a_dry_run_measures_and_writes_nothing(inputs, whole, tmp_path):
     assert "10 words, 5 concepts" in result.output
     assert "generate               25 images, 0 done;" in result.output
     assert re.search(r"refine +50 rows, 0 done; .* a second by one process: ", result.output)
-    assert re.search(r"disk: [\d.]+ kB to come, [\d.]+ GB free", result.output)
+    assert re.search(r"disk: [\d.]+ kB needed, [\d.]+ GB free", result.output)
     assert not (tmp_path / "data").exists()
     (tmp_path / "val.csv").write_text("caption,file_name\na dog,1.png\n")
     Image.new("RGB", (16, 16)).save(tmp_path / "1.png")

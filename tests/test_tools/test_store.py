@@ -113,7 +113,7 @@ def test_stores_of_different_settings_are_not_merged(tmp_path, two):
     manifest.write_text(json.dumps(content))
     result = store(tmp_path, "merge", *two, "--out", tmp_path / "both")
     assert result.code == 1
-    assert "do not go together (model: 'random' and 'another')" in result.output
+    assert "were made with different settings (model: 'random' and 'another')" in result.output
     assert not (tmp_path / "both").exists()
     result = store(tmp_path, "merge", two[0], "--out", two[0])
     assert "is one of the stores to merge" in result.output
@@ -132,7 +132,7 @@ def test_export_writes_what_the_released_code_reads(tmp_path, two):
     assert [image.captions for image in images] == CAPTIONS
     assert store(tmp_path, "export", two[0], "--out", tmp_path / "npz").code == 0
     result = store(tmp_path, "export", two[1], "--out", tmp_path / "npz")
-    assert "holds the export of another store" in result.output
+    assert "contains the export of another store" in result.output
 
 
 def test_missing_stores_are_said(tmp_path):

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 CORPUS_FORMAT = "pcm-corpus"
 
+logger = logging.getLogger(__name__)
+
 _TOP_CONCEPTS = 5
 
 
@@ -44,45 +46,49 @@ def make_corpus(
     rank: Rank,
     make: bool = True,
 ) -> None:
-    """Read the captions once for all; take vocabulary and concepts from them.
+    """Copy the captions, and derive vocabulary and concepts from them.
 
     Args:
         captions: The corpus.
-        recipe: The settings.
+        recipe: The recipe.
         out: Folder to write.
-        limit: Take only the first captions.
-        rank: Which of several processes this is.
-        make: Whether to make it, or to see that it is there, of these captions and settings.
+        limit: Use only the first ``limit`` captions. None uses all.
+        rank: Rank of this process.
+        make: Whether to make the corpus. If False, only check that it exists and was made from
+            these captions with these settings. Defaults to True.
 
     Raises:
-        MissingFileError: If it is not there.
-        UserError: If it was made of other captions or with other settings.
+        MissingFileError: If it does not exist and ``make`` is False.
+        UserError: If it was made from other captions or with other settings.
     """
-    # How the file was read is not among them: the captions themselves are compared.
+    # The reading options are not among them, because the captions themselves are compared.
     settings = recipe.corpus_record()
     there = ShardFolder(out, CORPUS_FORMAT).shards if (out / "manifest.json").is_file() else {}
     before = there.get("corpus", {"num_source": 0, "digest": None})
     count, digest, begins = _digests(captions, limit, before["num_source"])
     if not make:
         if not there:
-            raise MissingFileError(f"no finished corpus in {out}: run the stage corpus too")
+            raise MissingFileError(
+                f"there is no finished corpus in {out}: run the stage corpus too"
+            )
         ShardFolder.check_settings(out, CORPUS_FORMAT, settings)
         if before["digest"] != digest:
-            raise UserError(f"{out} was made of other captions: run the stage corpus too")
+            raise UserError(f"{out} was made from other captions: run the stage corpus too")
         return
     ShardFolder.check_settings(out, CORPUS_FORMAT, settings)
-    # Before anything is made anew: another file, given by mistake, must change nothing.
+    # Checked before anything is overwritten: a file that was passed by mistake changes nothing.
     if there and before["digest"] != begins:
         raise UserError(
-            f"{out} was made of {before['num_source']:,} captions that are not the first of those "
-            "given now: give the old ones, with others after them if you like, or another folder"
+            f"{out} was made from {before['num_source']:,} captions that are not the first ones of "
+            "this file: pass the same captions, optionally with others appended, or use another "
+            "folder"
         )
     wanted = [Shard("corpus", count, digest)]
     folder = ShardFolder.open_for_write(out, CORPUS_FORMAT, settings, wanted)
     for _, tick in claim_shards(folder, wanted, rank, "corpus", "caption"):
         # The data set cannot be trained on until all stages have been run again.
         remove_configs(out.parent)
-        # With the settings of the extraction, so that wrong ones are said before the painting.
+        # Built with the settings of the extraction, so wrong ones are reported before generation.
         extracting = recipe.extract
         clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
         _check_refinement(recipe)
@@ -103,7 +109,7 @@ def make_corpus(
 
 
 def _check_refinement(recipe: Recipe) -> None:
-    """Load the models that refining needs, so that missing ones are reported before generation."""
+    """Load the models of the refinement, so that missing ones are reported before generation."""
     if recipe.assign is not None:
         OpenCLIPBackbone(recipe.assign.model, recipe.assign.pretrained, recipe.assign.pool)
     if recipe.refine is not None and recipe.refine.sentence_encoder is not None:
@@ -111,7 +117,7 @@ def _check_refinement(recipe: Recipe) -> None:
 
 
 def _digests(captions: CaptionFile, limit: int | None, first: int) -> tuple[int, str, str]:
-    """Count of the captions, a name of their content, and one of the ``first`` of them."""
+    """Return the number of captions, their digest, and the digest of the ``first`` ones."""
     content, count, begins = hashlib.sha256(), 0, ""
     for count, caption in enumerate(itertools.islice(captions, limit), start=1):
         content.update(json.dumps(caption).encode())
@@ -123,45 +129,45 @@ def _digests(captions: CaptionFile, limit: int | None, first: int) -> tuple[int,
 def find_words(
     captions: Iterable[Caption], recipe: Recipe
 ) -> tuple[Vocabulary, VocabularyCoverage, list[str]]:
-    """Return the captioner's vocabulary, its coverage of the corpus, and the concepts' words.
+    """Return the vocabulary, its coverage of the corpus, and the words of the concepts.
 
     Args:
         captions: The corpus, read two or three times.
-        recipe: The settings.
+        recipe: The recipe.
 
     Raises:
-        UserError: If there are too few words or concepts, or too many captions have no word of
-            the vocabulary; names the setting to change.
+        UserError: If there are too few words or concepts, or too many captions have no word of the
+            vocabulary. The message names the setting to change.
     """
-    want, look_for = recipe.vocabulary, recipe.concepts
+    settings, concepts = recipe.vocabulary, recipe.concepts
     try:
         vocabulary = (
-            Vocabulary.build((c.text for c in captions), want.min_count, want.unk)
-            if want.file is None
-            else Vocabulary.from_file(want.file)
+            Vocabulary.build((c.text for c in captions), settings.min_count, settings.unk)
+            if settings.file is None
+            else Vocabulary.from_file(settings.file)
         )
     except UserError as error:
         raise UserError(f"{error} (--set vocabulary.min_count=1)") from None
     coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
-    source, fix = f"vocabulary.min_count={want.min_count}", "--set vocabulary.min_count=1"
-    if want.file is not None:
-        source, fix = f"vocabulary.file={want.file}", "Use another vocabulary.file"
+    source, fix = f"vocabulary.min_count={settings.min_count}", "--set vocabulary.min_count=1"
+    if settings.file is not None:
+        source, fix = f"vocabulary.file={settings.file}", "Use another vocabulary.file"
     coverage.check(
-        want.max_unknown_captions,
+        settings.max_unknown_captions,
         source,
         f"{fix}, or accept them with --set vocabulary.max_unknown_captions=SHARE",
     )
-    if look_for.words is not None:
-        words = read_word_list(look_for.words)
+    if concepts.words is not None:
+        words = read_word_list(concepts.words)
     else:
-        stop_list = look_for.stop_list
+        stop_list = concepts.stop_list
         try:
             nouns = find_nouns(
                 (caption.text for caption in tqdm(captions, desc="nouns", unit="caption")),
-                look_for.min_count,
-                max_nouns=look_for.max_nouns,
+                concepts.min_count,
+                max_nouns=concepts.max_nouns,
                 stop_words=STOP_WORDS if stop_list is None else read_word_list(stop_list),
-                phrases=look_for.phrases,
+                phrases=concepts.phrases,
             )
         except UserError as error:
             raise UserError(
@@ -171,8 +177,8 @@ def find_words(
     needed = recipe.model.get("neck", {}).get("top_concepts", _TOP_CONCEPTS)
     if len(words) < needed:
         raise UserError(
-            f"{len(words)} concepts ({', '.join(words)}), but the model looks for the {needed} "
-            f"nearest to an image: lower concepts.min_count ({look_for.min_count}), give a list as "
-            f"concepts.words, or --set model.neck.top_concepts={len(words)}"
+            f"there are {len(words)} concepts ({', '.join(words)}), but the model uses the {needed} "
+            f"nearest ones of an image: lower concepts.min_count ({concepts.min_count}), set "
+            f"concepts.words to a list, or --set model.neck.top_concepts={len(words)}"
         )
     return vocabulary, coverage, words

@@ -1,15 +1,15 @@
-"""From a file of captions to all that a training needs, in one folder.
+"""All stages of a training data set, from a caption file to a folder with a training config.
 
-``DIR`` gets, stage by stage:
+The stages write to one folder:
 
 - ``corpus/``: ``captions.jsonl``, ``vocabulary.txt``, ``concepts.txt``, ``concepts.safetensors``;
-- ``synthetic/``: shards of images;
-- ``train_store/``: their features; ``val_store/`` and ``test_store/``, those of real images;
-- ``assign_store/``: features of the model that assigns captions, where the recipe has one;
-- ``pairs/``: the chosen pairs, where the recipe refines;
+- ``synthetic/``: image shards;
+- ``train_store/``: their features; ``val_store/`` and ``test_store/``: those of real images;
+- ``assign_store/``: features of the model that assigns captions, if the recipe has one;
+- ``pairs/``: the chosen pairs, if the recipe refines pairs;
 - ``config.py`` and ``syntic.py``: training configs of PCM-Net and SynTIC.
 
-Every stage can be killed and run again, and be shared by several processes, which wait for each
+Each stage can be interrupted and run again, and several processes can share it. They wait for each
 other after each stage.
 """
 
@@ -44,29 +44,29 @@ def make_dataset(
     device: str | None = None,
     rank: Rank | None = None,
 ) -> None:
-    """Run the stages in their order; what is there already is not made again.
+    """Run the stages in order; results that exist are not made again.
 
-    With captions added at the end of the file, or a greater ``limit``, vocabulary and concepts are
-    made anew, and images and features of those that are new.
+    If captions were appended to the file, or ``limit`` has grown, vocabulary and concepts are made
+    again, and images and features are added for the new captions.
 
     Args:
         captions: The corpus.
-        recipe: The settings.
-        out: The folder.
-        stages: Which of :data:`STAGES` to run. Defaults to all.
-        real_splits: ``'val'`` and ``'test'`` to a folder of real images and a caption file that
-            names them. A path is read with the options of ``captions``, see :func:`captions_of`.
-        limit: Take only the first captions.
-        device: Where to work. Defaults to a GPU if there is one.
-        rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        recipe: The recipe.
+        out: Folder to write.
+        stages: The stages to run, from :data:`STAGES`. Defaults to all.
+        real_splits: For ``'val'`` and ``'test'``, a folder of real images and a caption file that
+            names them. A path is read with the same options as ``captions``, see
+            :func:`captions_of`. Defaults to None.
+        limit: Use only the first ``limit`` captions. Defaults to None, all.
+        device: Device of the models. Defaults to a GPU if there is one.
+        rank: Rank of this process. Defaults to that of torchrun or srun.
 
     Raises:
         MissingFileError: If an input is missing.
-        UserError: If an input is not what it should be, or the folder was made with other
-            settings or captions; the difference is named.
+        UserError: If an input is invalid, or the folder was made with other settings or captions.
     """
     rank = rank or Rank.from_environment()
-    # All inputs are looked at before the first stage begins its hours of work.
+    # All inputs are checked before the first stage, which may take hours.
     sources = real_sources(real_splits or {}, recipe, captions)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     if "generate" in stages:
@@ -130,7 +130,7 @@ def captions_of(split: str, path: str, captions: CaptionFile) -> CaptionFile:
 
 
 def _all_stages_done(recipe: Recipe, out: Path) -> bool:
-    """Whether images and features are those of all captions of the corpus."""
+    """Return whether there are images and features of all captions of the corpus."""
     parts = [out / name for name in ("corpus", "synthetic", "train_store")]
     if not all(map(_is_complete, parts)):
         return False

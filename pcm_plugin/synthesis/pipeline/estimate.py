@@ -1,4 +1,4 @@
-"""What a data set will cost, measured on its first captions, and what of it is there already."""
+"""Estimate of time and disk space for a data set, measured on its first captions."""
 
 import itertools
 import shutil
@@ -31,22 +31,20 @@ from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import deterministic_cpu_threads
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 
-# As in extract.
-_WORKERS = 4
-# Image, scores and the two captions of an image that refine keeps.
-_ROW_BYTES = 16
+_WORKERS = 4  # the default of extract_features
+_ROW_BYTES = 16  # an index of an image, two scores, and the nearest captions
 
 
 class Stage(NamedTuple):
-    """A stage's cost.
+    """Cost of a stage.
 
     Attributes:
-        name: What is done, such as ``'generate'``.
-        unit: Of what, such as ``'images'``.
-        total: How many in all.
-        done: How many are there.
-        seconds_each: Measured on one batch, the second where there is one; models are loaded.
-        bytes_each: On disk.
+        name: Name of the stage, such as ``'generate'``.
+        unit: What is counted, such as ``'images'``.
+        total: Number of samples.
+        done: Number of finished samples.
+        seconds_each: Seconds per sample, without loading models.
+        bytes_each: Bytes per sample on disk.
     """
 
     name: str
@@ -57,7 +55,7 @@ class Stage(NamedTuple):
     bytes_each: float
 
     def __str__(self) -> str:
-        """Return a line with counts, and the remaining disk space and time."""
+        """Format counts, disk space and remaining time as one line."""
         left = self.total - self.done
         return (
             f"{self.name:13} {self.total:>11,} {self.unit}, {self.done:,} done; "
@@ -67,14 +65,14 @@ class Stage(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What a data set will cost.
+    """Cost of a data set.
 
     Attributes:
         words: Size of the vocabulary.
         concepts: Number of concepts.
-        coverage: How much of the captions the vocabulary covers.
-        stages: The stages that take long.
-        free: Bytes that are free on the disk.
+        coverage: Coverage of the captions by the vocabulary.
+        stages: Cost of each stage that takes long.
+        free: Free bytes on the disk.
     """
 
     words: int
@@ -84,14 +82,14 @@ class Estimate(NamedTuple):
     free: int
 
     def __str__(self) -> str:
-        """Return one line per stage, and whether the disk space is sufficient."""
+        """Format one line per stage, and whether the disk has enough space."""
         left = sum((stage.total - stage.done) * stage.bytes_each for stage in self.stages)
         lines = [f"{self.words:,} words, {self.concepts:,} concepts", str(self.coverage)]
         lines += map(str, self.stages)
         if left > self.free:
-            lines.append(f"THE DISK IS TOO SMALL: {_size(left)} to come, {_size(self.free)} free")
+            lines.append(f"THE DISK IS TOO SMALL: {_size(left)} needed, {_size(self.free)} free")
         else:
-            lines.append(f"disk: {_size(left)} to come, {_size(self.free)} free")
+            lines.append(f"disk: {_size(left)} needed, {_size(self.free)} free")
         return "\n".join(lines)
 
 
@@ -104,16 +102,16 @@ def estimate(
     real_splits: dict[str, Source] | None = None,
     limit: int | None = None,
 ) -> Estimate:
-    """Paint and encode up to two batches of the first captions, and reckon from there.
+    """Time up to two batches of generation and extraction, and extrapolate.
 
     Args:
         captions: The corpus.
-        count: How many captions it has.
-        recipe: The settings.
-        out: The data set's folder; nothing is written there.
-        device: Where to work.
-        real_splits: The real images of ``'val'`` and ``'test'``.
-        limit: Take only the first captions.
+        count: Number of captions.
+        recipe: The recipe.
+        out: Folder of the data set; nothing is written there.
+        device: Device of the models.
+        real_splits: Real images of ``'val'`` and ``'test'``. Defaults to None.
+        limit: Use only the first ``limit`` captions. Defaults to None, all.
 
     Raises:
         UserError: If the folder was made with other settings, or there are too few words.
@@ -168,7 +166,7 @@ def estimate(
         done = min(total, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
         stages.append(Stage("sentences", "captions", total, done, sentence_seconds, sentence_bytes))
     if _assigns_pairs(recipe):
-        # Twice: captions of images, images of captions.
+        # Two passes: captions of images, and images of captions.
         done = _done(out / "pairs", PAIRS_FORMAT) - _done(out / "pairs", PAIRS_FORMAT, "sentences")
         done = min(2 * pairs, done)
         stages.append(Stage("refine", "rows", 2 * pairs, done, matching_seconds, _ROW_BYTES))
@@ -176,7 +174,7 @@ def estimate(
 
 
 class _FirstCaptions:
-    """The first captions of a file, as often as they are asked for."""
+    """First captions of a file, which can be iterated over repeatedly."""
 
     def __init__(self, captions: CaptionFile, count: int) -> None:
         self._captions, self._count = captions, count
@@ -188,7 +186,7 @@ class _FirstCaptions:
 def _time_generation(
     captions: CaptionFile, count: int, recipe: Recipe, device: str
 ) -> tuple[float, float, list[Image.Image], list[str]]:
-    """Seconds and bytes an image; the images, and their captions."""
+    """Return seconds and bytes per image, and the generated images with their captions."""
     first = list(itertools.islice(captions, min(count, 2 * recipe.generate_batch)))
     requests = [GenerationRequest(caption.id, caption.text) for caption in first]
     images: list[Image.Image] = []
@@ -202,14 +200,14 @@ def _time_generation(
     generator = ImageGenerator(recipe.generate, device, recipe.offload)
     seconds = _seconds_each(list(_batches(requests, recipe.generate_batch)), generate, device)
     if not images:
-        raise UserError("none of the first images is usable: look at the recipe's settings")
+        raise UserError("none of the first images is usable: check the settings of the recipe")
     return seconds, sum(sizes) / len(sizes), images, [request.text for request in requests]
 
 
 def _time_extraction(
     settings: ExtractSettings, size: int, device: str, images: list[Image.Image], texts: list[str]
 ) -> tuple[float, float, int]:
-    """Seconds and bytes of an image's features, and CLIP's width."""
+    """Return seconds and bytes per image, and the width of CLIP."""
     clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool).to(device)
 
     @torch.inference_mode()
@@ -226,7 +224,7 @@ def _time_extraction(
 
 
 def _time_sentences(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, int]:
-    """Seconds and bytes of a caption's sentence embedding; 0 without a sentence encoder."""
+    """Return seconds and bytes per caption; 0 without a sentence encoder."""
     if recipe.refine is None or recipe.refine.sentence_encoder is None:
         return 0.0, 0
     encoder = SentenceEncoder(recipe.refine.sentence_encoder, recipe.refine.pooling, device)
@@ -240,7 +238,7 @@ def _assigns_pairs(recipe: Recipe) -> bool:
 
 
 def _time_matching(count: int, clip_dim: int, device: str) -> float:
-    """Seconds to find the nearest of ``count`` rows for one."""
+    """Return the seconds of a search for the nearest of ``count`` rows."""
     keys = torch.randn(min(count, 8192), clip_dim, device=device)
     queries = torch.randn(1024, clip_dim, device=device)
     batches = [queries, queries]
@@ -254,19 +252,19 @@ def _batches(items: list, size: int) -> Iterator[list]:
 
 
 def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
-    """Of the last batch: the first has to warm up. A batch that is not full tells too little."""
-    taken = 0.0
+    """Return the seconds per sample of the last full batch; the first one is the warm-up."""
+    seconds = 0.0
     for batch in [b for b in batches if len(b) == len(batches[0])]:
         start = time.perf_counter()
         work(batch)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        taken = (time.perf_counter() - start) / len(batch)
-    return taken
+        seconds = (time.perf_counter() - start) / len(batch)
+    return seconds
 
 
 def _done(folder: Path, format: str, start: str = "") -> int:
-    """Count the source samples of finished shards whose names begin with ``start``."""
+    """Return the number of samples in finished shards whose names begin with ``start``."""
     if not (folder / "manifest.json").is_file():
         return 0
     shards = ShardFolder(folder, format).shards
@@ -274,8 +272,8 @@ def _done(folder: Path, format: str, start: str = "") -> int:
 
 
 def _free_bytes(folder: Path) -> int:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(there).free
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _size(count: float) -> str:

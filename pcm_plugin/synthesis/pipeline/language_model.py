@@ -1,7 +1,7 @@
-"""A language model's folder made of captions, for domains that have no pretrained one.
+"""Folders of language models built from captions, for domains without a pretrained one.
 
-Tokenizers are trained, weights are not: a captioner trains those together with the rest. The same
-captions give the same bytes.
+Only the tokenizer is trained here; the captioner trains the weights. Equal captions give equal
+bytes.
 """
 
 import os
@@ -15,10 +15,10 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import folder_sha256, write_bytes, write_json
 
 END = "<|endoftext|>"
-"""GPT-2's only special token: the end of a text."""
+"""The only special token of GPT-2, the end of a text."""
 
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""BERT's special tokens, in the order of their ids."""
+"""Special tokens of BERT, in the order of their ids."""
 
 _MIN_COUNT = 2
 
@@ -32,25 +32,26 @@ def build_gpt2(
     heads: int = 4,
     positions: int = 128,
 ) -> int:
-    """Write ``config.json`` and tokenizer of a GPT-2 of another size.
+    """Write the ``config.json`` and tokenizer of a small GPT-2.
 
-    The tokenizer is a byte-level BPE, as GPT-2's: it knows every character there is.
+    The tokenizer is a byte-level BPE as that of GPT-2, so it can encode every character.
 
     Args:
-        captions: What the tokenizer is trained on, read once.
-        folder: Folder to make. One with the same content is left as it is.
-        vocab_size: Most tokens, at least 257: the bytes and :data:`END`. Defaults to 8192.
-        layers: Of the model. Defaults to 2.
-        width: Of its embeddings. Defaults to 128.
-        heads: Of its attention; they divide ``width``. Defaults to 4.
-        positions: Longest sequence in tokens. Defaults to 128.
+        captions: Training captions of the tokenizer, read once.
+        folder: Folder to create. A folder with the same content is left unchanged.
+        vocab_size: Maximum number of tokens; at least 257 for the bytes and :data:`END`. Defaults
+            to 8192.
+        layers: Number of layers. Defaults to 2.
+        width: Width of the embeddings. Defaults to 128.
+        heads: Number of attention heads, a divisor of ``width``. Defaults to 4.
+        positions: Maximum sequence length in tokens. Defaults to 128.
 
     Returns:
         The number of tokens.
 
     Raises:
-        FileExistsError: If the folder is there and holds something else.
-        UserError: If there are no captions, or a size is out of range.
+        UserError: If there are no captions, a size is out of range, or the folder exists with other
+            content.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import GPT2Config, GPT2TokenizerFast
@@ -58,12 +59,13 @@ def build_gpt2(
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size <= len(alphabet):
         raise UserError(
-            f"vocab_size={vocab_size}: give at least {len(alphabet) + 1}, the bytes and {END}"
+            f"vocab_size must be at least {len(alphabet) + 1}, for the bytes and {END}, got "
+            f"{vocab_size}"
         )
     if min(layers, width, heads, positions) < 1 or width % heads:
         raise UserError(
-            f"layers={layers}, width={width}, heads={heads}, positions={positions}: give at least "
-            "1 of each, and a width that the heads divide"
+            "layers, width, heads and positions must be at least 1, and width a multiple of heads, "
+            f"got layers={layers}, width={width}, heads={heads}, positions={positions}"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -76,7 +78,7 @@ def build_gpt2(
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    # A caption follows a prompt: its first word has a space before it, as all others.
+    # A caption follows a prompt, so a space precedes its first word like all others.
     tokenizer.train_from_iterator((f" {text}" for text in _texts(captions)), trainer)
     wrapped: Any = GPT2TokenizerFast(
         tokenizer_object=tokenizer,
@@ -99,9 +101,9 @@ def build_gpt2(
     ).to_diff_dict()
     del config["transformers_version"]
 
-    def write(place: Path) -> None:
-        wrapped.save_pretrained(place)
-        write_json(place / "config.json", config)
+    def write(target: Path) -> None:
+        wrapped.save_pretrained(target)
+        write_json(target / "config.json", config)
 
     _write_folder(Path(folder), write)
     return len(wrapped)
@@ -110,21 +112,21 @@ def build_gpt2(
 def build_bert_tokenizer(
     captions: Iterable[str], folder: str | os.PathLike, vocab_size: int = 8192
 ) -> int:
-    """Write a lower-case WordPiece tokenizer as BERT's, such as BLIP's text model wants.
+    """Write a lower-case WordPiece tokenizer as that of BERT, for the text model of BLIP.
 
     Args:
-        captions: What it is trained on, read once.
-        folder: Folder to make, with ``vocab.txt`` and ``tokenizer_config.json``. One with the same
-            content is left as it is.
-        vocab_size: Most tokens: those of :data:`BERT_TOKENS`, each letter at a word's beginning
-            and inside of one, and pieces. Defaults to 8192.
+        captions: Training captions, read once.
+        folder: Folder to create, with ``vocab.txt`` and ``tokenizer_config.json``. A folder with the
+            same content is left unchanged.
+        vocab_size: Maximum number of tokens: :data:`BERT_TOKENS`, each letter at the start of a word
+            and inside a word, and word pieces. Defaults to 8192.
 
     Returns:
         The number of tokens.
 
     Raises:
-        FileExistsError: If the folder is there and holds something else.
-        UserError: If there are no captions, or more letters than ``vocab_size`` has room for.
+        UserError: If there are no captions, ``vocab_size`` is too small for all letters, or the
+            folder exists with other content.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -134,13 +136,13 @@ def build_bert_tokenizer(
     texts = _texts(captions)
     letters = sorted({c for text in texts for c in tokenizer.normalizer.normalize_str(text)})
     letters = [letter for letter in letters if not letter.isspace()]
-    # The trainer numbers the inner letters in no fixed order, and settles ties by number: named as
-    # special tokens they keep this one.
+    # The trainer assigns ids to the inner letters in no fixed order, and breaks ties by id. As
+    # special tokens they keep the order of this list.
     known = [*BERT_TOKENS, *letters, *(f"##{letter}" for letter in letters)]
     if vocab_size < len(known):
         raise UserError(
-            f"vocab_size={vocab_size}, but special tokens and letters alone are {len(known)}: give "
-            "more"
+            f"vocab_size must be at least {len(known)}, for special tokens and letters, got "
+            f"{vocab_size}"
         )
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, min_frequency=_MIN_COUNT, special_tokens=known, show_progress=False
@@ -149,9 +151,9 @@ def build_bert_tokenizer(
     ids = tokenizer.get_vocab()
     tokens = sorted(ids, key=lambda token: ids[token])
 
-    def write(place: Path) -> None:
-        write_bytes(place / "vocab.txt", "".join(f"{token}\n" for token in tokens).encode())
-        write_json(place / "tokenizer_config.json", {"do_lower_case": True})
+    def write(target: Path) -> None:
+        write_bytes(target / "vocab.txt", "".join(f"{token}\n" for token in tokens).encode())
+        write_json(target / "tokenizer_config.json", {"do_lower_case": True})
 
     _write_folder(Path(folder), write)
     return len(tokens)
@@ -160,24 +162,24 @@ def build_bert_tokenizer(
 def _texts(captions: Iterable[str]) -> list[str]:
     texts = list(captions)
     if not texts:
-        raise UserError("there are no captions to train a tokenizer on: give at least one")
+        raise UserError("there are no captions to train a tokenizer on: pass at least one")
     return texts
 
 
 def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder beside and put it in its place whole."""
+    """Write a temporary folder, and rename it when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        write(beside)
+        write(temporary)
         if folder.exists() and any(folder.iterdir()):
-            if folder_sha256(folder) != folder_sha256(beside):
+            if folder_sha256(folder) != folder_sha256(temporary):
                 raise UserError(
-                    f"{folder} holds something else than these captions and settings give: remove "
-                    "it, or name another --out"
+                    f"{folder} contains other files than these captions and settings produce: "
+                    "remove it, or pass another --out"
                 )
             return
-        beside.chmod(0o755)
-        os.replace(beside, folder)
+        temporary.chmod(0o755)
+        os.replace(temporary, folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Feature stores as a whole: several joined into one, one written in the released code's form."""
+"""Merging of feature stores, and export in the format of the released code."""
 
 import contextlib
 import json
@@ -26,52 +26,53 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 
-_OF_ADD = ("count", "digest", "files", "num_source")
+_COMMITTED = ("count", "digest", "files", "num_source")
 _MARKER = "store.json"
 
 
 def merge(
     stores: Sequence[str | os.PathLike], out: str | os.PathLike, prefix_ids: bool = False
 ) -> ShardFolder:
-    """Join stores that one CLIP made into a new one, their images in the order given.
+    """Merge stores of the same CLIP to a new one, in the given order.
 
-    No two images may share an id or the name of a file: nothing else tells them apart in a
-    training's validation, in scores and in file names.
+    No two images may have the same id or file name, which identify images in validation, in scores
+    and in file names.
 
-    Files are linked where the file system can, so that they take no space twice, and copied
-    elsewhere; those of a store are never written to again, only replaced. A run over a folder
-    that has shards already makes those that are missing.
+    Files are hard links where the file system supports them, so they need no additional space, and
+    copies elsewhere. This is safe because files of a store are never changed, only replaced. If the
+    new store has shards already, only the missing ones are made.
 
     Args:
         stores: Folders of finished stores.
-        out: Folder of the new one.
-        prefix_ids: Whether to put the number of its store, from 0, before each id and file name:
-            image ``'7'`` of ``'7.png'`` in the second store becomes ``'1-7'`` of ``'1/7.png'``.
+        out: Folder of the new store.
+        prefix_ids: Whether to prefix ids and file names with the number of the store, from 0: image
+            ``'7'`` with file ``'7.png'`` in the second store becomes ``'1-7'`` with ``'1/7.png'``.
             Defaults to False.
 
     Returns:
-        The finished folder.
+        The finished store.
 
     Raises:
-        MissingFileError: If there is no store at one of them.
-        UserError: If they were made with different settings, one is ``out`` itself, or images
-            share an id or a file name.
+        MissingFileError: If a store is missing.
+        UserError: If the stores were made with different settings, one of them is ``out``, or
+            images have the same id or file name.
     """
     folders = [_open(path) for path in stores]
     first = _settings(folders[0])
     for folder in folders:
         if folder.path.resolve() == Path(out).resolve():
-            raise UserError(f"{out} is one of the stores to merge: give a new folder")
+            raise UserError(f"{out} is one of the stores to merge: pass a new folder")
         other = _settings(folder)
         changed = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
         if changed:
             values = (f"{key}: {first.get(key)!r} and {other.get(key)!r}" for key in changed)
             raise UserError(
-                f"{folders[0].path} and {folder.path} do not go together ({'; '.join(values)})"
+                f"{folders[0].path} and {folder.path} were made with different settings "
+                f"({'; '.join(values)})"
             )
     heads = [_head(folder) for folder in folders]
     if any(head != heads[0] for head in heads):
-        raise UserError(f"the {CLIP_HEAD} of these stores differ: they are not of one CLIP")
+        raise UserError(f"these stores have different {CLIP_HEAD}: they must be of the same CLIP")
     if not prefix_ids:
         _refuse_shared_names(stores)
     parts = [(i, folder, name) for i, folder in enumerate(folders) for name in folder.shards]
@@ -97,18 +98,18 @@ def merge(
                     _write_prefixed(folder.path / old, merged.path / new, i)
                 else:
                     _link(folder.path / old, merged.path / new)
-            others = {k: v for k, v in record.items() if k not in _OF_ADD}
+            others = {k: v for k, v in record.items() if k not in _COMMITTED}
             info = folder.manifest["info"]
             merged.commit(shard, [*files.values()], record["count"], info, **others)
     return merged
 
 
 def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
-    """Write a store as the released code reads features: an ``.npz`` an image.
+    """Export a store in the format of the released code: one ``.npz`` file per image.
 
-    ``OUT/features/IMAGE_ID.npz`` holds ``features`` (N, Dv) and ``g_feature`` (1, Dc), both
-    float32; ``OUT/captions.json`` the captions in COCO's form; ``OUT/store.json`` says of which
-    store. Files that are there already are kept, so that a run that was killed goes on.
+    ``OUT/features/IMAGE_ID.npz`` contains ``features`` (N, Dv) and ``g_feature`` (1, Dc), both
+    float32; ``OUT/captions.json`` contains the captions in COCO format, and ``OUT/store.json``
+    identifies the store. Existing files are kept, so an interrupted export can be continued.
 
     Args:
         store: Folder of a finished store.
@@ -119,8 +120,8 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
 
     Raises:
         MissingFileError: If there is no store.
-        UserError: If it is unfinished, an image's id cannot be a file's name or comes twice, or
-            the folder holds another store's export.
+        UserError: If it is unfinished, an image id cannot be a file name or is not unique, or the
+            folder contains the export of another store.
     """
     reader = FeatureStore(store)
     if not reader.num_patches:
@@ -138,7 +139,7 @@ def export(store: str | os.PathLike, out: str | os.PathLike) -> int:
     folder, marker = Path(out) / "features", Path(out) / _MARKER
     of = {"store": reader.identity}
     if folder.exists() and (not marker.is_file() or json.loads(marker.read_text()) != of):
-        raise UserError(f"{out} holds the export of another store: give another folder")
+        raise UserError(f"{out} contains the export of another store: pass another folder")
     marker.parent.mkdir(parents=True, exist_ok=True)
     write_json(marker, of)
     folder.mkdir(exist_ok=True)
@@ -189,7 +190,7 @@ def _write_prefixed(old: Path, new: Path, number: int) -> None:
 
 
 def _open(path: str | os.PathLike) -> ShardFolder:
-    FeatureStore(path)  # says what is missing or unfinished
+    FeatureStore(path)  # raises if files are missing or the store is unfinished
     return ShardFolder(path, FORMAT)
 
 

@@ -1,4 +1,4 @@
-"""The released concept list, read without executing what is pickled in it."""
+"""Import of the released concept list, a pickle, without executing anything in it."""
 
 import io
 import os
@@ -15,15 +15,15 @@ from pcm_plugin.formats.restricted_pickle import load_restricted
 
 
 class _ConceptUnpickler(pickle.Unpickler):
-    """Admits what a pickled (list of str, float16 tensor) is made of, and nothing else."""
+    """Unpickler that admits only the parts of a (list of str, float16 tensor)."""
 
     def find_class(self, module: str, name: str) -> Callable:
-        # Made anew for each file: a pickle can write attributes of what it is given.
+        # Created for each file: a pickle can set attributes of the objects that it gets.
         admitted: dict[tuple[str, str], Callable] = {
             ("torch._utils", "_rebuild_tensor_v2"): lambda *args: torch._utils._rebuild_tensor_v2(
                 *args
             ),
-            # torch's own function here would unpickle the bytes freely.
+            # The function of torch would unpickle the bytes without restrictions.
             ("torch.storage", "_load_from_bytes"): lambda data: torch.load(
                 io.BytesIO(data), map_location="cpu", weights_only=True
             ),
@@ -42,7 +42,7 @@ def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
         path: A pickle of (C words, (C, Dc) float16 tensor).
 
     Returns:
-        The words, and their CLIP text embeddings (C, Dc) float32 as stored, not normalised.
+        The words, and their CLIP text embeddings (C, Dc) in float32 as stored, not normalized.
 
     Raises:
         MissingFileError: If there is no such file.

@@ -1,4 +1,4 @@
-"""Import images with captions from Parquet files into shards of images.
+"""Import of images with captions from Parquet files to image shards.
 
 SynthImgCap is published this way (columns ``image`` and ``text``), as are most image data sets of
 the Hugging Face Hub. The shards are those that ``tools/generate.py`` writes.
@@ -33,7 +33,7 @@ _SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
 @dataclass(frozen=True)
 class ImportImagesSettings:
-    """Settings on which the imported shards depend, next to the files.
+    """Settings on which the imported shards depend, in addition to the files.
 
     Attributes:
         image_column: Column of the encoded images. Defaults to ``'image'``, SynthImgCap's.
@@ -73,19 +73,19 @@ def import_images(
     from 0), ``caption`` and ``source`` (``'FILE#ROW'``); ``captions.jsonl`` with the captions
     alone; and ``manifest.json``. Captions are cleaned as those of caption files are.
 
-    A run over a folder that has shards already makes those that are missing; several ranks share
-    them, and all write the same bytes.
+    If the folder has shards already, only the missing ones are made. Several ranks share them and
+    write the same bytes.
 
     Args:
         paths: Parquet files, or folders of them; see
             :func:`~pcm_plugin.formats.parquet_files.find_parquet_files`.
         settings: Columns and shard size.
         out: Folder to write.
-        limit: Take only the first rows.
+        limit: Use only the first ``limit`` rows. Defaults to None, all.
         max_invalid: How many rows may have an image that cannot be decoded or a caption that is
-            missing or blank. They are left out and listed in the manifest. Defaults to 0.
+            missing or blank. They are skipped and listed in the manifest. Defaults to 0.
         partial: Whether files of a numbered set may be missing. Defaults to False.
-        rank: Which of several processes this is. Defaults to what torchrun or srun say.
+        rank: Rank of this process. Defaults to that of torchrun or srun.
 
     Returns:
         The finished folder.
@@ -196,14 +196,14 @@ def _caption(data: bytes | None) -> str:
 
 
 def _check_invalid(folder: ShardFolder, new: dict[str, str], max_invalid: int) -> None:
-    """Stop if more rows are invalid, of listed shards and of the one at work, than are allowed."""
+    """Raise if there are too many invalid rows in listed shards and the current one."""
     listed = [item for record in folder.shards.values() for item in record["skipped"].items()]
     invalid = listed + list(new.items())
     if len(invalid) > max_invalid:
         place, reason = invalid[-1]
         raise UserError(
             f"{place}: {reason}. Invalid rows so far: {len(invalid):,}, more than --max-invalid "
-            f"{max_invalid:,}; with a larger number they are left out and listed"
+            f"{max_invalid:,}; with a larger number they are skipped and listed"
         )
 
 
@@ -221,7 +221,7 @@ def _write_captions(
 
 
 def _refuse_other_files(out: Path, files: dict[str, str]) -> None:
-    """Name the files that differ from those of which a folder was made."""
+    """Raise if the folder was made from other files, and name those that differ."""
     before: dict[str, Any] = {}
     with contextlib.suppress(FileNotFoundError):
         folder = ShardFolder(out, FORMAT)
