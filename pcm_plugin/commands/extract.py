@@ -47,8 +47,8 @@ def main() -> None:
     add_caption_arguments(
         parser,
         option=True,
-        help="for image files: a caption file that names them (COCO captions JSON, Karpathy's JSON, "
-        "a Flickr token file, a table or JSONL with file_name), SynthImgCap's annotation pickle, "
+        help="for image files: a caption file that names them (COCO captions JSON, Karpathy's "
+        "JSON, a Flickr token file, a table or JSONL with file_name), SynthImgCap's annotation pickle, "
         "or none",
     )
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
@@ -78,8 +78,8 @@ def main() -> None:
         "--clip-scores",
         default="auto",
         choices=CLIP_SCORE_SOURCES,
-        help="if annotations have CLIP scores: keep them, compute new ones with --model, or compare "
-        "the first ones and keep them if they agree (default: auto)",
+        help="if annotations have CLIP scores: keep them, compute new ones with --model, or "
+        "compare the first ones and keep them if they agree (default: auto)",
     )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument(

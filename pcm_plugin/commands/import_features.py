@@ -45,8 +45,8 @@ def main() -> None:
         "--clip-scores",
         default="auto",
         choices=CLIP_SCORE_SOURCES,
-        help="if annotations have CLIP scores: keep them, compute new ones with --model, or compare "
-        "the first ones and keep them if they agree (default: auto)",
+        help="if annotations have CLIP scores: keep them, compute new ones with --model, or "
+        "compare the first ones and keep them if they agree (default: auto)",
     )
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
     parser.add_argument("--shard-size", type=int, default=1000, help="images per shard")

@@ -4,9 +4,9 @@
     python tools/import_images.py train-*.parquet --text-column caption --out data/mine/synthetic
     torchrun --nproc_per_node 8 tools/import_images.py FOLDER --out FOLDER
 
-Image bytes are copied unchanged. The id of an image and its caption is the row number, counted from 0
-over all files in the order of their names. After an interruption, run the command again to make the
-missing shards. The next step is tools/extract.py.
+Image bytes are copied unchanged. The id of an image and its caption is the row number, counted from
+0 over all files in the order of their names. After an interruption, run the command again to make
+the missing shards. The next step is tools/extract.py.
 """
 
 import argparse

@@ -4,6 +4,6 @@ import logging
 
 
 def show_info() -> None:
-    """Print messages of this package from level INFO to stderr, and others from WARNING."""
+    """Log this package from level INFO and other packages from level WARNING, to stderr."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pcm_plugin").setLevel(logging.INFO)

@@ -47,8 +47,8 @@ def parse_args() -> argparse.Namespace:
             f"--{split}",
             nargs=2,
             metavar=("IMAGES", "CAPTIONS"),
-            help=f"real images for {split}: a folder, and a caption file that names them and is read "
-            "with the same options as CAPTIONS",
+            help=f"real images for {split}: a folder, and a caption file that names them and is "
+            "read with the same options as CAPTIONS",
         )
     parser.add_argument("--limit", type=int, help="use only the first LIMIT captions")
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="estimate time and disk space from two batches, report what is done, and write nothing",
+        help="estimate time and disk space from two batches, report what is done, write nothing",
     )
     return parser.parse_args()
 

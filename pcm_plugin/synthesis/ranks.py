@@ -24,7 +24,7 @@ class Rank:
 
     @classmethod
     def from_environment(cls) -> "Rank":
-        """Read the variables of torchrun or srun; without them, return the rank of a single process."""
+        """Read the variables of torchrun or srun; without them, the process is the only one."""
         for names in (
             ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
             ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),

@@ -177,8 +177,8 @@ def find_words(
     needed = recipe.model.get("neck", {}).get("top_concepts", _TOP_CONCEPTS)
     if len(words) < needed:
         raise UserError(
-            f"there are {len(words)} concepts ({', '.join(words)}), but the model uses the {needed} "
-            f"nearest ones of an image: lower concepts.min_count ({concepts.min_count}), set "
+            f"there are {len(words)} concepts ({', '.join(words)}), but the model uses the "
+            f"{needed} nearest ones of an image: lower concepts.min_count ({concepts.min_count}), set "
             f"concepts.words to a list, or --set model.neck.top_concepts={len(words)}"
         )
     return vocabulary, coverage, words

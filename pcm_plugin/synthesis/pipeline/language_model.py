@@ -116,10 +116,10 @@ def build_bert_tokenizer(
 
     Args:
         captions: Training captions, read once.
-        folder: Folder to create, with ``vocab.txt`` and ``tokenizer_config.json``. A folder with the
-            same content is left unchanged.
-        vocab_size: Maximum number of tokens: :data:`BERT_TOKENS`, each letter at the start of a word
-            and inside a word, and word pieces. Defaults to 8192.
+        folder: Folder to create, with ``vocab.txt`` and ``tokenizer_config.json``. A folder with
+            the same content is left unchanged.
+        vocab_size: Maximum number of tokens: :data:`BERT_TOKENS`, each letter at the start of and
+            inside a word, and word pieces. Defaults to 8192.
 
     Returns:
         The number of tokens.

@@ -113,7 +113,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
 
     def corpus_record(self) -> dict[str, Any]:
-        """Return the settings of vocabulary and concepts as JSON, with files by their content."""
+        """Return the settings of vocabulary and concepts as JSON; files are named by content."""
         record = {
             f"{part}.{key}": value
             for part in ("vocabulary", "concepts")

@@ -86,7 +86,7 @@ class PairAssignment:
         return {"captions": nearest_captions.cpu()}
 
     def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """Choose the image of each caption; also return its CLIP score and the score of the choice."""
+        """Choose the image of each caption, with its CLIP score and the score of the choice."""
         if self._settings.method == "filter":
             images = torch.from_numpy(self._assigning.caption_to_image(rows))
             cosines = self._cosines(self._assigning, images.numpy(), np.asarray(rows))
@@ -139,7 +139,7 @@ class PairAssignment:
         return PairSelection(image[caption], caption, clip_score[caption], score[caption])
 
     def _clip_scores(self, rows: range, images: Tensor, cosines: Tensor) -> Tensor:
-        """Return CLIP scores of captions and images; ``cosines`` are those of the assigning store."""
+        """Compute CLIP scores from features, or from cosines of the assigning store."""
         if self._settings.score_scale is not None:
             return self._settings.score_scale * cosines
         if self._assigning is not self._store:

@@ -40,7 +40,8 @@ class SentenceEncoder:
     Raises:
         MissingFileError: If the folder or files in it are missing, or the hub does not have it.
         UserError: If the folder has modules other than a transformer, a pooling and a
-            normalization, or if not exactly one of the folder and ``pooling`` specifies the pooling.
+            normalization, or if not exactly one of the folder and ``pooling`` specifies the
+            pooling.
     """
 
     def __init__(self, name: str, pooling: str | None = None, device: str = "cpu") -> None:

@@ -1,7 +1,6 @@
 """Import of released features: one ``.npz`` file per image to a feature store."""
 
 import functools
-import io
 import itertools
 import math
 import os
@@ -10,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pcm_plugin.errors import MissingFileError, UserError
@@ -35,10 +32,8 @@ from pcm_plugin.synthesis.extract.clip_features import CLIP_SCORE_SCALE, encode_
 from pcm_plugin.synthesis.extract.settings import check_dtype
 from pcm_plugin.synthesis.extract.sources import PROBE_FILES
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
+from pcm_plugin.synthesis.released.npz import Features, read_npz
 from pcm_plugin.synthesis.sharing import claim_shards
-
-Features = tuple[Tensor, Tensor]
-"""Patch features (N, Dv) and the global feature (Dc,) of an image."""
 
 
 @dataclass(frozen=True)
@@ -249,34 +244,6 @@ def _clip_scores(
     return torch.cat(
         [own if p.clip_scores is None else torch.tensor(p.clip_scores) for p, own in per_image]
     )
-
-
-def read_npz(path: Path) -> Features:
-    """Read a released file.
-
-    Returns:
-        Patch features (N, Dv) and the global feature (Dc,) of length 1, both float32.
-
-    Raises:
-        OSError: If it is missing, or the disk fails.
-        UserError: If it is damaged or contains something else.
-    """
-    data = path.read_bytes()
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as content:
-            patches, global_feat = content["features"], content["g_feature"]
-    except Exception as error:  # numpy raises many types for broken files
-        reason = f"{type(error).__name__}: {error}"
-        if not data.startswith(b"PK"):
-            reason = "it is not an .npz file"
-        raise UserError(f"{path} cannot be read: {reason}") from None
-    if patches.ndim != 2 or global_feat.ndim != 2 or len(global_feat) != 1:
-        raise UserError(
-            "features and g_feature must have shapes (N, Dv) and (1, Dc), got "
-            f"{patches.shape} and {global_feat.shape}"
-        )
-    global_feat = torch.from_numpy(global_feat[0]).float()
-    return torch.from_numpy(patches).float(), F.normalize(global_feat, dim=0)
 
 
 def _shape_of(paths: list[Path], clip: OpenCLIPBackbone) -> tuple[int, int, int]:
