@@ -46,7 +46,7 @@ def add_caption_arguments(
     parser.add_argument(
         "--column",
         default="caption",
-        help="column or field that holds the captions, in CSV, TSV, JSONL, JSON lists and "
+        help="column or field of the captions, in CSV, TSV, JSONL, JSON lists and "
         "Parquet (default: %(default)s)",
     )
     parser.add_argument(

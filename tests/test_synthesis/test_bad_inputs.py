@@ -89,7 +89,7 @@ def test_a_tar_cut_in_half(tmp_path, models, images):
     assert extract(tmp_path, models, images).code == 0
 
 
-def test_a_truncated_jpg_is_left_out(tmp_path, models):
+def test_a_truncated_jpg_is_skipped(tmp_path, models):
     folder = tmp_path / "photos"
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)

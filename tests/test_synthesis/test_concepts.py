@@ -70,7 +70,7 @@ def test_embedding_is_the_mean_over_the_prompts():
     assert not rows.is_inference()
 
 
-def test_templates_need_a_place_for_the_word():
+def test_templates_must_contain_a_placeholder():
     with pytest.raises(ValueError, match="a dog"):
         embed_concepts(["dog"], _Lengths(), ["a dog"])
 
@@ -138,9 +138,9 @@ def test_concepts_from_a_corpus(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "give WORDS, or --captions"),
-        (["words.txt", "--captions", "c.txt"], "give WORDS, or --captions"),
-        (["words.txt"], "give --out, with --model"),
+        ([], "pass either WORDS or --captions"),
+        (["words.txt", "--captions", "c.txt"], "pass either WORDS or --captions"),
+        (["words.txt"], "pass --out with --model"),
         (["words.txt", "--out", "c.safetensors"], "--out needs --model"),
     ],
 )

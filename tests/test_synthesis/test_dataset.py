@@ -32,7 +32,7 @@ CAPTIONS = [f"the {thing} runs next to a {other}" for thing in THINGS for other 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """Captions, and a recipe of tiny models."""
+    """Captions, and a recipe with tiny models."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "captions.txt").write_text("\n".join(CAPTIONS))
     recipe = {
@@ -73,14 +73,14 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def whole(inputs, tmp_path_factory):
-    """A data set that nothing disturbed."""
+    """Data set of an uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "data"
     result = make(inputs, out)
     assert result.code == 0, result.output
     return out
 
 
-def test_the_folder_has_all_that_a_training_needs(whole):
+def test_the_folder_is_ready_for_training(whole):
     vocabulary = Vocabulary.from_file(whole / "corpus" / "vocabulary.txt")
     assert set(vocabulary.words) == {*THINGS, "the", "runs", "next", "to", "a"}
     assert set(load_concepts(whole / "corpus" / "concepts.safetensors").words) >= {"dog", "tree"}
@@ -134,12 +134,12 @@ def test_another_model_and_a_sentence_encoder_assign_the_captions(inputs, whole,
 
 
 STAGES = ("synthetic", "train_store", "pairs")
-# About as long as each takes.
+# Approximate duration of each stage.
 SECONDS = {"synthetic": 0.6, "train_store": 0.4, "pairs": 0.15}
 
 
 def without(whole, out, stage):
-    """Copy a data set as it was before a stage began."""
+    """Copy a data set without the results of a stage and those after it."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(whole, out)
     remove_configs(out)
@@ -205,7 +205,7 @@ def test_a_second_run_makes_nothing_and_other_settings_are_refused(inputs, whole
     assert "settings (vocabulary.min_count: 2 there, 1 now)" in result.output
 
 
-def test_settings_on_the_command_line_are_taken_as_they_are(inputs, tmp_path):
+def test_settings_of_the_command_line(inputs, tmp_path):
     args = ["--set", "generate.prompt=a photo of {}, big", "generate.steps=1"]
     assert make(inputs, tmp_path / "data", *args, "--limit", 17).code == 0
     manifest = json.loads((tmp_path / "data" / "synthetic" / "manifest.json").read_text())
@@ -214,7 +214,7 @@ def test_settings_on_the_command_line_are_taken_as_they_are(inputs, tmp_path):
     assert "--set must be KEY=VALUE" in result.output
 
 
-def test_later_stages_want_the_same_corpus(inputs, whole, tmp_path):
+def test_later_stages_need_the_same_corpus(inputs, whole, tmp_path):
     result = make(inputs, tmp_path / "new", "--stages", "generate", log=tmp_path / "log")
     assert "run the stage corpus too" in result.output
     args = ["--stages", "generate", "--limit", 3]
@@ -224,7 +224,7 @@ def test_later_stages_want_the_same_corpus(inputs, whole, tmp_path):
     assert "was made from 25 captions that are not the first ones of this file" in result.output
 
 
-def test_another_file_given_by_mistake_changes_nothing(inputs, whole, tmp_path):
+def test_another_caption_file_changes_nothing(inputs, whole, tmp_path):
     before = contents(whole)
     (tmp_path / "other.txt").write_text("\n".join(["something else", *CAPTIONS, "and more"]))
     args = [tmp_path / "other.txt", *arguments(inputs, whole)[1:]]
@@ -232,20 +232,20 @@ def test_another_file_given_by_mistake_changes_nothing(inputs, whole, tmp_path):
     assert result.code == 1
     assert "was made from 25 captions that are not the first ones of this file" in result.output
     assert contents(whole) == before
-    # The same captions, written otherwise, are the same.
+    # The same captions with other line endings are equal.
     (tmp_path / "same.txt").write_text("\r\n".join([*CAPTIONS, "", ""]))
     args = [tmp_path / "same.txt", *arguments(inputs, whole)[1:], "--limit", 99]
     assert run("make_dataset.py", *args, log=tmp_path / "log", launcher=False).code == 0
     assert contents(whole) == before
 
 
-def test_a_trial_grows_into_the_whole(inputs, whole, tmp_path):
+def test_a_small_data_set_grows(inputs, whole, tmp_path):
     out = tmp_path / "data"
     assert make(inputs, out, "--limit", 17, "--stages", "corpus", "generate", "extract").code == 0
     first = {path: path.stat().st_mtime_ns for path in out.rglob("shard-0000[01].*")}
     assert len(first) == 2 * 3
     assert Config.fromfile(out / "config.py").train_dataloader.dataset.pairs is None
-    # In between there is nothing to train on: the features are not those of the corpus.
+    # Until all stages have run there is no config: the features are not those of the corpus.
     assert make(inputs, out, "--stages", "corpus", "generate").code == 0
     assert not list(out.glob("*.py"))
     result = make(inputs, out)
@@ -254,7 +254,7 @@ def test_a_trial_grows_into_the_whole(inputs, whole, tmp_path):
     assert contents(out) == contents(whole)
 
 
-def test_words_of_ones_own(inputs, tmp_path):
+def test_custom_words_and_vocabulary(inputs, tmp_path):
     (tmp_path / "words.txt").write_text("Hund\nKatze\nAuto\nBaum\nHaus\n")
     (tmp_path / "vocabulary.txt").write_text("the\ndog\n")
     settings = [f"concepts.words={tmp_path}/words.txt", "concepts.templates=['simple']"]
@@ -288,7 +288,7 @@ def test_captions_that_lose_all_their_words_are_refused(inputs, tmp_path):
     result = make(inputs, tmp_path / "data", *accepted, log=tmp_path / "log")
     assert result.code == 0, result.output
     assert "175 of 175 words (100.0 %) are not in the vocabulary; 25 of 25" in result.output
-    # The limit is a check, on which the data do not depend.
+    # The data do not depend on the limit.
     accepted[-1] = "vocabulary.max_unknown_captions=0.1"
     result = make(inputs, tmp_path / "data", *accepted, log=tmp_path / "log")
     assert "settings" not in result.output
@@ -302,7 +302,7 @@ def test_rare_words_become_unk(inputs, tmp_path):
     assert Vocabulary.from_file(tmp_path / "data/corpus/vocabulary.txt").words[-1] == "UNK"
 
 
-def test_wrong_inputs_are_said_before_the_painting(inputs, tmp_path):
+def test_invalid_inputs_are_reported_before_generation(inputs, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "val.csv").write_text("caption,image\na dog,1.jpg\n")
     real = ["--val", tmp_path / "photos", tmp_path / "val.csv"]
@@ -359,7 +359,7 @@ def test_files_of_real_images_are_read_with_the_same_options(inputs, tmp_path):
     assert "près" in Vocabulary.from_file(tmp_path / "data/corpus/vocabulary.txt").words
 
 
-def test_real_images_are_those_of_their_split(inputs, tmp_path):
+def test_real_images_of_each_split(inputs, tmp_path):
     images = []
     (tmp_path / "photos").mkdir()
     # Two of each: CIDEr of a single image is undefined, and chooses no checkpoint.
@@ -426,7 +426,7 @@ def test_the_config_describes_the_folder(inputs, whole, tmp_path):
 
 
 def test_configs_name_files_of_the_repository_relative_to_themselves(whole):
-    """So a data set inside the repository can be moved together with it."""
+    """This allows a data set inside the repository to be moved together with it."""
     data = whole.parent / "toy"
     shutil.copytree(whole / "train_store", data / "train_store")
     write_configs(load_recipe("toy"), data, [])
@@ -462,35 +462,3 @@ def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, t
     result = train(data, tmp_path / "run", "syntic")
     assert result.code == 0, result.output
     assert (tmp_path / "run" / "epoch_1.pth").is_file()
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in Path("configs/recipes").glob("*.py")))
-def test_every_recipe_is_read(name):
-    changed = load_recipe(name, {"generate.steps": 99, "refine.keep": 0.5})
-    assert (changed.generate.steps, changed.refine.keep) == (99, 0.5)
-
-
-def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = load_recipe("toy")
-    assert Path(recipe.generate.pipeline, "model_index.json").is_file()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"generate.step": 3}, "generate has no setting step; its settings are"),
-        ({"extract.dtype": "int8"}, "extract: dtype must be one of float16, .*, got 'int8'"),
-        ({"painting.x": 3}, r"unknown parts \['painting'\]"),
-        ({"concepts.max": 3}, "concepts has no setting max; its"),
-        ({"vocabulary.max_nouns": 3}, "vocabulary has no setting max_nouns; its"),
-        ({"generate.prompt": ["a", "{}"]}, r"prompt must be text, got \['a', '{}'\]"),
-        ({"extract.clip_score_source": "annotation"}, "extract: .*annotations have no CLIP scores"),
-        ({"assign.model": "x"}, "assign has no effect without refine: set refine.method"),
-    ],
-)
-def test_wrong_recipes_are_said(changes, message):
-    with pytest.raises(ValueError, match=message):
-        load_recipe("toy", changes)
-    with pytest.raises(FileNotFoundError, match=r"no recipe nothing: .*sd15_vitb32"):
-        load_recipe("nothing")

@@ -39,7 +39,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    """Four noise images with a COCO captions file beside them."""
+    """Four noise images with a COCO captions file."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(4):
@@ -175,7 +175,7 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_a_lost_or_damaged_head_is_made_again(tmp_path, images, clip):
+def test_a_missing_or_damaged_head_is_written_again(tmp_path, images, clip):
     run(images, clip, tmp_path / "store")
     head = tmp_path / "store" / "clip_head.safetensors"
     good = head.read_bytes()
@@ -189,7 +189,7 @@ def test_a_lost_or_damaged_head_is_made_again(tmp_path, images, clip):
     assert head.read_bytes() == good
 
 
-def test_broken_images_are_listed_and_left_out(tmp_path, images, clip, caplog):
+def test_broken_images_are_listed_and_skipped(tmp_path, images, clip, caplog):
     (images / "2.png").write_bytes((images / "2.png").read_bytes()[:300])
     (images / "0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"no image .*0.png: .*--skip-missing"):
@@ -221,7 +221,7 @@ def test_other_settings_captions_or_weights_are_refused(tmp_path, images, clip):
         run(images, clip, tmp_path / "store")
 
 
-def test_a_first_try_that_failed_leaves_nothing_in_the_way(tmp_path, images, clip):
+def test_a_failed_run_does_not_block_the_next(tmp_path, images, clip):
     good = (images / "0.png").read_bytes()
     for file in images.iterdir():
         file.write_bytes(b"no image")
@@ -309,8 +309,8 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
             ExtractSettings(clip, **wrong)
 
 
-def test_a_folder_as_people_have_it(tmp_path, clip, caplog):
-    """Formats of all suffixes, transparency, broken EXIF data, and names that are not UTF-8."""
+def test_a_folder_with_all_kinds_of_files(tmp_path, clip, caplog):
+    """All supported suffixes, transparency, broken EXIF data, and names that are not UTF-8."""
     folder = tmp_path / "images"
     (folder / "x.png").mkdir(parents=True)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
@@ -340,7 +340,7 @@ def test_a_folder_as_people_have_it(tmp_path, clip, caplog):
         assert part in caplog.text
 
 
-def test_a_disk_that_fails_stops_the_run(tmp_path, images, clip, monkeypatch):
+def test_an_io_error_stops_the_run(tmp_path, images, clip, monkeypatch):
     def fails(self):
         raise OSError(errno.EIO, "Input/output error")
 

@@ -118,14 +118,14 @@ def test_an_image_depends_on_its_captions_id_and_the_seed_alone(tmp_path, captio
     assert images[0] == images[1] != images[2]
 
 
-def test_equal_captions_have_images_of_their_own(tmp_path, captions, settings):
+def test_equal_captions_have_different_images(tmp_path, captions, settings):
     captions.write_text("a dog\na dog")
     generate_images(captions, settings, tmp_path / "out")
     found = samples(tmp_path / "out")
     assert found["00000000.png"] != found["00000001.png"]
 
 
-def test_size_scheduler_and_format_are_obeyed(tmp_path, captions, settings):
+def test_size_scheduler_and_format(tmp_path, captions, settings):
     changed = replace(settings, size=32, scheduler="EulerAncestralDiscreteScheduler", format="jpg")
     generate_images(captions, changed, tmp_path / "out", limit=1)
     plain = replace(changed, scheduler=None)
@@ -150,7 +150,7 @@ def test_webp_and_quality(tmp_path, captions, settings):
     assert sizes["jpg", 10] < sizes["jpg", 95]
 
 
-def test_the_verdict_of_a_pipelines_own_safety_checker(tmp_path, settings):
+def test_the_safety_checker_of_a_pipeline(tmp_path, settings):
     """A checker that objects to everything; its black images are not what is recorded."""
     checked = build_pipeline(tmp_path / "checked", kind="checked")
     generator = ImageGenerator(replace(settings, pipeline=str(checked)), "cpu")
@@ -187,7 +187,7 @@ def test_a_setting_that_a_pipeline_would_ignore_is_refused(tmp_path, captions, s
     generate_images(captions, replace(settings, negative_prompt=None), tmp_path / "out", limit=1)
 
 
-def test_prompts_and_several_images_a_caption(tmp_path, captions, settings):
+def test_prompts_and_several_images_per_caption(tmp_path, captions, settings):
     several = replace(settings, images_per_caption=2)
     folder = generate_images(captions, several, tmp_path / "several", limit=3)
     found = samples(tmp_path / "several")
@@ -225,9 +225,7 @@ def broken(monkeypatch, *problems):
 
 
 @pytest.mark.parametrize("problem", ["black", "not finite", "safety checker"])
-def test_an_image_that_is_none_gets_a_second_try(
-    tmp_path, captions, settings, monkeypatch, problem
-):
+def test_a_rejected_image_is_generated_again(tmp_path, captions, settings, monkeypatch, problem):
     generate_images(captions, settings, tmp_path / "good")
     broken(monkeypatch, problem)
     folder = generate_images(captions, settings, tmp_path / "out")
@@ -251,7 +249,7 @@ def test_an_image_that_fails_twice_is_left_out_and_listed(
     assert record["count"] == 1
     assert record["skipped"] == {"00000001": ["black", "safety checker"]}
     assert "00000001.png" not in samples(tmp_path / "out")
-    # Not one image of a small last shard is no reason to stop for good.
+    # A small last shard without a single usable image does not stop the run.
     captions.write_text("a red dog\na tree\na blue car")
     folder = generate_images(captions, settings, tmp_path / "last")
     assert [record["count"] for record in folder.shards.values()] == [2, 0]
@@ -290,7 +288,9 @@ def test_more_captions_extend_a_folder_and_others_are_refused(tmp_path, captions
         generate_images(captions, settings, tmp_path / "whole")
 
 
-def test_captions_that_change_on_the_way_are_noticed(tmp_path, captions, settings, monkeypatch):
+def test_captions_that_change_during_generation_are_detected(
+    tmp_path, captions, settings, monkeypatch
+):
     generate = ImageGenerator.generate
 
     def edits(generator, batch):
@@ -304,7 +304,7 @@ def test_captions_that_change_on_the_way_are_noticed(tmp_path, captions, setting
         generate_images(captions, settings, tmp_path / "out")
 
 
-def test_a_folder_that_grows_is_unfinished_until_it_has_grown(
+def test_a_growing_folder_is_unfinished_until_it_is_complete(
     tmp_path, captions, settings, monkeypatch
 ):
     generate_images(captions, settings, tmp_path / "out", limit=3)
@@ -332,7 +332,7 @@ def test_other_settings_are_refused(tmp_path, captions, settings):
     weights.write_bytes(data)
 
 
-def test_bad_input_is_named(tmp_path, captions, settings):
+def test_invalid_input_is_refused(tmp_path, captions, settings):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"no captions in .*empty.txt"):
         generate_images(tmp_path / "empty.txt", settings, tmp_path / "out")

@@ -25,7 +25,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def test_gpt2_folder_is_transformers_own_form(tmp_path):
+def test_transformers_loads_the_gpt2_folder(tmp_path):
     size = build_gpt2(CAPTIONS, tmp_path / "gpt2", layers=1, width=8, heads=2, positions=32)
     config = AutoConfig.from_pretrained(tmp_path / "gpt2")
     assert (config.model_type, config.n_layer, config.n_embd, config.n_head) == ("gpt2", 1, 8, 2)

@@ -34,7 +34,7 @@ def test_frequent_nouns_are_found_singular_and_plural_together():
     assert [noun.word for noun in found[:3]] == ["dog", "pants", "bed"]
 
 
-def test_what_is_mostly_a_verb_is_no_noun():
+def test_words_that_are_mostly_verbs_are_excluded():
     jumps = ["the dog jumps", "a jump", "a high jump"]
     assert "jump" in words([*CAPTIONS, *jumps])
     assert "jump" not in words(
@@ -49,7 +49,7 @@ def test_what_stands_before_articles_is_a_verb():
     assert "ball" in words([*CAPTIONS, *hits])
 
 
-def test_what_comes_from_a_country_is_no_noun():
+def test_adjectives_of_countries_are_excluded():
     people = ["an asian man", "an asian child", "the German dog", "a german horse"]
     assert not {"asian", "german"} & set(words([*CAPTIONS, *people]))
 
@@ -64,7 +64,7 @@ def test_thresholds_stop_words_and_phrases():
     assert "tennis court" not in words(phrases=True, stop_words=["tennis"])
 
 
-def test_wrong_settings_and_other_languages_are_said():
+def test_invalid_settings_and_other_languages_are_refused():
     with pytest.raises(ValueError, match="none of 12 nouns occurs min_count=9 times"):
         find_nouns(CAPTIONS, min_count=9)
     with pytest.raises(ValueError, match=r"none of 1 nouns .*English"):

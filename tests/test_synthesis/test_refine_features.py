@@ -162,7 +162,7 @@ def test_refined_features_that_do_not_fit_are_refused(tmp_path, store):
         torch.testing.assert_close(item["global_feats"], F.normalize(row.float(), dim=0))
 
 
-def test_wrong_settings_are_said(tmp_path, store):
+def test_invalid_settings_are_refused(tmp_path, store):
     for wrong in ({"steps": 0}, {"negatives": 0}, {"step_size": 0}, {"temperature": -1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             ContrastSettings(**wrong)

@@ -45,7 +45,7 @@ def by_definition(path, num_images, num_captions, sentences=None):
 
 @pytest.mark.parametrize("chunk", [3, 5, 100])
 @pytest.mark.parametrize("own_sentences", [False, True])
-def test_sync_is_what_its_definition_says(tmp_path, store, chunk, own_sentences):
+def test_sync_matches_its_definition(tmp_path, store, chunk, own_sentences):
     sentences = None
     if own_sentences:
         sentences = torch.randn(21, 4, generator=torch.Generator().manual_seed(1))
@@ -157,7 +157,7 @@ def test_command_line_with_ranks(tmp_path, store, processes):
         assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_wrong_input_is_said(tmp_path, store):
+def test_invalid_input_is_refused(tmp_path, store):
     build_store(tmp_path / "mute", [[], []])
     with pytest.raises(ValueError, match="have no captions: there is nothing to refine"):
         refine_pairs(tmp_path / "mute", RefineSettings(), tmp_path / "out", device="cpu")

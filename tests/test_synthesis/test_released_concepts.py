@@ -33,7 +33,7 @@ def read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
-def test_words_and_embeddings_come_back(read, protocol):
+def test_words_and_embeddings_are_read(read, protocol):
     words, embeddings = read((WORDS, EMBEDDINGS), protocol)
     assert words == WORDS
     assert embeddings.dtype == torch.float32

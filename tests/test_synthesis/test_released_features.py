@@ -45,7 +45,7 @@ class Harmful:
 
 @pytest.fixture
 def released(tmp_path):
-    """Features, images and annotations as they were released, and the CLIP that made them."""
+    """Features, images and annotations in the released format; returns the CLIP of the features."""
     clip = build_clip(tmp_path / "clip")
     generator = torch.Generator().manual_seed(0)
     for i in range(len(CAPTIONS)):
@@ -72,7 +72,7 @@ def read(content, protocol=4):
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
-def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
+def test_annotations_are_read(tmp_path, monkeypatch, protocol, dtype):
     monkeypatch.chdir(tmp_path)
     pairs = read([entry(i, caption, dtype) for i, caption in enumerate(CAPTIONS)], protocol)
     assert [pair.captions for pair in pairs] == [[caption] for caption in CAPTIONS]
@@ -86,8 +86,8 @@ def test_annotations_come_back(tmp_path, monkeypatch, protocol, dtype):
     assert read([bare]) == [ReleasedPair("100", None, ["a dog runs", "a cat"], None, "100")]
 
 
-def test_images_of_one_id_in_several_parts_are_told_apart(released, tmp_path):
-    """Entries of one image are joined; ids that come in two parts get these before them."""
+def test_equal_image_ids_in_several_parts(released, tmp_path):
+    """Entries of one image are merged; ids that occur in two parts are prefixed with the part."""
     texts = [(100, 0, "a dog runs"), (101, 1, "a cat"), (100, 1, "a dog"), (100, 0, "cat runs")]
     entries = []
     for n, (image_id, part, caption) in enumerate(texts):
@@ -138,7 +138,7 @@ def test_other_pickles_are_refused_and_nothing_is_executed(tmp_path, monkeypatch
 
 
 def tool(tmp_path, name, *args, model, processes=1):
-    """Run a tool on what lies in ``tmp_path``."""
+    """Run a command on the files in ``tmp_path``."""
     paths = [tmp_path / arg if str(arg).partition(".")[0] in PLACES else arg for arg in args]
     paths += ["--model", model, "--out", tmp_path / "store", "--device", "cpu", "--shard-size", 2]
     log = tmp_path / "log"
@@ -177,7 +177,7 @@ def test_released_features_become_a_store(released, tmp_path, processes):
 
 
 def test_without_parts_and_scores_both_are_found(released, tmp_path):
-    """Of Flickr30k there are no parts."""
+    """As for Flickr30k."""
     (tmp_path / "npz/img").mkdir()
     for file in (tmp_path / "npz").rglob("*.npz"):
         file.rename(tmp_path / "npz/img" / file.name)
@@ -196,7 +196,7 @@ def test_without_parts_and_scores_both_are_found(released, tmp_path):
 
 
 def test_imported_captions_train_with_exactly_the_released_indices(released, tmp_path):
-    """UNK, & and # are words, and captions of 20 words and more have no stop token."""
+    """UNK, & and # are words, and captions of 20 or more words have no EOS token."""
     vocabulary = Vocabulary(["a", "dog", "cat", "runs", "&", "#", "UNK"])
     vocabulary.to_file(tmp_path / "vocabulary.txt")
     ids = [[1, 7, 4], [5, 1, 6, 7], [7, 7], [1, 2, 4] * 6 + [1], [1, 2, 7, 4] * 5]
@@ -231,16 +231,16 @@ def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_pat
         return FeatureStore(tmp_path / "store").clip_scores, result.output
 
     made, zeros = np.zeros(5), np.zeros(5)
-    # What this CLIP computes.
+    # Scores of this CLIP.
     made, output = build("--clip-scores", "model", offsets=zeros)
     assert "CLIP scores: computed with" in output
-    # Made from captions that had more words, say; one pair is far off.
+    # Small differences, as from captions with more words, and one outlier.
     offsets = np.array([0.01, -0.03, 0.5, 0.02, -0.02])
     found, output = build(offsets=offsets)
     np.testing.assert_allclose(found, made + offsets, atol=1e-5)
     assert "CLIP scores: as in the annotations" in output
     assert "annotations are kept: they differ by 0.020 (median of 5 captions)" in output
-    # Those of another CLIP.
+    # Scores of another CLIP.
     found, output = build(offsets=zeros + 0.13)
     np.testing.assert_allclose(found, made, atol=1e-5)
     assert "differ by 0.130 (median of 5 captions)" in output
@@ -294,7 +294,7 @@ def test_the_released_images_can_be_extracted(released, tmp_path):
     assert [store.captions(i) for i in range(5)] == [[caption] for caption in CAPTIONS]
 
 
-def test_wrong_input_is_said(released, tmp_path):
+def test_invalid_input_is_refused(released, tmp_path):
     importing = "import_features.py"
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
     assert "images/img_sp0/100.npz: set the paths with --path-template" in result.output

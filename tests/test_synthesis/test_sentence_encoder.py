@@ -56,7 +56,7 @@ def by_definition(folder, pooling, max_length=12):
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_every_pooling_is_what_it_is_called(tmp_path, pooling):
+def test_poolings_match_their_definitions(tmp_path, pooling):
     folder = build_sentence_encoder(tmp_path / "encoder", pooling)
     found = SentenceEncoder(str(folder)).encode(SENTENCES)
     torch.testing.assert_close(found, by_definition(folder, pooling))

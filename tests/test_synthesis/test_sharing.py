@@ -16,7 +16,7 @@ WANTED = [Shard(f"shard-{i:05d}", 10, "d") for i in range(12)]
 
 
 def work(path, rank, dies_in=None):
-    """Make shards slowly, each signed by its maker; die in the middle of one."""
+    """Make shards slowly, and record which rank made each; optionally die during one."""
     folder = ShardFolder(path, "x")
     for i, tick in claim_shards(folder, WANTED, rank, "work"):
         if i == dies_in:
@@ -52,7 +52,7 @@ def test_each_shard_is_made_once(tmp_path, count):
     assert len(list(tmp_path.glob("made-by-*"))) == count
 
 
-def test_others_make_what_a_lost_process_had_begun(tmp_path):
+def test_others_finish_the_shard_of_a_killed_process(tmp_path):
     ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     lost = start(tmp_path, Rank(0, 2), dies_in=4)
     while not (tmp_path / "dead").exists():
@@ -73,7 +73,7 @@ def test_one_bar_counts_for_all_ranks(tmp_path, capfd):
         process.join()
     shown = capfd.readouterr().err
     assert "120/120" in shown
-    # Each bar ends in a line of its own.
+    # There is only one bar, which ends its line.
     assert shown.count("\n") == 1
 
 
@@ -107,8 +107,8 @@ def test_the_bar_starts_with_the_finished_shards_and_shows_rate_and_time_left(tm
     assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, +[\d.]+img/s\]", "".join(shown))
 
 
-def test_what_another_machine_unlisted_is_made_again(tmp_path):
-    """With locks of one machine alone, two manifests may overwrite each other."""
+def test_a_shard_that_another_machine_removed_from_the_manifest_is_made_again(tmp_path):
+    """Where locks only hold on one machine, manifests can overwrite each other."""
     folder = ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
     made = []
     for i, _ in claim_shards(folder, WANTED, Rank(), "work"):

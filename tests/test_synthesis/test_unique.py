@@ -55,7 +55,7 @@ def pairs(store):
     return {store.record(i)["image_id"]: store.captions(i) for i in range(len(store))}
 
 
-def test_equal_captions_share_one_image_and_all_of_them_stay(tmp_path, models):
+def test_equal_captions_share_one_image(tmp_path, models):
     result = generate(tmp_path, models, tmp_path / "images")
     assert result.code == 0, result.output
     assert "5 images in 3 shards, for 8 captions" in result.output
@@ -87,7 +87,7 @@ def test_several_images_per_caption(tmp_path, models):
 
 
 def test_captions_can_be_added(tmp_path, models):
-    """New texts get images; repeated ones join theirs, whose features alone are made again."""
+    """New texts get images; for repeated ones, only features are extracted again."""
     more = ["a boat", "the car", "a boat"]
     whole = tmp_path / "whole"
     for folder, steps in ((whole, [[*CAPTIONS, *more]]), (tmp_path / "grown", [CAPTIONS, more])):
@@ -106,7 +106,7 @@ def test_captions_can_be_added(tmp_path, models):
     assert found == PAIRS | {"4": ["the car"] * 2, "9": ["a boat"] * 2}
 
 
-def test_several_processes_and_a_lost_file(tmp_path, models):
+def test_several_processes_and_a_missing_file(tmp_path, models):
     assert generate(tmp_path, models, tmp_path / "one").code == 0
     assert generate(tmp_path, models, tmp_path / "two", processes=2).code == 0
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -118,7 +118,7 @@ def test_several_processes_and_a_lost_file(tmp_path, models):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_a_recipe_can_ask_for_it(tmp_path, models):
+def test_unique_in_a_recipe(tmp_path, models):
     things = ["dog", "cat", "car", "tree", "house"]
     captions = [f"the {a} is next to a {b}" for a in things for b in things] * 2
     recipe = {

@@ -41,7 +41,7 @@ class PairAssignment:
         sentences: Sentence embeddings in chunks. None until they are passed or loaded.
 
     Raises:
-        UserError: If the stores do not hold the same images and captions.
+        UserError: If the stores do not contain the same images and captions.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ def refine_pairs(
 
     Raises:
         MissingFileError: If a store or the sentence encoder is missing.
-        UserError: If a store is unfinished or has no captions, the stores do not hold the same
+        UserError: If a store is unfinished or has no captions, the stores do not contain the same
             images and captions, the folder was made with other settings, ``sentence_feats`` do
             not fit, or no pair is left.
     """
@@ -121,7 +121,7 @@ def _read_sentences(path: str | os.PathLike, store: FeatureStore) -> Tensor:
     try:
         rows = load_file(path)["sentence_feats"]
     except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path} must hold a tensor sentence_feats: {error}") from None
+        raise UserError(f"{path} must contain a tensor sentence_feats: {error}") from None
     if rows.dim() != 2 or len(rows) != store.num_captions:
         raise UserError(
             f"{path}: sentence_feats must have one row for each of the {store.num_captions} "

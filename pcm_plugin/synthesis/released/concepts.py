@@ -46,15 +46,17 @@ def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
 
     Raises:
         MissingFileError: If there is no such file.
-        UserError: If the file holds or asks for anything else; nothing of it has been executed.
+        UserError: If the file contains anything else, none of which is executed.
     """
     path = Path(path)
     content = load_restricted(path, _ConceptUnpickler, "concept")
     if not isinstance(content, tuple) or len(content) != 2:
-        raise UserError(f"{path} is not a released concept list: it holds no pair")
+        raise UserError(
+            f"{path} is not a released concept list: it must be a pair of words and a tensor"
+        )
     words, embeddings = content
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UserError(f"{path} is not a released concept list: its words are no list of str")
+        raise UserError(f"{path} is not a released concept list: its words must be a list of str")
     if (
         not isinstance(embeddings, Tensor)
         or embeddings.dtype != torch.float16
