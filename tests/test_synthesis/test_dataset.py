@@ -308,7 +308,7 @@ def test_invalid_inputs_are_reported_before_generation(inputs, tmp_path):
     real = ["--val", tmp_path / "photos", tmp_path / "val.csv"]
     for args, message in (
         (real, "photos/1.jpg nor the files after it exist"),
-        (["--set", "extract.pool=3"], "pool=3 does not divide"),
+        (["--set", "extract.pool=3"], "divide the 4 x 4 patches"),
         (
             ["--set", "extract.batch_size=0"],
             "extract.batch_size must be an integer of at least 1, got 0",

@@ -208,7 +208,7 @@ def test_wrong_folders_are_refused(tmp_path, monkeypatch):
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("raise SystemExit('executed')")
-    refused("cannot be loaded: it needs Python code of its own, which is not", encode=True)
+    refused("cannot be loaded: it needs Python code from its folder, which is not", encode=True)
     folder = build_sentence_encoder(tmp_path / "t5")
     t5 = T5Config(vocab_size=30, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     T5Model(t5).save_pretrained(folder)
