@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 CORPUS_FORMAT = "pcm-corpus"
 
-logger = logging.getLogger(__name__)
-
 _TOP_CONCEPTS = 5
 
 
