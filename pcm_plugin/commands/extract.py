@@ -48,8 +48,8 @@ def main() -> None:
         parser,
         option=True,
         help="for image files: a caption file that names them (COCO captions JSON, Karpathy's "
-        "JSON, a Flickr token file, a table or JSONL with file_name), SynthImgCap's annotation pickle, "
-        "or none",
+        "JSON, a Flickr token file, a table or JSONL with file_name), SynthImgCap's annotation "
+        "pickle, or none",
     )
     parser.add_argument("--vocabulary", help="for SynthImgCap's pickle: its vocabulary.txt")
     parser.add_argument(

@@ -35,8 +35,9 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder of the feature store")
     parser.add_argument(
         "--path-template",
-        help="where an image's file lies (default: where the released code looks, "
-        "img_sp{split_id}/{image_id}.npz, or img/{image_id}.npz if the annotations have no split_id)",
+        help="path of an image's file (default: as in the released code, "
+        "img_sp{split_id}/{image_id}.npz, or img/{image_id}.npz if the annotations have no "
+        "split_id)",
     )
     parser.add_argument(
         "--skip-missing", action="store_true", help="skip images whose file is missing"

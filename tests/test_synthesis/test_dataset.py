@@ -320,7 +320,7 @@ def test_invalid_inputs_are_reported_before_generation(inputs, tmp_path):
         (["--set", "concepts.words=none.txt"], "concepts.words: no file none.txt"),
         (["--set", "vocabulary.min_count=99"], "(--set vocabulary.min_count=1)"),
         (["--set", "concepts.min_count=99"], "(--set concepts.min_count=1, or concepts.words=FILE"),
-        (["--set", "concepts.max_nouns=3"], "but the model looks for the 5 nearest"),
+        (["--set", "concepts.max_nouns=3"], "but the model uses the 5 nearest"),
         (["--set", "extract.clip_score_source=annotation"], "annotations have no CLIP scores"),
         (["--set", "generate.negative_prompt=dark,blurred"], "negative_prompt must be text, got ["),
         (["--set", "generate.offload=model"], "offload='model' needs a GPU"),

@@ -176,7 +176,8 @@ def find_words(
     if len(words) < needed:
         raise UserError(
             f"there are {len(words)} concepts ({', '.join(words)}), but the model uses the "
-            f"{needed} nearest ones of an image: lower concepts.min_count ({concepts.min_count}), set "
-            f"concepts.words to a list, or --set model.neck.top_concepts={len(words)}"
+            f"{needed} nearest ones of an image: lower concepts.min_count "
+            f"({concepts.min_count}), set concepts.words to a list, or --set "
+            f"model.neck.top_concepts={len(words)}"
         )
     return vocabulary, coverage, words
