@@ -182,7 +182,7 @@ def test_the_loss_weights_each_pair_by_its_score(name, load):
     torch.testing.assert_close(loss(1.0, 1.0), next(iter(own.values())).detach())
 
 
-def test_the_mix_up_is_seen_by_the_decoder(load):
+def test_the_decoder_attends_to_mixed_tokens(load):
     """What is appended reaches the words; with selection='none' nothing is."""
     cfg = load("pcm_blip_coco")
     model = build(cfg).eval()
@@ -196,7 +196,7 @@ def test_the_mix_up_is_seen_by_the_decoder(load):
     torch.testing.assert_close(with_texts[:, : without.shape[1]], without)
 
 
-def test_tools_for_captioners_on_features_say_what_to_use_instead(tmp_path):
+def test_tools_for_captioners_on_features_refuse_blip(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
     cfg = Config.fromfile("configs/blip/pcm_blip_coco.py")
     with pytest.raises(ValueError, match=r"CLIPWeightedBlipCaption.*tools/test\.py"):
@@ -213,7 +213,7 @@ print("the rest works")
 """
 
 
-def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
+def test_everything_else_works_without_mmpretrain_models(tmp_path):
     code = BROKEN + 'Config.fromfile("configs/blip/pcm_blip_coco.py")'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "the rest works" in done.stdout
@@ -233,7 +233,7 @@ def test_with_a_transformers_that_breaks_mmpretrain_all_else_works(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_inputs_are_named_with_their_commands(name, tmp_path, monkeypatch):
+def test_missing_inputs_are_reported(name, tmp_path, monkeypatch):
     cfg = Config.fromfile(find_config(name))
     # Where no `make demo` has made them.
     monkeypatch.chdir(tmp_path)

@@ -23,7 +23,7 @@ ALL = sorted(list_configs().keys() - {"pcm_custom", "syntic_custom"})
 LEAVES = [name for name in ALL if not name.startswith("pcm_blip")]
 PUBLISHED = ["pcm_coco", "pcm_coco_vitl14", "pcm_flickr30k", "pcm_flickr30k_vitl14"]
 
-# Of the released configurations; those that differ are in WITH_CLIP and DROPOUT.
+# Settings of all released configs; those that differ are in WITH_CLIP and DROPOUT.
 RELEASED = {
     "model.neck.embed_dims": 512,
     "model.neck.top_concepts": 5,
@@ -54,7 +54,7 @@ RELEASED = {
     "auto_scale_lr.base_batch_size": 32,
     "train_cfg.max_epochs": 12,
     "randomness.seed": 1234,
-    # Not released, but ours: chosen by CIDEr on validation.
+    # Not released, but ours: checkpoints are chosen by CIDEr on validation.
     "default_hooks.checkpoint.save_best": "caption/CIDEr",
     "default_hooks.checkpoint.rule": "greater",
 }
@@ -72,7 +72,7 @@ DROPOUT = {name: 0.25 if name == "pcm_coco_vitl14" else 0.2 for name in PUBLISHE
 
 @pytest.fixture
 def load(write_inputs):
-    """A function that reads a leaf, its inputs replaced by tiny ones of the right widths."""
+    """Function that reads a config and replaces its inputs by tiny ones of the right widths."""
 
     def load(name):
         cfg = Config.fromfile(find_config(name))
@@ -106,7 +106,7 @@ def test_steps_and_captions_at_full_size(name, load):
     assert {key.split(".")[0] for key in moved} == parts
     if is_noam:
         second = 2 * schedule.embed_dims**-0.5 * schedule.warmup**-1.5
-    else:  # as ViECap begins
+    else:  # the warm-up of ViECap
         assert schedule.end == 5000
         second = schedule.start_factor + (1 - schedule.start_factor) / (schedule.end - 1)
     second *= cfg.optim_wrapper.optimizer.lr
@@ -134,7 +134,7 @@ def test_hyper_parameters_are_the_released_ones(name):
     assert all(file.startswith(f"data/{dataset}/") for file in files)
     tower = "vit_l14" if column else "vit_b32"
     assert sum(tower in file for file in files) == len(files) - 1
-    # Vocabulary and concepts are built as the released ones were.
+    # Vocabulary and concepts are built like the released ones.
     with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, ["train", "val"])
     commands = dict(read_commands(str(caught.value)))
@@ -165,12 +165,12 @@ def test_coco_has_the_released_size(load, tmp_path):
     assert size == pytest.approx(34.9e6, abs=0.05e6)
 
 
-def test_every_published_configuration_is_there():
+def test_every_published_config_exists():
     assert set(PUBLISHED) < set(LEAVES)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_opens_with_the_command_that_runs_it(name):
+def test_starts_with_the_command_that_trains_it(name):
     first = find_config(name).read_text().splitlines()[0]
     assert re.match(rf"# python tools/train\.py {find_config(name)}", first)
 

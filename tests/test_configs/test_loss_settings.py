@@ -1,4 +1,4 @@
-"""Each system trains with the loss that its sources give, by value."""
+"""Value of the loss that each system trains with, compared with its sources."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def make_batch():
 
 
 def smoothed(logits, targets):
-    """The released LabelSmoothing: mean over words of the KL divergence from the target."""
+    """Return the released LabelSmoothing: the mean KL divergence from the target over words."""
     valid = targets >= 0
     log_probs = logits[valid].log_softmax(-1)
     expected = torch.full_like(log_probs, 0.1 / (log_probs.shape[-1] - 1))
@@ -60,7 +60,7 @@ def test_decap_and_syntic_train_with_label_smoothing_alone(name):
 
 @pytest.mark.parametrize("name", UNWEIGHTED_ARMS)
 def test_unweighted_arms_have_the_released_unweighted_loss(name):
-    # BLIP's own config comes from mmpretrain, which may not be importable here.
+    # The config of BLIP inherits from mmpretrain, which may not be importable.
     path = config_of(name)
     if name == "blip":
         path = Path("configs/pcm_toy.py")

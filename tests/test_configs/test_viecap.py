@@ -92,7 +92,7 @@ def test_captioners_on_synthetic_images_search_and_prompt_as_viecap(name, evalua
     assert (prompt.concepts, prompt.concept_threshold, beam_size) == BY_DATA["coco", evaluation]
 
 
-def test_the_rate_is_the_published_one():
+def test_the_learning_rate_is_the_published_one():
     """get_linear_schedule_with_warmup of transformers, 5,000 of 20,000 iterations."""
     cfg = Config.fromfile("configs/prefix/prefix_text_coco.py")
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2e-5)
@@ -128,14 +128,14 @@ def test_missing_entities_are_made_of_the_published_lists(source, evaluation):
     assert found[1].endswith(f" --out {path}")
 
 
-def test_cocos_categories():
+def test_categories_of_coco():
     words = read_word_list("configs/words/coco_categories.txt")
     assert len(words) == 80
     assert {"person", "traffic light", "toothbrush"} < set(words)
 
 
-def test_words_of_json(tmp_path):
-    """VinVL's class names are the keys of an object."""
+def test_word_lists_in_json(tmp_path):
+    """The class names of VinVL are the keys of a JSON object."""
     path = tmp_path / "class2ind.json"
     path.write_text('{"flying disc": 1, "dog": 2, "dog ": 3, "power plugs and sockets": 4}')
     assert read_word_list(path) == ["flying disc", "dog", "power plugs and sockets"]

@@ -1,4 +1,4 @@
-"""tools/paper_table.py and the tables that it knows."""
+"""tools/paper_table.py and its tables."""
 
 import json
 import re
@@ -24,7 +24,7 @@ ROWS = [pytest.param(t, row, id=f"{n}: {row.title}") for n, t in TABLES.items() 
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS)
-def test_a_row_names_what_is_there(table, row):
+def test_rows_name_existing_configs_and_evaluations(table, row):
     assert row.has_config or row.published
     assert row.eval_on in (None, *list_evaluations())
     if row.published:
@@ -32,14 +32,14 @@ def test_a_row_names_what_is_there(table, row):
         assert row.published.source
 
 
-def test_titles_and_trainings_are_told_apart():
+def test_titles_and_trainings_are_unique():
     for table in TABLES.values():
         titles = [row.title for row in table.rows]
         assert len(set(titles)) == len(titles)
     used = {row.training for table in TABLES.values() for row in table.rows}
     assert set(TRAININGS) <= used
     assert len({(t.config, t.options) for t in TRAININGS.values()}) == len(TRAININGS)
-    # A config's own training is not trained under another name.
+    # The training of an unchanged config has no second name.
     assert all(training.options for training in TRAININGS.values())
 
 
@@ -49,17 +49,17 @@ def tiny_options(tiny_settings, **more):
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_every_training_is_a_matter_of_options(name, tiny_settings):
+def test_every_training_applies_its_options(name, tiny_settings):
     training = training_of(name)
     config = find_config(training.config)
-    # Of four patches and one concept five pairs cannot be taken.
+    # Four patches and one concept have fewer than five pairs.
     more = {"model.neck.num_patches": 49}
     options = [*tiny_options(tiny_settings, **more), *training.options]
     cfg = read_config(config, options, ("train", "val"))
     model = MODELS.build(cfg.model)
     matcher = model.neck.matcher
     selection = PatchSelection("none") if matcher is None else matcher.selection
-    wanted = {
+    built = {
         "model.neck.selection": lambda: selection.rule,
         "model.neck.num_pairs": lambda: selection.num_pairs,
         "model.neck.random_ratio": lambda: selection.random_ratio,
@@ -74,10 +74,10 @@ def test_every_training_is_a_matter_of_options(name, tiny_settings):
     own = Config.fromfile(config)
     for option in training.options:
         key, text = option.split("=")
-        set_to = reduce(lambda part, k: part.get(k), key.split("."), cfg)
-        assert str(set_to) == text
-        assert set_to != reduce(lambda part, k: part.get(k), key.split("."), own)
-        assert wanted[key]() in (set_to, None)
+        value = reduce(lambda part, k: part.get(k), key.split("."), cfg)
+        assert str(value) == text
+        assert value != reduce(lambda part, k: part.get(k), key.split("."), own)
+        assert built[key]() in (value, None)
     share = cfg.train_dataloader.dataset.get("max_pairs")
     if share is not None:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
@@ -113,7 +113,7 @@ def test_a_share_of_the_pairs_has_as_many_iterations_and_validations(config, pai
 
 @pytest.fixture
 def table(tmp_path, tiny_settings, monkeypatch, capsys):
-    """A function that runs the command on tiny data: exit code, and what it prints."""
+    """Function that runs the command on tiny data and returns its exit code and output."""
 
     def run_tool(words, **_):
         log = tmp_path / "tool.log"
@@ -136,17 +136,17 @@ def table(tmp_path, tiny_settings, monkeypatch, capsys):
 TWO = ("toy", "--rows", "town: PCM-Net", "town -> country: *")
 
 
-def test_rows_are_trained_scored_and_kept(table, tmp_path):
+def test_rows_are_trained_scored_and_reused(table, tmp_path):
     out = tmp_path / "out" / "toy.json"
-    code, said = table(*TWO, "town: CapDec")
+    code, output = table(*TWO, "town: CapDec")
     assert code == 0
-    assert said.count("no weights in") == 2
-    assert "train.py configs/capdec/capdec_toy.py --resume" in said
-    assert "$" not in said
+    assert output.count("no weights in") == 2
+    assert "train.py configs/capdec/capdec_toy.py --resume" in output
+    assert "$" not in output
 
-    code, said = table(*TWO, "--train", "--out", out)
+    code, output = table(*TWO, "--train", "--out", out)
     assert code == 0, (tmp_path / "tool.log").read_text()
-    assert re.findall(r"^\$ python tools/(\w+)\.py", said, re.M) == ["train", "test", "test"]
+    assert re.findall(r"^\$ python tools/(\w+)\.py", output, re.M) == ["train", "test", "test"]
     rows = json.loads(out.read_text())
     assert [row["title"] for row in rows] == ["town: PCM-Net", "town -> country: PCM-Net"]
     for row, test in zip(rows, ("in_domain", "toy_country"), strict=True):
@@ -154,54 +154,54 @@ def test_rows_are_trained_scored_and_kept(table, tmp_path):
         assert row["ours"] == json.loads((kept / "metrics.json").read_text())
         assert json.loads((kept / "captions.json").read_text())
         cells = [f"{row['ours']['metrics'][f'caption/{m}']:.1f} / -" for m in ("BLEU-4", "CIDEr")]
-        (line,) = [x for x in said.splitlines() if x.startswith(f"| {row['title']} |")]
+        (line,) = [x for x in output.splitlines() if x.startswith(f"| {row['title']} |")]
         assert line.startswith(f"| {row['title']} | {cells[0]} |")
         assert line.endswith(f" {cells[1]} | - |")
-    assert "Not run" not in said
+    assert "Not run" not in output
 
     code, again = table(*TWO, "--train")
     assert (code, "$" in again) == (0, False)
-    assert again == said[said.index("###") :]
-    # What other settings were trained to is not passed off as this row's.
+    assert again == output[output.index("###") :]
+    # A training with other settings is not used for the row.
     for words in ((), ("--train",)):
-        code, said = table(*TWO, *words, **{"train_cfg.max_epochs": 2})
-        assert said.count("contains a training with other settings or data") == 1
-        assert "Ours are of" not in said
+        code, output = table(*TWO, *words, **{"train_cfg.max_epochs": 2})
+        assert output.count("contains a training with other settings or data") == 1
+        assert "Ours are of" not in output
 
 
-def test_weights_may_be_given_and_failures_are_told(table, tmp_path):
-    code, said = table(*TWO, "--checkpoint", "pcm_toy=nowhere.pth")
-    assert (code, "checkpoint nowhere.pth does not exist" in said) == (0, True)
+def test_given_weights_and_failures(table, tmp_path):
+    code, output = table(*TWO, "--checkpoint", "pcm_toy=nowhere.pth")
+    assert (code, "checkpoint nowhere.pth does not exist" in output) == (0, True)
     broken = tmp_path / "broken.pth"
     broken.write_bytes(b"nothing")
-    code, said = table(*TWO, "--checkpoint", f"pcm_toy={broken}")
+    code, output = table(*TWO, "--checkpoint", f"pcm_toy={broken}")
     assert code == 1
-    assert said.count("failed with exit code 1, see") == 2
+    assert output.count("failed with exit code 1, see") == 2
     code, _ = table(*TWO, "--checkpoint", "pcm_coco=x.pth")
     assert "has no training ['pcm_coco']" in code
     code, _ = table("toy", "--rows", "village")
     assert "no row of toy is called village" in code
 
 
-def test_missing_data_are_named_with_the_command_that_makes_them(table):
+def test_missing_data_are_reported(table):
     ours = ("nocaps", "--rows", "PCM-Net*")
-    code, said = table(*ours, **{"test_dataloader.dataset.store": "nowhere"})
+    code, output = table(*ours, **{"test_dataloader.dataset.store": "nowhere"})
     assert code == 0
-    assert "missing: nowhere" in said
-    code, said = table("in-domain", "--rows", "COCO: IFCap")
+    assert "missing: nowhere" in output
+    code, output = table("in-domain", "--rows", "COCO: IFCap")
     assert code == 0
-    assert "| COCO: IFCap | - / 30.8 | - / 26.7 | - | - / 108.0 | - / 20.3 | Lee et al." in said
-    assert "this project has no config of this system" in said
+    assert "| COCO: IFCap | - / 30.8 | - / 26.7 | - | - / 108.0 | - / 20.3 | Lee et al." in output
+    assert "this project has no config of this system" in output
 
 
-def test_the_list_says_what_would_run(monkeypatch, capsys):
+def test_the_list_prints_the_commands(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["paper_table.py"])
     paper_table.main()
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(TABLES)
     monkeypatch.setattr(sys, "argv", ["paper_table.py", "ablation", "--list", "--scorers", "BLEU"])
     paper_table.main()
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for row in TABLES["ablation"].rows:
-        assert f"\n{row.title}\n" in said
-    assert "configs/pcm_coco_vitl14.py CHECKPOINT --work-dir" in said
-    assert "'test_evaluator.scorers=[BLEU]'" in said
+        assert f"\n{row.title}\n" in output
+    assert "configs/pcm_coco_vitl14.py CHECKPOINT --work-dir" in output
+    assert "'test_evaluator.scorers=[BLEU]'" in output

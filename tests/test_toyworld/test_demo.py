@@ -2,12 +2,10 @@
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -16,11 +14,13 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
+from pcm_plugin.commands.toyworld import demo as tool
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
 
 TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
+CONFIG = Path(__file__).parents[2] / "configs" / "pcm_toy.py"
 
 
 def run_tool(folder: Path, tool: str, *args: str, code: int = 0) -> str:
@@ -244,42 +244,37 @@ def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo):
 
 def test_scores_are_valid_only_for_the_tested_settings(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
-    # Imported again, since its paths are relative to the folder where it is started.
-    tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
     folder = tool.WORK / "test" / "in_domain"
-    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.require_best_checkpoint(tool.WORK)
+    checkpoint = tool.require_best_checkpoint(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
-    assert tool.has_scores(folder, config, options, checkpoint)
-    assert not tool.has_scores(folder, config, [*options, "model.decoding.beam_size=1"], checkpoint)
-    assert not tool.has_scores(folder, config, options, f"{tool.WORK}/run.json")
+    assert tool.has_scores(folder, CONFIG, options, checkpoint)
+    assert not tool.has_scores(folder, CONFIG, [*options, "model.decoding.beam_size=1"], checkpoint)
+    assert not tool.has_scores(folder, CONFIG, options, f"{tool.WORK}/run.json")
     other = f"test_dataloader.dataset.store={tool.DATA}/country/test_store"
-    assert not tool.has_scores(folder, config, [*options, other], checkpoint)
+    assert not tool.has_scores(folder, CONFIG, [*options, other], checkpoint)
 
 
 def test_a_run_is_identified_by_the_inputs_of_its_training(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
-    tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
-    config = tool.CONFIGS / "pcm_toy.py"
     for option in ("test_dataloader.batch_size=8", "env_cfg.dist_cfg.timeout=60"):
-        assert tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
+        assert tool.is_trained(tool.WORK, CONFIG, [*tool.QUICK, option])
     for option in ("train_dataloader.batch_size=8", "randomness.seed=1"):
         with pytest.raises(UserError, match=option.split("=")[0].split("_")[0]):
-            tool.is_trained(tool.WORK, config, [*tool.QUICK, option])
+            tool.is_trained(tool.WORK, CONFIG, [*tool.QUICK, option])
 
 
 def test_failed_and_skipped_scores_are_missing(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(demo[0])
-    tool = SimpleNamespace(**runpy.run_path(str(TOOLS / "demo.py")))
-    config, checkpoint = tool.CONFIGS / "pcm_toy.py", tool.require_best_checkpoint(tool.WORK)
+    checkpoint = tool.require_best_checkpoint(tool.WORK)
     options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
     found = json.loads((tool.WORK / "test" / "in_domain" / "metrics.json").read_text())
-    cfg = runs.read_config(config, options, ("test",))
+    cfg = runs.read_config(CONFIG, options, ("test",))
     found["settings"] = hash_settings(cfg, TEST_KEYS)
 
     def has_scores(**metrics):
         metrics = {f"caption/{name}": value for name, value in metrics.items()}
         (tmp_path / "metrics.json").write_text(json.dumps(found | {"metrics": metrics}))
-        return tool.has_scores(tmp_path, config, options, checkpoint)
+        return tool.has_scores(tmp_path, CONFIG, options, checkpoint)
 
     monkeypatch.setattr(runs.java, "missing", lambda name: f"{name} needs Java")
     assert has_scores(CIDEr=1.0)
