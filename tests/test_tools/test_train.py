@@ -200,7 +200,7 @@ def test_missing_data_is_reported_before_the_run(tmp_path):
         (["--resume", "none.pth"], "--resume: checkpoint none.pth does not exist"),
         (["--resume", "configs/pcm_coco.py"], "--resume: configs/pcm_coco.py is"),
         (["--launcher", "pytorch"], "RANK"),
-        (["--launcher", "slurm"], "SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST not in"),
+        (["--launcher", "slurm"], "SLURM_PROCID, SLURM_NTASKS, SLURM_NODELIST: start with"),
     ],
 )
 def test_invalid_arguments_are_reported_without_traceback(train, tmp_path, args, message):
