@@ -21,7 +21,7 @@ class PublishedResult:
     """Figures of one model on one data set.
 
     Attributes:
-        model: Name of the model: of a config, or of a training of :mod:`paper_tables`.
+        model: Name of the model: of a config, or of a training in :mod:`paper_trainings`.
         dataset: Data set of the images, e.g. ``'COCO'``.
         evaluation: How ``tools/test.py --eval-on`` names it; None for the data set that the model
             was trained on.

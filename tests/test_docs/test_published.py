@@ -7,7 +7,8 @@ from mmengine.fileio import load
 
 from pcm_plugin.commands.config_files import list_configs
 from pcm_plugin.commands.evaluations import list_evaluations
-from pcm_plugin.commands.paper_tables import TABLES, TRAININGS
+from pcm_plugin.commands.paper_tables import TABLES
+from pcm_plugin.commands.paper_trainings import TRAININGS
 from pcm_plugin.commands.published import load_published, update_readmes
 from tests.test_docs.pages import ROOT
 

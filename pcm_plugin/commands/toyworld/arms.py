@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.evaluations import folder_name
-from pcm_plugin.commands.paper_tables import NO_MIX, NO_WEIGHT
+from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT
 from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
 
 PAIRS = "train_dataloader.dataset.pairs"
