@@ -118,7 +118,7 @@ def test_the_command_converts_and_checks_the_vocabulary(official, tmp_path):
     (tmp_path / "short.txt").write_text("one\ntwo\n")
     result = run(tool, src, dst, "--vocabulary", tmp_path / "short.txt", log=tmp_path / "log")
     assert result.code == 1
-    assert "has 200 words" in result.output
+    assert "must have 200 words" in result.output
     assert "short.txt has 3" in result.output
 
 
