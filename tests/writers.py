@@ -115,7 +115,7 @@ def captioner(out: Path, inputs: Path) -> None:
     path = find_weights(NAME)
     with safe_open(path, "pt") as file:
         settings = json.loads(file.metadata()["model"])
-    clip = {"model": f"local-dir:{inputs / 'clip'}"}
+    clip = {"model_name": f"local-dir:{inputs / 'clip'}"}
     save_captioner(out / "captioner.safetensors", load_captioner(path), settings, clip, {"b": 1})
     parity = Path("tests/data/parity/b32_small")
     words = [parity / "official_state_dict.safetensors", out / "converted.safetensors"]
