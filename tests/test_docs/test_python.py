@@ -72,7 +72,8 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == len([*(tmp_path / "photos").iterdir()])
     pytest.importorskip("mmpretrain.models", exc_type=ImportError)
     run_block(by_name)
-    assert capsys.readouterr().out.splitlines()[-1] == "a dog in the city"
+    # mmpretrain may leave its progress bar on the same line.
+    assert capsys.readouterr().out.splitlines()[-1].endswith("a dog in the city")
 
 
 def test_a_feature_store_is_read(tmp_path, monkeypatch):

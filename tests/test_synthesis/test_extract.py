@@ -236,7 +236,7 @@ def test_a_failed_run_does_not_block_the_next(tmp_path, images, clip):
 
 
 def write_image_shards(folder, count, shard_size=2):
-    """Shards as generate writes them, of flat colours."""
+    """Shards as generate writes them, of flat colors."""
     plan = [
         Shard(shard_name(s), min(shard_size, count - s * shard_size), "x")
         for s in range(-(-count // shard_size))

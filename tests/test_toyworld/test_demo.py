@@ -148,9 +148,9 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
         )
 
     page.write_text("nothing")
-    assert "has no line <!-- costs" in measure("--arms", "both").stderr.splitlines()[-1]
+    assert "must have the lines <!-- costs" in measure("--arms", "both").stderr.splitlines()[-1]
     page.write_text("a\n<!-- costs: benchmarks/systems.py -->\nold\n<!-- end of costs -->\nb\n")
-    assert "no run of base: make it" in measure("--arms", "base").stderr.splitlines()[-1]
+    assert "no run of base: create it" in measure("--arms", "base").stderr.splitlines()[-1]
     done = measure("--arms", "both", "both_rerank")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
