@@ -276,10 +276,10 @@ def test_failed_and_skipped_scores_are_missing(demo, tmp_path, monkeypatch):
         (tmp_path / "metrics.json").write_text(json.dumps(found | {"metrics": metrics}))
         return tool.has_scores(tmp_path, CONFIG, options, checkpoint)
 
-    monkeypatch.setattr(runs.java, "missing", lambda name: f"{name} needs Java")
+    monkeypatch.setattr(runs.java, "missing_requirement", lambda name: f"{name} needs Java")
     assert has_scores(CIDEr=1.0)
     assert not has_scores(CIDEr=float("nan"))
     # Java is available now.
-    monkeypatch.setattr(runs.java, "missing", lambda name: None)
+    monkeypatch.setattr(runs.java, "missing_requirement", lambda name: None)
     assert not has_scores(CIDEr=1.0)
     assert has_scores(CIDEr=1.0, METEOR=2.0)
