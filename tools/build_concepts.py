@@ -1,4 +1,4 @@
-"""Embed nouns as the concepts that PCM-Net looks for in images."""
+"""Build a concept file: words and their CLIP text embeddings."""
 
 from pcm_plugin.commands.build_concepts import main
 

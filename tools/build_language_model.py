@@ -1,4 +1,4 @@
-"""Make a small language model's folder from a caption file: a tokenizer and sizes, no weights."""
+"""Build the folder of a small language model from captions: tokenizer and sizes, no weights."""
 
 from pcm_plugin.commands.build_language_model import main
 

@@ -1,4 +1,4 @@
-"""Count the words of a caption file and keep the frequent ones as a captioner's vocabulary."""
+"""Build a vocabulary from the frequent words of captions."""
 
 from pcm_plugin.commands.build_vocabulary import main
 

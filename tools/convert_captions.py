@@ -1,4 +1,4 @@
-"""Write one split of a caption file as COCO captions JSON, or any captions as JSONL."""
+"""Convert a caption file to COCO captions JSON, a COCO results file or JSONL."""
 
 from pcm_plugin.commands.convert_captions import main
 

@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the released PCM-Net into one that our configs load."""
+"""Convert a checkpoint of the released PCM-Net for the configs of this package."""
 
 from pcm_plugin.commands.convert_pcmnet_checkpoint import main
 

@@ -1,4 +1,4 @@
-"""Put a trained captioner into one file, which is all that captioning needs."""
+"""Export a trained captioner to a single file."""
 
 from pcm_plugin.commands.export import main
 

@@ -1,4 +1,4 @@
-"""Compute CLIP features of images and captions into a feature store."""
+"""Extract CLIP features of images and captions to a feature store."""
 
 from pcm_plugin.commands.extract import main
 

@@ -1,4 +1,4 @@
-"""Make synthetic images of each caption with a diffusers text-to-image pipeline."""
+"""Generate images of captions with a text-to-image pipeline of diffusers."""
 
 from pcm_plugin.commands.generate import main
 

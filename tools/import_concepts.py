@@ -1,4 +1,4 @@
-"""Turn the concept pickle of the released PCM-Net into a concept file."""
+"""Convert the concept pickle of the released PCM-Net to a concept file."""
 
 from pcm_plugin.commands.import_concepts import main
 

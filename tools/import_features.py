@@ -1,4 +1,4 @@
-"""Gather released features (an .npz an image) and annotations (a pickle) into a feature store."""
+"""Import released features (one .npz per image) and annotations (a pickle) to a feature store."""
 
 from pcm_plugin.commands.import_features import main
 

@@ -1,4 +1,4 @@
-"""From a file of captions to a training set: vocabulary, concepts, images, features."""
+"""Make a training set from captions: vocabulary, concepts, images, features and a config."""
 
 from pcm_plugin.commands.make_dataset import main
 

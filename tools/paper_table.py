@@ -1,4 +1,4 @@
-"""Run the rows of a table of the papers that have data and weights: ours next to the published."""
+"""Run the rows of a table of the papers, and print own and published scores."""
 
 from pcm_plugin.commands.paper_table import main
 

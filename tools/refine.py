@@ -1,4 +1,4 @@
-"""Refine the pairs of captions and synthetic images, or the images' features."""
+"""Refine the pairs of captions and synthetic images, or the features of the images."""
 
 from pcm_plugin.commands.refine import main
 

@@ -1,4 +1,4 @@
-"""Make one web page of a training: curves, scores, training pairs, captions from best to worst."""
+"""Write a web page about one training run."""
 
 from pcm_plugin.commands.report import main
 

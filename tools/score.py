@@ -1,4 +1,4 @@
-"""Score a file of captions, without a model."""
+"""Score predicted captions against references."""
 
 from pcm_plugin.commands.score import main
 

@@ -1,4 +1,4 @@
-"""Look at feature stores, check them, join them, write them in the released code's form."""
+"""Inspect, verify, merge and export feature stores."""
 
 from pcm_plugin.commands.store import main
 

@@ -1,4 +1,4 @@
-"""Caption the test split of a config with a checkpoint, and score the captions."""
+"""Generate captions for the test split of a config and score them."""
 
 from pcm_plugin.commands.test import main
 

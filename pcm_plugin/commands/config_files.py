@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from pcm_plugin.errors import MissingFileError
+
 # Data and runs belong to the current folder, tools and configs to the repository.
 ROOT = Path(os.path.relpath(Path(__file__).parents[2]))
 TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
@@ -31,9 +33,9 @@ def find_config(name: str) -> Path:
         name: Its name, such as ``'syntic_coco'`` for ``configs/syntic/syntic_coco.py``.
 
     Raises:
-        FileNotFoundError: If there is no such config.
+        MissingFileError: If there is no such config.
     """
     configs = list_configs()
     if name not in configs:
-        raise FileNotFoundError(f"no config in {CONFIGS} is called {name}")
+        raise MissingFileError(f"no config in {CONFIGS} is called {name}")
     return configs[name]

@@ -91,11 +91,11 @@ def test_a_local_clip_is_saved_next_to_the_file(model, tmp_path):
     )
     assert not list(FILE.parent.glob("*.clip"))
     shutil.copytree(ASSETS / "clip", tmp_path / "clip")
-    beside = {"model_name": f"local-dir:{tmp_path / 'clip'}"}
-    save_captioner(tmp_path / "beside.safetensors", model, own_settings(), beside)
-    named = json.loads(settings_of(tmp_path / "beside.safetensors")["clip"])["model_name"]
+    clip = {"model_name": f"local-dir:{tmp_path / 'clip'}"}
+    save_captioner(tmp_path / "named.safetensors", model, own_settings(), clip)
+    named = json.loads(settings_of(tmp_path / "named.safetensors")["clip"])["model_name"]
     assert named == "local-dir:clip"
-    assert not (tmp_path / "beside.clip").exists()
+    assert not (tmp_path / "named.clip").exists()
     # A CLIP in a subfolder is copied.
     shutil.copytree(ASSETS / "clip", tmp_path / "deep" / "clip")
     clip = {"model_name": f"local-dir:{tmp_path / 'deep' / 'clip'}"}

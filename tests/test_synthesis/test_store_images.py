@@ -6,9 +6,7 @@ from pcm_plugin.synthesis.extract.store_images import load_images
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 
-CAPTIONS = [
-    f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("cat", "car")
-]
+CAPTIONS = [f"a {color} {thing}" for color in ("red", "blue", "green") for thing in ("cat", "car")]
 
 
 @pytest.fixture(scope="module")

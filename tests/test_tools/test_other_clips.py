@@ -1,4 +1,4 @@
-"""The whole road, images to captions, with CLIPs that are no plain Vision Transformer."""
+"""From images to captions with CLIPs that are not plain Vision Transformers."""
 
 import sys
 

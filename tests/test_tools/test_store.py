@@ -57,7 +57,7 @@ def test_merged_stores_read_as_one(tmp_path, two):
         assert both.captions(i) == part.captions(row)
     assert torch.equal(both.caption_feats(6), other.caption_feats(1))
     assert store(tmp_path, "verify", tmp_path / "both").code == 0
-    # Run again it makes nothing anew, and other stores are refused.
+    # A second run writes nothing, and other stores are refused.
     before = (tmp_path / "both" / "manifest.json").read_bytes()
     assert store(tmp_path, "merge", *two, "--out", tmp_path / "both").code == 0
     assert (tmp_path / "both" / "manifest.json").read_bytes() == before

@@ -97,8 +97,8 @@ def test_the_demo_skips_finished_steps_only(demo):
     assert "train.py" not in again
     assert "test.py" not in again
     assert "export.py" not in again
-    anew = {p for p, time in made.items() if p.stat().st_mtime_ns != time}
-    assert anew == set(store.glob("shard-*"))
+    rewritten = {p for p, time in made.items() if p.stat().st_mtime_ns != time}
+    assert rewritten == set(store.glob("shard-*"))
 
 
 def test_the_demo_rejects_results_of_other_data(demo, tmp_path):

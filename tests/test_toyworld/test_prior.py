@@ -61,16 +61,16 @@ def test_the_diffusion_pipeline_depends_on_caption_and_seed():
     pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion")
     pipeline.set_progress_bar_config(disable=True)
 
-    def paint(caption: str, seed: int) -> np.ndarray:
+    def generate(caption: str, seed: int) -> np.ndarray:
         generator = torch.Generator().manual_seed(seed)
         image = pipeline(caption, num_inference_steps=4, generator=generator).images[0]
         return np.asarray(image, float)
 
-    first = paint("a red car on a street", 0)
+    first = generate("a red car on a street", 0)
     assert first.shape == (112, 112, 3)
-    assert (first == paint("a red car on a street", 0)).all()
-    assert np.abs(first - paint("a red car on a street", 1)).mean() > 5
-    assert np.abs(first - paint("a white sheep in the snow", 0)).mean() > 1
+    assert (first == generate("a red car on a street", 0)).all()
+    assert np.abs(first - generate("a red car on a street", 1)).mean() > 5
+    assert np.abs(first - generate("a white sheep in the snow", 0)).mean() > 1
 
 
 def test_generated_images_match_their_captions(clip):

@@ -1,4 +1,4 @@
-"""The whole road in the toy world: sentences, images, features, PCM-Net, captions, scores."""
+"""Run the complete pipeline in the toy world: captions, images, features, training, evaluation."""
 
 from pcm_plugin.commands.toyworld.demo import main
 

@@ -1,4 +1,4 @@
-"""All systems, and the paper's ablation, in the toy world, over several seeds."""
+"""Train and test all systems and the paper's ablation in the toy world, with several seeds."""
 
 from pcm_plugin.commands.toyworld.results import main
 

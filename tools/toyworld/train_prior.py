@@ -1,4 +1,4 @@
-"""Train the toy world's prior: web, tokenizer, CLIP, autoencoder, diffusion; restartable."""
+"""Train the toy world's models: web, tokenizer, CLIP, autoencoder and diffusion model."""
 
 from pcm_plugin.commands.toyworld.train_prior import main
 
