@@ -1,7 +1,7 @@
 import argparse
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
@@ -64,6 +64,8 @@ VALUES = st.recursive(
 )
 
 
+# On a busy machine, drawing inputs and each example may take long.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(VALUES)
 def test_a_formatted_option_is_read_back(value):
     key, _, text = format_option("a.b", value).partition("=")

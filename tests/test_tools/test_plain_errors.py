@@ -32,7 +32,11 @@ from tests.test_tools.commands import run
         ("generate.py", "captions.txt --pipeline {tmp} --out {tmp}/images", "no model_index.json"),
         ("extract.py", "none --model X --out s", "no folder of images at none"),
         ("train.py", "none.py", "config none.py does not exist"),
-        ("test.py", "configs/pcm_toy.py none.pth", "made by: make demo"),
+        (
+            "test.py",
+            "configs/pcm_toy.py none.pth --cfg-options model.vocabulary={tmp}/none.txt",
+            "made by: make demo",
+        ),
         ("export.py", "none.py w.pth --out o", "config none.py does not exist"),
         ("paper_table.py", "toy --rows none", "no row of toy is called none"),
         ("report.py", "none --count 0", "--count must be at least 1, got 0"),
