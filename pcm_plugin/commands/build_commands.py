@@ -13,7 +13,7 @@ from pcm_plugin.formats.required_file import FileKind, RequiredFile
 
 
 class DataSource(NamedTuple):
-    """What the files of a data set are created from.
+    """Sources of the files of a data set.
 
     Attributes:
         root: Folder of the data set.

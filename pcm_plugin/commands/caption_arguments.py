@@ -7,6 +7,7 @@ from pcm_plugin.formats.captions import FORMATS
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.report import CaptionReport
 from pcm_plugin.formats.shards import ShardFolder
+from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
 
 _SHOWN = 20
 
@@ -65,6 +66,18 @@ def add_caption_arguments(
     parser.add_argument(
         "--skip-invalid", action="store_true", help="skip captions that cannot be read"
     )
+
+
+def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that write a feature store from images with annotations."""
+    parser.add_argument(
+        "--clip-scores",
+        default="auto",
+        choices=CLIP_SCORE_SOURCES,
+        help="if annotations have CLIP scores: keep them, compute new ones with --model, or "
+        "compare the first ones and keep them if they agree (default: auto)",
+    )
+    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
 
 
 def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:

@@ -13,6 +13,7 @@ import argparse
 
 from pcm_plugin.commands.caption_arguments import (
     add_caption_arguments,
+    add_feature_arguments,
     caption_file,
     format_skipped,
     print_clip_scores,
@@ -20,7 +21,6 @@ from pcm_plugin.commands.caption_arguments import (
 from pcm_plugin.commands.logs import show_info
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
 from pcm_plugin.synthesis.extract.extract_features import extract_features
 from pcm_plugin.synthesis.extract.open_source import open_source
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
@@ -74,14 +74,7 @@ def main() -> None:
         action="store_true",
         help="store no patch features, for refinement and for captioners of global features",
     )
-    parser.add_argument(
-        "--clip-scores",
-        default="auto",
-        choices=CLIP_SCORE_SOURCES,
-        help="if annotations have CLIP scores: keep them, compute new ones with --model, or "
-        "compare the first ones and keep them if they agree (default: auto)",
-    )
-    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    add_feature_arguments(parser)
     parser.add_argument(
         "--caption-template",
         default="{}",

@@ -9,12 +9,15 @@ head and the caption features, which were not released, are computed.
 
 import argparse
 
-from pcm_plugin.commands.caption_arguments import format_skipped, print_clip_scores
+from pcm_plugin.commands.caption_arguments import (
+    add_feature_arguments,
+    format_skipped,
+    print_clip_scores,
+)
 from pcm_plugin.commands.logs import show_info
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.released_annotations import read_released_annotations
 from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.released.features import ImportSettings, import_features
 
@@ -42,14 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--skip-missing", action="store_true", help="skip images whose file is missing"
     )
-    parser.add_argument(
-        "--clip-scores",
-        default="auto",
-        choices=CLIP_SCORE_SOURCES,
-        help="if annotations have CLIP scores: keep them, compute new ones with --model, or "
-        "compare the first ones and keep them if they agree (default: auto)",
-    )
-    parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
+    add_feature_arguments(parser)
     parser.add_argument("--shard-size", type=int, default=1000, help="images per shard")
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read files")

@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import zlib
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,8 +98,9 @@ class _Filter(io.RawIOBase):
         self._file.close()
         super().close()
 
+    @abstractmethod
     def _change(self, data: bytes) -> bytes:
-        raise NotImplementedError
+        """Transform the next piece; an empty one marks the end of the file."""
 
 
 class ReturnsAsLineFeeds(_Filter):
