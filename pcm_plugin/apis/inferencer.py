@@ -217,7 +217,7 @@ class CaptionInferencer(BaseInferencer):
 
     def identity(self) -> str:
         """Return a short hash of weights, vocabulary, concepts and CLIP."""
-        return model_hash(self.model, self._words)
+        return model_hash(self.model)
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from filelock import lock_descriptor
 
-from pcm_plugin.errors import UserError
+from pcm_plugin.errors import LockedError, UserError
 from pcm_plugin.formats.locks import explain_lock_errors
 
 SUFFIX = ".partial"
@@ -84,7 +84,7 @@ class Journal:
                     is_locked = lock_descriptor(file.fileno(), blocking=False)
                 if not is_locked:
                     file.close()
-                    raise UserError(
+                    raise LockedError(
                         f"another process is writing {self.path}: wait until it has finished"
                     )
                 # Whoever held the lock may have removed the file since it was opened.

@@ -64,6 +64,7 @@ class OpenCLIPBackbone(Backbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.pretrained = pretrained
         clip, self.preprocess = load_clip(model_name, pretrained)
         tower = wrap_image_tower(clip.visual)
         if tower is None:

@@ -56,6 +56,11 @@ class DecodingConfig:
                 f"`length_penalty` must be a finite number, got `{self.length_penalty}`: pass 0 to "
                 "rank by the sum of log-probabilities, 1 by their mean"
             )
+        if not math.isfinite(self.rerank_weight):
+            raise UserError(
+                f"`rerank_weight` must be a finite number, got `{self.rerank_weight}`: pass 0 to "
+                "switch re-ranking off"
+            )
 
     @property
     def num_hypotheses(self) -> int:
