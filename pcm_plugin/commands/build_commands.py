@@ -25,6 +25,7 @@ class DataSource(NamedTuple):
         clip: The CLIP of the features, as options of a command.
         train_store: Feature store of the training.
         temperature: Temperature of the softmax for refined features; None for the default.
+        build_commands: Key of :data:`BUILD_COMMANDS`; None if nothing creates the files.
     """
 
     root: str
@@ -35,6 +36,7 @@ class DataSource(NamedTuple):
     clip: dict[str, Any]
     train_store: str
     temperature: float | None
+    build_commands: str | None
 
     @classmethod
     def from_config(cls, cfg: Config, path: str) -> "DataSource":
@@ -61,6 +63,7 @@ class DataSource(NamedTuple):
             clip=dict(cfg.get("clip") or {"model_name": "CLIP"}),
             train_store=_store_of_training(cfg),
             temperature=neck.get("text_memory_temperature"),
+            build_commands=values.get("build_commands"),
         )
 
     def clip_options(self, pool: bool = True) -> list[str]:
@@ -146,12 +149,13 @@ def build_command(cfg: Config, file: RequiredFile) -> str | None:
     Raises:
         UserError: If ``build_commands`` is unknown.
     """
-    name = cfg.get("build_commands")
+    source = DataSource.from_config(cfg, file.path)
+    name = source.build_commands
     if name is None:
         return None
     if name not in BUILD_COMMANDS:
         raise UserError(f"`build_commands` must be one of {list(BUILD_COMMANDS)}, got {name!r}")
-    return BUILD_COMMANDS[name](file, DataSource.from_config(cfg, file.path))
+    return BUILD_COMMANDS[name](file, source)
 
 
 def check_inputs(cfg: Config, loops: Iterable[str]) -> None:

@@ -18,7 +18,9 @@ def list_configs() -> dict[str, Path]:
     They are ``configs/*.py`` and ``configs/SYSTEM/*.py``.
     """
     files = [
-        path for path in sorted(CONFIGS.rglob("*.py")) if not _NOT_ENTRIES.intersection(path.parts)
+        path
+        for path in sorted(CONFIGS.rglob("*.py"))
+        if not _NOT_ENTRIES.intersection(path.relative_to(CONFIGS).parts)
     ]
     configs = {path.stem: path for path in files}
     if len(configs) < len(files):

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from pcm_plugin.commands.config_files import CONFIGS
 from pcm_plugin.engine.config_modules import iter_modules
 from pcm_plugin.errors import UserError
+from pcm_plugin.registry import MODELS
 
 EVALUATIONS = CONFIGS / "_base_" / "eval"
 
@@ -68,13 +70,22 @@ def apply_evaluation(cfg: Config, name: str) -> None:
     features = os.path.relpath(Path(loader.dataset.store).parent, cfg.root)
     folders = {"root": settings.root, "features": features}
     evaluation = settings.evaluation
+    if not is_own and Path(features).parts[:1] == ("..",):
+        raise UserError(
+            f"`--eval-on {name}` looks for the features in {settings.root} as "
+            f"test_dataloader.dataset.store lies in root, and the store "
+            f"`{loader.dataset.store}` is not in root=`{cfg.root}`: move the store, or write a "
+            "config for this evaluation"
+        )
     if not is_own:
         _change(loader.dataset, {"store": evaluation.store}, folders)
         for key in ("data_prefix", "img_dir"):
             _change(loader.dataset, {key: evaluation.images}, folders)
-        _change_modules(cfg.model, evaluation.modules, folders)
+        _change_modules(cfg, evaluation.modules, folders)
         if "captions" in settings:
-            source = dict(root=settings.root, captions=settings.captions)
+            # Its files are created from its captions, however the config's own files are created.
+            commands = "generate_from_captions"
+            source = dict(root=settings.root, captions=settings.captions, build_commands=commands)
             source |= {key: evaluation[key] for key in ("split",) if key in evaluation}
             cfg.extra_datasets = [*cfg.get("extra_datasets", []), source]
         if "entities" in evaluation:
@@ -82,7 +93,7 @@ def apply_evaluation(cfg: Config, name: str) -> None:
         if "groups" in evaluation:
             cfg.test_evaluator.groups = evaluation.groups
     if "target_texts" in settings and (
-        is_own or not _change_modules(cfg.model, settings.target_texts, folders)
+        is_own or not _change_modules(cfg, settings.target_texts, folders)
     ):
         raise UserError(
             f"`--eval-on {name}`: the captioner of {cfg.filename} takes nothing from captions of "
@@ -90,15 +101,15 @@ def apply_evaluation(cfg: Config, name: str) -> None:
         )
 
 
-def _change_modules(
-    model: Mapping[str, Any], changes: Mapping[str, Any], folders: Mapping[str, str]
-) -> bool:
-    """Change the settings of modules by their type; return whether there were any to change."""
-    changed = [
-        _change(module.settings, changes[module.settings["type"]], folders)
-        for module in iter_modules(model)
-        if module.settings["type"] in changes
-    ]
+def _change_modules(cfg: Config, changes: Mapping[str, Any], folders: Mapping[str, str]) -> bool:
+    """Change the settings of modules by their class; return whether there were any to change."""
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        changed = [
+            _change(module.settings, change, folders)
+            for module in list(iter_modules(cfg.model))
+            for kind, change in changes.items()
+            if issubclass(module.cls, MODELS.get(kind))
+        ]
     return any(changed)
 
 

@@ -129,8 +129,9 @@ def load_config(
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
-    elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    else:
+        if cfg.get("work_dir") is None:
+            cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
         if evaluation is not None:
             cfg.work_dir += f"/test/{folder_name(evaluation)}"
     return cfg

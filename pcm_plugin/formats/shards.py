@@ -13,7 +13,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint, sha256, write_json
 from pcm_plugin.formats.locks import file_lock
 
-VERSION = 1
+VERSION = 2
 _REPRESENTATIVE_SIZE = 20
 # Not the manifest itself, which is replaced when it is written.
 _LOCK_FILE = ".lock"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pcm_plugin.errors import UserError
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import write_bytes
 
 _MAX_CONCEPT_WORDS = 3
@@ -25,6 +25,8 @@ def read_word_list(path: str | os.PathLike) -> list[str]:
         MissingFileError: If there is no such file.
         UserError: If it has no words, is not UTF-8, or looks like captions.
     """
+    if not Path(path).is_file():
+        raise MissingFileError(f"no word list at {path}: pass a file with one word per line")
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -296,3 +296,13 @@ def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, 
     own = CaptionInferencer(moved / out.name, device="cpu", show_progress=False)
     assert own.model.decoding.rerank_weight == 1.5
     assert captions(own(folder, rerank_weight=0.0)) == captions(inferencer(folder))
+
+
+def test_the_identity_covers_settings_that_are_not_weights():
+    inferencer = CaptionInferencer(weights="pcm-net_toy")
+    before = inferencer.identity()
+    assert before == CaptionInferencer(weights="pcm-net_toy").identity()
+    inferencer.model.neck.matcher.temperature = 0.5
+    changed = inferencer.identity()
+    inferencer.model.backbone.pretrained = "openai"
+    assert len({before, changed, inferencer.identity()}) == 3

@@ -112,3 +112,27 @@ def test_each_file_is_an_evaluation():
     ]
     for path in Path(EVALUATIONS).glob("*.py"):
         assert {"store", "images", "modules"} <= Config.fromfile(path).evaluation.keys()
+
+
+@pytest.mark.parametrize("store", ["../features/test_store", "/elsewhere/coco/test_store"])
+def test_a_store_outside_of_the_data_set_is_refused(store):
+    """Its counterpart on another data set is unknown; it must not be tested in its place."""
+    cfg = load_config("pcm_coco")
+    cfg.test_dataloader.dataset.store = store
+    with pytest.raises(UserError, match="is not in root=`data/coco`"):
+        apply_evaluation(cfg, "flickr30k")
+
+
+def test_modules_are_changed_by_their_class():
+    cfg, expected = load_config("pcm_coco"), load_config("pcm_coco", "flickr30k")
+    cfg.model.neck.type = "PCMMixup"  # resolved in the default scope
+    cfg.default_scope = "pcm_plugin"
+    apply_evaluation(cfg, "flickr30k")
+    assert cfg.model.neck.concepts == expected.model.neck.concepts
+
+
+def test_files_of_the_other_data_set_are_created_from_its_own_captions():
+    cfg = load_config("pcm_custom", "coco")
+    for path, command in missing_files(cfg).items():
+        if path.startswith("data/coco"):
+            assert "make_dataset.py" not in command

@@ -364,6 +364,7 @@ def test_an_unknown_mode_is_refused_before_the_network_runs(monkeypatch):
         ({"num_captions": 4}, "`num_captions` must be from 1 to beam_size=3, got `4`"),
         ({"min_len": 20}, "`min_len` must be from 0 to less than max_len=20.* got `20`"),
         ({"length_penalty": float("inf")}, "`length_penalty` must be a finite number, got `inf`"),
+        ({"rerank_weight": float("nan")}, "`rerank_weight` must be a finite number, got `nan`"),
         ({"beam_sise": 5}, "got `beam_sise`; did you mean `beam_size`"),
         ({"rerank_weight": 1.0}, "`rerank_weight` must be 0 without a backbone, got `1.0`"),
     ],

@@ -54,7 +54,7 @@ root = os.path.relpath("{{{{ fileDirname }}}}")
 {settings}"""
     write_bytes(out / CONFIG, text.encode())
     syntic = (_CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
-    _, _, rest = syntic.partition('_base_ = "../pcm_custom.py"\n')
+    _, rest = syntic.split('_base_ = "../pcm_custom.py"\n')  # an error without that line
     text = f"""\
 # SynTIC on the data in this folder. Written by tools/make_dataset.py; pass it to tools/train.py.
 _base_ = "./{CONFIG}"

@@ -214,5 +214,7 @@ def _build(kind: Any, settings: dict[str, Any], path: Path, part: str) -> Any:
         )
     try:
         return kind(**settings)
+    except MissingFileError as error:
+        raise MissingFileError(f"recipe {path}: {part}: {error}") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"recipe {path}: {part}: {error}") from None
