@@ -9,7 +9,7 @@ from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.captioner_file import is_captioner, load_captioner
+from pcm_plugin.models.captioner_file import check_clip, is_captioner, load_captioner
 from pcm_plugin.models.captioners import PCMNet
 from pcm_plugin.models.captioners.config_check import assert_is_captioner
 from pcm_plugin.registry import MODELS
@@ -49,6 +49,7 @@ def build_captioner(
         cfg = model if isinstance(model, Config) else Config(model)
     captioner = build_with_clip(cfg)
     load_weights(captioner, str(weights))
+    check_clip(captioner.state_dict(), captioner, weights)
     return captioner
 
 

@@ -79,8 +79,9 @@ def _lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             if is_new and os.listdir(folder) == [_LOCK_FILE]:
-                path.unlink()
-                folder.rmdir()
+                with contextlib.suppress(PermissionError):  # Windows deletes no open file
+                    path.unlink()
+                    folder.rmdir()
 
 
 def claim_run(folder: Path, run: Record, resumed: Path | None) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from pcm_plugin.errors import UserError
@@ -72,11 +71,6 @@ class References:
         """Return the file, and its split if it has splits."""
         split = "" if self.file.split is None else f" (split {self.file.split!r})"
         return f"{self.file.path}{split}"
-
-    @property
-    def path(self) -> Path:
-        """Path of the caption file."""
-        return self.file.path
 
     def match(self, names: Sequence[ImageName]) -> list[CocoImage | None]:
         """Find the image of each prediction; None for images that are not in the file.

@@ -27,6 +27,7 @@ from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.clip_weights import save_clip_folder
 from pcm_plugin.models.backbones.weights_file import is_weights_file
+from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.registry import MODELS
 
@@ -161,7 +162,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
     extra = {key: tensors.pop(key) for key in EXTRA_TENSORS if key in tensors}
     model.neck.set_extra_tensors(extra, facts["concepts"])
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-    _check_clip(tensors, model, path)
+    check_clip(tensors, model, path)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -240,8 +241,19 @@ def _copy_local_clip(name: str, weights_file: str | None, path: Path) -> str:
     return f"{_LOCAL}{copy.name}"
 
 
-def _check_clip(tensors: Mapping[str, torch.Tensor], model: PCMNet, path: Path) -> None:
-    """Check that the CLIP head in the file is that of the backbone."""
+def check_clip(
+    tensors: Mapping[str, torch.Tensor], model: Captioner, path: str | os.PathLike
+) -> None:
+    """Check that the CLIP head of trained weights is that of the backbone.
+
+    Args:
+        tensors: The weights by name. Without a CLIP head they are not checked.
+        model: The captioner.
+        path: File of the weights, for the message.
+
+    Raises:
+        UserError: If the heads differ, so that the weights belong to another CLIP.
+    """
     key = "neck.matcher.clip_head.proj"
     if key not in tensors or model.backbone is None:
         return
@@ -251,5 +263,5 @@ def _check_clip(tensors: Mapping[str, torch.Tensor], model: PCMNet, path: Path) 
     if actual.shape != expected.shape or not torch.allclose(actual, expected, atol=1e-3, rtol=1e-3):
         raise UserError(
             f"{path} was trained on features of another CLIP than {model.backbone.model_name} on "
-            "this machine: install the CLIP that computed them"
+            "this machine: name or install the CLIP that computed them"
         )

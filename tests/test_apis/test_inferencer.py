@@ -11,6 +11,7 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer, register_models
 from pcm_plugin.apis.zoo import find_weights
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.decoding import CaptionHypothesis
 from pcm_plugin.models.decoding.reranking import rerank
@@ -291,6 +292,11 @@ def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, 
     )
     assert result.code == 0, result.output
     moved = (tmp_path / "away").rename(tmp_path / "moved")
+    weights = {**model.state_dict()}
+    weights["neck.matcher.clip_head.proj"] = -weights["neck.matcher.clip_head.proj"]
+    torch.save({"state_dict": weights}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth was trained on features of another CLIP"):
+        CaptionInferencer(cfg, tmp_path / "other.pth", "cpu", show_progress=False)
     for name in ("vocabulary.txt", "c.safetensors", "best.pth"):
         (tmp_path / name).unlink()
     own = CaptionInferencer(moved / out.name, device="cpu", show_progress=False)

@@ -122,7 +122,7 @@ def save_clip_folder(folder: Path, model_name: str, pretrained: str) -> None:
     The config in the folder states the activation, so that users of the folder need not know it.
 
     Args:
-        folder: Folder to write to; must exist.
+        folder: Folder to write to. Created if it does not exist.
         model_name: Name of the architecture.
         pretrained: The weights file.
 

@@ -35,9 +35,9 @@ class EntityPrompt(BaseModule, ReadsFiles):
     Args:
         clip_dim: Width Dc of CLIP's joint space.
         template: Text of the prompt, with ``{}`` for the concepts. Defaults to ViECap's.
-        concepts: Concept file. Defaults to None, which requires a call of :meth:`set_concepts`
-            before the first image. It is not part of a checkpoint, since another domain may need
-            other concepts.
+        concepts: Concept file. Defaults to None, which requires a call of
+            ``concepts.set_concepts()`` before the first image. It is not part of a checkpoint,
+            since another domain may need other concepts.
         top_concepts: Maximum number of concepts in a prompt. Defaults to 3, as in ViECap's released
             code.
         concept_threshold: Concepts whose probability does not exceed this are not named. Defaults
@@ -86,6 +86,11 @@ class EntityPrompt(BaseModule, ReadsFiles):
             raise UserError(
                 f"`entity_dropout` must be a probability, got `{entity_dropout}`: pass a number "
                 "from 0 to 1"
+            )
+        if entity_aliases and caption_entities is None:
+            raise UserError(
+                "`entity_aliases` must be None without `caption_entities`, got aliases: set "
+                "caption_entities too"
             )
         self.template = template
         self.concept_threshold = concept_threshold
