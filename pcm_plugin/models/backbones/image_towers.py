@@ -3,7 +3,6 @@
 Shapes: B images, N patches, Dv width of patch features, Dc width of the joint space.
 """
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.patch_affinity import fold_head_bias
 
 
-class ImageTower(ABC):
+class ImageTower:
     """Base class of wrappers around the image tower of a CLIP, which they do not change.
 
     Args:
@@ -37,7 +36,6 @@ class ImageTower(ABC):
     def __init__(self, visual: Any) -> None:
         self.visual = visual
 
-    @abstractmethod
     def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
         """Compute the features of images.
 
@@ -46,8 +44,11 @@ class ImageTower(ABC):
             pool: Side of the windows over which patches are averaged.
 
         Returns:
-            Patch features (B, N, Dv) after pooling, and CLIP's image embeddings (B, Dc).
+            Patch features (B, N, Dv) after pooling, the last hidden states; and CLIP's image
+            embeddings (B, Dc).
         """
+        out = self.visual.forward_intermediates(images, indices=1)
+        return _pool_patches(out["image_intermediates"][-1], pool), out["image_features"]
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the head that projects patches into the joint space.
@@ -71,11 +72,6 @@ class PlainTower(ImageTower):
         self.grid = visual.grid_size
         self.patch_dim, self.clip_dim = visual.proj.shape
         self.ln_post_eps = visual.ln_post.eps
-
-    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-        """See :class:`ImageTower`; patches are the last hidden states."""
-        out = self.visual.forward_intermediates(images, indices=1)
-        return _pool_patches(out["image_intermediates"][-1], pool), out["image_features"]
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`ImageTower`."""
@@ -114,11 +110,6 @@ class LinearTower(ImageTower):
             and len(layers) <= 1
             and all(isinstance(layer, nn.Linear) for layer in layers)
         )
-
-    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
-        """See :class:`ImageTower`; patches are the last hidden states."""
-        out = self.visual.forward_intermediates(images, indices=1)
-        return _pool_patches(out["image_intermediates"][-1], pool), out["image_features"]
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`ImageTower`; a bias after the projection is folded into the norm's bias."""

@@ -58,7 +58,8 @@ class SynTIC(PCMNet):
         Raises:
             UserError: If the labels of an image are None, or a label is not a concept of the neck.
         """
-        ids_of = {word: i for i, word in enumerate(self.neck.concept_words)}
+        bank = self.neck.concept_bank
+        ids_of = {} if bank is None else bank.ids
         rows = []
         for objects in labels:
             if objects is None:

@@ -28,6 +28,7 @@ class ConceptBank(nn.Module):
 
     Attributes:
         words (list[str]): The words of the concepts.
+        ids (dict[str, int]): Index of each word.
         embeddings (Tensor): (C, Dc) float32, their text embeddings, each of norm 1.
 
     Raises:
@@ -45,6 +46,7 @@ class ConceptBank(nn.Module):
         self.clip_dim = clip_dim
         self.top_concepts = top_concepts
         self.words: list[str] = []
+        self.ids: dict[str, int] = {}
         self.register_buffer("embeddings", torch.zeros(0, clip_dim), persistent=False)
         if path is not None:
             concepts = load_concepts(path)
@@ -64,6 +66,7 @@ class ConceptBank(nn.Module):
         prepared = prepare_concepts(words, embeddings, self.clip_dim, self.top_concepts)
         self.embeddings = prepared.to(self.embeddings.device)
         self.words = list(words)
+        self.ids = {word: i for i, word in enumerate(self.words)}
 
     def check_not_empty(self, owner: str) -> None:
         """Check that concepts are set.
