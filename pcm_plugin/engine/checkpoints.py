@@ -75,7 +75,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
             raise UserError(f"{filename} is not a checkpoint: {error}") from error
     too_old = (
         f"{filename}: torch {torch.__version__} is too old to load checkpoints safely: install "
-        "the version in constraints.txt, or use a .safetensors file of the weights"
+        "the version in constraints/default.txt, or use a .safetensors file of the weights"
     )
     if not hasattr(torch.serialization, "safe_globals"):
         raise UserError(too_old)

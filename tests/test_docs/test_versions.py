@@ -14,7 +14,7 @@ def test_versions_are_those_of_the_constraints():
     rows = re.findall(r"^\| ([a-z][\w, -]+) \| ([\d., ]+) \| ([\d., ]+) \|$", page, re.MULTILINE)
     assert len(rows) >= 5
     for names, *columns in rows:
-        for column, file in zip(columns, ("constraints.txt", "constraints-py312.txt"), strict=True):
-            versions = versions_of(file)
+        for column, name_of_set in zip(columns, ("default", "py312"), strict=True):
+            versions = versions_of(file := f"constraints/{name_of_set}.txt")
             for name, version in zip(names.split(", "), column.split(", "), strict=True):
                 assert versions[name] == version, f"{name} in {file}"

@@ -42,9 +42,9 @@ def test_only_the_blip_extra_bounds_transformers():
 @pytest.mark.parametrize(
     ("file", "extras"),
     [
-        ("constraints.txt", ("mmcv-lite", "blip", "parquet", "test")),
+        ("constraints/default.txt", ("mmcv-lite", "blip", "parquet", "test")),
         # mmpretrain's models do not work with this version of transformers.
-        ("constraints-py312.txt", ("mmcv-lite", "parquet")),
+        ("constraints/py312.txt", ("mmcv-lite", "parquet")),
     ],
 )
 def test_constraints_are_exact_and_within_the_ranges(file, extras):
