@@ -19,9 +19,13 @@ def requirements(extra=None):
     return {requirement.name: requirement.specifier for requirement in parsed}
 
 
-def test_neither_mmcv_nor_mmcv_lite_is_required():
-    assert not {"mmcv", "mmcv-lite", "mmcv-full"} & set(requirements())
-    assert "mmcv-lite" in requirements("mmcv-lite")
+def test_packages_of_mm_are_required_by_extras_only():
+    assert not [name for name in requirements() if name.removeprefix("onedl-").startswith("mm")]
+    assert {"mmengine", "mmpretrain"} <= set(requirements("mm"))
+    # With an installed mmcv, `mm` must not install mmcv-lite over it.
+    assert not {"mmcv", "mmcv-lite"} & set(requirements("mm"))
+    assert set(requirements("mmcv-lite")) == {"mmcv-lite"}
+    assert set(requirements("onedl")) == {"onedl-mmengine", "onedl-mmpretrain", "onedl-mmcv"}
 
 
 @pytest.mark.parametrize(
@@ -33,18 +37,20 @@ def test_common_torch_pairs_satisfy_the_requirements(torch, torchvision):
     assert torchvision in requirements()["torchvision"]
 
 
-def test_only_the_blip_extra_bounds_transformers():
-    assert "4.60.0" in requirements()["transformers"]
+def test_only_the_blip_extras_bound_transformers():
+    assert "5.24.0" in requirements()["transformers"]
     assert "4.51.3" in requirements("blip")["transformers"]
     assert "4.52.0" not in requirements("blip")["transformers"]
+    assert "4.57.0" in requirements("onedl-blip")["transformers"]
+    assert "5.0.0" not in requirements("onedl-blip")["transformers"]
 
 
 @pytest.mark.parametrize(
     ("file", "extras"),
     [
-        ("constraints/default.txt", ("mmcv-lite", "blip", "parquet", "test")),
+        ("constraints/default.txt", ("mm", "mmcv-lite", "blip", "parquet", "test")),
         # mmpretrain's models do not work with this version of transformers.
-        ("constraints/py312.txt", ("mmcv-lite", "parquet")),
+        ("constraints/py312.txt", ("mm", "mmcv-lite", "parquet")),
     ],
 )
 def test_constraints_are_exact_and_within_the_ranges(file, extras):
