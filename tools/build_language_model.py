@@ -1,4 +1,4 @@
-"""Build the folder of a small language model from captions: tokenizer and sizes, no weights."""
+"""Build the folder of a small language model, without weights."""
 
 from pcm_plugin.commands.build_language_model import main
 

@@ -1,4 +1,4 @@
-"""Caption images."""
+"""Caption image files and folders."""
 
 from pcm_plugin.commands.caption import main
 

@@ -1,4 +1,4 @@
-"""Convert a caption file to COCO captions JSON, a COCO results file or JSONL."""
+"""Convert captions to COCO JSON, a COCO results file or JSONL."""
 
 from pcm_plugin.commands.convert_captions import main
 

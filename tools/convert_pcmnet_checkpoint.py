@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the released PCM-Net for the configs of this package."""
+"""Convert a checkpoint of the released PCM-Net."""
 
 from pcm_plugin.commands.convert_pcmnet_checkpoint import main
 

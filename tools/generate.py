@@ -1,4 +1,4 @@
-"""Generate images of captions with a text-to-image pipeline of diffusers."""
+"""Generate images of captions with a diffusion pipeline."""
 
 from pcm_plugin.commands.generate import main
 

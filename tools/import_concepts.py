@@ -1,4 +1,4 @@
-"""Convert the concept pickle of the released PCM-Net to a concept file."""
+"""Convert the concept pickle of the released PCM-Net."""
 
 from pcm_plugin.commands.import_concepts import main
 

@@ -1,4 +1,4 @@
-"""Import released features (one .npz per image) and annotations (a pickle) to a feature store."""
+"""Import released features (.npz) and annotations (a pickle)."""
 
 from pcm_plugin.commands.import_features import main
 

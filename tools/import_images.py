@@ -1,4 +1,4 @@
-"""Import images with captions from Parquet files into shards of images."""
+"""Import images with captions from Parquet files."""
 
 from pcm_plugin.commands.import_images import main
 

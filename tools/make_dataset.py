@@ -1,4 +1,4 @@
-"""Make a training set from captions: vocabulary, concepts, images, features and a config."""
+"""Make a training set from captions: images, features and a config."""
 
 from pcm_plugin.commands.make_dataset import main
 

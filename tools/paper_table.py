@@ -1,4 +1,4 @@
-"""Run the rows of a table of the papers, and print own and published scores."""
+"""Run the rows of a paper's table; print own and published scores."""
 
 from pcm_plugin.commands.paper_table import main
 

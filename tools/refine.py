@@ -1,4 +1,4 @@
-"""Refine the pairs of captions and synthetic images, or the features of the images."""
+"""Refine pairs of captions and synthetic images, or image features."""
 
 from pcm_plugin.commands.refine import main
 

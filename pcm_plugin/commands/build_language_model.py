@@ -1,4 +1,4 @@
-"""Build the folder of a small language model from captions: tokenizer and sizes, no weights.
+"""Build the folder of a small language model, without weights.
 
 python tools/build_language_model.py CAPTIONS --out FOLDER
 python tools/build_language_model.py CAPTIONS --kind bert --out FOLDER

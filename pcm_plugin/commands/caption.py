@@ -1,4 +1,4 @@
-"""Caption images.
+"""Caption image files and folders.
 
 python tools/caption.py captioner.safetensors photos/ more/one.jpg
 python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html page.html

@@ -1,4 +1,4 @@
-"""Convert a caption file to COCO captions JSON, a COCO results file or JSONL.
+"""Convert captions to COCO JSON, a COCO results file or JSONL.
 
     python tools/convert_captions.py dataset_coco.json --split val --out data/coco/captions_val.json
     python tools/convert_captions.py captions.csv --column text --out captions.jsonl

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the released PCM-Net for the configs of this package.
+"""Convert a checkpoint of the released PCM-Net.
 
 python tools/convert_pcmnet_checkpoint.py released.pth pcm_coco.safetensors \
     --vocabulary data/coco/vocabulary.txt

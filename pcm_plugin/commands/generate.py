@@ -1,4 +1,4 @@
-"""Generate images of captions with a text-to-image pipeline of diffusers.
+"""Generate images of captions with a diffusion pipeline.
 
     python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
     torchrun --nproc_per_node 8 tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR

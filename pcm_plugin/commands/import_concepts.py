@@ -1,4 +1,4 @@
-"""Convert the concept pickle of the released PCM-Net to a concept file.
+"""Convert the concept pickle of the released PCM-Net.
 
 python tools/import_concepts.py coco400_embeddings_ViT-B32_with_ensemble.pickle \
     concepts.safetensors --model ViT-B-32-quickgelu

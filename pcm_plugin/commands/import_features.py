@@ -1,4 +1,4 @@
-"""Import released features (one .npz per image) and annotations (a pickle) to a feature store.
+"""Import released features (.npz) and annotations (a pickle).
 
     python tools/import_features.py FEATURES ANNOTATIONS.pkl --vocabulary vocabulary.txt \
         --model ViT-B-32-quickgelu --pretrained openai --out STORE

@@ -1,4 +1,4 @@
-"""Import images with captions from Parquet files into shards of images.
+"""Import images with captions from Parquet files.
 
     python tools/import_images.py SYNTHIMGCAP/MSCOCO-SD --out data/coco/synthetic
     python tools/import_images.py train-*.parquet --text-column caption --out data/mine/synthetic

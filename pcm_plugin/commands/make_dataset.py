@@ -1,4 +1,4 @@
-"""Make a training set from captions: vocabulary, concepts, images, features and a config.
+"""Make a training set from captions: images, features and a config.
 
     python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine --dry-run
     python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine

@@ -1,4 +1,4 @@
-"""Run the rows of a table of the papers that have data and weights; print own and published scores.
+"""Run the rows of a paper's table; print own and published scores.
 
     python tools/paper_table.py                          # list the tables
     python tools/paper_table.py ablation --list          # list the commands of one; runs nothing

@@ -1,4 +1,4 @@
-"""Refine the pairs of captions and synthetic images, or the features of the images.
+"""Refine pairs of captions and synthetic images, or image features.
 
 Choose which caption belongs to which image, with SynC or a filter by CLIP score:
 

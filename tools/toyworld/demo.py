@@ -1,4 +1,4 @@
-"""Run the complete pipeline in the toy world: captions, images, features, training, evaluation."""
+"""Run the complete pipeline in the toy world."""
 
 from pcm_plugin.commands.toyworld.demo import main
 

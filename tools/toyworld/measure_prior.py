@@ -1,4 +1,4 @@
-"""Measure the quality of the toy world's CLIP and diffusion models."""
+"""Measure the toy world's CLIP and diffusion models."""
 
 from pcm_plugin.commands.toyworld.measure_prior import main
 

@@ -1,4 +1,4 @@
-"""Train and test all systems and the paper's ablation in the toy world, with several seeds."""
+"""Train and test all systems in the toy world, with several seeds."""
 
 from pcm_plugin.commands.toyworld.results import main
 

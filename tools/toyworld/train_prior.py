@@ -1,4 +1,4 @@
-"""Train the toy world's models: web, tokenizer, CLIP, autoencoder and diffusion model."""
+"""Train the toy world's CLIP and diffusion models."""
 
 from pcm_plugin.commands.toyworld.train_prior import main
 

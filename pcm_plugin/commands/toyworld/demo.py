@@ -1,4 +1,4 @@
-"""Run the complete pipeline in the toy world: captions, images, features, training, evaluation.
+"""Run the complete pipeline in the toy world.
 
     python tools/toyworld/demo.py        (or: make demo)
 

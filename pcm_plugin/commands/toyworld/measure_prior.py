@@ -1,4 +1,4 @@
-"""Measure the quality of the toy world's CLIP and diffusion models.
+"""Measure the toy world's CLIP and diffusion models.
 
     python tools/toyworld/measure_prior.py --cache data/toy_prior
 

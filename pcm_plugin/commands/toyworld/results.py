@@ -1,4 +1,4 @@
-"""Train and test all systems and the paper's ablation in the toy world, with several seeds.
+"""Train and test all systems in the toy world, with several seeds.
 
     python tools/toyworld/results.py --seeds 5                     (or: make results)
     python tools/toyworld/results.py --seeds 5 --tables systems

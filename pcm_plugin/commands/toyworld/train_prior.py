@@ -1,4 +1,4 @@
-"""Train the toy world's models: web, tokenizer, CLIP, autoencoder and diffusion model.
+"""Train the toy world's CLIP and diffusion models.
 
     python tools/toyworld/train_prior.py --cache data/toy_prior
 
