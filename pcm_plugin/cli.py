@@ -145,4 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = find_command(name)
         # argparse shows it as the name of the program.
         sys.argv = [f"pcm {name}", *rest]
-        importlib.import_module(f"pcm_plugin.commands.{command.module}").main()
+        try:
+            module = importlib.import_module(f"pcm_plugin.commands.{command.module}")
+        except ModuleNotFoundError:
+            from pcm_plugin.mm_packages import require_mm_packages
+
+            require_mm_packages()
+            raise
+        module.main()

@@ -14,6 +14,10 @@ class MissingFileError(FileNotFoundError, UserError):
     """A required file or folder that does not exist."""
 
 
+class MissingPackageError(ImportError, UserError):
+    """A required package that is not installed, or too old."""
+
+
 class LockedError(BlockingIOError, UserError):
     """A file or folder that another process is writing."""
 

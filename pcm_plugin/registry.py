@@ -4,12 +4,18 @@ Other MM projects can use the registered types by their prefix, as in
 ``dict(type='pcm_plugin.PCMMixup')``: on the first use of the prefix, MMEngine imports this module,
 and then the ``locations`` of the requested registry.
 
-This module must not import anything but MMEngine, which ignores an ``ImportError`` of this module
-and reports an unknown type instead.
+MMEngine ignores an ``ImportError`` of this module and reports an unknown type instead. So this
+module imports only MMEngine; the ``locations`` check the other packages.
 """
 
-from mmengine import registry as mmengine_registry
-from mmengine.registry import Registry
+from pcm_plugin.mm_packages import require_mm_packages
+
+try:
+    from mmengine import registry as mmengine_registry
+    from mmengine.registry import Registry
+except ModuleNotFoundError:
+    require_mm_packages()
+    raise
 
 _SCOPE = "pcm_plugin"
 

@@ -1,5 +1,9 @@
 """Hooks, loops, schedules and checks that extend MMEngine's runner."""
 
+from pcm_plugin.mm_packages import require_mm_packages
+
+require_mm_packages()
+
 from pcm_plugin.engine.bf16_optim_wrapper import BFloat16OptimWrapper
 from pcm_plugin.engine.checkpoint_hook import AtomicCheckpointHook
 from pcm_plugin.engine.noam import NoamLR

@@ -1,5 +1,9 @@
 """Models of the plugin; importing this registers all of them."""
 
+from pcm_plugin.mm_packages import require_mm_packages
+
+require_mm_packages()
+
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.captioners import PCMNet, PrefixCaptioner, SynTIC
 from pcm_plugin.models.decoders import SentenceDecoder

@@ -1,5 +1,9 @@
 """Pictures and web pages of captioned images."""
 
+from pcm_plugin.mm_packages import require_mm_packages
+
+require_mm_packages()
+
 from pcm_plugin.visualization.affinity import affinity_maps
 from pcm_plugin.visualization.entry import SheetEntry, concepts_of_sample, mixed_patches
 from pcm_plugin.visualization.mixup_hook import MixupVisualizationHook
