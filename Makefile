@@ -29,10 +29,10 @@ test: lint
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 demo: $(STAMP)
-	$(PY) tools/toyworld/demo.py
+	.venv/bin/pcm demo
 
 results: $(STAMP)
-	$(PY) tools/toyworld/results.py
+	.venv/bin/pcm results
 
 bench: $(STAMP)
 	$(PY) benchmarks/run_all.py

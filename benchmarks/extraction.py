@@ -3,7 +3,7 @@
     python benchmarks/extraction.py
 
 The CLIP is ViT-B/32 with random weights; the images are random, 512 x 512, in the shards of
-tools/generate.py, with one caption each. The fixed cost of a run is subtracted. The baseline is
+`pcm generate`, with one caption each. The fixed cost of a run is subtracted. The baseline is
 open_clip's model on the same batches: the image tower, and both towers, where the text tower
 processes all 77 tokens. On a CPU extraction uses one thread, so that the features do not depend on
 the number of processes; so does the baseline, and images are decoded on another core. The last line

@@ -50,7 +50,7 @@ def run_worker(pipe: Connection, device: str, log: Path, scratch: str) -> None:
         scratch: Folder for temporary files, which remain if the process is killed.
     """
     os.environ["TMPDIR"] = scratch
-    # As in tools/train.py, for deterministic products; it is read only once.
+    # As in `pcm train`, for deterministic products; it is read only once.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.setsid()  # to stop it together with its child processes
     with log.open("a") as file:

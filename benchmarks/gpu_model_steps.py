@@ -21,7 +21,7 @@ def train(
     """Measure a training iteration at full size."""
     size = _training_size(batch, run.is_dry)
     args = default_arguments(train_step, **size, amp=amp, compile=compiled, device=run.device)
-    # As in tools/train.py on a GPU.
+    # As in `pcm train` on a GPU.
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     try:
         start = time.perf_counter()

@@ -106,7 +106,7 @@ STEPS: dict[str, Step] = {
         for name in ("float32", "bfloat16")
     },
     "train_deterministic": Step(
-        "the same, batch 32, bfloat16, deterministic as in tools/train.py",
+        "the same, batch 32, bfloat16, deterministic as in `pcm train`",
         functools.partial(train, **_BF16_32, deterministic=True),
         5,
         60,

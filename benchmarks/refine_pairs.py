@@ -2,7 +2,7 @@
 
     python benchmarks/refine_pairs.py --entries 542401 --width 768 --seconds 300 --folder FOLDER
 
-Runs tools/refine.py (SynC) in one process on a store of random global and caption features, and
+Runs `pcm refine` (SynC) in one process on a store of random global and caption features, and
 stops it after the given time. It works in chunks of equal cost, so the rate of the first ones holds
 for all. The peak memory is that of the process (VmHWM), including memory-mapped files of the store.
 The last line is JSON.
@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from gemm_timing import matrix_gflops, print_json
 from synthetic_inputs import write_store
+
+from pcm_plugin.commands.processes import process_arguments
 
 SHARD = 10_000
 STEPS = ("captions-of-images", "images-of-captions")
@@ -41,7 +43,7 @@ def peak_mb(process: subprocess.Popen) -> float:
 
 
 def matrix_rate(chunk: int, width: int) -> float:
-    """Return the GFLOP/s of the products on one thread, as in the tool on a CPU."""
+    """Return the GFLOP/s of the products on one thread, as in the command on a CPU."""
     torch.set_num_threads(1)
     one = torch.randn(chunk, width)
     start = time.perf_counter()
@@ -69,9 +71,8 @@ def main() -> None:
     store = args.folder / f"store_{args.entries}_{args.width}"
     write_store(store, args.entries, SHARD, lambda shard: features(shard, args.width))
     out = args.folder / f"pairs_{time.strftime('%Y%m%d_%H%M%S')}"
-    tool = Path(__file__).parents[1] / "tools" / "refine_pairs.py"
-    command = [sys.executable, str(tool), str(store), "--out", str(out)]
-    process = subprocess.Popen([*command, "--chunk", str(args.chunk)])
+    command = ["refine", store, "--out", out, "--chunk", args.chunk]
+    process = subprocess.Popen(process_arguments(command))
     start, memory = time.perf_counter(), 0.0
     first: dict[str, tuple[float, int]] = {}
     last: dict[str, tuple[float, int]] = {}
@@ -88,7 +89,7 @@ def main() -> None:
     finished = not running
     process.kill()
     if process.wait() and finished:
-        sys.exit("tools/refine.py failed")
+        sys.exit("`pcm refine` failed")
     # From the end of the first chunk, so that imports are not included.
     rates = {
         step: (rows - first[step][1]) / (when - first[step][0])

@@ -54,7 +54,7 @@ def write_store(path: Path, entries: int, size: int, features: Callable[[int], F
 
 
 def write_images(path: Path, count: int, side: int, distinct: int | None = None) -> None:
-    """Write image shards like tools/generate.py: random smooth images with one caption each.
+    """Write image shards like `pcm generate`: random smooth images with one caption each.
 
     Args:
         path: Folder to create.

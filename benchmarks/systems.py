@@ -114,7 +114,7 @@ def main() -> None:
         sys.exit(f"{PAGE} must have the lines {START} and {END}: add them where the table belongs")
     for arm in (rows[name].arm for name in args.arms):
         if not (args.runs / arm / "seed0" / "run.json").exists():
-            sys.exit(f"{args.runs} has no run of {arm}: create it with tools/toyworld/results.py")
+            sys.exit(f"{args.runs} has no run of {arm}: create it with `pcm results`")
     if not KEEP_MEMORY.keys() <= os.environ.keys():
         # The settings of the training runs, which are read when a process starts.
         os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})

@@ -3,7 +3,7 @@
     python benchmarks/toy_world.py                            # the sizes of make demo
     python benchmarks/toy_world.py --captions 500 --epochs 4  # shorter
 
-The commands are those of tools/toyworld/demo.py. They run in processes that are forked from this
+The commands are those of `pcm demo`. They run in processes that are forked from this
 one after the imports, so that slow imports are made only once. The last line is JSON: CIDEr by test
 set.
 """
@@ -12,7 +12,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,37 +31,32 @@ import open_clip  # noqa: E402, F401
 import pcm_plugin.evaluation  # noqa: E402
 import pcm_plugin.models  # noqa: E402
 import pcm_plugin.synthesis.generate  # noqa: E402, F401
+from pcm_plugin import cli  # noqa: E402
+from pcm_plugin.commands.processes import shell_command  # noqa: E402
 from pcm_plugin.commands.toyworld import demo  # noqa: E402
 
 
-def run_tool(tool: str, arguments: list[str]) -> None:
-    """Run the file of a command like ``python tool arguments``."""
-    sys.argv = [tool, *arguments]
-    sys.path.insert(0, os.path.dirname(tool))
-    runpy.run_path(tool, run_name="__main__")
-
-
-def run_forked(command: Sequence[object], done: Path | None = None) -> None:
+def run_forked(command: Sequence[object], done: Path | None = None, processes: int = 1) -> None:
     """Run a command of the demo in a fork of this process, unless its result exists.
 
     Args:
-        command: Arguments of ``python``.
+        command: Name of the command and its arguments.
         done: The file that the command writes.
+        processes: Must be 1.
 
     Raises:
         SystemExit: If the command fails.
     """
     if done is not None and done.exists():
         return
-    tool, *arguments = (str(word) for word in command)
-    print(f"\n$ python {tool} {' '.join(arguments)}", flush=True)
+    print(f"\n$ {shell_command(command, processes)}", flush=True)
     process = multiprocessing.get_context("fork").Process(
-        target=run_tool, args=(tool, arguments), daemon=False
+        target=cli.main, args=([str(word) for word in command],), daemon=False
     )
     process.start()
     process.join()
     if process.exitcode:
-        sys.exit(f"{tool} failed with exit code {process.exitcode}")
+        sys.exit(f"{command[0]} failed with exit code {process.exitcode}")
 
 
 def main() -> None:

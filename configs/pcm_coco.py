@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_coco.py
+# pcm train configs/pcm_coco.py
 #
 # PCM-Net on COCO, CLIP ViT-B/32, with the released hyper-parameters. If data are missing, a
 # message names the files and the commands that create them.

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_coco_vitl14.py
+# pcm train configs/pcm_coco_vitl14.py
 #
 # PCM-Net on COCO, CLIP ViT-L/14, with the released hyper-parameters.
 _base_ = [

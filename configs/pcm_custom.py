@@ -1,5 +1,5 @@
-# PCM-Net on your own captions. tools/make_dataset.py writes a config that inherits this one and
-# sets paths, sizes and the warm-up: python tools/train.py data/mine/config.py
+# PCM-Net on your own captions. `pcm make-dataset` writes a config that inherits this one and
+# sets paths, sizes and the warm-up: pcm train data/mine/config.py
 #
 # The hyper-parameters are the released ones, except for those that the recipe sets.
 _base_ = [

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_flickr30k.py
+# pcm train configs/pcm_flickr30k.py
 #
 # PCM-Net on Flickr30k, CLIP ViT-B/32, with the released hyper-parameters. If data are missing, a
 # message names the files and the commands that create them.

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_flickr30k_vitl14.py
+# pcm train configs/pcm_flickr30k_vitl14.py
 #
 # PCM-Net on Flickr30k, CLIP ViT-L/14, with the released hyper-parameters.
 _base_ = [

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_toy.py
+# pcm train configs/pcm_toy.py
 #
 # PCM-Net in the toy world, as `make demo` trains it: the configuration of COCO except for sizes,
 # paths, schedule, and what depends on its CLIP and on the size of its objects. Rows of

@@ -96,3 +96,13 @@ def test_exit_codes_are_those_of_the_command(tmp_path):
     usage = pcm("build-vocabulary")
     assert usage.returncode == 2
     assert usage.stderr.startswith("usage: pcm build-vocabulary ")
+
+
+def test_the_files_in_tools_start_the_same_commands():
+    """They are for ``mim``, and train.py and test.py for the launch scripts too."""
+    files = {path.stem: path.read_text() for path in Path("tools").rglob("*.py")}
+    assert files.keys() == {name.replace("-", "_") for name in cli.COMMANDS}
+    for name, command in cli.COMMANDS.items():
+        text = files[name.replace("-", "_")]
+        assert text.startswith(f'"""{command.summary}"""\n')
+        assert f"from pcm_plugin.commands.{command.module} import main\n" in text

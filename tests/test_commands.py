@@ -1,29 +1,30 @@
-"""Commands shown in the documentation and in configs are accepted by the tools."""
+"""Commands shown in the documentation and in configs are accepted by ``pcm``."""
 
 import argparse
 import functools
-import importlib
 import re
 import shlex
 
 import pytest
 from mmengine.config import Config
 
+from pcm_plugin import cli
 from pcm_plugin.commands.build_commands import build_command
 from pcm_plugin.commands.config_files import list_configs
 from pcm_plugin.engine.config_modules import list_input_files
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, inline_code, page_id
 
 CONFIGS = [*list_configs().values()]
-LAUNCHER = r"(?:\w+=\S+ )*(?:(?:\.venv/bin/)?python|torchrun --nproc_per_node \d+|srun python)"
-COMMAND = re.compile(rf"\s*{LAUNCHER} (tools/\S+\.py)(.*)")
-SCRIPT = re.compile(r"\b(tools|benchmarks)/([\w/]+)\.py\b")
+# `pcm NAME`, in one or several processes.
+PCM = r"(?:pcm|(?:python|torchrun --nproc_per_node \d+) -m pcm_plugin) ([a-z-]+)"
+COMMAND = re.compile(rf"\s*(?:\w+=\S+ )*(?:srun )?{PCM}(?: (.*))?$")
+NAMED = re.compile(rf"\b{PCM}")
+BENCHMARK = re.compile(r"\bbenchmarks/[\w/]+\.py\b")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
-def commands_of_page(path):
-    blocks = "\n".join(code_blocks(path)).replace("\\\n", " ")
-    return [*blocks.splitlines(), *inline_code(path)]
+def lines_of_page(path):
+    return "\n".join(code_blocks(path)).replace("\\\n", " ").splitlines()
 
 
 def commands_of_config(path):
@@ -33,11 +34,11 @@ def commands_of_config(path):
 
 
 def split_command(line):
-    """Return tool and arguments, or None for a line that is not a complete command of a tool."""
+    """Return name and arguments, or None for a line that is not a complete command."""
     match = COMMAND.match(line)
     if not match or "[" in line or "..." in line:
         return None
-    lexer = shlex.shlex(match[2], posix=True, punctuation_chars=True)
+    lexer = shlex.shlex(match[2] or "", posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     words = list(lexer)
     end = next((i for i, word in enumerate(words) if word in (";", "&&", "|", ">")), len(words))
@@ -54,17 +55,16 @@ class ParserBuilt(Exception):
 
 
 @functools.cache
-def parser_of(tool):
-    """Return the parser of a tool, without running the tool."""
+def parser_of(name):
+    """Return the parser of a command, without running the command."""
 
     def stop(parser, *args, **kwargs):
         raise ParserBuilt(parser)
 
-    command = tool.removeprefix("tools/").removesuffix(".py").replace("/", ".")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         with pytest.raises(ParserBuilt) as built:
-            importlib.import_module(f"pcm_plugin.commands.{command}").main()
+            cli.main([name])
     return built.value.args[0]
 
 
@@ -78,31 +78,29 @@ def options_of(parser):
 
 
 @pytest.mark.parametrize(
-    ("tool", "args"),
-    complete_commands(PAGES, commands_of_page) + complete_commands(CONFIGS, commands_of_config),
+    ("name", "args"),
+    complete_commands(PAGES, lines_of_page) + complete_commands(CONFIGS, commands_of_config),
 )
-def test_tools_accept_complete_commands(tool, args):
-    assert (ROOT / tool).is_file()
-    parser_of(tool).parse_args(args)
+def test_complete_commands_are_accepted(name, args):
+    parser_of(name).parse_args(args)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
-def test_scripts_and_options_exist(page):
-    """Also those in incomplete commands, and those of benchmarks."""
-    for command in commands_of_page(page):
-        script = SCRIPT.search(command)
-        if script is None:
-            continue
-        assert (ROOT / script[0]).is_file(), command
-        options = set(OPTION.findall(command[script.end() :]))
-        if script[1] == "tools":
-            assert options <= options_of(parser_of(script[0])), command
-        else:
+def test_commands_and_options_exist(page):
+    """Also those in incomplete commands and in inline code, and those of benchmarks."""
+    for command in [*lines_of_page(page), *inline_code(page)]:
+        if found := NAMED.search(command):
+            assert found[1] in cli.COMMANDS, command
+            options = set(OPTION.findall(command[found.end() :]))
+            assert options <= options_of(parser_of(found[1])), command
+        elif script := BENCHMARK.search(command):
+            assert (ROOT / script[0]).is_file(), command
+            options = set(OPTION.findall(command[script.end() :]))
             # Benchmarks share some options, which are defined in another of their files.
             sources = "".join(path.read_text() for path in ROOT.glob("benchmarks/*.py"))
             assert all(option in sources for option in options), command
 
 
 def test_pages_and_configs_contain_commands():
-    assert len(complete_commands(PAGES, commands_of_page)) > 15
+    assert len(complete_commands(PAGES, lines_of_page)) > 15
     assert len(complete_commands(CONFIGS, commands_of_config)) > 15

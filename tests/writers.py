@@ -6,7 +6,6 @@ tests/test_writers.py runs this in several processes and compares their files.
 import io
 import json
 import os
-import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
+
+from pcm_plugin import cli
 
 NAME = "pcm-net_toy"
 CAPTIONS = [f"the {a} runs next to a {b}" for a in ("dog", "cat", "car") for b in ("tree", "house")]
@@ -55,27 +56,26 @@ def writer(function: Callable[[Path, Path], None]) -> Callable[[Path, Path], Non
     return function
 
 
-def command(tool: str, *words: object) -> None:
+def command(name: str, *words: object) -> None:
     """Run a command in this process."""
-    sys.argv = [tool, *map(str, words)]
-    runpy.run_path(f"tools/{tool}", run_name="__main__")
+    cli.main([name, *map(str, words)])
 
 
 @writer
 def dataset(out: Path, inputs: Path) -> None:
     """Write a corpus, vocabulary, concepts, images, feature stores, pairs and configs."""
     words = [inputs / "captions.txt", "--recipe", inputs / "tiny.yaml", "--device", "cpu"]
-    command("make_dataset.py", *words, "--out", out / "data")
+    command("make-dataset", *words, "--out", out / "data")
     store = out / "data" / "train_store"
-    command("refine.py", store, "--method", "contrast", "--out", out / "contrast")
-    command("store.py", "export", store, "--out", out / "npz")
+    command("refine", store, "--method", "contrast", "--out", out / "contrast")
+    command("store", "export", store, "--out", out / "npz")
     words = ["--captions", "none", "--model", f"local-dir:{inputs / 'clip'}", "--device", "cpu"]
-    command("extract.py", inputs / "photos", *words, "--out", out / "real")
-    command("store.py", "merge", store, out / "real", "--prefix-ids", "--out", out / "merged")
+    command("extract", inputs / "photos", *words, "--out", out / "real")
+    command("store", "merge", store, out / "real", "--prefix-ids", "--out", out / "merged")
     words = ["--pipeline", inputs / "pipeline", "--steps", 2, "--device", "cpu", "--unique"]
-    command("generate.py", inputs / "repeated.txt", *words, "--out", out / "unique")
+    command("generate", inputs / "repeated.txt", *words, "--out", out / "unique")
     images = out / "data" / "synthetic"
-    command("store.py", "sheet", store, "--images", images, "--out", out / "pairs.png")
+    command("store", "sheet", store, "--images", images, "--out", out / "pairs.png")
 
 
 @writer
@@ -84,12 +84,12 @@ def corpus_files(out: Path, inputs: Path) -> None:
     from pcm_plugin.formats.coco import write_coco_captions
 
     write_coco_captions(out / "coco.json", [(i, f"{i}.png", [c]) for i, c in enumerate(CAPTIONS)])
-    command("convert_captions.py", out / "coco.json", "--out", out / "captions.jsonl")
-    command("build_vocabulary.py", out / "coco.json", "--min-count", 1, "--out", out / "words.txt")
+    command("convert-captions", out / "coco.json", "--out", out / "captions.jsonl")
+    command("build-vocabulary", out / "coco.json", "--min-count", 1, "--out", out / "words.txt")
     words = ["--out-words", out / "concepts.txt", "--min-count", 1]
     words += ["--model", f"local-dir:{inputs / 'clip'}"]
     out_file = ["--out", out / "concepts.safetensors"]
-    command("build_concepts.py", "--captions", out / "coco.json", *words, *out_file)
+    command("build-concepts", "--captions", out / "coco.json", *words, *out_file)
 
 
 @writer
@@ -102,7 +102,7 @@ def imported_images(out: Path, inputs: Path) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     rows = pa.array([{"bytes": image, "path": "x.png"}] * 3, kind)
     pq.write_table(pa.table({"image": rows, "text": CAPTIONS[:3]}), out / "in.parquet")
-    command("import_images.py", out / "in.parquet", "--out", out / "shards")
+    command("import-images", out / "in.parquet", "--out", out / "shards")
     (out / "in.parquet").unlink()
 
 
@@ -119,7 +119,7 @@ def captioner(out: Path, inputs: Path) -> None:
     save_captioner(out / "captioner.safetensors", load_captioner(path), settings, clip, {"b": 1})
     parity = Path("tests/data/parity/b32_small")
     words = [parity / "official_state_dict.safetensors", out / "converted.safetensors"]
-    command("convert_pcmnet_checkpoint.py", *words, "--vocabulary", parity / "vocabulary.txt")
+    command("convert-pcmnet-checkpoint", *words, "--vocabulary", parity / "vocabulary.txt")
 
 
 @writer
@@ -127,7 +127,7 @@ def captions(out: Path, inputs: Path) -> None:
     """Write the results of captioning and scoring."""
     words = [NAME, inputs / "photos", "--num-captions", 2, "--device", "cpu"]
     words += ["--out", out / "results.json", "--sheet", out / "sheet.png"]
-    command("caption.py", *words, "--html", out / "page.html")
+    command("caption", *words, "--html", out / "page.html")
     references = [{"image_id": i, "caption": c} for i in range(3) for c in CAPTIONS[:2]]
     (out / "references.json").write_text(
         json.dumps(
@@ -139,10 +139,10 @@ def captions(out: Path, inputs: Path) -> None:
     )
     scores = ["--scorers", "BLEU", "CIDEr", "--out", out / "scores.json"]
     files = [out / "results.json", out / "references.json"]
-    command("score.py", *files, *scores, "--per-image", out / "each.json")
+    command("score", *files, *scores, "--per-image", out / "each.json")
     (out / "predictions.csv").write_text("image,caption\n0.png,a dog\n1.png,a cat\n")
     results = ["--results", "--out", out / "converted.json"]
-    command("convert_captions.py", out / "predictions.csv", *results)
+    command("convert-captions", out / "predictions.csv", *results)
 
 
 @writer

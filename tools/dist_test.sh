@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Test with N processes on this machine, one per GPU, or on the CPU if there is no GPU:
-#   tools/dist_test.sh CONFIG CHECKPOINT N [options of tools/test.py]
+#   tools/dist_test.sh CONFIG CHECKPOINT N [options of pcm test]
 set -eu
 if [ $# -lt 3 ]; then
-    echo "usage: $0 CONFIG CHECKPOINT N [options of tools/test.py]" >&2
+    echo "usage: $0 CONFIG CHECKPOINT N [options of pcm test]" >&2
     exit 2
 fi
 tools=$(unset CDPATH && cd -- "$(dirname -- "$0")" && pwd)

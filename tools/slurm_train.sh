@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Train with Slurm:
 #   [GPUS=8] [GPUS_PER_NODE=8] [CPUS_PER_TASK=5] [SRUN_ARGS=...] \
-#       tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
+#       tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of pcm train]
 # GPUS is the number of processes; GPUS_PER_NODE=0 trains on CPUs.
 set -eu
 if [ $# -lt 3 ]; then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG [options of tools/train.py]" >&2
+    echo "usage: $0 PARTITION JOB_NAME CONFIG [options of pcm train]" >&2
     exit 2
 fi
 tools=$(unset CDPATH && cd -- "$(dirname -- "$0")" && pwd)

@@ -1,4 +1,4 @@
-# python tools/train.py configs/blip/pcm_blip2_coco.py --amp --cfg-options load_from=FILE.pth
+# pcm train configs/blip/pcm_blip2_coco.py --amp --cfg-options load_from=FILE.pth
 #
 # mmpretrain's BLIP-2 captioner with the mix-up: its own configuration, its frozen vision encoder
 # wrapped, trained on synthetic pairs with the CLIP-weighted loss. A CLIP next to it finds the

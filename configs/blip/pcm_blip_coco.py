@@ -1,4 +1,4 @@
-# python tools/train.py configs/blip/pcm_blip_coco.py --cfg-options load_from=FILE.pth
+# pcm train configs/blip/pcm_blip_coco.py --cfg-options load_from=FILE.pth
 #
 # mmpretrain's BLIP captioner with the mix-up: its own configuration, its vision encoder wrapped,
 # trained on synthetic pairs with the CLIP-weighted loss. A CLIP next to it finds the concepts.

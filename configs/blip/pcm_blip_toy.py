@@ -1,4 +1,4 @@
-# python tools/train.py configs/blip/pcm_blip_toy.py
+# pcm train configs/blip/pcm_blip_toy.py
 #
 # mmpretrain's BLIP captioner in the toy world, small and from scratch, with the mix-up: the
 # configuration of COCO except for sizes, paths, schedule, and what depends on the CLIP of the toy

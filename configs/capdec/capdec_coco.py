@@ -1,4 +1,4 @@
-# python tools/train.py configs/capdec/capdec_coco.py
+# pcm train configs/capdec/capdec_coco.py
 #
 # CapDec on COCO, on captions alone.
 _base_ = [

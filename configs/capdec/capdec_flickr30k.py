@@ -1,4 +1,4 @@
-# python tools/train.py configs/capdec/capdec_flickr30k.py
+# pcm train configs/capdec/capdec_flickr30k.py
 #
 # CapDec on Flickr30k, on captions alone.
 _base_ = [

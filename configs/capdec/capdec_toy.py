@@ -1,4 +1,4 @@
-# python tools/train.py configs/capdec/capdec_toy.py
+# pcm train configs/capdec/capdec_toy.py
 #
 # CapDec in the toy world, on captions alone.
 _base_ = [

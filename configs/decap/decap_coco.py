@@ -1,4 +1,4 @@
-# python tools/train.py configs/decap/decap_coco.py
+# pcm train configs/decap/decap_coco.py
 #
 # DeCap on COCO, on captions alone. They are the memory as well.
 _base_ = [

@@ -1,4 +1,4 @@
-# python tools/train.py configs/decap/decap_flickr30k.py
+# pcm train configs/decap/decap_flickr30k.py
 #
 # DeCap on Flickr30k, on captions alone. They are the memory as well.
 _base_ = [

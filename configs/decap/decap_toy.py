@@ -1,4 +1,4 @@
-# python tools/train.py configs/decap/decap_toy.py
+# pcm train configs/decap/decap_toy.py
 #
 # DeCap in the toy world, on captions alone. They are the memory as well.
 _base_ = [

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_net/pcm_coco_dfn.py
+# pcm train configs/pcm_net/pcm_coco_dfn.py
 #
 # PCM-Net on COCO with DFN's CLIP ViT-B/16 (Fang et al. 2023), trained on filtered pairs: 14 x 14
 # patches, averaged 2 x 2. The choice of this CLIP is ours; all other settings, w = 2.5 too, are the

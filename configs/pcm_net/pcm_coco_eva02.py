@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_net/pcm_coco_eva02.py
+# pcm train configs/pcm_net/pcm_coco_eva02.py
 #
 # PCM-Net on COCO with EVA02-CLIP ViT-B/16 (Sun et al. 2023): 14 x 14 patches, averaged 2 x 2. The
 # choice of this CLIP is ours; all other settings, w = 2.5 too, are the released ones for OpenAI's

@@ -1,4 +1,4 @@
-# python tools/train.py configs/pcm_net/pcm_coco_siglip2.py
+# pcm train configs/pcm_net/pcm_coco_siglip2.py
 #
 # PCM-Net on COCO with SigLIP 2 ViT-B/16 (Tschannen et al. 2025): 14 x 14 patches, averaged 2 x 2.
 # SigLIP pools its patches by attention. The feature of a patch in the joint space is the pooled
@@ -21,7 +21,7 @@ model = dict(
         temperature=0.01,
     ),
     # SigLIP's cosines are lower than CLIP's. For matching pairs they are probably 0.1 to 0.2 (not
-    # measured), and w = 5 then gives weights of 0.5 to 1. `tools/store.py info` prints 2.5 times
+    # measured), and w = 5 then gives weights of 0.5 to 1. `pcm store info` prints 2.5 times
     # the cosines of a store.
     loss=dict(clip_weight=5.0),
 )

@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_coco.py
+# pcm train configs/prefix/prefix_coco.py
 #
 # ViECap (a prefix captioner with GPT-2, Fei et al. 2023) trained on the global CLIP features of
 # synthetic images for COCO's captions. GPT-2 is taken from transformers' hub or its cache, or from

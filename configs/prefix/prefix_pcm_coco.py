@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_pcm_coco.py
+# pcm train configs/prefix/prefix_pcm_coco.py
 #
 # PCM in the form of ViECap on synthetic images for COCO's captions: the prefix consists of mixed
 # patches, and pairs are weighted by CLIP.

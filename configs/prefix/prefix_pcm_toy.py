@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_pcm_toy.py
+# pcm train configs/prefix/prefix_pcm_toy.py
 #
 # prefix_pcm_coco.py in the toy world: the prefix consists of mixed patches, and pairs are weighted
 # by CLIP.

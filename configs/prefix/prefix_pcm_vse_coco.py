@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_pcm_vse_coco.py
+# pcm train configs/prefix/prefix_pcm_vse_coco.py
 #
 # PCM in a prefix captioner in the form that PCM-Net's released code contains (its MapperEncoder):
 # the mixed tokens go through the visual-semantic encoder, and an MLP maps its global token to ten

@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_pcm_vse_toy.py
+# pcm train configs/prefix/prefix_pcm_vse_toy.py
 #
 # prefix_pcm_vse_coco.py in the toy world: the mixed tokens go through the visual-semantic encoder,
 # and an MLP maps its global token to ten prefix vectors.

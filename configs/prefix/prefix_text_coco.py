@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_text_coco.py
+# pcm train configs/prefix/prefix_text_coco.py
 #
 # ViECap's own setting (Fei et al. 2023) on COCO, on captions alone: noise on the CLIP feature of
 # the caption, no image in training.

@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_text_flickr30k.py
+# pcm train configs/prefix/prefix_text_flickr30k.py
 #
 # ViECap's own setting (Fei et al. 2023) on Flickr30k, on captions alone: noise on the CLIP feature
 # of the caption, no image in training.

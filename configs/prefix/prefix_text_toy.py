@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_text_toy.py
+# pcm train configs/prefix/prefix_text_toy.py
 #
 # A prefix captioner in the toy world, on captions alone: noise on the CLIP feature of the caption,
 # no image in training.

@@ -1,4 +1,4 @@
-# python tools/train.py configs/prefix/prefix_toy.py
+# pcm train configs/prefix/prefix_toy.py
 #
 # A prefix captioner (the form of ViECap, Fei et al. 2023) in the toy world, trained on the global
 # CLIP features of synthetic images. There is no pretrained language model of that world: a small

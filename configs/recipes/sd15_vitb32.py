@@ -1,4 +1,4 @@
-# python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
+# pcm make-dataset CAPTIONS --recipe sd15_vitb32 --out data/mine
 #
 # Stable Diffusion 1.5 and OpenAI's CLIP ViT-B/32, similar to the data of PCM-Net's paper.
 # SynthImgCap was made with "Stable Diffusion"; its version and settings are not published.

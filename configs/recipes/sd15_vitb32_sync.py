@@ -1,4 +1,4 @@
-# python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32_sync --out data/mine
+# pcm make-dataset CAPTIONS --recipe sd15_vitb32_sync --out data/mine
 #
 # Stable Diffusion 1.5 and CLIP ViT-B/32, with pairs chosen by SynC as released for PCM-Net:
 # SigLIP 2 assigns captions to images, a sentence encoder compares captions, and the score of a

@@ -1,4 +1,4 @@
-# python tools/make_dataset.py CAPTIONS --recipe sd15_vitl14 --out data/mine
+# pcm make-dataset CAPTIONS --recipe sd15_vitl14 --out data/mine
 #
 # Stable Diffusion 1.5 and OpenAI's CLIP ViT-L/14, its 16x16 patches averaged 2x2, as released.
 _base_ = "./sd15_vitb32.py"

@@ -1,4 +1,4 @@
-# python tools/make_dataset.py CAPTIONS --recipe sdxl_turbo_vitl14 --out data/mine
+# pcm make-dataset CAPTIONS --recipe sdxl_turbo_vitl14 --out data/mine
 #
 # SDXL-Turbo with one step and without guidance, for which it was distilled; CLIP ViT-L/14.
 _base_ = "./sd15_vitl14.py"

@@ -1,4 +1,4 @@
-# python tools/make_dataset.py CAPTIONS --recipe toy --out data/mine
+# pcm make-dataset CAPTIONS --recipe toy --out data/mine
 #
 # The diffusion model and the CLIP of the toy world, for captions of its kind; needs no download.
 _assets = "{{ fileDirname }}/../../pcm_plugin/toyworld/assets"

@@ -1,4 +1,4 @@
-# python tools/train.py configs/syntic/syntic_coco.py
+# pcm train configs/syntic/syntic_coco.py
 #
 # SynTIC on COCO, a reconstruction; the schedule is that of PCM-Net.
 _base_ = [

@@ -1,7 +1,7 @@
-# SynTIC, a reconstruction, on your own captions. tools/make_dataset.py writes a config with the
-# same settings that inherits the one of the data: python tools/train.py data/mine/syntic.py
+# SynTIC, a reconstruction, on your own captions. `pcm make-dataset` writes a config with the
+# same settings that inherits the one of the data: pcm train data/mine/syntic.py
 #
-# Sizes and scales are those of the recipe. Features come from tools/refine.py --method contrast.
+# Sizes and scales are those of the recipe. Features come from pcm refine --method contrast.
 _base_ = "../pcm_custom.py"
 
 _root, _found = _base_.root, _base_.model.neck

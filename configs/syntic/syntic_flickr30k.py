@@ -1,4 +1,4 @@
-# python tools/train.py configs/syntic/syntic_flickr30k.py
+# pcm train configs/syntic/syntic_flickr30k.py
 #
 # SynTIC on Flickr30k, a reconstruction; the schedule is that of PCM-Net.
 _base_ = [

@@ -1,4 +1,4 @@
-# python tools/train.py configs/syntic/syntic_toy.py
+# pcm train configs/syntic/syntic_toy.py
 #
 # SynTIC in the toy world, a reconstruction; the schedule is that of PCM-Net. With the synthetic
 # features before refinement:

@@ -29,9 +29,7 @@ def build_captioner(
         UserError: If the arguments do not name a captioner, or the weights do not match the config.
     """
     if model is None and weights is None:
-        raise UserError(
-            "`weights` must be set: pass a file of tools/export.py or the name of a model"
-        )
+        raise UserError("`weights` must be set: pass a file of `pcm export` or the name of a model")
     if isinstance(model, str | os.PathLike) and Path(model).suffix in ("", ".safetensors"):
         if weights is not None:
             raise UserError(
@@ -83,6 +81,6 @@ def _find_captioner(path: Path) -> Path:
     if path.is_file() and not is_captioner(path):
         raise UserError(
             f"{path} does not contain its config: pass the config too, or write a captioner file "
-            "with tools/export.py CONFIG CHECKPOINT"
+            "with pcm export CONFIG CHECKPOINT"
         )
     return path

@@ -35,7 +35,7 @@ class CaptionInferencer(BaseInferencer):
         model: Config (path, Config or dict) of the checkpoint ``weights``; or a captioner file or
             the name of a model that comes with the package, such as ``'pcm-net_toy'``, without
             ``weights``. Defaults to None.
-        weights: Checkpoint of ``model``; or, without ``model``, a file of ``tools/export.py`` or
+        weights: Checkpoint of ``model``; or, without ``model``, a file of ``pcm export`` or
             the name of a model. Defaults to None.
         device: Device, e.g. ``'cuda:0'``. Defaults to None: a GPU if available.
         scope: Registry scope of MMEngine. Defaults to ``'pcm_plugin'``.

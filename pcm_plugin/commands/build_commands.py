@@ -1,12 +1,12 @@
 """Commands that create the input files of a config, for the message that names missing files."""
 
-import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.engine.config_modules import list_input_files
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.required_file import FileKind, RequiredFile
@@ -89,14 +89,14 @@ def generate_from_captions(file: RequiredFile, source: DataSource) -> str | None
     match file.kind:
         case FileKind.FEATURE_STORE:
             return _generate_and_extract(file.path, source)
-        case FileKind.CLIP_HEAD:  # tools/extract.py writes it into the store
+        case FileKind.CLIP_HEAD:  # `pcm extract` writes it into the store
             return _generate_and_extract(source.train_store, source)
         case FileKind.IMAGE_FOLDER:
             return _generate(source) if loop == "train" else "the authors of the data set"
         case FileKind.VOCABULARY:
             # As the released lists were made: counted over all splits, UNK for rare words.
             options = ("--split", "all", "--unk", "--out", file.path)
-            return _python("tools/build_vocabulary.py", source.captions, *options)
+            return _pcm("build-vocabulary", source.captions, *options)
         case FileKind.CONCEPT_SET | FileKind.WORD_LIST:
             return _build_concepts(file.path, source, "--captions", source.captions)
         case FileKind.ENTITY_SET:
@@ -109,11 +109,11 @@ def make_demo(file: RequiredFile, source: DataSource) -> str | None:
     captions = f"{source.root}/captions_train.json"
     match file.kind:
         case FileKind.LANGUAGE_MODEL:
-            return _python("tools/build_language_model.py", captions, "--out", file.path)
+            return _pcm("build-language-model", captions, "--out", file.path)
         case FileKind.TOKENIZER:
             options = ("--kind", "bert", "--out", file.path)
-            return _python("tools/build_language_model.py", captions, *options)
-    return _common_command(file, source) or "make demo"
+            return _pcm("build-language-model", captions, *options)
+    return _common_command(file, source) or _pcm("demo")
 
 
 def make_dataset(file: RequiredFile, source: DataSource) -> str | None:
@@ -125,7 +125,7 @@ def make_dataset(file: RequiredFile, source: DataSource) -> str | None:
     words = ["CAPTIONS", "--recipe", "RECIPE", "--out", source.root]
     if (loop := _loop_of(file.key)) in ("val", "test"):
         words += [f"--{loop}", "IMAGES", "CAPTIONS"]
-    return _python("tools/make_dataset.py", *words)
+    return _pcm("make-dataset", *words)
 
 
 BUILD_COMMANDS: dict[str, BuildCommand] = {
@@ -196,12 +196,12 @@ def _common_command(file: RequiredFile, source: DataSource) -> str | None:
     """Return the command for files that all data sets create in the same way."""
     match file.kind:
         case FileKind.PAIR_SELECTION:
-            return _python("tools/refine.py", source.train_store, "--out", "FOLDER")
+            return _pcm("refine", source.train_store, "--out", "FOLDER")
         case FileKind.REFINED_FEATURES:
             words = [source.train_store, "--method", "contrast"]
             if source.temperature is not None:
                 words += ["--temperature", str(source.temperature)]
-            return _python("tools/refine.py", *words, "--out", str(Path(file.path).parent))
+            return _pcm("refine", *words, "--out", str(Path(file.path).parent))
         case FileKind.OBJECT_LABELS:
             return "an object detector of your choice"
         case FileKind.GROUPS:
@@ -214,30 +214,30 @@ def _generate(source: DataSource) -> str:
     words = [source.captions, "--unique", "--pipeline", source.pipeline, "--dtype", "float16"]
     words += ["--batch-size", "16", "--scheduler", "DPMSolverMultistepScheduler", "--steps", "20"]
     words += ["--guidance", "7.5", "--size", "512", "--out", f"{source.root}/synthetic"]
-    return _python("tools/generate.py", *words)
+    return _pcm("generate", *words)
 
 
 def _generate_and_extract(store: str, source: DataSource) -> str:
     words = [f"{source.root}/synthetic", *source.clip_options(), "--out", store]
-    return f"{_generate(source)} && {_python('tools/extract.py', *words)}"
+    return f"{_generate(source)} && {_pcm('extract', *words)}"
 
 
 def _extract_real_images(store: str, source: DataSource, loop: str) -> str:
     split = loop if source.split is None else source.split
     words = [f"{source.root}/images", "--captions", source.captions]
     words += ["--split", split] if split else []
-    return _python("tools/extract.py", *words, *source.clip_options(), "--out", store)
+    return _pcm("extract", *words, *source.clip_options(), "--out", store)
 
 
 def _build_concepts(path: str, source: DataSource, *words: str) -> str:
     # The seven templates, by all evidence those of the released concept files. The paper names
     # "A photo of {}".
     options = ["--templates", "simple", *source.clip_options(pool=False), "--out", path]
-    return _python("tools/build_concepts.py", *words, *options)
+    return _pcm("build-concepts", *words, *options)
 
 
-def _python(*words: str) -> str:
-    return shlex.join(["python", *words])
+def _pcm(*words: str) -> str:
+    return shell_command(words)
 
 
 def _loop_of(key: str) -> str | None:

@@ -1,8 +1,8 @@
 """Build a concept file: words and their CLIP text embeddings.
 
-    python tools/build_concepts.py WORDS --model local-dir:CLIP --out concepts.safetensors
-    python tools/build_concepts.py --captions CAPTIONS --model ... --out concepts.safetensors
-    python tools/build_concepts.py --captions CAPTIONS --out-words words.txt
+    pcm build-concepts WORDS --model local-dir:CLIP --out concepts.safetensors
+    pcm build-concepts --captions CAPTIONS --model ... --out concepts.safetensors
+    pcm build-concepts --captions CAPTIONS --out-words words.txt
 
 WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
 that maps class names to their numbers, as VinVL's). With --captions the words are the

@@ -1,7 +1,7 @@
 """Build the folder of a small language model, without weights.
 
-python tools/build_language_model.py CAPTIONS --out FOLDER
-python tools/build_language_model.py CAPTIONS --kind bert --out FOLDER
+pcm build-language-model CAPTIONS --out FOLDER
+pcm build-language-model CAPTIONS --kind bert --out FOLDER
 """
 
 import argparse

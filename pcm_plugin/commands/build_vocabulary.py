@@ -1,10 +1,10 @@
 """Build a vocabulary from the frequent words of captions.
 
-    python tools/build_vocabulary.py CAPTIONS --min-count 5 --out vocabulary.txt
+    pcm build-vocabulary CAPTIONS --min-count 5 --out vocabulary.txt
 
 The released vocabularies were counted over all splits and end with UNK, which replaces rare words:
 
-    python tools/build_vocabulary.py dataset_coco.json --split all --unk --out vocabulary.txt
+    pcm build-vocabulary dataset_coco.json --split all --unk --out vocabulary.txt
 """
 
 import argparse

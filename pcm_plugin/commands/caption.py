@@ -1,13 +1,13 @@
 """Caption image files and folders.
 
-python tools/caption.py captioner.safetensors photos/ more/one.jpg
-python tools/caption.py pcm-net_toy images/ --out captions.json --sheet sheet.png --html page.html
-python tools/caption.py best.pth images/ --config configs/pcm_coco.py --num-captions 3 --beam-size 5
+pcm caption captioner.safetensors photos/ more/one.jpg
+pcm caption pcm-net_toy images/ --out captions.json --sheet sheet.png --html page.html
+pcm caption best.pth images/ --config configs/pcm_coco.py --num-captions 3 --beam-size 5
 
-Prints one line per image: its file, a tab, its caption. The weights are a file of tools/export.py,
+Prints one line per image: its file, a tab, its caption. The weights are a file of `pcm export`,
 the name of a model that comes with the package, or a checkpoint with the --config of its training.
 
---out writes a COCO results file, [{"image_id": ..., "caption": ..., ...}, ...], for tools/score.py
+--out writes a COCO results file, [{"image_id": ..., "caption": ..., ...}, ...], for `pcm score`
 and pycocotools. The image id is the number in the file name (42 for COCO_val2014_000000000042.jpg,
 000000000042.jpg and 42.png), otherwise the name without suffix; images that would have the same id
 keep the suffix.
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "weights", help="file of tools/export.py or name of a model; a checkpoint with --config"
+        "weights", help="file of `pcm export` or name of a model; a checkpoint with --config"
     )
     parser.add_argument("images", nargs="+", help="image files, or folders of images")
     parser.add_argument("--config", help="config file of a checkpoint")

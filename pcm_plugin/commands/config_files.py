@@ -1,13 +1,13 @@
-"""Paths of the repository's tools and configs."""
+"""Paths of the repository's configs."""
 
 import os
 from pathlib import Path
 
 from pcm_plugin.errors import MissingFileError
 
-# Data and runs belong to the current folder, tools and configs to the repository.
+# Data and runs belong to the current folder, configs to the repository.
 ROOT = Path(os.path.relpath(Path(__file__).parents[2]))
-TOOLS, CONFIGS = ROOT / "tools", ROOT / "configs"
+CONFIGS = ROOT / "configs"
 
 _NOT_ENTRIES = {"_base_", "recipes"}
 

@@ -1,13 +1,13 @@
 """Convert captions to COCO JSON, a COCO results file or JSONL.
 
-    python tools/convert_captions.py dataset_coco.json --split val --out data/coco/captions_val.json
-    python tools/convert_captions.py captions.csv --column text --out captions.jsonl
-    python tools/convert_captions.py predictions.csv --results --out predictions.json
+    pcm convert-captions dataset_coco.json --split val --out data/coco/captions_val.json
+    pcm convert-captions captions.csv --column text --out captions.jsonl
+    pcm convert-captions predictions.csv --results --out predictions.json
 
-COCO captions JSON (--out NAME.json) is what tools/extract.py reads with a folder of images. It
+COCO captions JSON (--out NAME.json) is what `pcm extract` reads with a folder of images. It
 needs captions with image files, as in Karpathy's JSON, Flickr token files and tables with an image
 column. With --results, the captions are predictions and are written as a COCO results file, which
-tools/score.py reads; each image must have one caption.
+`pcm score` reads; each image must have one caption.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Convert a checkpoint of the released PCM-Net.
 
-python tools/convert_pcmnet_checkpoint.py released.pth pcm_coco.safetensors \
+pcm convert-pcmnet-checkpoint released.pth pcm_coco.safetensors \
     --vocabulary data/coco/vocabulary.txt
-python tools/test.py configs/pcm_coco.py pcm_coco.safetensors
+pcm test configs/pcm_coco.py pcm_coco.safetensors
 """
 
 import argparse

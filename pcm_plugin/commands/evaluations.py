@@ -1,4 +1,4 @@
-"""Evaluation of a config on another data set than its own (``tools/test.py --eval-on``)."""
+"""Evaluation of a config on another data set than its own (``pcm test --eval-on``)."""
 
 import os
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Export a trained captioner to a single file.
 
-python tools/export.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --out captioner.safetensors
+pcm export configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --out captioner.safetensors
 
 The file contains weights, settings, vocabulary and concepts, and the name of the CLIP. Use it with
-python tools/caption.py captioner.safetensors IMAGES. A CLIP in a local folder is copied next to it.
+pcm caption captioner.safetensors IMAGES. A CLIP in a local folder is copied next to it.
 """
 
 import argparse

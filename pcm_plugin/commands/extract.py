@@ -1,10 +1,10 @@
 """Extract CLIP features of images and captions to a feature store.
 
-    python tools/extract.py IMAGE_SHARDS --model ViT-B-32-quickgelu --pretrained openai --out STORE
-    python tools/extract.py IMAGE_FOLDER --captions captions.json --model ... --out STORE
-    python tools/extract.py COCO --captions dataset_coco.json --split val --model ... --out STORE
-    python tools/extract.py SYNTHIMGCAP --captions annotations.pkl --vocabulary vocabulary.txt ...
-    torchrun --nproc_per_node 8 tools/extract.py ...
+    pcm extract IMAGE_SHARDS --model ViT-B-32-quickgelu --pretrained openai --out STORE
+    pcm extract IMAGE_FOLDER --captions captions.json --model ... --out STORE
+    pcm extract COCO --captions dataset_coco.json --split val --model ... --out STORE
+    pcm extract SYNTHIMGCAP --captions annotations.pkl --vocabulary vocabulary.txt ...
+    torchrun --nproc_per_node 8 -m pcm_plugin extract ...
 
 After an interruption, run the command again to make the missing shards.
 """

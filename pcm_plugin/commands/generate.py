@@ -1,8 +1,8 @@
 """Generate images of captions with a diffusion pipeline.
 
-    python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
-    torchrun --nproc_per_node 8 tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
-    srun python tools/generate.py CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+    pcm generate CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+    torchrun --nproc_per_node 8 -m pcm_plugin generate CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
+    srun pcm generate CAPTIONS --pipeline NAME_OR_FOLDER --out DIR
 
 After an interruption, run the command again to make the missing shards.
 """

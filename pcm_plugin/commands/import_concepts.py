@@ -1,6 +1,6 @@
 """Convert the concept pickle of the released PCM-Net.
 
-python tools/import_concepts.py coco400_embeddings_ViT-B32_with_ensemble.pickle \
+pcm import-concepts coco400_embeddings_ViT-B32_with_ensemble.pickle \
     concepts.safetensors --model ViT-B-32-quickgelu
 """
 

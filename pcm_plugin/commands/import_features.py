@@ -1,6 +1,6 @@
 """Import released features (.npz) and annotations (a pickle).
 
-    python tools/import_features.py FEATURES ANNOTATIONS.pkl --vocabulary vocabulary.txt \
+    pcm import-features FEATURES ANNOTATIONS.pkl --vocabulary vocabulary.txt \
         --model ViT-B-32-quickgelu --pretrained openai --out STORE
 
 The pickle is read without executing anything in it. --model is the CLIP that made the features; its

@@ -1,12 +1,12 @@
 """Import images with captions from Parquet files.
 
-    python tools/import_images.py SYNTHIMGCAP/MSCOCO-SD --out data/coco/synthetic
-    python tools/import_images.py train-*.parquet --text-column caption --out data/mine/synthetic
-    torchrun --nproc_per_node 8 tools/import_images.py FOLDER --out FOLDER
+    pcm import-images SYNTHIMGCAP/MSCOCO-SD --out data/coco/synthetic
+    pcm import-images train-*.parquet --text-column caption --out data/mine/synthetic
+    torchrun --nproc_per_node 8 -m pcm_plugin import-images FOLDER --out FOLDER
 
 Image bytes are copied unchanged. The id of an image and its caption is the row number, counted from
 0 over all files in the order of their names. After an interruption, run the command again to make
-the missing shards. The next step is tools/extract.py.
+the missing shards. The next step is `pcm extract`.
 """
 
 import argparse

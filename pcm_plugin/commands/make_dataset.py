@@ -1,22 +1,21 @@
 """Make a training set from captions: images, features and a config.
 
-    python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine --dry-run
-    python tools/make_dataset.py CAPTIONS --recipe sd15_vitb32 --out data/mine
-    torchrun --nproc_per_node 8 tools/make_dataset.py ...
-    srun python tools/make_dataset.py ...
-    python tools/train.py data/mine/config.py
+    pcm make-dataset CAPTIONS --recipe sd15_vitb32 --out data/mine --dry-run
+    pcm make-dataset CAPTIONS --recipe sd15_vitb32 --out data/mine
+    torchrun --nproc_per_node 8 -m pcm_plugin make-dataset ...
+    srun pcm make-dataset ...
+    pcm train data/mine/config.py
 
 After an interruption, run the command again to make what is missing. --set changes settings of the
 recipe, with values as in --cfg-options: --set generate.steps=30 "generate.prompt=a photo of {}".
 """
 
 import argparse
-import shlex
 from pathlib import Path
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
-from pcm_plugin.commands.config_files import TOOLS
 from pcm_plugin.commands.logs import show_info
+from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.synthesis.pipeline.dataset import (
@@ -113,4 +112,4 @@ def main() -> None:
     config = args.out / CONFIG
     if rank.index == 0 and config.is_file():
         print(f"{args.out} is finished; train on it with:")
-        print(f"  {shlex.join(['python', str(TOOLS / 'train.py'), str(config)])}")
+        print(f"  {shell_command(['train', config])}")

@@ -1,18 +1,17 @@
 """Train and test the rows of the papers' tables."""
 
 import json
-import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.commands.config_files import TOOLS, find_config
+from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.paper_tables import Row
 from pcm_plugin.commands.paper_trainings import training_of
+from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import best_checkpoint, read_record, require_best_checkpoint
@@ -46,40 +45,35 @@ class Settings:
     checkpoints: dict[str, str] = field(default_factory=dict)
 
 
-def tool_command(tool: str, config: str, *words: str, options: Sequence[str] = ()) -> list[str]:
-    """Return the arguments of ``python`` that run a tool on a config."""
+def config_command(name: str, config: str, *words: str, options: Sequence[str] = ()) -> list[str]:
+    """Return the command ``name`` with its arguments: a config, other words and settings."""
     changes = ["--cfg-options", *options] if options else []
-    return [str(TOOLS / tool), str(find_config(config)), *words, *changes]
+    return [name, str(find_config(config)), *words, *changes]
 
 
-def shown(command: Sequence[str]) -> str:
-    """Return a command as it is typed in a shell."""
-    return f"python {shlex.join(command)}"
-
-
-def run_tool(command: Sequence[str], folder: Path) -> None:
-    """Run a tool and append its output to ``log.txt`` in a folder.
+def run_command(command: Sequence[str], folder: Path) -> None:
+    """Run a command and append its output to ``log.txt`` in a folder.
 
     Raises:
         Failed: If it fails.
     """
-    print(f"$ {shown(command)}", flush=True)
+    print(f"$ {shell_command(command)}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     with log.open("a") as file:
         code = subprocess.run(
-            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT
+            process_arguments(command), stdout=file, stderr=subprocess.STDOUT
         ).returncode
     if code:
-        raise Failed(f"failed with exit code {code}, see {log}: {shown(command)}")
+        raise Failed(f"failed with exit code {code}, see {log}: {shell_command(command)}")
 
 
 def train_command(name: str, settings: Settings) -> list[str]:
     """Return the command of a training."""
     training, work = training_of(name), settings.folder / name
     options = [*training.options, *settings.options]
-    return tool_command(
-        "train.py", training.config, "--resume", "--work-dir", str(work), options=options
+    return config_command(
+        "train", training.config, "--resume", "--work-dir", str(work), options=options
     )
 
 
@@ -99,13 +93,13 @@ def weights_of(name: str, settings: Settings) -> str:
     if record is None and (found := best_checkpoint(work)) is not None:
         return str(found)  # a copy from elsewhere, without record
     if not settings.train and not (record and record["finished"]):
-        command = shown(train_command(name, settings))
+        command = shell_command(train_command(name, settings))
         raise NotRun(f"no weights in {work}: {command}  (or use --train)")
     training = training_of(name)
     config, options = find_config(training.config), [*training.options, *settings.options]
     if settings.train:
         if not is_trained(work, config, options):
-            run_tool(train_command(name, settings), work)
+            run_command(train_command(name, settings), work)
     else:
         _check_same(work, config, options)
     try:
@@ -134,14 +128,14 @@ def test_command(
     options.append(format_option("test_evaluator.outfile", f"{folder}/captions.json"))
     words = [checkpoint, *(("--eval-on", row.eval_on) if row.eval_on else ())]
     words += ["--work-dir", str(folder)]
-    return tool_command("test.py", training.config, *words, options=options), options, folder
+    return config_command("test", training.config, *words, options=options), options, folder
 
 
 def run_row(row: Row, settings: Settings) -> dict[str, Any]:
     """Test a row, unless its scores exist.
 
     Returns:
-        The content of ``metrics.json`` of ``tools/test.py``.
+        The content of ``metrics.json`` of ``pcm test``.
 
     Raises:
         NotRun: If weights or data are missing, or a command failed.
@@ -165,5 +159,5 @@ def run_row(row: Row, settings: Settings) -> dict[str, Any]:
     if reasons:
         raise NotRun("\n".join(reasons))
     if not has_scores(folder, config, options, checkpoint, row.eval_on):
-        run_tool(command, folder)
+        run_command(command, folder)
     return json.loads((folder / "metrics.json").read_text())

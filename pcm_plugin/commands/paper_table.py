@@ -1,10 +1,10 @@
 """Run the rows of a paper's table; print own and published scores.
 
-    python tools/paper_table.py                          # list the tables
-    python tools/paper_table.py ablation --list          # list the commands of one; runs nothing
-    python tools/paper_table.py cross-domain --out cross_domain.json
-    python tools/paper_table.py in-domain --checkpoint pcm_coco=pcmnet_coco.safetensors
-    python tools/paper_table.py data-efficiency --train  # train rows that have no weights yet
+    pcm paper-table                          # list the tables
+    pcm paper-table ablation --list          # list the commands of one; runs nothing
+    pcm paper-table cross-domain --out cross_domain.json
+    pcm paper-table in-domain --checkpoint pcm_coco=pcmnet_coco.safetensors
+    pcm paper-table data-efficiency --train  # train rows that have no weights yet
 
 The weights of a row are the best checkpoint on validation in the folder of its training,
 work_dirs/TRAINING. For a row without data or weights, the command that makes them is printed.
@@ -23,11 +23,11 @@ from pcm_plugin.commands.paper_runs import (
     NotRun,
     Settings,
     run_row,
-    shown,
     test_command,
     train_command,
 )
 from pcm_plugin.commands.paper_tables import TABLES, Row, Table
+from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.commands.published import update_readmes
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import write_json
@@ -139,9 +139,9 @@ def list_rows(rows: Sequence[Row], settings: Settings) -> None:
             continue
         weights = settings.checkpoints.get(row.training)
         if weights is None:
-            print(f"  {shown(train_command(row.training, settings))}")
+            print(f"  {shell_command(train_command(row.training, settings))}")
         command, *_ = test_command(row, settings, weights or "CHECKPOINT")
-        print(f"  {shown(command)}")
+        print(f"  {shell_command(command)}")
 
 
 @plain_errors()

@@ -26,7 +26,7 @@ class Row:
     Attributes:
         title: Its title.
         training: Name of the training.
-        eval_on: Data set that it is tested on, as for ``tools/test.py --eval-on``; None for that
+        eval_on: Data set that it is tested on, as for ``pcm test --eval-on``; None for that
             of its config.
     """
 

@@ -13,7 +13,7 @@ from pcm_plugin.formats.atomic_io import write_bytes
 SCORES = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 """Scores of the papers, in their order."""
 
-_START, _END = "<!-- published: tools/paper_table.py -->", "<!-- end of published -->"
+_START, _END = "<!-- published: pcm paper-table -->", "<!-- end of published -->"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PublishedResult:
     Attributes:
         model: Name of the model: of a config, or of a training in :mod:`paper_trainings`.
         dataset: Data set of the images, e.g. ``'COCO'``.
-        evaluation: How ``tools/test.py --eval-on`` names it; None for the data set that the model
+        evaluation: How ``pcm test --eval-on`` names it; None for the data set that the model
             was trained on.
         metrics: Scores x 100, as they were printed.
         source: Publication.
@@ -81,7 +81,7 @@ def update_readmes() -> list[Path]:
     """Write the published results of each metafile into the README next to it.
 
     Returns:
-        The READMEs that have a table, between ``<!-- published: tools/paper_table.py -->`` and
+        The READMEs that have a table, between ``<!-- published: pcm paper-table -->`` and
         ``<!-- end of published -->``.
     """
     pages = []

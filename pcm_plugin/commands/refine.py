@@ -2,14 +2,14 @@
 
 Choose which caption belongs to which image, with SynC or a filter by CLIP score:
 
-    python tools/refine.py STORE --out FOLDER
-    python tools/refine.py STORE --method filter --min-clip-score 0.6 --out FOLDER
-    torchrun --nproc_per_node 8 tools/refine.py STORE --out FOLDER
+    pcm refine STORE --out FOLDER
+    pcm refine STORE --method filter --min-clip-score 0.6 --out FOLDER
+    torchrun --nproc_per_node 8 -m pcm_plugin refine STORE --out FOLDER
 
 SynC as released for PCM-Net: SigLIP 2 assigns captions to images, a sentence encoder compares
 captions, and the pairs are written for the training store of CLIP features:
 
-    python tools/refine.py CLIP_STORE --assign-store SIGLIP2_STORE --score-scale 5 --out FOLDER \
+    pcm refine CLIP_STORE --assign-store SIGLIP2_STORE --score-scale 5 --out FOLDER \
         --sentence-encoder sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2
 
 Train on the pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
@@ -17,7 +17,7 @@ Train on the pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
 Move the global features of images toward their captions and away from others; this reconstructs
 SynTIC (configs/syntic/syntic_coco.py trains on them).
 
-    python tools/refine.py STORE --method contrast --out FOLDER
+    pcm refine STORE --method contrast --out FOLDER
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", help="folder of tools/extract.py")
+    parser.add_argument("store", help="folder of `pcm extract`")
     parser.add_argument("--out", required=True, help="folder to write")
     parser.add_argument("--method", default="sync", choices=list(OPTIONS))
     parser.add_argument("--chunk", type=int, default=8192, help="images or captions per chunk")

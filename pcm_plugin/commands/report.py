@@ -1,7 +1,7 @@
 """Write a web page about one training run.
 
-python tools/report.py work_dirs/pcm_toy
-python tools/report.py work_dirs/pcm_coco --images data/coco/images --train-images FOLDER
+pcm report work_dirs/pcm_toy
+pcm report work_dirs/pcm_coco --images data/coco/images --train-images FOLDER
 
 The page shows loss and score curves, a table of scores, training pairs with low and high CLIP
 scores, the best, median and worst captions by CIDEr, and the config. It is one file that needs no

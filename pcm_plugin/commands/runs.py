@@ -21,13 +21,13 @@ from pcm_plugin.formats.atomic_io import sha256
 def read_config(
     config: Path, options: Sequence[str], loops: Sequence[str], evaluation: str | None = None
 ) -> Config:
-    """Return the config that ``tools/train.py`` or ``tools/test.py`` would use.
+    """Return the config that ``pcm train`` or ``pcm test`` would use.
 
     Args:
         config: File of the config.
         options: Values of ``--cfg-options``, ``KEY=VALUE``.
         loops: Loops that would run: ``train``, ``val`` and ``test``.
-        evaluation: Value of ``tools/test.py --eval-on``. Defaults to None.
+        evaluation: Value of ``pcm test --eval-on``. Defaults to None.
 
     Raises:
         UserError: See :func:`~pcm_plugin.commands.run_arguments.load_config`.
@@ -67,7 +67,7 @@ def has_scores(
         config: File of the config.
         options: Values of ``--cfg-options``.
         checkpoint: File of the checkpoint.
-        evaluation: Value of ``tools/test.py --eval-on``. Defaults to None.
+        evaluation: Value of ``pcm test --eval-on``. Defaults to None.
 
     Raises:
         UserError: If an input file of the test is missing.

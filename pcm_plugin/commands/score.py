@@ -1,13 +1,13 @@
 """Score predicted captions against references.
 
-python tools/score.py captions.json captions_val2014.json
-python tools/score.py captions.json dataset_coco.json --split test --scorers BLEU CIDEr METEOR
-python tools/score.py captions.json refs.json --scorers CLIPScore --images val2014 \
+pcm score captions.json captions_val2014.json
+pcm score captions.json dataset_coco.json --split test --scorers BLEU CIDEr METEOR
+pcm score captions.json refs.json --scorers CLIPScore --images val2014 \
     --model ViT-B-32-quickgelu --pretrained openai
-python tools/score.py captions.json nocaps_val.json --groups nocaps_val.json
+pcm score captions.json nocaps_val.json --groups nocaps_val.json
 
 The predictions are a COCO results file, [{"image_id": 7, "caption": "a dog"}, ...], as written by
-tools/caption.py --out and tools/convert_captions.py --results. The references are a caption file
+pcm caption --out and pcm convert-captions --results. The references are a caption file
 that names images: COCO captions JSON, Karpathy's JSON, a Flickr token file, a table or JSONL.
 Images are matched by id, file name or number: 42, "000000000042.jpg" and
 "val2014/COCO_val2014_000000000042.jpg" are the same image.

@@ -1,10 +1,10 @@
 """Inspect, verify, merge and export feature stores.
 
-python tools/store.py info STORE
-python tools/store.py verify FOLDER          # folder of any stage
-python tools/store.py merge STORE STORE ... --out NEW
-python tools/store.py export STORE --out FOLDER
-python tools/store.py sheet STORE --images FOLDER --out sheet.png    # draw pairs with their scores
+pcm store info STORE
+pcm store verify FOLDER          # folder of any stage
+pcm store merge STORE STORE ... --out NEW
+pcm store export STORE --out FOLDER
+pcm store sheet STORE --images FOLDER --out sheet.png    # draw pairs with their scores
 """
 
 import argparse
@@ -119,7 +119,7 @@ def main() -> None:
     drawing.add_argument(
         "--images", type=Path, required=True, help="folder from which the store was extracted"
     )
-    drawing.add_argument("--pairs", type=Path, help="pairs of tools/refine.py")
+    drawing.add_argument("--pairs", type=Path, help="pairs of `pcm refine`")
     drawing.add_argument("--count", type=positive, default=24)
     drawing.add_argument("--columns", type=positive, default=3)
     drawing.add_argument("--order", choices=["random", "lowest", "highest"], default="random")

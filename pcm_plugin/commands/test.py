@@ -1,7 +1,7 @@
 """Generate captions for the test split of a config and score them.
 
-python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth
-python tools/test.py configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --eval-on flickr30k
+pcm test configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth
+pcm test configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --eval-on flickr30k
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
     if cfg.get("test_dataloader") is None:
         raise UserError(
             f"{args.config} has no test_dataloader: its data set has no real test images; add them "
-            "with tools/make_dataset.py --test IMAGES CAPTIONS"
+            "with pcm make-dataset --test IMAGES CAPTIONS"
         )
     if not Path(args.checkpoint).is_file():
         raise MissingFileError(f"checkpoint {args.checkpoint} does not exist")

@@ -1,6 +1,6 @@
 """Train the model of a config.
 
-python tools/train.py configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=VALUE ...]
+pcm train configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=VALUE ...]
 """
 
 import argparse

@@ -1,11 +1,11 @@
 """Caption images in the browser.
 
-python tools/webui.py pcm-net_toy
-python tools/webui.py captioner.safetensors --device cuda:0 --port 8000
-python tools/webui.py best.pth --config configs/pcm_coco.py
+pcm webui pcm-net_toy
+pcm webui captioner.safetensors --device cuda:0 --port 8000
+pcm webui best.pth --config configs/pcm_coco.py
 
 Prints the address of the page and serves it until interrupted. The weights are a file of
-tools/export.py, the name of a model that comes with the package, or a checkpoint with the --config
+`pcm export`, the name of a model that comes with the package, or a checkpoint with the --config
 of its training. Images stay on this machine; they are deleted after a day or when the server stops.
 Everyone who can reach --host and --port can use the page.
 """
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "weights", help="file of tools/export.py or name of a model; a checkpoint with --config"
+        "weights", help="file of `pcm export` or name of a model; a checkpoint with --config"
     )
     parser.add_argument("--config", help="config file of a checkpoint")
     parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
@@ -207,7 +207,7 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     if gr is None:
-        raise UserError("tools/webui.py needs gradio: pip install 'pcm_plugin[webui]'")
+        raise UserError("`pcm webui` needs gradio: pip install 'pcm_plugin[webui]'")
     inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
     page = build_page(inferencer, f"Captions by {Path(args.weights).name}")
     try:

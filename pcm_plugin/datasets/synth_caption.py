@@ -38,9 +38,9 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
     MMEngine's ``default_collate`` makes batches of them.
 
     Args:
-        store: Folder of a feature store of ``tools/extract.py``.
+        store: Folder of a feature store of ``pcm extract``.
         test_mode: Whether items are images with references. Defaults to False.
-        pairs: File of ``tools/refine.py`` with the pairs for training. Defaults to None: each
+        pairs: File of ``pcm refine`` with the pairs for training. Defaults to None: each
             caption with the image that was generated from it.
         features: ``'patch'``: patch and global features; ``'global'``: global features only;
             ``'text'``: no patch features, and the CLIP text feature of the caption in place of the
@@ -52,7 +52,7 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             all items.
         seed: Seed of this random choice. Defaults to 0.
         data_prefix: Folder of the image files, for visualization. Defaults to None.
-        refined_features: File of ``tools/refine.py --method contrast``, whose rows replace the
+        refined_features: File of ``pcm refine --method contrast``, whose rows replace the
             global features of training pairs. Requires ``features='global'``. Defaults to None.
         object_labels: JSON file with the labels of the objects in each image,
             ``{image_id: [label, ...]}``, for example from a detector. Defaults to None.
@@ -107,7 +107,7 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         self.store = FeatureStore(store)
         if features == "patch" and not self.store.num_patches:
             raise UserError(
-                f"{store} has no patch features (it was made with tools/extract.py --no-patches): "
+                f"{store} has no patch features (it was made with pcm extract --no-patches): "
                 "extract them, or use features='global' and a captioner without patch features"
             )
         if test_mode or object_labels is not None:

@@ -32,9 +32,9 @@ class SynthImageDataset(Dataset, ReadsFiles):
       ``clip_score`` (float, 2.5 * cosine).
 
     Args:
-        store: Folder of a feature store of ``tools/extract.py``.
+        store: Folder of a feature store of ``pcm extract``.
         img_dir: Folder of images that the store was extracted from: image shards of
-            ``tools/generate.py``, or image files.
+            ``pcm generate``, or image files.
         pipeline: Configs of the transforms, such as ``mmpretrain.Resize``, ending with
             ``mmpretrain.PackInputs``.
         test_mode: See SynthCaptionDataset. Defaults to False.
@@ -122,7 +122,7 @@ class SynthImageDataset(Dataset, ReadsFiles):
             if "img_path" not in sample:
                 raise UserError(
                     f"{self.pairs_dataset.store.path} has no file name for image {image_id}: pass "
-                    "the folder of tools/generate.py that it was extracted from as `img_dir`"
+                    "the folder of `pcm generate` that it was extracted from as `img_dir`"
                 )
             return read_image(sample.img_path)
         return self._reader.read(image_id)

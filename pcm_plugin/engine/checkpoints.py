@@ -96,7 +96,7 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
         raise UserError(
             f"{filename} is refused: it contains more than tensors and MMEngine's records, and "
             f"loading it could execute code ({_first_sentence(error)}). If it is a released "
-            "PCM-Net checkpoint, convert it with tools/convert_pcmnet_checkpoint.py"
+            "PCM-Net checkpoint, convert it with `pcm convert-pcmnet-checkpoint`"
         ) from None
 
 
@@ -128,7 +128,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def restart_options(filename: str | Path) -> str:
-    """Return the options of ``tools/train.py`` that start a new run from a checkpoint's weights."""
+    """Return the options of ``pcm train`` that start a new run from a checkpoint's weights."""
     load_from = shlex.quote(format_option("load_from", str(filename)))
     return f"--work-dir OTHER --cfg-options {load_from}"
 
@@ -175,7 +175,7 @@ def load_weights(model: torch.nn.Module, filename: str) -> None:
     if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):
         raise UserError(
             f"{filename} looks like a checkpoint of the released PCM-Net: convert it with "
-            "tools/convert_pcmnet_checkpoint.py first"
+            "`pcm convert-pcmnet-checkpoint` first"
         )
     _load_strict(model, checkpoint.get("state_dict", checkpoint), filename)
 

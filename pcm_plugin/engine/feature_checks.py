@@ -112,7 +112,7 @@ def _check_object_labels(
                 raise UserError(
                     f"{file.path} has {len(unknown)} object labels that are not concepts of "
                     f"{path}, such as {unknown[:3]}: map them to its words, or build the concepts "
-                    "with them (tools/build_concepts.py)"
+                    "with them (`pcm build-concepts`)"
                 )
 
 

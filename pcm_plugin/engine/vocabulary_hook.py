@@ -66,7 +66,7 @@ class VocabularyCoverageHook(Hook):
                 self.max_unknown_captions,
                 f"train_dataloader.dataset ({name})",
                 "Set model.vocabulary to one built from these captions "
-                "(tools/build_vocabulary.py), or accept them with --cfg-options "
+                "(`pcm build-vocabulary`), or accept them with --cfg-options "
                 "default_hooks.vocabulary.max_unknown_captions=SHARE",
             )
 

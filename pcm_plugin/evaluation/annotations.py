@@ -87,7 +87,7 @@ def find_groups(
 def read_predictions(path: str | os.PathLike) -> list[Prediction]:
     """Read a COCO results file, ``[{"image_id": ..., "caption": ...}, ...]``.
 
-    Entries may name the file of the image as ``image``, which ``tools/caption.py`` writes, or as
+    Entries may name the file of the image as ``image``, which ``pcm caption`` writes, or as
     ``file_name``. In that case ``image_id`` may be missing.
 
     Args:
@@ -147,7 +147,7 @@ def _explain_format(path: str | os.PathLike, expected: str) -> UserError | None:
     except UserError:
         return None
     return UserError(
-        f"{expected}, got {form}: convert it with tools/convert_captions.py {path} --results "
+        f"{expected}, got {form}: convert it with pcm convert-captions {path} --results "
         "--out NAME.json"
     )
 

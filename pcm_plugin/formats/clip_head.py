@@ -27,7 +27,7 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read a ``clip_head.safetensors``.
 
     Args:
-        path: The file, as ``tools/extract.py`` writes it into a feature store.
+        path: The file, as ``pcm extract`` writes it into a feature store.
 
     Returns:
         The tensors of :data:`CLIP_HEAD_KEYS`.
@@ -39,7 +39,7 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(
-            f"no CLIP head at {path}; tools/extract.py writes one into every feature store"
+            f"no CLIP head at {path}; `pcm extract` writes one into every feature store"
         )
     try:
         head = load_file(path)

@@ -94,7 +94,7 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
     if not path.is_file():
         raise MissingFileError(
             f"no concept file at {path}; make one with: "
-            f"python tools/build_concepts.py WORDS --model MODEL --out {shlex.quote(str(path))}"
+            f"pcm build-concepts WORDS --model MODEL --out {shlex.quote(str(path))}"
         )
     try:
         with safe_open(path, "pt") as file:

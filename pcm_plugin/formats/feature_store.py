@@ -66,11 +66,11 @@ class FeatureStore:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         try:
-            folder = ShardFolder(self.path, FORMAT, "tools/extract.py")
+            folder = ShardFolder(self.path, FORMAT, "pcm extract")
         except FileNotFoundError:
             raise MissingFileError(
                 f"no feature store at {self.path}; make one with: "
-                f"python tools/extract.py IMAGES --model MODEL --out {shlex.quote(str(self.path))}"
+                f"pcm extract IMAGES --model MODEL --out {shlex.quote(str(self.path))}"
             ) from None
         folder.check_complete()
         info = folder.manifest["info"]

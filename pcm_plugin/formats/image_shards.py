@@ -126,7 +126,7 @@ def open_image_shards(path: str | os.PathLike) -> ShardFolder:
         MissingFileError: If there is no such folder.
         UserError: If it holds something else.
     """
-    return ShardFolder(path, FORMAT, "tools/generate.py or tools/import_images.py")
+    return ShardFolder(path, FORMAT, "`pcm generate` or `pcm import-images`")
 
 
 def read_image_shard(folder: ShardFolder, shard: str) -> Iterator[tuple[ImageEntry, bytes]]:
@@ -226,7 +226,7 @@ class ImageShardReader:
         if not self._digests.issuperset(store.digests):
             raise UserError(
                 f"{store.path} was not extracted from the images in {self.path} as they are now: "
-                "pass the folder that it was extracted from, or run tools/extract.py again"
+                "pass the folder that it was extracted from, or run `pcm extract` again"
             )
 
     def read(self, image_id: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Selected pairs of images and captions of a feature store, as ``tools/refine.py`` writes them.
+"""Selected pairs of images and captions of a feature store, as ``pcm refine`` writes them.
 
 A folder of format ``pcm-pairs`` holds ``pairs.safetensors``, with the fields of
 :class:`PairSelection` and the identity of the store, next to the shards of the computation.
@@ -29,7 +29,7 @@ class PairSelection(NamedTuple):
         image: (P,) int64, numbers of the images in the store.
         caption: (P,) int64, numbers of the captions in the store.
         clip_score: (P,) float32, weight of the pair in the loss: 2.5 * cosine of image and caption,
-            or with ``tools/refine.py --score-scale`` another multiple of the cosine in the
+            or with ``pcm refine --score-scale`` another multiple of the cosine in the
             assigning store (SynC's release: 5 times SigLIP 2's).
         score: (P,) float32, by which the pairs were selected.
     """
@@ -62,7 +62,7 @@ class PairSelection(NamedTuple):
         """
         if not Path(path).is_file():
             raise MissingFileError(
-                f"no pairs at {path}; make them with: python tools/refine.py STORE --out FOLDER"
+                f"no pairs at {path}; make them with: pcm refine STORE --out FOLDER"
             )
         try:
             with safe_open(path, "np") as file:
@@ -71,12 +71,12 @@ class PairSelection(NamedTuple):
         except (SafetensorError, KeyError) as error:
             raise UserError(
                 f"{path} must hold pairs, got a file without them ({error}): pass a "
-                f"{PAIRS_FILE} of tools/refine.py"
+                f"{PAIRS_FILE} of `pcm refine`"
             ) from None
         if made_from != store:
             raise UserError(
                 f"{path} was made from another store, or from this one before it was changed: make "
-                "it again with tools/refine.py"
+                "it again with `pcm refine`"
             )
         return pairs
 

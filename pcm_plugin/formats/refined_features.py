@@ -1,4 +1,4 @@
-"""Refined image features, one per caption of a store, of ``tools/refine.py --method contrast``.
+"""Refined image features, one per caption of a store, of ``pcm refine --method contrast``.
 
 A folder of format ``pcm-refined`` holds ``features.safetensors``, with ``global_feats``
 (captions, Dc) and the identity of the store, next to the shards of the computation.
@@ -49,7 +49,7 @@ def load_refined_features(path: str | os.PathLike, store: FeatureStore) -> Tenso
     """
     if not Path(path).is_file():
         raise MissingFileError(
-            f"no refined features at {path}; make them with: python tools/refine.py "
+            f"no refined features at {path}; make them with: pcm refine "
             f"{shlex.quote(str(store.path))} --method contrast --out FOLDER"
         )
     try:
@@ -59,11 +59,11 @@ def load_refined_features(path: str | os.PathLike, store: FeatureStore) -> Tenso
     except (SafetensorError, KeyError) as error:
         raise UserError(
             f"{path} must hold refined features, got a file without them ({error}): pass a "
-            f"{FEATURES_FILE} of tools/refine.py --method contrast"
+            f"{FEATURES_FILE} of pcm refine --method contrast"
         ) from None
     if made_from != store.identity or feats.shape != (store.num_captions, store.clip_dim):
         raise UserError(
             f"{path} was made from another store than {store.path}, or from this one before it was "
-            "changed: make it again with tools/refine.py --method contrast"
+            "changed: make it again with pcm refine --method contrast"
         )
     return feats

@@ -106,7 +106,7 @@ class Vocabulary:
         if not path.is_file():
             raise MissingFileError(
                 f"no vocabulary at {path}; make one with: "
-                f"python tools/build_vocabulary.py CAPTIONS --out {shlex.quote(str(path))}"
+                f"pcm build-vocabulary CAPTIONS --out {shlex.quote(str(path))}"
             )
         lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
         try:

@@ -178,7 +178,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             if metadata.get("format") != FORMAT:
                 raise UserError(
                     f"{path} must be a captioner file, got {metadata.get('format') or 'weights'}: "
-                    "write one with tools/export.py CONFIG CHECKPOINT"
+                    "write one with pcm export CONFIG CHECKPOINT"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         keys = ("model", "vocabulary", "clip", "concepts")

@@ -61,7 +61,7 @@ def read_run(work_dir: Path) -> RunLog:
 
     Args:
         work_dir: The folder, with ``TIMESTAMP/vis_data/scalars.json`` files of MMEngine and
-            ``metrics.json`` files of ``tools/test.py``.
+            ``metrics.json`` files of ``pcm test``.
 
     Raises:
         MissingFileError: If there are no logs.

@@ -230,7 +230,7 @@ def test_the_command_prints_and_writes_captions(folder, tmp_path, inferencer):
     out, sheet, page = (tmp_path / "new" / name for name in ("c.json", "s.png", "p.html"))
     command = [NAME, pictures, "--num-captions", 2, "--length-penalty", 2, "--out", out]
     command += ["--sheet", sheet, "--html", page]
-    result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
+    result = run("caption", *command, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output
     expected = inferencer(pictures, num_captions=2, length_penalty=2.0)["predictions"]
     for prediction in expected:
@@ -243,7 +243,7 @@ def test_the_command_prints_and_writes_captions(folder, tmp_path, inferencer):
         assert drawn.width > 1000
     assert page.read_text().count('<div class="card">') == 2
     (pictures / "broken.jpg").write_bytes(b"no")
-    result = run("caption.py", NAME, pictures, "--out", out, log=tmp_path / "log", launcher=False)
+    result = run("caption", NAME, pictures, "--out", out, log=tmp_path / "log", launcher=False)
     assert result.code == 1
     # Every entry of a COCO results file has a caption: invalid images are only printed.
     assert [row["image_id"] for row in json.loads(out.read_text())] == [0, 1]
@@ -255,7 +255,7 @@ def test_the_command_prints_and_writes_captions(folder, tmp_path, inferencer):
         (["pcm-net_moon", pictures], "the model must be one of"),
         ([tmp_path / "no.safetensors", pictures], "no captioner at"),
     ):
-        result = run("caption.py", *wrong, log=tmp_path / "log", launcher=False)
+        result = run("caption", *wrong, log=tmp_path / "log", launcher=False)
         assert (result.code, message in result.output) == (1, True)
         assert "Traceback" not in result.output
 
@@ -288,7 +288,7 @@ def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, 
     out = tmp_path / "away" / "captioner.safetensors"
     command = ["configs/pcm_toy.py", tmp_path / "best.pth", "--out", out]
     result = run(
-        "export.py", *command, "--cfg-options", *changes, log=tmp_path / "log", launcher=False
+        "export", *command, "--cfg-options", *changes, log=tmp_path / "log", launcher=False
     )
     assert result.code == 0, result.output
     moved = (tmp_path / "away").rename(tmp_path / "moved")

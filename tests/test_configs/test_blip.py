@@ -199,7 +199,7 @@ def test_the_decoder_attends_to_mixed_tokens(load):
 def test_tools_for_captioners_on_features_refuse_blip(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
     cfg = Config.fromfile("configs/blip/pcm_blip_coco.py")
-    with pytest.raises(ValueError, match=r"CLIPWeightedBlipCaption.*tools/test\.py"):
+    with pytest.raises(ValueError, match=r"CLIPWeightedBlipCaption.*pcm test"):
         CaptionInferencer(cfg, tmp_path / "weights.pth", device="cpu")
 
 
@@ -218,12 +218,11 @@ def test_everything_else_works_without_mmpretrain_models(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "the rest works" in done.stdout
     assert "'transformers>=4.41,<4.52'" in done.stderr.splitlines()[-1]
-    # and the tool says so in one line
+    # and the command says so in one line
     wrapper = tmp_path / "run.py"
     wrapper.write_text(
         "import sys\nsys.modules['mmpretrain.models'] = None\n"
-        "sys.argv = ['train.py', 'configs/blip/pcm_blip_coco.py']\n"
-        "import runpy; runpy.run_path('tools/train.py', run_name='__main__')\n"
+        "from pcm_plugin import cli; cli.main(['train', 'configs/blip/pcm_blip_coco.py'])\n"
     )
     done = subprocess.run([sys.executable, str(wrapper)], capture_output=True, text=True)
     assert done.returncode == 1

@@ -70,7 +70,7 @@ def test_nocaps_is_scored_by_domain_and_has_no_splits(system):
     assert cfg.test_evaluator.groups == captions
     assert "nocaps.org" in commands[captions]
     command = commands["data/nocaps/vit_b32/val_store"]
-    assert f"tools/extract.py data/nocaps/images --captions {captions} --model" in command
+    assert f"pcm extract data/nocaps/images --captions {captions} --model" in command
     of_coco = [made for path, made in commands.items() if path.startswith("data/coco/")]
     assert of_coco or system in ("prefix_text", "prefix")
     assert all("data/coco/dataset_coco.json" in made for made in of_coco)
@@ -135,4 +135,4 @@ def test_files_of_the_other_data_set_are_created_from_its_own_captions():
     cfg = load_config("pcm_custom", "coco")
     for path, command in missing_files(cfg).items():
         if path.startswith("data/coco"):
-            assert "make_dataset.py" not in command
+            assert "make-dataset" not in command

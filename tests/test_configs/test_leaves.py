@@ -172,7 +172,7 @@ def test_every_published_config_exists():
 @pytest.mark.parametrize("name", ALL)
 def test_starts_with_the_command_that_trains_it(name):
     first = find_config(name).read_text().splitlines()[0]
-    assert re.match(rf"# python tools/train\.py {find_config(name)}", first)
+    assert re.match(rf"# pcm train {find_config(name)}", first)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -181,6 +181,6 @@ def test_each_input_has_a_command(name):
     files = list_input_files(cfg)
     keys = [file.key for file in files]
     assert len(keys) == len(set(keys)) >= 4
-    for file in files:  # tests/test_commands.py runs the commands through the tools' parsers
+    for file in files:  # tests/test_commands.py runs the commands through their parsers
         if file.kind not in (*HUB_KINDS, FileKind.IMAGE_FOLDER):
-            assert build_command(cfg, file).startswith(("make demo", "python tools/"))
+            assert build_command(cfg, file).startswith("pcm ")

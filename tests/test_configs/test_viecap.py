@@ -122,7 +122,7 @@ def test_missing_entities_are_made_of_the_published_lists(source, evaluation):
     entities = {CATEGORIES: "configs/words/coco_categories.txt"}
     entities[VINVL] = "data/vinvl/vgcocooiobjects_v1_class2ind.json"
     path = cfg.model.entity_prompt.concepts
-    command = f"python tools/build_concepts.py {entities[path]} --templates simple --model"
+    command = f"pcm build-concepts {entities[path]} --templates simple --model"
     found = re.search(rf"missing: {path} .*\n  made by: (.*)", str(caught.value))
     assert found[1].startswith(command)
     assert found[1].endswith(f" --out {path}")

@@ -21,7 +21,7 @@ def test_readmes_have_the_tables_of_their_metafiles():
         pages = update_readmes()
         assert len(pages) == len(METAFILES) - 1  # nothing is published of BLIP with PCM
         changed = [page for page, text in before.items() if page.read_text() != text]
-        assert not changed, "run tools/paper_table.py --update-readmes"
+        assert not changed, "run pcm paper-table --update-readmes"
     finally:
         for page, text in before.items():
             page.write_text(text)

@@ -13,10 +13,10 @@ EXAMPLES = ROOT / "docs" / "images" / "examples"
 
 def test_the_packaged_captioner_captions_the_examples(tmp_path):
     lines = "\n".join(code_blocks(ROOT / "README.md")).splitlines()
-    line = next(line for line in lines if "tools/caption.py pcm-net_toy" in line)
+    line = next(line for line in lines if "pcm caption pcm-net_toy" in line)
     _, _, *words = shlex.split(line)
     words[words.index("--sheet") + 1] = str(tmp_path / "sheet.png")
-    result = run("caption.py", *words, log=tmp_path / "log", launcher=False)
+    result = run("caption", *words, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output
     captions = dict(row.split("\t") for row in result.output.splitlines() if "\t" in row)
     assert len(captions) == len([*EXAMPLES.glob("*.png")])

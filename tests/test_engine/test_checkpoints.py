@@ -138,7 +138,7 @@ def test_files_that_are_not_checkpoints_are_reported(tmp_path):
     with pytest.raises(ValueError, match=r"empty\.pth is not a checkpoint"):
         load_local_checkpoint(str(tmp_path / "empty.pth"))
     torch.save({"model": {"predictor.logits.bias": torch.zeros(1)}}, tmp_path / "released.pth")
-    with pytest.raises(ValueError, match=r"released\.pth .*tools/convert_pcmnet_checkpoint.py"):
+    with pytest.raises(ValueError, match=r"released\.pth .*pcm convert-pcmnet-checkpoint"):
         load_weights(torch.nn.Linear(2, 1), str(tmp_path / "released.pth"))
 
 

@@ -47,7 +47,7 @@ def test_names_every_missing_file_and_the_command_that_makes_it(tmp_path):
     for key in ("model.vocabulary", "model.neck.concepts", "train_dataloader.dataset.store"):
         assert f"({key})" in message
     assert (
-        "made by: python tools/build_concepts.py --captions captions.json --templates simple "
+        "made by: pcm build-concepts --captions captions.json --templates simple "
         f"--model ViT-B-32 --pretrained openai --out {tmp_path / 'concepts'}"
     ) in message
     assert "test_dataloader" not in message
@@ -58,7 +58,7 @@ def test_files_of_one_command_are_listed_together(tmp_path):
     cfg.build_commands = "make_demo"
     with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, loops=("train", "test"))
-    assert str(caught.value).count("made by: make demo") == 1
+    assert str(caught.value).count("made by: pcm demo") == 1
 
 
 def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
@@ -66,7 +66,7 @@ def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):
     cfg.root, cfg.clip.model_name = "my data", "local-dir:a b"
     file = RequiredFile("val_dataloader.dataset.store", FileKind.FEATURE_STORE, "my data/store")
     assert shlex.split(build_command(cfg, file)) == [
-        *("python", "tools/extract.py", "my data/images", "--captions", "captions.json"),
+        *("pcm", "extract", "my data/images", "--captions", "captions.json"),
         *("--split", "val", "--model", "local-dir:a b", "--pretrained", "openai"),
         *("--out", "my data/store"),
     ]
@@ -121,7 +121,7 @@ def test_the_name_of_a_language_model_is_not_a_file(tmp_path):
     cfg = Config(dict(model=model, root="r", build_commands="generate_from_captions"))
     check_inputs(cfg, ("train",))
     cfg.build_commands = "make_demo"
-    with pytest.raises(MissingFileError, match=r"build_language_model\.py r/captions_train.json"):
+    with pytest.raises(MissingFileError, match=r"pcm build-language-model r/captions_train.json"):
         check_inputs(cfg, ("train",))
 
 

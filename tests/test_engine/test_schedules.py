@@ -17,7 +17,7 @@ from pcm_plugin.engine.schedules import (
 TRAINED = [
     name
     for name, path in list_configs().items()
-    if path.read_text().startswith(f"# python tools/train.py {path}")
+    if path.read_text().startswith(f"# pcm train {path}")
 ]
 
 

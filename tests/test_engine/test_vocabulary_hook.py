@@ -69,7 +69,7 @@ def test_the_training_command_rejects_another_vocabulary(tmp_path, tiny_settings
     def train(**more):
         options = [f"{key}={value}" for key, value in {**settings, **more}.items()]
         args = ["configs/pcm_coco.py", "--work-dir", tmp_path / "run", "--cfg-options", *options]
-        return run("train.py", *args, log=tmp_path / "log")
+        return run("train", *args, log=tmp_path / "log")
 
     result = train()
     assert result.code == 1

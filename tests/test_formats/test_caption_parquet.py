@@ -28,10 +28,10 @@ def test_captions_of_synthimgcap_have_row_numbers(tmp_path):
     assert str(file.scan()).startswith(f"{path} (Parquet): 4 captions")
     log = tmp_path / "log"
     args = [path, "--min-count", 1, "--out", tmp_path / "vocabulary.txt"]
-    result = run("build_vocabulary.py", *args, log=log)
+    result = run("build-vocabulary", *args, log=log)
     assert result.code == 1
     assert "no column 'caption', only ['image', 'text']: pass --column text" in result.output
-    result = run("build_vocabulary.py", *args, "--column", "text", log=log)
+    result = run("build-vocabulary", *args, "--column", "text", log=log)
     assert result.code == 0, result.output
     assert "café" in (tmp_path / "vocabulary.txt").read_text().split()
 

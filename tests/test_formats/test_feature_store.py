@@ -64,7 +64,7 @@ def test_a_used_store_can_be_pickled(tmp_path):
 
 
 def test_missing_unfinished_and_cut_stores_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere; make one with: python tools/extract.py"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere; make one with: pcm extract"):
         FeatureStore(tmp_path / "nowhere")
     build_store(tmp_path / "store", CAPTIONS)
     ShardFolder.open_for_write(tmp_path / "store", FORMAT, {"model": "random", "seed": 0}, plan(4))

@@ -134,7 +134,7 @@ def test_a_byte_order_mark_is_not_part_of_a_word(tmp_path):
 
 
 def test_file_errors_name_the_file_and_the_fix(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tools/build_vocabulary.py"):
+    with pytest.raises(FileNotFoundError, match=r"pcm build-vocabulary"):
         Vocabulary.from_file(tmp_path / "none.txt")
     (tmp_path / "twice.txt").write_text("a\nb\na\n")
     with pytest.raises(ValueError, match=r"twice.txt: word 'a' has two indices, 1 and 3"):
@@ -143,7 +143,7 @@ def test_file_errors_name_the_file_and_the_fix(tmp_path):
 
 def build(tmp_path, *args):
     out = tmp_path / "vocabulary.txt"
-    return run("build_vocabulary.py", *args, "--out", out, log=tmp_path / "log"), out
+    return run("build-vocabulary", *args, "--out", out, log=tmp_path / "log"), out
 
 
 def test_command_line(tmp_path):

@@ -228,10 +228,10 @@ def test_global_prefix_returns_one_token():
 def test_errors_name_the_value_and_the_fix(tmp_path):
     feats = make_feats()
     neck = PCMMixup(DV, DC, D, N)
-    with pytest.raises(UserError, match=r"no concepts.*build_concepts.py"):
+    with pytest.raises(UserError, match=r"no concepts.*build-concepts"):
         neck(*feats)
     neck.set_concepts(WORDS, torch.randn(C, DC))
-    with pytest.raises(UserError, match=r"no CLIP head.*extract.py"):
+    with pytest.raises(UserError, match=r"no CLIP head.*extract"):
         neck(*feats)
     with pytest.raises(ValueError, match=r"num_patches=7, .* got `\(4, 9, 12\)`"):
         make_neck(num_patches=7)(*feats)

@@ -411,7 +411,7 @@ def test_weights_and_tokenizer_of_a_folder(folder, tmp_path):
 
 
 def test_missing_files_are_named(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`no/such/folder`.*build_language_model\.py"):
+    with pytest.raises(FileNotFoundError, match=r"`no/such/folder`.*pcm build-language-model"):
         make_model("no/such/folder")
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         make_model(tmp_path)

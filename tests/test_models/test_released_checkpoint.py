@@ -103,7 +103,7 @@ def test_a_missing_layer_is_reported(official):
 def test_the_command_converts_and_checks_the_vocabulary(official, tmp_path):
     src, dst = tmp_path / "released.pth", tmp_path / "ours.safetensors"
     torch.save({"model": official}, src)
-    tool = "convert_pcmnet_checkpoint.py"
+    tool = "convert-pcmnet-checkpoint"
     result = run(tool, src, dst, "--vocabulary", f"{FOLDER}/vocabulary.txt", log=tmp_path / "log")
     assert result.code == 0, result.output
     assert "vocab_size = 200" in result.output
@@ -150,7 +150,7 @@ def test_a_converted_checkpoint_gives_the_captions_of_the_released_code(official
     }
     options = [f"{key}={value}" for key, value in settings.items()]
     test = ("configs/pcm_coco.py", weights, "--work-dir", tmp_path, "--cfg-options", *options)
-    for tool, args in (("convert_pcmnet_checkpoint.py", convert), ("test.py", test)):
+    for tool, args in (("convert-pcmnet-checkpoint", convert), ("test", test)):
         result = run(tool, *args, log=tmp_path / "log")
         assert result.code == 0, result.output
     said = json.loads((tmp_path / "captions.json").read_text())
@@ -162,7 +162,7 @@ def test_import_concepts_command(tmp_path):
     (tmp_path / "c.pickle").write_bytes(pickle.dumps((["dog", "cat", "ball"], embeddings)))
     dst = tmp_path / "c.safetensors"
     result = run(
-        "import_concepts.py", tmp_path / "c.pickle", dst, "--model", "M", log=tmp_path / "log"
+        "import-concepts", tmp_path / "c.pickle", dst, "--model", "M", log=tmp_path / "log"
     )
     assert result.code == 0, result.output
     concepts = load_concepts(dst)

@@ -37,12 +37,12 @@ def command(tmp_path, tool, *args, **options):
 def generate(tmp_path, models, *args, captions="captions.txt", **options):
     wants = ["--pipeline", models[0], "--steps", 1, "--shard-size", 2, "--format", "png"]
     out = ["--out", tmp_path / "images", "--device", "cpu"]
-    return command(tmp_path, "generate.py", tmp_path / captions, *wants, *out, *args, **options)
+    return command(tmp_path, "generate", tmp_path / captions, *wants, *out, *args, **options)
 
 
 def extract(tmp_path, models, *args, **options):
     wants = ["--model", models[1], "--out", tmp_path / "store", "--device", "cpu"]
-    return command(tmp_path, "extract.py", *args, *wants, **options)
+    return command(tmp_path, "extract", *args, *wants, **options)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_save_refuses(tmp_path, words, rows, message):
 
 
 def test_load_refuses_other_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tools/build_concepts.py"):
+    with pytest.raises(FileNotFoundError, match=r"pcm build-concepts"):
         load_concepts(tmp_path / "none.safetensors")
     (tmp_path / "text").write_text("dog")
     with pytest.raises(ValueError, match="text is not a concept file"):

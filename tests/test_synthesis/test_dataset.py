@@ -60,7 +60,7 @@ def arguments(inputs, out):
 def make(inputs, out, *args, processes=1, log=None):
     log = log or out.with_suffix(".log")
     args = [*arguments(inputs, out), *args]
-    return run("make_dataset.py", *args, log=log, processes=processes, launcher=False)
+    return run("make-dataset", *args, log=log, processes=processes, launcher=False)
 
 
 def contents(folder):
@@ -171,7 +171,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
         without(whole, out, aim)
         for _ in range(2):  # two kills in a row, and then to the end
             children = start(
-                "make_dataset.py",
+                "make-dataset",
                 *arguments(inputs, out),
                 log=log,
                 processes=processes,
@@ -228,14 +228,14 @@ def test_another_caption_file_changes_nothing(inputs, whole, tmp_path):
     before = contents(whole)
     (tmp_path / "other.txt").write_text("\n".join(["something else", *CAPTIONS, "and more"]))
     args = [tmp_path / "other.txt", *arguments(inputs, whole)[1:]]
-    result = run("make_dataset.py", *args, log=tmp_path / "log", launcher=False)
+    result = run("make-dataset", *args, log=tmp_path / "log", launcher=False)
     assert result.code == 1
     assert "was made from 25 captions that are not the first ones of this file" in result.output
     assert contents(whole) == before
     # The same captions with other line endings are equal.
     (tmp_path / "same.txt").write_text("\r\n".join([*CAPTIONS, "", ""]))
     args = [tmp_path / "same.txt", *arguments(inputs, whole)[1:], "--limit", 99]
-    assert run("make_dataset.py", *args, log=tmp_path / "log", launcher=False).code == 0
+    assert run("make-dataset", *args, log=tmp_path / "log", launcher=False).code == 0
     assert contents(whole) == before
 
 
@@ -349,11 +349,11 @@ def test_files_of_real_images_are_read_with_the_same_options(inputs, tmp_path):
         ("val.csv:3: 3 fields, the first line has 2 (--skip-invalid", "--column", "Caption"),
     ):
         encoding = [] if "UTF-8" in message else ["--encoding", "cp1252"]
-        result = run("make_dataset.py", *args, *more, *encoding, log=tmp_path / "log")
+        result = run("make-dataset", *args, *more, *encoding, log=tmp_path / "log")
         assert (result.code, message in result.output) == (1, True), result.output
         assert not (tmp_path / "data").exists()
     options = ["--column", "Caption", "--encoding", "cp1252", "--skip-invalid"]
-    result = run("make_dataset.py", *args, *options, log=tmp_path / "log")
+    result = run("make-dataset", *args, *options, log=tmp_path / "log")
     assert result.code == 0, result.output
     assert "val.csv (table): 2 captions, 1 invalid, skipped" in result.output
     assert "près" in Vocabulary.from_file(tmp_path / "data/corpus/vocabulary.txt").words
@@ -443,7 +443,7 @@ def train(data, work, name="config"):
     args = [data / f"{name}.py", "--work-dir", work, "--cfg-options"]
     args += ["train_cfg.max_epochs=1", "model.decoder.num_layers=1"]
     args += ["model.encoder.num_layers=1"] if name == "config" else []
-    return run("train.py", *args, log=work.with_suffix(".log"))
+    return run("train", *args, log=work.with_suffix(".log"))
 
 
 def test_it_trains_without_real_images(whole, tmp_path):
@@ -456,7 +456,7 @@ def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, t
     data = shutil.copytree(whole, tmp_path / "data")
     result = train(data, tmp_path / "run", "syntic")
     assert result.code == 1
-    (command,) = re.findall("made by: python tools/(refine.py .*)", result.output)
+    (command,) = re.findall("made by: pcm (refine .*)", result.output)
     result = run(*command.split(), log=tmp_path / "log")
     assert result.code == 0, result.output
     result = train(data, tmp_path / "run", "syntic")

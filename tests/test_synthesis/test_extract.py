@@ -116,7 +116,7 @@ def test_a_store_without_patches_is_the_same_but_for_them(tmp_path, images, clip
     captions = ["--captions", tmp_path / "captions.json", "--dtype", "float32"]
     args = [images, *captions, "--model", clip, "--shard-size", 3, "--batch-size", 2]
     args += ["--no-patches", "--device", "cpu", "--out", tmp_path / "store"]
-    result = run_tool("extract.py", *args, log=tmp_path / "log")
+    result = run_tool("extract", *args, log=tmp_path / "log")
     assert result.code == 0, result.output
     whole, store = FeatureStore(tmp_path / "whole"), FeatureStore(tmp_path / "store")
     assert (store.num_patches, store.settings["patches"]) == (0, False)
@@ -128,7 +128,7 @@ def test_a_store_without_patches_is_the_same_but_for_them(tmp_path, images, clip
     data = SynthCaptionDataset(tmp_path / "store", features="global")
     assert torch.equal(data[1]["global_feats"], whole.global_feats(0))
     with pytest.raises(
-        ValueError, match=r"has no patch features \(it was made with tools/extract.py --no-patches"
+        ValueError, match=r"has no patch features \(it was made with pcm extract --no-patches"
     ):
         SynthCaptionDataset(tmp_path / "store")
     with pytest.raises(ValueError, match="has no patch features, which the released code reads"):

@@ -108,11 +108,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path, processes):
     write(tmp_path / "in" / "a.parquet", content[:11])
     write(tmp_path / "in" / "b.parquet", content[11:])
     args, log = [tmp_path / "in", "--shard-size", 2, "--out"], tmp_path / "log"
-    assert run("import_images.py", *args, tmp_path / "whole", log=log).code == 0
+    assert run("import-images", *args, tmp_path / "whole", log=log).code == 0
     moments, killed = random.Random(processes), tmp_path / "killed"
     several, interrupted = dict(log=log, processes=processes, launcher=False), 0
     for done in (0, 3, 6, 9):
-        children = start("import_images.py", *args, killed, **several)
+        children = start("import-images", *args, killed, **several)
         while len([*killed.glob("*.tar")]) < done and any(c.exitcode is None for c in children):
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.03))
@@ -123,7 +123,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path, processes):
         assert {child.exitcode for child in children} <= {0, -9}, log.read_text()
         interrupted += 0 < len([*killed.glob("*.tar")]) < 12
     assert interrupted
-    result = run("import_images.py", *args, killed, **several)
+    result = run("import-images", *args, killed, **several)
     assert result.code == 0, result.output
     assert "24 images in 12 shards" in result.output
     assert contents(killed) == contents(tmp_path / "whole")
@@ -193,12 +193,12 @@ def test_invalid_rows_stop_or_are_counted(tmp_path):
     args = [tmp_path / "in", "--out", tmp_path / "out", "--shard-size", 3]
     log = tmp_path / "log"
     for allowed, place in ((0, "a.parquet#1: "), (1, "b.parquet#1: no image bytes"), (4, "b")):
-        result = run("import_images.py", *args, "--max-invalid", allowed, log=log)
+        result = run("import-images", *args, "--max-invalid", allowed, log=log)
         assert result.code == 1
         assert place in result.output
         assert f"more than --max-invalid {allowed};" in result.output
         assert not (tmp_path / "out" / "captions.jsonl").exists()
-    result = run("import_images.py", *args, "--max-invalid", 5, log=log)
+    result = run("import-images", *args, "--max-invalid", 5, log=log)
     assert result.code == 0, result.output
     assert "5 images in 4 shards" in result.output
     assert "5 skipped:" in result.output
@@ -213,7 +213,7 @@ def test_invalid_rows_stop_or_are_counted(tmp_path):
     assert [facts["id"] for _, _, facts in entries(tmp_path / "out")] == [*"02589"]
     lines = (tmp_path / "out" / "captions.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == [*"02589"]
-    result = run("import_images.py", *args, "--max-invalid", 4, log=log)
+    result = run("import-images", *args, "--max-invalid", 4, log=log)
     assert result.code == 1, result.output
 
 
@@ -304,18 +304,18 @@ def test_from_parquet_to_a_training(tmp_path, published):
         assert result.code == 0, result.output
         return result.output
 
-    step("import_images.py", published, "--out", data / "synthetic", "--shard-size", 10)
-    step("extract.py", data / "synthetic", "--model", clip, "--out", data / "store")
+    step("import-images", published, "--out", data / "synthetic", "--shard-size", 10)
+    step("extract", data / "synthetic", "--model", clip, "--out", data / "store")
     store = FeatureStore(data / "store")
     assert store.image_ids == [str(number) for number in range(23)]
     assert [store.caption(j) for j in (0, 6, 22)] == [f"a dog number {j}" for j in (0, 1, 2)]
     captions = data / "synthetic" / "captions.jsonl"
-    step("build_vocabulary.py", captions, "--min-count", 1, "--out", data / "vocabulary.txt")
+    step("build-vocabulary", captions, "--min-count", 1, "--out", data / "vocabulary.txt")
     (data / "words.txt").write_text("dog\nnumber\n")
     concepts = data / "concepts.safetensors"
-    step("build_concepts.py", data / "words.txt", "--model", clip, "--out", concepts)
+    step("build-concepts", data / "words.txt", "--model", clip, "--out", concepts)
     step(
-        *("train.py", "configs/pcm_toy.py", "--work-dir", tmp_path / "work", "--cfg-options"),
+        *("train", "configs/pcm_toy.py", "--work-dir", tmp_path / "work", "--cfg-options"),
         *(f"train_dataloader.dataset.store={data}/store", "train_cfg.max_epochs=1"),
         *("val_dataloader=None", "val_cfg=None", "val_evaluator=None"),
         *(

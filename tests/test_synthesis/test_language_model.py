@@ -70,7 +70,7 @@ def test_command_gives_the_same_bytes_in_each_process(kind, size, tmp_path):
     (tmp_path / "captions.txt").write_text("".join(f"a {w} on a {w}\n" for w in words))
     for name in ("one", "two"):
         result = run(
-            "build_language_model.py",
+            "build-language-model",
             *(tmp_path / "captions.txt", "--kind", kind, "--vocab-size", size),
             *("--out", tmp_path / name),
             log=tmp_path / "log",

@@ -87,7 +87,7 @@ def test_a_run_again_makes_what_is_missing(tmp_path, store, monkeypatch):
 def test_command_line_with_ranks(tmp_path, store, processes):
     args = [store, "--method", "contrast", "--out", tmp_path / "out", "--chunk", 4]
     args += ["--steps", 3, "--temperature", 0.1, "--negatives", 9, "--device", "cpu"]
-    result = run("refine.py", *args, log=tmp_path / "log", processes=processes, launcher=False)
+    result = run("refine", *args, log=tmp_path / "log", processes=processes, launcher=False)
     assert result.code == 0, result.output
     assert "21 features, cosine with the old ones 0." in result.output
     refine_features(store, SETTINGS, tmp_path / "api", 4, "cpu")
@@ -97,11 +97,11 @@ def test_command_line_with_ranks(tmp_path, store, processes):
 
 def test_options_of_another_method_are_refused(tmp_path, store):
     log = tmp_path / "log"
-    result = run("refine.py", store, "--out", tmp_path, "--steps", 3, log=log)
+    result = run("refine", store, "--out", tmp_path, "--steps", 3, log=log)
     assert result.code == 2
     assert "--method sync has no --steps" in result.output
     args = ["--method", "contrast", "--keep", 0.5]
-    assert "contrast has no --keep" in run("refine.py", store, "--out", "x", *args, log=log).output
+    assert "contrast has no --keep" in run("refine", store, "--out", "x", *args, log=log).output
 
 
 def test_training_gets_the_refined_features(tmp_path, store):

@@ -128,7 +128,7 @@ def test_a_dataset_gives_the_chosen_pairs(tmp_path, store):
     build_store(tmp_path / "small", CAPTIONS[:2])
     with pytest.raises(ValueError, match="was made from another store"):
         SynthCaptionDataset(tmp_path / "small", pairs=tmp_path / "out" / "pairs.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"tools/refine.py STORE"):
+    with pytest.raises(FileNotFoundError, match=r"pcm refine STORE"):
         SynthCaptionDataset(store, pairs=tmp_path / "nowhere")
 
 
@@ -149,7 +149,7 @@ def test_nearest_does_not_depend_on_the_chunks(sizes):
 def test_command_line_with_ranks(tmp_path, store, processes):
     args = [store, "--out", tmp_path / "out", "--chunk", 4, "--device", "cpu"]
     log = tmp_path / "log"
-    result = run("refine.py", *args, log=log, processes=processes, launcher=False)
+    result = run("refine", *args, log=log, processes=processes, launcher=False)
     assert result.code == 0, result.output
     assert "18 of 21 pairs" in result.output
     refine_pairs(store, RefineSettings(), tmp_path / "api", chunk=4, device="cpu")

@@ -232,14 +232,14 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path, stores, enco
     args = [clip, "--assign-store", siglip, "--sentence-encoder", encoder, "--score-scale", 5]
     args += ["--num-images", 6, "--chunk", 2, "--device", "cpu", "--out"]
     log = tmp_path / "log"
-    result = run("refine.py", *args, tmp_path / "whole", log=log)
+    result = run("refine", *args, tmp_path / "whole", log=log)
     assert result.code == 0, result.output
     assert "27 of 30 pairs" in result.output
     assert "(5 x cosine)" in result.output
     several, interrupted = dict(log=log, processes=processes, launcher=False), 0
     killed = tmp_path / "killed"
     for done in (5, 20, 30):
-        children = start("refine.py", *args, killed, **several)
+        children = start("refine", *args, killed, **several)
         while len([*killed.glob("*-*.safetensors")]) < done and any(
             child.exitcode is None for child in children
         ):
@@ -250,7 +250,7 @@ def test_killed_and_run_again_it_ends_with_the_same_bytes(tmp_path, stores, enco
             child.join()
         interrupted += not (killed / "pairs.safetensors").exists()
     assert interrupted
-    result = run("refine.py", *args, killed, **several)
+    result = run("refine", *args, killed, **several)
     assert result.code == 0, result.output
     assert contents(killed) == contents(tmp_path / "whole")
 
@@ -339,13 +339,13 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, stores, encoder)
         )
     plain = build_sentence_encoder(tmp_path / "plain", None)
     args = [stores[0], "--sentence-encoder", plain, "--out", tmp_path / "out"]
-    result = run("refine.py", *args, log=tmp_path / "log")
+    result = run("refine", *args, log=tmp_path / "log")
     assert result.code == 1
     assert "--pooling" in result.output
-    result = run("refine.py", *args, "--pooling", "mean", log=tmp_path / "log")
+    result = run("refine", *args, "--pooling", "mean", log=tmp_path / "log")
     assert result.code == 0, result.output
     args = [stores[0], "--method", "filter", "--num-images", 3, "--out", tmp_path / "filtered"]
-    result = run("refine.py", *args, log=tmp_path / "log")
+    result = run("refine", *args, log=tmp_path / "log")
     assert "--method filter has no --num-images" in result.output
 
 

@@ -97,7 +97,7 @@ def test_equal_image_ids_in_several_parts(released, tmp_path):
     other = tmp_path / "npz/img_sp1/100.npz"
     np.savez(other, features=np.ones((16, 16)), g_feature=np.ones((1, 8)))
     command = [*FEATURES, "--dtype", "float32", "--clip-scores", "annotation"]
-    result = tool(tmp_path, "import_features.py", *command, model=released)
+    result = tool(tmp_path, "import-features", *command, model=released)
     assert result.code == 0, result.output
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["0-100", "101", "1-100"]
@@ -152,7 +152,7 @@ def test_released_features_become_a_store(released, tmp_path, processes):
     (tmp_path / "npz/img_sp1/103.npz").write_bytes(b"cut")
     other = {"features": np.ones((9, 16)), "g_feature": np.ones((1, 8))}
     np.savez(tmp_path / "npz/img_sp0/102.npz", **other)
-    result = tool(tmp_path, "import_features.py", *command, model=released, processes=processes)
+    result = tool(tmp_path, "import-features", *command, model=released, processes=processes)
     assert result.code == 0, result.output
     assert "2 images in 3 shards" in result.output
     assert "3 skipped:\n  100: missing" in result.output
@@ -183,7 +183,7 @@ def test_without_parts_and_scores_both_are_found(released, tmp_path):
         file.rename(tmp_path / "npz/img" / file.name)
     bare = [{k: e[k] for k in ("image_id", "target_ids")} for e in ENTRIES]
     (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(bare))
-    result = tool(tmp_path, "import_features.py", *FEATURES, "--dtype", "float32", model=released)
+    result = tool(tmp_path, "import-features", *FEATURES, "--dtype", "float32", model=released)
     assert result.code == 0, result.output
     store = FeatureStore(tmp_path / "store")
     for i in range(len(ENTRIES)):
@@ -191,7 +191,7 @@ def test_without_parts_and_scores_both_are_found(released, tmp_path):
         assert store.clip_scores[i] == pytest.approx(2.5 * float(cosine), abs=1e-5)
     (tmp_path / "npz/img/102.npz").unlink()
     (tmp_path / "store/manifest.json").unlink()
-    result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
+    result = tool(tmp_path, "import-features", *FEATURES, model=released)
     assert "npz/img/102.npz: restore it, or skip all that are missing" in result.output
 
 
@@ -207,7 +207,7 @@ def test_imported_captions_train_with_exactly_the_released_indices(released, tmp
         for i, entry in enumerate(ENTRIES)
     ]
     (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(entries))
-    result = tool(tmp_path, "import_features.py", *FEATURES, model=released)
+    result = tool(tmp_path, "import-features", *FEATURES, model=released)
     assert result.code == 0, result.output
     dataset = SynthCaptionDataset(tmp_path / "store")
     captions = [dataset[i]["data_samples"].gt_caption for i in range(len(dataset))]
@@ -216,9 +216,9 @@ def test_imported_captions_train_with_exactly_the_released_indices(released, tmp
     assert np.array_equal(encoded[1], targets)
 
 
-@pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
+@pytest.mark.parametrize("name", ["import-features", "extract"])
 def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_path, name):
-    args = [*(FEATURES if name == "import_features.py" else [*IMAGES, *WORDS])]
+    args = [*(FEATURES if name == "import-features" else [*IMAGES, *WORDS])]
     args += ["--dtype", "float32"]
 
     def build(*more, offsets):
@@ -249,9 +249,9 @@ def test_scores_are_kept_if_the_clip_of_the_features_made_them(released, tmp_pat
     np.testing.assert_allclose(found, made + 0.13, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
+@pytest.mark.parametrize("name", ["import-features", "extract"])
 def test_images_without_scores_are_counted_and_not_compared(released, tmp_path, name):
-    args = [*(FEATURES if name == "import_features.py" else [*IMAGES, *WORDS]), "--skip-missing"]
+    args = [*(FEATURES if name == "import-features" else [*IMAGES, *WORDS]), "--skip-missing"]
     unscored = []
     for i in range(21):
         unscored.append({key: x for key, x in ENTRIES[0].items() if key != "clipscore"})
@@ -275,11 +275,11 @@ def test_images_without_scores_are_counted_and_not_compared(released, tmp_path, 
     assert "CLIP scores: computed with" in result.output
 
 
-@pytest.mark.parametrize("name", ["import_features.py", "extract.py"])
+@pytest.mark.parametrize("name", ["import-features", "extract"])
 def test_scores_that_annotations_do_not_have_cannot_be_kept(released, tmp_path, name):
     rows = [{key: x for key, x in e.items() if key != "clipscore"} for e in ENTRIES]
     (tmp_path / "pairs.pkl").write_bytes(pickle.dumps(rows))
-    args = FEATURES if name == "import_features.py" else [*IMAGES, *WORDS]
+    args = FEATURES if name == "import-features" else [*IMAGES, *WORDS]
     result = tool(tmp_path, name, *args, "--clip-scores", "annotation", model=released)
     assert result.code == 1
     assert "annotations have no CLIP scores, got 'annotation'" in result.output
@@ -287,7 +287,7 @@ def test_scores_that_annotations_do_not_have_cannot_be_kept(released, tmp_path, 
 
 
 def test_the_released_images_can_be_extracted(released, tmp_path):
-    result = tool(tmp_path, "extract.py", *IMAGES, *WORDS, model=released)
+    result = tool(tmp_path, "extract", *IMAGES, *WORDS, model=released)
     assert result.code == 0, result.output
     store = FeatureStore(tmp_path / "store")
     assert store.image_ids == ["100", "101", "102", "103", "104"]
@@ -295,7 +295,7 @@ def test_the_released_images_can_be_extracted(released, tmp_path):
 
 
 def test_invalid_input_is_refused(released, tmp_path):
-    importing = "import_features.py"
+    importing = "import-features"
     result = tool(tmp_path, importing, "images", *FEATURES[1:], model=released)
     assert "images/img_sp0/100.npz: set the paths with --path-template" in result.output
     result = tool(tmp_path, importing, *FEATURES, "--path-template", "{split}.npz", model=released)
@@ -311,7 +311,7 @@ def test_invalid_input_is_refused(released, tmp_path):
     other = build_clip(tmp_path / "other", width=8)
     result = tool(tmp_path, importing, *FEATURES, model=other)
     assert "features of width 16 and 8, but" in result.output
-    result = tool(tmp_path, "extract.py", *IMAGES, model=released)
+    result = tool(tmp_path, "extract", *IMAGES, model=released)
     assert "contains word indices: pass the vocabulary.txt" in result.output
     broken = [path for path in (tmp_path / "npz").rglob("*.npz") if path.write_bytes(b"cut")]
     result = tool(tmp_path, importing, *FEATURES, model=released)

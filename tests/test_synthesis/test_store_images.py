@@ -17,9 +17,9 @@ def made(tmp_path_factory):
     pipeline, clip = build_pipeline(folder / "pipeline"), build_clip(folder / "clip")
     images, store = folder / "images", folder / "store"
     for command in (
-        ("generate.py", folder / "captions.txt", "--pipeline", pipeline, "--out", images,
+        ("generate", folder / "captions.txt", "--pipeline", pipeline, "--out", images,
          "--steps", 1, "--shard-size", 2, "--format", "png"),
-        ("extract.py", images, "--model", clip, "--out", store),
+        ("extract", images, "--model", clip, "--out", store),
     ):  # fmt: skip
         result = run(*command, log=folder / "log", launcher=False)
         assert result.code == 0, result.output
@@ -56,11 +56,11 @@ def test_a_sheet_of_pairs(made, tmp_path):
     for order in ("lowest", "random"):
         out = tmp_path / "new" / f"{order}.png"
         command = ["sheet", path, "--images", images, "--count", 4, "--order", order, "--out", out]
-        result = run("store.py", *command, log=tmp_path / "log", launcher=False)
+        result = run("store", *command, log=tmp_path / "log", launcher=False)
         assert result.code == 0, result.output
         assert "4 of 6 pairs" in result.output
         with Image.open(out) as drawn:
             assert drawn.width > 1000
     command = ["sheet", path, "--images", tmp_path / "nowhere", "--out", tmp_path / "s.png"]
-    result = run("store.py", *command, log=tmp_path / "log", launcher=False)
+    result = run("store", *command, log=tmp_path / "log", launcher=False)
     assert (result.code, "no folder of images" in result.output) == (1, True)

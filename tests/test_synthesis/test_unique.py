@@ -43,12 +43,12 @@ def generate(tmp_path, models, out, *args, captions=CAPTIONS, processes=1):
     args = [file, "--pipeline", models[0], "--steps", 2, "--shard-size", 2, *args]
     args += ["--out", out, "--format", "png", "--device", "cpu", "--unique"]
     log = tmp_path / "log"
-    return run("generate.py", *args, log=log, processes=processes, launcher=False)
+    return run("generate", *args, log=log, processes=processes, launcher=False)
 
 
 def extract(tmp_path, models, images, out):
     args = [images, "--model", models[1], "--out", out, "--device", "cpu"]
-    return run("extract.py", *args, log=tmp_path / "log")
+    return run("extract", *args, log=tmp_path / "log")
 
 
 def pairs(store):
@@ -130,14 +130,14 @@ def test_unique_in_a_recipe(tmp_path, models):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
     args = [write(tmp_path / "captions.txt", captions), "--recipe", tmp_path / "tiny.yaml"]
     args += ["--out", tmp_path / "data", "--device", "cpu"]
-    result = run("make_dataset.py", *args, "--dry-run", log=tmp_path / "log")
+    result = run("make-dataset", *args, "--dry-run", log=tmp_path / "log")
     assert "50 pairs" in result.output
     assert "generate               25 images, 0 done" in result.output
-    result = run("make_dataset.py", *args, log=tmp_path / "log")
+    result = run("make-dataset", *args, log=tmp_path / "log")
     assert result.code == 0, result.output
     assert (tmp_path / "data" / "config.py").is_file()
     store = FeatureStore(tmp_path / "data" / "train_store")
     assert (len(store), store.num_captions) == (25, 50)
-    result = run("make_dataset.py", *args, "--dry-run", log=tmp_path / "log")
+    result = run("make-dataset", *args, "--dry-run", log=tmp_path / "log")
     assert "generate               25 images, 25 done" in result.output
     assert "extract train          25 images, 25 done" in result.output

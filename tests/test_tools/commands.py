@@ -1,14 +1,14 @@
-"""Run a tool as a command, without paying for its imports each time."""
+"""Run a command of ``pcm`` without paying for its imports each time."""
 
 import multiprocessing
 import os
 import resource
-import runpy
 import socket
-import sys
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from pcm_plugin import cli
 
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
@@ -37,7 +37,7 @@ class Result:
 
 
 def run(
-    tool: str,
+    name: str,
     *args: object,
     log: Path,
     processes: int = 1,
@@ -46,10 +46,10 @@ def run(
     env: dict[str, str] | None = None,
     largest_file: int | None = None,
 ) -> Result:
-    """Run ``tools/<tool>`` to its end, in a group of processes as torchrun would start them.
+    """Run ``pcm <name>`` to its end, in a group of processes as torchrun would start them.
 
     Args:
-        tool: File in ``tools/``.
+        name: Name of the command.
         *args: Its arguments.
         log: File for what it prints; that of the first process, where there are several.
         processes: Size of the group.
@@ -63,7 +63,7 @@ def run(
     """
     if largest_file is not None:
         env = {**(env or {}), _LARGEST_FILE: str(largest_file)}
-    children = start(tool, *args, log=log, processes=processes, launcher=launcher, env=env)
+    children = start(name, *args, log=log, processes=processes, launcher=launcher, env=env)
     for child in children:
         child.join(timeout)
     stuck = [child for child in children if child.exitcode is None]
@@ -76,7 +76,7 @@ def run(
 
 
 def start(
-    tool: str,
+    name: str,
     *args: object,
     log: Path,
     processes: int = 1,
@@ -95,7 +95,7 @@ def start(
         ]
     logs = [log if rank == 0 else f"{log}.{rank}" for rank in range(processes)]
     children = [
-        _SERVER.Process(target=_run, args=(tool, words, str(path), env))
+        _SERVER.Process(target=_run, args=(name, words, str(path), env))
         for path, env in zip(logs, environments, strict=True)
     ]
     for child in children:
@@ -109,7 +109,7 @@ def _free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def _run(tool: str, words: list[str], log: str, env: dict[str, str]) -> None:
+def _run(name: str, words: list[str], log: str, env: dict[str, str]) -> None:
     file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -117,5 +117,4 @@ def _run(tool: str, words: list[str], log: str, env: dict[str, str]) -> None:
     if _LARGEST_FILE in env:
         limit = int(env[_LARGEST_FILE])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    sys.argv = [tool, *words]
-    runpy.run_path(f"tools/{tool}", run_name="__main__")
+    cli.main([name, *words])

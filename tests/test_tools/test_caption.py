@@ -1,4 +1,4 @@
-"""Tests of tools/caption.py: mixed folders, interruptions, errors."""
+"""Tests of pcm caption: mixed folders, interruptions, errors."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def command(monkeypatch, capsys, inferencer):
     monkeypatch.setattr(caption, "CaptionInferencer", lambda *args, **kwargs: inferencer)
 
     def command(*words):
-        monkeypatch.setattr(sys, "argv", ["caption.py", NAME, *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["caption", NAME, *map(str, words)])
         code = 0
         try:
             caption.main()
@@ -87,7 +87,7 @@ def test_one_invalid_name_does_not_affect_the_other_images(photos, tmp_path):
     out, sheet, page = (tmp_path / name for name in ("out.json", "sheet.png", "page.html"))
     command = [NAME, photos, "--out", out, "--sheet", sheet, "--html", page]
     env = {"PYTHONIOENCODING": "ascii"}
-    result = run("caption.py", *command, log=tmp_path / "log", launcher=False, env=env)
+    result = run("caption", *command, log=tmp_path / "log", launcher=False, env=env)
     assert result.code == 1
     assert r"caf\xe9.png is not a valid UTF-8 file name: rename the file" in result.output
     assert "1 of 6 images could not be read" in result.output
@@ -101,7 +101,7 @@ def test_one_invalid_name_does_not_affect_the_other_images(photos, tmp_path):
     assert text.count('<div class="card">') == 5
     assert r"two\nlines &#34;&#39;🐈.png" in text
     # The file is passed on the command line, and from Python.
-    result = run("caption.py", NAME, bad, photos / "0.png", log=tmp_path / "log", launcher=False)
+    result = run("caption", NAME, bad, photos / "0.png", log=tmp_path / "log", launcher=False)
     assert result.code == 1
     assert f"{photos / '0.png'}\t" in result.output
 
@@ -191,7 +191,7 @@ def test_a_killed_job_writes_the_same_bytes_after_resuming(photos, tmp_path, pic
     out = tmp_path / "out.json"
     words = [NAME, photos, "--device", "cpu", "--batch-size", 1, "--out", out]
     env = {"OMP_NUM_THREADS": "1"}
-    [process] = start("caption.py", *words, log=tmp_path / "log", env=env)
+    [process] = start("caption", *words, log=tmp_path / "log", env=env)
     journal = tmp_path / f"out.json{SUFFIX}"
     end = time.monotonic() + 100
     while process.exitcode is None and time.monotonic() < end:
@@ -201,12 +201,12 @@ def test_a_killed_job_writes_the_same_bytes_after_resuming(photos, tmp_path, pic
         time.sleep(0.01)
     assert not out.exists()
     done = journal.read_bytes().count(b"\n") - 1
-    result = run("caption.py", *words, log=tmp_path / "log", launcher=False, env=env)
+    result = run("caption", *words, log=tmp_path / "log", launcher=False, env=env)
     assert result.code == 0, result.output
     assert f"{done} images are captioned already" in result.output
     first = out.read_bytes()
     assert len(json.loads(first)) == 60
-    result = run("caption.py", *words, log=tmp_path / "log", launcher=False, env=env)
+    result = run("caption", *words, log=tmp_path / "log", launcher=False, env=env)
     assert out.read_bytes() == first
 
 

@@ -30,7 +30,7 @@ def karpathy(tmp_path):
 
 
 def convert(tmp_path, *args):
-    return run("convert_captions.py", *args, log=tmp_path / "log")
+    return run("convert-captions", *args, log=tmp_path / "log")
 
 
 def test_a_split_becomes_a_coco_captions_file(tmp_path, karpathy):
@@ -61,7 +61,7 @@ def test_captions_without_files_are_rejected(tmp_path):
 
 
 def build(tmp_path, *args):
-    return run("build_vocabulary.py", *args, log=tmp_path / "log")
+    return run("build-vocabulary", *args, log=tmp_path / "log")
 
 
 def test_each_option_that_a_message_names_exists(tmp_path):
@@ -83,10 +83,10 @@ def test_each_option_that_a_message_names_exists(tmp_path):
         assert build(tmp_path, *args, *option.split()).code == 0
     # In that command, --format is the format of the images.
     args = ["--pipeline", "none", "--out", tmp_path / "images"]
-    result = run("generate.py", tmp_path / "format", *args, log=tmp_path / "log")
+    result = run("generate", tmp_path / "format", *args, log=tmp_path / "log")
     assert "--caption-format text" in result.output
     result = run(
-        "extract.py",
+        "extract",
         tmp_path,
         "--captions",
         tmp_path / "column",
@@ -139,7 +139,7 @@ def test_scripts_without_spaces_cause_a_warning(tmp_path, text, warned):
 
 
 def test_predictions_become_a_results_file_that_score_reads(tmp_path):
-    """score.py names the format that it does not read and the command that converts it."""
+    """`pcm score` names the format that it does not read and the command that converts it."""
     files = {
         "p.csv": "image,caption\n1.jpg,a dog\n2.jpg,a cat\n",
         "p.jsonl": "".join(
@@ -152,16 +152,16 @@ def test_predictions_become_a_results_file_that_score_reads(tmp_path):
     for (name, text), form in zip(files.items(), ("table", "JSONL"), strict=True):
         path, out = tmp_path / name, tmp_path / f"{name}.json"
         path.write_text(text)
-        result = run("score.py", path, references, log=tmp_path / "log")
+        result = run("score", path, references, log=tmp_path / "log")
         assert result.code == 1
         assert "must be a COCO results file" in result.output
         assert f", got {form}: convert it" in result.output
-        assert f"tools/convert_captions.py {path} --results" in result.output
+        assert f"pcm convert-captions {path} --results" in result.output
         result = convert(tmp_path, path, "--results", "--out", out)
         assert result.code == 0, result.output
         rows = json.loads(out.read_text())
         assert [(row["image_id"], row["caption"]) for row in rows] == [(1, "a dog"), (2, "a cat")]
-        result = run("score.py", out, references, log=tmp_path / "log")
+        result = run("score", out, references, log=tmp_path / "log")
         assert result.code == 0, result.output
         assert "CIDEr" in result.output
 

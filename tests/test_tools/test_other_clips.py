@@ -95,11 +95,11 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
         "train_cfg.max_epochs": 2,
     }
     options = ["--cfg-options", *(f"{key}={value}" for key, value in settings.items())]
-    result = run("train.py", leaf, "--work-dir", tmp_path / "run", *options, log=log)
+    result = run("train", leaf, "--work-dir", tmp_path / "run", *options, log=log)
     assert result.code == 0, result.output
     checkpoint = tmp_path / "run" / "epoch_2.pth"
     out = tmp_path / "captioner.safetensors"
-    result = run("export.py", leaf, checkpoint, "--out", out, *options, log=log, launcher=False)
+    result = run("export", leaf, checkpoint, "--out", out, *options, log=log, launcher=False)
     assert result.code == 0, result.output
     assert any("clip_head.proj" in key for key in load_file(out)) != joint
 
@@ -162,7 +162,7 @@ def test_features_that_the_neck_does_not_expect_are_refused(images, tmp_path, jo
     }
     options = ["--cfg-options", *(f"{key}={value}" for key, value in settings.items())]
     command = ["configs/pcm_coco.py", "--work-dir", tmp_path / "run", *options]
-    result = run("train.py", *command, log=tmp_path / "log")
+    result = run("train", *command, log=tmp_path / "log")
     assert result.code == 1
     assert f"`model.neck.patches_in_joint_space` must be {joint}, got {not joint}" in result.output
     assert "Traceback" not in result.output

@@ -1,10 +1,9 @@
-"""tools/paper_table.py and its tables."""
+"""pcm paper-table and its tables."""
 
 import json
 import re
 import sys
 from functools import reduce
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -116,17 +115,17 @@ def test_a_share_of_the_pairs_has_as_many_iterations_and_validations(config, pai
 def table(tmp_path, tiny_settings, monkeypatch, capsys):
     """Function that runs the command on tiny data and returns its exit code and output."""
 
-    def run_tool(words, **_):
+    def run_command(words, **_):
         log = tmp_path / "tool.log"
-        result = commands.run(Path(words[1]).name, *words[2:], log=log, launcher=False)
+        result = commands.run(*words[3:], log=log, launcher=False)
         return SimpleNamespace(returncode=result.code)
 
-    monkeypatch.setattr(paper_runs.subprocess, "run", run_tool)
+    monkeypatch.setattr(paper_runs.subprocess, "run", run_command)
 
     def table(*words, **more):
         options = tiny_options(tiny_settings, **more)
         command = [*words, "--run-dir", str(tmp_path / "runs"), "--cfg-options", *options]
-        monkeypatch.setattr(sys, "argv", ["paper_table.py", *map(str, command)])
+        monkeypatch.setattr(sys, "argv", ["paper-table", *map(str, command)])
         with pytest.raises(SystemExit) as end:
             paper_table.main()
         return end.value.code, capsys.readouterr().out
@@ -142,12 +141,12 @@ def test_rows_are_trained_scored_and_reused(table, tmp_path):
     code, output = table(*TWO, "town: CapDec")
     assert code == 0
     assert output.count("no weights in") == 2
-    assert "train.py configs/capdec/capdec_toy.py --resume" in output
+    assert "pcm train configs/capdec/capdec_toy.py --resume" in output
     assert "$" not in output
 
     code, output = table(*TWO, "--train", "--out", out)
     assert code == 0, (tmp_path / "tool.log").read_text()
-    assert re.findall(r"^\$ python tools/(\w+)\.py", output, re.M) == ["train", "test", "test"]
+    assert re.findall(r"^\$ pcm (\w+)", output, re.M) == ["train", "test", "test"]
     rows = json.loads(out.read_text())
     assert [row["title"] for row in rows] == ["town: PCM-Net", "town -> country: PCM-Net"]
     for row, test in zip(rows, ("in_domain", "toy_country"), strict=True):
@@ -196,10 +195,10 @@ def test_missing_data_are_reported(table):
 
 
 def test_the_list_prints_the_commands(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["paper_table.py"])
+    monkeypatch.setattr(sys, "argv", ["paper-table"])
     paper_table.main()
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(TABLES)
-    monkeypatch.setattr(sys, "argv", ["paper_table.py", "ablation", "--list", "--scorers", "BLEU"])
+    monkeypatch.setattr(sys, "argv", ["paper-table", "ablation", "--list", "--scorers", "BLEU"])
     paper_table.main()
     output = capsys.readouterr().out
     for row in TABLES["ablation"].rows:

@@ -20,27 +20,27 @@ from tests.test_tools.commands import run
 @pytest.mark.parametrize(
     ("tool", "args", "message"),
     [
-        ("build_vocabulary.py", "captions.txt --out v", "lower min_count or pass more captions"),
-        ("build_concepts.py", "captions.txt --model ViT-X --out c", "ViT-X"),
-        ("build_concepts.py", "none.txt --model X --out c", "none.txt"),
-        ("import_concepts.py", "none.pickle c.safetensors", "no concept pickle at none.pickle"),
+        ("build-vocabulary", "captions.txt --out v", "lower min_count or pass more captions"),
+        ("build-concepts", "captions.txt --model ViT-X --out c", "ViT-X"),
+        ("build-concepts", "none.txt --model X --out c", "none.txt"),
+        ("import-concepts", "none.pickle c.safetensors", "no concept pickle at none.pickle"),
         (
-            "convert_pcmnet_checkpoint.py",
+            "convert-pcmnet-checkpoint",
             "none.pth o.safetensors --vocabulary none.txt",
             "none.txt",
         ),
-        ("generate.py", "captions.txt --pipeline {tmp} --out {tmp}/images", "no model_index.json"),
-        ("extract.py", "none --model X --out s", "no folder of images at none"),
-        ("train.py", "none.py", "config none.py does not exist"),
+        ("generate", "captions.txt --pipeline {tmp} --out {tmp}/images", "no model_index.json"),
+        ("extract", "none --model X --out s", "no folder of images at none"),
+        ("train", "none.py", "config none.py does not exist"),
         (
-            "test.py",
+            "test",
             "configs/pcm_toy.py none.pth --cfg-options model.vocabulary={tmp}/none.txt",
-            "made by: make demo",
+            "made by: pcm demo",
         ),
-        ("export.py", "none.py w.pth --out o", "config none.py does not exist"),
-        ("paper_table.py", "toy --rows none", "no row of toy is called none"),
-        ("report.py", "none --count 0", "--count must be at least 1, got 0"),
-        ("store.py", "verify none", "none"),
+        ("export", "none.py w.pth --out o", "config none.py does not exist"),
+        ("paper-table", "toy --rows none", "no row of toy is called none"),
+        ("report", "none --count 0", "--count must be at least 1, got 0"),
+        ("store", "verify none", "none"),
     ],
 )
 def test_user_errors_are_one_line(tmp_path, tool, args, message):
@@ -82,7 +82,7 @@ def test_every_command_prints_user_errors_without_a_traceback(module):
 def test_an_error_of_torch_in_a_command_keeps_its_traceback(tmp_path):
     (tmp_path / "config.py").write_text("x = __import__('torch').distributions.Normal(0.0, -1.0)\n")
     args = (tmp_path / "config.py", "weights.pth", "--out", tmp_path / "o.safetensors")
-    result = run("export.py", *args, log=tmp_path / "log")
+    result = run("export", *args, log=tmp_path / "log")
     assert result.code == 1
     assert "Traceback" in result.output
     assert "ValueError: Expected parameter scale" in result.output
@@ -92,7 +92,7 @@ def test_a_closed_pipe_ends_a_command_silently(tmp_path):
     (tmp_path / "r.csv").write_text("image,caption\n1.jpg,a dog\n2.jpg,a cat\n")
     rows = [{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": "a cat"}]
     (tmp_path / "c.json").write_text(json.dumps(rows))
-    command = [sys.executable, "tools/score.py", tmp_path / "c.json", tmp_path / "r.csv"]
+    command = [sys.executable, "-m", "pcm_plugin", "score", tmp_path / "c.json", tmp_path / "r.csv"]
     read, write = os.pipe()
     os.close(read)
     result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)

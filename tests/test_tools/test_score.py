@@ -32,7 +32,7 @@ def files(tmp_path):
 
 
 def score(folder, *args):
-    return run("score.py", *args, log=folder / "log.txt", launcher=False)
+    return run("score", *args, log=folder / "log.txt", launcher=False)
 
 
 def expected(**settings):
@@ -269,7 +269,7 @@ def test_captions_of_a_folder_are_scored(tmp_path):
     references = write(tmp_path, "refs.json", {"images": images, "annotations": annotations})
     out = tmp_path / "captions.json"
     command = ["pcm-net_toy", photos, "--out", out, "--num-captions", 2]
-    result = run("caption.py", *command, log=tmp_path / "log", launcher=False)
+    result = run("caption", *command, log=tmp_path / "log", launcher=False)
     assert result.code == 0, result.output
     rows = json.loads(out.read_text())
     assert {row["image_id"] for row in rows} == {*ids}

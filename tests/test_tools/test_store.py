@@ -16,7 +16,7 @@ CAPTIONS = [["a dog", "the dog"], ["a cat"], [], ["a tree"], ["a car"]]
 
 
 def store(tmp_path, *args):
-    return run("store.py", *args, log=tmp_path / "log")
+    return run("store", *args, log=tmp_path / "log")
 
 
 @pytest.fixture

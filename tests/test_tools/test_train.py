@@ -55,7 +55,7 @@ def train(tmp_path_factory, tiny_settings):
         config.write_text(KILLED % kill_at)
         args = [config, *args, "--work-dir", work_dir]
         args += options({**tiny_settings, "train_cfg.max_epochs": 3, **settings})
-        return run("train.py", *args, log=folder / "log", processes=processes)
+        return run("train", *args, log=folder / "log", processes=processes)
 
     return train
 
@@ -144,7 +144,7 @@ def test_a_step_of_two_processes_is_that_of_one(tmp_path, tiny_settings, gamma_t
     def trained(name, size):
         args = ["--work-dir", tmp_path / name]
         args += options({**settings, "train_dataloader.batch_size": 8 // size})
-        result = run("train.py", config, *args, log=tmp_path / "log", processes=size)
+        result = run("train", config, *args, log=tmp_path / "log", processes=size)
         assert result.code == 0, result.output
         checkpoint = load_local_checkpoint(str(tmp_path / name / "epoch_1.pth"))
         assert checkpoint["meta"]["iter"] == 1
@@ -181,14 +181,14 @@ def test_learning_rate_scales_with_the_batch(train, tmp_path):
 
 
 def test_missing_data_is_reported_before_the_run(tmp_path):
-    result = run("train.py", BASE, "--work-dir", tmp_path / "run", log=tmp_path / "log")
+    result = run("train", BASE, "--work-dir", tmp_path / "run", log=tmp_path / "log")
     assert result.code == 1
     assert "Traceback" not in result.output
     for name in ("vocabulary.txt", "vit_b32/concepts.safetensors"):
         assert f"missing: data/coco/{name}" in result.output
     for name in ("train_store", "val_store"):
         assert f"missing: data/coco/vit_b32/{name}" in result.output
-    assert "made by: python tools/" in result.output
+    assert "made by: pcm " in result.output
     assert "test_store" not in result.output
     assert not (tmp_path / "run").exists()
 
@@ -205,7 +205,7 @@ def test_missing_data_is_reported_before_the_run(tmp_path):
 )
 def test_invalid_arguments_are_reported_without_traceback(train, tmp_path, args, message):
     if args[0].endswith(".py"):
-        result = run("train.py", *args, log=tmp_path / "log")
+        result = run("train", *args, log=tmp_path / "log")
     else:
         result = train(tmp_path / "wrong", *args)
     assert result.code == 1
@@ -369,7 +369,7 @@ def test_a_schedule_over_the_whole_run_cannot_be_extended(tmp_path, tiny_setting
 
     def trained(*args, **more):
         words = [config, "--work-dir", tmp_path / "run", *args]
-        return run("train.py", *words, *options({**settings, **more}), log=tmp_path / "log")
+        return run("train", *words, *options({**settings, **more}), log=tmp_path / "log")
 
     assert trained(**{"train_cfg.max_epochs": 2}).code == 0
     result = trained("--resume", **{"train_cfg.max_epochs": 3})

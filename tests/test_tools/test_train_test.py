@@ -1,4 +1,4 @@
-"""Command tools/test.py."""
+"""Command pcm test."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def checkpoint(tmp_path, tiny_settings):
 def score(checkpoint, work_dir, settings, *args, log):
     options = [f"{key}={value}" for key, value in settings.items()]
     words = ["configs/pcm_coco.py", checkpoint, "--work-dir", work_dir, *args]
-    return run("test.py", *words, "--cfg-options", *options, log=log)
+    return run("test", *words, "--cfg-options", *options, log=log)
 
 
 @pytest.mark.parametrize("args", [(), ("--amp",)])

@@ -31,7 +31,7 @@ def address(tmp_path_factory):
         port = free.getsockname()[1]
     log = folder / "log"
     [server] = start(
-        "webui.py",
+        "webui",
         *(MODEL, "--port", port, "--device", "cpu"),
         log=log,
         env={"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_NUM_THREADS": "1"},

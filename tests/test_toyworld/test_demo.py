@@ -19,17 +19,17 @@ from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
 
-TOOLS = Path(__file__).parents[2] / "tools" / "toyworld"
-CONFIG = Path(__file__).parents[2] / "configs" / "pcm_toy.py"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "pcm_toy.py"
 
 
-def run_tool(folder: Path, tool: str, *args: str, code: int = 0) -> str:
+def run_command(folder: Path, name: str, *args: str, code: int = 0) -> str:
     # The checkout and the working folder have spaces in their names.
     checkout = folder.parent / "my checkout"
     if not checkout.exists():
-        checkout.symlink_to(TOOLS.parents[1])
+        checkout.symlink_to(ROOT)
     done = subprocess.run(
-        [sys.executable, str(checkout / "tools" / "toyworld" / tool), "--quick", *args],
+        [sys.executable, "-m", "pcm_plugin", name, "--quick", *args],
         cwd=folder,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(checkout)},
         capture_output=True,
@@ -44,7 +44,7 @@ def run_tool(folder: Path, tool: str, *args: str, code: int = 0) -> str:
 def demo(tmp_path_factory):
     """Return the folder and the output of a first run with two processes."""
     folder = tmp_path_factory.mktemp("my demo")
-    return folder, run_tool(folder, "demo.py", "--processes", "2")
+    return folder, run_command(folder, "demo", "--processes", "2")
 
 
 def scores_of(output):
@@ -56,7 +56,7 @@ def test_the_demo_prints_captions_and_scores(demo):
     assert "town (in-domain)" in output
     assert "country (cross-domain)" in output
     assert output.count("reference:") == 30
-    assert "$ python '../my checkout/tools/build_vocabulary.py' data/toy/town/captions" in output
+    assert "$ pcm build-vocabulary data/toy/town/captions" in output
     work = folder / "work_dirs" / "pcm_toy"
     with Image.open(work / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 500
@@ -92,11 +92,11 @@ def test_the_demo_skips_finished_steps_only(demo):
     store = folder / "data/toy/country/test_store"
     manifest = json.loads((store / "manifest.json").read_text())
     (store / "manifest.json").write_text(json.dumps(manifest | {"shards": {}, "info": {}}))
-    again = run_tool(folder, "demo.py", "--processes", "1")
+    again = run_command(folder, "demo", "--processes", "1")
     assert scores_of(again) == scores_of(output)
-    assert "train.py" not in again
-    assert "test.py" not in again
-    assert "export.py" not in again
+    assert "$ pcm train" not in again
+    assert "$ pcm test" not in again
+    assert "$ pcm export" not in again
     rewritten = {p for p, time in made.items() if p.stat().st_mtime_ns != time}
     assert rewritten == set(store.glob("shard-*"))
 
@@ -105,14 +105,14 @@ def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
     with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
         file.write("unheard\n")
-    output = run_tool(folder, "demo.py", "--processes", "1", code=1)
+    output = run_command(folder, "demo", "--processes", "1", code=1)
     assert "pcm_toy contains a training with other settings or data:" in output
     assert "model.vocabulary: other data" in output
 
 
 def test_the_results_are_written_to_their_page(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
-    output = run_tool(folder, "results.py", "--seeds", "1", "--arms", "base", "filter")
+    output = run_command(folder, "results", "--seeds", "1", "--arms", "base", "filter")
     assert "written to docs/results.md" in output
     page = (folder / "docs" / "results.md").read_text()
     runs = folder / "work_dirs" / "toy_results"
@@ -126,9 +126,9 @@ def test_the_results_are_written_to_their_page(demo, tmp_path):
     # A table that is not requested is not changed.
     file = folder / "docs" / "results.md"
     file.write_text(page.replace("| base + mix-up |", "| by hand |"))
-    run_tool(folder, "results.py", "--seeds", "1", "--tables", "systems", "--arms", "base")
+    run_command(folder, "results", "--seeds", "1", "--tables", "systems", "--arms", "base")
     assert "| by hand | 0 |" in file.read_text()
-    output = run_tool(folder, "results.py", "--tables", "systems", "--arms", "mix", code=1)
+    output = run_command(folder, "results", "--tables", "systems", "--arms", "mix", code=1)
     assert "--arms: systems has no mix" in output
 
 
@@ -141,7 +141,7 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
     page = folder / "docs" / "results.md"
 
     def measure(*words):
-        tool = TOOLS.parents[1] / "benchmarks" / "systems.py"
+        tool = ROOT / "benchmarks" / "systems.py"
         words = ["--runs", "runs", "--iterations", "1", "--images", "4", "--write", *words]
         return subprocess.run(
             [sys.executable, str(tool), *words], cwd=folder, capture_output=True, text=True
@@ -161,8 +161,7 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
     assert "old" not in page.read_text()
 
 
-def test_every_row_of_the_results_can_be_run(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
+def test_every_row_of_the_results_can_be_run():
     from pcm_plugin.commands.toyworld import arms, report
 
     for table in arms.TABLES:
@@ -183,8 +182,7 @@ def test_every_row_of_the_results_can_be_run(monkeypatch):
         assert "town/concepts" not in str(country.model)
 
 
-def test_the_page_summarizes_the_scores(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(TOOLS))
+def test_the_page_summarizes_the_scores(tmp_path):
     from pcm_plugin.commands.toyworld import report
 
     ciders = {"capdec": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 124]}
@@ -226,7 +224,7 @@ def test_the_page_summarizes_the_scores(tmp_path, monkeypatch):
 
 
 def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo):
-    command = [sys.executable, str(TOOLS.parent / "paper_table.py"), "toy"]
+    command = [sys.executable, "-m", "pcm_plugin", "paper-table", "toy"]
     rows = ["--rows", "town: PCM-Net", "town: base", "town -> country: PCM-Net"]
     options = ["--cfg-options", "train_cfg.max_epochs=1"]
     done = subprocess.run(

@@ -158,7 +158,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path):
 def test_the_packaged_weights_reach_their_thresholds():
     figures = json.loads((ASSETS / "quality.json").read_text())
     for part in ("clip", "diffusion"):
-        assert figures["measured"][part] == content_id(ASSETS / part), "measure_prior.py"
+        assert figures["measured"][part] == content_id(ASSETS / part), "measure-prior"
     assert figures["retrieval among 500"]["R@1"] >= 50
     assert figures["concept recall"]["recall@5"] >= 85
     assert figures["locality"]["locality"] >= 75
@@ -192,7 +192,7 @@ def test_the_training_command_runs_and_extends_a_training(tmp_path):
         folders = ["--cache", tmp_path / "cache", "--out", tmp_path / "out"]
         size = ["--pictures", 200, "--threads", 1]
         log = tmp_path / "log"
-        result = run("toyworld/train_prior.py", *folders, *size, *counts, log=log, timeout=200)
+        result = run("train-prior", *folders, *size, *counts, log=log, timeout=200)
         assert result.code == 0, result.output
         return tmp_path / "out"
 

@@ -10,7 +10,7 @@ train_dataloader = dict(
     collate_fn=dict(type="default_collate"),
     # As released: the last pairs of an epoch, which do not fill a batch, are dropped.
     drop_last=True,
-    # pairs: selection by tools/refine.py; None trains on all pairs.
+    # pairs: selection by `pcm refine`; None trains on all pairs.
     dataset=dict(type="pcm_plugin.SynthCaptionDataset", pairs=None),
 )
 val_dataloader = dict(

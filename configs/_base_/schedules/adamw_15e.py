@@ -16,5 +16,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=False, begin=5000),
 ]
 
-# The learning rate is for 80 pairs per iteration; tools/train.py --auto-scale-lr scales it.
+# The learning rate is for 80 pairs per iteration; pcm train --auto-scale-lr scales it.
 auto_scale_lr = dict(base_batch_size=80, enable=False)

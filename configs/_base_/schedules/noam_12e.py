@@ -11,6 +11,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type="pcm_plugin.NoamLR", embed_dims=512, warmup=10_000, by_epoch=False)
 
-# The learning rate is for 32 pairs per iteration, as released; tools/train.py --auto-scale-lr
+# The learning rate is for 32 pairs per iteration, as released; pcm train --auto-scale-lr
 # scales it.
 auto_scale_lr = dict(base_batch_size=32, enable=False)

@@ -148,7 +148,7 @@ class ArmTest:
     """A test of a trained captioner.
 
     Attributes:
-        evaluation: Data set, as for ``tools/test.py --eval-on``; None for the town.
+        evaluation: Data set, as for ``pcm test --eval-on``; None for the town.
         options: Changes of the config, as for ``--cfg-options``.
     """
 

@@ -1,6 +1,6 @@
 """Run the complete pipeline in the toy world.
 
-    python tools/toyworld/demo.py        (or: make demo)
+    pcm demo        (or: make demo)
 
 Every step is a command that works for your own data too; it is printed before it runs. Steps whose
 output exists are skipped.
@@ -9,15 +9,14 @@ output exists are skipped.
 import argparse
 import json
 import os
-import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcm_plugin.commands.config_files import CONFIGS, TOOLS
+from pcm_plugin.commands.config_files import CONFIGS
 from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.work_folder import require_best_checkpoint
@@ -39,7 +38,7 @@ QUICK_SIZES = {
 }
 QUICK = ("train_cfg.max_epochs=1",)
 TARGETS = {"town (in-domain)": None, "country (cross-domain)": "toy_country"}
-"""Data sets that the captioner of the town is tested on, as for ``tools/test.py --eval-on``."""
+"""Data sets that the captioner of the town is tested on, as for ``pcm test --eval-on``."""
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
 
 
@@ -52,60 +51,51 @@ KEEP_MEMORY = {
 }
 
 
-def run(command: Sequence[object], done: Path | None = None) -> None:
-    """Print and run a Python command, unless its output exists.
+def run(command: Sequence[object], done: Path | None = None, processes: int = 1) -> None:
+    """Print and run a command, unless its output exists.
 
     Args:
-        command: Arguments of ``python``.
+        command: Name of the command and its arguments.
         done: Output of the command. Defaults to None, which always runs it.
+        processes: Number of processes that share the work. Defaults to 1.
 
     Raises:
         UserError: If the command fails.
     """
     if done is not None and done.exists():
         return
-    words = [str(word) for word in command]
-    shown = shlex.join(["python", *words])
+    shown = shell_command(command, processes)
     print(f"\n$ {shown}", flush=True)
     # Without this, diffusers warns for each caption that is longer than the 28 tokens of the toy
     # tokenizer.
     quiet = {"DIFFUSERS_VERBOSITY": "error"}
     environment = {**KEEP_MEMORY, **quiet, **os.environ}
-    result = subprocess.run([sys.executable, *words], env=environment)
+    result = subprocess.run(process_arguments(command, processes), env=environment)
     if result.returncode:
         raise UserError(f"this command failed with exit code {result.returncode}:\n  {shown}")
 
 
-def in_parallel(tool: str, ranks: int) -> list[object]:
-    """Return the first arguments of ``python`` that run a tool in several processes."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks]
-    return [*(launch if ranks > 1 else []), TOOLS / tool]
-
-
-def make_data(ranks: int, world: dict[str, dict[str, int]] = SIZES) -> None:
+def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     """Write the toy domains, generate images of their captions, and extract features."""
     for domain, sizes in world.items():
         root = DATA / domain
         build_world(root, domain, sizes)
         concepts = root / "concepts.safetensors"
         source = [root / "concepts.txt", "--model", CLIP, "--out", concepts]
-        run([TOOLS / "build_concepts.py", *source], concepts)
+        run(["build-concepts", *source], concepts)
     town = DATA / "town"
     captions, vocabulary = town / "captions_train.json", town / "vocabulary.txt"
-    build = [TOOLS / "build_vocabulary.py", captions, "--min-count", 3, "--out", vocabulary]
+    build = ["build-vocabulary", captions, "--min-count", 3, "--out", vocabulary]
     run(build, vocabulary)
-    run(
-        [
-            *in_parallel("generate.py", ranks),
-            *(captions, "--pipeline", DIFFUSION, "--out", town / "synthetic", "--steps", 12),
-            *("--guidance", 7.5, "--format", "png", "--batch-size", 25),
-        ]
-    )
-    extract = in_parallel("extract.py", ranks)
-    run([*extract, town / "synthetic", "--model", CLIP, "--out", town / "train_store"])
+    words = [captions, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", 7.5]
+    words += ["--format", "png", "--batch-size", 25, "--out", town / "synthetic"]
+    run(["generate", *words], processes=processes)
+    images: dict[Path, list[object]] = {town / "train_store": [town / "synthetic"]}
     for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
-        real = [root / "images", "--captions", root / f"captions_{split}.json"]
-        run([*extract, *real, "--model", CLIP, "--out", root / f"{split}_store"])
+        real: list[object] = [root / "images", "--captions", root / f"captions_{split}.json"]
+        images[root / f"{split}_store"] = real
+    for store, source in images.items():
+        run(["extract", *source, "--model", CLIP, "--out", store], processes=processes)
 
 
 def train(options: Sequence[str] = ()) -> str:
@@ -113,7 +103,7 @@ def train(options: Sequence[str] = ()) -> str:
     config = CONFIGS / "pcm_toy.py"
     if not is_trained(WORK, config, options):
         changes = ["--cfg-options", *options] if options else []
-        run([TOOLS / "train.py", config, "--resume", *changes])
+        run(["train", config, "--resume", *changes])
     return require_best_checkpoint(WORK)
 
 
@@ -124,7 +114,7 @@ def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
         folder = WORK / "test" / folder_name(target)
         options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
         if not has_scores(folder, config, options, checkpoint, target):
-            test = [TOOLS / "test.py", config, checkpoint, "--work-dir", folder]
+            test = ["test", config, checkpoint, "--work-dir", folder]
             test += ["--eval-on", target] if target else []
             run([*test, "--cfg-options", *options])
         table[name] = json.loads((folder / "metrics.json").read_text())["metrics"]
@@ -159,8 +149,8 @@ def make_outputs(checkpoint: str) -> tuple[Path, Path]:
     checkpoint_time = os.path.getmtime(checkpoint)
     clip = ["--cfg-options", format_option("clip.model_name", CLIP)]
     commands: dict[Path, list[object]] = {
-        captioner: [TOOLS / "export.py", config, checkpoint, "--out", captioner, *clip],
-        report: [TOOLS / "report.py", WORK, "--config", config, "--checkpoint", checkpoint],
+        captioner: ["export", config, checkpoint, "--out", captioner, *clip],
+        report: ["report", WORK, "--config", config, "--checkpoint", checkpoint],
     }
     for file, command in commands.items():
         if not file.exists() or file.stat().st_mtime < checkpoint_time:
@@ -198,5 +188,5 @@ def main() -> None:
         print(f"{name:24}" + "".join(f"{metrics[f'caption/{s}']:10.1f}" for s in SCORES))
     print(f"\ncontact sheet: {sheet}\ncaptions: {WORK}/test/*/captions.json")
     print(f"report: {report}\ncaptioner: {captioner}")
-    print(f"  {shlex.join(['python', str(TOOLS / 'caption.py'), str(captioner)])} IMAGES")
+    print(f"  {shell_command(['caption', captioner])} IMAGES")
     print(f"time: {(time.time() - start) / 60:.1f} minutes")

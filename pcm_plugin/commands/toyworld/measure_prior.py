@@ -1,6 +1,6 @@
 """Measure the toy world's CLIP and diffusion models.
 
-    python tools/toyworld/measure_prior.py --cache data/toy_prior
+    pcm measure-prior --cache data/toy_prior
 
 CLIP is measured by text-to-image retrieval, concept recall and patch locality on unseen scenes, the
 diffusion model by the share of the things named in a caption that a classifier finds in the image,
@@ -122,7 +122,7 @@ def main() -> None:
         "--cache",
         type=Path,
         default=Path("data/toy_prior"),
-        help="folder of tools/toyworld/train_prior.py (default: %(default)s)",
+        help="folder of `pcm train-prior` (default: %(default)s)",
     )
     parser.add_argument(
         "--count", type=int, default=600, help="number of synthetic images (default: %(default)s)"

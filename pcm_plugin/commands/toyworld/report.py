@@ -70,7 +70,7 @@ def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
     """
     page = PAGE.read_text() if PAGE.exists() else "# Results\n"
     for table in tables:
-        start, end = f"<!-- {table}: tools/toyworld/results.py -->", f"<!-- end of {table} -->"
+        start, end = f"<!-- {table}: pcm results -->", f"<!-- end of {table} -->"
         if start not in page:
             page += f"\n{start}\n{end}\n"
         rows = rows_of(table)

@@ -1,8 +1,8 @@
 """Train and test all systems in the toy world, with several seeds.
 
-    python tools/toyworld/results.py --seeds 5                     (or: make results)
-    python tools/toyworld/results.py --seeds 5 --tables systems
-    python tools/toyworld/results.py --seeds 5 --tables ablation --arms base sync filter
+    pcm results --seeds 5                     (or: make results)
+    pcm results --seeds 5 --tables systems
+    pcm results --seeds 5 --tables ablation --arms base sync filter
 
 Every arm is trained with every seed and tested on the real images of both domains. Mean and
 standard error are written into the tables of docs/results.md. Finished runs are kept, so the
@@ -11,9 +11,7 @@ command can be interrupted and started again.
 
 import argparse
 import os
-import shlex
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.toyworld.arms import ARMS, REAL_STORE, TABLES, arms_of, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
     CLIP,
@@ -30,7 +29,6 @@ from pcm_plugin.commands.toyworld.demo import (
     QUICK,
     QUICK_SIZES,
     SIZES,
-    TOOLS,
     format_option,
     has_scores,
     is_trained,
@@ -49,19 +47,19 @@ TOWN = DATA / "town"
 CAPTIONS = TOWN / "captions_train.json"
 # Commands that make what some arms need in addition to the data of the demo.
 EXTRACT_REAL: tuple[object, ...] = (
-    *(TOOLS / "extract.py", TOWN / "images", "--captions", CAPTIONS),
+    *("extract", TOWN / "images", "--captions", CAPTIONS),
     *("--model", CLIP, "--out", REAL_STORE),
 )
 
 
 def _refine(method: str, *words: object) -> tuple[object, ...]:
     out = ("--out", TOWN / method, "--method", method)
-    return (TOOLS / "refine.py", TOWN / "train_store", *out, *words)
+    return ("refine", TOWN / "train_store", *out, *words)
 
 
 def _build_language_model(kind: str) -> tuple[object, ...]:
     out = ("--kind", kind, "--out", TOWN / kind)
-    return (TOOLS / "build_language_model.py", CAPTIONS, *out)
+    return ("build-language-model", CAPTIONS, *out)
 
 
 EXTRA_INPUTS: dict[str, tuple[object, ...]] = {
@@ -77,15 +75,15 @@ EXTRA_INPUTS: dict[str, tuple[object, ...]] = {
 }
 
 
-def run_tool(command: list[str], log: Path) -> None:
-    """Run a tool on one thread and append its output to a log."""
+def run_command(command: list[str], log: Path) -> None:
+    """Run a command on one thread and append its output to a log."""
     environment = {**KEEP_MEMORY, **os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("a") as file:
         result = subprocess.run(
-            [sys.executable, *command], stdout=file, stderr=subprocess.STDOUT, env=environment
+            process_arguments(command), stdout=file, stderr=subprocess.STDOUT, env=environment
         )
     if result.returncode:
-        raise UserError(f"{shlex.join(command)} failed: see {log}")
+        raise UserError(f"{shell_command(command)} failed: see {log}")
 
 
 def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
@@ -107,8 +105,8 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     with CONFIG_LOCK:
         trained, tests = is_arm_trained(name, seed, extra), tests_of(name)
     if not trained:
-        train = [f"{TOOLS}/train.py", str(config), "--resume", "--work-dir", str(work)]
-        run_tool([*train, "--cfg-options", *options_of(name, seed, extra)], log)
+        train = ["train", str(config), "--resume", "--work-dir", str(work)]
+        run_command([*train, "--cfg-options", *options_of(name, seed, extra)], log)
     best = require_best_checkpoint(work)
     for target, test in tests.items():
         folder = work / target
@@ -119,9 +117,9 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
         with CONFIG_LOCK:
             scored = has_scores(folder, config, changes, best, test.evaluation)
         if not scored:
-            command = [f"{TOOLS}/test.py", str(config), best, "--work-dir", str(folder)]
+            command = ["test", str(config), best, "--work-dir", str(folder)]
             command += ["--eval-on", test.evaluation] if test.evaluation else []
-            run_tool([*command, "--cfg-options", *changes], log)
+            run_command([*command, "--cfg-options", *changes], log)
 
 
 @plain_errors()

@@ -1,6 +1,6 @@
 """Train the toy world's CLIP and diffusion models.
 
-    python tools/toyworld/train_prior.py --cache data/toy_prior
+    pcm train-prior --cache data/toy_prior
 
 An interrupted stage resumes from its last checkpoint in the cache folder; finished stages are
 skipped.

@@ -21,6 +21,6 @@ def assert_is_captioner(settings: Mapping[str, Any]) -> None:
     if isinstance(kind, type) and not issubclass(kind, Captioner):
         raise UserError(
             f"`model.type` must be a captioner that takes CLIP features, got "
-            f"`{settings['type']!r}`: caption with tools/test.py CONFIG CHECKPOINT "
+            f"`{settings['type']!r}`: caption with pcm test CONFIG CHECKPOINT "
             "--cfg-options test_evaluator.outfile=captions.json"
         )

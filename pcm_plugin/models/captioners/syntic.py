@@ -16,7 +16,7 @@ class SynTIC(PCMNet):
     """SynTIC (AAAI 2024, arXiv 2312.08865), a reconstruction: PCMNet on an ObjectPrefix.
 
     SynTIC trains a Transformer decoder with 4 layers and 4 heads on synthetic images. Their
-    features are refined towards those of real images (``tools/refine.py --method contrast``),
+    features are refined towards those of real images (``pcm refine --method contrast``),
     projected onto a memory of texts, and complemented by the objects in the image. Everything
     except the decoder is frozen. There is no public code; the choices of this reconstruction are
     listed in ObjectPrefix, in ``refine_by_contrast``, and here:
@@ -72,7 +72,7 @@ class SynTIC(PCMNet):
                 raise UserError(
                     f"`object_labels` must be concepts of the neck, got `{unknown}`: map the "
                     "detector's labels to concept_words, or add them to the concept file "
-                    "(tools/build_concepts.py builds one from a list of words)"
+                    "(`pcm build-concepts` builds one from a list of words)"
                 )
             rows.append([ids_of[label] for label in objects])
         longest = max(map(len, rows))

@@ -7,7 +7,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 
 _FIX = (
     "pass a folder with config.json, tokenizer and weights (.safetensors), or create one without "
-    "weights with python tools/build_language_model.py CAPTIONS --out FOLDER and set "
+    "weights with pcm build-language-model CAPTIONS --out FOLDER and set "
     "pretrained=False"
 )
 

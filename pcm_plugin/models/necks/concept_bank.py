@@ -23,7 +23,7 @@ class ConceptBank(nn.Module):
     Args:
         clip_dim: Width Dc of CLIP's joint space.
         top_concepts: Number K of concepts to retrieve per image.
-        path: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None, which
+        path: Concept file, as ``pcm build-concepts`` writes it. Defaults to None, which
             requires a call of :meth:`set_concepts` before the first image.
 
     Attributes:
@@ -79,7 +79,7 @@ class ConceptBank(nn.Module):
         """
         if not len(self.embeddings):
             raise UserError(
-                f"{owner} has no concepts: set `concepts` to a file of tools/build_concepts.py, or "
+                f"{owner} has no concepts: set `concepts` to a file of `pcm build-concepts`, or "
                 "call set_concepts()"
             )
 

@@ -35,7 +35,7 @@ class ObjectPrefix(GlobalPrefix):
     Args:
         clip_dim: Width Dc of CLIP's joint space.
         embed_dims: Model width D. Defaults to 512.
-        concepts: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None, which
+        concepts: Concept file, as ``pcm build-concepts`` writes it. Defaults to None, which
             requires a call of :meth:`set_concepts`. It is not part of a checkpoint.
         top_concepts: Number K of concepts that count as objects of an image. Defaults to 5, as in
             PCM-Net.

@@ -95,7 +95,7 @@ class PatchTextMatcher(nn.Module):
         if self.needs_clip_head:
             raise UserError(
                 "the patch-text matcher has no CLIP head: set `clip_head` to the "
-                "clip_head.safetensors of a feature store (tools/extract.py writes it), load a "
+                "clip_head.safetensors of a feature store (`pcm extract` writes it), load a "
                 "checkpoint, or call set_clip_head()"
             )
         ids, probs, concepts = self.concepts.retrieve(

@@ -42,7 +42,7 @@ class PCMMixup(Neck):
         embed_dims: Model width D. Defaults to 512.
         num_patches: Number N of patches. Defaults to 49, that of ViT-B/32 at 224 pixels; 64 for
             ViT-L/14 pooled 2x2.
-        concepts: Concept file, as ``tools/build_concepts.py`` writes it. Defaults to None, which
+        concepts: Concept file, as ``pcm build-concepts`` writes it. Defaults to None, which
             requires a call of :meth:`set_concepts` before the first image. Concepts are not part
             of a checkpoint, since another domain may need others.
         clip_head: ``clip_head.safetensors`` of the CLIP that computed the features. Defaults to

@@ -49,7 +49,7 @@ def open_source(
         return GeneratedImages(path)
     if captions is None:
         raise UserError(
-            f"{path} has no manifest.json of tools/generate.py; if it contains image files, name "
+            f"{path} has no manifest.json of `pcm generate`; if it contains image files, name "
             "their captions with --captions FILE, or pass --captions none"
         )
     if captions == "none":

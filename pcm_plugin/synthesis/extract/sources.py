@@ -82,7 +82,7 @@ class Source(Protocol):
 
 
 class GeneratedImages:
-    """Images of ``tools/generate.py`` or ``tools/import_images.py``.
+    """Images of ``pcm generate`` or ``pcm import-images``.
 
     The id of an image is that of its caption, or derived from it if a caption has several images.
 

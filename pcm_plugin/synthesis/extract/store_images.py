@@ -20,7 +20,7 @@ def load_images(
     Args:
         store: The feature store.
         images: Indices of images in the store.
-        folder: Folder that was passed to ``tools/extract.py``: generated images or image files.
+        folder: Folder that was passed to ``pcm extract``: generated images or image files.
 
     Returns:
         The images in RGB, in the order of ``images``.
@@ -40,7 +40,7 @@ def load_images(
     if unnamed:
         raise UserError(
             f"{store.path} has no file name for image {unnamed[0]}: pass the folder of "
-            "tools/generate.py from which it was extracted"
+            "`pcm generate` from which it was extracted"
         )
     loaded = {i: read_image(folder / r["file_name"]) for i, r in records.items()}
     return [loaded[i] for i in images]

@@ -44,7 +44,7 @@ def write_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> None:
     settings = _format_settings(_settings(recipe, out, real_splits))
     base = _relative(_CONFIGS / "pcm_custom.py", out)
     text = f"""\
-# PCM-Net on the data in this folder. Written by tools/make_dataset.py; pass it to tools/train.py.
+# PCM-Net on the data in this folder. Written by `pcm make-dataset`; pass it to `pcm train`.
 _base_ = {base!r}
 
 import os
@@ -56,7 +56,7 @@ root = os.path.relpath("{{{{ fileDirname }}}}")
     syntic = (_CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
     _, rest = syntic.split('_base_ = "../pcm_custom.py"\n')  # an error without that line
     text = f"""\
-# SynTIC on the data in this folder. Written by tools/make_dataset.py; pass it to tools/train.py.
+# SynTIC on the data in this folder. Written by `pcm make-dataset`; pass it to `pcm train`.
 _base_ = "./{CONFIG}"
 {rest}"""
     write_bytes(out / SYNTIC_CONFIG, text.encode())

@@ -1,7 +1,7 @@
 """Import of images with captions from Parquet files to image shards.
 
 SynthImgCap is published this way (columns ``image`` and ``text``), as are most image data sets of
-the Hugging Face Hub. The shards are those that ``tools/generate.py`` writes.
+the Hugging Face Hub. The shards are those that ``pcm generate`` writes.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def import_images(
     partial: bool = False,
     rank: Rank | None = None,
 ) -> ShardFolder:
-    """Copy the images of Parquet files into shards, as ``tools/extract.py`` reads them.
+    """Copy the images of Parquet files into shards, as ``pcm extract`` reads them.
 
     Writes ``shard-00000.tar``, ... with, for each row, the bytes of its image as they are and a
     ``.json`` with ``id``, ``caption_id``, ``image_id`` (all three the row number over all files,
