@@ -7,7 +7,8 @@ from mmengine.fileio import load
 import pcm_plugin
 from pcm_plugin.errors import UserError
 
-METAFILE = Path(pcm_plugin.__file__).parent / "model_zoo" / "metafile.yml"
+_PACKAGE = Path(pcm_plugin.__file__).parent
+METAFILE = _PACKAGE / "model_zoo" / "metafile.yml"
 
 
 def register_models() -> list[str]:
@@ -26,7 +27,7 @@ def register_models() -> list[str]:
     register_safe_loader()
     weights = _weights_by_name()
     if not all(ModelHub.has(name) for name in weights):
-        ModelHub.register_model_index(METAFILE, config_prefix=METAFILE.parent)
+        ModelHub.register_model_index(METAFILE, config_prefix=_PACKAGE)
     for name, file in weights.items():
         # mmpretrain takes weights as a URL or an absolute path only.
         ModelHub._models_dict[name].weights = str(file)
@@ -51,4 +52,4 @@ def find_weights(name: str) -> Path:
 
 
 def _weights_by_name() -> dict[str, Path]:
-    return {m["Name"]: METAFILE.parent / m["Weights"] for m in load(METAFILE)["Models"]}
+    return {m["Name"]: _PACKAGE / m["Weights"] for m in load(METAFILE)["Models"]}
