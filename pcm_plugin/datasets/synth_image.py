@@ -21,7 +21,7 @@ from pcm_plugin.structures import DataSample
 
 @DATASETS.register_module()
 class SynthImageDataset(Dataset, ReadsFiles):
-    """Pairs of a :class:`SynthCaptionDataset` with pixels instead of features.
+    """Pairs of a :class:`.SynthCaptionDataset` with pixels instead of features.
 
     Captions, CLIP scores and the selection of pairs come from a feature store, the pixels from the
     images that the store was extracted from. Items go through a pipeline of MMPretrain's transforms
@@ -86,7 +86,7 @@ class SynthImageDataset(Dataset, ReadsFiles):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Meta information for the evaluator: none."""
+        """Meta information for the evaluator, which is empty."""
         return {}
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class SynthImageDataset(Dataset, ReadsFiles):
         return self.pipeline(item)
 
     def iter_captions(self) -> Iterator[str]:
-        """See :meth:`SynthCaptionDataset.iter_captions`."""
+        """See :meth:`.SynthCaptionDataset.iter_captions`."""
         return self.pairs_dataset.iter_captions()
 
     def _open(self, sample: DataSample) -> Image.Image:

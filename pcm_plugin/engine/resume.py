@@ -28,7 +28,7 @@ class ContinueRunHook(Hook):
     that the learning rates so far are the same.
 
     Args:
-        run: Record of the run (see :func:`record_run`).
+        run: Record of the run (see :func:`.record_run`).
     """
 
     priority = "VERY_HIGH"
@@ -75,7 +75,7 @@ def check_resume(
     outside of the interval, that validation still counts for the best checkpoint.
 
     Args:
-        checkpoint: Content of the checkpoint from :func:`check_resumable`.
+        checkpoint: Content of the checkpoint from :func:`.check_resumable`.
         path: File of the checkpoint, for messages.
         cfg: The final config.
         run: Record of the run with the current settings.

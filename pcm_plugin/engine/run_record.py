@@ -43,7 +43,7 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
 
     Returns:
         ``settings``, JSON values by dotted key, and ``inputs``, content hashes by key (see
-        :func:`hash_inputs`). The settings contain no paths of input files, so data may be moved.
+        :func:`.hash_inputs`). The settings contain no paths of input files, so data may be moved.
     """
     inputs = hash_inputs(cfg, ("train", "val"))
     settings: dict[str, Any] = {_PROCESSES: processes}

@@ -30,7 +30,10 @@ from pcm_plugin.evaluation.ptb.rules import RULES
 PUNCTUATION = frozenset(
     ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", *".?!,:;-", "--", "..."]
 )
-"""Tokens that pycocoevalcap drops. Brackets are not among them: they are lower-cased before."""
+"""Tokens that pycocoevalcap drops.
+
+Brackets are not among them, since they are lower-cased before.
+"""
 
 _MATCHERS = [(rule.pattern.match, rule.write) for rule in RULES]
 # No rule that starts in such a chunk looks beyond the space after it, so the tokens of a chunk do

@@ -15,7 +15,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import java
 
 References = Sequence[Sequence[str]]
-"""Tokenized references of each image: words separated by single spaces."""
+"""Tokenized references of each image, words separated by single spaces."""
 Captions = Sequence[str]
 """The tokenized caption of each image."""
 

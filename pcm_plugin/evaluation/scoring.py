@@ -22,7 +22,7 @@ from pcm_plugin.formats.image_ids import normalize_id
 from pcm_plugin.registry import MODELS
 
 TOKENIZERS = ("ptb", "ptb-java")
-"""Tokenizers: the reimplementation in Python and the original Java program."""
+"""Tokenizers by name, the reimplementation in Python and the original Java program."""
 ALL_SCORERS = (*SCORERS, "CLIPScore", "diversity")
 """Names of all scorers."""
 JAVA_SCORERS = ("METEOR", "SPICE")

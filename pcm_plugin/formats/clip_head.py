@@ -20,7 +20,7 @@ CLIP_HEAD = "clip_head.safetensors"
 _POLL_SECONDS = 0.1
 
 CLIP_HEAD_KEYS = ("ln_post.weight", "ln_post.bias", "proj")
-"""Tensors of a CLIP head: (Dv,), (Dv,) and (Dv, Dc)."""
+"""Tensors of a CLIP head, of shapes (Dv,), (Dv,) and (Dv, Dc)."""
 
 
 def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
         path: The file, as ``pcm extract`` writes it into a feature store.
 
     Returns:
-        The tensors of :data:`CLIP_HEAD_KEYS`.
+        The tensors of :data:`.CLIP_HEAD_KEYS`.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -66,7 +66,7 @@ def write_clip_head(folder: ShardFolder, head: dict[str, Tensor] | None) -> str 
 
     Args:
         folder: The store. Several processes may write the same head at the same time.
-        head: The tensors of :data:`CLIP_HEAD_KEYS`. None for a CLIP whose patches are in the
+        head: The tensors of :data:`.CLIP_HEAD_KEYS`. None for a CLIP whose patches are in the
             joint space: the head of another CLIP is removed.
 
     Returns:

@@ -39,7 +39,7 @@ TORCH_DTYPES = {
 """Dtypes by their names in safetensors files."""
 
 NUMPY_DTYPES = {"F16": np.float16, "BF16": np.uint16, "F32": np.float32, "I64": np.int64}
-"""The same for NumPy, which has no bfloat16: its values are raw bits."""
+"""The same for NumPy, which has no bfloat16 and gets its raw bits."""
 
 
 def write_feature_shard(

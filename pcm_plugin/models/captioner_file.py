@@ -33,7 +33,7 @@ from pcm_plugin.registry import MODELS
 
 FORMAT = "pcm_plugin.captioner/1"
 EXTRA_TENSORS = ("concepts", "text_memory")
-"""Tensors in the file that are not weights; see :meth:`Neck.extra_tensors`."""
+"""Tensors in the file that are not weights; see :meth:`.Neck.extra_tensors`."""
 
 # Keys that only training needs, and those that the file itself replaces.
 _TRAINING_ONLY_KEYS = ("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg")
@@ -124,7 +124,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
 
     Returns:
-        The captioner in evaluation mode, with a backbone: its input is images.
+        The captioner in evaluation mode, with a backbone, so that its input is images.
 
     Raises:
         MissingFileError: If the file or the folder of its CLIP is missing.

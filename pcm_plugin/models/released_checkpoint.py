@@ -89,7 +89,7 @@ def official_names(encoder_layers: int, decoder_layers: int) -> dict[str, str]:
         decoder_layers: Number of blocks of the decoder.
 
     Returns:
-        Released key to key of a :class:`~.captioners.PCMNet` in the form of
+        Released key to key of a :class:`.PCMNet` in the form of
         :func:`split_projections`.
     """
     modules = dict(_OUTER)
@@ -113,7 +113,7 @@ def split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Split the joint projections of queries, keys and values in our state dict.
 
     Args:
-        state: State dict of a :class:`~.captioners.PCMNet`, or its gradients by the same keys.
+        state: State dict of a :class:`.PCMNet`, or its gradients by the same keys.
 
     Returns:
         The state dict with ``qkv`` split into ``query``, ``key`` and ``value``, and ``key_value``

@@ -38,7 +38,7 @@ def affinity_maps(
         concepts: K concepts, or concepts with probabilities as in ``SheetEntry.concepts``.
         grid: Rows and columns of the patches, N in total. Defaults to 7 x 7, as in ViT-B/32.
         side: Side of a map in pixels. Defaults to 136: a row of five maps is as wide as a card of
-            :func:`contact_sheet`.
+            :func:`.contact_sheet`.
         columns: Maximum number of maps per row. Defaults to 5.
         alpha: Opacity of the heat map, from 0 to 1. Defaults to 0.7.
         cmap: Name of a Matplotlib colormap. Defaults to ``'viridis'``, which is perceptually

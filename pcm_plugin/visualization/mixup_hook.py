@@ -52,13 +52,13 @@ class GridBackbone(Protocol):
 class MixupVisualizationHook(Hook):
     """Draw captions, concepts and mixed patches of some images during validation and testing.
 
-    Each picture is the card of an image (:func:`contact_sheet`) above the affinity maps of its
-    concepts (:func:`affinity_maps`). It is passed to ``runner.visualizer`` as ``val_mix_ID`` or
+    Each picture is the card of an image (:func:`.contact_sheet`) above the affinity maps of its
+    concepts (:func:`.affinity_maps`). It is passed to ``runner.visualizer`` as ``val_mix_ID`` or
     ``test_mix_ID``, with the id of the image, and thereby to all ``vis_backends``. MMEngine's
     default backend writes PNG files to ``vis_data/vis_image``. The step of a picture is the epoch,
     the iteration with an iteration-based loop, and 0 without training.
 
-    The hook reads the fields that :meth:`PCMNet.predict` sets in data samples; the words of
+    The hook reads the fields that :meth:`.Captioner.predict` sets in data samples; the words of
     ``pred_concept_ids`` are the ``concept_words`` of the model's ``neck``. Only the card is
     drawn if the model does not mix patches. Image files are looked up in the ``data_prefix`` of
     the dataset; an image whose file is missing is replaced by a gray square. Errors never stop
@@ -142,8 +142,8 @@ class MixupVisualizationHook(Hook):
 
         Args:
             image: The image.
-            sample: Data sample of :meth:`PCMNet.predict`; ``gt_caption`` (str or list of str) holds
-                the references, if any.
+            sample: Data sample of :meth:`.Captioner.predict`; ``gt_caption`` (str or list of
+                str) holds the references, if any.
             model: The captioner that made the prediction.
             title: Name of the image. Defaults to none.
 

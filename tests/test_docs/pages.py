@@ -16,7 +16,7 @@ PAGES = sorted(
 )
 """All pages that are part of the documentation."""
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^```([\w{}]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _GENERATED = re.compile(r"^<!-- (\S+): [^>]+ -->.*?^<!-- end of \1 -->", re.DOTALL | re.MULTILINE)
 
 

@@ -15,7 +15,7 @@ TOKEN_LINE = re.compile(
     r"\s*(?P<id>(?P<file>[^\t]*?[^\t#])(?:#\w+)?\s?#\d+)\s*\t\s*(?P<text>[^\t]*)"
     r"|\s*(?P<id_2>(?P<file_2>[^\s#]+)(?:#\w+)?#\d+) +(?P<text_2>[^\t]*)"
 )
-"""Line of a Flickr token file: ``FILE#NUMBER`` or ``FILE#LANGUAGE#NUMBER``, then the caption."""
+"""Line of a Flickr token file, ``FILE#NUMBER`` or ``FILE#LANGUAGE#NUMBER`` and the caption."""
 
 _TOKEN_WITHIN = re.compile(rf"{IMAGE_FILE.pattern}(?:#\w+)?#\d+\s", re.IGNORECASE)
 

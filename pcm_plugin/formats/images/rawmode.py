@@ -15,7 +15,7 @@ _NATIVE = {
 GRAY_ALPHA = "LA;16B"
 """Raw mode of 16-bit gray with alpha in PNG, which Pillow decodes to RGBA."""
 PLANAR = "planar;16"
-"""Raw mode of compressed 16-bit channels that are stored one after the other: not changeable."""
+"""Raw mode of compressed 16-bit channels that are stored one after the other; not changeable."""
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 

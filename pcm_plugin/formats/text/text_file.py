@@ -74,7 +74,7 @@ def is_clearly_utf8(path: str | os.PathLike) -> bool:
 
 
 def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
-    """Read a JSON document at once, from a file that :func:`open_text` reads.
+    """Read a JSON document at once, from a file that :func:`.open_text` reads.
 
     Raises:
         MissingFileError: If there is no such file.

@@ -57,4 +57,4 @@ class Backbone(BaseModule, metaclass=ABCMeta):
 
     @abstractmethod
     def clip_head(self) -> dict[str, Tensor]:
-        """Return the tensors of the image head, by the names of :data:`CLIP_HEAD_KEYS`."""
+        """Return the tensors of the image head, by the names of :data:`.CLIP_HEAD_KEYS`."""

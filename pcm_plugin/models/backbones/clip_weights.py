@@ -43,7 +43,7 @@ def model_identity(model_name: str) -> str:
     """Return the name of a CLIP for files that are shared.
 
     Args:
-        model_name: As in :class:`OpenCLIPBackbone`.
+        model_name: As in :class:`.OpenCLIPBackbone`.
 
     Returns:
         ``model_name``; for ``'local-dir:FOLDER'`` the name of the folder and the SHA-256 of its
@@ -57,8 +57,8 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
     """Load a CLIP.
 
     Args:
-        model_name: As in :class:`OpenCLIPBackbone`.
-        pretrained: As in :class:`OpenCLIPBackbone`.
+        model_name: As in :class:`.OpenCLIPBackbone`.
+        pretrained: As in :class:`.OpenCLIPBackbone`.
 
     Returns:
         open_clip's model and its preprocessing of a PIL image.

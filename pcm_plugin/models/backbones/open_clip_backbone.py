@@ -121,9 +121,10 @@ class OpenCLIPBackbone(Backbone):
             images: (B, 3, H, W), preprocessed.
 
         Returns:
-            Patch features (B, N, Dv) after pooling: the last hidden states before the head's norm,
-            or, with ``patches_in_joint_space``, CLIP's embedding of each single patch (not
-            normalized). Global features (B, Dc) of norm 1, equal to open_clip's ``encode_image``.
+            Patch features (B, N, Dv) after pooling, which are the last hidden states before the
+            head's norm or, with ``patches_in_joint_space``, CLIP's embedding of each single patch
+            (not normalized). Global features (B, Dc) of norm 1, equal to open_clip's
+            ``encode_image``.
 
         Raises:
             UserError: If the images do not have the size that this CLIP requires.

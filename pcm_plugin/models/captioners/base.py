@@ -39,7 +39,7 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         neck: Computes tokens from features, such as PCMMixup.
         loss: Compares logits and targets, such as CLIPWeightedCELoss. None is enough for inference.
         backbone: Computes features from images, such as OpenCLIPBackbone; or None.
-        decoding: Changes to :attr:`default_decoding`, by name of the setting, or all settings.
+        decoding: Changes to ``default_decoding``, by name of the setting, or all settings.
         data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
         init_cfg: MMEngine's initialization config.
 
@@ -108,8 +108,8 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             decoding: Settings of the search.
 
         Returns:
-            The captions of each image, best first: ``num_captions``, or all beams if they are to be
-            re-ranked.
+            The captions of each image, best first. Their number is ``num_captions``, or that of all
+            beams if they are to be re-ranked.
         """
 
     def forward(

@@ -9,7 +9,7 @@ from pcm_plugin.registry import MODELS
 
 
 def assert_is_captioner(settings: Mapping[str, Any]) -> None:
-    """Check that the config of a model is that of a :class:`Captioner`, without building it.
+    """Check that the config of a model is that of a :class:`.Captioner`, without building it.
 
     Args:
         settings: Config of the model.

@@ -44,9 +44,9 @@ class PCMNet(Captioner):
         loss: Compares logits and targets, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
         backbone: Computes features from images, such as OpenCLIPBackbone. Defaults to None.
-        decoding: Settings of :class:`DecodingConfig` that differ from its defaults (``beam_size=3``
-            and ``max_len=20``, as in the released code). ``max_len`` also applies in training.
-            Defaults to None.
+        decoding: Settings of :class:`.DecodingConfig` that differ from its defaults
+            (``beam_size=3`` and ``max_len=20``, as in the released code). ``max_len`` also applies
+            in training. Defaults to None.
         data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
         init_cfg: MMEngine's initialization config. Defaults to None.
 
@@ -97,7 +97,7 @@ class PCMNet(Captioner):
         global_feats: Tensor,
         data_samples: Sequence[DataSample] | None = None,
     ) -> EncodedImages:
-        """Encode the features of images; see :meth:`Captioner.encode`."""
+        """Encode the features of images; see :meth:`.Captioner.encode`."""
         encoded = super().encode(patch_feats, global_feats, data_samples)
         if self.encoder is None:
             return encoded
@@ -107,7 +107,7 @@ class PCMNet(Captioner):
     def forward_decoder(
         self, encoded: EncodedImages, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of given captions; see :meth:`Captioner.forward_decoder`."""
+        """Compute the logits of given captions; see :meth:`.Captioner.forward_decoder`."""
         input_ids, target_ids = self.vocabulary.encode_batch(captions, self.decoding.max_len)
         # Lengths are counted on the CPU, which avoids waiting for the GPU.
         lengths = (target_ids >= 0).sum(1) if packed else None  # (B,)
@@ -118,7 +118,7 @@ class PCMNet(Captioner):
     def generate(
         self, encoded: EncodedImages, decoding: DecodingConfig
     ) -> list[list[CaptionHypothesis]]:
-        """Generate captions by beam search; see :meth:`Captioner.generate`."""
+        """Generate captions by beam search; see :meth:`.Captioner.generate`."""
         return search_captions(
             self.decoder, encoded.encoder_out, encoded.mask, self.vocabulary, decoding
         )

@@ -62,7 +62,7 @@ class PrefixCaptioner(Captioner):
         loss: Compares logits and targets, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
         backbone: Computes features from images, such as OpenCLIPBackbone. Defaults to None.
-        decoding: Settings of :class:`DecodingConfig` that differ from ``beam_size=5``, as in
+        decoding: Settings of :class:`.DecodingConfig` that differ from ``beam_size=5``, as in
             ViECap's released code, and ``max_len=30``, our choice. ``max_len`` also applies in
             training. Defaults to None.
         data_preprocessor: MMEngine's data preprocessor. None moves batches to the model's device.
@@ -138,10 +138,10 @@ class PrefixCaptioner(Captioner):
         global_feats: Tensor,
         data_samples: Sequence[DataSample] | None = None,
     ) -> EncodedImages:
-        """Compute the sequence that the language model continues; see :meth:`Captioner.encode`.
+        """Compute the sequence that the language model continues; see :meth:`.Captioner.encode`.
 
         Returns:
-            Encoder output (B, P + T, E): P prefix embeddings, then the embedded prompt of up to T
+            Encoder output (B, P + T, E), P prefix embeddings, then the embedded prompt of up to T
             tokens. Shorter prompts are padded on the left, and the padding is masked.
 
         Raises:
@@ -190,7 +190,7 @@ class PrefixCaptioner(Captioner):
     def forward_decoder(
         self, encoded: EncodedImages, captions: list[str], packed: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of given captions; see :meth:`Captioner.forward_decoder`.
+        """Compute the logits of given captions; see :meth:`.Captioner.forward_decoder`.
 
         Raises:
             UserError: If prefix, prompt and caption exceed the positions of the language model.
@@ -213,7 +213,7 @@ class PrefixCaptioner(Captioner):
     def generate(
         self, encoded: EncodedImages, decoding: DecodingConfig
     ) -> list[list[CaptionHypothesis]]:
-        """Generate captions by beam search; see :meth:`Captioner.generate`.
+        """Generate captions by beam search; see :meth:`.Captioner.generate`.
 
         Raises:
             UserError: If prefix, prompt and caption exceed the positions of the language model.

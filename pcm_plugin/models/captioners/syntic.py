@@ -33,7 +33,7 @@ class SynTIC(PCMNet):
     def extra_neck_inputs(
         self, data_samples: Sequence[DataSample] | None, global_feats: Tensor
     ) -> dict[str, Tensor]:
-        """Return the object labels of the images; see :meth:`Captioner.extra_neck_inputs`.
+        """Return the object labels of the images; see :meth:`.Captioner.extra_neck_inputs`.
 
         Returns:
             ``{'objects': (B, K') int64}``; empty if no data sample has ``object_labels``.

@@ -27,7 +27,7 @@ class DecoderCache:
 
     Attributes:
         cross_kv: Keys and values of the image tokens for each layer, (B, H, L, d) each.
-        cross_mask: (B, 1, 1, L), the :func:`additive_mask` of the image tokens.
+        cross_mask: (B, 1, 1, L), the :func:`.additive_mask` of the image tokens.
         steps: Number of tokens per sequence so far.
         ancestry: (B, W, P) bool, True for the stored tokens that each beam continues; None before
             the first step.
@@ -77,8 +77,8 @@ class DecoderCache:
             width: W.
 
         Returns:
-            (B, 1, W, P), the :func:`additive_mask` of the tokens that each beam may attend to, its
-            new one included.
+            (B, 1, W, P), the :func:`.additive_mask` of the tokens that each beam may attend to,
+            its new one included.
         """
         new = torch.eye(width, dtype=torch.bool, device=self.cross_mask.device)
         new = new.expand(len(self.cross_mask), -1, -1)  # (B, W, W)

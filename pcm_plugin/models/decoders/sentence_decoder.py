@@ -32,7 +32,7 @@ def sinusoid_positions(max_positions: int, embed_dims: int) -> Tensor:
         embed_dims: D, even.
 
     Returns:
-        (max_positions, D) float32: sine in the even columns, cosine in the odd columns.
+        (max_positions, D) float32, sine in the even columns, cosine in the odd columns.
     """
     steps = torch.arange(0, embed_dims, 2).float()  # (D / 2,)
     frequencies = torch.exp(steps * -(math.log(2.0 * max_positions) / embed_dims))
@@ -143,7 +143,7 @@ class SentenceDecoder(BaseModule):
                 Padding is then not computed. Defaults to None: all T positions.
 
         Returns:
-            Logits (B, T, V). With ``lengths``, (n, V): those of the first caption, then those of
+            Logits (B, T, V). With ``lengths``, logits (n, V) of the first caption, then those of
             the second, and so on.
 
         Raises:

@@ -64,7 +64,7 @@ class DecodingConfig:
 
     @property
     def num_hypotheses(self) -> int:
-        """Number of captions per image that the beam search returns: all beams for re-ranking."""
+        """Number of captions per image that the beam search returns, all beams for re-ranking."""
         return self.beam_size if self.rerank_weight else self.num_captions
 
     def updated(self, settings: Mapping[str, Any]) -> "DecodingConfig":

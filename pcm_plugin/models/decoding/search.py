@@ -40,8 +40,8 @@ def search_captions(
         decoding: Settings of the search.
 
     Returns:
-        The captions of each image, best first: ``num_captions``, or all beams if they are to be
-        re-ranked.
+        The captions of each image, best first. Their number is ``num_captions``, or that of all
+        beams if they are to be re-ranked.
     """
     cache = decoder.start(encoder_out, mask)
 

@@ -133,7 +133,7 @@ class MixupVisionEncoder(BaseModule, ReadsFiles):
             self.register_buffer(name, scale, persistent=False)
 
     def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
-        """Set the concepts; see :meth:`ConceptBank.set_concepts`.
+        """Set the concepts; see :meth:`.ConceptBank.set_concepts`.
 
         Raises:
             UserError: If ``selection`` is ``'none'``, or the sizes do not match.
@@ -149,7 +149,7 @@ class MixupVisionEncoder(BaseModule, ReadsFiles):
             images: (B, 3, H, W), RGB, normalized by ``mean`` and ``std``.
 
         Returns:
-            A tuple with one tensor: (B, E + P, D) in training; (B, E + P + M, D) at inference if
+            A tuple with one tensor, (B, E + P, D) in training and (B, E + P + M, D) at inference if
             texts are appended.
 
         Raises:

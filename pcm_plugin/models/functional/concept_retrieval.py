@@ -13,7 +13,7 @@ from pcm_plugin.models.functional.precision import full_precision
 def prepare_concepts(
     words: Sequence[str], embeddings: Tensor, clip_dim: int, top_concepts: int
 ) -> Tensor:
-    """Check and normalize the embeddings of concepts for :func:`retrieve_concepts`.
+    """Check and normalize the embeddings of concepts for :func:`.retrieve_concepts`.
 
     Args:
         words: C words.

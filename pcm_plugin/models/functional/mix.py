@@ -55,7 +55,7 @@ def pack_slots(selected: Tensor, num_slots: int) -> Tensor:
         num_slots: M.
 
     Returns:
-        (B, M) int64: patch indices in ascending order, then -1.
+        (B, M) int64, patch indices in ascending order, then -1.
     """
     # A stable sort of True before False keeps the indices ascending.
     order = selected.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :num_slots]

@@ -9,6 +9,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+"""Poolings by the names of sentence-transformers."""
 
 
 def pool_tokens(tokens: Tensor, mask: Tensor, pooling: str = "mean") -> Tensor:

@@ -11,6 +11,6 @@ def additive_mask(mask: Tensor) -> Tensor:
         mask: Bool, any shape, True where attention is allowed.
 
     Returns:
-        float32 in the same shape: 0 where ``mask`` is True, else minus infinity.
+        float32 in the same shape, 0 where ``mask`` is True, else minus infinity.
     """
     return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)

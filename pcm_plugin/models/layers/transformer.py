@@ -51,7 +51,7 @@ def attention(
     )
 
 
-class _AttentionBlock(nn.Module):
+class AttentionBlock(nn.Module):
     """Base class of multi-head attention with output projection, residual and LayerNorm.
 
     Args:
@@ -108,11 +108,11 @@ class _AttentionBlock(nn.Module):
         return self.norm(x + self.dropout(self.out(attended)))
 
 
-class SelfAttention(_AttentionBlock):
+class SelfAttention(AttentionBlock):
     """Multi-head self-attention, add & norm.
 
     One linear layer, ``qkv``, computes queries, keys and values, in this order. The arguments are
-    those of :class:`_AttentionBlock`.
+    those of :class:`.AttentionBlock`.
     """
 
     def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:
@@ -147,11 +147,11 @@ class SelfAttention(_AttentionBlock):
         return self._add_and_norm(x, self._merge_heads(attended, packing))
 
 
-class CrossAttention(_AttentionBlock):
+class CrossAttention(AttentionBlock):
     """Multi-head cross-attention to another sequence, add & norm.
 
     One linear layer, ``key_value``, computes keys and values, in this order; a decoder computes
-    them once per image and reuses them. The arguments are those of :class:`_AttentionBlock`.
+    them once per image and reuses them. The arguments are those of :class:`.AttentionBlock`.
     """
 
     def __init__(self, embed_dims: int, *args: Any, **kwargs: Any) -> None:

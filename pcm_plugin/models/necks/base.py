@@ -46,7 +46,7 @@ class Neck(BaseModule, ReadsFiles, metaclass=ABCMeta):
         return [] if self.concept_bank is None else self.concept_bank.words
 
     def set_concepts(self, words: Sequence[str], embeddings: Tensor) -> None:
-        """Set the concepts; see :meth:`ConceptBank.set_concepts`.
+        """Set the concepts; see :meth:`.ConceptBank.set_concepts`.
 
         Raises:
             UserError: If the neck retrieves no concepts, or the sizes do not match.
@@ -64,7 +64,7 @@ class Neck(BaseModule, ReadsFiles, metaclass=ABCMeta):
         return False
 
     def set_clip_head(self, head: Mapping[str, Tensor]) -> None:
-        """Set CLIP's image head; see :meth:`ClipHead.set_tensors`.
+        """Set CLIP's image head; see :meth:`.ClipHead.set_tensors`.
 
         Raises:
             UserError: If the neck has no such head, or the shapes do not match.

@@ -86,7 +86,7 @@ class ConceptBank(nn.Module):
     def retrieve(
         self, global_feats: Tensor, threshold: float, temperature: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Retrieve the K most probable concepts of images; see :func:`retrieve_concepts`.
+        """Retrieve the K most probable concepts of images; see :func:`.retrieve_concepts`.
 
         Args:
             global_feats: (B, Dc), CLIP image embeddings with any norm except 0.

@@ -44,7 +44,7 @@ class EntityPrompt(BaseModule, ReadsFiles):
             to 0.2, as there.
         temperature: Temperature of the softmax over the concepts. Defaults to 0.01, as there.
         caption_entities: Words that a prompt names in training if the caption contains them: a
-            concept file, or a list as :func:`read_word_list` reads it. Phrases in it are not
+            concept file, or a list as :func:`.read_word_list` reads it. Phrases in it are not
             searched for, as in ViECap. Defaults to None.
         entity_dropout: Probability with which an entity of a caption is left out. Defaults to 0.4,
             as in ViECap's released scripts.

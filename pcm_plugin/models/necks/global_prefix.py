@@ -31,7 +31,7 @@ class GlobalPrefix(Neck):
       training texts (``text_memory``).
 
     With ``num_tokens=10`` and ``linear=True`` it is the first layer of ViECap's mapping network
-    (Fei et al. 2023); :class:`PrefixMapper` is the rest of it.
+    (Fei et al. 2023); :class:`.PrefixMapper` is the rest of it.
 
     Args:
         clip_dim: Width Dc of CLIP's joint space.
@@ -113,12 +113,12 @@ class GlobalPrefix(Neck):
         self.text_memory = texts.to(self.global_proj.weight.device)
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """Return concepts and text memory; see :meth:`Neck.extra_tensors`."""
+        """Return concepts and text memory; see :meth:`.Neck.extra_tensors`."""
         memory = {"text_memory": self.text_memory} if len(self.text_memory) else {}
         return {**super().extra_tensors(), **memory}
 
     def set_extra_tensors(self, tensors: Mapping[str, Tensor], concept_words: list[str]) -> None:
-        """Set concepts and text memory; see :meth:`Neck.set_extra_tensors`."""
+        """Set concepts and text memory; see :meth:`.Neck.set_extra_tensors`."""
         super().set_extra_tensors(tensors, concept_words)
         if "text_memory" in tensors:
             self.set_text_memory(tensors["text_memory"])

@@ -36,11 +36,12 @@ class ObjectPrefix(GlobalPrefix):
         clip_dim: Width Dc of CLIP's joint space.
         embed_dims: Model width D. Defaults to 512.
         concepts: Concept file, as ``pcm build-concepts`` writes it. Defaults to None, which
-            requires a call of :meth:`set_concepts`. It is not part of a checkpoint.
+            requires a call of :meth:`.Neck.set_concepts`. It is not part of a checkpoint.
         top_concepts: Number K of concepts that count as objects of an image. Defaults to 5, as in
             PCM-Net.
         text_memory: Feature store whose captions are the text memory. Defaults to None, which
-            requires a call of :meth:`set_text_memory`. It is not part of a checkpoint.
+            requires a call of :meth:`.GlobalPrefix.set_text_memory`. It is not part of a
+            checkpoint.
         text_memory_temperature: Temperature of the softmax over the text memory, and of that over
             the concepts, on which no token depends. Defaults to 0.01, as in DeCap.
         text_memory_chunk: Number of texts to process at a time. Defaults to 65,536. A chunk of

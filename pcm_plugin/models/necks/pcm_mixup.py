@@ -43,13 +43,13 @@ class PCMMixup(Neck):
         num_patches: Number N of patches. Defaults to 49, that of ViT-B/32 at 224 pixels; 64 for
             ViT-L/14 pooled 2x2.
         concepts: Concept file, as ``pcm build-concepts`` writes it. Defaults to None, which
-            requires a call of :meth:`set_concepts` before the first image. Concepts are not part
-            of a checkpoint, since another domain may need others.
+            requires a call of :meth:`.Neck.set_concepts` before the first image. Concepts are not
+            part of a checkpoint, since another domain may need others.
         clip_head: ``clip_head.safetensors`` of the CLIP that computed the features. Defaults to
             None: it comes with a checkpoint, or from :meth:`set_clip_head`. It is never trained.
         top_concepts: Number K of concepts per image. Defaults to 5.
-        selection: Rule that selects patches, see :class:`PatchSelection`: ``'top_pairs'`` as in the
-            released code; ``'top_patches'``, with which no token is masked, so that a captioner
+        selection: Rule that selects patches, see :class:`.PatchSelection`: ``'top_pairs'`` as in
+            the released code; ``'top_patches'``, with which no token is masked, so that a captioner
             without a mask can use the tokens; ``'random'``; or ``'none'`` for the base model of the
             paper's ablation, without concepts. Defaults to ``'top_pairs'``.
         num_pairs: Number of patch-concept pairs for ``'top_pairs'``. Defaults to 5.
@@ -157,7 +157,7 @@ class PCMMixup(Neck):
         return self.matcher is not None and self.matcher.needs_clip_head
 
     def set_clip_head(self, head: Mapping[str, Tensor]) -> None:
-        """Set CLIP's image head; see :meth:`ClipHead.set_tensors`.
+        """Set CLIP's image head; see :meth:`.ClipHead.set_tensors`.
 
         Raises:
             UserError: If the patches need no head, or the shapes do not match.

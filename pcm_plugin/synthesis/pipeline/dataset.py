@@ -32,6 +32,7 @@ from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
 RealImages = Mapping[str, tuple[str, "str | CaptionFile"]]
 STAGES = ("corpus", "generate", "extract", "refine")
+"""Stages of the data engine, in order."""
 
 
 def make_dataset(
@@ -53,7 +54,7 @@ def make_dataset(
         captions: The corpus.
         recipe: The recipe.
         out: Folder to write.
-        stages: The stages to run, from :data:`STAGES`. Defaults to all.
+        stages: The stages to run, from :data:`.STAGES`. Defaults to all.
         real_splits: For ``'val'`` and ``'test'``, a folder of real images and a caption file that
             names them. A path is read with the same options as ``captions``, see
             :func:`captions_of`. Defaults to None.

@@ -18,7 +18,7 @@ def use_cpu_kernels(x: Tensor) -> bool:
         x: The tensor to compute with.
 
     Returns:
-        True for a tensor on the CPU, except while a function is being compiled: the compiler fuses
-        PyTorch's operations, and cannot see into these kernels.
+        True for a tensor on the CPU, except while a function is being compiled, since the compiler
+        fuses PyTorch's operations and cannot see into these kernels.
     """
     return x.device.type == "cpu" and not is_compiling()

@@ -1,0 +1,122 @@
+"""Pages of the API reference: one per package, with all of its modules.
+
+The pages are derived from the package, so that a new module, class or function is part of the
+reference without further steps. At the end of a build, :func:`check_completeness` compares the
+reference with the registries and the ``__all__`` of all packages.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+import pcm_plugin
+from pcm_plugin import registry
+
+FOLDER = "generated/api"
+"""Folder of the pages, below that of the documentation."""
+
+LEFT_OUT = ("pcm_plugin.cli", "pcm_plugin.commands", "pcm_plugin.toyworld")
+"""Modules and packages that are used from the command line only."""
+
+ORDER = ("apis", "models", "datasets", "formats", "synthesis", "evaluation", "visualization")
+"""Order of the first pages; other packages follow."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def list_packages(package: ModuleType = pcm_plugin) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names of all documented packages, each with the names of its modules."""
+    found = [*pkgutil.iter_modules(package.__path__, f"{package.__name__}.")]
+    public = [
+        item
+        for item in found
+        if item.name not in LEFT_OUT and not item.name.rsplit(".", 1)[1].startswith("_")
+    ]
+    yield package.__name__, [item.name for item in public if not item.ispkg]
+    packages = [item.name for item in public if item.ispkg]
+    if package is pcm_plugin:
+        first = [f"{package.__name__}.{name}" for name in ORDER]
+        packages.sort(key=lambda name: first.index(name) if name in first else len(first))
+    for name in packages:
+        yield from list_packages(importlib.import_module(name))
+
+
+def public_names() -> Iterator[tuple[str, str]]:
+    """Yield where each public object is offered, and the full name of its definition.
+
+    Public are the names in the ``__all__`` of packages, and what the registries hold.
+    """
+    for package, _ in list_packages():
+        module = importlib.import_module(package)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if hasattr(value, "__qualname__"):
+                yield f"{package}.{name}", f"{value.__module__}.{value.__qualname__}"
+    for name, value in vars(registry).items():
+        if isinstance(value, registry.Registry):
+            value.import_from_location()
+            for key, member in value.module_dict.items():
+                if member.__module__.startswith("pcm_plugin."):
+                    yield f"{name}.{key}", f"{member.__module__}.{member.__qualname__}"
+
+
+def page_text(package: str, modules: list[str]) -> str:
+    """Return the page of a package."""
+    lines = [package, "=" * len(package), "", f".. automodule:: {package}", "   :members:"]
+    lines += ["   :ignore-module-all:", ""]
+    names = getattr(importlib.import_module(package), "__all__", ())
+    if names and modules:
+        lines += [f"Import from ``{package}``: " + ", ".join(f"``{n}``" for n in names) + ".", ""]
+    for module in modules:
+        title = module.rsplit(".", 1)[1]
+        lines += [title, "-" * len(title), "", f".. automodule:: {module}", "   :members:"]
+        lines += ["   :show-inheritance:", ""]
+    return "\n".join(lines)
+
+
+def index_text(packages: list[str]) -> str:
+    """Return the page that lists all packages."""
+    title = "API reference"
+    lines = [title, "=" * len(title), "", ".. list-table::", "   :widths: 35 65", ""]
+    for package in packages:
+        summary = (importlib.import_module(package).__doc__ or "").split("\n\n")[0]
+        lines += [f"   * - :doc:`{package}`", f"     - {' '.join(summary.split())}"]
+    lines += ["", ".. toctree::", "   :hidden:", "", *(f"   {package}" for package in packages)]
+    return "\n".join([*lines, ""])
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write the pages that have changed, and remove those of packages that no longer exist."""
+    folder = Path(app.srcdir, FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    packages = dict(list_packages())
+    pages = {f"{package}.rst": page_text(package, modules) for package, modules in packages.items()}
+    pages["index.rst"] = index_text(list(packages))
+    for page in folder.iterdir():
+        if page.name not in pages:
+            page.unlink()
+    for name, text in pages.items():
+        page = folder / name
+        if not page.is_file() or page.read_text() != text:
+            page.write_text(text)
+
+
+def check_completeness(app: Sphinx, exception: Exception | None) -> None:
+    """Warn about public names that the reference does not contain."""
+    if exception is None:
+        documented = app.env.domains.python_domain.objects
+        for name, definition in public_names():
+            if definition not in documented:
+                _LOGGER.warning("%s (%s) is not in the API reference", name, definition)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register this extension."""
+    app.connect("builder-inited", write_pages)
+    app.connect("build-finished", check_completeness)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
