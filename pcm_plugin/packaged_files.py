@@ -5,15 +5,15 @@ from pathlib import Path
 
 from pcm_plugin.errors import MissingFileError
 
-_PACKAGE = Path(__file__).parent
-_PREFIX = "pcm_plugin::"
+PACKAGE = Path(__file__).parent
+"""Folder of this package."""
 
 
 def _find_configs() -> Path:
     # A wheel contains the configs where openmim looks for them. In a checkout this is a link to the
     # folder of the configs if the package is installed, and missing otherwise.
-    packaged = _PACKAGE / ".mim" / "configs"
-    return packaged.resolve() if packaged.is_dir() else _PACKAGE.parent / "configs"
+    packaged = PACKAGE / ".mim" / "configs"
+    return packaged.resolve() if packaged.is_dir() else PACKAGE.parent / "configs"
 
 
 CONFIGS = _find_configs()
@@ -21,7 +21,7 @@ CONFIGS = _find_configs()
 
 
 def config_file(name: str) -> str:
-    """Return the path of a config of this package.
+    """Return the absolute path of a config of this package.
 
     A config of another project inherits one of this package by
     ``_base_ = __import__("pcm_plugin").config_file("pcm_coco.py")``.
@@ -35,20 +35,7 @@ def config_file(name: str) -> str:
     path = CONFIGS / name
     if not path.is_file():
         raise MissingFileError(f"pcm_plugin has no config {name} in {CONFIGS}")
-    return shown_path(path)
-
-
-def resolve_config(config: str) -> str:
-    """Return the path of a config from a command line.
-
-    Args:
-        config: A file, or a config of this package with the prefix ``pcm_plugin::``, such as
-            ``'pcm_plugin::pcm_coco.py'``.
-
-    Raises:
-        MissingFileError: If this package has no such config.
-    """
-    return config_file(config.removeprefix(_PREFIX)) if config.startswith(_PREFIX) else config
+    return path.as_posix()
 
 
 def packaged_file(name: str) -> str:
@@ -57,7 +44,7 @@ def packaged_file(name: str) -> str:
     Args:
         name: Path below the package, such as ``'toyworld/assets/clip'``.
     """
-    return shown_path(_PACKAGE / name)
+    return shown_path(PACKAGE / name)
 
 
 def shown_path(path: Path) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from mmengine.config import Config
 
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.evaluations import apply_evaluation
+from pcm_plugin.engine.config_files import find_config
 
 
 def load_config(name: str, evaluation: str | None = None) -> Config:

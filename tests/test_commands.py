@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from pcm_plugin import cli
 from pcm_plugin.commands.build_commands import build_command
-from pcm_plugin.commands.config_files import list_configs
+from pcm_plugin.engine.config_files import list_configs
 from pcm_plugin.engine.config_modules import list_input_files
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, inline_code, page_id
 

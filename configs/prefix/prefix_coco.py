@@ -12,7 +12,7 @@ _base_ = [
 ]
 
 # ViECap's scripts/eval_coco.sh: COCO's 80 categories above 0.4.
-entities = "configs/words/coco_categories.txt"
+entities = __import__("os").path.relpath("{{ fileDirname }}/../words/coco_categories.txt")
 model = dict(
     entity_prompt=dict(
         concepts="data/coco/vit_b32/categories.safetensors",

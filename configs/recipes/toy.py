@@ -1,7 +1,7 @@
 # pcm make-dataset CAPTIONS --recipe toy --out data/mine
 #
 # The diffusion model and the CLIP of the toy world, for captions of its kind; needs no download.
-_assets = "{{ fileDirname }}/../../pcm_plugin/toyworld/assets"
+_assets = __import__("pcm_plugin").packaged_file("toyworld/assets")
 
 vocabulary = dict(min_count=3)
 concepts = dict(min_count=3, max_nouns=60, phrases=False, templates=["A photo of {}"])

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.config_files import resolve_config
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import check_clip, is_captioner, load_captioner
@@ -42,7 +43,7 @@ def build_captioner(
     if weights is None:
         raise UserError("`weights` must be set with a config: pass the checkpoint of its training")
     if isinstance(model, str | os.PathLike):
-        cfg = Config.fromfile(model)
+        cfg = Config.fromfile(resolve_config(model))
     else:
         cfg = model if isinstance(model, Config) else Config(model)
     captioner = build_with_clip(cfg)

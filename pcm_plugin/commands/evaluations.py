@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from pcm_plugin.commands.config_files import CONFIGS
 from pcm_plugin.engine.config_modules import iter_modules
 from pcm_plugin.errors import UserError
+from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.registry import MODELS
 
 EVALUATIONS = CONFIGS / "_base_" / "eval"

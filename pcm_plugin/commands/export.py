@@ -50,7 +50,7 @@ def main() -> None:
     decoding = {**(settings.get("decoding") or {}), "rerank_weight": 0.0}
     model = MODELS.build({**settings, "backbone": None, "decoding": decoding})
     load_weights(model, args.checkpoint)
-    about = {"name": args.name or Path(args.config).stem, "torch": torch.__version__}
+    about = {"name": args.name or Path(cfg.filename).stem, "torch": torch.__version__}
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
     print(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.paper_tables import Row
 from pcm_plugin.commands.paper_trainings import training_of
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.engine.work_folder import best_checkpoint, read_record, require_best_checkpoint
 from pcm_plugin.errors import UserError
 

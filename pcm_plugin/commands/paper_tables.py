@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pcm_plugin.commands.config_files import list_configs
 from pcm_plugin.commands.paper_trainings import (
     CLIP_WEIGHTS,
     NUM_PAIRS,
@@ -13,6 +12,7 @@ from pcm_plugin.commands.paper_trainings import (
     training_of,
 )
 from pcm_plugin.commands.published import SCORES, PublishedResult, load_published
+from pcm_plugin.engine.config_files import list_configs
 
 PCM_NET = "PCM-Net"
 CAPDEC = "CapDec (published: RN50x4)"

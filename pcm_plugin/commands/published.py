@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmengine.fileio import load
 
-from pcm_plugin.commands.config_files import CONFIGS
 from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.packaged_files import CONFIGS
 
 SCORES = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE")
 """Scores of the papers, in their order."""

@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pcm_plugin.commands.build_commands import check_inputs
+from pcm_plugin.commands.run_arguments import read_config_file
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.engine.work_folder import best_checkpoint
@@ -80,10 +81,9 @@ def parse_args() -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     """Load the config of the run: ``--config``, or the latest one in the work folder."""
     in_folder = sorted(args.work_dir.glob("*.py"), key=lambda path: path.stat().st_mtime)
-    files = [args.config] if args.config else in_folder
-    if not files:
+    if args.config is None and not in_folder:
         raise MissingFileError(f"{args.work_dir} contains no config: pass it with --config")
-    return Config.fromfile(files[-1])
+    return read_config_file(args.config or in_folder[-1])
 
 
 def find_checkpoint(args: argparse.Namespace) -> Path:

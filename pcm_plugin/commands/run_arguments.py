@@ -21,15 +21,16 @@ from pcm_plugin.engine.config_checks import (
     check_options,
     disable_worker_options,
 )
+from pcm_plugin.engine.config_files import resolve_config
 from pcm_plugin.engine.distributed import start_group
 from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.engine.inputs import drop_clip_head
-from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.errors import UserError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``config`` and the options of both training and testing."""
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument(
         "--work-dir", help="folder for logs and checkpoints; default: work_dirs/NAME of the config"
     )
@@ -75,21 +76,21 @@ def apply_cfg_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         raise UserError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from None
 
 
-def read_config_file(path: str) -> Config:
+def read_config_file(path: str | os.PathLike) -> Config:
     """Read a config file.
 
     Args:
-        path: The file.
+        path: The file, or a config of this package; see
+            :func:`~pcm_plugin.engine.config_files.resolve_config`.
 
     Raises:
         MissingFileError: If there is no such file.
         UserError: If it cannot be read, for example because it imports a module that is not
             installed or has a base that does not exist.
     """
-    if not Path(path).is_file():
-        raise MissingFileError(f"config {path} does not exist")
+    file = resolve_config(path)
     try:
-        return Config.fromfile(path)
+        return Config.fromfile(file)
     except UserError:
         raise
     except (ImportError, SyntaxError, FileNotFoundError) as error:
@@ -131,7 +132,7 @@ def load_config(
         cfg.work_dir = args.work_dir
     else:
         if cfg.get("work_dir") is None:
-            cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+            cfg.work_dir = str(Path("work_dirs") / Path(cfg.filename).stem)
         if evaluation is not None:
             cfg.work_dir += f"/test/{folder_name(evaluation)}"
     return cfg

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands.build_commands import check_inputs
-from pcm_plugin.commands.config_files import find_config
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.concept_set import save_concepts

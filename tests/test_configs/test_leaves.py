@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
 from pcm_plugin.commands.build_commands import build_command, check_inputs
-from pcm_plugin.commands.config_files import find_config, list_configs
+from pcm_plugin.engine.config_files import find_config, list_configs
 from pcm_plugin.engine.config_modules import list_input_files
 from pcm_plugin.engine.inputs import HUB_KINDS
 from pcm_plugin.errors import MissingFileError

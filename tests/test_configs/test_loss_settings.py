@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.commands.paper_trainings import training_of
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.registry import MODELS
 
 DATA = ("coco", "flickr30k", "toy")

@@ -5,11 +5,11 @@ import re
 import pytest
 from mmengine.fileio import load
 
-from pcm_plugin.commands.config_files import list_configs
 from pcm_plugin.commands.evaluations import list_evaluations
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.commands.paper_trainings import TRAININGS
 from pcm_plugin.commands.published import load_published, update_readmes
+from pcm_plugin.engine.config_files import list_configs
 from tests.test_docs.pages import ROOT
 
 METAFILES = sorted(ROOT.glob("configs/*/metafile.yml"))

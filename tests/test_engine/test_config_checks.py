@@ -1,8 +1,8 @@
 import pytest
 from mmengine.config import Config
 
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.engine.config_checks import check_config, check_evaluators, disable_worker_options
+from pcm_plugin.engine.config_files import find_config
 
 CONFIG = "configs/pcm_coco.py"
 

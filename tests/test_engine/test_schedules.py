@@ -3,7 +3,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from pcm_plugin.commands.config_files import find_config, list_configs
+from pcm_plugin.engine.config_files import find_config, list_configs
 from pcm_plugin.engine.noam import noam_factor
 from pcm_plugin.engine.schedules import (
     RunLength,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from PIL import Image
 
-from pcm_plugin.commands.config_files import find_config
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import UserError
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import MODELS

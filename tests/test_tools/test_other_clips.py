@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import build_concepts
 from pcm_plugin.commands import extract as extract_tool
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.store import verify
 from pcm_plugin.engine.checkpoints import load_local_checkpoint
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore

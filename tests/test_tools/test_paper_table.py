@@ -10,11 +10,11 @@ import pytest
 from mmengine.config import Config
 
 from pcm_plugin.commands import paper_runs, paper_table
-from pcm_plugin.commands.config_files import find_config
 from pcm_plugin.commands.evaluations import list_evaluations
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.commands.paper_trainings import TRAININGS, training_of
 from pcm_plugin.commands.runs import read_config
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.engine.resumable_loop import is_due
 from pcm_plugin.models.necks.patch_selection import PatchSelection
 from pcm_plugin.registry import DATASETS, MODELS

@@ -33,4 +33,4 @@ test_cfg = dict()
 # models, datasets and metrics declare which files they read.
 build_commands = "generate_from_captions"
 # Word list of the entities that a prompt names.
-entities = "configs/words/coco_categories.txt"
+entities = __import__("os").path.relpath("{{ fileDirname }}/../../words/coco_categories.txt")

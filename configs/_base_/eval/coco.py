@@ -5,7 +5,7 @@ evaluation = dict(
     store="{root}/{features}/test_store",
     images="{root}/images",
     # ViECap's README and scripts/eval_coco.sh: COCO's 80 categories above 0.2, greedy search.
-    entities="configs/words/coco_categories.txt",
+    entities=__import__("os").path.relpath("{{ fileDirname }}/../../words/coco_categories.txt"),
     modules={
         "pcm_plugin.EntityPrompt": dict(
             concepts="{root}/{features}/categories.safetensors",

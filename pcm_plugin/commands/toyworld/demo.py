@@ -14,11 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcm_plugin.commands.config_files import CONFIGS
 from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.toyworld import ASSETS
@@ -100,7 +100,7 @@ def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
 
 def train(options: Sequence[str] = ()) -> str:
     """Train or resume the training; return the best checkpoint on the validation split."""
-    config = CONFIGS / "pcm_toy.py"
+    config = find_config("pcm_toy")
     if not is_trained(WORK, config, options):
         changes = ["--cfg-options", *options] if options else []
         run(["train", config, "--resume", *changes])
@@ -109,7 +109,7 @@ def train(options: Sequence[str] = ()) -> str:
 
 def evaluate(checkpoint: str) -> dict[str, dict[str, float]]:
     """Return the scores on the real test images of both domains."""
-    table, config = {}, CONFIGS / "pcm_toy.py"
+    table, config = {}, find_config("pcm_toy")
     for name, target in TARGETS.items():
         folder = WORK / "test" / folder_name(target)
         options = [format_option("test_evaluator.outfile", str(folder / "captions.json"))]
@@ -144,7 +144,7 @@ def show(captioner: Path, sheet: Path) -> None:
 
 def make_outputs(checkpoint: str) -> tuple[Path, Path]:
     """Write captioner file and report, unless they are newer than the checkpoint; return them."""
-    config = CONFIGS / "pcm_toy.py"
+    config = find_config("pcm_toy")
     captioner, report = WORK / "captioner.safetensors", WORK / "report.html"
     checkpoint_time = os.path.getmtime(checkpoint)
     clip = ["--cfg-options", format_option("clip.model_name", CLIP)]

@@ -14,7 +14,8 @@ from mmengine.config import Config
 
 from pcm_plugin.commands.evaluations import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
-from pcm_plugin.commands.toyworld.demo import CONFIGS, DATA, TARGETS
+from pcm_plugin.commands.toyworld.demo import DATA, TARGETS
+from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld.truth import agreement, named_things
@@ -173,7 +174,7 @@ def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) ->
 @torch.inference_mode()
 def mixup_shares(store: Path, batch_size: int = 100) -> dict[str, float]:
     """Return how often the mix-up finds and mixes in what the captions name, in percent."""
-    neck = MODELS.build(Config.fromfile(CONFIGS / "pcm_toy.py").model.neck).eval()
+    neck = MODELS.build(Config.fromfile(find_config("pcm_toy")).model.neck).eval()
     features = FeatureStore(store)
     concepts = neck.concept_bank.embeddings
     named = found = mixed_in = patches = patches_named = patches_nearest = 0

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PAIRS_FILE
+from pcm_plugin.packaged_files import CONFIGS, PACKAGE
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 
 CONFIG = "config.py"
@@ -22,8 +23,6 @@ CONFIG = "config.py"
 SYNTIC_CONFIG = "syntic.py"
 """Config of SynTIC, which inherits :data:`CONFIG`."""
 
-_CHECKOUT = Path(__file__).parents[3]
-_CONFIGS = _CHECKOUT / "configs"
 _LOCAL = "local-dir:"
 _MIN_WARMUP = 100
 _WARMUP_SHARE = 1 / 20  # of all iterations, as on COCO
@@ -42,18 +41,17 @@ def write_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> None:
         real_splits: Those of ``'val'`` and ``'test'`` for which there is a store of real images.
     """
     settings = _format_settings(_settings(recipe, out, real_splits))
-    base = _relative(_CONFIGS / "pcm_custom.py", out)
     text = f"""\
 # PCM-Net on the data in this folder. Written by `pcm make-dataset`; pass it to `pcm train`.
-_base_ = {base!r}
+_base_ = __import__("pcm_plugin").config_file("pcm_custom.py")
 
 import os
 
-# Paths are relative to this file, so the folder can be moved together with the repository.
+# Paths are relative to this file, so the folder can be moved.
 root = os.path.relpath("{{{{ fileDirname }}}}")
 {settings}"""
     write_bytes(out / CONFIG, text.encode())
-    syntic = (_CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
+    syntic = (CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
     _, rest = syntic.split('_base_ = "../pcm_custom.py"\n')  # an error without that line
     text = f"""\
 # SynTIC on the data in this folder. Written by `pcm make-dataset`; pass it to `pcm train`.
@@ -69,7 +67,7 @@ def remove_configs(out: Path) -> None:
 
 
 def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, Any]:
-    base = Config.fromfile(_CONFIGS / "pcm_custom.py")
+    base = Config.fromfile(CONFIGS / "pcm_custom.py")
     store = FeatureStore(out / "train_store")
     count, batch_size = store.num_captions, base.train_dataloader.batch_size
     neck: dict[str, Any] = {
@@ -123,11 +121,18 @@ def _path(inside: str) -> _Expression:
 
 
 def _model_name(name: str, out: Path) -> str:
-    """Return the name of a CLIP; a folder inside the repository is named relative to the config."""
+    """Return the name of a CLIP for the config.
+
+    A folder of this package is looked up when the config is read, and one below the current folder
+    is named relative to the config.
+    """
     if not name.startswith(_LOCAL):
         return name
     folder = Path(os.path.normpath(name.removeprefix(_LOCAL)))
-    if not folder.resolve().is_relative_to(_CHECKOUT.resolve()):
+    if folder.resolve().is_relative_to(PACKAGE.resolve()):
+        inside = folder.resolve().relative_to(PACKAGE.resolve()).as_posix()
+        return _Expression(f'"{_LOCAL}" + __import__("pcm_plugin").packaged_file("{inside}")')
+    if not folder.resolve().is_relative_to(Path.cwd()):
         return f"{_LOCAL}{folder}"
     return _Expression(f'f"{_LOCAL}{{root}}/{_relative(folder, out)}"')
 

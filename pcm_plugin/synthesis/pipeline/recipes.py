@@ -10,13 +10,14 @@ from mmengine.config import Config
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
+from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
 from pcm_plugin.synthesis.extract.annotation_scores import refuse_missing_scores
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
-RECIPES = Path(__file__).parents[3] / "configs" / "recipes"
+RECIPES = CONFIGS / "recipes"
 
 
 @dataclass(frozen=True)
