@@ -3,7 +3,7 @@
 # mmpretrain's BLIP captioner with the mix-up: its own configuration, its vision encoder wrapped,
 # trained on synthetic pairs with the CLIP-weighted loss. A CLIP next to it finds the concepts.
 # Without the mix-up: model.vision_encoder.selection=none
-# FILE.pth contains mmpretrain's weights of BLIP (docs/pcm_in_your_captioner.md). Like mmpretrain's
+# FILE.pth contains mmpretrain's weights of BLIP (docs/pcm_in_your_project.md). Like mmpretrain's
 # config it is for 8 processes of 32 pairs: tools/dist_train.sh configs/blip/pcm_blip_coco.py 8
 _base_ = [
     "mmpretrain::blip/blip-base_8xb32_caption.py",

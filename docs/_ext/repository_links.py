@@ -20,7 +20,7 @@ _LINK = re.compile(r"(!?)\[((?:[^][]|\[[^]]*\])*)\]\(([^()\s]+)\)")
 
 def list_copies() -> dict[Path, str]:
     """Return the pages outside of ``docs/`` that the site contains, with their document names."""
-    copies = {ROOT / "CHANGELOG.md": "changelog"}
+    copies = {ROOT / f"{name}.md": name.lower() for name in ("CHANGELOG", "CONTRIBUTING")}
     copies |= {page: f"systems/{page.parent.name}" for page in ROOT.glob("configs/*/README.md")}
     assets = ROOT / "pcm_plugin" / "toyworld" / "assets"
     copies |= {page: f"toy_world/{page.parent.name}" for page in assets.glob("*/README.md")}

@@ -2,20 +2,29 @@
 
 import inspect
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+from PIL import Image
 
+from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.formats.concept_set import save_concepts
+from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import METRICS as PLUGIN_METRICS
 from pcm_plugin.registry import MODELS as PLUGIN_MODELS
 from tests.builders import build_store
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, page_id
 
-CAPTIONER_PAGE = ROOT / "docs" / "pcm_in_your_captioner.md"
+PROJECT_PAGE = ROOT / "docs" / "pcm_in_your_project.md"
+CAPTIONER_PAGE = ROOT / "docs" / "your_own_captioner.md"
 CAPTIONS = [["a dog runs", "the dog"], ["a cat sits on a sofa"], ["a boat", "two boats"]]
 SETTINGS = [
     pytest.param(block, id=f"{page_id(page)}: {block.split(' ')[0]}")
@@ -29,7 +38,9 @@ SETTINGS = [
 def separate_registry():
     """Forget the captioner that a page registers, and the default scope."""
     yield
-    MODELS.module_dict.pop("SmallCaptioner", None)
+    for name in ("SmallCaptioner", "GRUCaptioner"):
+        MODELS.module_dict.pop(name, None)
+    sys.modules.pop("gru_captioner", None)
     DefaultScope._instance_dict.clear()
 
 
@@ -54,13 +65,43 @@ def run_block(block, variables=None):
     return variables
 
 
-def test_a_captioner_of_your_own_trains(toy_data):
-    *_, captioner, training = code_blocks(CAPTIONER_PAGE, "python")
+def test_a_model_with_the_neck_trains(toy_data):
+    *_, captioner, training = code_blocks(PROJECT_PAGE, "python")
     torch.manual_seed(0)
     runner = run_block(training, run_block(captioner))["runner"]
     assert runner.message_hub.get_scalar("train/loss").current() > 0
     assert runner.message_hub.get_scalar("val/caption/CIDEr").current() >= 0
     assert list(toy_data.glob("work_dirs/small_captioner/epoch_2.pth"))
+
+
+def test_a_captioner_of_your_own_trains_and_captions(toy_data, monkeypatch):
+    captioner, config = code_blocks(CAPTIONER_PAGE, "python")
+    Path("gru_captioner.py").write_text(captioner)
+    # The page names the config as it is in an installed package.
+    Path("gru_toy.py").write_text(config.replace("pcm_plugin::", f"{ROOT}/configs/"))
+    monkeypatch.syspath_prepend(toy_data)
+    cfg = Config.fromfile("gru_toy.py")
+    cfg.clip = dict(model_name=f"local-dir:{ROOT}/pcm_plugin/toyworld/assets/clip")
+    write_tensors(Path("head.safetensors"), OpenCLIPBackbone(**cfg.clip).clip_head(), {})
+    cfg.model.neck.clip_head = "head.safetensors"
+    cfg.work_dir, cfg.train_cfg.max_epochs = "work_dirs/gru_toy", 2
+    torch.manual_seed(0)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.message_hub.get_scalar("train/loss").current() > 0
+    assert runner.message_hub.get_scalar("val/caption/CIDEr").current() >= 0
+    inferencer = CaptionInferencer(cfg, "work_dirs/gru_toy/epoch_2.pth")
+    image = Image.open(ROOT / "docs" / "images" / "examples" / "town_test_00006.png")
+    (result,) = inferencer([image], num_captions=3, beam_size=4)["predictions"]
+    log_probs = [caption["log_prob"] for caption in result["captions"]]
+    assert len(log_probs) == 3
+    assert log_probs == sorted(log_probs, reverse=True)
+    # The search and teacher forcing agree on the probability of a caption.
+    model = inferencer.model
+    feats = model.extract_feat(model.backbone.preprocess(image)[None])
+    logits, targets = model.forward_decoder(model.encode(*feats), [result["caption"]])
+    words = logits.log_softmax(-1)[0].gather(1, targets[0, :, None])
+    assert words.sum().item() == pytest.approx(result["log_prob"], abs=1e-3)
 
 
 def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
@@ -79,7 +120,7 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
 def test_a_feature_store_is_read(tmp_path, monkeypatch):
     build_store(tmp_path / "data" / "mine" / "train_store", CAPTIONS * 4)
     monkeypatch.chdir(tmp_path)
-    (block,) = code_blocks(ROOT / "docs" / "feature_store.md", "python")
+    (block,) = code_blocks(ROOT / "docs" / "data_formats.md", "python")
     run_block(block)
 
 
@@ -104,5 +145,5 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    others = 2 + 2 + 1  # of the three tests above that run blocks
+    others = 2 + 2 + 2 + 1  # of the four tests above that run blocks
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others
