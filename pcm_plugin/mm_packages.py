@@ -13,6 +13,7 @@ import re
 import shlex
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from pcm_plugin.errors import MissingPackageError
@@ -34,6 +35,12 @@ _DISTRIBUTIONS = {
     "mmcv": ("mmcv", "mmcv-lite", "mmcv-full", "onedl-mmcv"),
 }
 
+_MODELS_TRANSFORMERS = {
+    "mmpretrain": ("transformers>=4.41,<4.52", "blip"),
+    "onedl-mmpretrain": ("transformers>=4.53,<5", "onedl-blip"),
+}
+"""For each distribution of mmpretrain: with which transformers its models can be imported, and the
+extra that installs them. The rest of mmpretrain works with any version."""
 
 _UNKNOWN = "unknown"
 
@@ -123,6 +130,29 @@ def require_mm_packages() -> None:
             "project needs mmcv's operators. Do not install both, since they overwrite each other."
         )
     raise MissingPackageError(message)
+
+
+def explain_models_error(error: Exception) -> str:
+    """Explain why ``import mmpretrain.models`` failed, and what to install.
+
+    Args:
+        error: What the import raised.
+    """
+    transformers = _distribution_version("transformers")
+    failure = (
+        f"mmpretrain's models (BLIP, BLIP-2) cannot be imported with transformers {transformers} "
+        f"({type(error).__name__}: {error})."
+    )
+    rest = "The rest of pcm_plugin works without them."
+    mmpretrain = next(package for package in mm_packages() if package.name == "mmpretrain")
+    for distribution in mmpretrain.distributions or ("mmpretrain",):
+        requirement, extra = _MODELS_TRANSFORMERS[distribution]
+        if transformers is None or Version(transformers) not in Requirement(requirement).specifier:
+            return (
+                f"{failure} The models of {distribution} require another version: "
+                f"pip install '{requirement}', which is the extra '{extra}' of pcm-plugin. {rest}"
+            )
+    return f"{failure} To see where, run: python -c 'import mmpretrain.models'. {rest}"
 
 
 def uses_forks(packages: list[MMPackage]) -> bool:

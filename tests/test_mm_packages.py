@@ -157,3 +157,49 @@ def test_the_requirements_are_those_of_the_extras():
 def test_nothing_is_installed_where_nothing_is_missing():
     assert install_command([MMPackage("mmcv", "2.0", "2.2.0", ("mmcv",))]) is None
     assert install_command([MMPackage("mmcv", "2.0", "unknown", ())]) is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "transformers", "expected"),
+    [
+        (MM, "5.24.0", "pip install 'transformers>=4.41,<4.52', which is the extra 'blip'"),
+        (MM, "4.52.0", "The models of mmpretrain require another version"),
+        (MM, "4.51.3", "run: python -c 'import mmpretrain.models'"),
+        (ONEDL, "4.52.4", "pip install 'transformers>=4.53,<5', which is the extra 'onedl-blip'"),
+        (ONEDL, "5.0.0", "The models of onedl-mmpretrain require another version"),
+        (ONEDL, "4.57.6", "run: python -c 'import mmpretrain.models'"),
+    ],
+)
+def test_why_mmpretrains_models_cannot_be_imported(installed, transformers, expected, tmp_path):
+    code = "from pcm_plugin.mm_packages import *; print(explain_models_error(TypeError('why')))"
+    done = run(tmp_path / "site", {**installed, "transformers": transformers}, "-c", code)
+    assert f"with transformers {transformers} (TypeError: why). " in done.stdout
+    assert expected in done.stdout
+
+
+BROKEN = """
+import sys, types
+sys.modules["mmpretrain.models"] = None  # as importing it fails
+from mmengine.config import Config
+import pcm_plugin.models, pcm_plugin.datasets, pcm_plugin.evaluation, pcm_plugin.engine
+Config.fromfile("configs/pcm_coco.py")
+print("the rest works")
+"""
+
+
+def test_everything_else_works_without_mmpretrain_models(tmp_path):
+    code = BROKEN + 'Config.fromfile("configs/blip/pcm_blip_coco.py")'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "the rest works" in done.stdout
+    assert "mmpretrain's models (BLIP, BLIP-2) cannot be imported" in done.stderr.splitlines()[-1]
+    # and the command says so in one line
+    wrapper = tmp_path / "run.py"
+    wrapper.write_text(
+        "import sys\nsys.modules['mmpretrain.models'] = None\n"
+        "from pcm_plugin import cli; cli.main(['train', 'configs/blip/pcm_blip_coco.py'])\n"
+    )
+    done = subprocess.run([sys.executable, str(wrapper)], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("mmpretrain's models (BLIP, BLIP-2) cannot be imported")
+    assert "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ from pcm_plugin.models.decoding.reranking import rerank
 from pcm_plugin.structures import DataSample
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
+from tests.mmpretrain_models import skip_without_mmpretrain_models
 from tests.test_tools.commands import run
 
 NAME = "pcm-net_toy"
@@ -212,6 +213,7 @@ def test_mmpretrain_finds_the_captioner_by_name(inferencer, folder):
     from mmengine.registry import DefaultScope
     from mmpretrain import inference_model, list_models
 
+    skip_without_mmpretrain_models()
     # A runner of an earlier test leaves its scope, in which mmpretrain's transforms are unknown.
     DefaultScope._instance_dict.clear()
     assert NAME in register_models()

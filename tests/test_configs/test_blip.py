@@ -1,8 +1,5 @@
 """The configurations of mmpretrain's captioners, built and stepped at tiny sizes."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -24,11 +21,17 @@ from pcm_plugin.synthesis.extract.open_source import open_source
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
 from tests.builders import build_clip
+from tests.mmpretrain_models import skip_without_mmpretrain_models
 
 NAMES = ["pcm_blip_coco", "pcm_blip_toy", "pcm_blip2_coco"]
 CAPTIONS = ["a red dog runs on the street", "a blue car", "the cat sits", "a green tree", "a house"]
 # mmengine reads mmpretrain's own configs by pkg_resources, and mmcv-lite says what it lacks.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def models():
+    skip_without_mmpretrain_models()
 
 
 @pytest.fixture(scope="module")
@@ -201,34 +204,6 @@ def test_tools_for_captioners_on_features_refuse_blip(tmp_path):
     cfg = Config.fromfile("configs/blip/pcm_blip_coco.py")
     with pytest.raises(ValueError, match=r"CLIPWeightedBlipCaption.*pcm test"):
         CaptionInferencer(cfg, tmp_path / "weights.pth", device="cpu")
-
-
-BROKEN = """
-import sys, types
-sys.modules["mmpretrain.models"] = None  # as importing it fails
-from mmengine.config import Config
-import pcm_plugin.models, pcm_plugin.datasets, pcm_plugin.evaluation, pcm_plugin.engine
-Config.fromfile("configs/pcm_coco.py")
-print("the rest works")
-"""
-
-
-def test_everything_else_works_without_mmpretrain_models(tmp_path):
-    code = BROKEN + 'Config.fromfile("configs/blip/pcm_blip_coco.py")'
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "the rest works" in done.stdout
-    assert "'transformers>=4.41,<4.52'" in done.stderr.splitlines()[-1]
-    # and the command says so in one line
-    wrapper = tmp_path / "run.py"
-    wrapper.write_text(
-        "import sys\nsys.modules['mmpretrain.models'] = None\n"
-        "from pcm_plugin import cli; cli.main(['train', 'configs/blip/pcm_blip_coco.py'])\n"
-    )
-    done = subprocess.run([sys.executable, str(wrapper)], capture_output=True, text=True)
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("mmpretrain's models cannot be imported with transformers")
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ from pcm_plugin.engine.schedules import (
     run_length,
     scale_to_batch,
 )
+from tests.mmpretrain_models import skip_without_models_of
 
 TRAINED = [
     name
@@ -39,6 +40,7 @@ def make(schedule, epochs=4, lr=1.0, **more):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_schedule_follows_the_length_of_its_run(name):
+    skip_without_models_of(name)
     cfg = Config.fromfile(find_config(name))
     cfg.train_cfg.max_epochs *= 2
     length = run_length(cfg, 500)
@@ -126,6 +128,7 @@ def test_schedules_that_depend_on_metrics_are_not_replayed():
 def test_a_batch_k_times_as_large_has_k_times_the_rate_after_the_same_pairs(
     name, processes, batch, counts
 ):
+    skip_without_models_of(name)
     cfg = Config.fromfile(find_config(name))
     base = cfg.auto_scale_lr.base_batch_size
     epoch = 960  # iterations of the base

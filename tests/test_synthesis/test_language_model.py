@@ -11,6 +11,7 @@ from pcm_plugin.synthesis.pipeline.language_model import (
     build_bert_tokenizer,
     build_gpt2,
 )
+from tests.mmpretrain_models import skip_without_mmpretrain_models
 from tests.test_tools.commands import run
 
 CAPTIONS = [
@@ -52,7 +53,9 @@ def test_vocab_size_is_kept(tmp_path):
 
 
 def test_bert_folder_is_what_blip_reads(tmp_path):
-    tokenizers = pytest.importorskip("mmpretrain.models.utils.tokenizer")
+    skip_without_mmpretrain_models()
+    from mmpretrain.models.utils import tokenizer as tokenizers
+
     size = build_bert_tokenizer(CAPTIONS, tmp_path / "bert")
     tokenizer = tokenizers.BlipTokenizer.from_pretrained(str(tmp_path / "bert"))
     assert tuple(tokenizer.convert_ids_to_tokens(range(5))) == BERT_TOKENS

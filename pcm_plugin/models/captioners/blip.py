@@ -1,7 +1,7 @@
 """mmpretrain's BLIP and BLIP-2 captioners with a CLIP-weighted loss.
 
-This module is not imported with the package, since mmpretrain's models require an older version of
-transformers. A config that uses them sets
+This module is not imported with the package, since not every version of transformers works with
+mmpretrain's models. A config that uses them sets
 ``custom_imports=dict(imports=['pcm_plugin.models.captioners.blip'])``.
 """
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.mm_packages import explain_models_error
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.samples import stack_clip_scores
 from pcm_plugin.registry import MODELS
@@ -19,15 +20,8 @@ from pcm_plugin.structures import DataSample
 try:
     from mmpretrain.models import Blip2Caption, BlipCaption
 except Exception as error:
-    import transformers
-
     # MMEngine discards the message of an ImportError.
-    raise UserError(
-        "mmpretrain's models cannot be imported with transformers "
-        f"{transformers.__version__} ({type(error).__name__}: {error}). They require a version "
-        "below 4.52: pip install 'transformers>=4.41,<4.52', which is the extra 'blip' of "
-        "pcm-plugin. The rest of pcm_plugin works with newer versions."
-    ) from error
+    raise UserError(explain_models_error(error)) from error
 
 _IGNORE_INDEX = -100
 """Label of positions without a target in transformers."""
