@@ -21,6 +21,7 @@ from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import METRICS as PLUGIN_METRICS
 from pcm_plugin.registry import MODELS as PLUGIN_MODELS
 from tests.builders import build_store
+from tests.mmpretrain_models import skip_without_mmpretrain_models
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, page_id
 
 PROJECT_PAGE = ROOT / "docs" / "pcm_in_your_project.md"
@@ -111,7 +112,7 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
     inferencer, by_name = code_blocks(ROOT / "docs" / "captioning.md", "python")
     run_block(inferencer.replace("captioner.safetensors", str(find_weights("pcm-net_toy"))))
     assert len(capsys.readouterr().out.splitlines()) == len([*(tmp_path / "photos").iterdir()])
-    pytest.importorskip("mmpretrain.models", exc_type=ImportError)
+    skip_without_mmpretrain_models()
     run_block(by_name)
     # mmpretrain may leave its progress bar on the same line.
     assert capsys.readouterr().out.splitlines()[-1].endswith("a dog in the city")
