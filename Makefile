@@ -29,7 +29,7 @@ test: lint
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 docs: $(STAMP)
-	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+	$(PY) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet docs build/docs
 	@echo build/docs/index.html
 
 demo: $(STAMP)

@@ -7,6 +7,8 @@ out. To have them, add ``sphinx.ext.intersphinx`` to ``extensions`` with an ``in
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
@@ -76,3 +78,13 @@ html_theme_options = {
     "navigation_depth": 3,
     "show_toc_level": 2,
 }
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the events of this file."""
+    app.connect("source-read", keep_errors_with_means)
+
+
+def keep_errors_with_means(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Use non-breaking spaces in ``62.3 ± 2.1``, which tables would break otherwise."""
+    source[0] = source[0].replace(" ± ", "\u00a0±\u00a0")

@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -52,26 +53,45 @@ def public_names() -> Iterator[tuple[str, str]]:
     Public are the names in the ``__all__`` of packages, and what the registries hold.
     """
     for package, _ in list_packages():
-        module = importlib.import_module(package)
-        for name in getattr(module, "__all__", ()):
-            value = getattr(module, name)
-            if hasattr(value, "__qualname__"):
-                yield f"{package}.{name}", f"{value.__module__}.{value.__qualname__}"
-    for name, value in vars(registry).items():
+        yield from ((f"{package}.{name}", where) for name, where in _exported_names(package))
+    for registry_name, members in _registered_types():
+        yield from ((f"{registry_name}.{name}", where) for name, where in members)
+
+
+def _exported_names(package: str) -> list[tuple[str, str]]:
+    module = importlib.import_module(package)
+    values = [(name, getattr(module, name)) for name in getattr(module, "__all__", ())]
+    return [(name, _definition(value)) for name, value in values if hasattr(value, "__qualname__")]
+
+
+def _registered_types() -> list[tuple[str, list[tuple[str, str]]]]:
+    found = []
+    for registry_name, value in vars(registry).items():
         if isinstance(value, registry.Registry):
             value.import_from_location()
-            for key, member in value.module_dict.items():
-                if member.__module__.startswith("pcm_plugin."):
-                    yield f"{name}.{key}", f"{member.__module__}.{member.__qualname__}"
+            members = sorted(value.module_dict.items())
+            own = [(name, _definition(member)) for name, member in members]
+            found.append(
+                (registry_name, [item for item in own if item[1].startswith("pcm_plugin.")])
+            )
+    return found
+
+
+def _definition(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _link(name: str, definition: str) -> str:
+    return f":py:obj:`{name} <{definition}>`"
 
 
 def page_text(package: str, modules: list[str]) -> str:
     """Return the page of a package."""
     lines = [package, "=" * len(package), "", f".. automodule:: {package}", "   :members:"]
     lines += ["   :ignore-module-all:", ""]
-    names = getattr(importlib.import_module(package), "__all__", ())
+    names = [_link(*item) for item in _exported_names(package)]
     if names and modules:
-        lines += [f"Import from ``{package}``: " + ", ".join(f"``{n}``" for n in names) + ".", ""]
+        lines += [f"Import from ``{package}``: {', '.join(names)}.", ""]
     for module in modules:
         title = module.rsplit(".", 1)[1]
         lines += [title, "-" * len(title), "", f".. automodule:: {module}", "   :members:"]
@@ -86,8 +106,16 @@ def index_text(packages: list[str]) -> str:
     for package in packages:
         summary = (importlib.import_module(package).__doc__ or "").split("\n\n")[0]
         lines += [f"   * - :doc:`{package}`", f"     - {' '.join(summary.split())}"]
-    lines += ["", ".. toctree::", "   :hidden:", "", *(f"   {package}" for package in packages)]
-    return "\n".join([*lines, ""])
+    title = "Registered types"
+    lines += ["", title, "-" * len(title), ""]
+    lines += ["Configs name these types with the prefix ``pcm_plugin.``, as in"]
+    lines += ["``dict(type='pcm_plugin.PCMMixup', ...)``.", ""]
+    lines += [".. list-table::", "   :widths: 20 80", ""]
+    for name, members in _registered_types():
+        links = [_link(*item) for item in members]
+        lines += [f"   * - ``{name}``", f"     - {', '.join(links) or 'none'}"]
+    entries = [f"   {package.partition('.')[2] or package} <{package}>" for package in packages]
+    return "\n".join([*lines, "", ".. toctree::", "   :hidden:", "", *entries, ""])
 
 
 def write_pages(app: Sphinx) -> None:
@@ -106,6 +134,13 @@ def write_pages(app: Sphinx) -> None:
             page.write_text(text)
 
 
+def skip_field_aliases(
+    app: Sphinx, what: str, name: str, value: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out the fields of named tuples, which the docstring of the class describes."""
+    return True if type(value).__name__ == "_tuplegetter" else None
+
+
 def check_completeness(app: Sphinx, exception: Exception | None) -> None:
     """Warn about public names that the reference does not contain."""
     if exception is None:
@@ -118,5 +153,6 @@ def check_completeness(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register this extension."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-skip-member", skip_field_aliases)
     app.connect("build-finished", check_completeness)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

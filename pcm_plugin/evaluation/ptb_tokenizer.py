@@ -1,8 +1,8 @@
 """PTB tokenizer of COCO's evaluation in pure Python.
 
 pycocoevalcap runs the Penn Treebank tokenizer of Stanford CoreNLP 3.4.1 with the options
-`-preserveLines -lowerCase`, splits each printed line at spaces and drops punctuation.
-`ptb_tokenize` returns the same words, with these exceptions, where the result of the Java program
+``-preserveLines -lowerCase``, splits each printed line at spaces and drops punctuation.
+``ptb_tokenize`` returns the same words, with these exceptions, where the result of the Java program
 depends on more than the caption:
 
 * The program reads all captions as one text with one caption per line, and looks beyond the end of

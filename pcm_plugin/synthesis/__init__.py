@@ -1,0 +1,1 @@
+"""Data engine: captions to image shards, feature stores and selected pairs."""

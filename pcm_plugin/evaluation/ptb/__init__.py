@@ -1,1 +1,1 @@
-"""Tables of `pcm_plugin.evaluation.ptb_tokenizer`: rules, characters, lower case."""
+"""Tables of ``pcm_plugin.evaluation.ptb_tokenizer``: rules, characters, lower case."""

@@ -3,7 +3,7 @@
 Both use the final form of sigma at the end of a Greek word. Python tests for a letter directly
 before it and no letter directly after it. Java considers the whole word, with its own definition of
 words: digits belong to them, ideographs and kana do not, and a hyphen, period or quote between
-letters joins them. Source: observed behavior of `String.toLowerCase` and `BreakIterator` of
+letters joins them. Source: observed behavior of ``String.toLowerCase`` and ``BreakIterator`` of
 OpenJDK 17.
 """
 

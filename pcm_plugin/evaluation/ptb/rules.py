@@ -5,7 +5,7 @@ equal length the first rule wins. A rule defines the token, what must follow it,
 which it is written. Rules that only affect punctuation, which is dropped for scores, are left out,
 for example those that find the direction of a straight quote.
 
-`re` uses the first alternative that matches, the program the longest one. Alternatives are
+``re`` uses the first alternative that matches, the program the longest one. Alternatives are
 therefore ordered by length.
 
 Source of the rules and tables: class PTBLexer in stanford-corenlp-3.4.1.jar, with whose automaton
@@ -240,9 +240,9 @@ def _rule(
     """Put a rule together.
 
     Args:
-        name: As in `Rule`.
+        name: As in ``Rule``.
         token: Regular expression of the token.
-        write: As in `Rule`.
+        write: As in ``Rule``.
         then: Regular expression of what must follow.
     """
     return Rule(name, re.compile(f"({token})(?:{then})"), write)
