@@ -20,19 +20,26 @@ except ModuleNotFoundError:
 _SCOPE = "pcm_plugin"
 
 
-def _child(name: str, root: str, *packages: str) -> Registry:
+def _child(name: str, root: str, *modules: str) -> Registry:
     return Registry(
         name,
         parent=getattr(mmengine_registry, root),
         scope=_SCOPE,
-        locations=[f"{_SCOPE}.{package}" for package in packages],
+        locations=[f"{_SCOPE}.{module}" for module in modules],
     )
 
 
 MODELS = _child("model", "MODELS", "models")
 DATASETS = _child("dataset", "DATASETS", "datasets")
-METRICS = _child("metric", "METRICS", "evaluation")
-HOOKS = _child("hook", "HOOKS", "engine", "visualization")
-LOOPS = _child("loop", "LOOPS", "engine")
-PARAM_SCHEDULERS = _child("parameter scheduler", "PARAM_SCHEDULERS", "engine")
-OPTIM_WRAPPERS = _child("optim_wrapper", "OPTIM_WRAPPERS", "engine")
+METRICS = _child("metric", "METRICS", "evaluation.caption_metric")
+HOOKS = _child(
+    "hook",
+    "HOOKS",
+    "engine.checkpoint_hook",
+    "engine.seed_hook",
+    "engine.vocabulary_hook",
+    "visualization.mixup_hook",
+)
+LOOPS = _child("loop", "LOOPS", "engine.resumable_loop")
+PARAM_SCHEDULERS = _child("parameter scheduler", "PARAM_SCHEDULERS", "engine.noam")
+OPTIM_WRAPPERS = _child("optim_wrapper", "OPTIM_WRAPPERS", "engine.bf16_optim_wrapper")

@@ -1,10 +1,16 @@
 """Inference with trained captioners."""
 
+from typing import TYPE_CHECKING
+
+from pcm_plugin.lazy_exports import lazy_exports
 from pcm_plugin.mm_packages import require_mm_packages
 
 require_mm_packages()
 
-from pcm_plugin.apis.inferencer import CaptionInferencer
-from pcm_plugin.apis.zoo import register_models
+if TYPE_CHECKING:
+    from pcm_plugin.apis.inferencer import CaptionInferencer
+    from pcm_plugin.apis.zoo import register_models
 
 __all__ = ["CaptionInferencer", "register_models"]
+
+__getattr__ = lazy_exports(__name__, {"CaptionInferencer": "inferencer", "register_models": "zoo"})

@@ -1,0 +1,57 @@
+"""Names that packages import from their modules on first use."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from pcm_plugin import registry
+
+PACKAGES = ("apis", "engine", "evaluation", "visualization")
+CLASSES = {
+    "METRICS": ["CaptionMetric"],
+    "HOOKS": [
+        *("AtomicCheckpointHook", "SeedEveryIterationHook"),
+        *("VocabularyCoverageHook", "MixupVisualizationHook"),
+    ],
+    "LOOPS": ["ResumableTrainLoop"],
+    "PARAM_SCHEDULERS": ["NoamLR"],
+    "OPTIM_WRAPPERS": ["BFloat16OptimWrapper"],
+}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_all_names_of_a_package_can_be_imported(package):
+    module = importlib.import_module(f"pcm_plugin.{package}")
+    assert [getattr(module, name).__name__ for name in module.__all__] == module.__all__
+    with pytest.raises(AttributeError, match=f"'pcm_plugin.{package}' has no attribute 'missing'"):
+        _ = module.missing
+
+
+def test_importing_these_packages_imports_no_library():
+    heavy = ("torch", "mmengine", "numpy", "PIL", "matplotlib")
+    imports = ", ".join(f"pcm_plugin.{package}" for package in PACKAGES)
+    code = (
+        f"import sys, {imports}\nfound = sys.modules.keys() & {{*{heavy}}}\nassert not found, found"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_registry_finds_its_classes_by_prefix():
+    # In a new process: the classes must be found although nothing was imported before.
+    code = "from pcm_plugin import registry\n" + "\n".join(
+        f"assert registry.{name}.get('pcm_plugin.{cls}').__name__ == {cls!r}"
+        for name, classes in CLASSES.items()
+        for cls in classes
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_classes_are_all_that_are_registered():
+    for name, classes in CLASSES.items():
+        children = getattr(registry, name)
+        children.import_from_location()
+        assert sorted(children.module_dict) == sorted(classes)
