@@ -24,7 +24,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.runs import read_config
 from pcm_plugin.commands.toyworld.arms import config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import KEEP_MEMORY

@@ -146,10 +146,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # argparse shows it as the name of the program.
         sys.argv = [f"pcm {name}", *rest]
         try:
-            module = importlib.import_module(f"pcm_plugin.commands.{command.module}")
+            # A command imports what it needs when it runs.
+            importlib.import_module(f"pcm_plugin.commands.{command.module}").main()
         except ModuleNotFoundError:
             from pcm_plugin.mm_packages import require_mm_packages
 
             require_mm_packages()
             raise
-        module.main()

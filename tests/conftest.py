@@ -14,7 +14,8 @@ from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.refined_features import FEATURES_FILE
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
-from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.features import refine_features
+from pcm_plugin.synthesis.refine.settings import ContrastSettings
 from tests.builders import build_store
 
 CAPTIONS = [

@@ -12,21 +12,11 @@ frequent nouns of English captions; --out-words writes them to a text file for r
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.concept_set import load_concepts, save_concepts
 from pcm_plugin.formats.word_list import read_word_list, write_word_list
-from pcm_plugin.models.backbones.clip_weights import model_identity
-from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from pcm_plugin.models.backbones.weights_file import weights_identity
-from pcm_plugin.synthesis.concepts.embedding import (
-    TEMPLATES,
-    embed_concepts,
-    resolve_templates,
-)
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
+from pcm_plugin.synthesis.concepts.templates import TEMPLATES, resolve_templates
 
 
 def parse_args() -> argparse.Namespace:
@@ -79,6 +69,8 @@ def words_of(args: argparse.Namespace) -> list[str]:
     """Return the words of the list, or the nouns of the captions."""
     if args.captions is None:
         return read_word_list(args.words)
+    from tqdm import tqdm
+
     captions, report = caption_file(args)
     print(report, flush=True)
     nouns = find_nouns(
@@ -97,6 +89,8 @@ def words_of(args: argparse.Namespace) -> list[str]:
 
 def compare(words: list[str], path: str) -> None:
     """Print which words two lists have in common, and which are only in one."""
+    from pcm_plugin.formats.concept_set import load_concepts
+
     is_concept_file = path.endswith(".safetensors")
     other = load_concepts(path).words if is_concept_file else read_word_list(path)
     shared = set(words) & set(other)
@@ -118,6 +112,12 @@ def main() -> None:
         compare(words, args.compare_with)
     if args.out is None:
         return
+    from pcm_plugin.formats.concept_set import save_concepts
+    from pcm_plugin.models.backbones.clip_weights import model_identity
+    from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+    from pcm_plugin.models.backbones.weights_file import weights_identity
+    from pcm_plugin.synthesis.concepts.embedding import embed_concepts
+
     templates = resolve_templates(args.templates)
     clip = OpenCLIPBackbone(args.model, args.pretrained)
     embeddings = embed_concepts(words, clip, templates)

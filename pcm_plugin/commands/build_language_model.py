@@ -8,7 +8,6 @@ import argparse
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
 
 
 @plain_errors()
@@ -34,6 +33,8 @@ def main() -> None:
     )
     parser.add_argument("--out", required=True, help="folder to create")
     args = parser.parse_args()
+    from pcm_plugin.synthesis.pipeline.language_model import build_bert_tokenizer, build_gpt2
+
     captions, report = caption_file(args)
     print(report, flush=True)
     texts = (caption.text for caption in captions)

@@ -2,12 +2,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcm_plugin.formats.captions import FORMATS
-from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.formats.captions.report import CaptionReport
-from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.annotation_scores import CLIP_SCORE_SOURCES
+
+if TYPE_CHECKING:
+    from pcm_plugin.formats.captions.caption_file import CaptionFile
+    from pcm_plugin.formats.captions.report import CaptionReport
+    from pcm_plugin.formats.shards import ShardFolder
 
 _SHOWN = 20
 
@@ -80,12 +83,14 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16", "float32"])
 
 
-def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
+def open_captions(args: argparse.Namespace, path: str) -> "CaptionFile":
     """Return a caption file that is read with the parsed arguments.
 
     Raises:
         MissingFileError: If there is no such file.
     """
+    from pcm_plugin.formats.captions.caption_file import CaptionFile
+
     return CaptionFile(
         Path(path),
         args.column,
@@ -97,7 +102,7 @@ def open_captions(args: argparse.Namespace, path: str) -> CaptionFile:
     )
 
 
-def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
+def caption_file(args: argparse.Namespace) -> "tuple[CaptionFile, CaptionReport]":
     """Return the parsed caption file and its counts.
 
     Raises:
@@ -108,7 +113,7 @@ def caption_file(args: argparse.Namespace) -> tuple[CaptionFile, CaptionReport]:
     return captions, captions.scan()
 
 
-def format_skipped(folder: ShardFolder) -> str:
+def format_skipped(folder: "ShardFolder") -> str:
     """Return the list of samples that a stage skipped, with reasons; empty if there are none.
 
     Args:
@@ -124,7 +129,7 @@ def format_skipped(folder: ShardFolder) -> str:
     return "\n".join([f"{len(lines):,} skipped:", *lines[:_SHOWN], *end]) + "\n"
 
 
-def print_clip_scores(folder: ShardFolder) -> None:
+def print_clip_scores(folder: "ShardFolder") -> None:
     """Print whether the CLIP scores of a store are those of annotations or computed.
 
     Args:

@@ -12,16 +12,13 @@ column. With --results, the captions are predictions and are written as a COCO r
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.evaluation.annotations import coco_results
-from pcm_plugin.formats.atomic_io import write_json_list
-from pcm_plugin.formats.captions.by_image import group_by_image
-from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.formats.captions.lines import write_jsonl
-from pcm_plugin.formats.coco import write_coco_captions
-from pcm_plugin.synthesis.extract.open_source import caption_file_images
+
+if TYPE_CHECKING:
+    from pcm_plugin.formats.captions.caption_file import CaptionFile
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_results(captions: CaptionFile, path: Path) -> None:
+def write_results(captions: "CaptionFile", path: Path) -> None:
     """Write a COCO results file.
 
     Args:
@@ -51,6 +48,10 @@ def write_results(captions: CaptionFile, path: Path) -> None:
     Raises:
         UserError: If a caption has no image, or an image has several captions.
     """
+    from pcm_plugin.evaluation.annotations import coco_results
+    from pcm_plugin.formats.atomic_io import write_json_list
+    from pcm_plugin.formats.captions.by_image import group_by_image
+
     report = captions.scan()
     if report.without_image:
         raise UserError(
@@ -79,6 +80,10 @@ def main() -> None:
         raise UserError(f"--out must end in .json or .jsonl, got {args.out}")
     if args.results and args.out.suffix != ".json":
         raise UserError(f"--out must end in .json with --results, got {args.out}")
+    from pcm_plugin.formats.captions.lines import write_jsonl
+    from pcm_plugin.formats.coco import write_coco_captions
+    from pcm_plugin.synthesis.extract.open_source import caption_file_images
+
     captions, report = caption_file(args)
     print(report, flush=True)
     if args.results:

@@ -10,9 +10,6 @@ import json
 from pathlib import Path
 
 from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.formats.tensor_file import write_tensors
-from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.models.released_checkpoint import convert_official, read_official
 
 
 def convert(src: str, dst: str, vocabulary: str) -> str:
@@ -30,6 +27,10 @@ def convert(src: str, dst: str, vocabulary: str) -> str:
         MissingFileError: If a file is missing.
         UserError: If the checkpoint has another architecture or vocabulary.
     """
+    from pcm_plugin.formats.tensor_file import write_tensors
+    from pcm_plugin.formats.vocabulary import Vocabulary
+    from pcm_plugin.models.released_checkpoint import convert_official, read_official
+
     if Path(dst).suffix != ".safetensors":
         raise UserError(f"DST must end in .safetensors, got {dst}")
     words = Vocabulary.from_file(vocabulary)

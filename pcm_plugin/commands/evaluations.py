@@ -8,26 +8,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from pcm_plugin.commands.evaluation_names import EVALUATIONS
 from pcm_plugin.engine.config_modules import iter_modules
 from pcm_plugin.errors import UserError
-from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.registry import MODELS
-
-EVALUATIONS = CONFIGS / "_base_" / "eval"
-
-
-def list_evaluations() -> list[str]:
-    """Return the names that ``--eval-on`` accepts: the files of ``configs/_base_/eval``."""
-    return sorted(path.stem for path in EVALUATIONS.glob("*.py"))
-
-
-def folder_name(evaluation: str | None) -> str:
-    """Return the name of the folder for the results of a test.
-
-    Args:
-        evaluation: One of :func:`list_evaluations`, or None for the data set of the config.
-    """
-    return evaluation or "in_domain"
 
 
 def apply_evaluation(cfg: Config, name: str) -> None:

@@ -9,20 +9,8 @@ pcm caption captioner.safetensors IMAGES. A CLIP in a local folder is copied nex
 import argparse
 from pathlib import Path
 
-import torch
-
-from pcm_plugin.commands.build_commands import check_inputs
-from pcm_plugin.commands.run_arguments import (
-    add_config_options,
-    apply_cfg_options,
-    read_config_file,
-)
-from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.inputs import drop_clip_head
+from pcm_plugin.commands.run_arguments import add_config_options
 from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.models.captioner_file import save_captioner
-from pcm_plugin.models.captioners.config_check import assert_is_captioner
-from pcm_plugin.registry import MODELS
 
 
 @plain_errors()
@@ -38,6 +26,16 @@ def main() -> None:
     parser.add_argument("--name", help="name to store in the file; default: that of the config")
     add_config_options(parser)
     args = parser.parse_args()
+    import torch
+
+    from pcm_plugin.commands.build_commands import check_inputs
+    from pcm_plugin.commands.run_config import apply_cfg_options, read_config_file
+    from pcm_plugin.engine.checkpoints import load_weights
+    from pcm_plugin.engine.inputs import drop_clip_head
+    from pcm_plugin.models.captioner_file import save_captioner
+    from pcm_plugin.models.captioners.config_check import assert_is_captioner
+    from pcm_plugin.registry import MODELS
+
     cfg = read_config_file(args.config)
     apply_cfg_options(cfg, args.cfg_options)
     if cfg.get("clip") is None:

@@ -10,6 +10,7 @@ After an interruption, run the command again to make the missing shards.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from pcm_plugin.commands.caption_arguments import (
     add_caption_arguments,
@@ -20,14 +21,13 @@ from pcm_plugin.commands.caption_arguments import (
 )
 from pcm_plugin.commands.logs import show_info
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.synthesis.extract.extract_features import extract_features
-from pcm_plugin.synthesis.extract.open_source import open_source
-from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.ranks import Rank
 
+if TYPE_CHECKING:
+    from pcm_plugin.formats.captions.caption_file import CaptionFile
 
-def _captions(args: argparse.Namespace) -> CaptionFile | str | None:
+
+def _captions(args: argparse.Namespace) -> "CaptionFile | str | None":
     plain = args.captions in (None, "none") or args.captions.endswith((".pkl", ".pickle"))
     if plain:
         return args.captions
@@ -88,6 +88,10 @@ def main() -> None:
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images")
     args = parser.parse_args()
+    from pcm_plugin.synthesis.extract.extract_features import extract_features
+    from pcm_plugin.synthesis.extract.open_source import open_source
+    from pcm_plugin.synthesis.extract.settings import ExtractSettings
+
     show_info()
     source = open_source(
         args.source, _captions(args), args.shard_size, args.vocabulary, args.path_template

@@ -16,8 +16,6 @@ from pcm_plugin.commands.caption_arguments import (
     format_skipped,
 )
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.image_shards import count_captions
-from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.generate.settings import IMAGE_FORMATS, GenerateSettings
 from pcm_plugin.synthesis.ranks import Rank
 
@@ -64,6 +62,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
+    from pcm_plugin.formats.image_shards import count_captions
+    from pcm_plugin.synthesis.generate.generate_images import generate_images
+
     settings = GenerateSettings(**{f.name: getattr(args, f.name) for f in fields(GenerateSettings)})
     first = Rank.from_environment().index == 0
     captions, report = caption_file(args)

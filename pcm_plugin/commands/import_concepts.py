@@ -7,8 +7,6 @@ pcm import-concepts coco400_embeddings_ViT-B32_with_ensemble.pickle \
 import argparse
 
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.concept_set import save_concepts
-from pcm_plugin.synthesis.released.concepts import read_released_concepts
 
 
 @plain_errors()
@@ -22,6 +20,9 @@ def main() -> None:
     parser.add_argument("--model", help="open_clip's name of the CLIP, to be recorded")
     parser.add_argument("--pretrained", default="openai", help="its weights, to be recorded")
     args = parser.parse_args()
+    from pcm_plugin.formats.concept_set import save_concepts
+    from pcm_plugin.synthesis.released.concepts import read_released_concepts
+
     words, embeddings = read_released_concepts(args.src)
     save_concepts(args.dst, words, embeddings, args.model, args.pretrained)
     print(f"{args.dst}: {len(words)} concepts of width {embeddings.shape[1]}")

@@ -16,10 +16,7 @@ from pcm_plugin.commands.caption_arguments import (
 )
 from pcm_plugin.commands.logs import show_info
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.released_annotations import read_released_annotations
-from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.released.features import ImportSettings, import_features
 
 
 @plain_errors()
@@ -50,6 +47,10 @@ def main() -> None:
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument("--workers", type=int, default=4, help="threads that read files")
     args = parser.parse_args()
+    from pcm_plugin.formats.released_annotations import read_released_annotations
+    from pcm_plugin.formats.vocabulary import Vocabulary
+    from pcm_plugin.synthesis.released.features import ImportSettings, import_features
+
     show_info()
     pairs = read_released_annotations(args.annotations, Vocabulary.from_file(args.vocabulary))
     settings = ImportSettings(

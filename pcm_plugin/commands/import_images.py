@@ -14,11 +14,6 @@ import argparse
 from pcm_plugin.commands.caption_arguments import format_skipped
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.released.import_images import (
-    CAPTIONS,
-    ImportImagesSettings,
-    import_images,
-)
 
 
 @plain_errors()
@@ -46,6 +41,12 @@ def main() -> None:
         "the files that exist",
     )
     args = parser.parse_args()
+    from pcm_plugin.synthesis.released.import_images import (
+        CAPTIONS,
+        ImportImagesSettings,
+        import_images,
+    )
+
     settings = ImportImagesSettings(args.image_column, args.text_column, args.shard_size)
     folder = import_images(
         args.paths, settings, args.out, args.limit, args.max_invalid, args.partial

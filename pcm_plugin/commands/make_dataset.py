@@ -18,15 +18,7 @@ from pcm_plugin.commands.logs import show_info
 from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.synthesis.pipeline.dataset import (
-    STAGES,
-    captions_of,
-    make_dataset,
-    real_sources,
-)
-from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG
-from pcm_plugin.synthesis.pipeline.estimate import estimate
-from pcm_plugin.synthesis.pipeline.recipes import load_recipe
+from pcm_plugin.synthesis.pipeline.stages import STAGES
 from pcm_plugin.synthesis.ranks import Rank
 
 
@@ -71,6 +63,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
+    from pcm_plugin.synthesis.pipeline.dataset import captions_of, make_dataset, real_sources
+    from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG
+    from pcm_plugin.synthesis.pipeline.estimate import estimate
+    from pcm_plugin.synthesis.pipeline.recipes import load_recipe
+
     show_info()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be at least 1, got {args.limit}")

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.paper_tables import Row
 from pcm_plugin.commands.paper_trainings import training_of
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained, read_config
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.config_files import find_config
-from pcm_plugin.engine.work_folder import best_checkpoint, read_record, require_best_checkpoint
 from pcm_plugin.errors import UserError
 
 
@@ -89,6 +88,12 @@ def weights_of(name: str, settings: Settings) -> str:
         if not Path(settings.checkpoints[name]).is_file():
             raise NotRun(f"checkpoint {settings.checkpoints[name]} does not exist")
         return settings.checkpoints[name]
+    from pcm_plugin.engine.work_folder import (
+        best_checkpoint,
+        read_record,
+        require_best_checkpoint,
+    )
+
     record = read_record(work)
     if record is None and (found := best_checkpoint(work)) is not None:
         return str(found)  # a copy from elsewhere, without record

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mmengine.fileio import load
-
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.packaged_files import CONFIGS
 
@@ -46,6 +44,8 @@ def load_published() -> dict[tuple[str, str | None], PublishedResult]:
 
 def read_metafile(file: Path) -> list[PublishedResult]:
     """Return the published results of a metafile, in its order."""
+    from mmengine.fileio import load
+
     content = load(file)
     sources = {part["Name"]: part.get("Source", "") for part in content["Collections"]}
     return [

@@ -21,21 +21,16 @@ SynTIC (configs/syntic/syntic_coco.py trains on them).
 """
 
 import argparse
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PAIRS_FILE, PairSelection
-from pcm_plugin.formats.refined_features import FEATURES_FILE
-from pcm_plugin.models.functional.pooling import POOLINGS
-from pcm_plugin.synthesis.extract.clip_features import CLIP_SCORE_SCALE
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
-from pcm_plugin.synthesis.refine.pairs import refine_pairs
-from pcm_plugin.synthesis.refine.settings import RefineSettings
+from pcm_plugin.synthesis.refine.settings import POOLINGS, ContrastSettings, RefineSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pcm_plugin.formats.pair_selection import PairSelection
 
 CONTRAST = {
     "steps": "gradient steps",
@@ -108,6 +103,10 @@ def main() -> None:
     unused = [f"--{name.replace('_', '-')}" for name in options if name not in OPTIONS[args.method]]
     if unused:
         parser.error(f"--method {args.method} has no {', '.join(unused)}")
+
+    from pcm_plugin.synthesis.refine.features import refine_features
+    from pcm_plugin.synthesis.refine.pairs import refine_pairs
+
     if args.method == "contrast":
         settings = ContrastSettings(**options)
         feats = refine_features(args.store, settings, args.out, args.chunk, args.device)
@@ -123,8 +122,11 @@ def main() -> None:
         print_pairs(args, found)
 
 
-def print_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
+def print_pairs(args: argparse.Namespace, pairs: "PairSelection") -> None:
     """Print the number of pairs and their mean score."""
+    from pcm_plugin.formats.feature_store import FeatureStore
+    from pcm_plugin.formats.pair_selection import PAIRS_FILE
+
     store = FeatureStore(args.store)
     moved = int((store.caption_to_image(pairs.caption) != pairs.image).sum())
     before = store.clip_scores
@@ -137,8 +139,15 @@ def print_pairs(args: argparse.Namespace, pairs: PairSelection) -> None:
     )
 
 
-def print_features(args: argparse.Namespace, feats: Tensor) -> None:
+def print_features(args: argparse.Namespace, feats: "Tensor") -> None:
     """Print how far the features moved and the mean score of the pairs."""
+    import numpy as np
+    import torch
+
+    from pcm_plugin.formats.feature_store import FeatureStore
+    from pcm_plugin.formats.refined_features import FEATURES_FILE
+    from pcm_plugin.synthesis.extract.clip_features import CLIP_SCORE_SCALE
+
     store = FeatureStore(args.store)
     moved, scores = [], []
     for start in range(0, len(feats), args.chunk):

@@ -5,22 +5,20 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config
-
-from pcm_plugin.commands.run_arguments import add_run_arguments, load_config
-from pcm_plugin.engine.inputs import TEST_KEYS, hash_inputs, hash_settings
-from pcm_plugin.engine.run_record import record_run
-from pcm_plugin.engine.work_folder import is_finished
+from pcm_plugin.commands.run_arguments import add_run_arguments
 from pcm_plugin.evaluation import java
-from pcm_plugin.evaluation.scoring import JAVA_SCORERS
+from pcm_plugin.evaluation.names import JAVA_SCORERS
 from pcm_plugin.formats.atomic_io import sha256
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def read_config(
     config: Path, options: Sequence[str], loops: Sequence[str], evaluation: str | None = None
-) -> Config:
+) -> "Config":
     """Return the config that ``pcm train`` or ``pcm test`` would use.
 
     Args:
@@ -32,6 +30,8 @@ def read_config(
     Raises:
         UserError: See :func:`~pcm_plugin.commands.run_arguments.load_config`.
     """
+    from pcm_plugin.commands.run_config import load_config
+
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
     changes = ["--cfg-options", *options] if options else []
@@ -50,6 +50,9 @@ def is_trained(folder: Path, config: Path, options: Sequence[str]) -> bool:
         UserError: If an input file of the training is missing, or the folder contains another
             training.
     """
+    from pcm_plugin.engine.run_record import record_run
+    from pcm_plugin.engine.work_folder import is_finished
+
     return is_finished(folder, record_run(read_config(config, options, ("train", "val"))))
 
 
@@ -72,6 +75,8 @@ def has_scores(
     Raises:
         UserError: If an input file of the test is missing.
     """
+    from pcm_plugin.engine.inputs import TEST_KEYS, hash_inputs, hash_settings
+
     if not (folder / "metrics.json").exists():
         return False
     result = json.loads((folder / "metrics.json").read_text())

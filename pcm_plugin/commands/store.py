@@ -11,22 +11,18 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import sha256
-from pcm_plugin.formats.clip_head import CLIP_HEAD
-from pcm_plugin.formats.feature_shard import FORMAT
-from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import load_pairs
-from pcm_plugin.formats.shards import ShardFolder
-from pcm_plugin.synthesis.extract.store_images import load_images
-from pcm_plugin.synthesis.pipeline import stores
-from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
 
 
 def info(path: Path) -> None:
     """Print the contents of a store and the settings that made it."""
+    import numpy as np
+
+    from pcm_plugin.formats.feature_shard import FORMAT
+    from pcm_plugin.formats.feature_store import FeatureStore
+    from pcm_plugin.formats.shards import ShardFolder
+
     store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
     size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
     skipped = sum(len(record.get("skipped", ())) for record in folder.shards.values())
@@ -42,6 +38,9 @@ def info(path: Path) -> None:
 
 def verify(path: Path) -> None:
     """Verify the checksum of every file of a folder of shards."""
+    from pcm_plugin.formats.clip_head import CLIP_HEAD
+    from pcm_plugin.formats.shards import ShardFolder
+
     folder = ShardFolder(path, None)
     damaged = folder.find_damaged(progress=True)
     head = folder.manifest["info"].get("clip_head")
@@ -70,6 +69,13 @@ def positive(text: str) -> int:
 
 def sheet(args: argparse.Namespace) -> None:
     """Draw images with their captions and CLIP scores."""
+    import numpy as np
+
+    from pcm_plugin.formats.feature_store import FeatureStore
+    from pcm_plugin.formats.pair_selection import load_pairs
+    from pcm_plugin.synthesis.extract.store_images import load_images
+    from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
+
     store = FeatureStore(args.store)
     pairs = load_pairs(store, args.pairs)
     if args.order == "random":
@@ -131,9 +137,13 @@ def main() -> None:
     elif args.command == "verify":
         verify(args.folder)
     elif args.command == "merge":
+        from pcm_plugin.synthesis.pipeline import stores
+
         stores.merge(args.stores, args.out, args.prefix_ids)
         info(args.out)
     elif args.command == "sheet":
         sheet(args)
     else:
+        from pcm_plugin.synthesis.pipeline import stores
+
         print(f"{args.out}: {stores.export(args.store, args.out):,} images")

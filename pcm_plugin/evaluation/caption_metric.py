@@ -22,8 +22,8 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.annotations import coco_results, find_groups, read_groups
 from pcm_plugin.evaluation.matched_results import ReferenceMismatchError, match_results
 from pcm_plugin.evaluation.matching import ImageName
+from pcm_plugin.evaluation.names import DEFAULT_SCORERS
 from pcm_plugin.evaluation.references import CaptionSource, References, open_captions
-from pcm_plugin.evaluation.scorers import DEFAULT_SCORERS
 from pcm_plugin.evaluation.scoring import (
     CaptionResult,
     CaptionScorer,

@@ -13,6 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import java
+from pcm_plugin.evaluation.names import WORD_SCORERS
 
 References = Sequence[Sequence[str]]
 """Tokenized references of each image, words separated by single spaces."""
@@ -81,16 +82,10 @@ def spice(references: References, captions: Captions) -> Scores:
 
 
 Scorer = Callable[[References, Captions], Scores]
-SCORERS: dict[str, Scorer] = {
-    "BLEU": bleu,
-    "ROUGE-L": rouge_l,
-    "CIDEr": cider,
-    "METEOR": meteor,
-    "SPICE": spice,
-}
+SCORERS: dict[str, Scorer] = dict(
+    zip(WORD_SCORERS, (bleu, rouge_l, cider, meteor, spice), strict=True)
+)
 """Scorers that compare words, by name."""
-DEFAULT_SCORERS = ("BLEU", "ROUGE-L", "CIDEr")
-"""Scorers that need no Java."""
 SCORE_NAMES: dict[str, tuple[str, ...]] = {
     "BLEU": ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"),
     "CIDEr": ("CIDEr", "CIDEr-D"),

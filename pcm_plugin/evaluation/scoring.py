@@ -14,18 +14,13 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import java
 from pcm_plugin.evaluation.clip_score import clip_score
 from pcm_plugin.evaluation.diversity import diversity
+from pcm_plugin.evaluation.names import ALL_SCORERS, JAVA_SCORERS, TOKENIZERS
 from pcm_plugin.evaluation.ptb_tokenizer import ptb_tokenize
 from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS, Scores, UndefinedScoreError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_ids import normalize_id
 from pcm_plugin.registry import MODELS
-
-TOKENIZERS = ("ptb", "ptb-java")
-"""Tokenizers by name, the reimplementation in Python and the original Java program."""
-ALL_SCORERS = (*SCORERS, "CLIPScore", "diversity")
-"""Names of all scorers."""
-JAVA_SCORERS = ("METEOR", "SPICE")
 
 
 class CaptionResult(NamedTuple):

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from pcm_plugin.errors import UserError
 
 _MAX_NAMED = 5  # in a message
@@ -46,6 +43,8 @@ def normalize_id(value: Any) -> str:
 
 @functools.cache
 def _image_suffixes() -> frozenset[str]:
+    from PIL import Image
+
     Image.init()
     return frozenset({*Image.registered_extensions(), *_OTHER_SUFFIXES})
 
@@ -147,6 +146,8 @@ def find_repeated(read: Callable[[], Iterable[str]]) -> dict[str, int]:
     Returns:
         Counts of the repeated ids.
     """
+    import numpy as np
+
     hashes = array("Q", (_hash(value) for value in read()))
     ordered = np.sort(np.frombuffer(hashes, dtype=np.uint64)) if hashes else np.empty(0, np.uint64)
     repeated = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())

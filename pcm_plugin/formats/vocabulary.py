@@ -5,13 +5,14 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.tokenize import tokenize
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EOS_ID = 0
 """Index of EOS, which is also BOS; it is printed as '.'."""
@@ -136,7 +137,7 @@ class Vocabulary:
         tokens = caption.split()
         return tokens if all(token in self._index for token in tokens) else tokenize(caption)
 
-    def encode(self, caption: str, max_len: int = 20) -> tuple[Tensor, Tensor]:
+    def encode(self, caption: str, max_len: int = 20) -> "tuple[Tensor, Tensor]":
         """Convert a caption to the decoder's input and target, as the released data have them.
 
         Unknown words become ``UNK`` if the vocabulary has that word, and are dropped otherwise.
@@ -154,6 +155,8 @@ class Vocabulary:
         Raises:
             UserError: If ``max_len`` is below 1.
         """
+        import torch
+
         if max_len < 1:
             raise UserError(f"max_len must be at least 1, got {max_len}")
         indices = (self._index.get(word, self._unknown) for word in self.split(caption))
@@ -166,7 +169,7 @@ class Vocabulary:
             torch.tensor([*ids, EOS_ID] + [IGNORE_INDEX] * padding),
         )
 
-    def encode_batch(self, captions: Sequence[str], max_len: int = 20) -> tuple[Tensor, Tensor]:
+    def encode_batch(self, captions: Sequence[str], max_len: int = 20) -> "tuple[Tensor, Tensor]":
         """Encode several captions, truncated to the length of the longest.
 
         Args:
@@ -176,6 +179,8 @@ class Vocabulary:
         Returns:
             ``input_ids`` and ``target_ids``, both (B, T) int64, as :meth:`encode` returns them.
         """
+        import torch
+
         inputs, targets = map(
             torch.stack, zip(*(self.encode(c, max_len) for c in captions), strict=True)
         )

@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True)
 class Rank:
@@ -35,6 +33,8 @@ class Rank:
 
     def device(self) -> str:
         """Return the GPU of this process, or the CPU if there is no GPU."""
+        import torch
+
         if torch.cuda.is_available():
             return f"cuda:{self.local % torch.cuda.device_count()}"
         return "cpu"
@@ -47,6 +47,8 @@ def deterministic_cpu_threads(device: str) -> Iterator[None]:
     torchrun sets one thread for each of several processes, and a single process uses all cores, so
     their results would differ otherwise. Start several processes to use several cores.
     """
+    import torch
+
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)

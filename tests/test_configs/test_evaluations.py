@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from pcm_plugin.commands.build_commands import check_inputs
-from pcm_plugin.commands.evaluations import EVALUATIONS, apply_evaluation, list_evaluations
+from pcm_plugin.commands.evaluation_names import EVALUATIONS, list_evaluations
+from pcm_plugin.commands.evaluations import apply_evaluation
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import MissingFileError, UserError
 from tests.configs import load_config, read_commands

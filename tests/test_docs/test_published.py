@@ -5,7 +5,7 @@ import re
 import pytest
 from mmengine.fileio import load
 
-from pcm_plugin.commands.evaluations import list_evaluations
+from pcm_plugin.commands.evaluation_names import list_evaluations
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.commands.paper_trainings import TRAININGS
 from pcm_plugin.commands.published import load_published, update_readmes

@@ -10,9 +10,9 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.refined_features import FEATURES_FILE, load_refined_features
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.refine import features as contrast
-from pcm_plugin.synthesis.refine.features import ContrastSettings, refine_features
+from pcm_plugin.synthesis.refine.features import refine_features
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
-from pcm_plugin.synthesis.refine.settings import RefineSettings
+from pcm_plugin.synthesis.refine.settings import ContrastSettings, RefineSettings
 from tests.builders import build_store
 from tests.test_tools.commands import run
 

@@ -42,7 +42,9 @@ def photos(tmp_path, pictures):
 @pytest.fixture
 def command(monkeypatch, capsys, inferencer):
     """Return a function that runs the command here and returns exit code, stdout and stderr."""
-    monkeypatch.setattr(caption, "CaptionInferencer", lambda *args, **kwargs: inferencer)
+    monkeypatch.setattr(
+        "pcm_plugin.apis.inferencer.CaptionInferencer", lambda *args, **kwargs: inferencer
+    )
 
     def command(*words):
         monkeypatch.setattr(sys, "argv", ["caption", NAME, *map(str, words)])

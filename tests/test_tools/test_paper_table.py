@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 
 from pcm_plugin.commands import paper_runs, paper_table
-from pcm_plugin.commands.evaluations import list_evaluations
+from pcm_plugin.commands.evaluation_names import list_evaluations
 from pcm_plugin.commands.paper_tables import TABLES
 from pcm_plugin.commands.paper_trainings import TRAININGS, training_of
 from pcm_plugin.commands.runs import read_config

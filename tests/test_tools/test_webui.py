@@ -186,7 +186,7 @@ def test_files_of_the_server_cannot_be_read(address, picture):
 def test_uploads_are_decoded_as_image_viewers_do(picture, inferencer, tmp_path):
     """Broken EXIF data, colors of transparent pixels, and errors; without a browser."""
     gradio = pytest.importorskip("gradio")
-    from pcm_plugin.commands.webui import make_handler
+    from pcm_plugin.commands.web_page import make_handler
 
     show = make_handler(inferencer, tmp_path)
 

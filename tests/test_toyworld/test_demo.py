@@ -16,6 +16,7 @@ from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
 from pcm_plugin.commands.toyworld import demo as tool
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
+from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
 
@@ -243,7 +244,7 @@ def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo):
 def test_scores_are_valid_only_for_the_tested_settings(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
     folder = tool.WORK / "test" / "in_domain"
-    checkpoint = tool.require_best_checkpoint(tool.WORK)
+    checkpoint = require_best_checkpoint(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
     assert tool.has_scores(folder, CONFIG, options, checkpoint)
     assert not tool.has_scores(folder, CONFIG, [*options, "model.decoding.beam_size=1"], checkpoint)
@@ -263,7 +264,7 @@ def test_a_run_is_identified_by_the_inputs_of_its_training(demo, monkeypatch):
 
 def test_failed_and_skipped_scores_are_missing(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(demo[0])
-    checkpoint = tool.require_best_checkpoint(tool.WORK)
+    checkpoint = require_best_checkpoint(tool.WORK)
     options = ["test_evaluator.scorers=[CIDEr,METEOR]"]
     found = json.loads((tool.WORK / "test" / "in_domain" / "metrics.json").read_text())
     cfg = runs.read_config(CONFIG, options, ("test",))

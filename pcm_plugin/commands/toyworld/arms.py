@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT
 from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
 from pcm_plugin.engine.config_files import find_config

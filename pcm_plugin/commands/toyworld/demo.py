@@ -14,15 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.config_files import find_config
-from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.toyworld import ASSETS
-from pcm_plugin.toyworld.world import build_world
 
 DATA = Path("data/toy")
 WORK = Path("work_dirs/pcm_toy")
@@ -77,6 +75,8 @@ def run(command: Sequence[object], done: Path | None = None, processes: int = 1)
 
 def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     """Write the toy domains, generate images of their captions, and extract features."""
+    from pcm_plugin.toyworld.world import build_world
+
     for domain, sizes in world.items():
         root = DATA / domain
         build_world(root, domain, sizes)
@@ -100,6 +100,8 @@ def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
 
 def train(options: Sequence[str] = ()) -> str:
     """Train or resume the training; return the best checkpoint on the validation split."""
+    from pcm_plugin.engine.work_folder import require_best_checkpoint
+
     config = find_config("pcm_toy")
     if not is_trained(WORK, config, options):
         changes = ["--cfg-options", *options] if options else []

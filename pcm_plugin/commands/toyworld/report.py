@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.commands.evaluations import folder_name
+from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
 from pcm_plugin.commands.toyworld.demo import DATA, TARGETS
 from pcm_plugin.engine.config_files import find_config

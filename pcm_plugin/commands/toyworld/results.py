@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.toyworld.arms import ARMS, REAL_STORE, TABLES, arms_of, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
@@ -33,10 +31,8 @@ from pcm_plugin.commands.toyworld.demo import (
     has_scores,
     is_trained,
     make_data,
-    require_best_checkpoint,
     run,
 )
-from pcm_plugin.commands.toyworld.report import write_page
 from pcm_plugin.errors import UserError, plain_errors
 
 WORK = Path("work_dirs/toy_results")
@@ -107,6 +103,8 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
     if not trained:
         train = ["train", str(config), "--resume", "--work-dir", str(work)]
         run_command([*train, "--cfg-options", *options_of(name, seed, extra)], log)
+    from pcm_plugin.engine.work_folder import require_best_checkpoint
+
     best = require_best_checkpoint(work)
     for target, test in tests.items():
         folder = work / target
@@ -158,6 +156,10 @@ def main() -> None:
         for seed in range(args.seeds):
             if (WORK / name / f"seed{seed}").exists():
                 is_arm_trained(name, seed, extra)
+    from tqdm import tqdm
+
+    from pcm_plugin.commands.toyworld.report import write_page
+
     write = partial(write_page, WORK, args.seeds, args.tables)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:

@@ -10,12 +10,8 @@ import argparse
 import logging
 from pathlib import Path
 
-import torch
-
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.toyworld import ASSETS
-from pcm_plugin.toyworld.prior.tokenizer import train_tokenizer
-from pcm_plugin.toyworld.prior.web import build_web, load_web
 
 STAGES = ("web", "clip", "autoencoder", "diffusion")
 
@@ -55,6 +51,11 @@ def main() -> None:
         help="start from the weights in --out if the cache has no checkpoint",
     )
     args = parser.parse_args()
+    import torch
+
+    from pcm_plugin.toyworld.prior.tokenizer import train_tokenizer
+    from pcm_plugin.toyworld.prior.web import build_web, load_web
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)

@@ -8,8 +8,6 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from pcm_plugin.errors import UserError
 
 CLIP_SCORE_SOURCES = ("auto", "annotation", "model")
@@ -109,6 +107,8 @@ def choose_clip_scores(
             "--clip-scores annotation keeps them",
             logging.WARNING,
         )
+    import numpy as np
+
     difference = float(np.median(np.abs(np.subtract(annotated, computed))))
     measured = f"differ by {difference:.3f} (median of {len(annotated)} captions) from those of"
     if difference <= MAX_MEDIAN_DIFFERENCE:

@@ -21,8 +21,9 @@ from pcm_plugin.formats.word_list import read_word_list, write_word_list
 from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.backbones.weights_file import weights_identity
-from pcm_plugin.synthesis.concepts.embedding import embed_concepts, resolve_templates
+from pcm_plugin.synthesis.concepts.embedding import embed_concepts
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
+from pcm_plugin.synthesis.concepts.templates import resolve_templates
 from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank

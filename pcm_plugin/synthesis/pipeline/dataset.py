@@ -27,12 +27,11 @@ from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.pipeline.corpus import make_corpus
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.pipeline.stages import STAGES
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
 RealImages = Mapping[str, tuple[str, "str | CaptionFile"]]
-STAGES = ("corpus", "generate", "extract", "refine")
-"""Stages of the data engine, in order."""
 
 
 def make_dataset(

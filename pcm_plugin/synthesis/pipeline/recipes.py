@@ -11,7 +11,7 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.packaged_files import CONFIGS
-from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
+from pcm_plugin.synthesis.concepts.templates import TEMPLATES
 from pcm_plugin.synthesis.extract.annotation_scores import refuse_missing_scores
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
@@ -57,7 +57,7 @@ class ConceptSettings:
             :data:`~pcm_plugin.synthesis.concepts.nouns.STOP_WORDS`.
         words: File of the concepts, one per line. Required if captions are not in English.
         templates: Prompts over which embeddings are averaged, or a list with the name of a prompt
-            set; see :func:`~pcm_plugin.synthesis.concepts.embedding.resolve_templates`. Defaults to
+            set; see :func:`~pcm_plugin.synthesis.concepts.templates.resolve_templates`. Defaults to
             the prompt of the paper.
 
     Raises:

@@ -7,7 +7,6 @@ that is used here and the reasons for it.
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +22,8 @@ from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
+from pcm_plugin.synthesis.refine.settings import ContrastSettings
 from pcm_plugin.synthesis.sharing import claim_shards
-
-
-@dataclass(frozen=True)
-class ContrastSettings:
-    """Settings on which refined features depend, in addition to the store. All defaults are ours.
-
-    Attributes:
-        steps: Gradient steps. Defaults to 10. In the toy world, the validation scores with 3, 30
-            and 100 steps differ by no more than those of different seeds.
-        step_size: Length of a step, see ``refine_by_contrast``. Defaults to 0.1.
-        temperature: Temperature of the softmax over captions. Defaults to 0.01, the inverse of the
-            logit scale of OpenAI's CLIP; for features of another CLIP, use the inverse of its own.
-        negatives: Number of captions of the store, chosen at random, that are negatives for all
-            images. Defaults to 4,096, so memory and time do not grow with the store. At such a
-            temperature only a few captions contribute to the softmax.
-        seed: Seed of that choice. Defaults to 0.
-
-    Raises:
-        UserError: If a setting is out of range.
-    """
-
-    steps: int = 10
-    step_size: float = 0.1
-    temperature: float = 0.01
-    negatives: int = 4096
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("steps", self.steps, 1),
-            ("negatives", self.negatives, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value < least:
-                raise UserError(f"{name} must be at least {least}, got {value}")
-        for name, number in (("step_size", self.step_size), ("temperature", self.temperature)):
-            if not number > 0:
-                raise UserError(f"{name} must be above 0, got {number}")
 
 
 def refine_features(

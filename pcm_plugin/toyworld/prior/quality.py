@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.patch_affinity import project_patches
-from pcm_plugin.synthesis.concepts.embedding import TEMPLATES
+from pcm_plugin.synthesis.concepts.templates import TEMPLATES
 from pcm_plugin.toyworld.captions import annotate
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.scene import Scene

@@ -1,0 +1,194 @@
+"""Captions of image files, from the options of ``pcm caption``."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from pcm_plugin.errors import MissingFileError
+from pcm_plugin.formats.atomic_io import fingerprint, write_bytes, write_json_list
+from pcm_plugin.formats.image_ids import results_ids
+from pcm_plugin.formats.images.folder import list_images, printable
+
+if TYPE_CHECKING:
+    from pcm_plugin.apis import CaptionInferencer
+    from pcm_plugin.visualization import SheetEntry
+
+MAX_DRAWN = 200
+MAX_SIZE = (640, 640)
+
+
+def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the decoding settings of the command line."""
+    options = {
+        "beam_size": args.beam_size,
+        "num_captions": args.num_captions,
+        "min_len": args.min_len,
+        "max_len": args.max_len,
+        "rerank_weight": args.rerank_weight,
+        "length_penalty": args.length_penalty,
+    }
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def find_images(inputs: list[str]) -> dict[str, int | str]:
+    """Return the image files of the command line, each once, with their ids in a results file.
+
+    Raises:
+        MissingFileError: If an input does not exist, or a folder contains no images.
+    """
+    missing = [printable(name) for name in inputs if not Path(name).exists()]
+    if missing:
+        raise MissingFileError(f"no such file or folder: {', '.join(missing)}")
+    names: dict[str, str] = {}
+    seen: set[str] = set()
+    for item in map(Path, inputs):
+        for name in list_folder(item) if item.is_dir() else [""]:
+            path = str(item / name)
+            if os.path.abspath(path) not in seen:
+                seen.add(os.path.abspath(path))
+                names[path] = name or item.name
+    return dict(zip(names, results_ids([*names.values()], [*names]), strict=True))
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Return the images of a folder; files that are skipped are counted on stderr."""
+    listing = list_images(folder)
+    if listing.skipped:
+        print(f"{printable(str(folder))}: {listing.describe_skipped()}", file=sys.stderr)
+    # Names that are not valid UTF-8 are reported like images that cannot be read.
+    files = listing.files + listing.undecodable
+    if not files:
+        raise MissingFileError(f"{printable(str(folder))} contains no images")
+    return files
+
+
+def caption(
+    args: argparse.Namespace, inferencer: "CaptionInferencer", paths: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Caption images, print their captions and yield a row for each, in order."""
+    results = inferencer.stream(paths, args.batch_size, skip_invalid=True, **decoding_options(args))
+    for image, sample in results:
+        if image is None:
+            tqdm.write(f"skipped: {printable(sample['error'])}", sys.stderr)
+            yield sample
+        else:
+            row = inferencer.to_dict(sample)
+            tqdm.write(f"{printable(row['image'])}\t{row['caption']}")
+            yield row
+
+
+def caption_to_file(
+    args: argparse.Namespace, inferencer: "CaptionInferencer", ids: dict[str, int | str]
+) -> int:
+    """Caption images into ``--out``, and draw them.
+
+    Returns:
+        Number of images that could not be read.
+    """
+    from pcm_plugin.apis.journal import Journal
+
+    paths, out = list(ids), Path(args.out)
+    settings = {
+        "model": inferencer.identity(),
+        "decoding": dataclasses.asdict(inferencer.model.decoding.updated(decoding_options(args))),
+        "batch_size": args.batch_size,
+        "device": next(inferencer.model.parameters()).device.type,
+        "images": len(paths),
+        "list of images": fingerprint([printable(path) for path in paths]),
+    }
+    with Journal(out, settings, args.batch_size) as journal:
+        if journal.count:
+            print(f"resuming: {journal.count:,} images are captioned already", file=sys.stderr)
+        rows = caption(args, inferencer, paths[journal.count :])
+        try:
+            while batch := list(islice(rows, args.batch_size)):
+                journal.append(batch)
+        except BaseException:
+            if journal.count:
+                done = f"{journal.count:,} of {len(paths):,} images are captioned"
+                message = f"{done} and kept in {journal.path}: run the command again to continue"
+                print(message, file=sys.stderr)
+            else:
+                journal.remove()
+            raise
+        pairs = zip(ids.values(), journal.rows(), strict=True)
+        write_json_list(out, ({"image_id": i, **row} for i, row in pairs if "error" not in row))
+        broken = draw(args, inferencer, journal.rows())
+        journal.remove()
+    return broken
+
+
+def draw(
+    args: argparse.Namespace, inferencer: "CaptionInferencer", rows: Iterable[dict[str, Any]]
+) -> int:
+    """Draw the first images with their captions into ``--sheet`` and ``--html``.
+
+    Returns:
+        Number of rows of images that could not be read.
+    """
+    shown: list[dict[str, Any]] = []
+    count = broken = 0
+    try:
+        for row in rows:
+            count += 1
+            if "error" in row:
+                broken += 1
+            elif (args.sheet or args.html) and len(shown) < MAX_DRAWN:
+                shown.append(row)
+    finally:  # after an interruption, the images captioned so far are drawn
+        if shown:
+            write_drawings(args, inferencer.grid, [entry_of(row) for row in shown])
+        if len(shown) == MAX_DRAWN < count - broken:
+            print(f"--sheet and --html show the first {MAX_DRAWN} of {count - broken:,} images")
+    return broken
+
+
+def entry_of(row: dict[str, Any]) -> "SheetEntry":
+    """Return the contact sheet entry for a row of the results."""
+    from pcm_plugin.formats.images.image_io import read_image
+    from pcm_plugin.visualization import SheetEntry
+
+    image = read_image(row["image"])
+    image.thumbnail(MAX_SIZE)
+    concepts = [(c["concept"], c["probability"]) for c in row["concepts"]]
+    patches = [(p["patch"], p["concept"]) for p in row["patches"]]
+    title = printable(Path(row["image"]).name)
+    return SheetEntry(image, row["caption"], (), concepts, patches, title)
+
+
+def write_drawings(
+    args: argparse.Namespace, grid: tuple[int, int], entries: "list[SheetEntry]"
+) -> None:
+    """Write the sheet and the page."""
+    from pcm_plugin.visualization import captions_page, contact_sheet, save_sheet
+
+    if args.sheet:
+        save_sheet(contact_sheet(entries, grid), args.sheet)
+    if args.html:
+        page = captions_page(entries, grid, f"Captions by {Path(args.weights).name}")
+        write_bytes(Path(args.html), page.encode())
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
+    """Caption the images of the command line.
+
+    Returns:
+        Files with their ids, and the number of files that could not be read.
+    """
+    ids = find_images(args.images)
+    # Imported here because it is slow: an input that does not exist is reported at once.
+    from pcm_plugin.apis import CaptionInferencer
+
+    inferencer = CaptionInferencer(
+        args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
+    )
+    if args.out:
+        return ids, caption_to_file(args, inferencer, ids)
+    return ids, draw(args, inferencer, caption(args, inferencer, list(ids)))

@@ -1,0 +1,203 @@
+"""Web page about a training run, from the options of ``pcm report``."""
+
+import argparse
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from PIL import Image
+from tqdm import tqdm
+
+from pcm_plugin.commands.build_commands import check_inputs
+from pcm_plugin.commands.run_config import read_config_file
+from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
+from pcm_plugin.engine.inputs import drop_clip_head
+from pcm_plugin.engine.work_folder import best_checkpoint
+from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.formats.pair_selection import load_pairs
+from pcm_plugin.registry import MODELS
+from pcm_plugin.structures import DataSample
+from pcm_plugin.synthesis.extract.store_images import load_images
+from pcm_plugin.visualization import SheetEntry, concepts_of_sample
+from pcm_plugin.visualization.report import (
+    ScoredEntry,
+    TrainingPair,
+    choose_samples,
+    read_run,
+    report_page,
+)
+
+MAX_SIZE = (640, 640)
+PLACEHOLDER_COLOR = "#9aa3af"
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Load the config of the run: ``--config``, or the latest one in the work folder."""
+    in_folder = sorted(args.work_dir.glob("*.py"), key=lambda path: path.stat().st_mtime)
+    if args.config is None and not in_folder:
+        raise MissingFileError(f"{args.work_dir} contains no config: pass it with --config")
+    return read_config_file(args.config or in_folder[-1])
+
+
+def find_checkpoint(args: argparse.Namespace) -> Path:
+    """Return ``--checkpoint``, or the best or else the last checkpoint of the run."""
+    file = Path(args.checkpoint) if args.checkpoint else best_checkpoint(args.work_dir)
+    file = file or latest_checkpoint(args.work_dir)
+    if file is None:
+        raise MissingFileError(f"{args.work_dir} contains no checkpoint: pass it with --checkpoint")
+    return file
+
+
+def choose_split(cfg: Config, requested: str | None) -> str | None:
+    """Return the split to caption, None if the run has neither test nor validation data."""
+    splits = [split for split in ("test", "val") if cfg.get(f"{split}_dataloader") is not None]
+    if requested and requested not in splits:
+        raise UserError(
+            f"--split must be a split of the run ({', '.join(splits) or 'it has none'}), got "
+            f"{requested}"
+        )
+    return requested or next(iter(splits), None)
+
+
+def caption(
+    cfg: Config, split: str, checkpoint: Path, device: str
+) -> tuple[Any, list[tuple[DataSample, float]]]:
+    """Caption a split.
+
+    Returns:
+        The model, and the data sample and CIDEr (times 100) of each image that has references.
+        CIDEr is NaN if it is undefined, as for a single image.
+    """
+    model = MODELS.build(cfg.model)
+    load_weights(model, str(checkpoint))
+    model.to(device).eval()
+    loader = Runner.build_dataloader(cfg[f"{split}_dataloader"])
+    samples: list[DataSample] = []
+    with torch.inference_mode():
+        for batch in tqdm(loader, desc=f"captions of {split}"):
+            samples += model.test_step(batch)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "per_image.json"
+        metric = CaptionMetric(["CIDEr"], per_image=file)
+        metric.process(None, samples)
+        metric.evaluate(len(samples))
+        rows = json.loads(file.read_text())
+    ciders = {str(r["image_id"]): math.nan if r["CIDEr"] is None else r["CIDEr"] for r in rows}
+    keyed = [(str(sample.image_id), sample) for sample in samples]
+    return model, [(sample, ciders[key]) for key, sample in keyed if key in ciders]
+
+
+def draw_samples(
+    cfg: Config, split: str, checkpoint: Path, args: argparse.Namespace, notes: list[str]
+) -> list[ScoredEntry]:
+    """Return the best, median and worst captions of a split; remarks are appended to ``notes``."""
+    model, scored = caption(cfg, split, checkpoint, args.device or get_device())
+    store = FeatureStore(cfg[f"{split}_dataloader"].dataset.store)
+    folder = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
+    records = map(store.record, range(len(store)))
+    files = {record["image_id"]: record.get("file_name", "") for record in records}
+    words = model.neck.concept_words
+    entries = []
+    for i in choose_samples([cider for _, cider in scored], args.count):
+        sample, cider = scored[i]
+        image = read_thumbnail(folder, files[sample.image_id])
+        if image is None:
+            image = make_placeholder()
+            notes.append(
+                f"Images of the {split} split that cannot be read are replaced by gray squares. "
+                "Pass their folder with --images."
+            )
+        concepts, patches = concepts_of_sample(sample, words)
+        entry = SheetEntry(
+            image, sample.pred_caption, sample.gt_caption, concepts, patches, sample.image_id
+        )
+        entries.append(ScoredEntry(entry, cider))
+    return entries
+
+
+def read_thumbnail(folder: Path | str | None, name: str) -> Image.Image | None:
+    """Return an image, scaled down, or None if it cannot be read."""
+    if folder is None:
+        return None
+    try:
+        image = read_image(Path(folder) / name)
+    except (OSError, UserError):
+        return None
+    image.thumbnail(MAX_SIZE)
+    return image
+
+
+def make_placeholder() -> Image.Image:
+    """Return a gray square."""
+    return Image.new("RGB", (320, 320), PLACEHOLDER_COLOR)
+
+
+def draw_pairs(
+    cfg: Config, args: argparse.Namespace, notes: list[str]
+) -> tuple[np.ndarray, list[TrainingPair], list[TrainingPair]]:
+    """Return the CLIP scores of the training pairs, and the pairs with the lowest and highest.
+
+    Remarks are appended to ``notes``.
+    """
+    dataset = cfg.train_dataloader.dataset
+    store = FeatureStore(dataset.store)
+    pairs = load_pairs(store, dataset.get("pairs"))
+    order = np.argsort(pairs.clip_score, kind="stable")
+    threshold = dataset.get("min_clip_score")
+    if threshold is not None:
+        order = order[pairs.clip_score[order] >= threshold]
+    folder = args.train_images or Path(cfg.get("root", ".")) / "synthetic"
+    ends = []
+    for indices in (order[: args.count], order[::-1][: args.count]):
+        rows = [int(pairs.image[i]) for i in indices]
+        try:
+            images = load_images(store, rows, folder)
+        except (OSError, UserError) as error:
+            images = [make_placeholder()] * len(rows)
+            notes.append(
+                f"Training images are replaced by gray squares: {error}. Pass their folder with "
+                "--train-images."
+            )
+        captions = [store.caption(int(pairs.caption[i])) for i in indices]
+        scores = [float(pairs.clip_score[i]) for i in indices]
+        ends.append(list(map(TrainingPair, images, captions, scores)))
+    return pairs.clip_score[order], ends[0], ends[1]
+
+
+def build_page(args: argparse.Namespace) -> str:
+    """Return the HTML of the page."""
+    run = read_run(args.work_dir)
+    cfg, checkpoint = load_config(args), find_checkpoint(args)
+    split = choose_split(cfg, args.split)
+    drop_clip_head(cfg)
+    check_inputs(cfg, ("train", *([split] if split else [])))
+    notes: list[str] = []
+    clip_scores, low, high = draw_pairs(cfg, args, notes)
+    samples: list[ScoredEntry] = []
+    if split:
+        samples = draw_samples(cfg, split, checkpoint, args, notes)
+    else:
+        notes.append("The run has no real images, so no captions are shown.")
+    side = round(cfg.model.neck.get("num_patches", 1) ** 0.5)
+    return report_page(
+        f"{args.work_dir.resolve().name}: {checkpoint.name}",
+        run,
+        cfg.pretty_text,
+        (side, side),
+        checkpoint.name,
+        samples,
+        clip_scores,
+        low,
+        high,
+        list(dict.fromkeys(notes)),
+    )
