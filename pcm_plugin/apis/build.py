@@ -70,7 +70,11 @@ def build_with_clip(cfg: Config) -> PCMNet:
                 "the config must name the CLIP model of its features: set "
                 "clip=dict(model_name=..., pretrained=...)"
             )
-        settings["backbone"] = {"type": "pcm_plugin.OpenCLIPBackbone", **cfg.clip}
+        settings["backbone"] = {
+            "type": "pcm_plugin.OpenCLIPBackbone",
+            "defer_text": True,
+            **cfg.clip,
+        }
     return MODELS.build(settings)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.atomic_io import fingerprint, write_bytes, write_json_list
 from pcm_plugin.formats.image_ids import results_ids
@@ -183,12 +184,13 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
         Files with their ids, and the number of files that could not be read.
     """
     ids = find_images(args.images)
-    # Imported here because it is slow: an input that does not exist is reported at once.
-    from pcm_plugin.apis import CaptionInferencer
+    with paused_garbage_collection():
+        # Imported here because it is slow: an input that does not exist is reported at once.
+        from pcm_plugin.apis import CaptionInferencer
 
-    inferencer = CaptionInferencer(
-        args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
-    )
+        inferencer = CaptionInferencer(
+            args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
+        )
     if args.out:
         return ids, caption_to_file(args, inferencer, ids)
     return ids, draw(args, inferencer, caption(args, inferencer, list(ids)))

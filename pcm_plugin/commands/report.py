@@ -12,6 +12,7 @@ predicted on the test split, or on --split val.
 import argparse
 from pathlib import Path
 
+from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import UserError, plain_errors
 
 
@@ -48,7 +49,8 @@ def main() -> None:
     args = parse_args()
     if args.count < 1:
         raise UserError(f"--count must be at least 1, got {args.count}")
-    from pcm_plugin.commands.run_report import build_page
+    with paused_garbage_collection():
+        from pcm_plugin.commands.run_report import build_page
     from pcm_plugin.formats.atomic_io import write_bytes
 
     html = build_page(args).encode()

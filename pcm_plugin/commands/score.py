@@ -21,6 +21,7 @@ import math
 from pathlib import Path
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments
+from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.evaluation.names import ALL_SCORERS, DEFAULT_SCORERS, TOKENIZERS
 
@@ -86,7 +87,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    from pcm_plugin.commands.scoring import score
+    with paused_garbage_collection():
+        from pcm_plugin.commands.scoring import score
 
     scores, remarks = score(args)
     if args.out:

@@ -7,6 +7,7 @@ pcm test configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --eval-on flickr30k
 import argparse
 
 from pcm_plugin.commands.evaluation_names import list_evaluations
+from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.commands.run_arguments import add_run_arguments
 from pcm_plugin.errors import plain_errors
 
@@ -32,6 +33,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    from pcm_plugin.commands.testing import run_test
+    with paused_garbage_collection():
+        from pcm_plugin.commands.testing import run_test
 
     run_test(args)

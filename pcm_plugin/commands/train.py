@@ -5,6 +5,7 @@ pcm train configs/pcm_coco.py [--resume] [--amp] [--cfg-options KEY=VALUE ...]
 
 import argparse
 
+from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.commands.run_arguments import add_run_arguments
 from pcm_plugin.errors import plain_errors
 
@@ -33,6 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    from pcm_plugin.commands.training import run_training
+    with paused_garbage_collection():
+        from pcm_plugin.commands.training import run_training
 
     run_training(args)

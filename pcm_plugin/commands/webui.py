@@ -12,6 +12,7 @@ Everyone who can reach --host and --port can use the page.
 
 import argparse
 
+from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import plain_errors
 
 
@@ -38,6 +39,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    from pcm_plugin.commands.web_page import serve
+    with paused_garbage_collection():
+        from pcm_plugin.commands.web_page import serve
 
     serve(args)

@@ -150,6 +150,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         "model_name": name,
         "pretrained": clip["pretrained"],
         "pool": clip["pool"],
+        "defer_text": True,
     }
     model = MODELS.build(
         {

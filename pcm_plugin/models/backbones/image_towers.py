@@ -78,6 +78,15 @@ class PlainTower(ImageTower):
         return self.visual.ln_post.weight, self.visual.ln_post.bias, self.visual.proj
 
 
+class LocalTower(PlainTower):
+    """:class:`~.local_vit.LocalVisionTransformer`, the same tower without open_clip."""
+
+    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+        """See :class:`ImageTower`."""
+        maps, features = self.visual(images)
+        return _pool_patches(maps, pool), features
+
+
 class LinearTower(ImageTower):
     """timm's Vision Transformer or EVA with one norm, before or after pooling, and a linear layer.
 

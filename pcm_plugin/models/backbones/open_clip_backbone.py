@@ -5,6 +5,7 @@ Shapes: B images, N patches, Dv width of patch features, Dc width of the joint s
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones.base import Backbone
 from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
-from pcm_plugin.models.backbones.image_towers import wrap_image_tower
+from pcm_plugin.models.backbones.image_towers import ImageTower, LocalTower, wrap_image_tower
+from pcm_plugin.models.backbones.local_vit import load_local_vit
 from pcm_plugin.registry import MODELS
 
 
@@ -36,6 +38,9 @@ class OpenCLIPBackbone(Backbone):
             ``'hf-hub:'`` and ``'local-dir:'``, which include the weights. Defaults to None.
         pool: Side of the windows over which patches are averaged: 1 for ViT-B/32, 2 for ViT-L/14
             as in the released features (16 x 16 patches to 64). Defaults to 1.
+        defer_text: Whether to load, from a local folder, only the image tower until texts are
+            encoded. If the tower is a plain Vision Transformer, open_clip is not imported then;
+            the features are the same. Defaults to False.
         init_cfg: Not used; MMEngine passes it to every module.
 
     Attributes:
@@ -61,20 +66,23 @@ class OpenCLIPBackbone(Backbone):
         model_name: str,
         pretrained: str | None = None,
         pool: int = 1,
+        defer_text: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.pretrained = pretrained
-        clip, self.preprocess = load_clip(model_name, pretrained)
-        tower = wrap_image_tower(clip.visual)
-        if tower is None:
-            what = type(getattr(clip.visual, "trunk", clip.visual)).__name__
-            raise UserError(
-                "`model_name` must be a CLIP whose patches can be projected into the joint space, "
-                f"got `{model_name}` with the image tower {what}: choose a plain Vision "
-                "Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or SigLIP "
-                "('ViT-B-16-SigLIP2')"
-            )
+        local = load_local_vit(_folder_of(model_name)) if defer_text and not pretrained else None
+        self._is_deferred = local is not None
+        if local is not None:
+            visual, self.preprocess = local
+            tower: ImageTower = LocalTower(visual.requires_grad_(False))
+            image_mean, image_std = self.preprocess.mean, self.preprocess.std
+        else:
+            clip, self.preprocess = load_clip(model_name, pretrained)
+            visual, tower = clip.visual, _wrap(model_name, clip.visual)
+            image_mean, image_std = visual.image_mean, visual.image_std
+            # In a tuple it is not a submodule: it has no parameters to train, broadcast or save.
+            self._frozen = (clip.eval().requires_grad_(False),)
         rows, columns = tower.grid
         if rows % pool or columns % pool:
             raise UserError(
@@ -90,16 +98,19 @@ class OpenCLIPBackbone(Backbone):
             tower.patches_in_joint_space,
             tower.ln_post_eps,
         )
-        visual = clip.visual
         self.image_size = visual.image_size
-        self.image_mean, self.image_std = visual.image_mean, visual.image_std
+        self.image_mean, self.image_std = image_mean, image_std
         self._tower = tower
-        # In a tuple it is not a submodule: it has no parameters to train, broadcast or save.
-        self._frozen = (clip.eval().requires_grad_(False),)
 
     @property
     def clip(self) -> Any:
-        """The open_clip model."""
+        """The open_clip model, which is loaded now if it was deferred."""
+        if self._is_deferred:
+            clip, _ = load_clip(self.model_name, self.pretrained)
+            clip = clip.to(self._tower.visual.proj)  # same device and dtype
+            self._frozen = (clip.eval().requires_grad_(False),)
+            self._tower = _wrap(self.model_name, clip.visual)
+            self._is_deferred = False
         return self._frozen[0]
 
     @functools.cached_property
@@ -129,9 +140,9 @@ class OpenCLIPBackbone(Backbone):
         Raises:
             UserError: If the images do not have the size that this CLIP requires.
         """
-        if images.shape[-2:] != self.clip.visual.image_size:
+        if images.shape[-2:] != self.image_size:
             raise UserError(
-                f"`images` must be (B, 3, {self.clip.visual.image_size}) for {self.model_name}, "
+                f"`images` must be (B, 3, {self.image_size}) for {self.model_name}, "
                 f"got {tuple(images.shape)}: preprocess them with the backbone's `preprocess`"
             )
         patches, features = self._tower.extract_feat(images, self.pool)
@@ -184,8 +195,28 @@ class OpenCLIPBackbone(Backbone):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "OpenCLIPBackbone":
         super()._apply(fn, recurse)
-        self.clip._apply(fn, recurse)
+        (self._tower.visual if self._is_deferred else self.clip)._apply(fn, recurse)
         return self
+
+
+def _folder_of(model_name: str) -> Path | None:
+    """Return the folder that a model name states, None for another name."""
+    folder = model_name.removeprefix("local-dir:")
+    return Path(folder) if folder != model_name else None
+
+
+def _wrap(model_name: str, visual: Any) -> ImageTower:
+    """Wrap the image tower of open_clip's model."""
+    tower = wrap_image_tower(visual)
+    if tower is None:
+        what = type(getattr(visual, "trunk", visual)).__name__
+        raise UserError(
+            "`model_name` must be a CLIP whose patches can be projected into the joint space, "
+            f"got `{model_name}` with the image tower {what}: choose a plain Vision "
+            "Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or SigLIP "
+            "('ViT-B-16-SigLIP2')"
+        )
+    return tower
 
 
 def _pooled_positions(clip: Any, tokens: Tensor) -> Tensor | None:
