@@ -65,6 +65,11 @@ def times_product(count: str, kind: str = "times_product") -> Callable[[Result],
     return lambda result: f"{result['concepts'][count][kind]:.2f} x"
 
 
+def startup(name: str) -> Callable[[Result], str]:
+    """Return a function that reads the wall-clock time of a command."""
+    return lambda result: f"{result['seconds_by_command'][name]['wall']:.2f} s"
+
+
 TRAIN, BEAM, CONCEPTS = "train_step.py", "beam_search.py", "retrieve_concepts.py"
 STORE = "read_store.py --entries 40000 --npz 2000 --folder {folder}"
 ROWS = [
@@ -139,6 +144,15 @@ ROWS = [
         "metric.py",
         "1 x",
         lambda r: f"{r['times_pycocoevalcap']:.2f} x",
+    ),
+    Row("`pcm --help`", "startup.py", "0.5 s", startup("pcm --help")),
+    Row("`pcm caption --help`", "startup.py", "0.5 s", startup("pcm caption --help")),
+    Row(
+        "`pcm caption pcm-net_toy IMAGE`, from start to exit",
+        "startup.py",
+        "3 s",
+        startup("pcm caption"),
+        startup("lower bound"),
     ),
 ]
 SCALING = "scaling.py"

@@ -25,6 +25,7 @@ def run(*command):
         "metric.py --images 30 --rounds 1",
         "data_loader.py --entries 1000 --batches 20",
         "read_store.py --entries 1000 --npz 40 --reads 200 --folder {folder}",
+        "startup.py --repeats 1",
         "train_step.py --batch 2 --vocabulary 100 --iterations 1",
         "beam_search.py --batch 2 --vocabulary 100 --batches 1 --natural",
     ],
