@@ -88,6 +88,11 @@ GROUPS: dict[str, dict[str, Command]] = {
             "toyworld.measure_prior", "Measure the toy world's CLIP and diffusion models."
         ),
     },
+    "Environment": {
+        "doctor": Command(
+            "doctor", "Check the environment, and print the command that repairs each problem."
+        ),
+    },
 }
 """All commands by group and name."""
 

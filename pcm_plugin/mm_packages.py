@@ -3,6 +3,8 @@
 Each exists as several distributions that install the same folder, such as ``mmengine`` and
 ``onedl-mmengine``. A requirement would make pip overwrite the files of the installed one. So the
 packages are extras in ``setup.cfg``, and this module checks them before the first import.
+
+``packaging`` is imported late, since `pcm doctor` reports an environment without it too.
 """
 
 import dataclasses
@@ -12,9 +14,6 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
-
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 from pcm_plugin.errors import MissingPackageError
 
@@ -35,7 +34,7 @@ _DISTRIBUTIONS = {
     "mmcv": ("mmcv", "mmcv-lite", "mmcv-full", "onedl-mmcv"),
 }
 
-_MODELS_TRANSFORMERS = {
+MODELS_TRANSFORMERS = {
     "mmpretrain": ("transformers>=4.41,<4.52", "blip"),
     "onedl-mmpretrain": ("transformers>=4.53,<5", "onedl-blip"),
 }
@@ -68,6 +67,8 @@ class MMPackage:
         """Why the package cannot be used, or None."""
         if self.version is None:
             return f"{self.name} is not installed"
+        from packaging.version import Version
+
         if self.version != _UNKNOWN and Version(self.version) < Version(self.minimum):
             return f"{self.name} {self.version} is too old"
         return None
@@ -138,6 +139,9 @@ def explain_models_error(error: Exception) -> str:
     Args:
         error: What the import raised.
     """
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
     transformers = _distribution_version("transformers")
     failure = (
         f"mmpretrain's models (BLIP, BLIP-2) cannot be imported with transformers {transformers} "
@@ -146,7 +150,7 @@ def explain_models_error(error: Exception) -> str:
     rest = "The rest of pcm_plugin works without them."
     mmpretrain = next(package for package in mm_packages() if package.name == "mmpretrain")
     for distribution in mmpretrain.distributions or ("mmpretrain",):
-        requirement, extra = _MODELS_TRANSFORMERS[distribution]
+        requirement, extra = MODELS_TRANSFORMERS[distribution]
         if transformers is None or Version(transformers) not in Requirement(requirement).specifier:
             return (
                 f"{failure} The models of {distribution} require another version: "

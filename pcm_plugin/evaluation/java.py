@@ -6,6 +6,7 @@ install. Files are only written in temporary folders.
 
 import contextlib
 import json
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,8 @@ from typing import Any
 import pycocoevalcap
 
 _CORENLP = "stanford-corenlp-3.6.0"
-_CORENLP_ZIP = "http://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
+_CORENLP_ZIP = "stanford-corenlp-full-2015-12-09.zip"
+_CORENLP_URL = f"http://nlp.stanford.edu/software/{_CORENLP_ZIP}"
 _GET_JAVA = "install a Java runtime (Debian: apt install default-jre-headless)"
 
 
@@ -38,7 +40,9 @@ def missing_requirement(name: str) -> str | None:
     absent = [jar for jar in jars if not (library / jar).is_file()]
     if not absent:
         return None
-    return f"SPICE needs {' and '.join(absent)}: copy them from {_CORENLP_ZIP} to {library}"
+    unzip = ["unzip", "-j", _CORENLP_ZIP, *(f"*/{jar}" for jar in absent), "-d", str(library)]
+    command = f"curl -LO {_CORENLP_URL} && {shlex.join(unzip)}"
+    return f"SPICE needs {' and '.join(absent)}: {command}"
 
 
 def tokenize_with_java(captions: Sequence[str]) -> list[list[str]]:
