@@ -43,3 +43,4 @@ HOOKS = _child(
 LOOPS = _child("loop", "LOOPS", "engine.resumable_loop")
 PARAM_SCHEDULERS = _child("parameter scheduler", "PARAM_SCHEDULERS", "engine.noam")
 OPTIM_WRAPPERS = _child("optim_wrapper", "OPTIM_WRAPPERS", "engine.bf16_optim_wrapper")
+INFERENCERS = _child("inferencer", "INFERENCERS", "apis.inferencer")

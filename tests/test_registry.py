@@ -1,7 +1,14 @@
 """Modules of this package are available in another MM project with its own scope."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+from mmengine.registry import Registry
+
+import pcm_plugin
+from pcm_plugin import registry
 
 FOREIGN = """
 import sys
@@ -62,3 +69,32 @@ def test_without_the_prefix_it_is_not_found():
     done = build("PCMMixup", False, "")
     assert done.returncode
     assert "PCMMixup is not in the" in done.stderr
+
+
+# Registered by a config that imports its module, since mmpretrain's models need other versions.
+BY_CUSTOM_IMPORT = "blip.py"
+
+
+def registered_names():
+    """Return the names that the modules of the package register, by registry."""
+    names = {}
+    for path in Path(pcm_plugin.__file__).parent.rglob("*.py"):
+        if path.name != BY_CUSTOM_IMPORT:
+            pattern = r"^@([A-Z_]+)\.register_module\(\)\n(?:class|def) (\w+)"
+            for root, name in re.findall(pattern, path.read_text(), re.MULTILINE):
+                names.setdefault(root, []).append(name)
+    return names
+
+
+def test_mmengines_registries_find_everything_by_prefix():
+    names = registered_names()
+    assert set(names) == {n for n, value in vars(registry).items() if isinstance(value, Registry)}
+    assert "CaptionInferencer" in names["INFERENCERS"]
+    code = (
+        "from mmengine import registry\n"
+        f"for root, names in {names}.items():\n"
+        "    for name in names:\n"
+        "        assert getattr(registry, root).get(f'pcm_plugin.{name}'), name\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

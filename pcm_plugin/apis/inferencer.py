@@ -22,12 +22,14 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.models.captioners import PCMNet
 from pcm_plugin.models.decoding import DecodingConfig
+from pcm_plugin.registry import INFERENCERS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization import SheetEntry, concepts_of_sample, contact_sheet
 
 _MAX_SIZE = (640, 640)
 
 
+@INFERENCERS.register_module()
 class CaptionInferencer(BaseInferencer):
     """Inferencer that captions image files, folders, arrays and PIL images.
 

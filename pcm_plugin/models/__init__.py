@@ -5,6 +5,7 @@ from pcm_plugin.mm_packages import require_mm_packages
 require_mm_packages()
 
 from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.captioners import PCMNet, PrefixCaptioner, SynTIC
 from pcm_plugin.models.decoders import SentenceDecoder
 from pcm_plugin.models.encoders import MixupVisionEncoder, PrefixMapper, VisualSemanticEncoder
@@ -25,4 +26,5 @@ __all__ = [
     "SentenceDecoder",
     "SynTIC",
     "VisualSemanticEncoder",
+    "load_captioner",
 ]

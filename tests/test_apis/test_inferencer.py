@@ -209,6 +209,13 @@ def test_invalid_inputs_are_rejected(inferencer, folder, tmp_path):
         CaptionInferencer()
 
 
+def test_mmengine_builds_the_inferencer_by_name(inferencer, folder):
+    from mmengine.registry import INFERENCERS
+
+    built = INFERENCERS.build(dict(type="pcm_plugin.CaptionInferencer", model=NAME, device="cpu"))
+    assert captions(built(folder / "1.png")) == captions(inferencer(folder / "1.png"))
+
+
 def test_mmpretrain_finds_the_captioner_by_name(inferencer, folder):
     from mmengine.registry import DefaultScope
     from mmpretrain import inference_model, list_models
