@@ -16,7 +16,7 @@ from tests.test_docs.pages import PAGES, ROOT, code_blocks, inline_code, page_id
 
 CONFIGS = [*list_configs().values()]
 # `pcm NAME`, in one or several processes.
-PCM = r"(?:pcm|(?:python|torchrun --nproc_per_node \d+) -m pcm_plugin) ([a-z-]+)"
+PCM = r"(?:pcm|(?:python|torchrun --nproc_per_node \d+) -m pcm_plugin) ([a-z][a-z-]*)"
 COMMAND = re.compile(rf"\s*(?:\w+=\S+ )*(?:srun )?{PCM}(?: (.*))?$")
 NAMED = re.compile(rf"\b{PCM}")
 BENCHMARK = re.compile(r"\bbenchmarks/[\w/]+\.py\b")

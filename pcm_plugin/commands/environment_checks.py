@@ -133,10 +133,13 @@ def check_environment() -> list[Check]:
     probes |= {library.distribution: library.code for library in OPTIONAL_LIBRARIES}
     outcomes = run_probes(probes)
     packages = mm_packages()
-    return [
+    core = [
         *(_check_library(CORE, library, outcomes) for library in CORE_LIBRARIES),
         *(_check_mm_package(package, packages, outcomes) for package in packages),
-        _check_plugin(outcomes["pcm_plugin"]),
+    ]
+    return [
+        *core,
+        _check_plugin(outcomes["pcm_plugin"], core),
         *_check_models(packages, outcomes),
         *_check_pkg_resources(packages, outcomes[_PKG_RESOURCES]),
         *(
@@ -188,9 +191,12 @@ def _check_mm_package(
     return Check(CORE, name, found)
 
 
-def _check_plugin(outcome: Outcome) -> Check:
+def _check_plugin(outcome: Outcome, libraries: list[Check]) -> Check:
     if outcome.error is None:
         return Check(CORE, "pcm_plugin", "all packages can be imported")
+    if any(check.problem for check in libraries):
+        problem = "cannot be imported until the libraries above are repaired"
+        return Check(CORE, "pcm_plugin", "", problem)
     return Check(CORE, "pcm_plugin", "", f"cannot be imported: {outcome.error}")
 
 
@@ -231,7 +237,7 @@ def _check_pkg_resources(packages: list[MMPackage], outcome: Outcome) -> Iterato
 def _check_gpu(outcome: Outcome) -> Check:
     without = "everything, on the CPU; generating images takes hours there"
     if outcome.error:
-        return Check(MACHINE, "GPU", "", outcome.error, "repair torch", without)
+        return Check(MACHINE, "GPU", "not checked, since torch cannot be imported")
     devices, cuda, why = outcome.result
     if devices:
         return Check(MACHINE, "GPU", "; ".join(devices) + f", CUDA {cuda}")
