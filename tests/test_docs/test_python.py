@@ -78,8 +78,7 @@ def test_a_model_with_the_neck_trains(toy_data):
 def test_a_captioner_of_your_own_trains_and_captions(toy_data, monkeypatch):
     captioner, config = code_blocks(CAPTIONER_PAGE, "python")
     Path("gru_captioner.py").write_text(captioner)
-    # The page names the config as it is in an installed package.
-    Path("gru_toy.py").write_text(config.replace("pcm_plugin::", f"{ROOT}/configs/"))
+    Path("gru_toy.py").write_text(config)
     monkeypatch.syspath_prepend(toy_data)
     cfg = Config.fromfile("gru_toy.py")
     cfg.clip = dict(model_name=f"local-dir:{ROOT}/pcm_plugin/toyworld/assets/clip")
