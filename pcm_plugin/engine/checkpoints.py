@@ -12,14 +12,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pcm_plugin.compatibility import load_tensors_and, multiarray
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.captioner_file import EXTRA_TENSORS
-
-try:
-    from numpy._core import multiarray
-except ImportError:  # NumPy 1
-    from numpy.core import multiarray  # type: ignore[no-redef]
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -32,18 +28,17 @@ def _history_method(owner: Any, name: str) -> Any:
 # MMEngine's message hub stores histories of floats and of integer counts in a checkpoint, and the
 # best score, which may be a NumPy scalar. The modules have different names in NumPy 1 and 2, and
 # either may have written the file.
-_ALLOWED: list[Any] = [
-    HistoryBuffer,
-    (_history_method, "builtins.getattr"),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
-    *(
-        (function, f"numpy.{core}.multiarray.{function.__name__}")
+_CLASSES = (HistoryBuffer, np.ndarray, np.dtype)
+_DTYPES = tuple(type(np.dtype(name)) for name in ("float64", "float32", "int64"))
+_ALLOWED: dict[str, Any] = {
+    **{f"{cls.__module__}.{cls.__qualname__}": cls for cls in (*_CLASSES, *_DTYPES)},
+    "builtins.getattr": _history_method,
+    **{
+        f"numpy.{core}.multiarray.{function.__name__}": function
         for core in ("core", "_core")
         for function in (multiarray._reconstruct, multiarray.scalar)
-    ),
-]
+    },
+}
 
 
 def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
@@ -59,9 +54,8 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
 
     Raises:
         MissingFileError: If the file does not exist.
-        UserError: If the file is not a checkpoint, asks for a class that is neither torch's nor
-            MMEngine's own (nothing in it has been executed then), or if this torch is too old to
-            read MMEngine's checkpoints safely.
+        UserError: If the file is not a checkpoint, or asks for a class that is neither torch's nor
+            MMEngine's own; nothing in it has been executed then.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
@@ -73,20 +67,8 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
             return {"state_dict": {k: v for k, v in weights.items() if k not in EXTRA_TENSORS}}
         except SafetensorError as error:
             raise UserError(f"{filename} is not a checkpoint: {error}") from error
-    too_old = (
-        f"{filename}: torch {torch.__version__} is too old to load checkpoints safely: install "
-        "the version in constraints/default.txt, or use a .safetensors file of the weights"
-    )
-    if not hasattr(torch.serialization, "safe_globals"):
-        raise UserError(too_old)
     try:
-        with torch.serialization.safe_globals(_ALLOWED):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except AttributeError as error:
-        # The first versions with safe_globals accept classes, but not pairs of function and name.
-        if "'tuple' object" not in str(error):
-            raise
-        raise UserError(too_old) from error
+        return load_tensors_and(_ALLOWED, path, map_location)
     # Files that are not a pickle fail in many ways, for example with a KeyError.
     except (EOFError, LookupError) as error:
         raise UserError(

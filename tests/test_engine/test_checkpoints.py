@@ -10,6 +10,7 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
 import pcm_plugin.engine  # noqa: F401  registers the backend
+from pcm_plugin import compatibility
 from pcm_plugin.engine.checkpoints import (
     latest_checkpoint,
     load_local_checkpoint,
@@ -17,6 +18,15 @@ from pcm_plugin.engine.checkpoints import (
     register_safe_loader,
 )
 from pcm_plugin.errors import UserError
+
+
+@pytest.fixture(autouse=True, params=["safe_globals", "restricted_unpickler"])
+def loading(request, monkeypatch):
+    """Run each test with the loading of torch 2.6 and newer, and with that of older versions."""
+    if request.param == "restricted_unpickler":
+        monkeypatch.setattr(compatibility, "_NAMED_GLOBALS", False)
+    elif not compatibility._NAMED_GLOBALS:
+        pytest.skip("safe_globals of torch accepts named functions from 2.6 on")
 
 
 class Trap:
@@ -71,6 +81,13 @@ def test_other_attributes_of_a_history_are_rejected(tmp_path):
     path = tmp_path / "epoch_1.pth"
     torch.save({"step": Ladder()}, path)
     with pytest.raises(UserError, match=r"refused.*__init__"):
+        load_local_checkpoint(str(path))
+
+
+def test_an_archive_of_torchscript_is_rejected(tmp_path):
+    path = tmp_path / "epoch_1.pth"
+    torch.jit.script(torch.nn.Linear(2, 1)).save(str(path))
+    with pytest.raises(UserError, match=r"epoch_1.pth is refused.*TorchScript"):
         load_local_checkpoint(str(path))
 
 
