@@ -9,7 +9,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
-import pcm_plugin.engine  # noqa: F401  registers the backend
+import pcm_plugin.engine.checkpoint_hook  # noqa: F401  registers the backend
 from pcm_plugin import compatibility
 from pcm_plugin.engine.checkpoints import (
     latest_checkpoint,
@@ -99,9 +99,9 @@ def test_missing_file_is_named(tmp_path):
 def test_importing_the_package_does_not_change_mmengine():
     code = (
         "from mmengine.runner.checkpoint import CheckpointLoader as C\n"
-        "import pcm_plugin.engine, pcm_plugin.commands.run_arguments\n"
+        "import pcm_plugin.engine, pcm_plugin.commands.run_config\n"
         "print(C._get_checkpoint_loader('x.pth').__module__)\n"
-        "pcm_plugin.commands.run_arguments.register_safe_loader()\n"
+        "pcm_plugin.commands.run_config.register_safe_loader()\n"
         "print(C._get_checkpoint_loader('x.pth').__module__)\n"
     )
     out = subprocess.run(
