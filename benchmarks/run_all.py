@@ -148,7 +148,7 @@ ROWS = [
     Row("`pcm --help`", "startup.py", "0.5 s", startup("pcm --help")),
     Row("`pcm caption --help`", "startup.py", "0.5 s", startup("pcm caption --help")),
     Row(
-        "`pcm caption pcm-net_toy IMAGE`, from start to exit",
+        "`pcm caption pcm-net_toy IMAGE`, until the caption",
         "startup.py",
         "3 s",
         startup("pcm caption"),

@@ -3,9 +3,10 @@
     python benchmarks/startup.py
 
 Each command runs several times in a new process, and its fastest run counts, since other load on
-the machine only adds time. The lower bound of a caption is a process that imports what any
-captioner of this package is built on: torch, MMEngine's models and mmpretrain's data sample. The
-last line is JSON.
+the machine only adds time. The time ends with the first line of the output; CPU time includes the
+end of the process. The lower bound of a caption is a process that imports what every captioner of
+this package is built on: torch, MMEngine's models and mmpretrain's data sample. The last line is
+JSON.
 """
 
 import argparse
@@ -22,20 +23,24 @@ from PIL import Image
 FLOOR = (
     "from pcm_plugin.commands.garbage_collection import paused_garbage_collection\n"
     "with paused_garbage_collection():\n"
-    "    import torch, mmengine.model, mmpretrain.structures"
+    "    import torch, mmengine.model, mmpretrain.structures\n"
+    "print('imported')"
 )
 NAME = "pcm-net_toy"
 
 
 def measure(words: list[str], repeats: int) -> dict[str, float]:
-    """Return the least wall-clock and CPU seconds of a process that runs Python."""
+    """Return the least wall-clock seconds until Python answers, and its least CPU seconds."""
     runs = []
     for _ in range(repeats):
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        process = subprocess.Popen([sys.executable, "-u", *words], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        is_answered = bool(process.stdout.readline())
         wall = time.perf_counter() - start
-        if status:
+        process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        if status or not is_answered:
             sys.exit(f"{words} failed")
         runs.append((wall, usage.ru_utime + usage.ru_stime))
     walls, cpus = zip(*runs, strict=True)
@@ -53,8 +58,8 @@ def main() -> None:
         Image.effect_noise((112, 112), 80).save(image)
         pcm = ["-m", "pcm_plugin"]
         commands = {
-            "python": ["-c", "pass"],
-            "import torch": ["-c", "import torch"],
+            "python": ["-c", "print(1)"],
+            "import torch": ["-c", "import torch; print(1)"],
             "lower bound": ["-c", FLOOR],
             "pcm --help": [*pcm, "--help"],
             "pcm caption --help": [*pcm, "caption", "--help"],
