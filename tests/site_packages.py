@@ -1,6 +1,7 @@
 """The package as a wheel installs it: without a checkout, with its configs in ``.mim``."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,13 @@ ROOT = Path(__file__).parents[1]
 
 
 def build_site(folder: Path) -> Path:
-    """Write a folder like ``site-packages`` with this package, which is linked, not copied."""
+    """Write a folder like ``site-packages`` with links to the modules of this package."""
     package = folder / "pcm_plugin"
     package.mkdir(parents=True)
     for part in (ROOT / "pcm_plugin").iterdir():
         if part.name not in (".mim", "__pycache__"):
             (package / part.name).symlink_to(part)
-    (package / ".mim").mkdir()
-    (package / ".mim" / "configs").symlink_to(ROOT / "configs")
+    shutil.copytree(ROOT / "configs", package / ".mim" / "configs")
     return folder
 
 

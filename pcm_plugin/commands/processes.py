@@ -3,6 +3,9 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+
+from pcm_plugin.packaged_files import CONFIGS
 
 _TORCHRUN = ["--standalone", "--nproc_per_node"]
 
@@ -19,11 +22,18 @@ def process_arguments(command: Sequence[object], processes: int = 1) -> list[str
 
 
 def shell_command(command: Sequence[object], processes: int = 1) -> str:
-    """Return a command as it is typed in a shell.
+    """Return a command as it is typed in a shell, with the names of configs of a wheel.
 
     Args:
         command: Name of the command and its arguments.
         processes: Number of processes that share the work. Defaults to 1.
     """
     launch = ["torchrun", *_TORCHRUN, str(processes), "-m", "pcm_plugin"]
-    return shlex.join([*(launch if processes > 1 else ["pcm"]), *map(str, command)])
+    return shlex.join([*(launch if processes > 1 else ["pcm"]), *map(_shorten, command)])
+
+
+def _shorten(word: object) -> str:
+    """Return a word; in place of the absolute path of a config, the name that commands accept."""
+    path = Path(str(word))
+    is_config = path.is_absolute() and path.is_relative_to(CONFIGS) and path.suffix == ".py"
+    return path.relative_to(CONFIGS).as_posix() if is_config else str(word)

@@ -65,5 +65,5 @@ def resolve_config(path: str | os.PathLike) -> Path:
     if name.name == str(name) and name.suffix in ("", ".py") and name.stem in configs:
         return configs[name.stem]
     close = difflib.get_close_matches(name.stem, configs) if name.suffix in ("", ".py") else []
-    hint = f"; did you mean {' or '.join(map(str, map(configs.get, close)))}?" if close else ""
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
     raise MissingFileError(f"config {path} does not exist{hint}")

@@ -42,7 +42,7 @@ def start_group(launcher: str, cfg: Config) -> bool:
     if absent and (launcher == "pytorch" or on_cpu):
         raise UserError(
             f"--launcher {launcher} needs the environment variables {', '.join(absent)}: start "
-            "with tools/dist_train.sh or tools/dist_test.sh"
+            "with tools/dist_train.sh or tools/dist_test.sh, or with torchrun -m pcm_plugin"
         )
     if not on_cpu:
         env_cfg = cfg.get("env_cfg") or {}

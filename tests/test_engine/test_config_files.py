@@ -41,7 +41,7 @@ def test_a_missing_config_is_reported(name):
 
 
 def test_the_nearest_names_are_suggested():
-    with pytest.raises(MissingFileError, match=r"did you mean (.* or )*configs/pcm_coco\.py"):
+    with pytest.raises(MissingFileError, match=r"did you mean (.* or )*pcm_coco"):
         resolve_config("pcm_cocco.py")
     with pytest.raises(MissingFileError, match=r"did you mean (.* or )*syntic_coco"):
         find_config("syntic_cocco")
@@ -56,9 +56,11 @@ INSTALLED = """
 import os
 from mmengine.config import Config
 from pcm_plugin.engine.config_files import list_configs, resolve_config
+from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
 site = os.environ["PYTHONPATH"]
+assert str(CONFIGS) == f"{site}/pcm_plugin/.mim/configs"
 cfg = Config.fromfile(resolve_config("pcm_toy.py"))
 for path in (cfg.clip.model_name.removeprefix("local-dir:"), cfg.entities):
     assert os.path.exists(path), path
