@@ -38,8 +38,8 @@ MODELS_TRANSFORMERS = {
     "mmpretrain": ("transformers>=4.41,<4.52", "blip"),
     "onedl-mmpretrain": ("transformers>=4.53,<5", "onedl-blip"),
 }
-"""For each distribution of mmpretrain: with which transformers its models can be imported, and the
-extra that installs them. The rest of mmpretrain works with any version."""
+"""The versions of transformers with which the models of each distribution of mmpretrain can be
+imported, and the extra that installs them. The rest of mmpretrain works with any version."""
 
 _UNKNOWN = "unknown"
 

@@ -102,9 +102,9 @@ class CaptionInferencer(BaseInferencer):
                 an image that cannot be read, instead of raising. Defaults to False.
 
         Returns:
-            ``predictions``, one per image, in order: dicts of :meth:`to_dict`, or data samples of
-            :meth:`.Captioner.predict` with ``img_path``. And ``visualization``: one PIL image per
-            captioned image if ``draw``, else an empty list.
+            ``predictions``, one per image, in order, which are dicts of :meth:`to_dict` or data
+            samples of :meth:`.Captioner.predict` with ``img_path``. And ``visualization``, one PIL
+            image per captioned image if ``draw``, else an empty list.
 
         Raises:
             MissingFileError: If a file is missing, or a folder contains no images.

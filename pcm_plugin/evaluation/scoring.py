@@ -68,7 +68,7 @@ class CaptionScorer:
 
     Args:
         scorers: See :class:`~pcm_plugin.evaluation.caption_metric.CaptionMetric`.
-        tokenizer: One of :data:`TOKENIZERS`.
+        tokenizer: One of :data:`.TOKENIZERS`.
         clip: Config of the CLIP for CLIPScore. Defaults to None.
         train_captions: Captions of the training set for ``novel``. Defaults to None.
 

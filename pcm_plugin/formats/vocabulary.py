@@ -149,8 +149,8 @@ class Vocabulary:
             max_len: Length T of the sequences. Defaults to 20, the released length.
 
         Returns:
-            ``input_ids`` (T,) int64: 0, the words, then zeros; ``target_ids`` (T,) int64: the
-            words, 0 if there is room for it, then -1.
+            ``input_ids`` (T,) int64, which are 0, the words, then zeros; and ``target_ids`` (T,)
+            int64, which are the words, 0 if there is room for it, then -1.
 
         Raises:
             UserError: If ``max_len`` is below 1.

@@ -31,7 +31,7 @@ class SentenceEncoder:
             on the Hugging Face Hub, such as
             ``'sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2'``, which SynC uses.
         pooling: Pooling of tokens for a folder that does not specify one; one of
-            :data:`.POOLINGS`. Defaults to None.
+            :data:`.functional.pooling.POOLINGS`. Defaults to None.
         device: Device of the model. Defaults to ``'cpu'``.
 
     Attributes:
