@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Install the wheel into environments that have MMEngine, MMPretrain and MMCV already, and compare
+# their files before and after:
+#   [PYTHON=python3.11] [CONSTRAINTS=FILE] tools/dev/check_existing_environment.sh [FOLDER]
+# FOLDER gets the environment (5 GB). An environment that is there already is used again. Without
+# FOLDER, everything is in a temporary folder and removed.
+set -euo pipefail
+root=$(unset CDPATH && cd -- "$(dirname -- "$0")/../.." && pwd)
+constraints=$(realpath "${CONSTRAINTS:-$root/constraints/default.txt}")
+if [ $# -gt 0 ]; then
+    mkdir -p "$1"
+    folder=$(realpath "$1")
+else
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+fi
+venv=$folder/venv
+pip=("$venv/bin/python" -m pip --disable-pip-version-check)
+[ -x "$venv/bin/python" ] || "${PYTHON:-python3.11}" -m venv "$venv"
+rm -rf "$folder/dist"
+"${pip[@]}" wheel --quiet --no-deps --wheel-dir "$folder/dist" "$root"
+wheel=$(echo "$folder"/dist/pcm_plugin-*.whl)
+# The dependencies other than the MM packages, which each environment below brings itself.
+"${pip[@]}" install --quiet -c "$constraints" "$wheel"
+cd "$folder"
+unset PYTHONPATH
+
+remove() {
+    "${pip[@]}" uninstall --quiet -y pcm-plugin mmengine mmcv mmcv-lite mmpretrain \
+        onedl-mmengine onedl-mmcv onedl-mmpretrain 2>/dev/null
+    rm -rf "$venv"/lib/python*/site-packages/{mmengine,mmcv,mmpretrain}
+}
+
+# Print a hash of each file of the MM packages.
+hashes() {
+    (
+        cd "$venv"/lib/python*/site-packages
+        find mmengine mmcv mmpretrain ./*mm{engine,cv,cv_lite,pretrain}-*.dist-info \
+            -type f -not -name '*.pyc' -print0 2>/dev/null | sort -z | xargs -0 sha256sum
+    )
+}
+
+# check NAME EXTRAS PACKAGE...: install the packages, then the wheel with these extras.
+check() {
+    local name=$1 extras=$2
+    shift 2
+    remove
+    # Some packages are built from source, and need pkg_resources for it.
+    PIP_CONSTRAINT=$folder/build.txt "${pip[@]}" install --quiet -c "$constraints" "$@"
+    hashes > "$folder/before"
+    "${pip[@]}" install --quiet -c "$constraints" "$wheel$extras"
+    hashes > "$folder/after"
+    if ! diff "$folder/before" "$folder/after" > "$folder/diff"; then
+        echo "$name: installing pcm-plugin$extras changed these files:" >&2
+        head -20 "$folder/diff" >&2
+        exit 1
+    fi
+    "$venv/bin/python" -W ignore - <<'CODE'
+from mmengine.registry import MODELS
+
+sizes = dict(patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4, num_pairs=2)
+MODELS.build(dict(type="pcm_plugin.PCMMixup", **sizes))
+CODE
+    echo "$name: pcm-plugin$extras changed none of $(wc -l < "$folder/before") files"
+}
+
+echo "setuptools<81" > "$folder/build.txt"
+check "mmengine, mmpretrain, mmcv-lite" "" mmengine mmpretrain mmcv-lite "setuptools<81"
+check "mmengine, mmpretrain, mmcv" "[mm]" mmengine mmpretrain mmcv "setuptools<81"
+check "onedl-mmengine, onedl-mmpretrain, onedl-mmcv" "" \
+    onedl-mmengine onedl-mmpretrain onedl-mmcv
+check "onedl-mmengine, onedl-mmpretrain, onedl-mmcv" "[onedl]" \
+    onedl-mmengine onedl-mmpretrain onedl-mmcv
+remove
