@@ -393,5 +393,5 @@ def test_folders_that_cannot_be_written_are_reported(monkeypatch, tmp_path):
 
 
 def test_a_probe_that_does_not_finish_is_reported():
-    outcomes = run_probes({"slow": "import time; time.sleep(60)", "fast": "result = 1"}, 1)
-    assert outcomes == {"slow": Outcome("not finished after 1 s"), "fast": Outcome(None, 1)}
+    outcomes = run_probes({"slow": "import time; time.sleep(60)", "fast": "result = 1"}, 5)
+    assert outcomes == {"slow": Outcome("not finished after 5 s"), "fast": Outcome(None, 1)}
