@@ -35,7 +35,9 @@ def test_every_page_is_in_the_table_of_contents():
         if line and not line.startswith(":")
     ]
     pages = [page.stem for page in DOCS.glob("*.md") if page.stem != "index"]
-    assert sorted(name for name in listed if "/" not in name) == sorted(pages)
+    assert sorted(name for name in listed if "/" not in name) == sorted(pages), (
+        "list each page in a toctree of docs/index.md"
+    )
     assert "generated/api/index" in listed
     assert "generated/systems/*" in listed
 
