@@ -1,7 +1,6 @@
 """Tests of the pipeline of ``make demo``, with few captions and one epoch."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,24 +18,18 @@ from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
+from tests.site_packages import build_site, run_in_site
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "pcm_toy.py"
 
 
 def run_command(folder: Path, name: str, *args: str, code: int = 0) -> str:
-    # The checkout and the working folder have spaces in their names.
-    checkout = folder.parent / "my checkout"
-    if not checkout.exists():
-        checkout.symlink_to(ROOT)
-    done = subprocess.run(
-        [sys.executable, "-m", "pcm_plugin", name, "--quick", *args],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    # As from a wheel, without a checkout. Both folders have spaces in their names.
+    site = folder.parent / "my site-packages"
+    if not site.exists():
+        build_site(site)
+    done = run_in_site(site, folder, "-m", "pcm_plugin", name, "--quick", *args, timeout=900)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout if code == 0 else done.stderr
 
