@@ -35,15 +35,16 @@ remove() {
 hashes() {
     (
         cd "$venv"/lib/python*/site-packages
+        shopt -s nullglob
         find mmengine mmcv mmpretrain ./*mm{engine,cv,cv_lite,pretrain}-*.dist-info \
-            -type f -not -name '*.pyc' -print0 2>/dev/null | sort -z | xargs -0 sha256sum
+            -type f -not -name '*.pyc' -print0 | sort -z | xargs -0 sha256sum
     )
 }
 
-# check NAME EXTRAS PACKAGE...: install the packages, then the wheel with these extras.
+# check EXTRAS PACKAGE...: install the packages, then the wheel with these extras.
 check() {
-    local name=$1 extras=$2
-    shift 2
+    local extras=$1
+    shift
     remove
     # Some packages are built from source, and need pkg_resources for it.
     PIP_CONSTRAINT=$folder/build.txt "${pip[@]}" install --quiet -c "$constraints" "$@"
@@ -51,7 +52,7 @@ check() {
     "${pip[@]}" install --quiet -c "$constraints" "$wheel$extras"
     hashes > "$folder/after"
     if ! diff "$folder/before" "$folder/after" > "$folder/diff"; then
-        echo "$name: installing pcm-plugin$extras changed these files:" >&2
+        echo "$(versions): installing pcm-plugin$extras changed these files:" >&2
         head -20 "$folder/diff" >&2
         exit 1
     fi
@@ -61,14 +62,26 @@ from mmengine.registry import MODELS
 sizes = dict(patch_dim=8, clip_dim=6, embed_dims=16, num_patches=4, num_pairs=2)
 MODELS.build(dict(type="pcm_plugin.PCMMixup", **sizes))
 CODE
-    echo "$name: pcm-plugin$extras changed none of $(wc -l < "$folder/before") files"
+    echo "$(versions): pcm-plugin$extras changed none of $(wc -l < "$folder/before") files"
+}
+
+# Print the installed MM packages with their versions.
+versions() {
+    "${pip[@]}" list --format=freeze 2>/dev/null | grep -E '^(onedl-)?mm(engine|cv|pretrain)' |
+        tr '\n' ' '
 }
 
 echo "setuptools<81" > "$folder/build.txt"
-check "mmengine, mmpretrain, mmcv-lite" "" mmengine mmpretrain mmcv-lite "setuptools<81"
-check "mmengine, mmpretrain, mmcv" "[mm]" mmengine mmpretrain mmcv "setuptools<81"
-check "onedl-mmengine, onedl-mmpretrain, onedl-mmcv" "" \
-    onedl-mmengine onedl-mmpretrain onedl-mmcv
-check "onedl-mmengine, onedl-mmpretrain, onedl-mmcv" "[onedl]" \
-    onedl-mmengine onedl-mmpretrain onedl-mmcv
+check "" mmengine mmpretrain mmcv-lite "setuptools<81"
+check "[mm]" mmengine mmpretrain mmcv "setuptools<81"
+check "" onedl-mmengine onedl-mmpretrain onedl-mmcv
+check "[onedl]" onedl-mmengine onedl-mmpretrain onedl-mmcv
+
+# The comparison finds what a requirement of mmengine would do.
+"${pip[@]}" install --quiet -c "$constraints" mmengine
+hashes > "$folder/after"
+if diff -q "$folder/before" "$folder/after" > /dev/null; then
+    echo "mmengine over onedl-mmengine changed no files, so this check is without effect" >&2
+    exit 1
+fi
 remove
