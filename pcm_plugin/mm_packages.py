@@ -35,7 +35,7 @@ _DISTRIBUTIONS = {
 }
 
 MODELS_TRANSFORMERS = {
-    "mmpretrain": ("transformers>=4.41,<4.52", "blip"),
+    "mmpretrain": ("transformers>=4.45,<4.52", "blip"),
     "onedl-mmpretrain": ("transformers>=4.53,<5", "onedl-blip"),
 }
 """The versions of transformers with which the models of each distribution of mmpretrain can be

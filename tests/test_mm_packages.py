@@ -162,7 +162,7 @@ def test_nothing_is_installed_where_nothing_is_missing():
 @pytest.mark.parametrize(
     ("installed", "transformers", "expected"),
     [
-        (MM, "5.24.0", "pip install 'transformers>=4.41,<4.52', which is the extra 'blip'"),
+        (MM, "5.24.0", "pip install 'transformers>=4.45,<4.52', which is the extra 'blip'"),
         (MM, "4.52.0", "The models of mmpretrain require another version"),
         (MM, "4.51.3", "run: python -c 'import mmpretrain.models'"),
         (ONEDL, "4.52.4", "pip install 'transformers>=4.53,<5', which is the extra 'onedl-blip'"),

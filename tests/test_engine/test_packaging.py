@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +30,7 @@ def test_packages_of_mm_are_required_by_extras_only():
 
 @pytest.mark.parametrize(
     ("torch", "torchvision"),
-    [("2.1.2+cu121", "0.16.2+cu121"), ("2.4.1", "0.19.1"), ("2.12.0+cpu", "0.27.0+cpu")],
+    [("2.4.1+cu121", "0.19.1+cu121"), ("2.12.0+cpu", "0.27.0+cpu")],
 )
 def test_common_torch_pairs_satisfy_the_requirements(torch, torchvision):
     assert torch in requirements()["torch"]
@@ -42,25 +45,54 @@ def test_only_the_blip_extras_bound_transformers():
     assert "5.0.0" not in requirements("onedl-blip")["transformers"]
 
 
-@pytest.mark.parametrize(
-    ("file", "extras"),
-    [
-        ("constraints/default.txt", ("mm", "mmcv-lite", "blip", "parquet", "test")),
-        # mmpretrain's models do not work with this version of transformers.
-        ("constraints/py312.txt", ("mm", "mmcv-lite", "parquet")),
-    ],
-)
-def test_constraints_are_exact_and_within_the_ranges(file, extras):
-    pins = {}
-    for line in (ROOT / file).read_text().splitlines():
-        if not line.startswith("#"):
-            name, version = line.split("==")
-            pins[name.lower().replace("_", "-")] = version
+SETS = sorted(path.stem for path in (ROOT / "constraints").glob("*.txt"))
+
+
+def pins(name):
+    """Return the header of a constraints file, and its versions by normalized name."""
+    lines = (ROOT / "constraints" / f"{name}.txt").read_text().splitlines()
+    header = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return dict(header), {canonicalize_name(package): version for package, version in pairs}
+
+
+def requirements_of_set(name):
+    header, _ = pins(name)
     wanted = dict(requirements())
+    extras = header["extras"].split(",")
+    if "dev" in extras:
+        extras.append("test")
     for extra in extras:
-        wanted.update(requirements(extra))
-    for name, specifier in wanted.items():
-        assert pins[name.lower().replace("_", "-")] in specifier, name
+        wanted |= {k: v & wanted.get(k, v) for k, v in requirements(extra).items()}
+    wanted.pop("pcm-plugin", None)  # [test] of the extra `dev`
+    return wanted
+
+
+def test_the_sets_are_those_of_the_documentation():
+    assert SETS == ["current", "default", "oldest", "onedl", "py312"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_constraints_are_exact_and_within_the_ranges(name):
+    header, versions = pins(name)
+    for package, specifier in requirements_of_set(name).items():
+        assert versions[canonicalize_name(package)] in specifier, package
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert header["python"] in SpecifierSet(setup["options"]["python_requires"])
+    assert f"Python :: {header['python']}" in setup["metadata"]["classifiers"]
+
+
+def test_the_oldest_set_has_the_lower_bounds():
+    _, versions = pins("oldest")
+    bounds = 0
+    for package, specifier in requirements_of_set("oldest").items():
+        for clause in specifier:
+            if clause.operator == ">=":
+                version = Version(versions[canonicalize_name(package)])
+                assert version == Version(clause.version), package
+                bounds += 1
+    assert bounds > 15
 
 
 @pytest.mark.parametrize(

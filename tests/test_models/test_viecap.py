@@ -165,7 +165,11 @@ def test_prompts_use_captions_in_training_and_features_at_inference(folder, tmp_
         embeddings = model.lm.get_input_embeddings().weight
         prompts = encoded.encoder_out[:, 3:]
         ids = (prompts.unsqueeze(2) - embeddings).norm(dim=-1).argmin(-1)
-        return [model.tokenizer.decode(i[m]) for i, m in zip(ids, encoded.mask[:, 3:], strict=True)]
+        return [
+            # Whether spaces are removed by default depends on the version of transformers.
+            model.tokenizer.decode(i[m], clean_up_tokenization_spaces=False)
+            for i, m in zip(ids, encoded.mask[:, 3:], strict=True)
+        ]
 
     found = prompt_ids(None, feats["global_feats"], samples)
     assert found == prompt_ids(None, feats["global_feats"])

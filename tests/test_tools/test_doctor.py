@@ -242,7 +242,7 @@ DEFECTS = [
         "mmpretrain.models",
         _models,
         "cannot import name",
-        "pip install 'transformers>=4.41,<4.52'\nworks without it: everything except BLIP",
+        "pip install 'transformers>=4.45,<4.52'\nworks without it: everything except BLIP",
     ),
     (
         "mmpretrain.models",

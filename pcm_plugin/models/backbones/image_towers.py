@@ -154,7 +154,9 @@ class AttentionTower(ImageTower):
             for layer in part.modules()
             if isinstance(layer, nn.Linear)
         ]
-        self.clip_dim = layers[-1].out_features if layers else trunk.attn_pool.out_features
+        if not layers and isinstance(trunk.attn_pool.proj, nn.Linear):
+            layers = [trunk.attn_pool.proj]
+        self.clip_dim = layers[-1].out_features if layers else trunk.embed_dim
         self.patch_dim = self.clip_dim
 
     @staticmethod
