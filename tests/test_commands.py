@@ -12,6 +12,7 @@ from pcm_plugin import cli
 from pcm_plugin.commands.build_commands import build_command
 from pcm_plugin.engine.config_files import list_configs
 from pcm_plugin.engine.config_modules import list_input_files
+from tests.mmpretrain_models import import_error
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, inline_code, page_id
 
 CONFIGS = [*list_configs().values()]
@@ -28,6 +29,8 @@ def lines_of_page(path):
 
 
 def commands_of_config(path):
+    if "blip" in path.name and import_error():  # the tests of BLIP state this as well
+        return
     cfg = Config.fromfile(path)
     for file in list_input_files(cfg):
         yield from (build_command(cfg, file) or "").split("&&")

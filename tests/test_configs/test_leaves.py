@@ -17,6 +17,7 @@ from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.formats.vocabulary import Vocabulary
 from tests.configs import read_commands
+from tests.mmpretrain_models import skip_without_models_of
 
 # Data sets inherit the custom ones: tests/test_synthesis/test_dataset.py.
 ALL = sorted(list_configs().keys() - {"pcm_custom", "syntic_custom"})
@@ -182,6 +183,7 @@ def test_starts_with_the_command_that_trains_it(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_input_has_a_command(name):
+    skip_without_models_of(name)
     cfg = Config.fromfile(find_config(name))
     files = list_input_files(cfg)
     keys = [file.key for file in files]
