@@ -126,8 +126,8 @@ def find_command(name: str) -> Command:
         return COMMANDS[name]
     # `make_dataset` and `make_dataset.py`, the module and the file in tools/, are close too.
     close = difflib.get_close_matches(name.replace("_", "-"), COMMANDS)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise UserError(f"pcm has no command {name!r}{hint} `pcm --help` lists all commands")
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise UserError(f"pcm has no command {name!r}: {hint}`pcm --help` lists all commands")
 
 
 @plain_errors()

@@ -70,17 +70,16 @@ def test_the_help_of_a_command_names_the_program(name, capsys):
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("trian", "did you mean train"),
-        ("make_dataset", "did you mean make-dataset"),
-        ("make_dataset.py", "did you mean make-dataset"),
-        ("xyzzy", "no command 'xyzzy'"),
+        ("trian", "'trian': did you mean train? `pcm --help` lists"),
+        ("make_dataset", "did you mean make-dataset?"),
+        ("make_dataset.py", "did you mean make-dataset?"),
+        ("xyzzy", "no command 'xyzzy': `pcm --help` lists"),
     ],
 )
 def test_an_unknown_command_is_reported_with_the_nearest_names(name, nearest):
     done = pcm(name)
     assert done.returncode == 1
     assert nearest in done.stderr
-    assert "pcm --help" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -100,7 +99,8 @@ def test_exit_codes_are_those_of_the_command(tmp_path):
 
 def test_the_files_in_tools_start_the_same_commands():
     """They are for ``mim``, and train.py and test.py for the launch scripts too."""
-    files = {path.stem: path.read_text() for path in Path("tools").rglob("*.py")}
+    paths = [path for path in Path("tools").rglob("*.py") if path.parent.name != "dev"]
+    files = {path.stem: path.read_text() for path in paths}
     assert files.keys() == {name.replace("-", "_") for name in cli.COMMANDS}
     for name, command in cli.COMMANDS.items():
         text = files[name.replace("-", "_")]

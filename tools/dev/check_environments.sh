@@ -8,7 +8,7 @@
 #   --results  folder of SET.json and of the logs (default: work_dirs/environments/results)
 # Interpreters: PYTHON310, PYTHON311, ... (default: python3.10, python3.11, ...).
 # WORKERS: number of test processes, with one thread each (default: 2).
-# PYTEST_ARGS: further arguments of pytest; the result states them.
+# PYTEST_ARGS: further arguments of pytest.
 # The exit code is 0 if every set was built and its tests passed. To write the table of
 # docs/environments.md: python tools/dev/environment_results.py table RESULTS
 set -u

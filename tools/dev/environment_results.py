@@ -1,7 +1,7 @@
 """Summarize the test run of a set of versions, and write the table of docs/environments.md.
 
 python tools/dev/environment_results.py record SET RESULTS   (in the environment of the set)
-python tools/dev/environment_results.py table RESULTS [--date DATE]
+python tools/dev/environment_results.py table RESULTS
 """
 
 import argparse
