@@ -92,11 +92,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Captions must not be lost because the terminal does not support Unicode.
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        from pcm_plugin.commands.captioning import run
+    from pcm_plugin.commands.captioning import run
 
-        ids, broken = run(args)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    ids, broken = run(args)
     if broken:
         raise UserError(f"{broken:,} of {len(ids):,} images could not be read")

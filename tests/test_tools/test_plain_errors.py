@@ -16,6 +16,8 @@ from pcm_plugin import commands
 from pcm_plugin.errors import LockedError, MissingFileError, UserError, plain_errors
 from tests.test_tools.commands import run
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.mark.parametrize(
     ("tool", "args", "message"),
@@ -88,15 +90,35 @@ def test_an_error_of_torch_in_a_command_keeps_its_traceback(tmp_path):
     assert "ValueError: Expected parameter scale" in result.output
 
 
-def test_a_closed_pipe_ends_a_command_silently(tmp_path):
+def test_an_interrupted_command_ends_silently():
+    with pytest.raises(SystemExit) as caught, plain_errors():
+        raise KeyboardInterrupt
+    assert caught.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [
+        *(("score c.json r.csv", False), ("score c.json r.csv", True)),
+        *(("--help", False), ("--help", True), ("score --help", False)),
+    ],
+)
+def test_a_closed_pipe_ends_a_command_silently(tmp_path, words, unbuffered):
     (tmp_path / "r.csv").write_text("image,caption\n1.jpg,a dog\n2.jpg,a cat\n")
     rows = [{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": "a cat"}]
     (tmp_path / "c.json").write_text(json.dumps(rows))
-    command = [sys.executable, "-m", "pcm_plugin", "score", tmp_path / "c.json", tmp_path / "r.csv"]
     read, write = os.pipe()
     os.close(read)
-    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "pcm_plugin", *words.split()],
+        cwd=tmp_path,
+        # Empty is the same as not set: the output is written when Python exits.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1" if unbuffered else ""},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     os.close(write)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-    assert "Broken pipe" not in result.stderr
+    assert "Broken" not in result.stderr
