@@ -39,7 +39,7 @@ def find_config(name: str) -> Path:
     configs = list_configs()
     if name not in configs:
         close = difflib.get_close_matches(name, configs)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = f": did you mean {' or '.join(close)}?" if close else ""
         raise MissingFileError(f"no config in {CONFIGS} is called {name}{hint}")
     return configs[name]
 
@@ -58,12 +58,15 @@ def resolve_config(path: str | os.PathLike) -> Path:
     if Path(path).is_file():
         return Path(path)
     name = Path(str(path).removeprefix(_PREFIX))
-    inside = CONFIGS / Path(*name.parts[name.parts[:1] == ("configs",) :])
+    inside = CONFIGS / (name.relative_to("configs") if name.is_relative_to("configs") else name)
     if not name.is_absolute() and inside.is_file():
         return Path(shown_path(inside))
     configs = list_configs()
-    if name.name == str(name) and name.suffix in ("", ".py") and name.stem in configs:
+    is_module = name.suffix in ("", ".py")
+    if name.name == str(name) and is_module and name.stem in configs:
         return configs[name.stem]
-    close = difflib.get_close_matches(name.stem, configs) if name.suffix in ("", ".py") else []
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise MissingFileError(f"config {path} does not exist{hint}")
+    close = difflib.get_close_matches(name.stem, configs) if is_module else []
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise MissingFileError(
+        f"config {path} does not exist: {hint}pass a file, or the name of a config in {CONFIGS}"
+    )
