@@ -8,10 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.models.backbones import OpenCLIPBackbone
-from pcm_plugin.models.backbones.local_vit import load_local_vit
+from pcm_plugin.models.backbones.local_vit import LocalPreprocess, load_local_vit
 from pcm_plugin.toyworld import ASSETS
 from tests.builders import build_clip
 
@@ -71,6 +73,13 @@ def test_texts_load_open_clip_later_with_the_same_embeddings(folder):
         ("vision_cfg", {"attentional_pool": True}),
         ("vision_cfg", {"layers": [1, 1, 1, 1]}),
         ("vision_cfg", {"width": 64}),
+        ("vision_cfg", {"head_width": 33}),
+        ("vision_cfg", {"patch_size": 0}),
+        ("vision_cfg", {"no_ln_pre": True}),
+        ("vision_cfg", {"patch_dropout": 0.5}),
+        ("vision_cfg", {"pos_embed_type": "sin_cos_2d"}),
+        ("vision_cfg", {"final_ln_after_pool": True}),
+        ("vision_cfg", {"norm_kwargs": {"eps": 1e-3}}),
         ("preprocess_cfg", {"resize_mode": "longest"}),
         ("preprocess_cfg", {"interpolation": "bilinear"}),
     ],
@@ -83,12 +92,48 @@ def test_other_configs_are_left_to_open_clip(tmp_path, part, change):
     assert load_local_vit(tmp_path) is None
 
 
+@pytest.mark.parametrize("change", [{"preprocess_cfg": None}, {"model_cfg": []}])
+def test_configs_without_a_part_are_left_to_open_clip(tmp_path, change):
+    config = json.loads((CLIP / "open_clip_config.json").read_text())
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config | change))
+    shutil.copy(CLIP / WEIGHTS, tmp_path)
+    assert load_local_vit(tmp_path) is None
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I", "F", "I;16"])
+@pytest.mark.parametrize("size", [(200, 90), (3, 5), (1, 300)])
+def test_images_of_all_modes_are_preprocessed_as_by_open_clip(mode, size):
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8))
+    image = image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
+    for resize_mode in ("squash", "shortest"):
+        config = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), resize_mode=resize_mode)
+        config["interpolation"] = "bicubic"
+        expected = image_transform_v2(PreprocessCfg(size=(112, 112), **config), is_train=False)
+        pixels = LocalPreprocess(config, (112, 112))(image)
+        assert torch.equal(pixels, expected(image))
+
+
 def test_damaged_folders_are_left_to_open_clip(tmp_path):
     assert load_local_vit(tmp_path / "missing") is None
     shutil.copy(CLIP / "open_clip_config.json", tmp_path)
     assert load_local_vit(tmp_path) is None
     (tmp_path / WEIGHTS).write_bytes(b"x")
     assert load_local_vit(tmp_path) is None
+
+
+def test_damaged_weights_and_weights_of_another_config_are_reported(tmp_path):
+    config = json.loads((CLIP / "open_clip_config.json").read_text())
+    config["model_cfg"]["vision_cfg"]["layers"] = 3
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    weights = (CLIP / WEIGHTS).read_bytes()
+    for content, problem in (
+        (weights, "Unexpected key"),
+        (weights[:999_999], "incomplete metadata, file not fully covered"),
+    ):
+        (tmp_path / WEIGHTS).write_bytes(content)
+        with pytest.raises(UserError, match=f"weights that fit it, got `local-dir:.*: .*{problem}"):
+            OpenCLIPBackbone(f"local-dir:{tmp_path}", defer_text=True)
 
 
 def test_the_deferred_backbone_imports_neither_open_clip_nor_torchvision():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pcm_plugin.errors import MissingFileError, UserError
@@ -99,6 +100,8 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
             is_misfit = isinstance(error, AssertionError) or "state_dict" in str(error)
             if is_file and is_misfit:
                 raise _misfit(name, str(pretrained), str(error)) from None
+            if name.startswith("local-dir:") and is_misfit:
+                raise _unusable_folder(model_name, error) from error
             if not str(error).startswith(_FAILED_LOADING):
                 raise
             raise UserError(
@@ -106,13 +109,10 @@ def load_clip(model_name: str, pretrained: str | None) -> tuple[Any, Callable[[A
                 f"({error}): check the name and the network connection, or pass "
                 "'local-dir:FOLDER' with a folder that has open_clip_config.json and the weights"
             ) from error
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, ValueError, SafetensorError) as error:
             if not name.startswith("local-dir:"):
                 raise
-            raise UserError(
-                f"`model_name` must be 'local-dir:' and a folder with open_clip's "
-                f"open_clip_config.json and weights, got `{model_name}`: {error}"
-            ) from error
+            raise _unusable_folder(model_name, error) from error
     return clip, preprocess
 
 
@@ -206,6 +206,14 @@ def _build(
     preprocess_cfg = PreprocessCfg(size=clip.visual.image_size)
     open_clip.set_model_preprocess_cfg(clip, vars(preprocess_cfg))
     return clip, image_transform_v2(preprocess_cfg, is_train=False)
+
+
+def _unusable_folder(model_name: str, error: Exception) -> UserError:
+    lines = (line.strip() for line in str(error).splitlines()[:2])
+    return UserError(
+        f"`model_name` must be 'local-dir:' and a folder with open_clip's open_clip_config.json "
+        f"and weights that fit it, got `{model_name}`: {' '.join(lines)[:300]}"
+    )
 
 
 def _misfit(name: str, file: str, error: str) -> UserError:
