@@ -82,9 +82,9 @@ html_theme_options = {
 
 def setup(app: Sphinx) -> None:
     """Connect the events of this file."""
-    app.connect("source-read", keep_errors_with_means)
+    app.connect("source-read", add_nonbreaking_spaces)
 
 
-def keep_errors_with_means(app: Sphinx, docname: str, source: list[str]) -> None:
+def add_nonbreaking_spaces(app: Sphinx, docname: str, source: list[str]) -> None:
     """Use non-breaking spaces in ``62.3 ± 2.1``, which tables would break otherwise."""
     source[0] = source[0].replace(" ± ", "\u00a0±\u00a0")
