@@ -42,7 +42,9 @@ def _fill(mim: Path, link: bool) -> None:
         if link:
             target.symlink_to(os.path.relpath(source, target.parent))
         elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            # tools/dev is for checkouts only.
+            ignore = shutil.ignore_patterns("__pycache__", "*.pyc", "dev")
+            shutil.copytree(source, target, ignore=ignore)
         else:
             shutil.copy2(source, target)
 
