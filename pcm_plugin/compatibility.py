@@ -17,7 +17,7 @@ try:
 except ImportError:  # NumPy 1
     from numpy.core import multiarray  # type: ignore[no-redef]
 
-__all__ = ["load_tensors_and", "multiarray", "without_unsupported_fusion"]
+__all__ = ["load_tensors_and", "multiarray"]
 
 _TORCH = Version(Version(torch.__version__).base_version)
 
@@ -90,16 +90,3 @@ def _pickle_module(allowed: Mapping[str, Callable]) -> Any:
                 raise pickle.UnpicklingError(f"Unsupported {module}.{name}") from None
 
     return types.SimpleNamespace(Unpickler=Unpickler, __name__="restricted_pickle")
-
-
-def without_unsupported_fusion(optimizer: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """Return the config of an optimizer with which it can be built for parameters on a device.
-
-    The result of an optimizer does not depend on ``fused``, up to rounding.
-
-    Args:
-        optimizer: Config of the optimizer.
-        device: Type of the device, such as ``'cpu'``.
-    """
-    supported = device != "cpu" or Version("2.4") <= _TORCH
-    return {k: v for k, v in optimizer.items() if supported or k != "fused"}

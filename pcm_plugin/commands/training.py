@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.device import get_device, is_cuda_available
+from mmengine.device import is_cuda_available
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from pcm_plugin.commands.run_config import load_config, prepare_process
-from pcm_plugin.compatibility import without_unsupported_fusion
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.resume import ContinueRunHook, check_resume
@@ -97,9 +96,6 @@ def run_training(args: argparse.Namespace) -> None:
         if args.resume is not None:
             prepare_resume(cfg, args, run, length)
         claim_run(folder, run, Path(cfg.load_from) if cfg.get("resume") else None)
-        cfg.optim_wrapper.optimizer = without_unsupported_fusion(
-            cfg.optim_wrapper.optimizer, get_device()
-        )
         runner = Runner.from_cfg(cfg)
         runner.register_hook(ContinueRunHook(run))
         runner.train()

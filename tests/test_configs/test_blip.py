@@ -12,7 +12,6 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands.build_commands import check_inputs
-from pcm_plugin.compatibility import without_unsupported_fusion
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import MissingFileError
 from pcm_plugin.formats.coco import write_coco_captions
@@ -132,7 +131,6 @@ def test_steps_and_captions(name, load):
     cfg = load(name)
     model = build(cfg)
     settings = cfg.optim_wrapper
-    settings.optimizer = without_unsupported_fusion(settings.optimizer, "cpu")
     optim_wrapper = build_optim_wrapper(model, settings)
     learning = {key: p.clone() for key, p in model.named_parameters() if p.requires_grad}
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))

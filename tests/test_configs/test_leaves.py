@@ -9,7 +9,6 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
 
 from pcm_plugin.commands.build_commands import build_command, check_inputs
-from pcm_plugin.compatibility import without_unsupported_fusion
 from pcm_plugin.engine.config_files import find_config, list_configs
 from pcm_plugin.engine.config_modules import list_input_files
 from pcm_plugin.engine.inputs import HUB_KINDS
@@ -92,7 +91,6 @@ def test_steps_and_captions_at_full_size(name, load):
     cfg.model.decoding.max_len = 5
     model = MODELS.build(cfg.model)
     settings = cfg.optim_wrapper
-    settings.optimizer = without_unsupported_fusion(settings.optimizer, "cpu")
     optim_wrapper = build_optim_wrapper(model, settings)
     is_noam = not isinstance(cfg.param_scheduler, list)
     schedule = cfg.param_scheduler if is_noam else cfg.param_scheduler[0]
@@ -151,7 +149,6 @@ def test_gradients_are_clipped_by_value():
     cfg = Config.fromfile("configs/pcm_coco.py")
     model = torch.nn.Linear(2, 1, bias=False)
     settings = cfg.optim_wrapper
-    settings.optimizer = without_unsupported_fusion(settings.optimizer, "cpu")
     optim_wrapper = build_optim_wrapper(model, settings)
     seen = []
     optim_wrapper.optimizer.register_step_pre_hook(
