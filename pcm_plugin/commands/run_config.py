@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ def read_config_file(path: str | os.PathLike) -> Config:
     Raises:
         MissingFileError: If there is no such file.
         UserError: If it cannot be read, for example because it imports a module that is not
-            installed or has a base that does not exist.
+            installed, has a base that does not exist, or is not a config at all.
     """
     file = resolve_config(path)
     try:
         return Config.fromfile(file)
     except UserError:
         raise
-    except (ImportError, SyntaxError, FileNotFoundError) as error:
+    except (ImportError, SyntaxError, OSError, UnicodeDecodeError, JSONDecodeError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
 
 

@@ -54,6 +54,15 @@ def test_user_errors_are_one_line(tmp_path, tool, args, message):
     assert message in result.output.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["picture.png", "binary.py", "bad.json", "bad.py"])
+def test_a_file_that_is_not_a_config_is_reported(tmp_path, name):
+    (tmp_path / name).write_bytes(b"a: {" if name.startswith("bad") else b"\x89PNG")
+    result = run("train", tmp_path / name, log=tmp_path / "log")
+    assert result.code == 1
+    assert "Traceback" not in result.output
+    assert f"{name} cannot be read: " in result.output
+
+
 def test_other_errors_keep_their_traceback():
     for error in (TypeError, KeyError, ValueError, RuntimeError, OSError):
         with pytest.raises(error), plain_errors():
