@@ -20,12 +20,12 @@ from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import UserError, plain_errors
-from pcm_plugin.toyworld import ASSETS
+from pcm_plugin.packaged_files import packaged_file
 
 DATA = Path("data/toy")
 WORK = Path("work_dirs/pcm_toy")
-CLIP = f"local-dir:{os.path.relpath(ASSETS / 'clip')}"
-DIFFUSION = os.path.relpath(ASSETS / "diffusion")
+CLIP = f"local-dir:{packaged_file('toyworld/assets/clip')}"
+DIFFUSION = packaged_file("toyworld/assets/diffusion")
 SIZES = {
     "town": {"train": 3000, "val": 200, "test": 500},
     "country": {"train": 0, "val": 0, "test": 500},
