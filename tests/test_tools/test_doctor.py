@@ -205,7 +205,7 @@ NO_NUMPY_2 = "raise ImportError('A module that was compiled using NumPy 1.x cann
 NO_LIBGL = "raise ImportError('libGL.so.1: cannot open shared object file: No such file')"
 PYTORCH = "https://download.pytorch.org/whl"
 DEFECTS = [
-    ("torch", _removed("torch", "torch"), "No module named 'torch'", "pip install 'torch>=2.0'"),
+    ("torch", _removed("torch", "torch"), "No module named 'torch'", "pip install 'torch>=2.4'"),
     ("packaging", _without_packaging, "No module named 'packaging'", "pip install packaging\n"),
     (
         "torchvision",
@@ -215,9 +215,9 @@ DEFECTS = [
     ),
     (
         "torchvision",
-        _pair("2.0.1"),
+        _pair("2.4.1"),
         "operator torchvision::nms does not exist",
-        "pip install --force-reinstall --no-deps 'torchvision==0.15.*'\n",
+        "pip install --force-reinstall --no-deps 'torchvision==0.19.*'\n",
     ),
     (
         "mmengine",
