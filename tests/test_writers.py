@@ -71,7 +71,7 @@ COVERED = {
     "pcm_plugin/visualization/sheet.py": "captions",
     "pcm_plugin/commands/build_concepts.py": "corpus_files",
     "pcm_plugin/commands/build_vocabulary.py": "corpus_files",
-    "pcm_plugin/commands/caption.py": "captions",
+    "pcm_plugin/commands/captioning.py": "captions",
     "pcm_plugin/commands/convert_captions.py": "captions",
     "pcm_plugin/commands/convert_pcmnet_checkpoint.py": "captioner",
     "pcm_plugin/commands/paper_runs.py": "log of the runs",
@@ -80,11 +80,12 @@ COVERED = {
     "pcm_plugin/commands/report.py": "report",
     "pcm_plugin/commands/score.py": "captions",
     "pcm_plugin/commands/store.py": "dataset",
-    "pcm_plugin/commands/test.py": RUN,
+    "pcm_plugin/commands/testing.py": RUN,
     "pcm_plugin/commands/toyworld/demo.py": "captions",
     "pcm_plugin/commands/toyworld/measure_prior.py": TOY_ASSETS,
     "pcm_plugin/commands/toyworld/report.py": "page of this repository with measured times",
     "pcm_plugin/commands/toyworld/results.py": "log of the runs",
+    "tools/dev/environment_results.py": "page of this repository with measured times",
 }
 
 

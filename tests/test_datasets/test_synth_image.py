@@ -145,7 +145,7 @@ def test_wrong_folders_are_refused(made, tmp_path):
         SynthImageDataset(made / "store", tmp_path / "no", [PACK])
     with pytest.raises(ValueError, match="has no file name for image"):
         SynthImageDataset(made / "store", made / "real", [PACK])
-    match = "must hold 'pcm-images', got 'pcm-features': pass a folder of pcm generate"
+    match = "must hold 'pcm-images', got 'pcm-features': pass a folder of `pcm generate`"
     with pytest.raises(ValueError, match=match):
         SynthImageDataset(made / "store", made / "store", [PACK])
     with pytest.raises(ValueError, match=r"real_store was not extracted from the images in"):

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.config import Config
 
-from pcm_plugin.commands.run_arguments import apply_cfg_options
+from pcm_plugin.commands.run_config import apply_cfg_options
 from pcm_plugin.engine.cfg_options import CfgOptions, format_option, parse_value
 from pcm_plugin.errors import UserError
 

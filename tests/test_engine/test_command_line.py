@@ -3,7 +3,7 @@ from argparse import Namespace
 import pytest
 from mmengine.config import Config
 
-from pcm_plugin.commands import run_arguments as command_line
+from pcm_plugin.commands import run_config as command_line
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])
