@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pcm_plugin.compatibility import enable_generation
 from pcm_plugin.errors import UserError
 from pcm_plugin.mm_packages import explain_models_error
 from pcm_plugin.models.building import build_module
@@ -84,6 +85,10 @@ class CLIPWeightedBlipCaption(_CLIPWeighted, BlipCaption):
 
     language_model = "seq_gen_head.decoder"
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        enable_generation(self.get_submodule(self.language_model))
+
 
 @MODELS.register_module()
 class CLIPWeightedBlip2Caption(_CLIPWeighted, Blip2Caption):
@@ -93,3 +98,17 @@ class CLIPWeightedBlip2Caption(_CLIPWeighted, Blip2Caption):
     """
 
     language_model = "text_backbone"
+
+    def predict(self, images: Tensor, *args: Any, **kwargs: Any) -> list[DataSample]:
+        """Generate captions; arguments and result are those of ``Blip2Caption``.
+
+        Raises:
+            UserError: If the installed mmpretrain cannot do so with the installed transformers.
+        """
+        if not hasattr(self.text_backbone, "generate"):
+            raise UserError(
+                "BLIP-2 cannot generate captions: the language model of the installed mmpretrain "
+                "does not know the caches of newer versions of transformers. Training works. To "
+                "generate captions, use mmpretrain 1.2 with transformers below 4.52"
+            )
+        return super().predict(images, *args, **kwargs)
