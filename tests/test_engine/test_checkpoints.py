@@ -120,6 +120,11 @@ def test_the_safe_loader_is_used_after_registration(tmp_path, monkeypatch):
     save_file({"weight": torch.full((1, 2), 3.0), "bias": torch.zeros(1)}, path)
     load_checkpoint(model, str(path))
     assert model.weight.tolist() == [[3, 3]]
+    # MMEngine 0.11 would execute this.
+    torch.save({"state_dict": {}, "meta": Trap(tmp_path / "sprung")}, tmp_path / "epoch_1.pth")
+    with pytest.raises(UserError, match=r"epoch_1.pth is refused.*mkdir"):
+        load_checkpoint(model, str(tmp_path / "epoch_1.pth"))
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_latest_checkpoint(tmp_path):
