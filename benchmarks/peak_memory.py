@@ -1,6 +1,7 @@
 """Peak memory of a call."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ def peak_bytes(work: Callable[[], Any], device: str = "cpu") -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as run:
+    # The argument silences a warning of the versions that have it.
+    options = {"acc_events": True} if "acc_events" in signature(profile).parameters else {}
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, **options) as run:
         work()
     results = run.profiler.kineto_results if run.profiler else None
     assert results is not None

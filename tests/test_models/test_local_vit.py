@@ -129,7 +129,10 @@ def test_damaged_weights_and_weights_of_another_config_are_reported(tmp_path):
     weights = (CLIP / WEIGHTS).read_bytes()
     for content, problem in (
         (weights, "Unexpected key"),
-        (weights[:999_999], "incomplete metadata, file not fully covered"),
+        (
+            weights[:999_999],
+            "([Ii]ncomplete metadata, file|MetadataIncomplete)",
+        ),
     ):
         (tmp_path / WEIGHTS).write_bytes(content)
         with pytest.raises(UserError, match=f"weights that fit it, got `local-dir:.*: .*{problem}"):

@@ -292,7 +292,7 @@ DEFECTS = [
         "gradio",
         _removed("gradio", "gradio"),
         "No module named 'gradio'",
-        "pip install 'gradio>=6,<7'\nworks without it: everything except `pcm webui`",
+        "pip install 'gradio>=6.17.3,<7'\nworks without it: everything except `pcm webui`",
     ),
     (
         "Java",

@@ -18,6 +18,7 @@ from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError
 from tests.browser import check_page, open_browser
+from tests.mmpretrain_models import import_error
 from tests.site_packages import build_site, run_in_site
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +165,8 @@ def test_every_row_of_the_results_can_be_run():
         assert {row.arm for row in rows.values()} == set(arms.arms_of(table))
     assert {arm for table in arms.TABLES for arm in arms.arms_of(table)} == arms.ARMS.keys()
     for name in arms.ARMS:
+        if "blip" in arms.config_of(name).name and import_error():
+            continue
         cfg = Config.fromfile(arms.config_of(name))
         tests = arms.tests_of(name)
         assert list(tests)[:2] == ["in_domain", "toy_country"]

@@ -58,7 +58,7 @@ def test_global_feature_is_the_mean_of_the_patches_in_the_joint_space(clip):
 def test_the_diffusion_pipeline_depends_on_caption_and_seed():
     from diffusers import DiffusionPipeline
 
-    pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion")
+    pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
 
     def generate(caption: str, seed: int) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_generated_images_match_their_captions(clip):
         "a car on a street",
         "a house in a park",
     ]
-    pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion")
+    pipeline = DiffusionPipeline.from_pretrained(ASSETS / "diffusion", torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
     made = pipeline(captions, num_inference_steps=8, guidance_scale=7.5, generator=generator)
@@ -203,7 +203,8 @@ def test_the_training_command_runs_and_extends_a_training(tmp_path):
     assert once != twice
     clip = OpenCLIPBackbone(f"local-dir:{tmp_path / 'out' / 'clip'}")
     assert clip(torch.zeros(1, 3, 112, 112))[0].shape == (1, 49, 128)
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "out" / "diffusion")
+    folder = tmp_path / "out" / "diffusion"
+    pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     assert pipeline("a dog", num_inference_steps=1).images[0].size == (112, 112)
     # The alignment head is used in training only.
     assert not any("align" in name for name in pipeline.unet.state_dict())

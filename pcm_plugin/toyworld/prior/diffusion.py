@@ -291,4 +291,7 @@ def export(vae: Any, model: TextToLatents, scale: float, tokenizer: Any, folder:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    for part in (vae, model.unet):
+        # Older versions of diffusers do not save tensors in another memory format.
+        part.to(memory_format=torch.contiguous_format)
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
