@@ -47,7 +47,7 @@ class Environment:
         self.distribution("pcm_plugin", "0.1.0", "\n".join(lines))
         for library in [*CORE_LIBRARIES, *OPTIONAL_LIBRARIES]:
             word, module, *rest = library.code.split(maxsplit=2)
-            self.distribution(library.distribution, "6.0" if module == "gradio" else "99.0")
+            self.distribution(library.distribution, "6.99" if module == "gradio" else "99.0")
             names = rest[0].removeprefix("import ").split(", ") if word == "from" else []
             self.module(module, "".join(f"{name} = 1\n" for name in names))
         self.module("torch", TORCH.format(cuda=None))
