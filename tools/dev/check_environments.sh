@@ -4,6 +4,8 @@
 #   SET        name of a file of constraints/ (default: all); the first lines of the file state the
 #              version of Python and the extras
 #   --keep     do not remove the environments; one that exists is used again
+#   --again    repeat the files with failed tests of the last run, in the kept environment;
+#              the result is that of the last run with these files replaced
 #   --work     folder of the environments (default: work_dirs/environments)
 #   --results  folder of SET.json and of the logs (default: work_dirs/environments/results)
 # Interpreters: PYTHON310, PYTHON311, ... (default: python3.10, python3.11, ...).
@@ -15,11 +17,14 @@ set -u
 cd "$(dirname "$0")/../.."
 
 keep=
+again=
 work=work_dirs/environments
 results=
+results_script=tools/dev/environment_results.py
 while [ $# -gt 0 ]; do
   case $1 in
     --keep) keep=1; shift ;;
+    --again) again=1; keep=1; shift ;;
     --work) work=$2; shift 2 ;;
     --results) results=$2; shift 2 ;;
     -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit ;;
@@ -67,13 +72,14 @@ check() {
   echo "== $set: $("$python" --version), building $env"
   build "$env" "$set" "$python" || { echo "$set could not be built" >&2; return 1; }
   echo "== $set: tests"
-  rm -f "$results/$set.xml"
+  name=$set${again:+.again}
+  tests=
+  [ -z "$again" ] || tests=$("$env/bin/python" "$results_script" failed "$results/$set.xml") || return
+  rm -f "$results/$set.again.xml" "$results/$name.xml"
   # shellcheck disable=SC2086
-  OMP_NUM_THREADS=1 PATH="$PWD/$env/bin:$PATH" "$env/bin/python" -m pytest -n "${WORKERS:-2}" \
-    --junitxml "$results/$set.xml" ${PYTEST_ARGS:-} >"$results/$set.log" 2>&1
-  code=$?
-  "$env/bin/python" tools/dev/environment_results.py record "$set" "$results" || return
-  return $code
+  OMP_NUM_THREADS=1 "$env/bin/python" -m pytest -n "${WORKERS:-2}" \
+    --junitxml "$results/$name.xml" ${PYTEST_ARGS:-} $tests >"$results/$name.log" 2>&1
+  "$env/bin/python" "$results_script" record "$set" "$results"
 }
 
 failed=

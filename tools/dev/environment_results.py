@@ -55,22 +55,46 @@ def normalize(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
 
 
-def summarize(report: Path) -> dict[str, Any]:
-    """Count the outcomes in a JUnit report of pytest."""
-    suites = ElementTree.parse(report).getroot()
+def read_cases(report: Path) -> dict[str, ElementTree.Element]:
+    """Return the tests of a JUnit report of pytest by their names."""
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    return {f"{case.get('classname')}::{case.get('name')}": case for case in cases}
+
+
+def has_failed(case: ElementTree.Element) -> bool:
+    """Return whether a test failed or could not be run."""
+    return case.find("failure") is not None or case.find("error") is not None
+
+
+def failed_files(report: Path) -> list[str]:
+    """Return the files of tests that failed."""
+    names = [name for name, case in read_cases(report).items() if has_failed(case)]
+    modules = {name.strip(":").split("::")[0] for name in names}
+    return sorted(f"{module.replace('.', '/')}.py" for module in modules)
+
+
+def summarize(*reports: Path) -> dict[str, Any]:
+    """Count the outcomes in JUnit reports of pytest; a later one replaces tests of an earlier."""
+    cases: dict[str, ElementTree.Element] = {}
+    for report in reports:
+        repeated = read_cases(report)
+        files = {name.strip(":").split("::")[0] for name in repeated}
+        # A file that could not be imported is an entry without tests.
+        cases = {k: v for k, v in cases.items() if k.strip(":").split("::")[0] not in files}
+        cases |= repeated
     reasons: Counter[str] = Counter()
     failed = []
     passed = 0
-    for case in suites.iter("testcase"):
-        name = f"{case.get('classname')}::{case.get('name')}"
+    for name, case in cases.items():
         skipped = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
+        if has_failed(case):
             failed.append(name)
         elif skipped is not None:
             reasons[(skipped.get("message") or "").removeprefix("Skipped: ")] += 1
         else:
             passed += 1
-    seconds = sum(float(suite.get("time", 0)) for suite in suites.iter("testsuite"))
+    suites = ElementTree.parse(reports[0]).getroot().iter("testsuite")
+    seconds = sum(float(suite.get("time", 0)) for suite in suites)
     return dict(
         passed=passed,
         failed=sorted(failed),
@@ -89,7 +113,7 @@ def record(name: str, folder: Path) -> int:
         for package, version in sorted(installed.items())
         if package not in ("pip", "pcm-plugin") and pins.get(package) != version
     }
-    report = folder / f"{name}.xml"
+    report, again = folder / f"{name}.xml", folder / f"{name}.again.xml"
     if not report.is_file():
         print(f"{name}: pytest wrote no report; see {folder / f'{name}.log'}", file=sys.stderr)
         return 1
@@ -97,7 +121,7 @@ def record(name: str, folder: Path) -> int:
         python=platform.python_version(),
         date=datetime.date.today().isoformat(),
         unpinned=differing,
-        **summarize(report),
+        **summarize(report, *([again] if again.is_file() else [])),
     )
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     skipped = result["skipped"]
@@ -182,11 +206,16 @@ def main() -> int:
     recorder = commands.add_parser("record", help="summarize RESULTS/SET.xml")
     recorder.add_argument("set")
     recorder.add_argument("results", type=Path)
+    lister = commands.add_parser("failed", help="print the files of the tests that failed")
+    lister.add_argument("report", type=Path)
     commands.add_parser("table", help="write the table").add_argument("results", type=Path)
     args = parser.parse_args()
     if args.command == "record":
         return record(args.set, args.results)
-    table(args.results)
+    if args.command == "failed":
+        print(*failed_files(args.report))
+    else:
+        table(args.results)
     return 0
 
 
