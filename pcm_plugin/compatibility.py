@@ -90,22 +90,3 @@ def _pickle_module(allowed: Mapping[str, Callable]) -> Any:
                 raise pickle.UnpicklingError(f"Unsupported {module}.{name}") from None
 
     return types.SimpleNamespace(Unpickler=Unpickler, __name__="restricted_pickle")
-
-
-def enable_generation(model: Any) -> None:
-    """Give a language model the method ``generate``, unless it has it.
-
-    From transformers 4.52 on, a model inherits it only if its class says so, which those of
-    mmpretrain do not. The class of this one module is replaced by a subclass that does. Their
-    forward passes do not know the caches of newer versions, so that generation uses none.
-
-    Args:
-        model: A model that inherits from transformers' ``PreTrainedModel``.
-    """
-    if hasattr(model, "generate"):
-        return
-    from transformers import GenerationConfig, GenerationMixin
-
-    model.__class__ = type(type(model).__name__, (type(model), GenerationMixin), {})
-    model.generation_config = GenerationConfig.from_model_config(model.config)
-    model.generation_config.use_cache = False

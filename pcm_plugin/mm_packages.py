@@ -23,9 +23,9 @@ _REQUIREMENTS = {
     "mmpretrain": (["mmpretrain>=1.2.0"], ["onedl-mmpretrain>=1.3.6"]),
     "mmcv": (["mmcv-lite>=2.0"], ["onedl-mmcv>=2.3.6"]),
 }
-"""What pip installs for each package: in an environment of OpenMMLab, and in one of the forks.
+"""Requirements of each package, for an environment of OpenMMLab and for one of the forks.
 
-These are the requirements of the extras ``mm``, ``mmcv-lite`` and ``onedl``.
+They are those of the extras ``mm``, ``mmcv-lite`` and ``onedl``.
 """
 
 _DISTRIBUTIONS = {
@@ -64,7 +64,7 @@ class MMPackage:
 
     @property
     def problem(self) -> str | None:
-        """Why the package cannot be used, or None."""
+        """Reason for which the package cannot be used, or None."""
         if self.version is None:
             return f"{self.name} is not installed"
         from packaging.version import Version
@@ -74,12 +74,20 @@ class MMPackage:
         return None
 
 
+def installed_version(distribution: str) -> str | None:
+    """Return the version of a distribution; None if it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def mm_packages() -> list[MMPackage]:
     """Return the state of mmengine, mmpretrain and mmcv, without importing them."""
     packages = []
     for name, ((requirement, *_), _) in _REQUIREMENTS.items():
         distributions = tuple(
-            entry for entry in _DISTRIBUTIONS[name] if _distribution_version(entry) is not None
+            entry for entry in _DISTRIBUTIONS[name] if installed_version(entry) is not None
         )
         version = _imported_version(name, distributions)
         packages.append(MMPackage(name, requirement.split(">=")[1], version, distributions))
@@ -142,7 +150,7 @@ def explain_models_error(error: Exception) -> str:
     from packaging.requirements import Requirement
     from packaging.version import Version
 
-    transformers = _distribution_version("transformers")
+    transformers = installed_version("transformers")
     failure = (
         f"mmpretrain's models (BLIP, BLIP-2) cannot be imported with transformers {transformers} "
         f"({type(error).__name__}: {error})."
@@ -182,12 +190,5 @@ def _imported_version(name: str, distributions: tuple[str, ...]) -> str | None:
         return found[1]
     if found := re.search(r"version\(['\"]([^'\"]+)['\"]\)", text):
         distributions = (found[1], *distributions)
-    versions = [_distribution_version(entry) for entry in distributions]
+    versions = [installed_version(entry) for entry in distributions]
     return next((version for version in versions if version), _UNKNOWN)
-
-
-def _distribution_version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

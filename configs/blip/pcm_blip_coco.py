@@ -19,6 +19,8 @@ model = dict(
         std={{_base_.data_preprocessor.std}},
         **_base_.mixup_encoder,
     ),
+    # mmpretrain's decoder, which generates captions with every version of transformers.
+    decoder_head=dict(decoder=dict(type="pcm_plugin.BlipDecoder")),
     loss=_base_.weighted_loss,
 )
 

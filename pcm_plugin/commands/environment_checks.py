@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from pcm_plugin.commands.probes import Outcome, run_probes
 from pcm_plugin.commands.repairs import (
-    installed_version,
     pip_install,
     repair_command,
     requirements,
@@ -21,6 +20,7 @@ from pcm_plugin.mm_packages import (
     MODELS_TRANSFORMERS,
     MMPackage,
     install_command,
+    installed_version,
     mm_packages,
     uses_forks,
 )
@@ -117,7 +117,8 @@ if not names and torch.version.cuda:
         torch.cuda.init()
     except Exception as error:
         why = str(error).strip().splitlines()[0]
-result = [names, torch.version.cuda or torch.version.hip, why]
+cuda, hip = torch.version.cuda, torch.version.hip
+result = [names, f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else None, why]
 """
 _JAVA = """
 from pcm_plugin.evaluation.java import missing_requirement
@@ -238,12 +239,12 @@ def _check_gpu(outcome: Outcome) -> Check:
     without = "everything, on the CPU; generating images takes hours there"
     if outcome.error:
         return Check(MACHINE, "GPU", "not checked, since torch cannot be imported")
-    devices, cuda, why = outcome.result
+    devices, platform, why = outcome.result
     if devices:
-        return Check(MACHINE, "GPU", "; ".join(devices) + f", CUDA {cuda}")
+        return Check(MACHINE, "GPU", "; ".join(devices) + f", {platform}")
     if shutil.which("nvidia-smi") is None:
         return Check(MACHINE, "GPU", "none: no NVIDIA driver (nvidia-smi), so the CPU is used")
-    if cuda is None:
+    if platform is None:
         problem = f"torch {installed_version('torch')} is built without CUDA"
         repair = (
             "pip install --force-reinstall torch torchvision --index-url https://pypi.org/simple"
@@ -251,7 +252,7 @@ def _check_gpu(outcome: Outcome) -> Check:
     else:
         problem = f"torch does not find it: {why or 'no device'}"
         repair = (
-            f"run `nvidia-smi`: the driver must list a GPU and support CUDA {cuda}; for an older "
+            f"run `nvidia-smi`: the driver must list a GPU and support {platform}; for an older "
             "driver, take torch from https://pytorch.org/get-started/previous-versions"
         )
     return Check(MACHINE, "GPU", "", problem, repair, without)

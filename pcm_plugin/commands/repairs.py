@@ -4,6 +4,8 @@ import importlib.metadata
 import re
 import shlex
 
+from pcm_plugin.mm_packages import installed_version
+
 # Debian's packages of shared libraries that wheels expect on the system.
 _SHARED_LIBRARIES = {
     "libGL.so": "libgl1",
@@ -25,14 +27,6 @@ def requirements() -> dict[str, str]:
         if match:
             names.setdefault(match[1].lower().replace("_", "-"), match[1] + match[2])
     return names
-
-
-def installed_version(distribution: str) -> str | None:
-    """Return the version of a distribution; None if it is not installed."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def version_problem(distribution: str, requirement: str) -> str | None:

@@ -150,7 +150,7 @@ def test_steps_and_captions(name, load):
         evaluator = Evaluator(cfg[f"{loop}_evaluator"])
         batch = next(iter(Runner.build_dataloader(cfg[f"{loop}_dataloader"], seed=0)))
         if "blip2" in name and not hasattr(model.text_backbone, "generate"):
-            with pytest.raises(UserError, match="BLIP-2 cannot generate captions"):
+            with pytest.raises(UserError, match=r"cannot generate captions.*use mmpretrain 1\.2"):
                 model.test_step(batch)
             continue
         samples = model.test_step(batch)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pcm_plugin.compatibility import enable_generation
 from pcm_plugin.errors import UserError
 from pcm_plugin.mm_packages import explain_models_error
 from pcm_plugin.models.building import build_module
@@ -20,12 +19,32 @@ from pcm_plugin.structures import DataSample
 
 try:
     from mmpretrain.models import Blip2Caption, BlipCaption
+    from mmpretrain.models.multimodal.blip.language_model import XBertLMHeadDecoder
+    from transformers import GenerationMixin
 except Exception as error:
     # MMEngine discards the message of an ImportError.
     raise UserError(explain_models_error(error)) from error
 
 _IGNORE_INDEX = -100
 """Label of positions without a target in transformers."""
+
+_GENERATES = hasattr(XBertLMHeadDecoder, "generate")
+
+
+@MODELS.register_module()
+class BlipDecoder(XBertLMHeadDecoder, GenerationMixin):
+    """mmpretrain's text decoder of BLIP, which generates with every version of transformers.
+
+    From transformers 4.52 on, a language model has the method ``generate`` only if its class
+    inherits it from ``GenerationMixin``, which mmpretrain's class does not. The arguments and the
+    names of the weights are those of ``XBertLMHeadDecoder``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not _GENERATES:
+            # The forward pass of mmpretrain does not know the caches of these versions.
+            self.generation_config.use_cache = False
 
 
 class _CLIPWeighted:
@@ -42,6 +61,9 @@ class _CLIPWeighted:
 
     language_model: str
     """Name of the submodule that is the language model."""
+
+    remedy: str
+    """How to generate captions if the language model cannot."""
 
     def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -75,6 +97,30 @@ class _CLIPWeighted:
         scores = stack_clip_scores(data_samples, images)  # (B,)
         return {"loss": self.loss_module(logits, targets, scores)}
 
+    def predict(
+        self, images: Tensor, data_samples: list[DataSample] | None = None, **kwargs: Any
+    ) -> list[DataSample]:
+        """Generate captions.
+
+        Args:
+            images: (B, 3, H, W).
+            data_samples: Data samples to complete. Defaults to None.
+            kwargs: Arguments of mmpretrain's ``predict``.
+
+        Returns:
+            The data samples with ``pred_caption`` (str).
+
+        Raises:
+            UserError: If the language model cannot generate with the installed transformers.
+        """
+        lm = self.get_submodule(self.language_model)  # type: ignore[attr-defined]
+        if not hasattr(lm, "generate"):
+            raise UserError(
+                f"{type(lm).__name__} of the installed mmpretrain can be trained, but cannot "
+                f"generate captions with the installed transformers: {self.remedy}"
+            )
+        return super().predict(images, data_samples, **kwargs)  # type: ignore[misc]
+
 
 @MODELS.register_module()
 class CLIPWeightedBlipCaption(_CLIPWeighted, BlipCaption):
@@ -84,10 +130,7 @@ class CLIPWeightedBlipCaption(_CLIPWeighted, BlipCaption):
     """
 
     language_model = "seq_gen_head.decoder"
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        enable_generation(self.get_submodule(self.language_model))
+    remedy = "set model.decoder_head.decoder.type='pcm_plugin.BlipDecoder'"
 
 
 @MODELS.register_module()
@@ -98,17 +141,4 @@ class CLIPWeightedBlip2Caption(_CLIPWeighted, Blip2Caption):
     """
 
     language_model = "text_backbone"
-
-    def predict(self, images: Tensor, *args: Any, **kwargs: Any) -> list[DataSample]:
-        """Generate captions; arguments and result are those of ``Blip2Caption``.
-
-        Raises:
-            UserError: If the installed mmpretrain cannot do so with the installed transformers.
-        """
-        if not hasattr(self.text_backbone, "generate"):
-            raise UserError(
-                "BLIP-2 cannot generate captions: the language model of the installed mmpretrain "
-                "does not know the caches of newer versions of transformers. Training works. To "
-                "generate captions, use mmpretrain 1.2 with transformers below 4.52"
-            )
-        return super().predict(images, *args, **kwargs)
+    remedy = "use mmpretrain 1.2 with transformers below 4.52"
