@@ -2,28 +2,12 @@
 # Install the wheel into environments that have MMEngine, MMPretrain and MMCV already, and compare
 # their files before and after:
 #   [PYTHON=python3.11] [CONSTRAINTS=FILE] tools/dev/check_existing_environment.sh [FOLDER]
-# FOLDER gets the environment (5 GB). An environment that is there already is used again. Without
-# FOLDER, everything is in a temporary folder and removed.
+# FOLDER gets the environment (see wheel_environment.sh); without it, nothing is kept.
 set -euo pipefail
-root=$(unset CDPATH && cd -- "$(dirname -- "$0")/../.." && pwd)
-constraints=$(realpath "${CONSTRAINTS:-$root/constraints/default.txt}")
-if [ $# -gt 0 ]; then
-    mkdir -p "$1"
-    folder=$(realpath "$1")
-else
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-fi
-venv=$folder/venv
-pip=("$venv/bin/python" -m pip --disable-pip-version-check)
-[ -x "$venv/bin/python" ] || "${PYTHON:-python3.11}" -m venv "$venv"
-rm -rf "$folder/dist"
-"${pip[@]}" wheel --quiet --no-deps --wheel-dir "$folder/dist" "$root"
-wheel=$(echo "$folder"/dist/pcm_plugin-*.whl)
+. "$(dirname -- "$0")/wheel_environment.sh"
 # The dependencies other than the MM packages, which each environment below brings itself.
 "${pip[@]}" install --quiet -c "$constraints" "$wheel"
 cd "$folder"
-unset PYTHONPATH
 
 remove() {
     "${pip[@]}" uninstall --quiet -y pcm-plugin mmengine mmcv mmcv-lite mmpretrain \

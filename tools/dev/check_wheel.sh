@@ -1,19 +1,8 @@
 #!/usr/bin/env bash
 # Build the wheel, install it into a new environment, and use it from an empty folder:
 #   [PYTHON=python3.11] [CONSTRAINTS=constraints/default.txt] tools/dev/check_wheel.sh [FOLDER]
-# FOLDER gets the environment (5 GB) and the runs. An environment that is there already is used
-# again. Without FOLDER, everything is in a temporary folder and removed.
+# FOLDER gets the environment and the runs (see wheel_environment.sh); without it, nothing is kept.
 set -euo pipefail
-root=$(unset CDPATH && cd -- "$(dirname -- "$0")/../.." && pwd)
-constraints=$(realpath "${CONSTRAINTS:-$root/constraints/default.txt}")
-if [ $# -gt 0 ]; then
-    mkdir -p "$1"
-    folder=$(realpath "$1")
-else
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-fi
-venv=$folder/venv
 
 step() {
     echo
@@ -21,17 +10,14 @@ step() {
 }
 
 step "build and install"
-[ -x "$venv/bin/python" ] || "${PYTHON:-python3.11}" -m venv "$venv"
-rm -rf "$folder/dist" "$folder/empty"
-"$venv/bin/pip" wheel --quiet --no-deps --wheel-dir "$folder/dist" "$root"
-wheel=$(echo "$folder"/dist/pcm_plugin-*.whl)
-"$venv/bin/pip" install --quiet -c "$constraints" "${wheel}[mm,mmcv-lite]" openmim
+. "$(dirname -- "$0")/wheel_environment.sh"
+rm -rf "$folder/empty"
+"${pip[@]}" install --quiet -c "$constraints" "${wheel}[mm,mmcv-lite]" openmim
 # The wheel of an earlier run may have the same version.
-"$venv/bin/pip" install --quiet --no-deps --force-reinstall "$wheel"
+"${pip[@]}" install --quiet --no-deps --force-reinstall "$wheel"
 
 mkdir "$folder/empty"
 cd "$folder/empty"
-unset PYTHONPATH
 export PATH=$venv/bin:$PATH OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} PYTHONWARNINGS=ignore
 python - "$root" <<'CODE'
 import sys
