@@ -1,7 +1,7 @@
 """Build steps that setup.cfg cannot express.
 
 openmim looks for configs, training and test programs and the model index of a package in its folder
-``.mim``. A wheel gets copies of them, an editable install links to them.
+``.mim``. A wheel contains copies of them, an editable install contains links.
 """
 
 import os

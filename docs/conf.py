@@ -1,7 +1,8 @@
 """Configuration of Sphinx; ``make docs`` builds the site.
 
 The build needs no network, so links to the documentation of PyTorch and the MM packages are left
-out. To have them, add ``sphinx.ext.intersphinx`` to ``extensions`` with an ``intersphinx_mapping``.
+out. To include them, add ``sphinx.ext.intersphinx`` to ``extensions`` and set
+``intersphinx_mapping``.
 """
 
 import sys
@@ -81,10 +82,10 @@ html_theme_options = {
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the events of this file."""
+    """Connect the event handlers of this file."""
     app.connect("source-read", add_nonbreaking_spaces)
 
 
 def add_nonbreaking_spaces(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Use non-breaking spaces in ``62.3 ± 2.1``, which tables would break otherwise."""
+    """Use non-breaking spaces in ``62.3 ± 2.1``, so that it stays on one line in tables."""
     source[0] = source[0].replace(" ± ", "\u00a0±\u00a0")

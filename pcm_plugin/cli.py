@@ -15,7 +15,7 @@ class Command(NamedTuple):
 
     Attributes:
         module: Module below :mod:`pcm_plugin.commands`, with a function ``main``.
-        summary: What the command does, in one line: the first line of its module.
+        summary: One-line description, which is the first line of the docstring of the module.
     """
 
     module: str
@@ -120,12 +120,12 @@ def find_command(name: str) -> Command:
     """Return the command of a name.
 
     Raises:
-        UserError: If there is no such command.
+        UserError: If the command does not exist.
     """
     if name in COMMANDS:
         return COMMANDS[name]
-    # `make_dataset` and `make_dataset.py`, the module and the file in tools/, are close too.
-    close = difflib.get_close_matches(name.replace("_", "-"), COMMANDS)
+    # This also finds the names of modules and of files in tools/, such as `make_dataset.py`.
+    close = difflib.get_close_matches(name, COMMANDS)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UserError(f"pcm has no command {name!r}: {hint}`pcm --help` lists all commands")
 
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             of the process.
 
     Raises:
-        SystemExit: As the command raises it.
+        SystemExit: If the command fails, or prints its help.
     """
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     if name in ("-h", "--help", "help"):

@@ -30,7 +30,7 @@ def config_file(name: str) -> str:
         name: Path below ``configs``, such as ``'pcm_coco.py'`` or ``'syntic/syntic_coco.py'``.
 
     Raises:
-        MissingFileError: If there is no such config.
+        MissingFileError: If the config does not exist.
     """
     path = CONFIGS / name
     if not path.is_file():
@@ -48,9 +48,9 @@ def packaged_file(name: str) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path relative to the current folder if it lies below, and an absolute one otherwise.
+    """Return a path relative to the current folder if it is inside, otherwise an absolute path.
 
-    So what is written in a checkout does not depend on the location of the checkout.
+    Files that are written in a checkout therefore do not depend on its location.
     """
     path = Path(os.path.abspath(path))
     here = Path.cwd()

@@ -1,4 +1,4 @@
-"""Skipping of tests where mmpretrain's models cannot be imported."""
+"""Skipping of tests if mmpretrain's models cannot be imported."""
 
 import functools
 import importlib.metadata
@@ -8,7 +8,10 @@ import pytest
 
 @functools.cache
 def import_error() -> str | None:
-    """Return why ``import mmpretrain.models`` fails, or None; a second try fails differently."""
+    """Return the error of ``import mmpretrain.models``, or None.
+
+    It is cached, since a second import raises another error.
+    """
     try:
         import mmpretrain.models  # noqa: F401
     except Exception as error:

@@ -98,7 +98,7 @@ def test_exit_codes_are_those_of_the_command(tmp_path):
 
 
 def test_the_files_in_tools_start_the_same_commands():
-    """They are for ``mim``, and train.py and test.py for the launch scripts too."""
+    """``mim`` needs these files, and the launch scripts need train.py and test.py."""
     paths = [path for path in Path("tools").rglob("*.py") if path.parent.name != "dev"]
     files = {path.stem: path.read_text() for path in paths}
     assert files.keys() == {name.replace("-", "_") for name in cli.COMMANDS}

@@ -35,7 +35,7 @@ def run(folder, installed, *arguments):
         (folder / name).symlink_to(package)
     for distribution, version in installed.items():
         package = folder / distribution.removeprefix("onedl-").split("-")[0]
-        package.mkdir()
+        package.mkdir(exist_ok=True)  # as pip overwrites a distribution by another one
         (package / "__init__.py").touch()
         fork = distribution.startswith("onedl-")
         text = f"version({distribution!r})" if fork else repr(version)
@@ -62,6 +62,15 @@ def last_line(done):
 def test_a_complete_environment_is_accepted(tmp_path, installed):
     done = run(tmp_path / "site", installed, "-c", f"{REQUIRE}\n{STATE}")
     assert done.stdout.strip() == str([(version, None) for version in installed.values()])
+
+
+@pytest.mark.parametrize(
+    ("installed", "version"),
+    [({**MM, "mmengine-lite": "0.9.1"}, "0.9.1"), ({"mmengine": "0.9.1", **ONEDL}, "0.10.12")],
+)
+def test_the_version_is_that_of_the_distribution_installed_last(tmp_path, installed, version):
+    done = run(tmp_path / "site", installed, "-c", STATE)
+    assert done.stdout.startswith(f"[('{version}', ")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +126,11 @@ def test_the_package_and_the_help_need_none_of_them(tmp_path):
     assert "caption" in run(tmp_path / "b", {}, "-m", "pcm_plugin", "--help").stdout
 
 
-def test_a_command_prints_the_message_only(tmp_path):
-    done = run(tmp_path / "site", without(MM, "mmpretrain"), "-m", "pcm_plugin", "train", "x.py")
+# Without the check, `train` fails in the import of mmpretrain, `build-vocabulary` in another one.
+@pytest.mark.parametrize("words", ["train x.py", "build-vocabulary captions.txt --out v"])
+def test_a_command_prints_the_message_only(tmp_path, words):
+    installed = without(MM, "mmpretrain")
+    done = run(tmp_path / "site", installed, "-m", "pcm_plugin", *words.split())
     assert done.returncode == 1
     assert done.stderr.startswith("pcm_plugin requires")
     assert "pip install 'mmpretrain>=1.2.0'" in done.stderr
@@ -192,7 +204,7 @@ def test_everything_else_works_without_mmpretrain_models(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "the rest works" in done.stdout
     assert "mmpretrain's models (BLIP, BLIP-2) cannot be imported" in done.stderr.splitlines()[-1]
-    # and the command says so in one line
+    # The command prints one line.
     wrapper = tmp_path / "run.py"
     wrapper.write_text(
         "import sys\nsys.modules['mmpretrain.models'] = None\n"

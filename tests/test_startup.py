@@ -1,4 +1,4 @@
-"""What commands import before their work starts, and what captioning imports."""
+"""Imports of commands before their work starts, and imports of captioning."""
 
 import subprocess
 import sys

@@ -48,9 +48,9 @@ def list_packages(package: ModuleType = pcm_plugin) -> Iterator[tuple[str, list[
 
 
 def public_names() -> Iterator[tuple[str, str]]:
-    """Yield where each public object is offered, and the full name of its definition.
+    """Yield each public name, and the full name of the definition of its object.
 
-    Public are the names in the ``__all__`` of packages, and what the registries hold.
+    Public names are those in the ``__all__`` of packages and in the registries.
     """
     for package, _ in list_packages():
         yield from ((f"{package}.{name}", where) for name, where in _exported_names(package))

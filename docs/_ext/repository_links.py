@@ -28,7 +28,7 @@ def list_copies() -> dict[Path, str]:
 
 
 def rewrite_links(text: str, page: Path, docname: str, copies: dict[Path, str]) -> str:
-    """Return the text of a page with its links as they are in the site.
+    """Return the text of a page with its links changed to those of the site.
 
     Args:
         text: Content of the page.

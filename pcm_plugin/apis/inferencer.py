@@ -102,9 +102,10 @@ class CaptionInferencer(BaseInferencer):
                 an image that cannot be read, instead of raising. Defaults to False.
 
         Returns:
-            ``predictions``, one per image, in order, which are dicts of :meth:`to_dict` or data
-            samples of :meth:`.Captioner.predict` with ``img_path``. And ``visualization``, one PIL
-            image per captioned image if ``draw``, else an empty list.
+            A dict with two lists. ``predictions`` has one entry per image, in order, which is a
+            dict of :meth:`to_dict` or a data sample of :meth:`.Captioner.predict` with
+            ``img_path``. ``visualization`` has one PIL image per captioned image if ``draw``, and
+            is empty otherwise.
 
         Raises:
             MissingFileError: If a file is missing, or a folder contains no images.

@@ -42,7 +42,8 @@ def model_hash(model: Captioner) -> str:
 
 
 def _settings(module: nn.Module) -> dict[str, str]:
-    if isinstance(module, OpenCLIPBackbone):  # its name may be a path, which is no property of it
+    if isinstance(module, OpenCLIPBackbone):
+        # Its name may be a path, on which the hash must not depend.
         return {}
     return {
         key: repr(value)

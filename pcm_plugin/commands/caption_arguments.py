@@ -87,7 +87,7 @@ def open_captions(args: argparse.Namespace, path: str) -> "CaptionFile":
     """Return a caption file that is read with the parsed arguments.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
     """
     from pcm_plugin.formats.captions.caption_file import CaptionFile
 
@@ -106,7 +106,7 @@ def caption_file(args: argparse.Namespace) -> "tuple[CaptionFile, CaptionReport]
     """Return the parsed caption file and its counts.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it cannot be read or has no captions.
     """
     captions = open_captions(args, args.captions)

@@ -1,4 +1,4 @@
-"""Evaluation of a config on another data set than its own (``pcm test --eval-on``)."""
+"""Evaluation of a config on a data set other than its own (``pcm test --eval-on``)."""
 
 import os
 from collections.abc import Mapping
@@ -56,8 +56,8 @@ def apply_evaluation(cfg: Config, name: str) -> None:
     evaluation = settings.evaluation
     if not is_own and Path(features).parts[:1] == ("..",):
         raise UserError(
-            f"`--eval-on {name}` looks for the features in {settings.root} as "
-            f"test_dataloader.dataset.store lies in root, and the store "
+            f"`--eval-on {name}` expects the store in {settings.root} at the same relative path as "
+            "that of test_dataloader.dataset.store in root, but the store "
             f"`{loader.dataset.store}` is not in root=`{cfg.root}`: move the store, or write a "
             "config for this evaluation"
         )
@@ -86,7 +86,7 @@ def apply_evaluation(cfg: Config, name: str) -> None:
 
 
 def _change_modules(cfg: Config, changes: Mapping[str, Any], folders: Mapping[str, str]) -> bool:
-    """Change the settings of modules by their class; return whether there were any to change."""
+    """Change the settings of modules by their class; return whether any were changed."""
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
         changed = [
             _change(module.settings, change, folders)

@@ -1,4 +1,4 @@
-"""Faster imports: pause the garbage collector meanwhile."""
+"""Pausing of the garbage collector, which makes imports faster."""
 
 import contextlib
 import gc
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 def paused_garbage_collection() -> Iterator[None]:
     """Pause the search for reference cycles while modules are imported.
 
-    Imports create hundreds of thousands of objects that live until the process ends. The search
-    visits all of them again and again, which takes a fifth of the time of importing torch. After
-    the imports they are excluded from later searches.
+    Imports create hundreds of thousands of objects that live until the process ends, and each
+    search visits all of them (``benchmarks/startup.py`` measures its cost). After the imports they
+    are excluded from later searches.
     """
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Code that is tried in a separate process, so that a failing import changes nothing here."""
+"""Code that runs in a separate process, so that a failing import does not affect this one."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 _TIMEOUT = 300
 # Everything that the code prints goes to stderr, since stdout is for the outcomes. After an error
-# the process ends: a module whose import failed may have left parts behind.
+# the process ends, since a failed import may leave modules half imported.
 _CHILD = """
 import sys
 sys.path[:] = sys.argv[1:]
@@ -36,8 +36,8 @@ class Outcome(NamedTuple):
     """Outcome of a piece of code.
 
     Attributes:
-        error: Type and last line of its exception, or how the process ended; None for neither.
-        result: Its variable ``result``.
+        error: Type and last line of its exception, or how the process ended; None if it succeeded.
+        result: Value of its variable ``result``.
     """
 
     error: str | None
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
 
 
 def run_probes(probes: Mapping[str, str], timeout: float = _TIMEOUT) -> dict[str, Outcome]:
-    """Run pieces of Python code, all after one another in a process that ends with an error.
+    """Run pieces of Python code one after the other; after an error, continue in a new process.
 
     Args:
         probes: Code by name.

@@ -22,7 +22,9 @@ def process_arguments(command: Sequence[object], processes: int = 1) -> list[str
 
 
 def shell_command(command: Sequence[object], processes: int = 1) -> str:
-    """Return a command as it is typed in a shell, with the names of configs of a wheel.
+    """Return a command as it is typed in a shell.
+
+    The absolute path of a config of this package is replaced by its name.
 
     Args:
         command: Name of the command and its arguments.
@@ -33,7 +35,7 @@ def shell_command(command: Sequence[object], processes: int = 1) -> str:
 
 
 def _shorten(word: object) -> str:
-    """Return a word; in place of the absolute path of a config, the name that commands accept."""
+    """Replace the absolute path of a config of this package by the name that commands accept."""
     path = Path(str(word))
     is_config = path.is_absolute() and path.is_relative_to(CONFIGS) and path.suffix == ".py"
     return path.relative_to(CONFIGS).as_posix() if is_config else str(word)

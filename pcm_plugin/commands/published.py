@@ -21,7 +21,7 @@ class PublishedResult:
     Attributes:
         model: Name of the model: of a config, or of a training in :mod:`paper_trainings`.
         dataset: Data set of the images, e.g. ``'COCO'``.
-        evaluation: How ``pcm test --eval-on`` names it; None for the data set that the model
+        evaluation: Its name for ``pcm test --eval-on``; None for the data set that the model
             was trained on.
         metrics: Scores x 100, as they were printed.
         source: Publication.

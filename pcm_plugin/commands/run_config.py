@@ -56,7 +56,7 @@ def read_config_file(path: str | os.PathLike) -> Config:
             :func:`~pcm_plugin.engine.config_files.resolve_config`.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it cannot be read, for example because it imports a module that is not
             installed, has a base that does not exist, or is not a config at all.
     """

@@ -180,7 +180,7 @@ def serve(args: argparse.Namespace) -> None:
         UserError: If gradio is not installed, or the port is in use.
     """
     if gr is None:
-        raise UserError("`pcm webui` needs gradio: pip install 'pcm_plugin[webui]'")
+        raise UserError("`pcm webui` needs gradio: pip install 'pcm-plugin[webui]'")
     inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
     page = build_page(inferencer, f"Captions by {Path(args.weights).name}")
     try:

@@ -54,8 +54,8 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
 
     Raises:
         MissingFileError: If the file does not exist.
-        UserError: If the file is not a checkpoint, or asks for a class that is neither torch's nor
-            MMEngine's own; nothing in it has been executed then.
+        UserError: If the file is not a checkpoint, or refers to anything other than tensors and
+            the records of MMEngine; such code is not executed.
     """
     path = Path(filename).expanduser()
     if not path.is_file():

@@ -79,7 +79,7 @@ def _lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             if is_new and os.listdir(folder) == [_LOCK_FILE]:
-                with contextlib.suppress(PermissionError):  # Windows deletes no open file
+                with contextlib.suppress(PermissionError):  # Windows does not delete open files
                     path.unlink()
                     folder.rmdir()
 

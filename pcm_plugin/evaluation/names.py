@@ -1,4 +1,4 @@
-"""Names of scorers and tokenizers, known without importing them."""
+"""Names of scorers and tokenizers, in a module that imports none of them."""
 
 WORD_SCORERS = ("BLEU", "ROUGE-L", "CIDEr", "METEOR", "SPICE")
 """Scorers that compare words."""

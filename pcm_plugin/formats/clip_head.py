@@ -33,7 +33,7 @@ def load_clip_head(path: str | os.PathLike) -> dict[str, Tensor]:
         The tensors of :data:`.CLIP_HEAD_KEYS`.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it does not hold a CLIP head.
     """
     path = Path(path)

@@ -42,7 +42,7 @@ def read_coco_images(path: str | os.PathLike, encoding: str | None = None) -> li
         canned are skipped.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it is not a COCO captions file, two images or two annotations share an id, or
             an annotation names an image that is not in the list. The message names the first ones.
     """

@@ -87,7 +87,7 @@ def load_concepts(path: str | os.PathLike) -> ConceptSet:
         The words, their embeddings, and the CLIP model and prompts.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If the file is not a concept file.
     """
     path = Path(path)

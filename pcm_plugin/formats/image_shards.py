@@ -123,7 +123,7 @@ def open_image_shards(path: str | os.PathLike) -> ShardFolder:
     """Open a folder of generated images for reading.
 
     Raises:
-        MissingFileError: If there is no such folder.
+        MissingFileError: If the folder does not exist.
         UserError: If it holds something else.
     """
     return ShardFolder(path, FORMAT, "`pcm generate` or `pcm import-images`")
@@ -183,7 +183,7 @@ class ImageShardReader:
         path: Folder of the shards.
 
     Raises:
-        MissingFileError: If there is no such folder.
+        MissingFileError: If the folder does not exist.
         UserError: If the folder is incomplete or does not hold images, an archive is damaged, or
             two images share an id.
     """
@@ -239,7 +239,7 @@ class ImageShardReader:
             The image in mode RGB.
 
         Raises:
-            KeyError: If there is no such image.
+            KeyError: If the image does not exist.
             UserError: If the image cannot be decoded.
         """
         archive, offset, size = self._images[image_id]

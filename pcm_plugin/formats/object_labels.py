@@ -21,7 +21,7 @@ def load_object_labels(path: str | os.PathLike) -> dict[str, list[str]]:
         path: JSON file, ``{image_id: [label, ...]}``.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it holds something else, or an image twice.
     """
     path = Path(path)

@@ -57,7 +57,7 @@ class PairSelection(NamedTuple):
             store: ``identity`` of the store that is used.
 
         Raises:
-            MissingFileError: If there is no such file.
+            MissingFileError: If the file does not exist.
             UserError: If it does not hold pairs, or pairs of another store.
         """
         if not Path(path).is_file():
@@ -89,7 +89,7 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
         path: File of :meth:`PairSelection.to_file`. Defaults to None: no selection.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it does not hold pairs of this store, or there are no pairs.
     """
     if path is None:

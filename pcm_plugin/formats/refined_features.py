@@ -44,7 +44,7 @@ def load_refined_features(path: str | os.PathLike, store: FeatureStore) -> Tenso
         (captions, Dc) in the dtype of the file.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it does not hold refined features, or those of another store.
     """
     if not Path(path).is_file():

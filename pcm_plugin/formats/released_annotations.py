@@ -125,7 +125,7 @@ def read_released_annotations(
         The images in the order of the file.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If the file holds or requires anything else, of which nothing is executed, or
             does not match the vocabulary.
     """

@@ -19,7 +19,7 @@ def load_restricted(path: Path, unpickler: type[pickle.Unpickler], what: str) ->
         Its content, not validated.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it cannot be read in this way.
     """
     if not path.is_file():

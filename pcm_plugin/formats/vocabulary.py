@@ -100,7 +100,7 @@ class Vocabulary:
             The vocabulary, with the indices of the file.
 
         Raises:
-            MissingFileError: If there is no such file.
+            MissingFileError: If the file does not exist.
             UserError: If a line is empty, contains several words or repeats one.
         """
         path = Path(path)

@@ -22,7 +22,7 @@ def read_word_list(path: str | os.PathLike) -> list[str]:
         The words in the order of the file, without duplicates.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it has no words, is not UTF-8, or looks like captions.
     """
     if not Path(path).is_file():

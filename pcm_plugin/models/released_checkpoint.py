@@ -151,7 +151,7 @@ def read_official(path: str | os.PathLike) -> dict[str, Tensor]:
         Released key to tensor, on the CPU.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it is not a checkpoint, or has objects that are not tensors or plain values.
     """
     path = Path(path)

@@ -117,7 +117,7 @@ def test_each_file_is_an_evaluation():
 
 @pytest.mark.parametrize("store", ["../features/test_store", "/elsewhere/coco/test_store"])
 def test_a_store_outside_of_the_data_set_is_refused(store):
-    """Its counterpart on another data set is unknown; it must not be tested in its place."""
+    """The location of the other data set's store is unknown then."""
     cfg = load_config("pcm_coco")
     cfg.test_dataloader.dataset.store = store
     with pytest.raises(UserError, match="is not in root=`data/coco`"):

@@ -73,8 +73,8 @@ def test_references_have_one_target():
     assert not found, "document the target, or name it as in :class:`.Name`"
 
 
-def test_no_text_is_taken_for_a_type():
-    """Napoleon takes what stands before a colon for the type of an attribute or a return value."""
+def test_no_text_is_parsed_as_a_type():
+    """Napoleon parses the text before a colon as the type of an attribute or a return value."""
     found = []
     for name, text, kind in (item for documented in DOCUMENTED.values() for item in documented):
         first_lines = re.findall(r"^ *(?:Returns|Yields):\n +(.*)", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The image tower that is built without open_clip: the same features, and when it is not used."""
+"""Image tower that is built without open_clip: equal features, and configs that need open_clip."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Run a command of ``pcm`` without paying for its imports each time."""
+"""Run a command of ``pcm`` in a process that is forked after the imports."""
 
 import multiprocessing
 import os

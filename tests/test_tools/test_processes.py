@@ -1,4 +1,4 @@
-"""Commands that another command starts, and as they are shown."""
+"""Commands that another command starts, and how they are printed."""
 
 import subprocess
 

@@ -74,7 +74,7 @@ def failed_files(report: Path) -> list[str]:
 
 
 def summarize(*reports: Path) -> dict[str, Any]:
-    """Count the outcomes in JUnit reports of pytest; a later one replaces tests of an earlier."""
+    """Count the outcomes in JUnit reports of pytest; later reports replace earlier ones."""
     cases: dict[str, ElementTree.Element] = {}
     for report in reports:
         repeated = read_cases(report)

@@ -59,7 +59,7 @@ class CaptionFile:
             such as ``{'skip_invalid': '--skip-invalid'}``. Defaults to None.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If ``format`` is unknown.
     """
 
@@ -92,7 +92,7 @@ class CaptionFile:
         file has a byte-order mark or is valid UTF-8 with non-ASCII characters.
 
         Raises:
-            MissingFileError: If there is no such file.
+            MissingFileError: If the file does not exist.
         """
         file = replace(self, path=Path(path), split=None)
         if self.encoding is not None and is_clearly_utf8(path):

@@ -17,7 +17,7 @@ class CheckedUtf8(io.RawIOBase):
     """A binary file that raises where it is not valid UTF-8.
 
     Args:
-        file: What :func:`.open_text` returned.
+        file: Return value of :func:`.open_text`.
 
     Raises:
         FileFormatError: While reading; names line, byte and the probable encoding.

@@ -42,7 +42,7 @@ def open_text(path: str | os.PathLike, encoding: str | None = None) -> BinaryIO:
         A buffered binary file, at its start.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If the encoding is unknown or obviously wrong, or the file is not text; the
             message says what it is and what to do.
         FileFormatError: While reading, if data are damaged or not of ``encoding``.
@@ -77,7 +77,7 @@ def read_json(path: str | os.PathLike, encoding: str | None = None) -> Any:
     """Read a JSON document at once, from a file that :func:`.open_text` reads.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If it is not text of that encoding, or not JSON; starts with the path.
     """
     try:

@@ -127,7 +127,7 @@ def save_clip_folder(folder: Path, model_name: str, pretrained: str) -> None:
         pretrained: The weights file.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: See :func:`load_clip`.
     """
     import open_clip

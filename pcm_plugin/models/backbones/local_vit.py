@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 _CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 _PREFIX = "visual."
-# A config with other settings is left to open_clip.
+# open_clip loads a CLIP whose config has other settings.
 _MODEL_KEYS = {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"}
 _VISION_KEYS = {
     *("image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "pool_type")
@@ -34,11 +34,11 @@ def load_local_vit(folder: Path | None) -> "tuple[LocalVisionTransformer, LocalP
     """Load the image tower of a folder for ``local-dir:``.
 
     Args:
-        folder: Folder with open_clip's config and weights; None for a CLIP that is in no folder.
+        folder: Folder with open_clip's config and weights; None for a CLIP without a folder.
 
     Returns:
-        The tower in eval mode, and its preprocessing; None if open_clip is needed, or reports what
-        is wrong with the folder.
+        The tower in eval mode, and its preprocessing. None if open_clip has to load the CLIP, which
+        includes folders with missing or damaged files, since open_clip reports these.
     """
     if folder is None:
         return None
@@ -52,13 +52,13 @@ def load_local_vit(folder: Path | None) -> "tuple[LocalVisionTransformer, LocalP
         with torch.device("meta"):  # the weights replace the initial ones
             tower = LocalVisionTransformer(config["model_cfg"])
         tower.load_state_dict(weights, assign=True)
-    except Exception:  # open_clip accepts the folder, or reports what is wrong with it
+    except Exception:  # open_clip loads the CLIP, or reports the problem
         return None
     return tower.eval(), LocalPreprocess(config["preprocess_cfg"], tower.image_size)
 
 
 def _is_plain(config: Mapping[str, Any]) -> bool:
-    """Return whether a config has only settings that this module knows."""
+    """Return whether a config has only settings that this module supports."""
     model, preprocess = config["model_cfg"], config["preprocess_cfg"]
     vision = model["vision_cfg"]
     return (

@@ -104,7 +104,7 @@ class OpenCLIPBackbone(Backbone):
 
     @property
     def clip(self) -> Any:
-        """The open_clip model, which is loaded now if it was deferred."""
+        """The open_clip model, which is loaded on first access if it was deferred."""
         if self._is_deferred:
             clip, _ = load_clip(self.model_name, self.pretrained)
             clip = clip.to(self._tower.visual.proj)  # same device and dtype
@@ -200,7 +200,7 @@ class OpenCLIPBackbone(Backbone):
 
 
 def _folder_of(model_name: str) -> Path | None:
-    """Return the folder that a model name states, None for another name."""
+    """Return the folder of a model name with ``local-dir:``, or None for another name."""
     folder = model_name.removeprefix("local-dir:")
     return Path(folder) if folder != model_name else None
 

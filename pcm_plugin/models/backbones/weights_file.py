@@ -52,7 +52,7 @@ def weights_identity(pretrained: str | None) -> str | None:
         The tag; for a file the first digits of its SHA-256.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
     """
     if not is_weights_file(pretrained):
         return pretrained
@@ -63,7 +63,7 @@ def existing_file(file: str) -> Path:
     """Return the path of a weights file.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
     """
     if not Path(file).is_file():
         raise MissingFileError(

@@ -25,7 +25,7 @@ def load_language_model(name: str, pretrained: bool = True) -> tuple[Any, Any]:
         The tokenizer, and the model in float32.
 
     Raises:
-        MissingFileError: If there is no such model, or a file of its folder is missing.
+        MissingFileError: If the model does not exist, or a file is missing in its folder.
         UserError: If the tokenizer has no EOS token, or more tokens than the model.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig

@@ -123,8 +123,8 @@ def _path(inside: str) -> _Expression:
 def _model_name(name: str, out: Path) -> str:
     """Return the name of a CLIP for the config.
 
-    A folder of this package is looked up when the config is read, and one below the current folder
-    is named relative to the config.
+    The config looks up a folder of this package when it is read. The path of a folder below the
+    current one is relative to the config.
     """
     if not name.startswith(_LOCAL):
         return name

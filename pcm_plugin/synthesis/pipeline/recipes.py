@@ -33,7 +33,7 @@ class VocabularySettings:
             vocabulary. Defaults to 0.05.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
     """
 
     min_count: int = 5
@@ -61,7 +61,7 @@ class ConceptSettings:
             the prompt of the paper.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If ``templates`` is not a list.
     """
 
@@ -137,7 +137,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         overrides: Settings that replace those of the file, such as ``{'generate.steps': 30}``.
 
     Raises:
-        MissingFileError: If there is no such recipe.
+        MissingFileError: If the recipe does not exist.
         UserError: If a setting is unknown or invalid.
     """
     path = Path(name)

@@ -1,11 +1,11 @@
-"""Settings of the choice of pairs, and of the contrastive refinement of features."""
+"""Settings of the selection of pairs, and of the contrastive refinement of features."""
 
 from dataclasses import dataclass
 
 from pcm_plugin.errors import UserError
 
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-"""Those of :func:`~pcm_plugin.models.functional.pooling.pool_tokens`, known without torch."""
+"""Names of poolings, see :func:`~pcm_plugin.models.functional.pooling.pool_tokens`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ContrastSettings:
             and 100 steps differ by no more than those of different seeds.
         step_size: Length of a step, see ``refine_by_contrast``. Defaults to 0.1.
         temperature: Temperature of the softmax over captions. Defaults to 0.01, the inverse of the
-            logit scale of OpenAI's CLIP; for features of another CLIP, use the inverse of its own.
+            logit scale of OpenAI's CLIP; for another CLIP, use its inverse logit scale.
         negatives: Number of captions of the store, chosen at random, that are negatives for all
             images. Defaults to 4,096, so memory and time do not grow with the store. At such a
             temperature only a few captions contribute to the softmax.

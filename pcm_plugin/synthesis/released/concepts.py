@@ -45,7 +45,7 @@ def read_released_concepts(path: str | os.PathLike) -> tuple[list[str], Tensor]:
         The words, and their CLIP text embeddings (C, Dc) in float32 as stored, not normalized.
 
     Raises:
-        MissingFileError: If there is no such file.
+        MissingFileError: If the file does not exist.
         UserError: If the file contains anything else, none of which is executed.
     """
     path = Path(path)

@@ -292,6 +292,6 @@ def export(vae: Any, model: TextToLatents, scale: float, tokenizer: Any, folder:
         requires_safety_checker=False,
     )
     for part in (vae, model.unet):
-        # Older versions of diffusers do not save tensors in another memory format.
+        # Older versions of diffusers cannot save tensors that are not contiguous.
         part.to(memory_format=torch.contiguous_format)
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
