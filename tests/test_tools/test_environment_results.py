@@ -95,9 +95,30 @@ def test_a_missing_report_is_an_error(folder, monkeypatch, capsys):
     assert not (folder / "default.json").exists()
 
 
+def test_a_run_without_tests_is_an_error(folder, monkeypatch, capsys):
+    (folder / "default.xml").write_text("<testsuites><testsuite time='1'></testsuite></testsuites>")
+    assert run(monkeypatch, "record", "default", folder) == 1
+    assert "no test passed" in capsys.readouterr().err
+    assert not (folder / "default.json").exists()
+
+
+def test_only_whole_runs_of_the_pinned_versions_are_published(folder, monkeypatch, capsys):
+    (folder / "default.xml").write_text(AGAIN)
+    monkeypatch.setenv("PYTEST_ARGS", "-k one")
+    assert run(monkeypatch, "record", "default", folder) == 0
+    assert run(monkeypatch, "table", folder) == 1
+    assert "default was tested with PYTEST_ARGS=-k one" in capsys.readouterr().err
+    monkeypatch.delenv("PYTEST_ARGS")
+    installed(monkeypatch, mmengine="0.10.7", torch="2.13.0")
+    assert run(monkeypatch, "record", "default", folder) == 1
+    assert run(monkeypatch, "table", folder) == 1
+    assert "default was tested with other versions" in capsys.readouterr().err
+    assert (folder / "page.md").read_text() == PAGE
+
+
 def test_the_table_is_written_between_its_markers(folder, monkeypatch):
     recorded = {"passed": 7, "failed": [], "skipped": {"no Java": 2}, "seconds": 600}
-    recorded |= {"python": "3.12.1", "date": "2026-11-27", "unpinned": {}}
+    recorded |= {"python": "3.12.1", "date": "2026-11-27", "unpinned": {}, "arguments": ""}
     (folder / "onedl.json").write_text(json.dumps(recorded))
     (folder / "other.json").write_text("{}")
     assert run(monkeypatch, "table", folder) == 0

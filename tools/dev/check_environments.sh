@@ -1,11 +1,11 @@
 #!/bin/sh
 # Build each set of constraints/ in its own virtual environment and run the test suite in it.
-# Usage: tools/dev/check_environments.sh [--keep] [--work FOLDER] [--results FOLDER] [SET...]
+# Usage: tools/dev/check_environments.sh [--keep | --again] [--work FOLDER] [--results FOLDER] [SET...]
 #   SET        name of a file of constraints/ (default: all); the first lines of the file state the
 #              version of Python and the extras
 #   --keep     do not remove the environments; one that exists is used again
 #   --again    repeat the files with failed tests of the last run, in the kept environment;
-#              the result is that of the last run with these files replaced
+#              their new results replace those of the last full run
 #   --work     folder of the environments (default: work_dirs/environments)
 #   --results  folder of SET.json and of the logs (default: work_dirs/environments/results)
 # Interpreters: PYTHON310, PYTHON311, ... (default: python3.10, python3.11, ...).
@@ -34,6 +34,10 @@ while [ $# -gt 0 ]; do
 done
 results=${results:-$work/results}
 [ $# -gt 0 ] || set -- $(cd constraints && ls ./*.txt | sed 's|^\./||; s|\.txt$||')
+for set in "$@"; do
+  [ -f "constraints/${set##*/}.txt" ] && [ "$set" = "${set##*/}" ] ||
+    { echo "no set $set: no constraints/$set.txt" >&2; exit 2; }
+done
 mkdir -p "$work" "$results"
 
 header() { sed -n "s/^# $1: *//p" "constraints/$2.txt"; }
@@ -67,14 +71,16 @@ build() {
 check() {
   set=$1
   env=$work/$set
-  [ -f "constraints/$set.txt" ] || { echo "no constraints/$set.txt" >&2; return 1; }
   python=$(interpreter "$(header python "$set")") || return
   echo "== $set: $("$python" --version), building $env"
   build "$env" "$set" "$python" || { echo "$set could not be built" >&2; return 1; }
   echo "== $set: tests"
   name=$set${again:+.again}
   tests=
-  [ -z "$again" ] || tests=$("$env/bin/python" "$results_script" failed "$results/$set.xml") || return
+  if [ -n "$again" ]; then
+    tests=$("$env/bin/python" "$results_script" failed "$results/$set.xml") || return
+    [ -n "$tests" ] || { echo "$set: no test failed in the last run"; return; }
+  fi
   rm -f "$results/$set.again.xml" "$results/$name.xml"
   # shellcheck disable=SC2086
   OMP_NUM_THREADS=1 "$env/bin/python" -m pytest -n "${WORKERS:-2}" \

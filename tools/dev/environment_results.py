@@ -7,6 +7,7 @@ python tools/dev/environment_results.py table RESULTS
 import argparse
 import datetime
 import json
+import os
 import platform
 import re
 import sys
@@ -117,11 +118,17 @@ def record(name: str, folder: Path) -> int:
     if not report.is_file():
         print(f"{name}: pytest wrote no report; see {folder / f'{name}.log'}", file=sys.stderr)
         return 1
+    summary = summarize(report, *([again] if again.is_file() else []))
+    if not summary["passed"]:
+        print(f"{name}: no test passed; see {folder / f'{name}.log'}", file=sys.stderr)
+        return 1
     result = dict(
         python=platform.python_version(),
         date=datetime.date.today().isoformat(),
         unpinned=differing,
-        **summarize(report, *([again] if again.is_file() else [])),
+        # Such as `-k NAME`, with which not all tests run.
+        arguments=os.environ.get("PYTEST_ARGS", ""),
+        **summary,
     )
     (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     skipped = result["skipped"]
@@ -138,17 +145,23 @@ def record(name: str, folder: Path) -> int:
     return 1 if differing or result["failed"] else 0
 
 
-def table(folder: Path) -> None:
+def table(folder: Path) -> int:
     """Write the versions of all sets, and the results that exist, to the page."""
     results = {
         path.stem: json.loads(path.read_text())
         for path in folder.glob("*.json")
         if path.stem in set_names()
     }
+    for name, result in results.items():
+        if result["unpinned"] or result["arguments"]:
+            which = "other versions" if result["unpinned"] else f"PYTEST_ARGS={result['arguments']}"
+            print(f"{name} was tested with {which}: run it again", file=sys.stderr)
+            return 1
     text = "\n\n".join([version_table(), *([result_table(results)] if results else [])])
     before, rest = PAGE.read_text().split(BEGIN)
     after = rest.split(END)[1]
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    return 0
 
 
 def version_table() -> str:
@@ -212,10 +225,9 @@ def main() -> int:
     args = parser.parse_args()
     if args.command == "record":
         return record(args.set, args.results)
-    if args.command == "failed":
-        print(*failed_files(args.report))
-    else:
-        table(args.results)
+    if args.command == "table":
+        return table(args.results)
+    print(*failed_files(args.report))
     return 0
 
 
