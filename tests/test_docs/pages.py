@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     path
     for path in [
-        ROOT / "README.md",
+        *ROOT.glob("*.md"),
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("configs/**/*.md"),
         *ROOT.glob("pcm_plugin/**/*.md"),

@@ -33,6 +33,7 @@ pcm --help | grep make-dataset
 pcm doctor
 
 step "mim search, mim download"
+mim search pcm_plugin | grep -o "pcm-net_toy"
 mim search pcm_plugin --valid-config | grep -o "'pcm_coco'"
 mim download pcm_plugin --config pcm_coco --dest downloaded
 grep -q "pcm_plugin.PCMNet" downloaded/pcm_coco.py

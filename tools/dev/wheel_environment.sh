@@ -1,8 +1,8 @@
-# For the scripts next to it, which source it with their arguments: build the wheel, and create a
-# virtual environment without it.
-# FOLDER, the first argument, gets the environment (5 GB) and what the script writes. An environment
-# that is there already is used again. Without FOLDER, everything is in a temporary folder and
-# removed. Sets root, folder, venv, pip, wheel and constraints.
+# Sourced by check_wheel.sh and check_existing_environment.sh: build the wheel, and create a virtual
+# environment without it.
+# FOLDER, the first argument, gets the environment (5 GB) and the output of the script. An existing
+# environment is reused. Without FOLDER, everything is in a temporary folder and removed.
+# Sets root, folder, venv, pip, wheel and constraints.
 # shellcheck shell=bash disable=SC2034
 root=$(unset CDPATH && cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 constraints=$(realpath "${CONSTRAINTS:-$root/constraints/default.txt}")
