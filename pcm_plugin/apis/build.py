@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from pcm_plugin.apis.zoo import find_weights
+from pcm_plugin.apis.zoo import find_weights, weights_by_name
 from pcm_plugin.engine.checkpoints import load_weights
-from pcm_plugin.engine.config_files import resolve_config
+from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import check_clip, is_captioner, load_captioner
@@ -27,23 +27,26 @@ def build_captioner(
 
     Raises:
         MissingFileError: If a file is missing.
-        UserError: If the arguments do not name a captioner, or the weights do not match the config.
+        UserError: If the arguments do not name a captioner, the config cannot be read, or the
+            weights do not match the config.
     """
     if model is None and weights is None:
         raise UserError("`weights` must be set: pass a file of `pcm export` or the name of a model")
-    if isinstance(model, str | os.PathLike) and Path(model).suffix in ("", ".safetensors"):
-        if weights is not None:
-            raise UserError(
-                f"`weights` must not be set with model={str(model)!r}, which includes its weights"
-            )
-        model, weights = None, model
     if model is None:
         assert weights is not None
         return load_captioner(_find_captioner(Path(weights)))
+    if isinstance(model, str | os.PathLike):
+        # Without `weights`, a name is that of a captioner, otherwise that of a config.
+        if weights is None and Path(model).suffix in ("", ".safetensors"):
+            return load_captioner(_find_captioner(Path(model)))
+        if Path(model).suffix == ".safetensors" or str(model) in weights_by_name():
+            raise UserError(
+                f"`weights` must not be set with model={str(model)!r}, which includes its weights"
+            )
     if weights is None:
         raise UserError("`weights` must be set with a config: pass the checkpoint of its training")
     if isinstance(model, str | os.PathLike):
-        cfg = Config.fromfile(resolve_config(model))
+        cfg = read_config_file(model)
     else:
         cfg = model if isinstance(model, Config) else Config(model)
     captioner = build_with_clip(cfg)

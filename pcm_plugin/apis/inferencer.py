@@ -34,9 +34,9 @@ class CaptionInferencer(BaseInferencer):
     """Inferencer that captions image files, folders, arrays and PIL images.
 
     Args:
-        model: Config (path, Config or dict) of the checkpoint ``weights``; or a captioner file or
-            the name of a model that comes with the package, such as ``'pcm-net_toy'``, without
-            ``weights``. Defaults to None.
+        model: Config (path, name such as ``'pcm_coco'``, Config or dict) of the checkpoint
+            ``weights``; or a captioner file or the name of a model that comes with the package,
+            such as ``'pcm-net_toy'``, without ``weights``. Defaults to None.
         weights: Checkpoint of ``model``; or, without ``model``, a file of ``pcm export`` or
             the name of a model. Defaults to None.
         device: Device, e.g. ``'cuda:0'``. Defaults to None: a GPU if available.
@@ -45,7 +45,8 @@ class CaptionInferencer(BaseInferencer):
 
     Raises:
         MissingFileError: If a file is missing.
-        UserError: If the weights are not a captioner, or do not match the config.
+        UserError: If the weights are not a captioner or do not match the config, or the config
+            cannot be read.
 
     Example:
         >>> from pcm_plugin.apis import CaptionInferencer

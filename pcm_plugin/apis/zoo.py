@@ -25,7 +25,7 @@ def register_models() -> list[str]:
     from pcm_plugin.engine.checkpoints import register_safe_loader
 
     register_safe_loader()
-    weights = _weights_by_name()
+    weights = weights_by_name()
     if not all(ModelHub.has(name) for name in weights):
         ModelHub.register_model_index(METAFILE, config_prefix=_PACKAGE)
     for name, file in weights.items():
@@ -43,7 +43,7 @@ def find_weights(name: str) -> Path:
     Raises:
         UserError: If there is no model of this name.
     """
-    weights = _weights_by_name()
+    weights = weights_by_name()
     if name not in weights:
         raise UserError(
             f"the model must be one of {', '.join(sorted(weights))} or a file, got {name!r}"
@@ -51,5 +51,6 @@ def find_weights(name: str) -> Path:
     return weights[name]
 
 
-def _weights_by_name() -> dict[str, Path]:
+def weights_by_name() -> dict[str, Path]:
+    """Return the files of the captioners that come with the package, by name."""
     return {m["Name"]: _PACKAGE / m["Weights"] for m in load(METAFILE)["Models"]}

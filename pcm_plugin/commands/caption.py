@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         "weights", help="file of `pcm export` or name of a model; a checkpoint with --config"
     )
     parser.add_argument("images", nargs="+", help="image files, or folders of images")
-    parser.add_argument("--config", help="config file of a checkpoint")
+    parser.add_argument("--config", help="config of a checkpoint: file, or name such as pcm_coco")
     parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
     parser.add_argument(
         "--batch-size", type=int, default=BATCH_SIZE, help="batch size (default: %(default)s)"

@@ -29,8 +29,9 @@ def main() -> None:
     import torch
 
     from pcm_plugin.commands.build_commands import check_inputs
-    from pcm_plugin.commands.run_config import apply_cfg_options, read_config_file
+    from pcm_plugin.commands.run_config import apply_cfg_options
     from pcm_plugin.engine.checkpoints import load_weights
+    from pcm_plugin.engine.config_files import read_config_file
     from pcm_plugin.engine.inputs import drop_clip_head
     from pcm_plugin.models.captioner_file import save_captioner
     from pcm_plugin.models.captioners.config_check import assert_is_captioner

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from pcm_plugin.engine.config_checks import (
     check_options,
     disable_worker_options,
 )
-from pcm_plugin.engine.config_files import resolve_config
+from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.distributed import start_group
 from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.engine.inputs import drop_clip_head
@@ -46,27 +45,6 @@ def apply_cfg_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError) as error:
         raise UserError(f"--cfg-options {' '.join(options)}: {error.args[0]}") from None
-
-
-def read_config_file(path: str | os.PathLike) -> Config:
-    """Read a config file.
-
-    Args:
-        path: The file, or a config of this package; see
-            :func:`~pcm_plugin.engine.config_files.resolve_config`.
-
-    Raises:
-        MissingFileError: If the file does not exist.
-        UserError: If it cannot be read, for example because it imports a module that is not
-            installed, has a base that does not exist, or is not a config at all.
-    """
-    file = resolve_config(path)
-    try:
-        return Config.fromfile(file)
-    except UserError:
-        raise
-    except (ImportError, SyntaxError, OSError, UnicodeDecodeError, JSONDecodeError) as error:
-        raise UserError(f"config {path} cannot be read: {error}") from error
 
 
 def load_config(

@@ -16,8 +16,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from pcm_plugin.commands.build_commands import check_inputs
-from pcm_plugin.commands.run_config import read_config_file
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
+from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.errors import MissingFileError, UserError

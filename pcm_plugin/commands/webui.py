@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "weights", help="file of `pcm export` or name of a model; a checkpoint with --config"
     )
-    parser.add_argument("--config", help="config file of a checkpoint")
+    parser.add_argument("--config", help="config of a checkpoint: file, or name such as pcm_coco")
     parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"

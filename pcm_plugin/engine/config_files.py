@@ -1,11 +1,16 @@
-"""Configs of this package by name."""
+"""Find and read configs, those of this package also by name."""
 
 import difflib
 import os
+from json import JSONDecodeError
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pcm_plugin.errors import MissingFileError
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.packaged_files import CONFIGS, shown_path
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 _PREFIX = "pcm_plugin::"
 _NOT_ENTRIES = {"_base_", "recipes"}
@@ -70,3 +75,27 @@ def resolve_config(path: str | os.PathLike) -> Path:
     raise MissingFileError(
         f"config {path} does not exist: {hint}pass a file, or the name of a config in {CONFIGS}"
     )
+
+
+def read_config_file(path: str | os.PathLike) -> "Config":
+    """Read a config file.
+
+    Args:
+        path: The file, or a config of this package; see :func:`resolve_config`.
+
+    Raises:
+        MissingFileError: If the file does not exist.
+        UserError: If it cannot be read, for example because it imports a module that is not
+            installed, has a base that does not exist, or is not a config at all.
+    """
+    # Imported here, since it is slow: the help of some commands lists the configs.
+    from mmengine.config import Config
+    from yaml import YAMLError
+
+    file = resolve_config(path)
+    try:
+        return Config.fromfile(file)
+    except UserError:
+        raise
+    except (ImportError, SyntaxError, OSError, UnicodeError, JSONDecodeError, YAMLError) as error:
+        raise UserError(f"config {path} cannot be read: {error}") from error

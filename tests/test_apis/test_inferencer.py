@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer, register_models
 from pcm_plugin.apis.zoo import find_weights
-from pcm_plugin.errors import UserError
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.decoding import CaptionHypothesis
 from pcm_plugin.models.decoding.reranking import rerank
@@ -311,6 +312,27 @@ def test_a_config_with_a_checkpoint_gives_the_same_captions(inferencer, folder, 
     own = CaptionInferencer(moved / out.name, device="cpu", show_progress=False)
     assert own.model.decoding.rerank_weight == 1.5
     assert captions(own(folder, rerank_weight=0.0)) == captions(inferencer(folder))
+
+
+def test_a_config_by_name_with_a_checkpoint(inferencer, folder, tmp_path, monkeypatch):
+    from pcm_plugin.formats.concept_set import save_concepts
+
+    model = load_captioner(find_weights(NAME))
+    monkeypatch.chdir(tmp_path)
+    data = Path("data/toy/town")
+    data.mkdir(parents=True)
+    torch.save({"state_dict": model.state_dict()}, "best.pth")
+    model.vocabulary.to_file(data / "vocabulary.txt")
+    save_concepts(
+        data / "concepts.safetensors", model.neck.concept_words, model.neck.concept_bank.embeddings
+    )
+    own = CaptionInferencer("pcm_toy", "best.pth", "cpu", show_progress=False)
+    assert captions(own(folder)) == captions(inferencer(folder))
+    with pytest.raises(MissingFileError, match=r"did you mean (.* or )*pcm_toy"):
+        CaptionInferencer("pcm_tooy", "best.pth")
+    for captioner in (NAME, "captioner.safetensors", find_weights(NAME)):
+        with pytest.raises(UserError, match="`weights` must not be set with model="):
+            CaptionInferencer(captioner, "best.pth")
 
 
 def test_the_identity_covers_settings_that_are_not_weights():

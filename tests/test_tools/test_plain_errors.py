@@ -11,6 +11,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
+from PIL import Image
 
 from pcm_plugin import commands
 from pcm_plugin.errors import LockedError, MissingFileError, UserError, plain_errors
@@ -54,10 +55,13 @@ def test_user_errors_are_one_line(tmp_path, tool, args, message):
     assert message in result.output.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["picture.png", "binary.py", "bad.json", "bad.py"])
-def test_a_file_that_is_not_a_config_is_reported(tmp_path, name):
+@pytest.mark.parametrize("name", ["picture.png", "binary.py", "bad.json", "bad.yml", "bad.py"])
+@pytest.mark.parametrize("words", ["train", "caption best.pth {tmp} --config"])
+def test_a_file_that_is_not_a_config_is_reported(tmp_path, name, words):
     (tmp_path / name).write_bytes(b"a: {" if name.startswith("bad") else b"\x89PNG")
-    result = run("train", tmp_path / name, log=tmp_path / "log")
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    command, *args = words.format(tmp=tmp_path).split()
+    result = run(command, *args, tmp_path / name, log=tmp_path / "log", launcher=False)
     assert result.code == 1
     assert "Traceback" not in result.output
     assert f"{name} cannot be read: " in result.output
