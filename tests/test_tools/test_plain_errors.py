@@ -8,12 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from pkgutil import iter_modules
 
 import pytest
 from PIL import Image
 
-from pcm_plugin import commands
+from pcm_plugin import cli
 from pcm_plugin.errors import LockedError, MissingFileError, UserError, plain_errors
 from tests.test_tools.commands import run
 
@@ -81,17 +80,15 @@ def test_errors_of_the_user_and_of_the_operating_system_exit_with_their_message(
         assert caught.value.code == str(error)
 
 
-@pytest.mark.parametrize(
-    "module", [info.name for info in iter_modules(commands.__path__, "pcm_plugin.commands.")]
-)
+@pytest.mark.parametrize("module", [command.module for command in cli.COMMANDS.values()])
 def test_every_command_prints_user_errors_without_a_traceback(module):
-    path = Path(importlib.util.find_spec(module).origin)
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "main":
-            assert [ast.unparse(decorator) for decorator in node.decorator_list] == [
-                "plain_errors()"
-            ]
+    path = Path(importlib.util.find_spec(f"pcm_plugin.commands.{module}").origin)
+    decorators = {
+        node.name: [ast.unparse(decorator) for decorator in node.decorator_list]
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert decorators["main"] == ["plain_errors()"]
 
 
 def test_an_error_of_torch_in_a_command_keeps_its_traceback(tmp_path):
