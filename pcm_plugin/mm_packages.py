@@ -114,6 +114,19 @@ def install_command(packages: list[MMPackage]) -> str | None:
     return f"{uninstall}pip install {shlex.join(wanted)}"
 
 
+def reinstall_command(package: MMPackage, packages: list[MMPackage]) -> str:
+    """Return the command that replaces all distributions of a package by one.
+
+    Args:
+        package: A package of which several distributions are installed.
+        packages: See :func:`mm_packages`.
+    """
+    wanted = _REQUIREMENTS[package.name][uses_forks(packages)]
+    return (
+        f"pip uninstall -y {shlex.join(package.distributions)} && pip install {shlex.join(wanted)}"
+    )
+
+
 @functools.cache
 def require_mm_packages() -> None:
     """Check that mmengine, mmpretrain and mmcv are installed in versions that work.

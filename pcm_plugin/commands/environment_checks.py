@@ -22,6 +22,7 @@ from pcm_plugin.mm_packages import (
     install_command,
     installed_version,
     mm_packages,
+    reinstall_command,
     uses_forks,
 )
 
@@ -55,7 +56,7 @@ class Library(NamedTuple):
 
     Attributes:
         distribution: Its name for pip.
-        code: Code that imports what this package uses of it.
+        code: Code that imports the parts that this package uses.
     """
 
     distribution: str
@@ -109,16 +110,18 @@ _WITHOUT_MODELS = "everything except BLIP and BLIP-2"
 _WITHOUT_PKG_RESOURCES = "everything except configs that inherit `mmpretrain::...`"
 _GPU = """
 import torch
-devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-names = [f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices]
-why = None
-if not names and torch.version.cuda:
+cuda, hip = torch.version.cuda, torch.version.hip
+names, why = [], None
+# The driver counts GPUs even if torch cannot use them.
+count = torch.cuda.device_count()
+if cuda or hip:
     try:
         torch.cuda.init()
+        devices = [torch.cuda.get_device_properties(index) for index in range(count)]
+        names = [f"{device.name}, {device.total_memory / 2**30:.0f} GiB" for device in devices]
     except Exception as error:
-        why = str(error).strip().splitlines()[0]
-cuda, hip = torch.version.cuda, torch.version.hip
-result = [names, f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else None, why]
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+result = [names, count, f"CUDA {cuda}" if cuda else f"ROCm {hip}" if hip else None, why]
 """
 _JAVA = """
 from pcm_plugin.evaluation.java import missing_requirement
@@ -147,7 +150,7 @@ def check_environment() -> list[Check]:
             _check_library(OPTIONAL, library, outcomes, without)
             for library, without in OPTIONAL_LIBRARIES.items()
         ),
-        _check_gpu(outcomes["gpu"]),
+        _check_gpu(outcomes["gpu"], outcomes["torch"]),
         *_check_java(outcomes["java"]),
         _check_browser(),
         *_check_folders(),
@@ -181,9 +184,7 @@ def _check_mm_package(
         return Check(CORE, name, found, package.problem, install_command(packages))
     if len(names) > 1:
         problem = f"{' and '.join(names)} overwrite each other"
-        kept = next((n for n in names if n.startswith("onedl-")), names[0])
-        repair = f"pip uninstall -y {' '.join(names)} && pip install {kept}"
-        return Check(CORE, name, found, problem, repair)
+        return Check(CORE, name, found, problem, reinstall_command(package, packages))
     if error := outcomes[name].error:
         distribution = names[0] if names else name
         return Check(
@@ -235,24 +236,27 @@ def _check_pkg_resources(packages: list[MMPackage], outcome: Outcome) -> Iterato
         )
 
 
-def _check_gpu(outcome: Outcome) -> Check:
+def _check_gpu(outcome: Outcome, torch: Outcome) -> Check:
     without = "everything, on the CPU; generating images takes hours there"
-    if outcome.error:
+    if torch.error:
         return Check(MACHINE, "GPU", "not checked, since torch cannot be imported")
-    devices, platform, why = outcome.result
-    if devices:
-        return Check(MACHINE, "GPU", "; ".join(devices) + f", {platform}")
-    if shutil.which("nvidia-smi") is None:
+    version = f"torch {installed_version('torch')}"
+    # The code has no result if the driver ends the process or does not answer.
+    names, count, platform, why = outcome.result or ([], None, version, outcome.error)
+    if names:
+        return Check(MACHINE, "GPU", "; ".join(names) + f", {platform}")
+    if count == 0 and shutil.which("nvidia-smi") is None:
         return Check(MACHINE, "GPU", "none: no NVIDIA driver (nvidia-smi), so the CPU is used")
     if platform is None:
-        problem = f"torch {installed_version('torch')} is built without CUDA"
+        problem = f"{version} is built without CUDA"
         repair = (
             "pip install --force-reinstall torch torchvision --index-url https://pypi.org/simple"
         )
     else:
-        problem = f"torch does not find it: {why or 'no device'}"
+        problem = f"torch cannot use it: {why or 'no device'}"
+        program = "rocminfo" if platform.startswith("ROCm") else "nvidia-smi"
         repair = (
-            f"run `nvidia-smi`: the driver must list a GPU and support {platform}; for an older "
+            f"run `{program}`: the driver must list a GPU and support {platform}; for an older "
             "driver, take torch from https://pytorch.org/get-started/previous-versions"
         )
     return Check(MACHINE, "GPU", "", problem, repair, without)

@@ -65,9 +65,12 @@ def repair_command(distribution: str, module: str, error: str, requirement: str)
         return pip_install("numpy<2")
     if missing and missing[1] != module.partition(".")[0]:
         return pip_install(_distribution_of(missing[1]))
-    if installed_version(distribution) is None:
+    version = installed_version(distribution)
+    if version is None or version_problem(distribution, requirement):
         return pip_install(requirement)
-    return f"pip install --force-reinstall --no-deps {shlex.quote(requirement)}"
+    # Another version may need other dependencies, which `--no-deps` would not install.
+    release, _, build = version.partition("+")
+    return _reinstall(f"{distribution}=={release}", build)
 
 
 def torchvision_command(torch: str) -> str:
@@ -80,13 +83,25 @@ def torchvision_command(torch: str) -> str:
     minor = re.match(r"2\.(\d+)", version)
     # torchvision 0.15 was made for torch 2.0, 0.16 for torch 2.1, and so on.
     wanted = f"torchvision==0.{int(minor[1]) + 15}.*" if minor else "torchvision"
-    index = f" --index-url {_TORCH_INDEX}/{build}" if build else ""
-    return f"pip install --force-reinstall --no-deps {shlex.quote(wanted)}{index}"
+    return _reinstall(wanted, build)
 
 
 def pip_install(*wanted: str) -> str:
     """Return the command that installs requirements."""
     return f"pip install {shlex.join(wanted)}"
+
+
+def _reinstall(wanted: str, build: str) -> str:
+    """Return the command that installs a package again and leaves its dependencies unchanged.
+
+    Args:
+        wanted: Requirement.
+        build: Build of torch to take it from, such as ``'cpu'`` or ``'cu126'``. Anything else,
+            such as the commit of a local build, selects the default index.
+    """
+    known = re.fullmatch(r"cpu|xpu|cu\d+|rocm[\d.]+", build)
+    index = f" --index-url {_TORCH_INDEX}/{build}" if known else ""
+    return f"pip install --force-reinstall --no-deps {shlex.quote(wanted)}{index}"
 
 
 def _is_mismatch_of_torch(module: str, error: str) -> bool:

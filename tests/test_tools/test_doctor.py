@@ -18,11 +18,16 @@ from tests.site_packages import ROOT
 
 TORCH = """
 class cuda:
-    device_count = lambda: 0
+    device_count = lambda: {count}
     def init():
-        raise RuntimeError("no CUDA-capable device is detected\\nmore")
+        {init}
+    def get_device_properties(index):
+        cuda.init()
+        class properties:
+            name, total_memory = "Stub GPU", 80 * 2**30
+        return properties
 class version:
-    cuda, hip = {cuda!r}, None
+    cuda, hip = {cuda!r}, {hip!r}
 """
 NOT_FOUND = "raise ModuleNotFoundError(\"No module named '{}'\")"
 MISMATCH = 'raise RuntimeError("operator torchvision::nms does not exist")'
@@ -50,7 +55,7 @@ class Environment:
             self.distribution(library.distribution, "6.99" if module == "gradio" else "99.0")
             names = rest[0].removeprefix("import ").split(", ") if word == "from" else []
             self.module(module, "".join(f"{name} = 1\n" for name in names))
-        self.module("torch", TORCH.format(cuda=None))
+        self.gpu(None)
         self.distribution("torch", "2.12.0+cpu")
         self.distribution("transformers", "4.51.3")
         for name, version in {"mmengine": "0.10.7", "mmpretrain": "1.2.0"}.items():
@@ -97,6 +102,12 @@ class Environment:
         self.uninstall(distribution)
         self.module(module, NOT_FOUND.format(module))
 
+    def gpu(
+        self, cuda: str | None, count: int = 0, init: str = "pass", hip: str | None = None
+    ) -> None:
+        """Write a torch for CUDA or ROCm; `init` is the code of `torch.cuda.init`."""
+        self.module("torch", TORCH.format(cuda=cuda, hip=hip, count=count, init=init))
+
     def program(self, name: str, command: str) -> None:
         """Write a program."""
         path = self.programs / name
@@ -141,6 +152,12 @@ def test_stubs_have_no_defect(environment, tmp_path):
     assert problems(report).keys() - {"SPICE"} == {"pcm_plugin"}, report
     assert "ok    mmcv               2.2.0 (mmcv-lite)" in report
     assert "no NVIDIA driver" in report
+
+
+def test_a_gpu_that_works_is_listed(environment, tmp_path):
+    environment.gpu("12.6", count=2)
+    _, report = environment.doctor(tmp_path)
+    assert "ok    GPU                Stub GPU, 80 GiB; Stub GPU, 80 GiB, CUDA 12.6\n" in report
 
 
 def _mm(environment, name, version, distribution=None):
@@ -193,15 +210,26 @@ def _pair(torch):
     return change
 
 
-def _gpu(cuda):
+def _gpu(cuda, count=0, init="pass", hip=None, programs=("nvidia-smi",)):
     def change(environment):
-        environment.module("torch", TORCH.format(cuda=cuda))
-        environment.program("nvidia-smi", "")
+        environment.gpu(cuda, count, init, hip)
+        for name in programs:
+            environment.program(name, "")
+
+    return change
+
+
+def _installed(distribution, version, module):
+    def change(environment):
+        environment.distribution(distribution, version)
+        environment.module(module, "raise RuntimeError('broken')")
 
     return change
 
 
 NO_NUMPY_2 = "raise ImportError('A module that was compiled using NumPy 1.x cannot be run')"
+NO_DEVICE = "raise RuntimeError('no CUDA-capable device is detected\\nmore')"
+OLD_DRIVER = "raise RuntimeError('The NVIDIA driver on your system is too old')"
 NO_LIBGL = "raise ImportError('libGL.so.1: cannot open shared object file: No such file')"
 PYTORCH = "https://download.pytorch.org/whl"
 DEFECTS = [
@@ -235,7 +263,13 @@ DEFECTS = [
         "mmengine",
         lambda environment: environment.distribution("onedl-mmengine", "0.10.12"),
         "mmengine and onedl-mmengine overwrite each other",
-        "pip uninstall -y mmengine onedl-mmengine && pip install onedl-mmengine",
+        "pip uninstall -y mmengine onedl-mmengine && pip install 'onedl-mmengine>=0.10.12'\n",
+    ),
+    (
+        "mmcv",
+        lambda environment: environment.distribution("mmcv", "2.2.0"),
+        "mmcv and mmcv-lite overwrite each other",
+        "pip uninstall -y mmcv mmcv-lite && pip install 'mmcv-lite>=2.0'\n",
     ),
     ("mmcv", _module("mmcv", NO_LIBGL), "libGL.so.1: cannot open", "apt-get install libgl1"),
     (
@@ -272,15 +306,33 @@ DEFECTS = [
     ),
     (
         "diffusers",
-        _module("diffusers", "raise RuntimeError('broken')"),
+        _installed("diffusers", "0.35.1", "diffusers"),
         "RuntimeError: broken",
-        "pip install --force-reinstall --no-deps 'diffusers>=0.30'",
+        "pip install --force-reinstall --no-deps diffusers==0.35.1\n",
+    ),
+    (
+        "diffusers",
+        _installed("diffusers", "0.29.0", "diffusers"),
+        "RuntimeError: broken",
+        "pip install 'diffusers>=0.30'\n",
+    ),
+    (
+        "torch",
+        _installed("torch", "2.12.0+cpu", "torch"),
+        "RuntimeError: broken",
+        f"pip install --force-reinstall --no-deps torch==2.12.0 --index-url {PYTORCH}/cpu\n",
+    ),
+    (
+        "torch",
+        _installed("torch", "2.12.0+git1a2b3c4", "torch"),
+        "RuntimeError: broken",
+        "pip install --force-reinstall --no-deps torch==2.12.0\n",
     ),
     (
         "open_clip_torch",
         _module("open_clip", "import os; os.abort()"),
         "the process ended with signal 6",
-        "pip install --force-reinstall --no-deps 'open_clip_torch>=3.0'",
+        "pip install --force-reinstall --no-deps open_clip_torch==99.0\n",
     ),
     (
         "pyarrow",
@@ -314,9 +366,27 @@ DEFECTS = [
     ),
     (
         "GPU",
-        _gpu("12.6"),
-        "torch does not find it: no CUDA-capable device is detected",
+        _gpu("12.6", init=NO_DEVICE),
+        "torch cannot use it: no CUDA-capable device is detected\n",
         "run `nvidia-smi`: the driver must list a GPU and support CUDA 12.6",
+    ),
+    (
+        "GPU",
+        _gpu("12.6", count=1, init=OLD_DRIVER, programs=()),
+        "torch cannot use it: The NVIDIA driver on your system is too old",
+        "run `nvidia-smi`: the driver must list a GPU and support CUDA 12.6",
+    ),
+    (
+        "GPU",
+        _gpu(None, count=1, init="raise RuntimeError", hip="6.4", programs=()),
+        "torch cannot use it: RuntimeError",
+        "run `rocminfo`: the driver must list a GPU and support ROCm 6.4",
+    ),
+    (
+        "GPU",
+        _gpu("12.6", count=1, init="import os; os.abort()"),
+        "torch cannot use it: the process ended with signal 6",
+        "run `nvidia-smi`: the driver must list a GPU and support torch 2.12.0+cpu",
     ),
 ]
 
@@ -376,9 +446,11 @@ def test_the_exit_code_depends_on_the_core_only(monkeypatch, capsys):
     assert ended.value.code == 1
 
 
-def test_missing_files_of_spice_are_reported():
+def test_missing_files_of_spice_are_reported(environment, monkeypatch):
+    monkeypatch.setenv("PATH", str(environment.programs))
     outcome = Outcome(None, [None, "SPICE needs x.jar: curl -LO x.zip"])
-    *_, meteor, spice = environment_checks._check_java(outcome)
+    java, meteor, spice = environment_checks._check_java(outcome)
+    assert java.found == "version 1"
     assert meteor.problem is None
     assert (spice.problem, spice.repair) == ("SPICE needs x.jar", "curl -LO x.zip")
 
