@@ -113,7 +113,8 @@ def index_text(packages: list[str]) -> str:
     lines += [".. list-table::", "   :widths: 20 80", ""]
     for name, members in _registered_types():
         links = [_link(*item) for item in members]
-        lines += [f"   * - ``{name}``", f"     - {', '.join(links) or 'none'}"]
+        if links:
+            lines += [f"   * - ``{name}``", f"     - {', '.join(links)}"]
     entries = [f"   {package.partition('.')[2] or package} <{package}>" for package in packages]
     return "\n".join([*lines, "", ".. toctree::", "   :hidden:", "", *entries, ""])
 
