@@ -130,8 +130,7 @@ def build(cfg):
 def test_steps_and_captions(name, load):
     cfg = load(name)
     model = build(cfg)
-    settings = cfg.optim_wrapper
-    optim_wrapper = build_optim_wrapper(model, settings)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     learning = {key: p.clone() for key, p in model.named_parameters() if p.requires_grad}
     batch = next(iter(Runner.build_dataloader(cfg.train_dataloader, seed=0)))
     model.train()

@@ -90,8 +90,7 @@ def test_steps_and_captions_at_full_size(name, load):
     cfg = load(name)
     cfg.model.decoding.max_len = 5
     model = MODELS.build(cfg.model)
-    settings = cfg.optim_wrapper
-    optim_wrapper = build_optim_wrapper(model, settings)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     is_noam = not isinstance(cfg.param_scheduler, list)
     schedule = cfg.param_scheduler if is_noam else cfg.param_scheduler[0]
     scheduler = PARAM_SCHEDULERS.build(schedule, default_args=dict(optimizer=optim_wrapper))
@@ -148,8 +147,7 @@ def test_hyper_parameters_are_the_released_ones(name):
 def test_gradients_are_clipped_by_value():
     cfg = Config.fromfile("configs/pcm_coco.py")
     model = torch.nn.Linear(2, 1, bias=False)
-    settings = cfg.optim_wrapper
-    optim_wrapper = build_optim_wrapper(model, settings)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     seen = []
     optim_wrapper.optimizer.register_step_pre_hook(
         lambda *_: seen.append(model.weight.grad.clone())

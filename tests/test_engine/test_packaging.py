@@ -93,20 +93,3 @@ def test_the_oldest_set_has_the_lower_bounds():
                 assert version == Version(clause.version), package
                 bounded.add(package)
     assert requirements().keys() <= bounded
-
-
-@pytest.mark.parametrize(
-    ("package", "folder", "example"),
-    [
-        ("toyworld", "assets", "diffusion/unet/config.json"),
-        ("visualization", "templates", "report.html"),
-    ],
-)
-def test_data_files_are_in_the_package(package, folder, example):
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    globs = setup["options.package_data"][f"pcm_plugin.{package}"].split(",")
-    path = ROOT / "pcm_plugin" / package
-    packaged = {file for glob in globs for file in path.glob(glob.strip()) if file.is_file()}
-    assert packaged == {file for file in (path / folder).rglob("*") if file.is_file()}
-    assert path / folder / example in packaged

@@ -133,3 +133,9 @@ def test_the_table_is_written_between_its_markers(folder, monkeypatch):
         "| no Java | 2 |",
     ):
         assert f"\n{row}\n" in page
+
+
+def test_the_documentation_has_the_versions_of_the_constraints():
+    table = results.version_table()
+    assert "| torch | " in table
+    assert table in results.PAGE.read_text()
