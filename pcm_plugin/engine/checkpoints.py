@@ -12,7 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pcm_plugin.compatibility import load_tensors_and, multiarray
+from pcm_plugin.compatibility.checkpoints import load_tensors_and, multiarray
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.captioner_file import EXTRA_TENSORS

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pcm_plugin.compatibility.arrow_types import is_binary, is_string
 from pcm_plugin.errors import UserError
 
 _NUM_SAMPLES = 64  # of a fingerprint
@@ -169,9 +170,7 @@ class ParquetTable:
         types = self._pyarrow.types
         if types.is_dictionary(kind):
             kind = kind.value_type
-        # pyarrow 16 and later have string views.
-        is_view = hasattr(types, "is_string_view") and types.is_string_view(kind)
-        return types.is_string(kind) or types.is_large_string(kind) or is_view
+        return is_string(kind)
 
     def _is_image(self, kind: Any) -> bool:
         types = self._pyarrow.types
@@ -180,8 +179,7 @@ class ParquetTable:
             return index >= 0 and self._is_image(kind.field(index).type)
         if types.is_dictionary(kind):
             kind = kind.value_type
-        is_view = hasattr(types, "is_binary_view") and types.is_binary_view(kind)
-        return types.is_binary(kind) or types.is_large_binary(kind) or is_view
+        return is_binary(kind)
 
     def _open(self, path: Path) -> Any:
         parquet = self._pyarrow.parquet

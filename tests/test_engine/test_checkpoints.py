@@ -10,7 +10,7 @@ from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
 
 import pcm_plugin.engine.checkpoint_hook  # noqa: F401  registers the backend
-from pcm_plugin import compatibility
+from pcm_plugin.compatibility import checkpoints
 from pcm_plugin.engine.checkpoints import (
     latest_checkpoint,
     load_local_checkpoint,
@@ -24,8 +24,8 @@ from pcm_plugin.errors import UserError
 def loading(request, monkeypatch):
     """Run each test with the loading of torch 2.6 and newer, and with that of older versions."""
     if request.param == "restricted_unpickler":
-        monkeypatch.setattr(compatibility, "_NAMED_GLOBALS", False)
-    elif not compatibility._NAMED_GLOBALS:
+        monkeypatch.setattr(checkpoints, "_NAMED_GLOBALS", False)
+    elif not checkpoints._NAMED_GLOBALS:
         pytest.skip("safe_globals of torch accepts named functions from 2.6 on")
 
 

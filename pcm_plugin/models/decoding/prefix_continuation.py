@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.compatibility.key_value_cache import select_rows
 from pcm_plugin.models.functional.beam_search import Step
 
 
@@ -38,7 +39,7 @@ def continue_prefix(
             beams = words.shape[1]
             images = torch.arange(len(parents), device=parents.device).unsqueeze(1)  # (B, 1)
             rows = (images * (len(allowed) // len(parents)) + parents).flatten()  # (B * W,)
-            past = _select_rows(past, rows)
+            past = select_rows(past, rows)
             allowed = F.pad(allowed[rows], (0, 1), value=True)  # (B * W, L + t)
             inputs = lm.get_input_embeddings()(words.flatten().unsqueeze(1))  # (B * W, 1, E)
             out = _run(lm, inputs.to(prefix.dtype), allowed, positions[rows], past)
@@ -60,12 +61,3 @@ def _run(lm: Any, inputs: Tensor, mask: Tensor, positions: Tensor, past: Any) ->
         past_key_values=past,
         use_cache=True,
     )
-
-
-def _select_rows(past: Any, rows: Tensor) -> Any:
-    """Return a key-value cache with the given rows, which may repeat."""
-    if hasattr(past, "reorder_cache"):
-        past.reorder_cache(rows)
-        return past
-    # Older versions of transformers: a tuple of keys and values per layer.
-    return tuple(tuple(part.index_select(0, rows) for part in layer) for layer in past)

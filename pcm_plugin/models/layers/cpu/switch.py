@@ -1,14 +1,7 @@
 """The switch between the kernels of this package and PyTorch's own."""
 
 from torch import Tensor
-
-try:
-    from torch.compiler import is_compiling
-except ImportError:  # older versions of torch
-
-    def is_compiling() -> bool:
-        """Return False, since these versions do not report whether a function is being compiled."""
-        return False
+from torch.compiler import is_compiling
 
 
 def use_cpu_kernels(x: Tensor) -> bool:

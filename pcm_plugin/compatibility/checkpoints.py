@@ -1,4 +1,4 @@
-"""Differences between versions of the libraries, handled without changing anything in them."""
+"""Checkpoints of different versions of torch and NumPy."""
 
 import collections
 import pickle
