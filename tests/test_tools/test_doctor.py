@@ -234,7 +234,12 @@ NO_LIBGL = "raise ImportError('libGL.so.1: cannot open shared object file: No su
 PYTORCH = "https://download.pytorch.org/whl"
 DEFECTS = [
     ("torch", _removed("torch", "torch"), "No module named 'torch'", "pip install 'torch>=2.4'"),
-    ("packaging", _without_packaging, "No module named 'packaging'", "pip install packaging\n"),
+    (
+        "packaging",
+        _without_packaging,
+        "No module named 'packaging'",
+        "pip install 'packaging>=24.0'\n",
+    ),
     (
         "torchvision",
         _pair("2.12.0+cpu"),
