@@ -19,7 +19,8 @@ _SETTINGS = (bool, int, float, str, type(None), PatchSelection)
 def model_hash(model: Captioner) -> str:
     """Return a short hash of weights, architecture, settings, vocabulary, concepts and CLIP model.
 
-    Decoding settings are not included. The CLIP is included by name, weights and pooling.
+    Decoding settings are not included. The CLIP is included by name, weights, pooling and patch
+    mode.
 
     Args:
         model: Captioner.
@@ -37,6 +38,8 @@ def model_hash(model: Captioner) -> str:
     digest.update(json.dumps([words, concepts, settings], sort_keys=True).encode())
     if isinstance(clip := model.backbone, OpenCLIPBackbone):
         identity = [model_identity(clip.model_name), weights_identity(clip.pretrained), clip.pool]
+        if clip.patch_mode != "plain":
+            identity.append(clip.patch_mode)
         digest.update(json.dumps(identity).encode())
     return digest.hexdigest()[:16]
 

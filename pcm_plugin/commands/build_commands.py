@@ -66,11 +66,11 @@ class DataSource(NamedTuple):
             build_commands=values.get("build_commands"),
         )
 
-    def clip_options(self, pool: bool = True) -> list[str]:
+    def clip_options(self, patches: bool = True) -> list[str]:
         """Return the options that select the CLIP. One that brings its weights takes no others."""
         names = {"model": "model_name", "pretrained": "pretrained"}
-        if pool:
-            names["pool"] = "pool"
+        if patches:
+            names |= {"pool": "pool", "patch-mode": "patch_mode"}
         options = [
             (f"--{k}", str(self.clip[name])) for k, name in names.items() if self.clip.get(name)
         ]
@@ -232,7 +232,7 @@ def _extract_real_images(store: str, source: DataSource, loop: str) -> str:
 def _build_concepts(path: str, source: DataSource, *words: str) -> str:
     # The seven templates, by all evidence those of the released concept files. The paper names
     # "A photo of {}".
-    options = ["--templates", "simple", *source.clip_options(pool=False), "--out", path]
+    options = ["--templates", "simple", *source.clip_options(patches=False), "--out", path]
     return _pcm("build-concepts", *words, *options)
 
 

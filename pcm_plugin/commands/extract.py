@@ -70,6 +70,12 @@ def main() -> None:
         help="average patches over windows of POOL x POOL; 2 for ViT-L/14",
     )
     parser.add_argument(
+        "--patch-mode",
+        default="plain",
+        help="attention of CLIP's last block for the patches: plain (CLIP's own, the default), "
+        "maskclip or sclip",
+    )
+    parser.add_argument(
         "--no-patches",
         action="store_true",
         help="store no patch features, for refinement and for captioners of global features",
@@ -100,6 +106,7 @@ def main() -> None:
         args.model,
         args.pretrained,
         args.pool,
+        args.patch_mode,
         args.dtype,
         args.caption_template,
         patches=not args.no_patches,

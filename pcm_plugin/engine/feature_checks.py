@@ -29,8 +29,9 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     Raises:
         MissingFileError: If a folder holds no feature store.
         UserError: If a file has another format, files are from different CLIPs, patches of a store
-            are in the joint space and the neck expects others (or vice versa), an object label is
-            not a concept, or only some loops have object labels.
+            are in the joint space and the neck expects others (or vice versa), patches were
+            extracted with different values of ``patch_mode``, an object label is not a concept, or
+            only some loops have object labels.
     """
     loops = list(loops)
     files = list_input_files(cfg, loops)
@@ -38,6 +39,7 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     concepts = {f.path: load_concepts(f.path) for f in files if _is_concept_set(f)}
     datasets = [f.path for f in files if f.key.endswith("_dataloader.dataset.store")]
     _check_patches(cfg, {path: features[path] for path in datasets})
+    _check_patch_modes(cfg, {path: features[path] for path in datasets})
     _check_object_labels(cfg, files, concepts)
     clips = {
         path: _clip_name(store.settings.get("model"), store.settings.get("pretrained"))
@@ -87,6 +89,22 @@ def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
                 f"{path} are {'' if joint else 'not '}in CLIP's joint space; change the setting or "
                 "use features of another CLIP"
             )
+
+
+def _check_patch_modes(cfg: Config, stores: dict[str, FeatureStore]) -> None:
+    """Check that the patches of all stores, and of the CLIP of inference, have one mode."""
+    modes = {
+        path: store.settings.get("patch_mode", "plain")
+        for path, store in stores.items()
+        if store.settings.get("patches", True)
+    }
+    if modes and cfg.get("clip"):
+        modes["clip"] = cfg.clip.get("patch_mode", "plain")
+    if len(set(modes.values())) > 1:
+        lines = ["Patch features must have one patch_mode, but there are several:"]
+        lines += [f"  {name}: {mode}" for name, mode in modes.items()]
+        lines += ["Set clip.patch_mode, or extract those that differ again, with one --patch-mode."]
+        raise UserError("\n".join(lines))
 
 
 def _check_object_labels(

@@ -61,8 +61,8 @@ def save_captioner(
         path: File to write, ``.safetensors``; its folder is created.
         model: The captioner, with its concepts.
         settings: The config that the captioner was built from.
-        clip: ``model_name``, ``pretrained`` and ``pool`` of the CLIP that computed the features,
-            as in configs.
+        clip: ``model_name``, ``pretrained``, ``pool`` and ``patch_mode`` of the CLIP that computed
+            the features, as in configs.
         about: Facts to store, such as scores. Defaults to None.
         half: Whether to store float16. Defaults to False.
 
@@ -88,15 +88,18 @@ def save_captioner(
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     weights_file = clip["pretrained"] if is_weights_file(clip.get("pretrained")) else None
+    found = {
+        "model_name": _copy_local_clip(str(clip["model_name"]), weights_file, path),
+        "pretrained": None if weights_file else clip.get("pretrained"),
+        "pool": clip.get("pool", 1),
+    }
+    if clip.get("patch_mode", "plain") != "plain":
+        found["patch_mode"] = clip["patch_mode"]
     facts = {
         "model": config,
         "vocabulary": model.vocabulary.words,
         "concepts": model.neck.concept_words,
-        "clip": {
-            "model_name": _copy_local_clip(str(clip["model_name"]), weights_file, path),
-            "pretrained": None if weights_file else clip.get("pretrained"),
-            "pool": clip.get("pool", 1),
-        },
+        "clip": found,
         "about": dict(about or {}),
     }
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}
@@ -150,6 +153,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         "model_name": name,
         "pretrained": clip["pretrained"],
         "pool": clip["pool"],
+        "patch_mode": clip.get("patch_mode", "plain"),
         "defer_text": True,
     }
     model = MODELS.build(

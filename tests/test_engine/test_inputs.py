@@ -99,6 +99,9 @@ def test_a_clip_with_its_own_weights_needs_no_pretrained_option():
         check_inputs(cfg, ["train"])
     assert "--model 'local-dir:my clip' --pool 1 --out" in str(caught.value)
     assert "--pretrained" not in str(caught.value)
+    cfg.clip.patch_mode = "sclip"
+    with pytest.raises(MissingFileError, match=r"--pool 1 --patch-mode sclip --out"):
+        check_inputs(cfg, ["train"])
 
 
 def test_the_command_for_a_file_in_a_folder_names_the_folder(tmp_path):
@@ -182,6 +185,28 @@ def test_another_clip_in_the_model_is_rejected(features, key):
         check_features(features, loops=("train",))
     assert f"model.{key}: ViT-B-16" in str(caught.value)
     assert f"{store}: random" in str(caught.value)
+
+
+def test_patches_of_several_modes_are_rejected(features, tmp_path):
+    store = features.train_dataloader.dataset.store
+    build_store(tmp_path / "test", [["a dog"]])
+    features.test_dataloader = dict(dataset=dict(type=DATASET, store=str(tmp_path / "test")))
+    check_features(features, loops=("train", "test"))
+    manifest = tmp_path / "store" / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(
+        text.replace('"model": "random"', '"model": "random", "patch_mode": "sclip"')
+    )
+    assert manifest.read_text() != text
+    with pytest.raises(ValueError, match="must have one patch_mode") as caught:
+        check_features(features, loops=("train", "test"))
+    assert f"{store}: sclip\n  {tmp_path / 'test'}: plain" in str(caught.value)
+    # Inference would compute other patches than those of the training.
+    features.clip = dict(model_name="random", patch_mode="sclip")
+    check_features(features, loops=("train",))
+    features.clip.patch_mode = "maskclip"
+    with pytest.raises(ValueError, match="clip: maskclip"):
+        check_features(features, loops=("train",))
 
 
 def test_a_memory_of_another_clip_is_rejected(features, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import UserError
 from pcm_plugin.models import OpenCLIPBackbone
+from pcm_plugin.models.functional.patch_attention import apply_block
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip
 
@@ -48,6 +49,65 @@ def test_features_equal_those_of_open_clip(names, kind):
     assert features.shape == (3, backbone.clip_dim) == (3, 8)
     torch.testing.assert_close(patches, last_hidden_states(backbone, IMAGES))
     torch.testing.assert_close(features, backbone.clip.encode_image(IMAGES, normalize=True))
+
+
+def attention_of_last_block(backbone, images):
+    """Return the input of the last block, and its queries, keys and values (B, L, D)."""
+    seen = []
+    block = backbone.clip.visual.transformer.resblocks[-1]
+    handle = block.register_forward_pre_hook(lambda *call: seen.append(call[1][0]))
+    backbone.clip.encode_image(images)
+    handle.remove()
+    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+    return block, seen[0], F.linear(block.ln_1(seen[0]), weight, bias).chunk(3, -1)
+
+
+def attend(first, second, value, heads):
+    """Compute softmax(first second^T / sqrt(d)) value head by head."""
+    parts = zip(*(x.chunk(heads, -1) for x in (first, second, value)), strict=True)
+    scores = [(a @ b.transpose(1, 2) / a.shape[-1] ** 0.5).softmax(-1) @ v for a, b, v in parts]
+    return torch.cat(scores, -1)
+
+
+@pytest.mark.parametrize("mode", ["maskclip", "sclip"])
+@pytest.mark.parametrize("kind", ["token", "average"])
+def test_patch_modes_change_the_attention_of_the_last_block(names, kind, mode):
+    backbone = OpenCLIPBackbone(names[kind], patch_mode=mode)
+    patches, features = backbone(IMAGES)
+    block, states, (query, key, value) = attention_of_last_block(backbone, IMAGES)
+    heads = block.attn.num_heads
+    assert heads > 1
+    mixed = {
+        "maskclip": value,
+        "sclip": attend(query, query, value, heads) + attend(key, key, value, heads),
+    }
+    expected = states + block.attn.out_proj(mixed[mode])
+    expected = expected + block.mlp(block.ln_2(expected))
+    torch.testing.assert_close(patches, expected[:, 1:])
+    torch.testing.assert_close(features, backbone.clip.encode_image(IMAGES, normalize=True))
+
+
+def test_the_plain_attention_is_that_of_the_block(names):
+    backbone = OpenCLIPBackbone(names["token"])
+    block, states, _ = attention_of_last_block(backbone, IMAGES)
+    torch.testing.assert_close(apply_block(block, states, "plain"), block(states))
+
+
+def test_patch_modes_of_pooled_patches_are_averaged(names):
+    fine, _ = OpenCLIPBackbone(names["token"], patch_mode="sclip")(IMAGES)
+    coarse, _ = OpenCLIPBackbone(names["token"], pool=2, patch_mode="sclip")(IMAGES)
+    torch.testing.assert_close(coarse[:, 1], fine[:, [2, 3, 6, 7]].mean(1))
+
+
+def test_patch_modes_need_a_plain_vision_transformer_and_a_known_name(names, tmp_path):
+    with pytest.raises(UserError, match="`patch_mode` must be one of plain, maskclip, sclip, got"):
+        OpenCLIPBackbone(names["token"], patch_mode="dense")
+    eva = build_clip(tmp_path / "eva", kind="eva")
+    with pytest.raises(UserError, match="`patch_mode` must be 'plain' for the image tower Eva"):
+        OpenCLIPBackbone(eva, patch_mode="sclip")
+    single = build_clip(tmp_path / "single", layers=1)
+    with pytest.raises(UserError, match="two or more blocks"):
+        OpenCLIPBackbone(single, patch_mode="maskclip")
 
 
 def test_pooling_averages_two_by_two_patches(names):

@@ -11,6 +11,7 @@ from open_clip import factory
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.models import OpenCLIPBackbone
@@ -65,6 +66,16 @@ def test_round_trip_preserves_the_captioner(model, tmp_path):
     half = load_captioner(path)
     weight = "decoder.output.weight"
     assert torch.equal(half.state_dict()[weight], model.state_dict()[weight].half().float())
+
+
+def test_the_patch_mode_is_saved(model, tmp_path):
+    clip = {"model_name": f"local-dir:{ASSETS / 'clip'}", "patch_mode": "sclip"}
+    save_captioner(tmp_path / "sclip.safetensors", model, own_settings(), clip)
+    again = load_captioner(tmp_path / "sclip.safetensors")
+    assert (model.backbone.patch_mode, again.backbone.patch_mode) == ("plain", "sclip")
+    assert model_hash(again) != model_hash(model)
+    images = torch.randn(2, 3, 112, 112)
+    assert not torch.allclose(again.backbone(images)[0], model.backbone(images)[0])
 
 
 def test_the_text_memory_is_saved(model, tmp_path):

@@ -35,7 +35,7 @@ def make_feats():
     return torch.randn(B, N, DV), torch.randn(B, DC)
 
 
-@pytest.mark.parametrize("selection", ["top_pairs", "top_patches", "random", "none"])
+@pytest.mark.parametrize("selection", ["top_pairs", "per_concept", "top_patches", "random", "none"])
 @pytest.mark.parametrize("training", [True, False])
 def test_forward_does_not_modify_inputs_or_buffers(selection, training):
     neck = make_neck(selection=selection, random_ratio=0.5).train(training)
@@ -117,6 +117,101 @@ def test_random_selection_replaces_a_share_and_appends_all():
     assert out.mask.all()
 
 
+def test_per_concept_selects_the_best_patch_of_each_concept():
+    neck = make_neck(selection="per_concept", concept_threshold=0.1).eval()
+    out = neck(*make_feats())
+    kept = out.concept_probs > 0.1
+    assert kept.any()
+    assert not kept.all()
+    for image in range(B):
+        ranks = kept[image].nonzero().flatten().tolist()
+        best = {rank: int(out.affinity[image, :, rank].argmax()) for rank in ranks}
+        assert out.selected[image].nonzero().flatten().tolist() == sorted({*best.values()})
+        for slot, patch in enumerate(out.slots[image].tolist()):
+            owners = [rank for rank in ranks if best[rank] == patch]
+            if len(owners) == 1:  # then the text of the slot is that of the concept alone
+                word = neck.concept_bank.embeddings[out.concept_ids[image, owners[0]]]
+                token = neck.text_proj(word) + neck.pos_embed[0, 1 + patch]
+                expected = neck.norm(F.relu(token + neck.type_embed.weight[1]))
+                torch.testing.assert_close(out.tokens[image, 1 + N + slot], expected)
+
+
+def test_per_concept_without_any_concept_adds_no_text():
+    out = make_neck(selection="per_concept", concept_threshold=1.0).eval()(*make_feats())
+    assert not out.selected.any()
+    assert out.mask.sum(1).tolist() == [1 + N] * B
+    assert out.tokens.isfinite().all()
+
+
+def test_training_with_append_has_the_tokens_of_inference():
+    neck, feats = make_neck(mix="append", noise_var=0.0, append_text_tokens=False), make_feats()
+    trained = neck.train()(*feats)
+    neck.append_text_tokens = True
+    applied = neck.eval()(*feats)
+    assert torch.equal(trained.tokens, applied.tokens)
+    assert torch.equal(trained.mask, applied.mask)
+
+
+def test_dropped_patches_are_replaced_by_a_token_and_inference_has_no_texts():
+    neck, feats = make_neck(mix="drop", noise_var=0.0), make_feats()
+    torch.nn.init.normal_(neck.mask_token)
+    plain = make_neck(selection="none", noise_var=0.0)
+    plain.load_state_dict(neck.state_dict(), strict=False)
+    trained, applied, base = neck.train()(*feats), neck.eval()(*feats), plain(*feats)
+    torch.testing.assert_close(applied.tokens, base.tokens)
+    selected = F.pad(trained.selected, (1, 0))
+    assert 0 < selected.sum() < B * N
+    torch.testing.assert_close(trained.tokens[~selected], base.tokens[~selected])
+    masked = neck.norm(F.relu(neck.mask_token + neck.pos_embed)).expand(B, -1, -1)
+    torch.testing.assert_close(trained.tokens[selected], masked[selected])
+
+
+@pytest.mark.parametrize("mix", ["replace", "drop"])
+def test_random_patches_are_as_many_and_get_the_same_texts(mix):
+    settings = {"noise_var": 0.0, "mix": mix}
+    neck, feats = make_neck(control="random_patches", **settings).train(), make_feats()
+    right = make_neck(**settings).train()
+    right.load_state_dict(neck.state_dict())
+    right.set_concepts(WORDS, neck.concept_bank.embeddings)
+    out, expected = neck(*feats), right(*feats)
+    assert torch.equal(out.selected.sum(1), expected.selected.sum(1))
+    assert not torch.equal(out.selected, expected.selected)
+    if mix == "replace":
+        with torch.no_grad():
+            neck.pos_embed.zero_()
+            right.pos_embed.zero_()
+        out, expected = neck(*feats), right(*feats)
+        torch.testing.assert_close(
+            out.tokens[:, 1:][out.selected], expected.tokens[:, 1:][expected.selected]
+        )
+
+
+def test_random_concepts_change_the_texts_only():
+    neck, feats = make_neck(control="random_concepts", noise_var=0.0).train(), make_feats()
+    first, second = neck(*feats), neck(*feats)
+    assert torch.equal(first.selected, second.selected)
+    assert torch.equal(first.concept_ids, second.concept_ids)
+    kept = ~F.pad(first.selected, (1, 0))
+    assert torch.equal(first.tokens[kept], second.tokens[kept])
+    assert not torch.allclose(first.tokens[~kept], second.tokens[~kept])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"selection": "none"}, {"mix": "append"}, {"mix": "drop"}, {"selection": "per_concept"}],
+)
+def test_initial_weights_do_not_depend_on_the_settings(settings):
+    """Runs that are compared start with the same weights, also those of encoder and decoder."""
+    torch.manual_seed(0)
+    neck, following = PCMMixup(DV, DC, D, N).state_dict(), torch.rand(1)
+    torch.manual_seed(0)
+    other = PCMMixup(DV, DC, D, N, **settings).state_dict()
+    assert torch.equal(torch.rand(1), following)
+    shared = [key for key in neck.keys() & other.keys() if not key.startswith("matcher")]
+    assert {"pos_embed", "patch_proj.weight", "norm.weight"} <= {*shared}
+    assert all(torch.equal(neck[key], other[key]) for key in shared)
+
+
 def test_all_pairs_select_all_patches():
     out = make_neck(num_pairs=N * 5).eval()(*make_feats())
     assert out.selected.all()
@@ -135,6 +230,17 @@ def test_all_pairs_select_all_patches():
         ({"selection": "random"}, "`random_ratio` must be above 0 .* got `None`"),
         ({"selection": "random", "random_ratio": 1.5}, "`random_ratio` must be .* got `1.5`"),
         ({"selection": "middle"}, "`selection` must be one of .* got `'middle'`"),
+        ({"mix": "add"}, "`mix` must be one of .* got `'add'`"),
+        ({"control": "fewer"}, "`control` must be one of .* got `'fewer'`"),
+        ({"mix": "drop", "selection": "none"}, "`mix='drop'` has no effect with selection='none'"),
+        (
+            {"control": "random_patches", "selection": "none"},
+            "`control='random_patches'` has no effect with selection='none'",
+        ),
+        (
+            {"mix": "drop", "control": "random_concepts"},
+            "`control='random_concepts'` has no effect with mix='drop'",
+        ),
     ],
 )
 def test_impossible_selections_are_refused(settings, message):
@@ -198,9 +304,11 @@ def test_config_loads_concepts_and_clip_head_from_files(tmp_path):
     assert neck.eval()(*make_feats()).tokens.shape[2] == 512
 
 
-@pytest.mark.parametrize("selection", ["top_pairs", "top_patches", "random", "none"])
-def test_every_parameter_has_a_gradient(selection):
-    neck = make_neck(selection=selection, random_ratio=0.2, dropout=0.5).train()
+@pytest.mark.parametrize("selection", ["top_pairs", "per_concept", "top_patches", "random", "none"])
+@pytest.mark.parametrize("mix", ["replace", "append", "drop"])
+def test_every_parameter_has_a_gradient(selection, mix):
+    mix = "replace" if selection == "none" else mix
+    neck = make_neck(selection=selection, mix=mix, random_ratio=0.2, dropout=0.5).train()
     (neck(*make_feats()).tokens ** 2).sum().backward()
     assert all(parameter.grad is not None for parameter in neck.parameters())
 

@@ -19,6 +19,7 @@ from pcm_plugin.formats.coco import write_coco_captions
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_shards import FORMAT, image_key, write_image_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
+from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.synthesis.extract.extract_features import extract_features
 from pcm_plugin.synthesis.extract.open_source import open_source
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
@@ -307,6 +308,22 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
     for wrong in ({"dtype": "int8"}, {"caption_template": "a photo"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
             ExtractSettings(clip, **wrong)
+
+
+def test_the_patch_mode_is_that_of_the_features(tmp_path, images, clip):
+    run(images, clip, tmp_path / "plain")
+    run(images, clip, tmp_path / "sclip", patch_mode="sclip")
+    plain, store = FeatureStore(tmp_path / "plain"), FeatureStore(tmp_path / "sclip")
+    assert "patch_mode" not in plain.settings
+    assert store.settings["patch_mode"] == "sclip"
+    backbone = OpenCLIPBackbone(clip, patch_mode="sclip")
+    pixels = backbone.preprocess(Image.open(images / "0.png"))
+    torch.testing.assert_close(store.patch_feats(0).float(), backbone(pixels[None])[0][0])
+    assert torch.equal(store.global_feats(0), plain.global_feats(0))
+    with pytest.raises(ValueError, match="patch_mode"):
+        run(images, clip, tmp_path / "plain", patch_mode="maskclip")
+    with pytest.raises(ValueError, match="`patch_mode` must be one of plain, maskclip, sclip"):
+        ExtractSettings(clip, patch_mode="dense")
 
 
 def test_a_folder_with_all_kinds_of_files(tmp_path, clip, caplog):

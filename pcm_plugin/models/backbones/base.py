@@ -14,6 +14,7 @@ class Backbone(BaseModule, metaclass=ABCMeta):
     Attributes:
         model_name (str): Name of the CLIP.
         pool (int): Side of the windows that patches are averaged over; 1 for none.
+        patch_mode (str): Attention of the last block for the patches; ``'plain'`` for CLIP's own.
         patch_dim (int): Width Dv of the patch features.
         clip_dim (int): Width Dc of the joint space.
         num_patches (int): Number N of patches per image.
@@ -29,6 +30,7 @@ class Backbone(BaseModule, metaclass=ABCMeta):
 
     model_name: str
     pool: int
+    patch_mode: str
     patch_dim: int
     clip_dim: int
     num_patches: int

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.patch_affinity import fold_head_bias
+from pcm_plugin.models.functional.patch_attention import apply_block, check_patch_mode
 
 
 class ImageTower:
@@ -65,13 +66,44 @@ class ImageTower:
 
 
 class PlainTower(ImageTower):
-    """open_clip's own Vision Transformer, whose head is ``ln_post``, then ``proj``."""
+    """open_clip's own Vision Transformer, whose head is ``ln_post``, then ``proj``.
 
-    def __init__(self, visual: Any) -> None:
+    Args:
+        visual: open_clip's module, ``clip.visual``.
+        patch_mode: Attention of the last block for the patch features, see
+            :func:`~pcm_plugin.models.functional.patch_attention.patch_attention`. The image
+            embedding is always that of CLIP. Defaults to ``'plain'``.
+    """
+
+    def __init__(self, visual: Any, patch_mode: str = "plain") -> None:
         super().__init__(visual)
+        self.patch_mode = patch_mode
         self.grid = visual.grid_size
         self.patch_dim, self.clip_dim = visual.proj.shape
         self.ln_post_eps = visual.ln_post.eps
+
+    def extract_feat(self, images: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+        """See :class:`ImageTower`."""
+        if self.patch_mode == "plain":
+            return super().extract_feat(images, pool)
+        blocks = self.visual.transformer.resblocks
+        out = self.visual.forward_intermediates(
+            images, indices=[len(blocks) - 2], output_fmt="NLC", output_extra_tokens=True
+        )
+        parts = (out["image_intermediates_prefix"][0], out["image_intermediates"][0])
+        tokens = apply_block(blocks[-1], torch.cat(parts, dim=1), self.patch_mode)  # (B, 1 + N, Dv)
+        maps = tokens[:, 1:].transpose(1, 2).unflatten(2, self.grid)  # (B, Dv, rows, columns)
+        return _pool_patches(maps, pool), out["image_features"]
+
+    @staticmethod
+    def supports_patch_modes(visual: Any) -> bool:
+        """Return whether the attention of the last block of a tower can be changed."""
+        from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+        if not isinstance(visual, VisionTransformer):
+            return False
+        blocks = visual.transformer.resblocks
+        return len(blocks) > 1 and type(blocks[-1]) is ResidualAttentionBlock
 
     def head(self) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`ImageTower`."""
@@ -191,22 +223,33 @@ class AttentionTower(ImageTower):
         return self.visual.head(trunk.head(trunk.fc_norm(x)))
 
 
-def wrap_image_tower(visual: Any) -> ImageTower | None:
+def wrap_image_tower(visual: Any, patch_mode: str = "plain") -> ImageTower | None:
     """Wrap the image tower of a CLIP.
 
     Args:
         visual: open_clip's module, ``clip.visual``.
+        patch_mode: See :class:`PlainTower`. Defaults to ``'plain'``.
 
     Returns:
         The tower; None if it is not known how to project its patches into the joint space, e.g.
         for ResNets, CoCa and hybrid towers.
+
+    Raises:
+        UserError: If the tower has no such mode.
     """
+    check_patch_mode(patch_mode)
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
     from timm.models import eva, vision_transformer
 
+    if patch_mode != "plain" and not PlainTower.supports_patch_modes(visual):
+        raise UserError(
+            f"`patch_mode` must be 'plain' for the image tower {tower_name(visual)}, got "
+            f"`{patch_mode!r}`: only open_clip's own Vision Transformers with two or more blocks "
+            "have other modes, such as 'ViT-B-32-quickgelu'"
+        )
     if isinstance(visual, VisionTransformer):
-        return None if visual.attn_pool else PlainTower(visual)
+        return None if visual.attn_pool else PlainTower(visual, patch_mode)
     # Subclasses of these have other poolings.
     known = (eva.Eva, vision_transformer.VisionTransformer)
     if not isinstance(visual, TimmModel) or type(visual.trunk) not in known:
@@ -215,6 +258,11 @@ def wrap_image_tower(visual: Any) -> ImageTower | None:
         if tower.supports(visual):
             return tower(visual)
     return None
+
+
+def tower_name(visual: Any) -> str:
+    """Return the name of the architecture of an image tower for messages."""
+    return type(getattr(visual, "trunk", visual)).__name__
 
 
 def _non_identity(*layers: nn.Module) -> list[Any]:

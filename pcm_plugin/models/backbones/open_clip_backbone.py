@@ -16,7 +16,12 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.models.backbones.base import Backbone
 from pcm_plugin.models.backbones.clip_weights import architecture, load_clip
-from pcm_plugin.models.backbones.image_towers import ImageTower, LocalTower, wrap_image_tower
+from pcm_plugin.models.backbones.image_towers import (
+    ImageTower,
+    LocalTower,
+    tower_name,
+    wrap_image_tower,
+)
 from pcm_plugin.models.backbones.local_vit import load_local_vit
 from pcm_plugin.registry import MODELS
 
@@ -38,6 +43,11 @@ class OpenCLIPBackbone(Backbone):
             ``'hf-hub:'`` and ``'local-dir:'``, which include the weights. Defaults to None.
         pool: Side of the windows over which patches are averaged: 1 for ViT-B/32, 2 for ViT-L/14
             as in the released features (16 x 16 patches to 64). Defaults to 1.
+        patch_mode: Attention of the last block for the patch features: ``'plain'`` for that of
+            CLIP, as in the released features; ``'maskclip'`` or ``'sclip'``, which are defined in
+            :func:`~pcm_plugin.models.functional.patch_attention.patch_attention`, for open_clip's
+            own Vision Transformers. The global feature is always that of CLIP. Defaults to
+            ``'plain'``.
         defer_text: Whether to load, from a local folder, only the image tower until texts are
             encoded. If the tower is a plain Vision Transformer, open_clip is not imported then;
             the features are the same. Defaults to False.
@@ -57,8 +67,8 @@ class OpenCLIPBackbone(Backbone):
         MissingFileError: If a local folder or a weights file is missing.
         UserError: If open_clip has no such model or weights, or they cannot be downloaded; a
             weights file cannot be read safely or does not fit the model; the name does not state
-            the right activation; it is not known how to project the patches of the image tower into
-            the joint space; or ``pool`` does not divide its grid.
+            the right activation; the image tower does not have the ``patch_mode``; it is not known
+            how to project its patches into the joint space; or ``pool`` does not divide its grid.
     """
 
     def __init__(
@@ -66,12 +76,14 @@ class OpenCLIPBackbone(Backbone):
         model_name: str,
         pretrained: str | None = None,
         pool: int = 1,
+        patch_mode: str = "plain",
         defer_text: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.pretrained = pretrained
-        local = load_local_vit(_folder_of(model_name)) if defer_text and not pretrained else None
+        is_local = defer_text and not pretrained and patch_mode == "plain"
+        local = load_local_vit(_folder_of(model_name)) if is_local else None
         self._is_deferred = local is not None
         if local is not None:
             visual, self.preprocess = local
@@ -79,7 +91,7 @@ class OpenCLIPBackbone(Backbone):
             image_mean, image_std = self.preprocess.mean, self.preprocess.std
         else:
             clip, self.preprocess = load_clip(model_name, pretrained)
-            visual, tower = clip.visual, _wrap(model_name, clip.visual)
+            visual, tower = clip.visual, _wrap(model_name, clip.visual, patch_mode)
             image_mean, image_std = visual.image_mean, visual.image_std
             # In a tuple it is not a submodule: it has no parameters to train, broadcast or save.
             self._frozen = (clip.eval().requires_grad_(False),)
@@ -91,6 +103,7 @@ class OpenCLIPBackbone(Backbone):
             )
         self.model_name = model_name
         self.pool = pool
+        self.patch_mode = patch_mode
         self.grid = (rows // pool, columns // pool)
         self.num_patches = self.grid[0] * self.grid[1]
         self.patch_dim, self.clip_dim = tower.patch_dim, tower.clip_dim
@@ -205,14 +218,13 @@ def _folder_of(model_name: str) -> Path | None:
     return Path(folder) if folder != model_name else None
 
 
-def _wrap(model_name: str, visual: Any) -> ImageTower:
+def _wrap(model_name: str, visual: Any, patch_mode: str = "plain") -> ImageTower:
     """Wrap the image tower of open_clip's model."""
-    tower = wrap_image_tower(visual)
+    tower = wrap_image_tower(visual, patch_mode)
     if tower is None:
-        what = type(getattr(visual, "trunk", visual)).__name__
         raise UserError(
             "`model_name` must be a CLIP whose patches can be projected into the joint space, "
-            f"got `{model_name}` with the image tower {what}: choose a plain Vision "
+            f"got `{model_name}` with the image tower {tower_name(visual)}: choose a plain Vision "
             "Transformer ('ViT-B-32-quickgelu'), EVA ('EVA02-B-16') or SigLIP "
             "('ViT-B-16-SigLIP2')"
         )

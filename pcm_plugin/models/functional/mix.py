@@ -47,6 +47,28 @@ def select_patches_by_count(affinity: Tensor, num_patches: int) -> Tensor:
     return selected.scatter_(1, best, True)
 
 
+@full_precision
+def select_pairs_per_concept(affinity: Tensor, is_kept: Tensor) -> Tensor:
+    """Select the patch with the highest affinity for each concept.
+
+    Args:
+        affinity: (B, N, K).
+        is_kept: (B, K) bool, False for concepts that select no patch.
+
+    Returns:
+        (B, N, K) bool, one True per concept that is kept. Concepts may share a patch.
+    """
+    best = affinity.argmax(1, keepdim=True)  # (B, 1, K)
+    pairs = torch.zeros_like(affinity, dtype=torch.bool).scatter_(1, best, True)
+    return pairs & is_kept.unsqueeze(1)
+
+
+def shuffle_patches(selected: Tensor) -> Tensor:
+    """Select as many patches of each image, at random: (B, N) bool to (B, N) bool."""
+    order = torch.rand(selected.shape, device=selected.device).argsort(1)
+    return selected.gather(1, order)
+
+
 def pack_slots(selected: Tensor, num_slots: int) -> Tensor:
     """List the selected patches of each image.
 

@@ -72,17 +72,25 @@ def patch_concept_affinity(local_feats: Tensor, concepts: Tensor) -> Tensor:
 
 
 @full_precision
-def text_map(affinity: Tensor, concepts: Tensor, temperature: float) -> Tensor:
+def text_map(
+    affinity: Tensor, concepts: Tensor, temperature: float, pairs: Tensor | None = None
+) -> Tensor:
     """Compute the textual feature of each patch, a weighted mean of concepts (paper, Eq. 3).
 
     A masked concept is a zero vector, but still receives its share of the softmax (released code).
+    The feature of a patch without any pair is the mean of all concepts.
 
     Args:
         affinity: (B, S, K), of all patches or of some.
         concepts: (B, K, Dc).
         temperature: Temperature of the softmax over the K concepts.
+        pairs: (B, S, K) bool, the concepts of each patch. Defaults to None: all, as in the paper.
 
     Returns:
         (B, S, Dc) float32.
     """
-    return (affinity / temperature).softmax(-1) @ concepts
+    logits = affinity / temperature
+    if pairs is not None:
+        # A finite value, so that the softmax of a row without pairs is defined.
+        logits = logits.masked_fill(~pairs, torch.finfo(logits.dtype).min)
+    return logits.softmax(-1) @ concepts

@@ -101,6 +101,11 @@ class ConceptBank(nn.Module):
             global_feats, self.embeddings, self.top_concepts, threshold, temperature
         )
 
+    def draw(self, shape: Sequence[int]) -> Tensor:
+        """Return the embeddings (..., Dc) of concepts that are drawn at random."""
+        device = self.embeddings.device
+        return self.embeddings[torch.randint(len(self.embeddings), tuple(shape), device=device)]
+
     def probabilities(self, global_feats: Tensor, temperature: float) -> Tensor:
         """Return the probabilities (B, C) of all concepts for images (B, Dc)."""
         return concept_probabilities(global_feats, self.embeddings, temperature)

@@ -1,14 +1,32 @@
 """Selection of the patches that are mixed with text."""
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.functional.mix import select_patches_by_count, select_patches_by_pairs
+from pcm_plugin.models.functional.mix import (
+    select_pairs_per_concept,
+    select_patches_by_count,
+    select_patches_by_pairs,
+)
 
-SELECTIONS = ("top_pairs", "top_patches", "random", "none")
+SELECTIONS = ("top_pairs", "per_concept", "top_patches", "random", "none")
+
+
+class SelectedPatches(NamedTuple):
+    """Selected patches of B images.
+
+    Attributes:
+        patches: (B, N) bool, True for selected patches.
+        pairs: (B, N, K) bool, the concepts that selected each patch; None if all concepts
+            describe it.
+    """
+
+    patches: Tensor
+    pairs: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +35,7 @@ class PatchSelection:
 
     Attributes:
         rule: ``'top_pairs'`` selects the patches of the best patch-concept pairs (released code),
+            ``'per_concept'`` the best patch of each concept, whose text is that of the concept;
             ``'top_patches'`` the patches with the highest affinity, ``'random'`` random patches in
             training and all patches at inference (variant of the released code), ``'none'`` no
             patches.
@@ -64,25 +83,34 @@ class PatchSelection:
                 f"{top_concepts} concepts), got `{count}`"
             )
 
-    def num_slots(self, num_patches: int) -> int:
-        """Return the maximum number M of selected patches out of N."""
-        counts = {"top_pairs": self.num_pairs, "top_patches": self.num_top_patches, "none": 0}
+    def num_slots(self, num_patches: int, top_concepts: int) -> int:
+        """Return the maximum number M of selected patches out of N, for K concepts per image."""
+        counts = {
+            "top_pairs": self.num_pairs,
+            "per_concept": top_concepts,
+            "top_patches": self.num_top_patches,
+            "none": 0,
+        }
         return min(counts.get(self.rule, num_patches), num_patches)
 
-    def select(self, affinity: Tensor, temperature: float, training: bool) -> Tensor:
+    def select(
+        self, affinity: Tensor, is_kept: Tensor, temperature: float, training: bool
+    ) -> SelectedPatches:
         """Select patches.
 
         Args:
             affinity: (B, N, K), cosine similarity of each patch with each concept.
+            is_kept: (B, K) bool, False for masked concepts.
             temperature: Temperature of the softmax over pairs.
             training: Whether the model is in training mode.
-
-        Returns:
-            (B, N) bool, True for selected patches.
         """
         if self.rule == "top_pairs":
-            return select_patches_by_pairs(affinity, self.num_pairs, temperature)
+            return SelectedPatches(select_patches_by_pairs(affinity, self.num_pairs, temperature))
+        if self.rule == "per_concept":
+            pairs = select_pairs_per_concept(affinity, is_kept)  # (B, N, K)
+            return SelectedPatches(pairs.any(-1), pairs)
         if self.rule == "top_patches":
-            return select_patches_by_count(affinity, self.num_top_patches)
+            return SelectedPatches(select_patches_by_count(affinity, self.num_top_patches))
         ratio = (self.random_ratio or 0.0) if training else 1.0
-        return torch.rand(affinity.shape[:2], device=affinity.device) < ratio  # (B, N)
+        noise = torch.rand(affinity.shape[:2], device=affinity.device)  # (B, N)
+        return SelectedPatches(noise < ratio)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.functional.mix import gather_slots, pack_slots
+from pcm_plugin.models.functional.mix import gather_slots, pack_slots, shuffle_patches
 from pcm_plugin.models.functional.patch_affinity import patch_concept_affinity, text_map
 from pcm_plugin.models.necks.clip_head import ClipHead
 from pcm_plugin.models.necks.concept_bank import ConceptBank
 from pcm_plugin.models.necks.patch_selection import PatchSelection
+
+CONTROLS = ("none", "random_patches", "random_concepts")
 
 
 class PatchTextMatch(NamedTuple):
@@ -48,9 +50,13 @@ class PatchTextMatcher(nn.Module):
         concept_threshold: Concepts whose probability does not exceed this are masked. Defaults to
             0.0, as in the released code.
         temperature: Temperature of all softmaxes. Defaults to 0.01.
+        control: Control experiment: ``'random_patches'`` gives the texts to as many other patches,
+            chosen at random; ``'random_concepts'`` replaces the concepts of the texts by others,
+            chosen at random for each image. Defaults to ``'none'``.
 
     Raises:
-        UserError: If the rule selects more patches or pairs than there are.
+        UserError: If the rule selects more patches or pairs than there are, or the control is
+            unknown.
     """
 
     def __init__(
@@ -62,8 +68,11 @@ class PatchTextMatcher(nn.Module):
         selection: PatchSelection,
         concept_threshold: float = 0.0,
         temperature: float = 0.01,
+        control: str = "none",
     ) -> None:
         super().__init__()
+        if control not in CONTROLS:
+            raise UserError(f"`control` must be one of {CONTROLS}, got `{control!r}`")
         selection.check_sizes(num_patches, concepts.top_concepts)
         self.num_patches = num_patches
         self.patch_dim = patch_dim
@@ -72,6 +81,7 @@ class PatchTextMatcher(nn.Module):
         self.selection = selection
         self.concept_threshold = concept_threshold
         self.temperature = temperature
+        self.control = control
 
     @property
     def needs_clip_head(self) -> bool:
@@ -103,8 +113,18 @@ class PatchTextMatcher(nn.Module):
         )
         local_feats = patch_feats if self.clip_head is None else self.clip_head(patch_feats)
         affinity = patch_concept_affinity(local_feats, concepts)  # (B, N, K)
-        selected = self.selection.select(affinity, self.temperature, self.training)  # (B, N)
-        slots = pack_slots(selected, self.selection.num_slots(self.num_patches))  # (B, M)
+        is_kept = probs > self.concept_threshold  # (B, K)
+        selected, pairs = self.selection.select(
+            affinity, is_kept, self.temperature, self.training
+        )  # (B, N), (B, N, K)
+        num_slots = self.selection.num_slots(self.num_patches, self.concepts.top_concepts)
+        slots = pack_slots(selected, num_slots)  # (B, M)
         slot_affinity = gather_slots(affinity, slots)  # (B, M, K)
-        text = text_map(slot_affinity, concepts, self.temperature)  # (B, M, Dc)
+        slot_pairs = None if pairs is None else gather_slots(pairs, slots)  # (B, M, K)
+        if self.control == "random_concepts":
+            concepts = self.concepts.draw(ids.shape) * is_kept.unsqueeze(-1)  # (B, K, Dc)
+        text = text_map(slot_affinity, concepts, self.temperature, slot_pairs)  # (B, M, Dc)
+        if self.control == "random_patches":
+            selected = shuffle_patches(selected)
+            slots = pack_slots(selected, num_slots)
         return PatchTextMatch(ids, probs, affinity, selected, slots, text)

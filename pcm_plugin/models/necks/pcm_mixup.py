@@ -20,6 +20,8 @@ from pcm_plugin.models.necks.patch_selection import PatchSelection
 from pcm_plugin.models.necks.patch_text_matcher import PatchTextMatch, PatchTextMatcher
 from pcm_plugin.registry import MODELS
 
+MIXES = ("replace", "append", "drop")
+
 
 @MODELS.register_module()
 class PCMMixup(Neck):
@@ -28,7 +30,8 @@ class PCMMixup(Neck):
     The global feature of an image retrieves concepts; each patch has an affinity with each of them.
     In training, the patches with the highest affinity are *replaced* by texts, so that the
     captioner learns to rely on text where a synthetic image may be wrong. At inference, the same
-    texts are *appended* to all patches, so that no information is lost.
+    texts are *appended* to all patches, so that no information is lost. ``mix`` selects other
+    trainings.
 
     The released code appends N text slots and masks those that are not selected. Masked slots do
     not influence the output, so this module creates at most M slots, for the selected patches only.
@@ -49,9 +52,16 @@ class PCMMixup(Neck):
             None: it comes with a checkpoint, or from :meth:`set_clip_head`. It is never trained.
         top_concepts: Number K of concepts per image. Defaults to 5.
         selection: Rule that selects patches, see :class:`.PatchSelection`: ``'top_pairs'`` as in
-            the released code; ``'top_patches'``, with which no token is masked, so that a captioner
+            the released code; ``'per_concept'``, the best patch of each concept, so that no concept
+            is named twice; ``'top_patches'``, with which no token is masked, so that a captioner
             without a mask can use the tokens; ``'random'``; or ``'none'`` for the base model of the
             paper's ablation, without concepts. Defaults to ``'top_pairs'``.
+        mix: What training does with the selected patches: ``'replace'`` replaces them by texts;
+            ``'append'`` keeps them and appends the texts, as inference does; ``'drop'`` replaces
+            them by a learned token and uses no texts, neither in training nor at inference, which
+            is the control experiment of patch dropout. Defaults to ``'replace'``, as in the paper.
+        control: Other control experiments, see :class:`.PatchTextMatcher`: ``'random_patches'`` or
+            ``'random_concepts'``. Defaults to ``'none'``.
         num_pairs: Number of patch-concept pairs for ``'top_pairs'``. Defaults to 5.
         num_top_patches: Number of patches for ``'top_patches'``. Defaults to 5.
         random_ratio: Share of patches that ``'random'`` replaces in training. Defaults to None.
@@ -75,7 +85,8 @@ class PCMMixup(Neck):
             with ``selection='none'``.
 
     Raises:
-        UserError: If a setting of the selection is out of range, the files have other sizes, or
+        UserError: If a setting of the selection is out of range, ``mix`` or ``control`` is unknown
+            or has no effect with the other settings, the files have other sizes, or
             ``patches_in_joint_space`` does not match the widths or a CLIP head.
         MissingFileError: If a file is missing.
     """
@@ -92,6 +103,8 @@ class PCMMixup(Neck):
         clip_head: str | os.PathLike | None = None,
         top_concepts: int = 5,
         selection: str = "top_pairs",
+        mix: str = "replace",
+        control: str = "none",
         num_pairs: int = 5,
         num_top_patches: int = 5,
         random_ratio: float | None = None,
@@ -115,12 +128,14 @@ class PCMMixup(Neck):
                 "`clip_head` must be None with patches_in_joint_space=True, got "
                 f"`{str(clip_head)!r}`: such patches need no projection"
             )
+        _check_mix(mix, control, selection)
         self.patch_dim = patch_dim
         self.clip_dim = clip_dim
         self.embed_dims = embed_dims
         self.num_patches = num_patches
         self.append_text_tokens = append_text_tokens
         self.noise_var = noise_var
+        self.mix = mix
         rule = PatchSelection(selection, num_pairs, num_top_patches, random_ratio)
         self.matcher: PatchTextMatcher | None = None
         if selection != "none":
@@ -135,6 +150,7 @@ class PCMMixup(Neck):
                 rule,
                 concept_threshold,
                 temperature,
+                control,
             )
         self.global_proj = nn.Linear(clip_dim, embed_dims)
         self.patch_proj = nn.Linear(patch_dim, embed_dims)
@@ -142,9 +158,13 @@ class PCMMixup(Neck):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         self.norm = nn.LayerNorm(embed_dims)
         self.dropout = Dropout(dropout)
-        if selection != "none":
-            self.text_proj = nn.Linear(clip_dim, embed_dims)
-            self.type_embed = nn.Embedding(2, embed_dims)
+        # Created with all settings, so that the initial weights of the other modules of a captioner
+        # do not depend on them.
+        text_proj, type_embed = nn.Linear(clip_dim, embed_dims), nn.Embedding(2, embed_dims)
+        if selection != "none" and mix != "drop":
+            self.text_proj, self.type_embed = text_proj, type_embed
+        if mix == "drop":
+            self.mask_token = nn.Parameter(torch.zeros(embed_dims))
 
     @property
     def concept_bank(self) -> ConceptBank | None:
@@ -177,7 +197,8 @@ class PCMMixup(Neck):
                 0.
 
         Returns:
-            1 + N tokens in training; at inference 1 + N + M, where unused text slots are masked.
+            1 + N tokens in training; at inference, and with ``mix='append'``, 1 + N + M, where
+            unused text slots are masked.
 
         Raises:
             UserError: If the features have other sizes than the neck, or concepts or the CLIP head
@@ -191,8 +212,14 @@ class PCMMixup(Neck):
             tokens = torch.cat([global_token.unsqueeze(1), patches], dim=1)  # (B, 1 + N, D)
             return NeckOutput(self._norm_act_drop(tokens + self.pos_embed), _all_true(tokens))
         match: PatchTextMatch = self.matcher(patch_feats, global_feats)
+        if self.mix == "drop":
+            if self.training:
+                patches = torch.where(match.selected.unsqueeze(-1), self.mask_token, patches)
+            tokens = torch.cat([global_token.unsqueeze(1), patches], dim=1)  # (B, 1 + N, D)
+            tokens = self._norm_act_drop(tokens + self.pos_embed)
+            return _output(tokens, _all_true(tokens), match)
         text = self.text_proj(match.text)  # (B, M, D)
-        if self.training:
+        if self.training and self.mix == "replace":
             # Paper, Sec. 3.2: texts replace patches, so that the sequence keeps its length.
             patches = replace_patches(patches, text, match.selected)  # (B, N, D)
             types = self.type_embed(F.pad(match.selected, (1, 0)).long())  # (B, 1 + N, D)
@@ -206,15 +233,12 @@ class PCMMixup(Neck):
             tokens = torch.cat([global_token.unsqueeze(1), patches], dim=1)  # (B, 1 + N, D)
             tokens = tokens + self.pos_embed + visual_type
             mask = _all_true(tokens)
-            if self.append_text_tokens:
+            if self.training or self.append_text_tokens:
                 positions = self.pos_embed[0, 1 + match.slots.clamp(min=0)]  # (B, M, D)
                 text = text + positions + text_type
                 tokens = torch.cat([tokens, text], dim=1)  # (B, 1 + N + M, D)
                 mask = torch.cat([mask, match.slots >= 0], dim=1)  # (B, 1 + N + M)
-        tokens = self._norm_act_drop(tokens)
-        return NeckOutput(
-            tokens, mask, match.ids, match.probs, match.affinity, match.selected, match.slots
-        )
+        return _output(self._norm_act_drop(tokens), mask, match)
 
     def _check_feats(self, patch_feats: Tensor | None, global_feats: Tensor) -> Tensor:
         """Return the patch features, after a check of all shapes."""
@@ -234,6 +258,22 @@ class PCMMixup(Neck):
 
     def _norm_act_drop(self, tokens: Tensor) -> Tensor:
         return self.dropout(self.norm(F.relu(tokens)))
+
+
+def _check_mix(mix: str, control: str, selection: str) -> None:
+    if mix not in MIXES:
+        raise UserError(f"`mix` must be one of {MIXES}, got `{mix!r}`")
+    if selection == "none" and (mix != "replace" or control != "none"):
+        name, value = ("mix", mix) if mix != "replace" else ("control", control)
+        raise UserError(f"`{name}={value!r}` has no effect with selection='none': omit it")
+    if mix == "drop" and control == "random_concepts":
+        raise UserError("`control='random_concepts'` has no effect with mix='drop': omit it")
+
+
+def _output(tokens: Tensor, mask: Tensor, match: PatchTextMatch) -> NeckOutput:
+    return NeckOutput(
+        tokens, mask, match.ids, match.probs, match.affinity, match.selected, match.slots
+    )
 
 
 def _all_true(tokens: Tensor) -> Tensor:

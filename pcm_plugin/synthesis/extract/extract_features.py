@@ -90,7 +90,7 @@ def extract_features(
 
     @functools.cache
     def backbone() -> OpenCLIPBackbone:
-        return OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool)
+        return settings.load_clip()
 
     if source.num_scored:
         choice = choose_clip_scores(settings.clip_score_source, (), (), settings.model)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.weights_file import weights_identity
+from pcm_plugin.models.functional.patch_attention import check_patch_mode
 from pcm_plugin.synthesis.extract.annotation_scores import check_clip_score_source
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -21,6 +23,8 @@ class ExtractSettings:
         pretrained: Weights: a tag of open_clip, or a file. None if ``model`` includes them.
         pool: Side of the windows over which patches are averaged. The released ViT-L/14 features
             have 2. Defaults to 1.
+        patch_mode: Attention of CLIP's last block for the patch features, see
+            :class:`.OpenCLIPBackbone`. Defaults to ``'plain'``.
         dtype: One of :data:`DTYPES`. Defaults to ``'float16'``.
         caption_template: Text that CLIP encodes for a caption, with one ``{}`` for the caption.
             Defaults to ``'{}'``. The authors of CLIPScore use ``'A photo depicts {}'``.
@@ -38,6 +42,7 @@ class ExtractSettings:
     model: str
     pretrained: str | None = None
     pool: int = 1
+    patch_mode: str = "plain"
     dtype: str = "float16"
     caption_template: str = "{}"
     patches: bool = True
@@ -46,10 +51,15 @@ class ExtractSettings:
     def __post_init__(self) -> None:
         check_clip_score_source(self.clip_score_source)
         check_dtype(self.dtype)
+        check_patch_mode(self.patch_mode)
         if self.caption_template.count("{}") != 1:
             raise UserError(
                 f"caption_template must contain '{{}}' once, got {self.caption_template!r}"
             )
+
+    def load_clip(self) -> OpenCLIPBackbone:
+        """Load the CLIP; see :class:`.OpenCLIPBackbone` for its errors."""
+        return OpenCLIPBackbone(self.model, self.pretrained, self.pool, self.patch_mode)
 
     def as_record(self) -> dict[str, Any]:
         """Return the settings as JSON; local models and weights are identified by their content."""
@@ -59,8 +69,9 @@ class ExtractSettings:
             "pretrained": weights_identity(self.pretrained),
         }
         del record["clip_score_source"]  # recorded only where annotations have scores
-        if self.patches:  # recorded only if it is not the default
-            del record["patches"]
+        for name, default in (("patches", True), ("patch_mode", "plain")):
+            if record[name] == default:  # only other values are recorded
+                del record[name]
         return record
 
 

@@ -19,7 +19,6 @@ from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.formats.word_list import read_word_list, write_word_list
 from pcm_plugin.models.backbones.clip_weights import model_identity
-from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.concepts.embedding import embed_concepts
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
@@ -89,7 +88,7 @@ def make_corpus(
         remove_configs(out.parent)
         # Built with the settings of the extraction, so wrong ones are reported before generation.
         extracting = recipe.extract
-        clip = OpenCLIPBackbone(extracting.model, extracting.pretrained, extracting.pool)
+        clip = extracting.load_clip()
         _check_refinement(recipe)
         written = write_jsonl(itertools.islice(captions, limit), out / "captions.jsonl")
         corpus = CaptionFile(out / "captions.jsonl")
@@ -110,7 +109,7 @@ def make_corpus(
 def _check_refinement(recipe: Recipe) -> None:
     """Load the models of the refinement, so that missing ones are reported before generation."""
     if recipe.assign is not None:
-        OpenCLIPBackbone(recipe.assign.model, recipe.assign.pretrained, recipe.assign.pool)
+        recipe.assign.load_clip()
     if recipe.refine is not None and recipe.refine.sentence_encoder is not None:
         SentenceEncoder(recipe.refine.sentence_encoder, recipe.refine.pooling).encode(["a dog"])
 

@@ -90,6 +90,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
             "model_name": _model_name(recipe.extract.model, out),
             "pretrained": recipe.extract.pretrained,
             "pool": recipe.extract.pool,
+            "patch_mode": recipe.extract.patch_mode,
         },
         "model": {
             "vocabulary": _path("corpus/vocabulary.txt"),

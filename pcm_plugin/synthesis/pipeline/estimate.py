@@ -19,7 +19,6 @@ from pcm_plugin.formats.image_shards import FORMAT as IMAGE_FORMAT
 from pcm_plugin.formats.pair_selection import FORMAT as PAIRS_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
-from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.functional.retrieval import chunked_topk
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.extract.sources import Source
@@ -208,7 +207,7 @@ def _time_extraction(
     settings: ExtractSettings, size: int, device: str, images: list[Image.Image], texts: list[str]
 ) -> tuple[float, float, int]:
     """Return seconds and bytes per image, and the width of CLIP."""
-    clip = OpenCLIPBackbone(settings.model, settings.pretrained, settings.pool).to(device)
+    clip = settings.load_clip().to(device)
 
     @torch.inference_mode()
     def extract(batch: list[int]) -> None:
