@@ -88,6 +88,33 @@ ARMS = {
             )
         },
     ),
+    "drop": Arm(
+        "patch dropout: the same patches replaced by a learned token",
+        (*NO_WEIGHT, "model.neck.mix=drop"),
+    ),
+    "drop_random": Arm(
+        "patch dropout: as many random patches",
+        (*NO_WEIGHT, "model.neck.mix=drop", "model.neck.control=random_patches"),
+    ),
+    "random_patches": Arm(
+        "base + mix-up of the same texts in random patches",
+        (*NO_WEIGHT, "model.neck.control=random_patches"),
+    ),
+    "random_concepts": Arm(
+        "base + mix-up of random concepts", (*NO_WEIGHT, "model.neck.control=random_concepts")
+    ),
+    "append": Arm(
+        "base + texts appended in training too, no patch replaced",
+        (*NO_WEIGHT, "model.neck.mix=append"),
+    ),
+    "per_concept": Arm(
+        "base + mix-up of the best patch of each concept",
+        (*NO_WEIGHT, "model.neck.selection=per_concept"),
+    ),
+    "per_concept_append": Arm(
+        "base + text of each concept appended, no patch replaced",
+        (*NO_WEIGHT, "model.neck.selection=per_concept", "model.neck.mix=append"),
+    ),
     "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
     "both": Arm(
         "base + both (PCM-Net)",
@@ -119,6 +146,10 @@ TABLES: dict[str, Sequence[str]] = {
         *("capdec", "base", "mix", "mix" + NO_TEXTS, "weights", "both", "five_patches"),
         *("sync", "filter", "oracle"),
     ],
+    "mixup": [
+        *("base", "mix", "drop", "drop_random", "random_patches", "random_concepts"),
+        *("append", "per_concept", "per_concept_append", "oracle"),
+    ],
 }
 """Rows of the tables: names of arms, some with the ending of a variant."""
 COMPARED: dict[str, Sequence[tuple[str, str]]] = {
@@ -129,6 +160,11 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
         *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
     ],
     "ablation": [("both", "capdec"), ("mix" + NO_TEXTS, "mix"), ("five_patches", "both")],
+    "mixup": [
+        *(("mix", "drop"), ("mix", "random_patches"), ("mix", "random_concepts")),
+        *(("drop", "drop_random"), ("append", "drop"), ("per_concept", "mix")),
+        *(("per_concept_append", "append"), ("per_concept_append", "drop")),
+    ],
 }
 """Pairs of rows whose difference is reported in addition to those from the base."""
 

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import eq
@@ -90,7 +90,11 @@ def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     """Return the table of scores on both domains, as mean and standard error over seeds."""
     lines = table_head(["", "seeds", *(f"{m}, {n.split()[0]}" for n in TARGETS for m in METRICS)])
     for row in rows.values():
-        columns = [scores(work, row, t, m, seeds) for t in TARGETS.values() for m in METRICS]
+        columns = [
+            list(scores(work, row, target, metric, seeds).values())
+            for target in TARGETS.values()
+            for metric in METRICS
+        ]
         lines.append(line([row.title, str(max(map(len, columns))), *map(cell, columns)]))
     return lines
 
@@ -101,7 +105,7 @@ def object_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     lines = table_head(["town, %", *OBJECT_SCORES])
     for row in rows.values():
         agreements = []
-        for file in finished(work, row, None, "captions.json", seeds):
+        for file in finished(work, row, None, "captions.json", seeds).values():
             captions = {
                 entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())
             }
@@ -122,21 +126,24 @@ def mixup_table() -> list[str]:
 def summary(
     work: Path, rows: dict[str, Row], seeds: int, compared: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Return the gap from base to oracle, the share of it that each row gains, and differences."""
+    """Return the gap from base to oracle, the share of it that each row gains, and differences.
+
+    Differences are taken per seed: with one seed, two trainings start with the same weights of
+    their common parts and see the pairs in the same order.
+    """
     lines = []
     for title, target in TARGETS.items():
         values = {name: scores(work, row, target, "CIDEr", seeds) for name, row in rows.items()}
         values = {name: ciders for name, ciders in values.items() if len(ciders) > 1}
         if not values.keys() >= {"base", "oracle"}:
             continue
-        base, oracle = (statistics.mean(values[name]) for name in ("base", "oracle"))
+        base, oracle = (statistics.mean(values[name].values()) for name in ("base", "oracle"))
         gap, gap_error = difference(values["oracle"], values["base"])
         if gap <= 0:  # as after a single epoch
             continue
         lines.append(
             f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; the "
-            f"gap is {gap:.1f} ± {gap_error:.1f}, {gap / gap_error:.0f} standard errors. "
-            "Differences from the base:"
+            f"gap is {gap:.1f} ± {gap_error:.1f}. Differences from the base:"
         )
         for name, ciders in values.items():
             if name not in ("base", "oracle"):
@@ -146,28 +153,34 @@ def summary(
         pairs = [pair for pair in compared if values.keys() >= {*pair}]
         lines += [f"- CIDEr, {title}, pairwise differences:"] if pairs else []
         for one, other in pairs:
-            same = rows[one].arm == rows[other].arm
-            if same and len(values[one]) != len(values[other]):
-                continue  # some tests of the training are missing
-            gain, error = difference(values[one], values[other], same)
-            how = ", same trainings" if same else ""
+            gain, error = difference(values[one], values[other])
+            if math.isnan(error):
+                continue
+            how = ", same trainings" if rows[one].arm == rows[other].arm else ""
             lines.append(
                 f"  - {rows[one].title} over {rows[other].title}: {signed(gain)} ± {error:.1f}{how}"
             )
     return lines
 
 
-def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) -> list[Path]:
-    """Return the files with a name of all seeds that have scores."""
-    folder = folder_name(target) + row.variant
-    folders = [work / row.arm / f"seed{seed}" / folder for seed in range(seeds)]
-    return [folder / name for folder in folders if (folder / "metrics.json").exists()]
+def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) -> dict[int, Path]:
+    """Return the file with a name of each seed that has scores."""
+    test = folder_name(target) + row.variant
+    folders = {seed: work / row.arm / f"seed{seed}" / test for seed in range(seeds)}
+    return {
+        seed: folder / name
+        for seed, folder in folders.items()
+        if (folder / "metrics.json").exists()
+    }
 
 
-def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) -> list[float]:
-    """Return one score of a row for all seeds that have it."""
+def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) -> dict[int, float]:
+    """Return one score of a row for each seed that has it."""
     files = finished(work, row, target, "metrics.json", seeds)
-    return [json.loads(file.read_text())["metrics"][f"caption/{metric}"] for file in files]
+    return {
+        seed: json.loads(file.read_text())["metrics"][f"caption/{metric}"]
+        for seed, file in files.items()
+    }
 
 
 @cache
@@ -229,18 +242,15 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values), error
 
 
-def difference(
-    one: Sequence[float], other: Sequence[float], same: bool = False
-) -> tuple[float, float]:
-    """Return the difference of two means and its standard error.
+def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
+    """Return the mean difference of the seeds that both have, and its standard error.
 
     Args:
         one: Values by seed.
         other: Values to subtract.
-        same: Whether the values of a seed belong to the same training, so that the difference is
-            taken per seed.
+
+    Returns:
+        NaN if no seed has both; the error is NaN if only one has.
     """
-    if same:
-        return mean_and_error([a - b for a, b in zip(one, other, strict=True)])
-    (mean, error), (other_mean, other_error) = mean_and_error(one), mean_and_error(other)
-    return mean - other_mean, math.hypot(error, other_error)
+    differences = [one[seed] - other[seed] for seed in one.keys() & other.keys()]
+    return mean_and_error(differences) if differences else (math.nan, math.nan)
