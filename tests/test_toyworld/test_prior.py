@@ -11,6 +11,7 @@ from torch import nn
 
 from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.models.functional.patch_attention import PATCH_MODES
 from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.prior import judge, quality
 from pcm_plugin.toyworld.prior.clip import contrastive_loss
@@ -38,6 +39,21 @@ def test_clip_predicts_concepts(clip):
     figures = quality.concept_recall(clip, 200)
     assert figures["recall@5"] >= 85
     assert figures["chance"] < 20
+
+
+def test_the_accuracy_of_patches_is_that_of_the_card(clip):
+    figures = json.loads((ASSETS / "quality.json").read_text())
+    found = {mode: OpenCLIPBackbone(clip.model_name, patch_mode=mode) for mode in PATCH_MODES}
+    for mode, backbone in found.items():
+        measured = quality.patch_accuracy(backbone, 60)
+        expected = figures[f"patch accuracy, {mode}"]["accuracy"]
+        assert measured["accuracy"] == pytest.approx(expected, abs=6)
+        assert measured["chance"] < 20
+
+
+def test_captions_are_nearer_to_their_own_pictures(clip):
+    figures = quality.cosines(clip, 50)
+    assert 0.9 > figures["pairs"] > figures["random pairs"] + 0.3
 
 
 def test_clip_locates_concepts(clip):
@@ -174,6 +190,7 @@ def test_the_model_cards_state_the_measurements():
         figures["retrieval among 500"]["R@1"],
         figures["concept recall"]["recall@5"],
         figures["locality"]["locality"],
+        *(figures[f"patch accuracy, {mode}"]["accuracy"] for mode in PATCH_MODES),
     ]
     diffusion = list(figures["named things found by the judge"].values())
     for part, shares in (("clip", clip), ("diffusion", diffusion)):

@@ -2,11 +2,12 @@
 
     pcm measure-prior --cache data/toy_prior
 
-CLIP is measured by text-to-image retrieval, concept recall and patch locality on unseen scenes, the
-diffusion model by the share of the things named in a caption that a classifier finds in the image,
-and by its CLIP scores, compared with those of random and real pairs. The classifier (judge) is
-trained at the first run, in the cache folder; its threshold is that of equal precision and recall
-on real pictures.
+On unseen scenes, CLIP is measured by text-to-image retrieval, concept recall, the locality and
+accuracy of patches with each patch mode, and the cosines of images and captions. The diffusion
+model is measured by the share of the things named in a caption that a classifier finds in the
+image, and by its CLIP scores, compared with those of random and real pairs. The classifier (judge)
+is trained at the first run, in the cache folder; its threshold is that of equal precision and
+recall on real pictures.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.models.functional.patch_attention import PATCH_MODES
 from pcm_plugin.toyworld.captions import annotate
 from pcm_plugin.toyworld.prior import quality
 from pcm_plugin.toyworld.prior.judge import (
@@ -25,10 +26,18 @@ from pcm_plugin.toyworld.world import unseen_scenes
 
 def measure_clip(clip: OpenCLIPBackbone) -> dict:
     """Return the measurements of the CLIP model."""
+    modes = {
+        f"patch accuracy, {mode}": quality.patch_accuracy(
+            OpenCLIPBackbone(clip.model_name, patch_mode=mode)
+        )
+        for mode in PATCH_MODES
+    }
     return {
         "retrieval among 500": quality.retrieval(clip),
         "concept recall": quality.concept_recall(clip),
         "locality": quality.locality(clip),
+        "cosine": quality.cosines(clip),
+        **modes,
     }
 
 

@@ -57,10 +57,15 @@ def concept_recall(clip: OpenCLIPBackbone, count: int = 500, top: int = 5) -> di
     return {"recall@5": 100 * sum(hits) / len(hits), "chance": 100 * top / len(CONCEPTS)}
 
 
+def _shares(mask: np.ndarray) -> np.ndarray:
+    """Return the share (49,) of each patch that a thing covers."""
+    side = len(mask) // GRID
+    return mask.reshape(GRID, side, GRID, side).mean((1, 3)).ravel()
+
+
 def _cells(mask: np.ndarray) -> np.ndarray:
     """Return patches, (49,) bool, of which a thing covers an eighth, or else the largest share."""
-    side = len(mask) // GRID
-    share = mask.reshape(GRID, side, GRID, side).mean((1, 3)).ravel()
+    share = _shares(mask)
     return share >= min(0.125, share.max()) if share.max() else np.zeros_like(share, bool)
 
 
@@ -84,6 +89,41 @@ def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
                 hits.append(bool(cells[best]))
                 chances.append(cells.mean())
     return {"locality": 100 * np.mean(hits).item(), "chance": 100 * np.mean(chances).item()}
+
+
+def patch_accuracy(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
+    """Return how often the nearest concept of a patch is the thing that covers it, in percent.
+
+    Patches are counted of which one thing covers at least half. The chance level is that of the
+    most frequent thing.
+    """
+    scenes = unseen_scenes(count, seed=3)
+    patches, _, pictures = _features(clip, scenes)
+    head = clip.clip_head()
+    weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
+    joint = F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
+    nearest = (joint @ _embed(clip, CONCEPTS).T).argmax(-1).tolist()
+    found, depicted = [], []
+    for picture, scene, row in zip(pictures, scenes, nearest, strict=True):
+        for thing, mask in zip(scene.things, picture.masks, strict=True):
+            covered = np.flatnonzero(_shares(mask) >= 0.5)
+            found += [CONCEPTS[row[i]] for i in covered]
+            depicted += [thing.kind] * len(covered)
+    right = sum(a == b for a, b in zip(found, depicted, strict=True))
+    most = max(map(depicted.count, set(depicted)))
+    total = len(depicted)
+    return {"accuracy": 100 * right / total, "chance": 100 * most / total, "patches": total}
+
+
+def cosines(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
+    """Return the mean cosines of pictures with their captions, and with those of others."""
+    scenes = unseen_scenes(count, seed=1)
+    _, images, _ = _features(clip, scenes)
+    texts = clip.encode_text([annotate(s, "rich", f"q/{i}", 1)[0] for i, s in enumerate(scenes)])
+    cosine = images @ texts.T
+    own = cosine.diag().sum().item()
+    others = cosine.sum().item() - own
+    return {"pairs": own / count, "random pairs": others / (count * (count - 1))}
 
 
 def clip_scores(clip: OpenCLIPBackbone, images: Tensor, captions: list[str]) -> Tensor:
