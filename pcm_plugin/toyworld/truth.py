@@ -1,6 +1,7 @@
 """Comparison of captions with the true scenes: which things and colors they mention."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from pcm_plugin.toyworld.scene import Scene
 from pcm_plugin.toyworld.things import KINDS, plural
@@ -14,6 +15,9 @@ _KIND_OF = {
 }
 _COLORS = {color for kind in KINDS.values() for color in kind.colors}
 _CLOTHES = {"shirt", "dress", "scarf"}
+_LIMITS = {"0 to 9": 10, "10 to 99": 100, "100 and more": None}
+FREQUENCIES = tuple(_LIMITS)
+"""Classes of kinds by the number of training captions that mention them."""
 
 
 def mentions(caption: str) -> list[tuple[str, str | None]]:
@@ -76,3 +80,39 @@ def agreement(captions: Sequence[str], scenes: Sequence[Scene]) -> dict[str, flo
         "repeated": 100 * repeated / max(1, mentioned),
         "color right": 100 * colors_right / max(1, colors),
     }
+
+
+def count_kinds(captions: Iterable[str]) -> Counter[str]:
+    """Count the captions that mention each kind of thing."""
+    return Counter(kind for caption in captions for kind in named_things(caption))
+
+
+def found_by_frequency(
+    captions: Sequence[str], scenes: Sequence[Scene], counts: Mapping[str, int]
+) -> dict[str, float | None]:
+    """Measure the share of things that are mentioned, by how often training captions mention them.
+
+    Args:
+        captions: One caption per scene.
+        scenes: The scenes.
+        counts: Number of training captions that mention each kind, from :func:`count_kinds`.
+
+    Returns:
+        Percentage of the things in the scenes that are mentioned, for each of :data:`FREQUENCIES`;
+        None if the scenes have no such things.
+    """
+    things: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    for caption, scene in zip(captions, scenes, strict=True):
+        mentioned = named_things(caption)
+        for kind in {thing.kind for thing in scene.things}:
+            name = _frequency(counts.get(kind, 0))
+            things[name] += 1
+            found[name] += kind in mentioned
+    return {
+        name: 100 * found[name] / things[name] if things[name] else None for name in FREQUENCIES
+    }
+
+
+def _frequency(count: int) -> str:
+    return next(name for name, limit in _LIMITS.items() if limit is None or count < limit)

@@ -126,6 +126,21 @@ def test_the_results_are_written_to_their_page(demo, tmp_path):
     assert "--arms: systems has no mix" in output
 
 
+def test_things_found_are_listed_by_the_frequency_of_their_words(demo, tmp_path, monkeypatch):
+    from pcm_plugin.commands.toyworld import report
+
+    shutil.copytree(demo[0] / "work_dirs" / "pcm_toy" / "test", tmp_path / "mix" / "seed0")
+    monkeypatch.chdir(demo[0])
+    head, _, *rows = report.frequency_table(tmp_path, report.rows_of("mixup"), 1)
+    assert "| 100 and more, town | 0 to 9, country |" in head
+    (mix,) = [row for row in rows if row.startswith("| base + mix-up |")]
+    few, several, many, *country = mix.split(" | ")[1:]
+    assert 0 <= float(few) <= 100
+    assert (several, many) == ("-", "-")  # no word is in 10 of the 20 training captions
+    assert 0 <= float(country[0]) <= 100
+    assert rows[0] == f"| {report.rows_of('mixup')['base'].title} |" + " - |" * 6
+
+
 def test_the_cost_of_systems_is_measured(demo, tmp_path):
     """Run the benchmark on the output of the demo; its measurements are not checked."""
     folder = shutil.copytree(demo[0], tmp_path / "copy")

@@ -4,7 +4,13 @@ import pytest
 
 from pcm_plugin.toyworld.captions import annotate
 from pcm_plugin.toyworld.scene import TOWN, Scene, Thing, scenes
-from pcm_plugin.toyworld.truth import agreement, mentions, named_things
+from pcm_plugin.toyworld.truth import (
+    agreement,
+    count_kinds,
+    found_by_frequency,
+    mentions,
+    named_things,
+)
 from pcm_plugin.toyworld.world import build_world, read_scenes
 
 
@@ -35,6 +41,16 @@ def test_errors_are_counted():
     assert score["found"] == 50
     assert score["color right"] == 0
     assert agreement(["nothing to see"], [scene])["named right"] == 0
+
+
+def test_things_are_found_by_how_often_captions_mention_them():
+    counts = count_kinds(["a dog and two puppies", "a red car"] * 50 + ["a cat"] * 9)
+    assert counts == {"dog": 50, "car": 50, "cat": 9}
+    scene = Scene("street", (Thing("dog", "brown"), Thing("cat", "black")))
+    other = Scene("street", (Thing("boat", "red"), Thing("car", "red")))
+    found = found_by_frequency(["a cat", "a boat and a cat"], [scene, other], counts)
+    # Cat (9 captions) and boat (none) are mentioned, dog and car (50) are not.
+    assert found == {"0 to 9": 100, "10 to 99": 0, "100 and more": None}
 
 
 def test_scenes_are_read_from_their_file(tmp_path):

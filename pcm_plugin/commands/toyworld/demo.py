@@ -23,6 +23,7 @@ from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.packaged_files import packaged_file
 
 DATA = Path("data/toy")
+CAPTIONS = DATA / "town" / "captions_train.json"
 WORK = Path("work_dirs/pcm_toy")
 CLIP = f"local-dir:{packaged_file('toyworld/assets/clip')}"
 DIFFUSION = packaged_file("toyworld/assets/diffusion")
@@ -84,10 +85,10 @@ def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
         source = [root / "concepts.txt", "--model", CLIP, "--out", concepts]
         run(["build-concepts", *source], concepts)
     town = DATA / "town"
-    captions, vocabulary = town / "captions_train.json", town / "vocabulary.txt"
-    build = ["build-vocabulary", captions, "--min-count", 3, "--out", vocabulary]
+    vocabulary = town / "vocabulary.txt"
+    build = ["build-vocabulary", CAPTIONS, "--min-count", 3, "--out", vocabulary]
     run(build, vocabulary)
-    words = [captions, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", 7.5]
+    words = [CAPTIONS, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", 7.5]
     words += ["--format", "png", "--batch-size", 25, "--out", town / "synthetic"]
     run(["generate", *words], processes=processes)
     images: dict[Path, list[object]] = {town / "train_store": [town / "synthetic"]}

@@ -14,11 +14,18 @@ from mmengine.config import Config
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
-from pcm_plugin.commands.toyworld.demo import DATA, TARGETS
+from pcm_plugin.commands.toyworld.demo import CAPTIONS, DATA, TARGETS
 from pcm_plugin.engine.config_files import find_config
+from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.registry import MODELS
-from pcm_plugin.toyworld.truth import agreement, named_things
+from pcm_plugin.toyworld.truth import (
+    FREQUENCIES,
+    agreement,
+    count_kinds,
+    found_by_frequency,
+    named_things,
+)
 from pcm_plugin.toyworld.world import read_scenes
 
 PAGE = Path("docs/results.md")
@@ -77,6 +84,7 @@ def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
         rows = rows_of(table)
         parts = [score_table(work, rows, seeds), object_table(work, rows, seeds)]
         parts += [mixup_table()] if table == "ablation" else []
+        parts += [frequency_table(work, rows, seeds)] if table == "mixup" else []
         parts.append(summary(work, rows, seeds, COMPARED[table]))
         text = "\n\n".join("\n".join(lines) for lines in parts if lines)
         head, rest = page.split(start)
@@ -104,13 +112,31 @@ def object_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     truth = read_scenes(DATA / "town" / "scenes_test.jsonl")
     lines = table_head(["town, %", *OBJECT_SCORES])
     for row in rows.values():
-        agreements = []
-        for file in finished(work, row, None, "captions.json", seeds).values():
-            captions = {
-                entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())
-            }
-            agreements.append(agreement([captions[key] for key in truth], list(truth.values())))
+        agreements = [
+            agreement([captions[key] for key in truth], list(truth.values()))
+            for captions in read_captions(work, row, None, seeds)
+        ]
         lines.append(line([row.title, *(cell([a[h] for a in agreements]) for h in OBJECT_SCORES)]))
+    return lines
+
+
+def frequency_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
+    """Return the table of the things found, by how often training captions mention their kind."""
+    counts = count_kinds(text for i in read_coco_images(CAPTIONS) for text in i.captions)
+    heads = [f"{name}, {domain.split()[0]}" for domain in TARGETS for name in FREQUENCIES]
+    lines = table_head(["things found, %", *heads])
+    for row in rows.values():
+        cells = []
+        for domain, target in TARGETS.items():
+            truth = read_scenes(DATA / domain.split()[0] / "scenes_test.jsonl")
+            shares = [
+                found_by_frequency([captions[key] for key in truth], list(truth.values()), counts)
+                for captions in read_captions(work, row, target, seeds)
+            ]
+            for name in FREQUENCIES:
+                values = [share[name] for share in shares]
+                cells.append(cell([value for value in values if value is not None]))
+        lines.append(line([row.title, *cells]))
     return lines
 
 
@@ -172,6 +198,15 @@ def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) ->
         for seed, folder in folders.items()
         if (folder / "metrics.json").exists()
     }
+
+
+def read_captions(work: Path, row: Row, target: str | None, seeds: int) -> list[dict[str, str]]:
+    """Return the captions of each seed by image id."""
+    files = finished(work, row, target, "captions.json", seeds).values()
+    return [
+        {entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())}
+        for file in files
+    ]
 
 
 def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) -> dict[int, float]:

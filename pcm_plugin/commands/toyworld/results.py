@@ -21,6 +21,7 @@ from pathlib import Path
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.toyworld.arms import ARMS, REAL_STORE, TABLES, arms_of, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
+    CAPTIONS,
     CLIP,
     DATA,
     KEEP_MEMORY,
@@ -40,7 +41,6 @@ WORK = Path("work_dirs/toy_results")
 # fails in two threads at once.
 CONFIG_LOCK = threading.Lock()
 TOWN = DATA / "town"
-CAPTIONS = TOWN / "captions_train.json"
 # Commands that make what some arms need in addition to the data of the demo.
 EXTRACT_REAL: tuple[object, ...] = (
     *("extract", TOWN / "images", "--captions", CAPTIONS),
