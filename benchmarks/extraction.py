@@ -75,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         with (
             torch.inference_mode(),
             extract_features.deterministic_cpu_threads(args.device),
-            mock.patch.object(extract_features, "OpenCLIPBackbone", return_value=backbone),
+            mock.patch.object(ExtractSettings, "load_clip", return_value=backbone),
         ):
             bare_both()
             for i in range(args.rounds):

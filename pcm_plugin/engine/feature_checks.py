@@ -1,6 +1,7 @@
 """Check that the input files of a config match each other, before anything is built."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -65,15 +66,24 @@ def _is_concept_set(file: RequiredFile) -> bool:
 def _clips_of_model(cfg: Config) -> dict[str, str]:
     """Return the name of each CLIP in the model, by its key."""
     clips = {}
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
-        for module in iter_modules(cfg.get("model") or {}):
-            name = str(module.settings.get("model_name"))
-            # A local folder may be a copy without all files of the one that made the features.
-            if issubclass(module.cls, OpenCLIPBackbone) and not name.startswith("local-dir:"):
-                pretrained = module.settings.get("pretrained")
-                weights = None if pretrained is None else weights_identity(pretrained)
-                clips[module.key] = _clip_name(name, weights)
+    for key, settings in _backbones(cfg).items():
+        name = str(settings.get("model_name"))
+        # A local folder may be a copy without all files of the one that made the features.
+        if not name.startswith("local-dir:"):
+            pretrained = settings.get("pretrained")
+            weights = None if pretrained is None else weights_identity(pretrained)
+            clips[key] = _clip_name(name, weights)
     return clips
+
+
+def _backbones(cfg: Config) -> dict[str, Mapping[str, Any]]:
+    """Return the settings of each CLIP in the model, by its key."""
+    with DefaultScope.overwrite_default_scope(cfg.get("default_scope")):
+        return {
+            module.key: module.settings
+            for module in iter_modules(cfg.get("model") or {})
+            if issubclass(module.cls, OpenCLIPBackbone)
+        }
 
 
 def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
@@ -92,7 +102,9 @@ def _check_patches(cfg: Config, stores: dict[str, FeatureStore]) -> None:
 
 
 def _check_patch_modes(cfg: Config, stores: dict[str, FeatureStore]) -> None:
-    """Check that the patches of all stores, and of the CLIP of inference, have one mode."""
+    """Check that the patches of all stores, and of the CLIPs of inference, have one mode."""
+    if "patch_dim" not in (cfg.get("model", {}).get("neck") or {}):
+        return
     modes = {
         path: store.settings.get("patch_mode", "plain")
         for path, store in stores.items()
@@ -100,6 +112,9 @@ def _check_patch_modes(cfg: Config, stores: dict[str, FeatureStore]) -> None:
     }
     if modes and cfg.get("clip"):
         modes["clip"] = cfg.clip.get("patch_mode", "plain")
+    if modes:
+        for key, settings in _backbones(cfg).items():
+            modes[key] = settings.get("patch_mode", "plain")
     if len(set(modes.values())) > 1:
         lines = ["Patch features must have one patch_mode, but there are several:"]
         lines += [f"  {name}: {mode}" for name, mode in modes.items()]

@@ -2,9 +2,9 @@
 
 The metadata of the file are JSON texts: ``format``, ``model`` (the config of PCMNet without what
 only training needs), ``vocabulary`` (its words), ``concepts`` (their words; the embeddings are a
-tensor of that name, and a text memory is a tensor ``text_memory``), ``clip`` (name, weights and
-patch pooling, as OpenCLIPBackbone takes them) and ``about`` (free-form). Reading the file builds
-modules of this package only.
+tensor of that name, and a text memory is a tensor ``text_memory``), ``clip`` (name, weights,
+pooling and patch mode, as OpenCLIPBackbone takes them) and ``about`` (free-form). Reading the file
+builds modules of this package only.
 
 CLIP itself is not in the file, but named as open_clip finds it. ``local-dir:`` folders are relative
 to the file.

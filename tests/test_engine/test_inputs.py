@@ -100,8 +100,11 @@ def test_a_clip_with_its_own_weights_needs_no_pretrained_option():
     assert "--model 'local-dir:my clip' --pool 1 --out" in str(caught.value)
     assert "--pretrained" not in str(caught.value)
     cfg.clip.patch_mode = "sclip"
-    with pytest.raises(MissingFileError, match=r"--pool 1 --patch-mode sclip --out"):
+    with pytest.raises(MissingFileError, match=r"--pool 1 --patch-mode sclip --out") as caught:
         check_inputs(cfg, ["train"])
+    concepts = [line for line in str(caught.value).splitlines() if "build-concepts" in line]
+    assert concepts
+    assert "--patch-mode" not in concepts[0]
 
 
 def test_the_command_for_a_file_in_a_folder_names_the_folder(tmp_path):
@@ -189,6 +192,7 @@ def test_another_clip_in_the_model_is_rejected(features, key):
 
 def test_patches_of_several_modes_are_rejected(features, tmp_path):
     store = features.train_dataloader.dataset.store
+    features.model.neck.patch_dim = 6
     build_store(tmp_path / "test", [["a dog"]])
     features.test_dataloader = dict(dataset=dict(type=DATASET, store=str(tmp_path / "test")))
     check_features(features, loops=("train", "test"))
@@ -207,6 +211,27 @@ def test_patches_of_several_modes_are_rejected(features, tmp_path):
     features.clip.patch_mode = "maskclip"
     with pytest.raises(ValueError, match="clip: maskclip"):
         check_features(features, loops=("train",))
+    features.clip.patch_mode = "sclip"
+    clip = dict(type="pcm_plugin.OpenCLIPBackbone", model_name="random")
+    features.model.backbone = clip
+    with pytest.raises(ValueError, match=r"model\.backbone: plain"):
+        check_features(features, loops=("train",))
+    # Captioners of global features are not affected.
+    neck = features.model.neck
+    features.model.neck = {**neck, "type": "pcm_plugin.GlobalPrefix"}
+    features.model.neck.pop("patch_dim")
+    check_features(features, loops=("train",))
+
+
+def test_stores_without_patches_have_no_patch_mode(features, tmp_path):
+    build_store(tmp_path / "test", [["a dog"]])
+    features.model.neck.patch_dim = 6
+    features.test_dataloader = dict(dataset=dict(type=DATASET, store=str(tmp_path / "test")))
+    manifest = tmp_path / "store" / "manifest.json"
+    text = manifest.read_text()
+    settings = '"model": "random", "patch_mode": "sclip", "patches": false'
+    manifest.write_text(text.replace('"model": "random"', settings))
+    check_features(features, loops=("train", "test"))
 
 
 def test_a_memory_of_another_clip_is_rejected(features, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.errors import UserError
 from pcm_plugin.models import OpenCLIPBackbone
-from pcm_plugin.models.functional.patch_attention import apply_block
+from pcm_plugin.models.backbones.image_towers import apply_block
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip
 
@@ -24,6 +24,7 @@ def names(tmp_path_factory):
     kinds = {
         "token": {},
         "average": {"pool_type": "avg"},
+        "layer_scale": {"ls_init_value": 0.3},
         "norm_after_pool": {"pool_type": "avg", "final_ln_after_pool": True},
         "attention": {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2},
     }
@@ -70,7 +71,7 @@ def attend(first, second, value, heads):
 
 
 @pytest.mark.parametrize("mode", ["maskclip", "sclip"])
-@pytest.mark.parametrize("kind", ["token", "average"])
+@pytest.mark.parametrize("kind", ["token", "average", "layer_scale"])
 def test_patch_modes_change_the_attention_of_the_last_block(names, kind, mode):
     backbone = OpenCLIPBackbone(names[kind], patch_mode=mode)
     patches, features = backbone(IMAGES)
@@ -81,8 +82,9 @@ def test_patch_modes_change_the_attention_of_the_last_block(names, kind, mode):
         "maskclip": value,
         "sclip": attend(query, query, value, heads) + attend(key, key, value, heads),
     }
-    expected = states + block.attn.out_proj(mixed[mode])
-    expected = expected + block.mlp(block.ln_2(expected))
+    scale = 0.3 if kind == "layer_scale" else 1
+    expected = states + scale * block.attn.out_proj(mixed[mode])
+    expected = expected + scale * block.mlp(block.ln_2(expected))
     torch.testing.assert_close(patches, expected[:, 1:])
     torch.testing.assert_close(features, backbone.clip.encode_image(IMAGES, normalize=True))
 
@@ -106,7 +108,7 @@ def test_patch_modes_need_a_plain_vision_transformer_and_a_known_name(names, tmp
     with pytest.raises(UserError, match="`patch_mode` must be 'plain' for the image tower Eva"):
         OpenCLIPBackbone(eva, patch_mode="sclip")
     single = build_clip(tmp_path / "single", layers=1)
-    with pytest.raises(UserError, match="two or more blocks"):
+    with pytest.raises(UserError, match="two or more standard blocks"):
         OpenCLIPBackbone(single, patch_mode="maskclip")
 
 

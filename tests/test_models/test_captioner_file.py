@@ -70,10 +70,15 @@ def test_round_trip_preserves_the_captioner(model, tmp_path):
 
 def test_the_patch_mode_is_saved(model, tmp_path):
     clip = {"model_name": f"local-dir:{ASSETS / 'clip'}", "patch_mode": "sclip"}
-    save_captioner(tmp_path / "sclip.safetensors", model, own_settings(), clip)
-    again = load_captioner(tmp_path / "sclip.safetensors")
-    assert (model.backbone.patch_mode, again.backbone.patch_mode) == ("plain", "sclip")
-    assert model_hash(again) != model_hash(model)
+    saved = []
+    for folder, mode in (("plain", "plain"), ("again", "plain"), ("sclip", "sclip")):
+        path = tmp_path / folder / "captioner.safetensors"
+        save_captioner(path, model, own_settings(), {**clip, "patch_mode": mode})
+        saved.append(load_captioner(path))
+    again = saved[-1]
+    assert (saved[0].backbone.patch_mode, again.backbone.patch_mode) == ("plain", "sclip")
+    hashes = [model_hash(captioner) for captioner in saved]
+    assert hashes[0] == hashes[1] != hashes[2]
     images = torch.randn(2, 3, 112, 112)
     assert not torch.allclose(again.backbone(images)[0], model.backbone(images)[0])
 

@@ -196,8 +196,9 @@ def test_errors_name_the_value_and_the_fix(clip, images):
         MixupVisionEncoder(Grid(), clip, MEAN, STD)(images)
     with pytest.raises(ValueError, match=r"`num_top_patches` must be .* from 1 to 16 .* got `17`"):
         make(clip, num_top_patches=17)
-    with pytest.raises(ValueError, match=r"`selection` must be .* got 'top_pairs'"):
-        make(clip, selection="top_pairs")
+    for selection in ("top_pairs", "per_concept"):
+        with pytest.raises(ValueError, match=f"`selection` must be .* got '{selection}'"):
+            make(clip, selection=selection)
 
 
 def test_with_a_fixed_number_of_patches_the_neck_needs_no_mask():

@@ -118,7 +118,8 @@ def test_random_selection_replaces_a_share_and_appends_all():
 
 
 def test_per_concept_selects_the_best_patch_of_each_concept():
-    neck = make_neck(selection="per_concept", concept_threshold=0.1).eval()
+    # At this temperature the text of a patch would be a mixture of all concepts.
+    neck = make_neck(selection="per_concept", concept_threshold=0.1, temperature=0.1).eval()
     out = neck(*make_feats())
     kept = out.concept_probs > 0.1
     assert kept.any()
@@ -154,6 +155,7 @@ def test_training_with_append_has_the_tokens_of_inference():
 
 def test_dropped_patches_are_replaced_by_a_token_and_inference_has_no_texts():
     neck, feats = make_neck(mix="drop", noise_var=0.0), make_feats()
+    assert "mask_token" in dict(neck.named_parameters())
     torch.nn.init.normal_(neck.mask_token)
     plain = make_neck(selection="none", noise_var=0.0)
     plain.load_state_dict(neck.state_dict(), strict=False)
@@ -181,9 +183,22 @@ def test_random_patches_are_as_many_and_get_the_same_texts(mix):
             neck.pos_embed.zero_()
             right.pos_embed.zero_()
         out, expected = neck(*feats), right(*feats)
-        torch.testing.assert_close(
-            out.tokens[:, 1:][out.selected], expected.tokens[:, 1:][expected.selected]
-        )
+        for image in range(B):
+            found, texts = (
+                torch.tensor(sorted(part.tokens[image, 1:][part.selected[image]].tolist()))
+                for part in (out, expected)
+            )
+            torch.testing.assert_close(found, texts)
+
+
+def test_random_patches_are_drawn_at_inference_too():
+    neck, feats = make_neck(control="random_patches").eval(), make_feats()
+    first, second = neck(*feats), neck(*feats)
+    assert not torch.equal(first.selected, second.selected)
+    for image in range(B):
+        owners = first.selected[image].nonzero().flatten().tolist()
+        assert first.slots[image][: len(owners)].tolist() == owners
+        assert (first.slots[image][len(owners) :] == -1).all()
 
 
 def test_random_concepts_change_the_texts_only():
@@ -194,6 +209,27 @@ def test_random_concepts_change_the_texts_only():
     kept = ~F.pad(first.selected, (1, 0))
     assert torch.equal(first.tokens[kept], second.tokens[kept])
     assert not torch.allclose(first.tokens[~kept], second.tokens[~kept])
+    applied = neck.eval()(*feats).tokens
+    assert torch.equal(applied[:, : 1 + N], neck(*feats).tokens[:, : 1 + N])
+    assert not torch.allclose(applied, neck(*feats).tokens)
+
+
+def test_random_concepts_are_others_and_differ_between_images():
+    bank = make_neck().concept_bank
+    ids = torch.arange(5).expand(300, 5)
+    drawn = (bank.draw_others(ids) @ bank.embeddings.T).argmax(-1)  # (300, 5)
+    assert drawn.min() == 5
+    assert {*drawn.flatten().tolist()} == {*range(5, C)}
+    assert all(len({*row}) == 5 for row in drawn.tolist())
+    assert len({tuple(row) for row in drawn.tolist()}) > 200
+    with pytest.raises(ValueError, match="needs 22 concepts, got 20"):
+        bank.draw_others(torch.zeros(1, 11, dtype=torch.int64))
+
+
+def test_masked_concepts_are_not_replaced_by_random_ones():
+    neck = make_neck(control="random_concepts", concept_threshold=1.0, noise_var=0.0).eval()
+    first, second = neck(*make_feats()), neck(*make_feats())
+    assert torch.equal(first.tokens, second.tokens)  # all concepts are masked
 
 
 @pytest.mark.parametrize(
@@ -236,6 +272,10 @@ def test_all_pairs_select_all_patches():
         (
             {"control": "random_patches", "selection": "none"},
             "`control='random_patches'` has no effect with selection='none'",
+        ),
+        (
+            {"mix": "drop", "append_text_tokens": False},
+            "`append_text_tokens=False` has no effect with mix='drop'",
         ),
         (
             {"mix": "drop", "control": "random_concepts"},

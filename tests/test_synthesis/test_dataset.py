@@ -423,6 +423,13 @@ def test_the_config_describes_the_folder(inputs, whole, tmp_path):
     assert (cfg.model.neck.top_concepts, cfg.model.loss.clip_weight) == (3, 1.5)
     for loop in ("train", "val"):
         check_inputs(cfg, [loop])
+    for part in ("train_store", "val_store", "pairs"):
+        shutil.rmtree(real / part)
+    assert make(inputs, real, "--set", "extract.patch_mode=sclip").code == 0
+    cfg = Config.fromfile(real / "config.py")
+    store = FeatureStore(real / "train_store")
+    assert cfg.clip.patch_mode == store.settings["patch_mode"] == "sclip"
+    check_features(cfg, ["train"])
 
 
 def test_configs_name_files_of_the_repository_relative_to_themselves(whole):

@@ -166,7 +166,7 @@ def test_restarts_make_the_same_store(tmp_path, images, clip, monkeypatch):
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pcm_plugin.synthesis.extract.extract_features.OpenCLIPBackbone", None)
+        patch.setattr("pcm_plugin.synthesis.extract.settings.OpenCLIPBackbone", None)
         run(images, clip, tmp_path / "whole", shard_size=1)
 
     # Files that were lost or cut since are made again.
@@ -312,7 +312,10 @@ def test_wrong_sources_are_named(tmp_path, images, clip):
 
 def test_the_patch_mode_is_that_of_the_features(tmp_path, images, clip):
     run(images, clip, tmp_path / "plain")
-    run(images, clip, tmp_path / "sclip", patch_mode="sclip")
+    args = [images, "--captions", tmp_path / "captions.json", "--model", clip]
+    args += ["--dtype", "float32", "--patch-mode", "sclip", "--device", "cpu"]
+    result = run_tool("extract", *args, "--out", tmp_path / "sclip", log=tmp_path / "log")
+    assert result.code == 0, result.output
     plain, store = FeatureStore(tmp_path / "plain"), FeatureStore(tmp_path / "sclip")
     assert "patch_mode" not in plain.settings
     assert store.settings["patch_mode"] == "sclip"

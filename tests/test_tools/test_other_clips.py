@@ -66,7 +66,7 @@ def test_from_images_to_captions(kind, config, images, tmp_path, monkeypatch):
     call(extract_tool, monkeypatch, *extracting)
     before = {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     with monkeypatch.context() as patch:  # a store that is finished needs no CLIP
-        patch.setattr("pcm_plugin.synthesis.extract.extract_features.OpenCLIPBackbone", None)
+        patch.setattr("pcm_plugin.synthesis.extract.settings.OpenCLIPBackbone", None)
         call(extract_tool, monkeypatch, *extracting)
     assert before == {file.name: file.stat().st_mtime_ns for file in store.glob("*.safetensors")}
     joint = kind == "siglip"

@@ -17,6 +17,7 @@ from pcm_plugin.commands.toyworld import demo as tool
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError
+from pcm_plugin.registry import MODELS
 from tests.browser import check_page, open_browser
 from tests.mmpretrain_models import import_error
 from tests.site_packages import build_site, run_in_site
@@ -131,14 +132,14 @@ def test_things_found_are_listed_by_the_frequency_of_their_words(demo, tmp_path,
 
     shutil.copytree(demo[0] / "work_dirs" / "pcm_toy" / "test", tmp_path / "mix" / "seed0")
     monkeypatch.chdir(demo[0])
-    head, _, *rows = report.frequency_table(tmp_path, report.rows_of("mixup"), 1)
+    head, _, *rows = report.frequency_table(tmp_path, report.rows_of("controls"), 1)
     assert "| 100 and more, town | 0 to 9, country |" in head
     (mix,) = [row for row in rows if row.startswith("| base + mix-up |")]
     few, several, many, *country = mix.split(" | ")[1:]
     assert 0 <= float(few) <= 100
     assert (several, many) == ("-", "-")  # no word is in 10 of the 20 training captions
     assert 0 <= float(country[0]) <= 100
-    assert rows[0] == f"| {report.rows_of('mixup')['base'].title} |" + " - |" * 6
+    assert rows[0] == f"| {report.rows_of('controls')['base'].title} |" + " - |" * 6
 
 
 def test_the_cost_of_systems_is_measured(demo, tmp_path):
@@ -178,6 +179,8 @@ def test_every_row_of_the_results_can_be_run():
         assert [row.arm + row.variant for row in rows.values()] == arms.TABLES[table]
         assert {row.arm for row in rows.values()} == set(arms.arms_of(table))
     assert {arm for table in arms.TABLES for arm in arms.arms_of(table)} == arms.ARMS.keys()
+    for table, pairs in arms.COMPARED.items():
+        assert {name for pair in pairs for name in pair} <= {*arms.TABLES[table]}
     for name in arms.ARMS:
         if "blip" in arms.config_of(name).name and import_error():
             continue
@@ -191,6 +194,19 @@ def test_every_row_of_the_results_can_be_run():
         count = str(cfg.model).count("town/concepts.safetensors")
         assert str(country.model).count("country/concepts.safetensors") == count
         assert "town/concepts" not in str(country.model)
+
+
+@pytest.mark.parametrize("name", ["base", "mix", "drop", "drop_random", "random_patches"])
+def test_the_settings_of_the_controls_are_those_of_the_neck(name):
+    from pcm_plugin.commands.toyworld import arms
+
+    cfg = runs.read_config(arms.config_of(name), arms.ARMS[name].options, ())
+    neck = MODELS.build({**cfg.model.neck, "concepts": None, "clip_head": None})
+    assert (neck.matcher is None) == (name == "base")
+    assert neck.mix == ("drop" if "drop" in name else "replace")
+    assert name == "base" or neck.matcher.control == (
+        "random_patches" if "random" in name else "none"
+    )
 
 
 def test_the_page_summarizes_the_scores(tmp_path):
@@ -233,6 +249,11 @@ def test_the_page_summarizes_the_scores(tmp_path):
     (town, country) = [line for line in left if "BASE, CHANGED over BASE" in line]
     assert town.endswith("+1.5 ± 1.5, same trainings")  # 3 and 0
     assert country.endswith("+2.7 ± 1.5, same trainings")  # 3, 5 and 0
+    # With one common seed, a difference has no error and is left out.
+    (tmp_path / "both" / "seed0" / "in_domain" / "metrics.json").unlink()
+    (tmp_path / "both" / "seed0" / "toy_country" / "metrics.json").unlink()
+    left = report.summary(tmp_path, {**rows, "mix": rows["both"]}, 2, [("both", "capdec")])
+    assert not [line for line in left if "BOTH" in line or "pairwise" in line]
 
 
 def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo):

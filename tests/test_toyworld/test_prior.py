@@ -193,6 +193,10 @@ def test_the_model_cards_state_the_measurements():
         *(figures[f"patch accuracy, {mode}"]["accuracy"] for mode in PATCH_MODES),
     ]
     diffusion = list(figures["named things found by the judge"].values())
+    cosines = figures["cosine"]
+    text = (ASSETS / "clip" / "README.md").read_text()
+    assert f"is {cosines['pairs']:.3f}," in text
+    assert f"another caption {cosines['random pairs']:.3f}." in text
     for part, shares in (("clip", clip), ("diffusion", diffusion)):
         card = (ASSETS / part / "README.md").read_text()
         assert [f"{share:.1f} %" for share in shares if f"| {share:.1f} %" not in card] == []

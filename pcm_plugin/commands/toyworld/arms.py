@@ -99,9 +99,22 @@ ARMS = {
     "random_patches": Arm(
         "base + mix-up of the same texts in random patches",
         (*NO_WEIGHT, "model.neck.control=random_patches"),
+        variants={
+            NO_TEXTS: Variant(
+                "base + mix-up in random patches, no text tokens at inference",
+                ("model.neck.append_text_tokens=False",),
+            )
+        },
     ),
     "random_concepts": Arm(
-        "base + mix-up of random concepts", (*NO_WEIGHT, "model.neck.control=random_concepts")
+        "base + mix-up of random concepts",
+        (*NO_WEIGHT, "model.neck.control=random_concepts"),
+        variants={
+            NO_TEXTS: Variant(
+                "base + mix-up of random concepts, no text tokens at inference",
+                ("model.neck.append_text_tokens=False",),
+            )
+        },
     ),
     "append": Arm(
         "base + texts appended in training too, no patch replaced",
@@ -146,8 +159,10 @@ TABLES: dict[str, Sequence[str]] = {
         *("capdec", "base", "mix", "mix" + NO_TEXTS, "weights", "both", "five_patches"),
         *("sync", "filter", "oracle"),
     ],
-    "mixup": [
-        *("base", "mix", "drop", "drop_random", "random_patches", "random_concepts"),
+    "controls": [
+        *("base", "mix", "mix" + NO_TEXTS, "drop", "drop_random"),
+        *("random_patches", "random_patches" + NO_TEXTS),
+        *("random_concepts", "random_concepts" + NO_TEXTS),
         *("append", "per_concept", "per_concept_append", "oracle"),
     ],
 }
@@ -160,7 +175,7 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
         *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
     ],
     "ablation": [("both", "capdec"), ("mix" + NO_TEXTS, "mix"), ("five_patches", "both")],
-    "mixup": [
+    "controls": [
         *(("mix", "drop"), ("mix", "random_patches"), ("mix", "random_concepts")),
         *(("drop", "drop_random"), ("append", "drop"), ("per_concept", "mix")),
         *(("per_concept_append", "append"), ("per_concept_append", "drop")),

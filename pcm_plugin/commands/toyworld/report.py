@@ -84,7 +84,7 @@ def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
         rows = rows_of(table)
         parts = [score_table(work, rows, seeds), object_table(work, rows, seeds)]
         parts += [mixup_table()] if table == "ablation" else []
-        parts += [frequency_table(work, rows, seeds)] if table == "mixup" else []
+        parts += [frequency_table(work, rows, seeds)] if table == "controls" else []
         parts.append(summary(work, rows, seeds, COMPARED[table]))
         text = "\n\n".join("\n".join(lines) for lines in parts if lines)
         head, rest = page.split(start)
@@ -154,8 +154,8 @@ def summary(
 ) -> list[str]:
     """Return the gap from base to oracle, the share of it that each row gains, and differences.
 
-    Differences are taken per seed: with one seed, two trainings start with the same weights of
-    their common parts and see the pairs in the same order.
+    Differences are taken seed by seed. Rows of PCM-Net with the same pairs start, with one seed,
+    with the same weights of their common parts and see the pairs in the same order.
     """
     lines = []
     for title, target in TARGETS.items():
@@ -165,23 +165,25 @@ def summary(
             continue
         base, oracle = (statistics.mean(values[name].values()) for name in ("base", "oracle"))
         gap, gap_error = difference(values["oracle"], values["base"])
-        if gap <= 0:  # as after a single epoch
+        if math.isnan(gap_error) or gap <= 0:  # as after a single epoch
             continue
         lines.append(
             f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; the "
             f"gap is {gap:.1f} ± {gap_error:.1f}. Differences from the base:"
         )
         for name, ciders in values.items():
-            if name not in ("base", "oracle"):
-                gain, error = difference(ciders, values["base"])
+            gain, error = difference(ciders, values["base"])
+            if name not in ("base", "oracle") and not math.isnan(error):
                 share = f"{signed(100 * gain / gap, 0)} % of the gap"
                 lines.append(f"  - {rows[name].title}: {signed(gain)} ± {error:.1f}, {share}")
-        pairs = [pair for pair in compared if values.keys() >= {*pair}]
+        pairs = {
+            (one, other): difference(values[one], values[other])
+            for one, other in compared
+            if values.keys() >= {one, other}
+        }
+        pairs = {names: found for names, found in pairs.items() if not math.isnan(found[1])}
         lines += [f"- CIDEr, {title}, pairwise differences:"] if pairs else []
-        for one, other in pairs:
-            gain, error = difference(values[one], values[other])
-            if math.isnan(error):
-                continue
+        for (one, other), (gain, error) in pairs.items():
             how = ", same trainings" if rows[one].arm == rows[other].arm else ""
             lines.append(
                 f"  - {rows[one].title} over {rows[other].title}: {signed(gain)} ± {error:.1f}{how}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.patch_affinity import fold_head_bias
-from pcm_plugin.models.functional.patch_attention import apply_block, check_patch_mode
+from pcm_plugin.models.functional.patch_attention import check_patch_mode, patch_attention
 
 
 class ImageTower:
@@ -86,6 +86,7 @@ class PlainTower(ImageTower):
         """See :class:`ImageTower`."""
         if self.patch_mode == "plain":
             return super().extract_feat(images, pool)
+        # The last block is applied twice, since the image embedding needs CLIP's own attention.
         blocks = self.visual.transformer.resblocks
         out = self.visual.forward_intermediates(
             images, indices=[len(blocks) - 2], output_fmt="NLC", output_extra_tokens=True
@@ -223,6 +224,26 @@ class AttentionTower(ImageTower):
         return self.visual.head(trunk.head(trunk.fc_norm(x)))
 
 
+def apply_block(block: Any, tokens: Tensor, mode: str) -> Tensor:
+    """Apply a residual attention block of open_clip with another attention.
+
+    Args:
+        block: ``ResidualAttentionBlock`` of open_clip.
+        tokens: (B, L, D).
+        mode: See :func:`~pcm_plugin.models.functional.patch_attention.patch_attention`.
+
+    Returns:
+        (B, L, D). With ``'plain'`` these are the values of ``block(tokens)``.
+    """
+    attn = block.attn
+    projected = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)  # (B, L, 3D)
+    heads = projected.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    query, key, value = heads  # (B, H, L, d) each
+    mixed = patch_attention(query, key, value, mode).transpose(1, 2).flatten(2)  # (B, L, D)
+    tokens = tokens + block.ls_1(attn.out_proj(mixed))
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
 def wrap_image_tower(visual: Any, patch_mode: str = "plain") -> ImageTower | None:
     """Wrap the image tower of a CLIP.
 
@@ -245,8 +266,8 @@ def wrap_image_tower(visual: Any, patch_mode: str = "plain") -> ImageTower | Non
     if patch_mode != "plain" and not PlainTower.supports_patch_modes(visual):
         raise UserError(
             f"`patch_mode` must be 'plain' for the image tower {tower_name(visual)}, got "
-            f"`{patch_mode!r}`: only open_clip's own Vision Transformers with two or more blocks "
-            "have other modes, such as 'ViT-B-32-quickgelu'"
+            f"`{patch_mode!r}`: only open_clip's own Vision Transformers with two or more "
+            "standard blocks have other modes, such as 'ViT-B-32-quickgelu'"
         )
     if isinstance(visual, VisionTransformer):
         return None if visual.attn_pool else PlainTower(visual, patch_mode)

@@ -122,7 +122,7 @@ class OpenCLIPBackbone(Backbone):
             clip, _ = load_clip(self.model_name, self.pretrained)
             clip = clip.to(self._tower.visual.proj)  # same device and dtype
             self._frozen = (clip.eval().requires_grad_(False),)
-            self._tower = _wrap(self.model_name, clip.visual)
+            self._tower = _wrap(self.model_name, clip.visual, self.patch_mode)
             self._is_deferred = False
         return self._frozen[0]
 
@@ -218,7 +218,7 @@ def _folder_of(model_name: str) -> Path | None:
     return Path(folder) if folder != model_name else None
 
 
-def _wrap(model_name: str, visual: Any, patch_mode: str = "plain") -> ImageTower:
+def _wrap(model_name: str, visual: Any, patch_mode: str) -> ImageTower:
     """Wrap the image tower of open_clip's model."""
     tower = wrap_image_tower(visual, patch_mode)
     if tower is None:

@@ -94,10 +94,10 @@ class MixupVisionEncoder(BaseModule, ReadsFiles):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if selection == "top_pairs":
+        if selection in ("top_pairs", "per_concept"):
             raise UserError(
                 "`selection` must be 'top_patches', 'random' or 'none' in a vision encoder, got "
-                "'top_pairs': its captioner has no mask for a varying number of texts"
+                f"{selection!r}: its captioner has no mask for a varying number of texts"
             )
         rule = PatchSelection(selection, num_top_patches=num_top_patches, random_ratio=random_ratio)
         clip: Backbone = build_module(backbone)

@@ -69,6 +69,21 @@ def shuffle_patches(selected: Tensor) -> Tensor:
     return selected.gather(1, order)
 
 
+def shuffle_slots(values: Tensor, slots: Tensor) -> Tensor:
+    """Permute the rows of the used slots of each image at random.
+
+    Args:
+        values: (B, M, X).
+        slots: (B, M) int64, from :func:`pack_slots`.
+
+    Returns:
+        (B, M, X); the rows of unused slots stay last.
+    """
+    noise = torch.rand(slots.shape, device=slots.device).masked_fill(slots < 0, 2.0)
+    order = noise.argsort(1).unsqueeze(-1).expand(-1, -1, values.shape[-1])  # (B, M, X)
+    return values.gather(1, order)
+
+
 def pack_slots(selected: Tensor, num_slots: int) -> Tensor:
     """List the selected patches of each image.
 

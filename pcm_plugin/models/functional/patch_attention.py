@@ -1,11 +1,10 @@
-"""Attention of CLIP's last block with which its patches describe their own content.
+"""Attention of the last block of CLIP's image tower, for patch features.
 
 In the joint space, the patches of a CLIP that was trained on whole images describe the image more
-than their own content. Two methods change the attention of the last block, without training:
-MaskCLIP (Zhou et al., ECCV 2022) and SCLIP (Wang et al., ECCV 2024).
+than their own content. Two methods change the attention of the last block, without training, so
+that patches attend to similar patches or only to themselves: SCLIP (Wang et al., ECCV 2024) and
+MaskCLIP (Zhou et al., ECCV 2022).
 """
-
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,23 +49,3 @@ def patch_attention(query: Tensor, key: Tensor, value: Tensor, mode: str) -> Ten
         by_query = F.scaled_dot_product_attention(query, query, value)
         return by_query + F.scaled_dot_product_attention(key, key, value)
     return F.scaled_dot_product_attention(query, key, value)
-
-
-def apply_block(block: Any, tokens: Tensor, mode: str) -> Tensor:
-    """Apply a residual attention block of open_clip with another attention.
-
-    Args:
-        block: ``ResidualAttentionBlock`` of open_clip.
-        tokens: (B, L, D).
-        mode: See :func:`patch_attention`.
-
-    Returns:
-        (B, L, D). With ``'plain'`` these are the values of ``block(tokens)``.
-    """
-    attn = block.attn
-    projected = F.linear(block.ln_1(tokens), attn.in_proj_weight, attn.in_proj_bias)  # (B, L, 3D)
-    heads = projected.unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    query, key, value = heads  # (B, H, L, d) each
-    mixed = patch_attention(query, key, value, mode).transpose(1, 2).flatten(2)  # (B, L, D)
-    tokens = tokens + block.ls_1(attn.out_proj(mixed))
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))

@@ -101,10 +101,26 @@ class ConceptBank(nn.Module):
             global_feats, self.embeddings, self.top_concepts, threshold, temperature
         )
 
-    def draw(self, shape: Sequence[int]) -> Tensor:
-        """Return the embeddings (..., Dc) of concepts that are drawn at random."""
-        device = self.embeddings.device
-        return self.embeddings[torch.randint(len(self.embeddings), tuple(shape), device=device)]
+    def draw_others(self, ids: Tensor) -> Tensor:
+        """Draw other concepts at random, each at most once per image.
+
+        Args:
+            ids: (B, K) int64, the concepts of each image.
+
+        Returns:
+            (B, K, Dc), embeddings of K concepts that are not among those of the image.
+
+        Raises:
+            UserError: If there are fewer than 2 K concepts.
+        """
+        if len(self.embeddings) < 2 * ids.shape[1]:
+            raise UserError(
+                f"`control='random_concepts'` needs {2 * ids.shape[1]} concepts, got "
+                f"{len(self.embeddings)}: reduce `top_concepts` or add concepts"
+            )
+        noise = torch.rand(len(ids), len(self.embeddings), device=ids.device)
+        drawn = noise.scatter_(1, ids, -1.0).topk(ids.shape[1], dim=1).indices  # (B, K)
+        return self.embeddings[drawn]
 
     def probabilities(self, global_feats: Tensor, temperature: float) -> Tensor:
         """Return the probabilities (B, C) of all concepts for images (B, Dc)."""

@@ -14,14 +14,15 @@ class NeckOutput(NamedTuple):
 
     Attributes:
         tokens: (B, L, D). The global token comes first; PCMMixup appends N patches and, at
-            inference, M text slots.
+            inference or with ``mix='append'``, M text slots.
         mask: (B, L) bool, True for tokens that may be attended to.
         concept_ids: (B, K) int64, indices into the neck's ``concept_words`` by falling probability;
             -1 where an image has fewer.
         concept_probs: (B, K) float32, their probabilities among all concepts; 0 for padding.
         affinity: (B, N, K) float32, cosine similarity of each patch with each retrieved concept.
         selected: (B, N) bool, the patches that are mixed with text.
-        slots: (B, M) int64, the patch of each text slot, ascending; -1 where unused.
+        slots: (B, M) int64, the patch of each text slot, ascending; -1 where unused. With
+            ``mix='drop'`` it lists the selected patches, and there are no text slots.
     """
 
     tokens: Tensor

@@ -34,10 +34,10 @@ class PatchSelection:
     """Rule that selects patches by their affinity with concepts.
 
     Attributes:
-        rule: ``'top_pairs'`` selects the patches of the best patch-concept pairs (released code),
+        rule: ``'top_pairs'`` selects the patches of the best patch-concept pairs (released code);
             ``'per_concept'`` the best patch of each concept, whose text is that of the concept;
-            ``'top_patches'`` the patches with the highest affinity, ``'random'`` random patches in
-            training and all patches at inference (variant of the released code), ``'none'`` no
+            ``'top_patches'`` the patches with the highest affinity; ``'random'`` random patches in
+            training and all patches at inference (variant of the released code); ``'none'`` no
             patches.
         num_pairs: Number of pairs for ``'top_pairs'``. Pairs may share a patch.
         num_top_patches: Number of patches for ``'top_patches'``.
@@ -103,6 +103,9 @@ class PatchSelection:
             is_kept: (B, K) bool, False for masked concepts.
             temperature: Temperature of the softmax over pairs.
             training: Whether the model is in training mode.
+
+        Returns:
+            The selected patches.
         """
         if self.rule == "top_pairs":
             return SelectedPatches(select_patches_by_pairs(affinity, self.num_pairs, temperature))

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.functional.mix import gather_slots, pack_slots, shuffle_patches
+from pcm_plugin.models.functional.mix import (
+    gather_slots,
+    pack_slots,
+    shuffle_patches,
+    shuffle_slots,
+)
 from pcm_plugin.models.functional.patch_affinity import patch_concept_affinity, text_map
 from pcm_plugin.models.necks.clip_head import ClipHead
 from pcm_plugin.models.necks.concept_bank import ConceptBank
@@ -50,9 +55,10 @@ class PatchTextMatcher(nn.Module):
         concept_threshold: Concepts whose probability does not exceed this are masked. Defaults to
             0.0, as in the released code.
         temperature: Temperature of all softmaxes. Defaults to 0.01.
-        control: Control experiment: ``'random_patches'`` gives the texts to as many other patches,
-            chosen at random; ``'random_concepts'`` replaces the concepts of the texts by others,
-            chosen at random for each image. Defaults to ``'none'``.
+        control: Control experiment, in training and at inference: ``'random_patches'`` gives the
+            texts, in random order, to as many patches chosen at random; ``'random_concepts'``
+            replaces the concepts of the texts by others, chosen at random for each image. Captions
+            then depend on the state of torch's random generator. Defaults to ``'none'``.
 
     Raises:
         UserError: If the rule selects more patches or pairs than there are, or the control is
@@ -113,18 +119,19 @@ class PatchTextMatcher(nn.Module):
         )
         local_feats = patch_feats if self.clip_head is None else self.clip_head(patch_feats)
         affinity = patch_concept_affinity(local_feats, concepts)  # (B, N, K)
-        is_kept = probs > self.concept_threshold  # (B, K)
+        is_kept = probs > self.concept_threshold  # (B, K), False for masked concepts
         selected, pairs = self.selection.select(
             affinity, is_kept, self.temperature, self.training
-        )  # (B, N), (B, N, K)
+        )  # (B, N), (B, N, K) or None
         num_slots = self.selection.num_slots(self.num_patches, self.concepts.top_concepts)
         slots = pack_slots(selected, num_slots)  # (B, M)
         slot_affinity = gather_slots(affinity, slots)  # (B, M, K)
         slot_pairs = None if pairs is None else gather_slots(pairs, slots)  # (B, M, K)
         if self.control == "random_concepts":
-            concepts = self.concepts.draw(ids.shape) * is_kept.unsqueeze(-1)  # (B, K, Dc)
+            concepts = self.concepts.draw_others(ids) * is_kept.unsqueeze(-1)  # (B, K, Dc)
         text = text_map(slot_affinity, concepts, self.temperature, slot_pairs)  # (B, M, Dc)
         if self.control == "random_patches":
             selected = shuffle_patches(selected)
             slots = pack_slots(selected, num_slots)
+            text = shuffle_slots(text, slots)
         return PatchTextMatch(ids, probs, affinity, selected, slots, text)

@@ -61,7 +61,7 @@ class PCMMixup(Neck):
             them by a learned token and uses no texts, neither in training nor at inference, which
             is the control experiment of patch dropout. Defaults to ``'replace'``, as in the paper.
         control: Other control experiments, see :class:`.PatchTextMatcher`: ``'random_patches'`` or
-            ``'random_concepts'``. Defaults to ``'none'``.
+            ``'random_concepts'``, in training and at inference. Defaults to ``'none'``.
         num_pairs: Number of patch-concept pairs for ``'top_pairs'``. Defaults to 5.
         num_top_patches: Number of patches for ``'top_patches'``. Defaults to 5.
         random_ratio: Share of patches that ``'random'`` replaces in training. Defaults to None.
@@ -128,7 +128,7 @@ class PCMMixup(Neck):
                 "`clip_head` must be None with patches_in_joint_space=True, got "
                 f"`{str(clip_head)!r}`: such patches need no projection"
             )
-        _check_mix(mix, control, selection)
+        _check_mix(mix, control, selection, append_text_tokens)
         self.patch_dim = patch_dim
         self.clip_dim = clip_dim
         self.embed_dims = embed_dims
@@ -260,7 +260,7 @@ class PCMMixup(Neck):
         return self.dropout(self.norm(F.relu(tokens)))
 
 
-def _check_mix(mix: str, control: str, selection: str) -> None:
+def _check_mix(mix: str, control: str, selection: str, append_text_tokens: bool) -> None:
     if mix not in MIXES:
         raise UserError(f"`mix` must be one of {MIXES}, got `{mix!r}`")
     if selection == "none" and (mix != "replace" or control != "none"):
@@ -268,6 +268,8 @@ def _check_mix(mix: str, control: str, selection: str) -> None:
         raise UserError(f"`{name}={value!r}` has no effect with selection='none': omit it")
     if mix == "drop" and control == "random_concepts":
         raise UserError("`control='random_concepts'` has no effect with mix='drop': omit it")
+    if mix == "drop" and not append_text_tokens:
+        raise UserError("`append_text_tokens=False` has no effect with mix='drop': omit it")
 
 
 def _output(tokens: Tensor, mask: Tensor, match: PatchTextMatch) -> NeckOutput:
