@@ -228,7 +228,8 @@ def test_random_concepts_are_others_and_differ_between_images():
 
 def test_masked_concepts_are_not_replaced_by_random_ones():
     neck = make_neck(control="random_concepts", concept_threshold=1.0, noise_var=0.0).eval()
-    first, second = neck(*make_feats()), neck(*make_feats())
+    feats = make_feats()
+    first, second = neck(*feats), neck(*feats)
     assert torch.equal(first.tokens, second.tokens)  # all concepts are masked
 
 
