@@ -15,6 +15,9 @@ FIRST = """<testsuites><testsuite time="59.6">
 <testcase classname="" name="tests.test_b"><error>ImportError</error></testcase>
 <testcase classname="tests.test_c" name="test_x"><skipped message="Skipped: no Java" /></testcase>
 <testcase classname="tests.test_c" name="test_y"><skipped message="no Java" /></testcase>
+<testcase classname="" name="tests.test_d">
+<skipped message="collection skipped">('d.py', 3, "Skipped: could not import 'build'")</skipped>
+</testcase>
 </testsuite></testsuites>"""
 AGAIN = """<testsuites><testsuite time="7">
 <testcase classname="tests.test_a" name="test_one" />
@@ -56,7 +59,7 @@ def test_outcomes_are_counted(folder):
     assert results.summarize(folder / "first.xml") == {
         "passed": 1,
         "failed": ["::tests.test_b", "tests.test_a::test_two"],
-        "skipped": {"no Java": 2},
+        "skipped": {"could not import 'build'": 1, "no Java": 2},
         "seconds": 60,
     }
 
@@ -71,7 +74,7 @@ def test_a_failure_is_recorded_until_the_file_passes(folder, monkeypatch, capsys
     (folder / "default.xml").write_text(FIRST)
     assert run(monkeypatch, "record", "default", folder) == 1
     output = capsys.readouterr().out
-    assert "1 passed, 2 failed, 2 skipped, 60 s" in output
+    assert "1 passed, 2 failed, 3 skipped, 60 s" in output
     assert "FAILED tests.test_a::test_two" in output
     (folder / "default.again.xml").write_text(AGAIN)
     assert run(monkeypatch, "record", "default", folder) == 0

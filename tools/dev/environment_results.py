@@ -5,6 +5,7 @@ python tools/dev/environment_results.py table RESULTS
 """
 
 import argparse
+import ast
 import datetime
 import json
 import os
@@ -67,6 +68,14 @@ def has_failed(case: ElementTree.Element) -> bool:
     return case.find("failure") is not None or case.find("error") is not None
 
 
+def skip_reason(skipped: ElementTree.Element) -> str:
+    """Return why a test, or a file of tests, was skipped."""
+    message = skipped.get("message") or ""
+    if message == "collection skipped":  # then the text is (file, line, reason)
+        message = ast.literal_eval(skipped.text or "")[2]
+    return message.removeprefix("Skipped: ")
+
+
 def failed_files(report: Path) -> list[str]:
     """Return the files of tests that failed."""
     names = [name for name, case in read_cases(report).items() if has_failed(case)]
@@ -91,7 +100,7 @@ def summarize(*reports: Path) -> dict[str, Any]:
         if has_failed(case):
             failed.append(name)
         elif skipped is not None:
-            reasons[(skipped.get("message") or "").removeprefix("Skipped: ")] += 1
+            reasons[skip_reason(skipped)] += 1
         else:
             passed += 1
     suites = ElementTree.parse(reports[0]).getroot().iter("testsuite")
