@@ -14,6 +14,7 @@ from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
 from pcm_plugin.commands.toyworld import demo as tool
+from pcm_plugin.engine.cfg_options import parse_value
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError
@@ -200,7 +201,9 @@ def test_every_row_of_the_results_can_be_run():
 def test_the_settings_of_the_controls_are_those_of_the_neck(name):
     from pcm_plugin.commands.toyworld import arms
 
-    cfg = runs.read_config(arms.config_of(name), arms.ARMS[name].options, ())
+    cfg = Config.fromfile(arms.config_of(name))
+    options = (option.split("=", 1) for option in arms.ARMS[name].options)
+    cfg.merge_from_dict({key: parse_value(text) for key, text in options})
     neck = MODELS.build({**cfg.model.neck, "concepts": None, "clip_head": None})
     assert (neck.matcher is None) == (name == "base")
     assert neck.mix == ("drop" if "drop" in name else "replace")
