@@ -38,7 +38,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|numpy|np|PIL|mmengine|mmpretrain|transformers|diffusers|open_clip)\b.*"),
     (r"py:.*", r"(collections|os|pathlib|argparse|typing|types|enum|functools|dataclasses)\b.*"),
     (r"py:.*", r"(re|io|pickle|jinja2|markupsafe)\b.*"),
-    (r"py:.*", r"[a-z]+|[A-Z]\w+Error|None|Any|Path|Tensor"),
+    (r"py:.*", r"[a-z]+|[A-Z]\w+Error|None|Any|Path|Tensor|Config"),
     # Private base classes and type variables, which have no entries.
     (r"py:class", r"pcm_plugin\.[\w.]+\._\w+|pcm_plugin\.[\w.]+\.(R|Module)|~P"),
 ]
