@@ -79,7 +79,7 @@ def caption(
         CIDEr is NaN if it is undefined, as for a single image.
     """
     model = MODELS.build(cfg.model)
-    load_weights(model, str(checkpoint))
+    load_weights(model, str(checkpoint), cfg.get("clip"))
     model.to(device).eval()
     loader = Runner.build_dataloader(cfg[f"{split}_dataloader"])
     samples: list[DataSample] = []
