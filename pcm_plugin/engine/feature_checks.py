@@ -14,6 +14,7 @@ from pcm_plugin.formats.object_labels import load_object_labels
 from pcm_plugin.formats.required_file import FileKind, RequiredFile
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from pcm_plugin.models.backbones.weights_file import weights_identity
+from pcm_plugin.models.functional.patch_attention import check_patch_mode
 
 
 def check_features(cfg: Config, loops: Iterable[str]) -> None:
@@ -115,6 +116,8 @@ def _check_patch_modes(cfg: Config, stores: dict[str, FeatureStore]) -> None:
     if modes:
         for key, settings in _backbones(cfg).items():
             modes[key] = settings.get("patch_mode", "plain")
+    for mode in modes.values():
+        check_patch_mode(mode)
     if len(set(modes.values())) > 1:
         lines = ["Patch features must have one patch_mode, but there are several:"]
         lines += [f"  {name}: {mode}" for name, mode in modes.items()]

@@ -211,6 +211,9 @@ def test_patches_of_several_modes_are_rejected(features, tmp_path):
     features.clip.patch_mode = "maskclip"
     with pytest.raises(ValueError, match="clip: maskclip"):
         check_features(features, loops=("train",))
+    features.clip.patch_mode = "dense"
+    with pytest.raises(ValueError, match="`patch_mode` must be one of plain, maskclip, sclip"):
+        check_features(features, loops=("train",))
     features.clip.patch_mode = "sclip"
     clip = dict(type="pcm_plugin.OpenCLIPBackbone", model_name="random")
     features.model.backbone = clip

@@ -59,6 +59,10 @@ def _refined_pairs(method: str) -> str:
     return f"{PAIRS}={DATA}/town/{method}/pairs.safetensors"
 
 
+def _without_texts(title: str) -> dict[str, Variant]:
+    return {NO_TEXTS: Variant(title, ("model.neck.append_text_tokens=False",))}
+
+
 ARMS = {
     "capdec": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
     "decap": Arm("DeCap: text-only, text memory", config="decap_toy"),
@@ -81,12 +85,7 @@ ARMS = {
     "mix": Arm(
         "base + mix-up",
         NO_WEIGHT,
-        variants={
-            NO_TEXTS: Variant(
-                "base + mix-up, no text tokens at inference",
-                ("model.neck.append_text_tokens=False",),
-            )
-        },
+        variants=_without_texts("base + mix-up, no text tokens at inference"),
     ),
     "drop": Arm(
         "patch dropout: the same patches replaced by a learned token",
@@ -99,22 +98,12 @@ ARMS = {
     "random_patches": Arm(
         "base + mix-up of the same texts in random patches",
         (*NO_WEIGHT, "model.neck.control=random_patches"),
-        variants={
-            NO_TEXTS: Variant(
-                "base + mix-up in random patches, no text tokens at inference",
-                ("model.neck.append_text_tokens=False",),
-            )
-        },
+        variants=_without_texts("base + mix-up in random patches, no text tokens at inference"),
     ),
     "random_concepts": Arm(
         "base + mix-up of random concepts",
         (*NO_WEIGHT, "model.neck.control=random_concepts"),
-        variants={
-            NO_TEXTS: Variant(
-                "base + mix-up of random concepts, no text tokens at inference",
-                ("model.neck.append_text_tokens=False",),
-            )
-        },
+        variants=_without_texts("base + mix-up of random concepts, no text tokens at inference"),
     ),
     "append": Arm(
         "base + texts appended in training too, no patch replaced",

@@ -21,8 +21,8 @@ class NeckOutput(NamedTuple):
         concept_probs: (B, K) float32, their probabilities among all concepts; 0 for padding.
         affinity: (B, N, K) float32, cosine similarity of each patch with each retrieved concept.
         selected: (B, N) bool, the patches that are mixed with text.
-        slots: (B, M) int64, the patch of each text slot, ascending; -1 where unused. With
-            ``mix='drop'`` it lists the selected patches, and there are no text slots.
+        slots: (B, M) int64, the patch of each text slot, ascending; -1 where unused.
+            With ``mix='drop'``, the selected patches; the tokens contain no text slots then.
     """
 
     tokens: Tensor

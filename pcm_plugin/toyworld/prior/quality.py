@@ -34,12 +34,24 @@ def _embed(clip: OpenCLIPBackbone, words: tuple[str, ...]) -> Tensor:
     return clip.encode_text([TEMPLATES[0].format(word) for word in words])
 
 
-def retrieval(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
-    """Return R@1 of text-to-image retrieval among ``count`` unseen scenes, in percent."""
+def _caption_cosines(clip: OpenCLIPBackbone, count: int) -> Tensor:
+    """Return the cosine of each caption and each picture, (count, count)."""
     scenes = unseen_scenes(count, seed=1)
     _, images, _ = _features(clip, scenes)
     texts = clip.encode_text([annotate(s, "rich", f"q/{i}", 1)[0] for i, s in enumerate(scenes)])
-    right = (texts @ images.T).argmax(1) == torch.arange(count)
+    return texts @ images.T
+
+
+def _joint_patches(clip: OpenCLIPBackbone, patches: Tensor) -> Tensor:
+    """Return patches (n, 49, Dv) in the joint space, (n, 49, Dc) of norm 1."""
+    head = clip.clip_head()
+    weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
+    return F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
+
+
+def retrieval(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
+    """Return R@1 of text-to-image retrieval among ``count`` unseen scenes, in percent."""
+    right = _caption_cosines(clip, count).argmax(1) == torch.arange(count)
     return {"R@1": 100 * right.float().mean().item(), "chance": 100 / count}
 
 
@@ -77,9 +89,7 @@ def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
     scenes = [s for s in unseen_scenes(3 * count, seed=3, minimum=2) if len(s.things) == 2][:count]
     concepts = _embed(clip, CONCEPTS)
     patches, _, pictures = _features(clip, scenes)
-    head = clip.clip_head()
-    weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
-    joint = F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
+    joint = _joint_patches(clip, patches)
     hits, chances = [], []
     for picture, scene, row in zip(pictures, scenes, joint, strict=True):
         for thing, mask in zip(scene.things, picture.masks, strict=True):
@@ -99,9 +109,7 @@ def patch_accuracy(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]
     """
     scenes = unseen_scenes(count, seed=3)
     patches, _, pictures = _features(clip, scenes)
-    head = clip.clip_head()
-    weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
-    joint = F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
+    joint = _joint_patches(clip, patches)
     nearest = (joint @ _embed(clip, CONCEPTS).T).argmax(-1).tolist()
     found, depicted = [], []
     for picture, scene, row in zip(pictures, scenes, nearest, strict=True):
@@ -117,10 +125,7 @@ def patch_accuracy(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]
 
 def cosines(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
     """Return the mean cosines of pictures with their captions, and with those of others."""
-    scenes = unseen_scenes(count, seed=1)
-    _, images, _ = _features(clip, scenes)
-    texts = clip.encode_text([annotate(s, "rich", f"q/{i}", 1)[0] for i, s in enumerate(scenes)])
-    cosine = images @ texts.T
+    cosine = _caption_cosines(clip, count)
     own = cosine.diag().sum().item()
     others = cosine.sum().item() - own
     return {"pairs": own / count, "random pairs": others / (count * (count - 1))}
