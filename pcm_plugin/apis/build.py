@@ -88,7 +88,7 @@ def _find_captioner(path: Path) -> Path:
         return find_weights(str(path))
     if path.is_file() and not is_captioner(path):
         raise UserError(
-            f"{path} does not contain its config: pass the config too, or write a captioner file "
-            "with pcm export CONFIG CHECKPOINT"
+            f"{path} does not contain its config: pass the config too (`--config CONFIG`), or "
+            "write a captioner file with pcm export CONFIG CHECKPOINT"
         )
     return path

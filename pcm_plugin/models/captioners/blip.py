@@ -63,7 +63,7 @@ class _CLIPWeighted:
     """Name of the submodule that is the language model."""
 
     remedy: str
-    """Generation of captions where the language model itself cannot generate."""
+    """Advice for users whose language model cannot generate captions."""
 
     def __init__(self, *, loss: dict | nn.Module, **kwargs: Any) -> None:
         super().__init__(**kwargs)
