@@ -1,8 +1,7 @@
 # pcm train configs/pcm_toy.py
 #
 # PCM-Net in the toy world, as `make demo` trains it: the configuration of COCO except for sizes,
-# paths, schedule, and what depends on its CLIP and on the size of its objects. Rows of
-# docs/results.md:
+# paths and schedule. Rows of docs/results.md:
 #   base            --cfg-options model.neck.selection=none model.loss.use_clip_weight=False
 #                       model.loss.gamma_type=none
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False model.loss.gamma_type=none
@@ -22,13 +21,10 @@ model = dict(
     vocabulary=_base_.files.vocabulary,
     neck=dict(
         **_base_.toy.widths,
-        patch_dim=128,
+        patch_dim=_base_.toy.patch_dim,
         concepts=_base_.files.concepts,
         clip_head=_base_.files.clip_head,
-        num_pairs=_base_.toy.num_pairs,
-        temperature=_base_.toy.temperature,
     ),
     encoder=_base_.toy.layers,
     decoder=_base_.toy.layers,
-    loss=dict(clip_weight=_base_.toy.clip_weight),
 )

@@ -1,8 +1,8 @@
 # pcm train configs/blip/pcm_blip_toy.py
 #
 # mmpretrain's BLIP captioner in the toy world, small and from scratch, with the mix-up: the
-# configuration of COCO except for sizes, paths, schedule, and what depends on the CLIP of the toy
-# world. Without the mix-up and the weights, as a baseline:
+# configuration of COCO except for sizes, paths and schedule. Without the mix-up and the weights, as
+# a baseline:
 #   --cfg-options model.vision_encoder.selection=none model.loss.use_clip_weight=False
 #       model.loss.gamma_type=none
 _base_ = ["./pcm_blip_coco.py", "../_base_/models/toy.py"]
@@ -22,8 +22,6 @@ model = dict(
         ),
         backbone=clip,
         concepts=f"{root}/concepts.safetensors",
-        num_top_patches=_base_.toy.num_pairs,
-        temperature=_base_.toy.temperature,
     ),
     tokenizer=dict(name_or_path=f"{root}/bert"),
     decoder_head=dict(
@@ -41,7 +39,6 @@ model = dict(
         )
     ),
     prompt="",
-    loss=dict(clip_weight=_base_.toy.clip_weight),
 )
 
 resize = dict(type="mmpretrain.Resize", scale=(112, 112), interpolation="bicubic", backend="pillow")

@@ -15,7 +15,6 @@ model = dict(
     neck=dict(
         **_base_.toy.widths,
         text_memory=_base_.train_dataloader.dataset.store,
-        text_memory_temperature=_base_.toy.temperature,
     ),
     encoder=_base_.toy.layers,
     decoder=_base_.toy.layers,

@@ -8,11 +8,9 @@ model = dict(
     neck=dict(
         **_base_.mixup_neck,
         **_base_.toy.widths,
-        patch_dim=128,
+        patch_dim=_base_.toy.patch_dim,
         concepts=_base_.files.concepts,
         clip_head=_base_.files.clip_head,
-        num_pairs=_base_.toy.num_pairs,
-        temperature=_base_.toy.temperature,
     ),
     loss=_base_.mixup_loss,
 )

@@ -17,7 +17,6 @@ model = dict(
     mapper=dict(embed_dims=128, num_layers=2, num_heads=4),
     language_model=_base_.files.language_model,
     pretrained=False,
-    entity_prompt=dict(concepts=_base_.files.concepts, temperature=_base_.toy.temperature),
-    loss=dict(clip_weight=_base_.toy.clip_weight),
+    entity_prompt=dict(concepts=_base_.files.concepts),
     decoding=dict(beam_size=3),
 )

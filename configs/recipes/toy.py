@@ -14,10 +14,9 @@ generate = dict(
 )
 extract = dict(model=f"local-dir:{_assets}/clip")
 refine = None
-# As configs/pcm_toy.py; configs/_base_/models/toy.py gives the reasons.
+# As configs/pcm_toy.py.
 model = dict(
-    neck=dict(embed_dims=128, num_pairs=2, temperature=0.03),
+    neck=dict(embed_dims=128),
     encoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
     decoder=dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512),
-    loss=dict(clip_weight=1.3),
 )

@@ -18,7 +18,6 @@ model = dict(
         **_base_.toy.widths,
         concepts=_base_.files.concepts,
         text_memory=_base_.train_dataloader.dataset.store,
-        text_memory_temperature=_base_.toy.temperature,
     ),
     # The paper's layers and heads.
     decoder={**_base_.toy.layers, "num_layers": 4, "num_heads": 4},

@@ -33,7 +33,7 @@ def _random_mix(share: float) -> tuple[str, str]:
     return "model.neck.selection=random", f"model.neck.random_ratio={share}"
 
 
-def _share_of_pairs(share: float, max_epochs: int, val_interval: int) -> tuple[str, ...]:
+def share_of_pairs(share: float, max_epochs: int, val_interval: int) -> tuple[str, ...]:
     """Return the options to train on a share of the pairs with as many iterations as on all.
 
     The number of passes is divided by the share: 12 epochs become 120 for 10 % of the pairs. The
@@ -74,7 +74,7 @@ TRAININGS = {
     "pcm_toy_random_mix": Training("pcm_toy", _random_mix(0.04)),
     "pcm_toy_paper_loss": Training("pcm_toy", (PAPER_LOSS,)),
     **{
-        f"{config}_pairs{100 * share:.0f}": Training(config, _share_of_pairs(share, *epochs))
+        f"{config}_pairs{100 * share:.0f}": Training(config, share_of_pairs(share, *epochs))
         for config, epochs in {"pcm_coco": (12, 1), "pcm_toy": (16, 2)}.items()
         for share in SHARES
     },

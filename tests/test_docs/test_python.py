@@ -51,7 +51,7 @@ def toy_data(tmp_path, monkeypatch):
     town = tmp_path / "data" / "toy" / "town"
     town.mkdir(parents=True)
     for name in ("train_store", "val_store"):
-        build_store(town / name, CAPTIONS, num_patches=49, patch_dim=128, clip_dim=128)
+        build_store(town / name, CAPTIONS, num_patches=49, patch_dim=192, clip_dim=128)
     texts = [text for captions in CAPTIONS for text in captions]
     Vocabulary.build(texts, min_count=1).to_file(town / "vocabulary.txt")
     save_concepts(town / "concepts.safetensors", list("abcdefg"), torch.randn(7, 128))

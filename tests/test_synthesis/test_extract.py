@@ -103,6 +103,24 @@ def test_patches_and_head_lead_to_the_global_feature(tmp_path, images, tmp_path_
         )
 
 
+def test_patches_are_in_row_major_order(tmp_path, clip):
+    (tmp_path / "images").mkdir()
+    cells = [None, (0, 0), (0, 2), (1, 3), (3, 1)]
+    for i, cell in enumerate(cells):
+        pixels = np.full((64, 64, 3), 90, np.uint8)
+        if cell:
+            row, column = cell
+            pixels[16 * row : 16 * row + 16, 16 * column : 16 * column + 16] = 255
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    entries = [(i, f"{i}.png", ["a dog"]) for i in range(len(cells))]
+    write_coco_captions(tmp_path / "captions.json", entries)
+    run(tmp_path / "images", clip, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    for i, cell in enumerate(cells[1:], 1):
+        changed = (store.patch_feats(i) - store.patch_feats(0)).norm(dim=1)
+        assert changed.argmax() == 4 * cell[0] + cell[1]
+
+
 def test_pool_averages_neighbours_and_half_precision_rounds(tmp_path, images, clip):
     run(images, clip, tmp_path / "full")
     run(images, clip, tmp_path / "pooled", pool=2, dtype="float16")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -109,14 +110,15 @@ def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
 
 def test_the_results_are_written_to_their_page(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
-    arguments = ("results", "--seeds", "1", "--arms", "filter", "--tables", "ablation")
+    arm = "mix_sync_maskclip"
+    arguments = ("results", "--seeds", "1", "--arms", arm, "--tables", "ablation")
     output = run_command(folder, *arguments, "systems")
     assert "written to docs/results.md" in output
     file = folder / "docs" / "results.md"
     page = file.read_text()
-    scored = folder / "work_dirs" / "toy_results" / "filter" / "seed0" / "in_domain"
+    scored = folder / "work_dirs" / "toy_results" / arm / "seed0" / "in_domain"
     cider = json.loads((scored / "metrics.json").read_text())["metrics"]["caption/CIDEr"]
-    lines = [x for x in page.splitlines() if x.startswith("| base, worst 10 %") and "| 1 |" in x]
+    lines = [x for x in page.splitlines() if "refined pairs, maskclip" in x and "| 1 |" in x]
     assert len(lines) == 1
     assert f" {cider:.1f} " in lines[0]
     assert page.count("| oracle: the base on real pairs | 0 | - |") == 2
@@ -129,11 +131,11 @@ def test_the_results_are_written_to_their_page(demo, tmp_path):
 
 
 def test_things_found_are_listed_by_the_frequency_of_their_words(demo, tmp_path, monkeypatch):
-    from pcm_plugin.commands.toyworld import report
+    from pcm_plugin.commands.toyworld import report, scores
 
     shutil.copytree(demo[0] / "work_dirs" / "pcm_toy" / "test", tmp_path / "mix" / "seed0")
     monkeypatch.chdir(demo[0])
-    head, _, *rows = report.frequency_table(tmp_path, report.rows_of("controls"), 1)
+    head, _, *rows = report.frequency_table(tmp_path, scores.rows_of("controls"), 1)
     assert "| 100 and more, town | 0 to 9, country |" in head
     (mix,) = [row for row in rows if row.startswith("| base + mix-up |")]
     few, several, many, *country = mix.split(" | ")[1:]
@@ -173,10 +175,10 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
 
 
 def test_every_row_of_the_results_can_be_run():
-    from pcm_plugin.commands.toyworld import arms, report
+    from pcm_plugin.commands.toyworld import arms, scores
 
     for table in arms.TABLES:
-        rows = report.rows_of(table)
+        rows = scores.rows_of(table)
         assert [row.arm + row.variant for row in rows.values()] == arms.TABLES[table]
         assert {row.arm for row in rows.values()} == set(arms.arms_of(table))
     assert {arm for table in arms.TABLES for arm in arms.arms_of(table)} == arms.ARMS.keys()
@@ -197,6 +199,106 @@ def test_every_row_of_the_results_can_be_run():
         assert "town/concepts" not in str(country.model)
 
 
+def merged(name, target=None):
+    """Return the config of the test of an arm."""
+    from pcm_plugin.commands.toyworld import arms
+
+    cfg = Config.fromfile(arms.config_of(name))
+    options = (option.split("=", 1) for option in arms.ARMS[name].config_options())
+    cfg.merge_from_dict({key: parse_value(text) for key, text in options})
+    if target:
+        apply_evaluation(cfg, target)
+    return cfg
+
+
+def test_arms_with_other_features_read_no_default_features():
+    from pcm_plugin.commands.toyworld import arms
+
+    default = merged("mix")
+    for name in ("base_maskclip", "both_sync_sclip", "drop_taught"):
+        folder = arms.FEATURES[arms.ARMS[name].features].subfolder
+        for cfg, domain in ((merged(name), "town"), (merged(name, "toy_country"), "country")):
+            assert cfg.test_dataloader.dataset.store == f"data/toy/{domain}/{folder}/test_store"
+            concepts = f"data/toy/{domain}/{folder}/concepts.safetensors"
+            assert cfg.model.neck.concepts == concepts
+            head = f"data/toy/town/{folder}/train_store/clip_head.safetensors"
+            assert cfg.model.neck.clip_head == head
+    assert merged("both_sync_sclip").clip.patch_mode == "sclip"
+    pairs = merged("both_sync_sclip").train_dataloader.dataset.pairs
+    assert pairs == "data/toy/town/sclip/sync/pairs.safetensors"
+    # A rotation changes the projection only.
+    rotated = merged("mix_rotated")
+    assert rotated.model.neck.clip_head == "data/toy/town/rotated_head.safetensors"
+    rotated.model.neck.clip_head = default.model.neck.clip_head
+    assert rotated.to_dict() == default.to_dict()
+
+
+def test_a_rotation_keeps_the_angles_between_patches():
+    from pcm_plugin.commands.toyworld.arm_inputs import rotate_clip_head
+
+    head = {"ln_post.weight": torch.rand(6), "ln_post.bias": torch.rand(6)}
+    head["proj"] = torch.randn(6, 4)
+    rotated = rotate_clip_head(head)
+    before, after = (part["proj"] @ part["proj"].T for part in (head, rotated))
+    torch.testing.assert_close(after, before)
+    assert (rotated["proj"] - head["proj"]).abs().max() > 0.1
+    assert torch.equal(rotated["proj"], rotate_clip_head(head)["proj"])
+    assert torch.equal(rotated["ln_post.bias"], head["ln_post.bias"])
+
+
+def write_scores(work, ciders):
+    """Write the CIDEr of arms by seed; 10 less in the country."""
+    for arm, values in ciders.items():
+        for seed, value in enumerate(values):
+            for shift, test in ((0, "in_domain"), (-10, "toy_country")):
+                folder = work / arm / f"seed{seed}" / test
+                folder.mkdir(parents=True)
+                metrics = {"caption/CIDEr": value + shift}
+                (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+
+
+def test_gains_are_listed_and_drawn_by_condition(tmp_path, monkeypatch):
+    from pcm_plugin.commands.toyworld import conditions
+
+    accuracies = {"plain": 40.0, "maskclip": 60.0}
+    monkeypatch.setattr(conditions, "_patch_accuracy", lambda f: accuracies.get(f, 9.0))
+    monkeypatch.setattr(conditions, "_concept_recall", lambda clip, top: 10.0 * top)
+    ciders = {"base": [80, 90], "mix": [83, 91], "drop": [81, 91], "mix_K10": [90, 100]}
+    write_scores(tmp_path, {**ciders, "base_300": [40, 40], "mix_300": [50, 52]})
+    points = conditions.read_points(tmp_path, 2)
+    head, _, *lines = conditions.condition_table(points)
+    assert head.startswith("|  | seeds | patch accuracy, % | concept recall, % | base, town |")
+    rows = {line.split(" | ")[0]: line for line in lines}
+    gains = "+2.0 ± 1.0 | +1.0 ± 0.0"
+    default = "2 | 40.0 | 50.0 | 85.0 ± 5.0 | 75.0 ± 5.0 | "
+    assert lines[0].endswith(f"{default}{gains} | {gains} | +1.0 ± 1.0 | +1.0 ± 1.0 |")
+    assert "| 40.0 | 100.0 | 85.0 ± 5.0 | 75.0 ± 5.0 | +10.0 ± 0.0 | - |" in rows["| K = 10"]
+    assert "| 40.0 ± 0.0 | 30.0 ± 0.0 | +11.0 ± 1.0 |" in rows["| 300 pairs"]
+    assert "| 0 | 60.0 | 50.0 | - | - |" in rows["| maskclip patches"]
+    conditions.draw_conditions(points, tmp_path / "images" / "figure.png")
+    with Image.open(tmp_path / "images" / "figure.png") as figure:
+        assert min(figure.size) > 500
+
+
+def test_guidance_scales_are_compared_on_validation(tmp_path):
+    from pcm_plugin.commands.toyworld import arms, report, scores
+    from pcm_plugin.toyworld import ASSETS
+
+    names = [arms.guidance_arm(guidance) for guidance in arms.GUIDANCES]
+    assert "base" in names
+    write_scores(tmp_path, {name: [50 + i, 52 + i] for i, name in enumerate(names)})
+    for name in names:
+        for seed in range(2):
+            folder = tmp_path / name / f"seed{seed}"
+            shutil.copytree(folder / "in_domain", folder / f"in_domain{arms.VALIDATION}")
+    head, _, *lines = report.guidance_table(tmp_path, scores.rows_of("guidance"), 2)
+    assert head.startswith("| guidance | seeds | CIDEr, validation | CIDEr, town |")
+    assert lines[0].startswith("| 2 | 2 | 51.0 ± 1.0 | 51.0 ± 1.0 | 41.0 ± 1.0 |")
+    assert lines[3].startswith("| 7.5 | 2 | 54.0 ± 1.0 |")
+    real = json.loads((ASSETS / "quality.json").read_text())["real pictures"]
+    assert f"| {real['two objects']:.3g} |" in lines[4]
+
+
 @pytest.mark.parametrize("name", ["base", "mix", "drop", "drop_random", "random_patches"])
 def test_the_settings_of_the_controls_are_those_of_the_neck(name):
     from pcm_plugin.commands.toyworld import arms
@@ -213,7 +315,7 @@ def test_the_settings_of_the_controls_are_those_of_the_neck(name):
 
 
 def test_the_page_summarizes_the_scores(tmp_path):
-    from pcm_plugin.commands.toyworld import report
+    from pcm_plugin.commands.toyworld import report, scores
 
     ciders = {"capdec": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 126]}
     probed = {"base": {"_x": [83, 89]}}
@@ -227,8 +329,8 @@ def test_the_page_summarizes_the_scores(tmp_path):
                 values_of = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
                 metrics = {f"caption/{m}": v + shift for m, v in values_of.items()}
                 (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
-    rows = {name: report.Row(name.upper(), name) for name in [*ciders, "mix"]}
-    rows["base_x"] = report.Row("BASE, CHANGED", "base", "_x")
+    rows = {name: scores.Row(name.upper(), name) for name in [*ciders, "mix"]}
+    rows["base_x"] = scores.Row("BASE, CHANGED", "base", "_x")
     table = report.score_table(tmp_path, rows, 2)
     means = (83, 84, 82, 73, 74, 72)
     assert "| BASE | 2 |" + "".join(f" {mean}.0 ± 2.0 |" for mean in means) in table

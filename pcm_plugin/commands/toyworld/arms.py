@@ -1,12 +1,12 @@
 """The systems and settings that are compared in the toy world."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pcm_plugin.commands.evaluation_names import folder_name
-from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT
-from pcm_plugin.commands.toyworld.demo import CLIP, DATA, TARGETS
+from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT, share_of_pairs
+from pcm_plugin.commands.toyworld.demo import CLIP, DATA, GUIDANCE, SIZES, TARGETS
 from pcm_plugin.engine.config_files import find_config
 
 PAIRS = "train_dataloader.dataset.pairs"
@@ -15,6 +15,7 @@ BLIP_CLIP = f"model.vision_encoder.backbone.model_name={CLIP}"
 # Endings of the folders of tests with changed settings.
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
+VALIDATION = "_val"
 _RERANKED = (
     "model.decoding.beam_size=5",
     # Chosen on validation: docs/captioning.md.
@@ -31,10 +32,84 @@ class Variant:
     Attributes:
         title: Title of its row.
         options: Changes of the config, as for ``--cfg-options``.
+        targets: Data sets, as for ``pcm test --eval-on``; None is the town.
     """
 
     title: str
     options: tuple[str, ...]
+    targets: tuple[str | None, ...] = tuple(TARGETS.values())
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of the images, on which captioners are trained and tested.
+
+    Attributes:
+        title: Addition to the titles of rows.
+        subfolder: Folder of the stores in that of the domain; ``""`` for the stores of the demo.
+        clip: CLIP that computes them, as for ``pcm extract --model``.
+        patch_mode: Value of ``pcm extract --patch-mode``.
+        options: Changes of the config, as for ``--cfg-options``, in addition to the paths.
+        is_rotated: Whether the projection of the patches into the joint space is followed by a
+            fixed random rotation. Patches keep what they contain, but their affinities to concepts
+            say nothing about it.
+    """
+
+    title: str = ""
+    subfolder: str = ""
+    clip: str = CLIP
+    patch_mode: str = "plain"
+    options: tuple[str, ...] = ()
+    is_rotated: bool = False
+
+    def folder(self, domain: str = "town") -> Path:
+        """Return the folder of the stores and concepts of a domain."""
+        return DATA / domain / self.subfolder
+
+    @property
+    def head(self) -> Path:
+        """CLIP head that projects the patches."""
+        if self.is_rotated:
+            return self.folder() / "rotated_head.safetensors"
+        return self.folder() / "train_store" / "clip_head.safetensors"
+
+    def config_options(self) -> tuple[str, ...]:
+        """Return all changes of the config; none for the features of the demo."""
+        options = [*self.options]
+        if self.subfolder:
+            stores = {split: f"{self.folder()}/{split}_store" for split in ("train", "val", "test")}
+            options += [f"{split}_dataloader.dataset.store={s}" for split, s in stores.items()]
+            options.append(f"model.neck.concepts={self.folder()}/concepts.safetensors")
+        if self.subfolder or self.is_rotated:
+            options.append(f"model.neck.clip_head={self.head}")
+        return tuple(options)
+
+
+def _of_mode(mode: str) -> Features:
+    return Features(f"{mode} patches", mode, CLIP, mode, (f"clip.patch_mode={mode}",))
+
+
+TAUGHT_CLIP = f"local-dir:{Path('benchmarks/taught_clip')}"
+"""CLIP whose training used the locations of things."""
+# Temperature and weights fit that CLIP, whose logit scale is 34.6 and whose cosines are higher.
+_OF_TAUGHT = (
+    f"clip.model_name={TAUGHT_CLIP}",
+    "model.neck.patch_dim=128",
+    "model.neck.temperature=0.03",
+    "model.loss.clip_weight=1.3",
+)
+FEATURES = {
+    "plain": Features(),
+    "maskclip": _of_mode("maskclip"),
+    "sclip": _of_mode("sclip"),
+    "rotated": Features("rotated patches", is_rotated=True),
+    "taught": Features("taught patches", "taught", TAUGHT_CLIP, options=_OF_TAUGHT),
+    "taught_rotated": Features(
+        "taught patches, rotated", "taught", TAUGHT_CLIP, options=_OF_TAUGHT, is_rotated=True
+    ),
+}
+"""Features of the images of the toy world, by name."""
+_MODES = [name for name, features in FEATURES.items() if name == features.patch_mode]
 
 
 @dataclass(frozen=True)
@@ -47,20 +122,178 @@ class Arm:
         config: Name of the config.
         variants: Tests of the same training with changed settings, each with a row, by the ending
             of their folders.
+        features: Key of :data:`FEATURES`.
+        refined: Method of ``pcm refine`` whose pairs are read; None for pairs as generated.
     """
 
     title: str
     options: tuple[str, ...] = ()
     config: str = "pcm_toy"
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    features: str = "plain"
+    refined: str | None = None
 
-
-def _refined_pairs(method: str) -> str:
-    return f"{PAIRS}={DATA}/town/{method}/pairs.safetensors"
+    def config_options(self) -> tuple[str, ...]:
+        """Return all changes of the config, with those that depend on features and pairs."""
+        features = FEATURES[self.features]
+        pairs = f"{PAIRS}={features.folder()}/{self.refined}/pairs.safetensors"
+        return (
+            *self.options,
+            *features.config_options(),
+            *((pairs,) if self.refined else ()),
+        )
 
 
 def _without_texts(title: str) -> dict[str, Variant]:
     return {NO_TEXTS: Variant(title, ("model.neck.append_text_tokens=False",))}
+
+
+def _on(name: str, arm: Arm, features: str = "plain", refined: str | None = None) -> dict[str, Arm]:
+    """Return an arm on other features or pairs, under the name that says so."""
+    words = [name, *([refined] if refined else []), *([features] * (features != "plain"))]
+    title = ", ".join(
+        filter(None, (arm.title, "refined pairs" if refined else "", FEATURES[features].title))
+    )
+    changed = replace(arm, title=title, features=features, refined=refined, variants={})
+    return {"_".join(words): changed}
+
+
+_VALIDATED = {
+    VALIDATION: Variant(
+        "base, validation split", (f"test_dataloader.dataset.store={DATA}/town/val_store",), (None,)
+    )
+}
+_SETTINGS = {
+    "base": Arm(
+        "base: synthetic pairs, no mix-up, no weights",
+        (NO_MIX, *NO_WEIGHT),
+        variants=_VALIDATED,
+    ),
+    "mix": Arm(
+        "base + mix-up",
+        NO_WEIGHT,
+        variants=_without_texts("base + mix-up, no text tokens at inference"),
+    ),
+    "drop": Arm(
+        "patch dropout: the same patches replaced by a learned token",
+        (*NO_WEIGHT, "model.neck.mix=drop"),
+    ),
+    "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
+    "both": Arm(
+        "base + both (PCM-Net)",
+        variants={RERANK: Variant("PCM-Net + re-ranking by CLIP", _RERANKED)},
+    ),
+}
+# The settings whose comparison is the claim of the paper, with each patch mode.
+_CLAIM = ("base", "mix", "weights", "both")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition under which the mix-up and patch dropout are compared with the base.
+
+    Attributes:
+        group: What is varied.
+        title: Title of its row.
+        ending: Ending of the names of its arms.
+        base: Name of the arm that they are compared with.
+        options: Changes of the config, in addition to those of the settings.
+        features: Key of :data:`FEATURES`.
+        value: Value of what is varied, if it is a number.
+    """
+
+    group: str
+    title: str
+    ending: str
+    base: str
+    options: tuple[str, ...] = ()
+    features: str = "plain"
+    value: int | None = None
+
+
+_OTHER_SIZES = (300, 1000)
+_OTHER_COUNTS = (("M", "num_pairs", (1, 2, 10)), ("K", "top_concepts", (1, 3, 10)))
+CONDITIONS = (
+    *(
+        Condition(
+            "patches",
+            chosen.title,
+            f"_{name}",
+            # The base does not project the patches.
+            "_".join(filter(None, ("base", chosen.subfolder))),
+            features=name,
+        )
+        for name, chosen in FEATURES.items()
+        if name != "plain"
+    ),
+    *(
+        Condition(
+            "training pairs",
+            f"{size} pairs",
+            f"_{size}",
+            f"base_{size}",
+            share_of_pairs(size / SIZES["town"]["train"], 16, 2),
+            value=size,
+        )
+        for size in _OTHER_SIZES
+    ),
+    *(
+        Condition(
+            letter,
+            f"{letter} = {count}",
+            f"_{letter}{count}",
+            "base",
+            (f"model.neck.{key}={count}",),
+            value=count,
+        )
+        for letter, key, counts in (
+            ("M", "num_pairs", (1, 2, 10)),
+            ("K", "top_concepts", (1, 3, 10)),
+        )
+        for count in counts
+    ),
+)
+"""Conditions other than that of the config: plain patches, 3,000 pairs, M = 5 and K = 5."""
+COMPARED_SETTINGS = ("base", "mix", "drop")
+"""Settings that are compared under each condition."""
+
+
+def _of_condition(condition: Condition) -> dict[str, Arm]:
+    """Return the arms of a condition."""
+    return {
+        name + condition.ending: replace(
+            _SETTINGS[name],
+            title=f"{_SETTINGS[name].title}, {condition.title}",
+            options=(*_SETTINGS[name].options, *condition.options),
+            variants={},
+            features=condition.features,
+        )
+        for name in COMPARED_SETTINGS
+        if name + condition.ending == condition.base or name != "base"
+    }
+
+
+GUIDANCES = (2.0, 3.5, 5.0, 7.5)
+"""Guidance scales that are compared."""
+
+
+def guidance_folder(guidance: float) -> Path:
+    """Return the folder of synthetic images, and of their features, with a guidance scale."""
+    town = DATA / "town"
+    return town if guidance == GUIDANCE else town / f"guidance_{guidance:g}"
+
+
+def guidance_arm(guidance: float) -> str:
+    """Return the name of the arm that is trained on images with a guidance scale."""
+    return "base" if guidance == GUIDANCE else f"base_guidance_{guidance:g}"
+
+
+def _of_guidance(guidance: float) -> Arm:
+    base = _SETTINGS["base"]
+    store = f"train_dataloader.dataset.store={guidance_folder(guidance)}/train_store"
+    return replace(
+        base, title=f"{base.title}, guidance {guidance:g}", options=(*base.options, store)
+    )
 
 
 ARMS = {
@@ -81,16 +314,7 @@ ARMS = {
         "pcm_blip_toy",
     ),
     "blip_pcm": Arm("BLIP with PCM and CLIP weights", (BLIP_CLIP,), "pcm_blip_toy"),
-    "base": Arm("base: synthetic pairs, no mix-up, no weights", (NO_MIX, *NO_WEIGHT)),
-    "mix": Arm(
-        "base + mix-up",
-        NO_WEIGHT,
-        variants=_without_texts("base + mix-up, no text tokens at inference"),
-    ),
-    "drop": Arm(
-        "patch dropout: the same patches replaced by a learned token",
-        (*NO_WEIGHT, "model.neck.mix=drop"),
-    ),
+    **_SETTINGS,
     "drop_random": Arm(
         "patch dropout: as many random patches",
         (*NO_WEIGHT, "model.neck.mix=drop", "model.neck.control=random_patches"),
@@ -117,27 +341,36 @@ ARMS = {
         "base + text of each concept appended, no patch replaced",
         (*NO_WEIGHT, "model.neck.selection=per_concept", "model.neck.mix=append"),
     ),
-    "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
-    "both": Arm(
-        "base + both (PCM-Net)",
-        variants={RERANK: Variant("PCM-Net + re-ranking by CLIP", _RERANKED)},
-    ),
-    "five_patches": Arm("base + both, mixing 5 patches as on COCO", ("model.neck.num_pairs=5",)),
-    "sync": Arm("base, pairs refined by SynC", (NO_MIX, *NO_WEIGHT, _refined_pairs("sync"))),
-    "filter": Arm(
+    **{guidance_arm(g): _of_guidance(g) for g in GUIDANCES if g != GUIDANCE},
+    **{key: arm for c in CONDITIONS for key, arm in _of_condition(c).items()},
+    **{
+        key: arm
+        for features in _MODES
+        for refined in (None, "sync")
+        for name in _CLAIM
+        if refined or features != "plain"
+        for key, arm in _on(name, _SETTINGS[name], features, refined).items()
+    },
+    "base_filter": Arm(
         "base, worst 10 % of the pairs by CLIP score dropped",
-        (NO_MIX, *NO_WEIGHT, _refined_pairs("filter")),
-    ),
-    "both_sync": Arm(
-        "PCM-Net, pairs refined by SynC",
-        (_refined_pairs("sync"),),
-        variants={RERANK: Variant("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
+        (NO_MIX, *NO_WEIGHT),
+        refined="filter",
     ),
     "oracle": Arm(
         "oracle: the base on real pairs",
         (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),
     ),
 }
+ARMS["both_sync"] = replace(
+    ARMS["both_sync"],
+    variants={RERANK: Variant("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
+)
+
+
+def _claim_rows(*endings: str) -> list[str]:
+    return [name + ending for ending in endings for name in _CLAIM]
+
+
 TABLES: dict[str, Sequence[str]] = {
     "systems": [
         *("capdec", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
@@ -145,8 +378,8 @@ TABLES: dict[str, Sequence[str]] = {
         *("base", "both", "both_sync", "both" + RERANK, "both_sync" + RERANK, "oracle"),
     ],
     "ablation": [
-        *("capdec", "base", "mix", "mix" + NO_TEXTS, "weights", "both", "five_patches"),
-        *("sync", "filter", "oracle"),
+        *_claim_rows("", "_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip"),
+        *("base_filter", "oracle"),
     ],
     "controls": [
         *("base", "mix", "mix" + NO_TEXTS, "drop", "drop_random"),
@@ -154,8 +387,15 @@ TABLES: dict[str, Sequence[str]] = {
         *("random_concepts", "random_concepts" + NO_TEXTS),
         *("append", "per_concept", "per_concept_append", "oracle"),
     ],
+    "conditions": [
+        *COMPARED_SETTINGS,
+        *(arm for condition in CONDITIONS for arm in _of_condition(condition)),
+    ],
+    "guidance": [name + end for name in map(guidance_arm, GUIDANCES) for end in ("", VALIDATION)],
 }
 """Rows of the tables: names of arms, some with the ending of a variant."""
+SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10, "guidance": 5}
+"""Number of seeds of each table."""
 COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     "systems": [
         *(("both", "capdec"), ("both_sync", "both"), ("both" + RERANK, "both")),
@@ -163,7 +403,13 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
         *(("prefix_pcm", "prefix_patches"), ("prefix_patches", "prefix")),
         *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
     ],
-    "ablation": [("both", "capdec"), ("mix" + NO_TEXTS, "mix"), ("five_patches", "both")],
+    "ablation": [
+        *(
+            (name + end, "base" + end)
+            for end in ("_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip")
+            for name in _CLAIM[1:]
+        ),
+    ],
     "controls": [
         *(("mix", "drop"), ("mix", "random_patches"), ("mix", "random_concepts")),
         *(("drop", "drop_random"), ("append", "drop"), ("per_concept", "mix")),
@@ -199,10 +445,12 @@ class ArmTest:
 def tests_of(name: str) -> dict[str, ArmTest]:
     """Return the tests of an arm, by the name of the folder of their results."""
     arm = ARMS[name]
-    tests = {folder_name(target): ArmTest(target, [*arm.options]) for target in TARGETS.values()}
+    tests = {
+        folder_name(target): ArmTest(target, [*arm.config_options()]) for target in TARGETS.values()
+    }
     for suffix, variant in arm.variants.items():
         tests |= {
-            folder_name(target) + suffix: ArmTest(target, [*arm.options, *variant.options])
-            for target in TARGETS.values()
+            folder_name(target) + suffix: ArmTest(target, [*arm.config_options(), *variant.options])
+            for target in variant.targets
         }
     return tests

@@ -36,6 +36,8 @@ QUICK_SIZES = {
     "country": {"train": 0, "val": 0, "test": 20},
 }
 QUICK = ("train_cfg.max_epochs=1",)
+GUIDANCE = 7.5
+"""Guidance scale of the synthetic images, as in ``configs/recipes/toy.py``."""
 TARGETS = {"town (in-domain)": None, "country (cross-domain)": "toy_country"}
 """Data sets that the captioner of the town is tested on, as for ``pcm test --eval-on``."""
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr")
@@ -68,7 +70,10 @@ def run(command: Sequence[object], done: Path | None = None, processes: int = 1)
     # Without this, diffusers warns for each caption that is longer than the 28 tokens of the toy
     # tokenizer.
     quiet = {"DIFFUSERS_VERBOSITY": "error"}
-    environment = {**KEEP_MEMORY, **quiet, **os.environ}
+    # Two threads would save a quarter of the training, but wait for each other thousands of times
+    # per iteration: if another process takes a core, an iteration is 20 times as slow.
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    environment = {**KEEP_MEMORY, **quiet, **one_thread, **os.environ}
     result = subprocess.run(process_arguments(command, processes), env=environment)
     if result.returncode:
         raise UserError(f"this command failed with exit code {result.returncode}:\n  {shown}")
@@ -79,24 +84,44 @@ def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     from pcm_plugin.toyworld.world import build_world
 
     for domain, sizes in world.items():
-        root = DATA / domain
-        build_world(root, domain, sizes)
-        concepts = root / "concepts.safetensors"
-        source = [root / "concepts.txt", "--model", CLIP, "--out", concepts]
-        run(["build-concepts", *source], concepts)
+        build_world(DATA / domain, domain, sizes)
     town = DATA / "town"
     vocabulary = town / "vocabulary.txt"
     build = ["build-vocabulary", CAPTIONS, "--min-count", 3, "--out", vocabulary]
     run(build, vocabulary)
-    words = [CAPTIONS, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", 7.5]
-    words += ["--format", "png", "--batch-size", 25, "--out", town / "synthetic"]
+    generate(processes, town / "synthetic")
+    extract_features(processes)
+
+
+def generate(processes: int, out: Path, guidance: float = GUIDANCE) -> None:
+    """Generate an image for each training caption."""
+    words = [CAPTIONS, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", guidance]
+    words += ["--format", "png", "--batch-size", 25, "--out", out]
     run(["generate", *words], processes=processes)
-    images: dict[Path, list[object]] = {town / "train_store": [town / "synthetic"]}
-    for root, split in ((town, "val"), (town, "test"), (DATA / "country", "test")):
+
+
+def extract_features(
+    processes: int, subfolder: str = "", clip: str = CLIP, options: Sequence[str] = ()
+) -> None:
+    """Write the concepts and feature stores of both domains.
+
+    Args:
+        processes: Number of processes.
+        subfolder: Folder in that of each domain. Defaults to ``""``.
+        clip: Value of ``--model``. Defaults to the CLIP of the toy world.
+        options: Options of ``pcm extract``. Defaults to none.
+    """
+    town, country = DATA / "town", DATA / "country"
+    for root in (town, country):
+        concepts = root / subfolder / "concepts.safetensors"
+        source = [root / "concepts.txt", "--model", clip, "--out", concepts]
+        run(["build-concepts", *source], concepts)
+    images: dict[Path, list[object]] = {town / subfolder / "train_store": [town / "synthetic"]}
+    for root, split in ((town, "val"), (town, "test"), (country, "test")):
         real: list[object] = [root / "images", "--captions", root / f"captions_{split}.json"]
-        images[root / f"{split}_store"] = real
+        images[root / subfolder / f"{split}_store"] = real
     for store, source in images.items():
-        run(["extract", *source, "--model", CLIP, "--out", store], processes=processes)
+        run(["extract", *source, "--model", clip, *options, "--out", store], processes=processes)
 
 
 def train(options: Sequence[str] = ()) -> str:

@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from operator import eq
 from pathlib import Path
@@ -12,13 +11,30 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.commands.evaluation_names import folder_name
-from pcm_plugin.commands.toyworld.arms import ARMS, COMPARED, TABLES
+from pcm_plugin.commands.toyworld.arms import COMPARED, GUIDANCES, VALIDATION, guidance_arm
+from pcm_plugin.commands.toyworld.conditions import (
+    FIGURE,
+    condition_table,
+    draw_conditions,
+    read_points,
+)
 from pcm_plugin.commands.toyworld.demo import CAPTIONS, DATA, TARGETS
+from pcm_plugin.commands.toyworld.scores import (
+    Row,
+    cell,
+    difference,
+    line,
+    read_captions,
+    rows_of,
+    scores,
+    signed,
+    table_head,
+)
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.registry import MODELS
+from pcm_plugin.toyworld import ASSETS
 from pcm_plugin.toyworld.truth import (
     FREQUENCIES,
     agreement,
@@ -39,59 +55,44 @@ MIXUP_SHARES = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the tables.
-
-    Attributes:
-        title: Its title.
-        arm: Name of the training, and of the folder of its runs.
-        variant: Ending of its test folders, if it was tested with changed settings.
-    """
-
-    title: str
-    arm: str
-    variant: str = ""
-
-
-def rows_of(table: str) -> dict[str, Row]:
-    """Return the rows of a table by name, in order."""
-    rows = {}
-    for name in TABLES[table]:
-        arm = next(arm for arm in sorted(ARMS, key=len, reverse=True) if name.startswith(arm))
-        variant = name.removeprefix(arm)
-        title = ARMS[arm].variants[variant].title if variant else ARMS[arm].title
-        rows[name] = Row(title, arm, variant)
-    return rows
-
-
-def write_page(work: Path, seeds: int, tables: Sequence[str]) -> Path:
+def write_page(work: Path, seeds_of: Mapping[str, int]) -> Path:
     """Write tables into ``docs/results.md``, each between its markers.
 
     Args:
         work: Folder of the runs, with ``ARM/seedN/TEST[VARIANT]/{metrics,captions}.json``.
-        seeds: Number of seeds. Seeds without results are left out.
-        tables: Names of the tables.
+        seeds_of: Number of seeds of each table. Seeds without results are left out.
 
     Returns:
         The page.
     """
     page = PAGE.read_text() if PAGE.exists() else "# Results\n"
-    for table in tables:
+    for table, seeds in seeds_of.items():
         start, end = f"<!-- {table}: pcm results -->", f"<!-- end of {table} -->"
         if start not in page:
             page += f"\n{start}\n{end}\n"
-        rows = rows_of(table)
-        parts = [score_table(work, rows, seeds), object_table(work, rows, seeds)]
-        parts += [mixup_table()] if table == "ablation" else []
-        parts += [frequency_table(work, rows, seeds)] if table == "controls" else []
-        parts.append(summary(work, rows, seeds, COMPARED[table]))
+        parts = table_parts(work, table, seeds)
         text = "\n\n".join("\n".join(lines) for lines in parts if lines)
         head, rest = page.split(start)
         page = f"{head}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page)
     return PAGE
+
+
+def table_parts(work: Path, table: str, seeds: int) -> list[list[str]]:
+    """Return the lines of the parts of a table."""
+    rows = rows_of(table)
+    if table == "guidance":
+        return [guidance_table(work, rows, seeds)]
+    if table == "conditions":
+        points = read_points(work, seeds)
+        draw_conditions(points, PAGE.parent / FIGURE)
+        figure = [f"![CIDEr gained by the mix-up and by patch dropout]({FIGURE})"]
+        return [figure, condition_table(points), frequency_table(work, rows, seeds)]
+    parts = [score_table(work, rows, seeds), object_table(work, rows, seeds)]
+    parts += [mixup_table()] if table == "ablation" else []
+    parts += [frequency_table(work, rows, seeds)] if table == "controls" else []
+    return [*parts, summary(work, rows, seeds, COMPARED[table])]
 
 
 def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
@@ -105,6 +106,27 @@ def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
         ]
         lines.append(line([row.title, str(max(map(len, columns))), *map(cell, columns)]))
     return lines
+
+
+def guidance_table(work: Path, rows: Mapping[str, Row], seeds: int) -> list[str]:
+    """Return the table of guidance scales: scores of the base, and measurements of the images."""
+    quality = json.loads((ASSETS / "quality.json").read_text())
+    measures = list(quality["real pictures"])
+    domains = [domain.split()[0] for domain in TARGETS]
+    heads = ["CIDEr, validation", *(f"CIDEr, {domain}" for domain in domains), *measures]
+    lines = table_head(["guidance", "seeds", *heads])
+    for guidance in GUIDANCES:
+        arm = guidance_arm(guidance)
+        tests = [(arm + VALIDATION, None), *((arm, target) for target in TARGETS.values())]
+        ciders = [
+            list(scores(work, rows[row], target, "CIDEr", seeds).values()) for row, target in tests
+        ]
+        measured = quality[f"synthetic images, guidance {guidance:g}"]
+        counts = str(max(map(len, ciders)))
+        cells = [*map(cell, ciders), *(f"{measured[name]:.3g}" for name in measures)]
+        lines.append(line([f"{guidance:g}", counts, *cells]))
+    real = [f"{quality['real pictures'][name]:.3g}" for name in measures]
+    return [*lines, line(["real pictures", "", "", "", "", *real])]
 
 
 def object_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
@@ -191,35 +213,6 @@ def summary(
     return lines
 
 
-def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) -> dict[int, Path]:
-    """Return the file with a name of each seed that has scores."""
-    test = folder_name(target) + row.variant
-    folders = {seed: work / row.arm / f"seed{seed}" / test for seed in range(seeds)}
-    return {
-        seed: folder / name
-        for seed, folder in folders.items()
-        if (folder / "metrics.json").exists()
-    }
-
-
-def read_captions(work: Path, row: Row, target: str | None, seeds: int) -> list[dict[str, str]]:
-    """Return the captions of each seed by image id."""
-    files = finished(work, row, target, "captions.json", seeds).values()
-    return [
-        {entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())}
-        for file in files
-    ]
-
-
-def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) -> dict[int, float]:
-    """Return one score of a row for each seed that has it."""
-    files = finished(work, row, target, "metrics.json", seeds)
-    return {
-        seed: json.loads(file.read_text())["metrics"][f"caption/{metric}"]
-        for seed, file in files.items()
-    }
-
-
 @cache
 @torch.inference_mode()
 def mixup_shares(store: Path, batch_size: int = 100) -> dict[str, float]:
@@ -248,46 +241,3 @@ def mixup_shares(store: Path, batch_size: int = 100) -> dict[str, float]:
             patches_named += sum(word in in_captions for word in mixed_words)
     shares = (found / named, mixed_in / named, patches_named / patches, patches_nearest / patches)
     return {head: 100 * share for head, share in zip(MIXUP_SHARES, shares, strict=True)}
-
-
-def table_head(heads: Sequence[str]) -> list[str]:
-    """Return the first two lines of a Markdown table."""
-    return [line(heads), "|" + "---|" * len(heads)]
-
-
-def line(cells: Sequence[str]) -> str:
-    """Return a line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
-
-
-def cell(values: Sequence[float]) -> str:
-    """Return mean and standard error, as in ``90.1 ± 2.3``; one seed has no error."""
-    if not values:
-        return "-"
-    mean, error = mean_and_error(values)
-    return f"{mean:.1f}" if math.isnan(error) else f"{mean:.1f} ± {error:.1f}"
-
-
-def signed(value: float, digits: int = 1) -> str:
-    """Return a rounded difference with its sign; zero has a plus."""
-    return f"{round(value, digits) + 0.0:+.{digits}f}"
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error."""
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return statistics.mean(values), error
-
-
-def difference(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[float, float]:
-    """Return the mean difference of the seeds that both have, and its standard error.
-
-    Args:
-        one: Values by seed.
-        other: Values to subtract.
-
-    Returns:
-        NaN if no seed has both; the error is NaN if only one has.
-    """
-    differences = [one[seed] - other[seed] for seed in one.keys() & other.keys()]
-    return mean_and_error(differences) if differences else (math.nan, math.nan)

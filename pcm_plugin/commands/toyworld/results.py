@@ -1,8 +1,8 @@
 """Train and test all systems in the toy world, with several seeds.
 
-    pcm results --seeds 5                     (or: make results)
-    pcm results --seeds 5 --tables systems
-    pcm results --seeds 5 --tables ablation --arms base sync filter
+    pcm results                               (or: make results)
+    pcm results --tables systems
+    pcm results --tables ablation --arms base base_sync --seeds 3
 
 Every arm is trained with every seed and tested on the real images of both domains. Mean and
 standard error are written into the tables of docs/results.md. Finished runs are kept, so the
@@ -19,11 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from pcm_plugin.commands.processes import process_arguments, shell_command
-from pcm_plugin.commands.toyworld.arms import ARMS, REAL_STORE, TABLES, arms_of, config_of, tests_of
+from pcm_plugin.commands.toyworld.arms import ARMS, SEEDS, TABLES, arms_of, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
-    CAPTIONS,
-    CLIP,
-    DATA,
     KEEP_MEMORY,
     QUICK,
     QUICK_SIZES,
@@ -32,7 +29,6 @@ from pcm_plugin.commands.toyworld.demo import (
     has_scores,
     is_trained,
     make_data,
-    run,
 )
 from pcm_plugin.errors import UserError, plain_errors
 
@@ -40,35 +36,6 @@ WORK = Path("work_dirs/toy_results")
 # MMEngine reloads pkg_resources when it reads a config that inherits from another package, which
 # fails in two threads at once.
 CONFIG_LOCK = threading.Lock()
-TOWN = DATA / "town"
-# Commands that make what some arms need in addition to the data of the demo.
-EXTRACT_REAL: tuple[object, ...] = (
-    *("extract", TOWN / "images", "--captions", CAPTIONS),
-    *("--model", CLIP, "--out", REAL_STORE),
-)
-
-
-def _refine(method: str, *words: object) -> tuple[object, ...]:
-    out = ("--out", TOWN / method, "--method", method)
-    return ("refine", TOWN / "train_store", *out, *words)
-
-
-def _build_language_model(kind: str) -> tuple[object, ...]:
-    out = ("--kind", kind, "--out", TOWN / kind)
-    return ("build-language-model", CAPTIONS, *out)
-
-
-EXTRA_INPUTS: dict[str, tuple[object, ...]] = {
-    "oracle": EXTRACT_REAL,
-    "sync": _refine("sync"),
-    "both_sync": _refine("sync"),
-    "filter": _refine("filter"),
-    "syntic": _refine("contrast", "--temperature", 0.03),
-    **dict.fromkeys(
-        ("prefix_text", "prefix", "prefix_patches", "prefix_pcm"), _build_language_model("gpt2")
-    ),
-    **dict.fromkeys(("blip", "blip_pcm"), _build_language_model("bert")),
-}
 
 
 def run_command(command: list[str], log: Path) -> None:
@@ -84,7 +51,7 @@ def run_command(command: list[str], log: Path) -> None:
 
 def options_of(name: str, seed: int, extra: Sequence[str]) -> list[str]:
     """Return the options of the training of an arm."""
-    return [*ARMS[name].options, f"randomness.seed={seed}", *extra]
+    return [*ARMS[name].config_options(), f"randomness.seed={seed}", *extra]
 
 
 def is_arm_trained(name: str, seed: int, extra: Sequence[str]) -> bool:
@@ -126,7 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    numbers = ", ".join(f"{count} for {table}" for table, count in SEEDS.items())
+    parser.add_argument("--seeds", type=int, help=f"number of seeds (default: {numbers})")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument(
         "--arms", nargs="+", choices=list(ARMS), help="run only these arms of the tables"
@@ -145,22 +113,31 @@ def main() -> None:
         raise UserError(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
     arms = args.arms or list(of_tables)
     make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
-    commands = [EXTRA_INPUTS[arm] for arm in arms if arm in EXTRA_INPUTS]
-    if "ablation" in args.tables:  # its last table describes the real pairs too
-        commands.append(EXTRACT_REAL)
-    for command in dict.fromkeys(commands):
-        run(command)
+    from pcm_plugin.commands.toyworld.arm_inputs import make_inputs
+
+    # The table of the mix-up describes the real pairs too.
+    make_inputs([*arms, *(["oracle"] if "ablation" in args.tables else [])], args.jobs)
     extra = QUICK if args.quick else ()
-    jobs = [(name, seed, extra) for seed in range(args.seeds) for name in arms]
+    seeds = {table: args.seeds or SEEDS[table] for table in args.tables}
+    seeds_of = {
+        name: max(seeds[table] for table in args.tables if name in arms_of(table)) for name in arms
+    }
+    # Every arm with the first seed, then with the second, and so on.
+    jobs = [
+        (name, seed, extra)
+        for seed in range(max(seeds.values()))
+        for name in arms
+        if seed < seeds_of[name]
+    ]
     for name in ARMS:
-        for seed in range(args.seeds):
+        for seed in range(max(seeds.values())):
             if (WORK / name / f"seed{seed}").exists():
                 is_arm_trained(name, seed, extra)
     from tqdm import tqdm
 
     from pcm_plugin.commands.toyworld.report import write_page
 
-    write = partial(write_page, WORK, args.seeds, args.tables)
+    write = partial(write_page, WORK, seeds)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
             for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):

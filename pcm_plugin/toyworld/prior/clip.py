@@ -1,13 +1,17 @@
 """The CLIP model of the toy world: an open_clip model trained on the toy web.
 
-In addition to captions, the web has tags (things, colored things and places that a picture shows)
-and the location of things. Tags represent short texts, such as "a photo of a dog", and are matched
-to the whole picture and to its best patch (as in FILIP, Yao et al., ICLR 2022). A large CLIP model
-learns the location of things from hundreds of millions of pictures. Here it is supervised: among
-the patches of a picture, a tag is trained to select those on its thing.
+As in CLIP (Radford et al., ICML 2021), the class token is trained on pairs of images and captions,
+with short texts of the whole image, such as "a photo of a dog", among them. A large CLIP model
+learns from hundreds of millions of pairs to align some of its patches with texts too. At the size
+of this model that does not happen by itself. A weak auxiliary loss matches short texts to the best
+patch of an image, as in FILIP (Yao et al., ICLR 2022). No loss knows where a thing is.
+
+For speed, half of the patches are dropped during most of the training (FLIP, Li et al., CVPR 2023),
+and the matrices are multiplied in bfloat16.
 """
 
 import json
+import math
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,35 +21,37 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.toyworld.prior.tokenizer import CONTEXT_LENGTH
 from pcm_plugin.toyworld.prior.training import train
-from pcm_plugin.toyworld.prior.web import CELLS, Web
+from pcm_plugin.toyworld.prior.web import Web
 from pcm_plugin.toyworld.scene import PLACES, STUDIO, Scene
 from pcm_plugin.toyworld.things import KINDS, plural
 
 _EMBED = 128
+_SIZE, _PATCH = 112, 16
+_GRID = _SIZE // _PATCH
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 BATCH = 192
+_SHORT_TEXT_WEIGHT = 0.5
+_PATCH_WEIGHT, _PATCH_SCALE = 0.1, 10.0
+_FIRST_SCALE, _LAST_SCALE, _SCALE_RISE = 40.0, 100.0, 0.4
+_DROPPED, _DROP_UNTIL = 0.5, 0.7
 
 
 def model_config(vocab_size: int) -> dict:
-    """Return the content of ``open_clip_config.json``.
-
-    The global feature is the mean of the patches after ``ln_post``. It is this pooling that aligns
-    patches with concepts in the joint space.
-    """
+    """Return the content of ``open_clip_config.json``."""
     return {
         "model_cfg": {
             "embed_dim": _EMBED,
             "vision_cfg": {
-                "image_size": 112,
-                "layers": 4,
-                "width": 128,
-                "head_width": 32,
-                "patch_size": 16,
-                "pool_type": "avg",
+                "image_size": _SIZE,
+                "layers": 5,
+                "width": 192,
+                "head_width": 64,
+                "patch_size": _PATCH,
             },
             "text_cfg": {
                 "context_length": CONTEXT_LENGTH,
@@ -70,8 +76,8 @@ def model_config(vocab_size: int) -> dict:
 _PROMPTS = ("{}", "a {}", "a photo of a {}", "A photo of {}", "the {}", "photo of {}")
 
 
-def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
-    """Return the tags of a step, and (kind or place, color or None) of each."""
+def _short_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
+    """Return the short texts of a step, and (kind or place, color or None) of each."""
     texts: list[str] = []
     keys: list[tuple[str, str | None]] = []
     for kind in KINDS.values():
@@ -91,8 +97,8 @@ def _tag_texts(rng: Random) -> tuple[list[str], list[tuple[str, str | None]]]:
     return texts, keys
 
 
-def _tag_truth(scenes: list[Scene], keys: list[tuple[str, str | None]]) -> Tensor:
-    """Return which tags are true of which scenes, (scenes, tags) bool."""
+def _true_texts(scenes: list[Scene], keys: list[tuple[str, str | None]]) -> Tensor:
+    """Return which short texts are true of which scenes, (scenes, texts) bool."""
     column = {key: i for i, key in enumerate(keys)}
     truth = torch.zeros(len(scenes), len(keys), dtype=torch.bool)
     for row, scene in enumerate(scenes):
@@ -121,20 +127,40 @@ def contrastive_loss(logits: Tensor, truth: Tensor) -> Tensor:
     return per_row[truth.any(1)].mean()
 
 
+def symmetric_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Compute the sum of the contrastive losses of rows and columns."""
+    return contrastive_loss(logits, truth) + contrastive_loss(logits.T, truth.T)
+
+
 class PriorCLIP(nn.Module):
-    """The open_clip model, and the logit scale of patches, which is used in training only."""
+    """The open_clip model with the parts of its forward pass that the training needs."""
 
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         self.clip: Any = clip
-        self.patch_scale = nn.Parameter(torch.tensor(2.3))
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normalized global (B, D) and patch features (B, N, D) in the joint space."""
-        visual = self.clip.visual
-        x = visual.transformer(visual._embeds(pixels))
-        patches = visual.ln_post(x)[:, 1:] @ visual.proj
-        return F.normalize(patches.mean(1), dim=-1), F.normalize(patches, dim=-1)
+    def encode_images(self, pixels: Tensor, dropped: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return normalized global (B, D) and patch features (B, N, D) in the joint space.
+
+        Args:
+            pixels: (B, 3, 112, 112) float, normalized.
+            dropped: Share of the patches that are dropped, at random. Defaults to 0.
+        """
+        visual, count = self.clip.visual, len(pixels)
+        patches = pixels.unflatten(3, (_GRID, _PATCH)).unflatten(2, (_GRID, _PATCH))
+        patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        positions = visual.positional_embedding[1:].expand(count, -1, -1)
+        if dropped:
+            kept = torch.rand(count, _GRID**2).topk(round((1 - dropped) * _GRID**2)).indices
+            patches = patches.take_along_dim(kept[..., None], 1)
+            positions = positions.take_along_dim(kept[..., None], 1)
+        # The convolution of the model as a product of matrices, whose gradient is faster.
+        x = patches @ visual.conv1.weight.flatten(1).T + positions
+        first = visual.class_embedding + visual.positional_embedding[0]
+        x = visual.ln_pre(torch.cat([first.expand(count, 1, -1), x], 1))
+        x = visual.ln_post(visual.transformer(x)) @ visual.proj
+        x = F.normalize(x.float(), dim=-1)
+        return x[:, 0], x[:, 1:]
 
     def encode_texts(self, ids: Tensor) -> Tensor:
         """Return normalized text features (B, D) of token ids (B, L).
@@ -146,7 +172,7 @@ class PriorCLIP(nn.Module):
         x = clip.token_embedding(ids[:, :length]) + clip.positional_embedding[:length]
         x = clip.transformer(x, attn_mask=clip.attn_mask[:length, :length])
         x = clip.ln_final(x)[torch.arange(len(ids)), ids.argmax(1)]
-        return F.normalize(x @ clip.text_projection, dim=-1)
+        return F.normalize((x @ clip.text_projection).float(), dim=-1)
 
 
 def normalize(pixels: Tensor) -> Tensor:
@@ -155,39 +181,21 @@ def normalize(pixels: Tensor) -> Tensor:
     return (pixels - mean[:, None, None]) / std[:, None, None]
 
 
-def _batch(web: Web, step: int) -> tuple[Tensor, list[int], Tensor]:
-    """Return a batch of pictures, shifted randomly by half a patch.
-
-    Returns:
-        Pixels (B, 3, 112, 112); indices of the pictures; and the share (B, 3, 49) of each patch
-        that each thing covers, from 0 to 1.
-    """
+def _batch(web: Web, step: int) -> tuple[Tensor, list[int]]:
+    """Return pixels (B, 3, 112, 112), shifted randomly by half a patch, and their indices."""
     rng = np.random.default_rng(step)
     rows = np.sort(rng.choice(len(web.scenes), BATCH, replace=False))
     pixels = torch.from_numpy(web.images[rows]).permute(0, 3, 1, 2).float().div_(255)
-    cover = torch.from_numpy(web.cover[rows]).float().div_(255)
     down, right = rng.integers(0, 3, 2)
     pixels = F.pad(pixels, (8, 8, 8, 8), mode="replicate")
-    pixels = pixels[:, :, 8 * down : 8 * down + 112, 8 * right : 8 * right + 112]
-    cover = F.pad(cover, (1, 1, 1, 1))[:, :, down : down + CELLS, right : right + CELLS]
-    return normalize(pixels), rows.tolist(), F.avg_pool2d(cover, 2).flatten(2)
+    pixels = pixels[:, :, 8 * down : 8 * down + _SIZE, 8 * right : 8 * right + _SIZE]
+    return normalize(pixels), rows.tolist()
 
 
-def localization_loss(logits: Tensor, cover: Tensor) -> Tensor:
-    """Compute the localization loss: negative log-probability of the patches on a thing.
-
-    Args:
-        logits: (n, 49) float, scores of each patch for the tag of the thing.
-        cover: (n, 49) float, share of each patch that the thing covers.
-
-    Returns:
-        Scalar: mean over visible things. A patch is on a thing that covers a quarter of it, or
-        else as much of it as of any patch.
-    """
-    is_on_thing = cover >= cover.amax(1, keepdim=True).clamp(max=0.25)
-    is_visible = cover.amax(1) > 0.02
-    chosen = logits.log_softmax(1).masked_fill(~is_on_thing, -torch.inf).logsumexp(1)
-    return -chosen[is_visible].mean()
+def _scale_at(step: int, steps: int) -> float:
+    """Return the logit scale of a step, which rises exponentially and then is constant."""
+    progress = min(1.0, step / (_SCALE_RISE * steps))
+    return _FIRST_SCALE * (_LAST_SCALE / _FIRST_SCALE) ** progress
 
 
 def train_clip(
@@ -210,6 +218,7 @@ def train_clip(
     config = model_config(vocab_size)
     torch.manual_seed(0)
     model = PriorCLIP(open_clip.CLIP(**config["model_cfg"]))
+    model.clip.logit_scale.requires_grad_(False)
     if start:
         weights = load_file(folder / "open_clip_model.safetensors")
         model.clip.load_state_dict({k: v.float() for k, v in weights.items()})
@@ -217,36 +226,28 @@ def train_clip(
 
     def loss_at(step: int) -> Tensor:
         rng = Random(step)
-        pixels, rows, cover = _batch(web, step)
-        texts = [rng.choice(web.captions[i]) for i in rows]
-        tags, keys = _tag_texts(rng)
-        scenes = [web.scenes[i] for i in rows]
-        truth = _tag_truth(scenes, keys)
-        images, patches = model.encode_images(pixels)
-        captions, tag_features = (
-            model.encode_texts(tokenizer(texts)),
-            model.encode_texts(tokenizer(tags)),
+        pixels, rows = _batch(web, step)
+        captions = [rng.choice(web.captions[i]) for i in rows]
+        short, keys = _short_texts(rng)
+        same = torch.tensor([[a == b for b in captions] for a in captions])
+        truth = _true_texts([web.scenes[i] for i in rows], keys)
+        dropped = _DROPPED if step < _DROP_UNTIL * steps else 0.0
+        with torch.autocast("cpu", torch.bfloat16):
+            images, patches = model.encode_images(pixels, dropped)
+            of_captions = model.encode_texts(tokenizer(captions))
+            of_short = model.encode_texts(tokenizer(short))
+        scale = _scale_at(step, steps)
+        model.clip.logit_scale.fill_(math.log(scale))
+        best = torch.einsum("bnd,td->btn", patches, of_short).amax(-1)
+        return (
+            symmetric_loss(scale * images @ of_captions.T, same) / 2
+            + _SHORT_TEXT_WEIGHT * symmetric_loss(scale * images @ of_short.T, truth)
+            + _PATCH_WEIGHT * symmetric_loss(_PATCH_SCALE * best, truth)
         )
-        scale = model.clip.logit_scale.clamp(max=np.log(100)).exp()
-        logits = scale * images @ captions.T
-        same = torch.tensor([[a == b for b in texts] for a in texts])
-        loss = (contrastive_loss(logits, same) + contrastive_loss(logits.T, same)) / 2
-        for_tags = scale * images @ tag_features.T
-        best = torch.einsum("bnd,td->btn", patches, tag_features)
-        for_patches = model.patch_scale.exp() * best.amax(-1)
-        for score, weight in ((for_tags, 0.5), (for_patches, 0.25)):
-            both = contrastive_loss(score, truth) + contrastive_loss(score.T, truth.T)
-            loss = loss + weight * both
-        where = [
-            (row, j, keys.index((thing.kind, None)))
-            for row, scene in enumerate(scenes)
-            for j, thing in enumerate(scene.things)
-        ]
-        row, thing, tag = torch.tensor(where).T
-        scores = model.patch_scale.exp() * best[row, tag]
-        return loss + 0.5 * localization_loss(scores, cover[row, thing])
 
-    trained = train(model, loss_at, checkpoint, steps, lr=1.5e-3)
+    # On a CPU, the gradient of the fused attention in bfloat16 is several times slower.
+    with sdpa_kernel(SDPBackend.MATH):
+        trained = train(model, loss_at, checkpoint, steps, lr=1e-3)
     export(trained, config, folder)
 
 

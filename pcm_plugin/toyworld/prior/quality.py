@@ -1,5 +1,6 @@
 """Measurements of the CLIP and diffusion models, with the thresholds that they must reach."""
 
+from collections.abc import Mapping
 from random import Random
 
 import numpy as np
@@ -42,9 +43,8 @@ def _caption_cosines(clip: OpenCLIPBackbone, count: int) -> Tensor:
     return texts @ images.T
 
 
-def _joint_patches(clip: OpenCLIPBackbone, patches: Tensor) -> Tensor:
+def joint_patches(patches: Tensor, head: Mapping[str, Tensor]) -> Tensor:
     """Return patches (n, 49, Dv) in the joint space, (n, 49, Dc) of norm 1."""
-    head = clip.clip_head()
     weight, bias, proj = (head[key] for key in CLIP_HEAD_KEYS)
     return F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
 
@@ -66,7 +66,7 @@ def concept_recall(clip: OpenCLIPBackbone, count: int = 500, top: int = 5) -> di
         for scene, row in zip(scenes, best, strict=True)
         for thing in scene.things
     ]
-    return {"recall@5": 100 * sum(hits) / len(hits), "chance": 100 * top / len(CONCEPTS)}
+    return {f"recall@{top}": 100 * sum(hits) / len(hits), "chance": 100 * top / len(CONCEPTS)}
 
 
 def _shares(mask: np.ndarray) -> np.ndarray:
@@ -75,41 +75,22 @@ def _shares(mask: np.ndarray) -> np.ndarray:
     return mask.reshape(GRID, side, GRID, side).mean((1, 3)).ravel()
 
 
-def _cells(mask: np.ndarray) -> np.ndarray:
-    """Return patches, (49,) bool, of which a thing covers an eighth, or else the largest share."""
-    share = _shares(mask)
-    return share >= min(0.125, share.max()) if share.max() else np.zeros_like(share, bool)
-
-
-def locality(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
-    """Return how often the patch of highest affinity is on the thing, in percent.
-
-    The scenes contain two things.
-    """
-    scenes = [s for s in unseen_scenes(3 * count, seed=3, minimum=2) if len(s.things) == 2][:count]
-    concepts = _embed(clip, CONCEPTS)
-    patches, _, pictures = _features(clip, scenes)
-    joint = _joint_patches(clip, patches)
-    hits, chances = [], []
-    for picture, scene, row in zip(pictures, scenes, joint, strict=True):
-        for thing, mask in zip(scene.things, picture.masks, strict=True):
-            cells = _cells(mask)
-            if cells.any():
-                best = int((row @ concepts[CONCEPTS.index(thing.kind)]).argmax())
-                hits.append(bool(cells[best]))
-                chances.append(cells.mean())
-    return {"locality": 100 * np.mean(hits).item(), "chance": 100 * np.mean(chances).item()}
-
-
-def patch_accuracy(clip: OpenCLIPBackbone, count: int = 500) -> dict[str, float]:
+def patch_accuracy(
+    clip: OpenCLIPBackbone, count: int = 500, head: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Return how often the nearest concept of a patch is the thing that covers it, in percent.
 
     Patches are counted of which one thing covers at least half. The chance level is that of the
     most frequent thing.
+
+    Args:
+        clip: The CLIP.
+        count: Number of scenes. Defaults to 500.
+        head: CLIP head that projects the patches. Defaults to None, that of the CLIP.
     """
     scenes = unseen_scenes(count, seed=3)
     patches, _, pictures = _features(clip, scenes)
-    joint = _joint_patches(clip, patches)
+    joint = joint_patches(patches, head or clip.clip_head())
     nearest = (joint @ _embed(clip, CONCEPTS).T).argmax(-1).tolist()
     found, depicted = [], []
     for picture, scene, row in zip(pictures, scenes, nearest, strict=True):

@@ -19,7 +19,6 @@ from pcm_plugin.toyworld.render import SIZE, render
 from pcm_plugin.toyworld.scene import WEB, Scene, scene_from_dict, scenes
 
 _CHUNK = 256
-CELLS = 14
 
 
 @dataclass
@@ -30,14 +29,11 @@ class Web:
         images: (n, 112, 112, 3) uint8, in memory, since rows are read in random order.
         scenes: Scene of each picture.
         captions: Five captions per picture.
-        cover: (n, 3, 14, 14) uint8, share of each cell of 8 x 8 pixels that the first, second and
-            third thing cover; 255 is all of it.
     """
 
     images: np.ndarray
     scenes: list[Scene]
     captions: list[list[str]]
-    cover: np.ndarray
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -45,17 +41,10 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def _render_chunk(job: tuple[list[Scene], int]) -> tuple[np.ndarray, np.ndarray]:
+def _render_chunk(job: tuple[list[Scene], int]) -> np.ndarray:
     chunk, start = job
-    pixels = np.zeros((len(chunk), SIZE, SIZE, 3), np.uint8)
-    cover = np.zeros((len(chunk), 3, CELLS, CELLS), np.uint8)
-    side = SIZE // CELLS
-    for i, scene in enumerate(chunk):
-        picture = render(scene, f"web/{start + i}")
-        pixels[i] = np.asarray(picture.image)
-        shares = picture.masks.reshape(-1, CELLS, side, CELLS, side).mean((2, 4))
-        cover[i, : len(shares)] = np.round(255 * shares)
-    return pixels, cover
+    pictures = [render(scene, f"web/{start + i}").image for i, scene in enumerate(chunk)]
+    return np.stack([np.asarray(picture) for picture in pictures])
 
 
 def build_web(folder: Path, count: int, seed: int = 0, workers: int = 2) -> None:
@@ -68,15 +57,12 @@ def build_web(folder: Path, count: int, seed: int = 0, workers: int = 2) -> None
     images = np.lib.format.open_memmap(
         folder / "images.npy", "w+", np.uint8, (count, SIZE, SIZE, 3)
     )
-    covers = np.zeros((count, 3, CELLS, CELLS), np.uint8)
     jobs = [(drawn[i : i + _CHUNK], i) for i in range(0, count, _CHUNK)]
     with ProcessPoolExecutor(workers) as pool, tqdm(total=count, desc="web") as bar:
         for (chunk, start), done_chunk in zip(jobs, pool.map(_render_chunk, jobs), strict=True):
-            here = slice(start, start + len(chunk))
-            images[here], covers[here] = done_chunk
+            images[start : start + len(chunk)] = done_chunk
             bar.update(len(chunk))
     images.flush()
-    np.save(folder / "cover.npy", covers)
     part = done.with_suffix(".part")
     with part.open("w") as file:
         for i, scene in enumerate(drawn):
@@ -92,5 +78,4 @@ def load_web(folder: Path) -> Web:
         np.load(folder / "images.npy"),
         [scene_from_dict(row["scene"]) for row in rows],
         [row["captions"] for row in rows],
-        np.load(folder / "cover.npy"),
     )

@@ -1,0 +1,159 @@
+"""Table and figure of what the mix-up and patch dropout gain under several conditions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from pcm_plugin.commands.toyworld.arms import CONDITIONS, FEATURES, SIZES, Condition
+from pcm_plugin.commands.toyworld.demo import TARGETS
+from pcm_plugin.commands.toyworld.scores import (
+    cell,
+    difference,
+    line,
+    rows_of,
+    scores,
+    signed,
+    table_head,
+)
+from pcm_plugin.formats.clip_head import load_clip_head
+from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.toyworld.prior import quality
+
+FIGURE = "images/when_the_mixup_helps.png"
+DEFAULT = Condition("", "plain patches, 3,000 pairs, M = 5, K = 5", "", "base")
+"""The condition of the config, which every panel of the figure contains."""
+_GAINS = {"mix-up": "mix", "patch dropout": "drop"}
+_AXES = {
+    "patches": "patch accuracy, %",
+    "training pairs": "training pairs",
+    "M": "mixed pairs M",
+    "K": "concepts K",
+}
+_DEFAULTS = {"training pairs": SIZES["town"]["train"], "M": 5, "K": 5}
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured under a condition.
+
+    Attributes:
+        condition: The condition.
+        patch_accuracy: Patches of which a thing covers at least half, and whose nearest concept is
+            that thing, in %.
+        concept_recall: Things in real images that are among the K concepts, in %.
+        ciders: CIDEr of the base, the mix-up and patch dropout by data set, name and seed.
+    """
+
+    condition: Condition
+    patch_accuracy: float
+    concept_recall: float
+    ciders: Mapping[str, Mapping[str, Mapping[int, float]]]
+
+    def gain(self, domain: str, name: str, over: str = "base") -> tuple[float, float]:
+        """Return the gain of a setting in CIDEr, and its standard error; NaN without scores."""
+        return difference(self.ciders[domain][name], self.ciders[domain][over])
+
+
+def read_points(work: Path, seeds: int) -> list[Point]:
+    """Return the points of all conditions, that of the config first.
+
+    Args:
+        work: Folder of the runs.
+        seeds: Number of seeds. Seeds without results are left out.
+    """
+    rows = rows_of("conditions")
+    points = []
+    for condition in (DEFAULT, *CONDITIONS):
+        names = {"base": condition.base, **{n: n + condition.ending for n in _GAINS.values()}}
+        ciders = {
+            domain: {
+                name: scores(work, rows[row], target, "CIDEr", seeds) for name, row in names.items()
+            }
+            for domain, target in TARGETS.items()
+        }
+        concepts = (condition.value if condition.group == "K" else None) or _DEFAULTS["K"]
+        recall = _concept_recall(FEATURES[condition.features].clip, concepts)
+        points.append(Point(condition, _patch_accuracy(condition.features), recall, ciders))
+    return points
+
+
+@cache
+def _patch_accuracy(features: str) -> float:
+    chosen = FEATURES[features]
+    clip = OpenCLIPBackbone(chosen.clip, patch_mode=chosen.patch_mode)
+    return quality.patch_accuracy(clip, head=load_clip_head(chosen.head))["accuracy"]
+
+
+@cache
+def _concept_recall(clip: str, top: int) -> float:
+    return quality.concept_recall(OpenCLIPBackbone(clip), top=top)[f"recall@{top}"]
+
+
+def condition_table(points: Sequence[Point]) -> list[str]:
+    """Return the table of the gains in CIDEr under each condition."""
+    short = {domain: domain.split()[0] for domain in TARGETS}
+    gains = [(domain, name, "base") for domain in TARGETS for name in _GAINS.values()]
+    gains += [(domain, "mix", "drop") for domain in TARGETS]
+    titles = {name: title for title, name in _GAINS.items()} | {"base": "base"}
+    heads = [f"{titles[one]} - {titles[other]}, {short[d]}" for d, one, other in gains]
+    columns = ["", "seeds", "patch accuracy, %", "concept recall, %"]
+    lines = table_head([*columns, *(f"base, {name}" for name in short.values()), *heads])
+    for point in points:
+        bases = [list(point.ciders[domain]["base"].values()) for domain in TARGETS]
+        cells = [_signed_cell(*point.gain(*gain)) for gain in gains]
+        measured = [f"{point.patch_accuracy:.1f}", f"{point.concept_recall:.1f}"]
+        count = str(max(map(len, point.ciders[next(iter(TARGETS))].values())))
+        lines.append(line([point.condition.title, count, *measured, *map(cell, bases), *cells]))
+    return lines
+
+
+def _signed_cell(gain: float, error: float) -> str:
+    if math.isnan(gain):
+        return "-"
+    return signed(gain) if math.isnan(error) else f"{signed(gain)} ± {error:.1f}"
+
+
+def draw_conditions(points: Sequence[Point], path: Path) -> None:
+    """Draw the gains in the in-domain test against what is varied, with two standard errors.
+
+    Args:
+        points: The points, that of the config first.
+        path: PNG file to write.
+    """
+    domain = next(iter(TARGETS))
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for axes, (group, label) in zip(figure.subplots(2, 2).flat, _AXES.items(), strict=True):
+        chosen = [p for p in points if p.condition.group in (group, "")]
+        chosen.sort(key=lambda point, group=group: _position(point, group))
+        for title, name in _GAINS.items():
+            drawn = [(p, *p.gain(domain, name)) for p in chosen]
+            drawn = [(p, gain, error) for p, gain, error in drawn if not math.isnan(error)]
+            axes.errorbar(
+                [_position(p, group) for p, _, _ in drawn],
+                [gain for _, gain, _ in drawn],
+                [2 * error for _, _, error in drawn],
+                label=title,
+                marker="o",
+                linestyle="none" if group == "patches" else "-",
+                capsize=3,
+            )
+        axes.axhline(0, color="gray", linewidth=0.8)
+        axes.set_xlabel(label)
+        axes.set_ylabel("CIDEr over the base")
+        axes.spines[["top", "right"]].set_visible(False)
+        if group != "patches":
+            axes.set_xscale("log")
+    figure.axes[0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _position(point: Point, group: str) -> float:
+    """Return the position of a point on the axis of a group."""
+    if group == "patches":
+        return point.patch_accuracy
+    return point.condition.value or _DEFAULTS[group]
