@@ -81,6 +81,8 @@ COVERED = {
     "pcm_plugin/commands/score.py": "captions",
     "pcm_plugin/commands/store.py": "dataset",
     "pcm_plugin/commands/testing.py": RUN,
+    "pcm_plugin/commands/toyworld/arm_inputs.py": "head of a control experiment, by write_tensors",
+    "pcm_plugin/commands/toyworld/conditions.py": "figure of this repository",
     "pcm_plugin/commands/toyworld/demo.py": "captions",
     "pcm_plugin/commands/toyworld/measure_prior.py": TOY_ASSETS,
     "pcm_plugin/commands/toyworld/report.py": "page of this repository with measured times",

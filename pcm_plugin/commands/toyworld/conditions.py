@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -128,7 +128,7 @@ def draw_conditions(points: Sequence[Point], path: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     for axes, (group, label) in zip(figure.subplots(2, 2).flat, _AXES.items(), strict=True):
         chosen = [p for p in points if p.condition.group in (group, "")]
-        chosen.sort(key=lambda point, group=group: _position(point, group))
+        chosen.sort(key=partial(_position, group=group))
         for title, name in _GAINS.items():
             drawn = [(p, *p.gain(domain, name)) for p in chosen]
             drawn = [(p, gain, error) for p, gain, error in drawn if not math.isnan(error)]

@@ -56,14 +56,16 @@ def build_tasks(count: int, seed: int = 0) -> dict[str, list[Task]]:
     rng = Random(f"compositions/{seed}")
     colored = [name for name, kind in KINDS.items() if not kind.natural and kind.group != "person"]
 
-    def sample(*settings: object) -> list[Task]:
-        return [_sample(*settings, rng) for _ in range(count)]  # type: ignore[arg-type]
+    def sample(
+        kinds: list[str], things: int, prompt: str, colors: bool = False, position: bool = False
+    ) -> list[Task]:
+        return [_sample(kinds, things, prompt, colors, position, rng) for _ in range(count)]
 
     return {
-        "two objects": sample(_NAMES, 2, "a photo of {} and {}", False, False),
-        "color": sample(colored, 1, "a photo of {}", True, False),
-        "position": sample(_NAMES, 2, "a photo of {} to the left of {}", False, True),
-        "colors of two objects": sample(colored, 2, "a photo of {} and {}", True, False),
+        "two objects": sample(_NAMES, 2, "a photo of {} and {}"),
+        "color": sample(colored, 1, "a photo of {}", colors=True),
+        "position": sample(_NAMES, 2, "a photo of {} to the left of {}", position=True),
+        "colors of two objects": sample(colored, 2, "a photo of {} and {}", colors=True),
     }
 
 
@@ -75,9 +77,9 @@ def share_right(tasks: list[Task], verdict: Verdict, threshold: float) -> float:
         verdict: What the judge finds in the images.
         threshold: Probability above which a kind counts as found.
     """
+    found = zip(tasks, verdict.kinds, verdict.colors, verdict.columns, strict=True)
     hits = [
-        _is_right(task, *found, threshold)
-        for task, *found in zip(tasks, verdict.kinds, verdict.colors, verdict.columns, strict=True)
+        _is_right(task, kinds, colors, columns, threshold) for task, kinds, colors, columns in found
     ]
     return sum(hits) / len(hits)
 
