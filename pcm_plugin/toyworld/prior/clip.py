@@ -3,11 +3,12 @@
 As in CLIP (Radford et al., ICML 2021), the class token is trained on pairs of images and captions,
 with short texts of the whole image, such as "a photo of a dog", among them. A large CLIP model
 learns from hundreds of millions of pairs to align some of its patches with texts too. At the size
-of this model that does not happen by itself. A weak auxiliary loss matches short texts to the best
-patch of an image, as in FILIP (Yao et al., ICLR 2022). No loss knows where a thing is.
+of this model that does not happen by itself. In the first third of the training, a weak auxiliary
+loss matches short texts to the best patch of an image, as in FILIP (Yao et al., ICLR 2022). No loss
+uses the locations of things.
 
 For speed, half of the patches are dropped during most of the training (FLIP, Li et al., CVPR 2023),
-and the matrices are multiplied in bfloat16.
+and matrices are multiplied in bfloat16.
 """
 
 import json
@@ -36,9 +37,9 @@ _GRID = _SIZE // _PATCH
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 BATCH = 192
 _SHORT_TEXT_WEIGHT = 0.5
-_PATCH_WEIGHT, _PATCH_SCALE = 0.1, 10.0
+_PATCH_WEIGHT, _PATCH_SCALE, _PATCH_UNTIL = 0.1, 10.0, 0.35
 _FIRST_SCALE, _LAST_SCALE, _SCALE_RISE = 40.0, 100.0, 0.4
-_DROPPED, _DROP_UNTIL = 0.5, 0.7
+_DROPPED, _DROP_UNTIL = 0.5, 0.84
 
 
 def model_config(vocab_size: int) -> dict:
@@ -238,12 +239,12 @@ def train_clip(
             of_short = model.encode_texts(tokenizer(short))
         scale = _scale_at(step, steps)
         model.clip.logit_scale.fill_(math.log(scale))
-        best = torch.einsum("bnd,td->btn", patches, of_short).amax(-1)
-        return (
-            symmetric_loss(scale * images @ of_captions.T, same) / 2
-            + _SHORT_TEXT_WEIGHT * symmetric_loss(scale * images @ of_short.T, truth)
-            + _PATCH_WEIGHT * symmetric_loss(_PATCH_SCALE * best, truth)
-        )
+        loss = symmetric_loss(scale * images @ of_captions.T, same) / 2
+        loss = loss + _SHORT_TEXT_WEIGHT * symmetric_loss(scale * images @ of_short.T, truth)
+        if step < _PATCH_UNTIL * steps:
+            best = torch.einsum("bnd,td->btn", patches, of_short).amax(-1)
+            loss = loss + _PATCH_WEIGHT * symmetric_loss(_PATCH_SCALE * best, truth)
+        return loss
 
     # On a CPU, the gradient of the fused attention in bfloat16 is several times slower.
     with sdpa_kernel(SDPBackend.MATH):
