@@ -7,8 +7,8 @@ of this model that does not happen by itself. In the first third of the training
 loss matches short texts to the best patch of an image, as in FILIP (Yao et al., ICLR 2022). No loss
 uses the locations of things.
 
-For speed, half of the patches are dropped during most of the training (FLIP, Li et al., CVPR 2023),
-and matrices are multiplied in bfloat16.
+For speed, half of the patches are dropped in training (FLIP, Li et al., CVPR 2023), and matrices
+are multiplied in bfloat16.
 """
 
 import json
@@ -39,7 +39,7 @@ BATCH = 192
 _SHORT_TEXT_WEIGHT = 0.5
 _PATCH_WEIGHT, _PATCH_SCALE, _PATCH_UNTIL = 0.1, 10.0, 0.35
 _FIRST_SCALE, _LAST_SCALE, _SCALE_RISE = 40.0, 100.0, 0.4
-_DROPPED, _DROP_UNTIL = 0.5, 0.84
+_DROPPED = 0.5
 
 
 def model_config(vocab_size: int) -> dict:
@@ -232,9 +232,8 @@ def train_clip(
         short, keys = _short_texts(rng)
         same = torch.tensor([[a == b for b in captions] for a in captions])
         truth = _true_texts([web.scenes[i] for i in rows], keys)
-        dropped = _DROPPED if step < _DROP_UNTIL * steps else 0.0
         with torch.autocast("cpu", torch.bfloat16):
-            images, patches = model.encode_images(pixels, dropped)
+            images, patches = model.encode_images(pixels, _DROPPED)
             of_captions = model.encode_texts(tokenizer(captions))
             of_short = model.encode_texts(tokenizer(short))
         scale = _scale_at(step, steps)
