@@ -36,7 +36,7 @@ def main() -> None:
         "--pictures", type=int, default=40_000, help="pictures of the web (default: %(default)s)"
     )
     parser.add_argument(
-        "--clip-steps", type=int, default=5000, help="training steps (default: %(default)s)"
+        "--clip-steps", type=int, default=4000, help="training steps (default: %(default)s)"
     )
     parser.add_argument(
         "--autoencoder-steps", type=int, default=6000, help="training steps (default: %(default)s)"

@@ -3,7 +3,7 @@
 As in CLIP (Radford et al., ICML 2021), the class token is trained on pairs of images and captions,
 with short texts of the whole image, such as "a photo of a dog", among them. A large CLIP model
 learns from hundreds of millions of pairs to align some of its patches with texts too. At the size
-of this model that does not happen by itself. In the first third of the training, a weak auxiliary
+of this model that does not happen by itself. In the first half of the training, a weak auxiliary
 loss matches short texts to the best patch of an image, as in FILIP (Yao et al., ICLR 2022). No loss
 uses the locations of things.
 
@@ -37,8 +37,8 @@ _GRID = _SIZE // _PATCH
 _MEAN, _STD = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
 BATCH = 192
 _SHORT_TEXT_WEIGHT = 0.5
-_PATCH_WEIGHT, _PATCH_SCALE, _PATCH_UNTIL = 0.1, 10.0, 0.35
-_FIRST_SCALE, _LAST_SCALE, _SCALE_RISE = 40.0, 100.0, 0.4
+_PATCH_WEIGHT, _PATCH_SCALE, _PATCH_UNTIL = 0.1, 10.0, 0.45
+_FIRST_SCALE, _LAST_SCALE, _SCALE_RISE = 40.0, 100.0, 0.5
 _DROPPED = 0.5
 
 
@@ -247,7 +247,7 @@ def train_clip(
 
     # On a CPU, the gradient of the fused attention in bfloat16 is several times slower.
     with sdpa_kernel(SDPBackend.MATH):
-        trained = train(model, loss_at, checkpoint, steps, lr=1e-3)
+        trained = train(model, loss_at, checkpoint, steps, lr=1e-3, decay=0.0)
     export(trained, config, folder)
 
 

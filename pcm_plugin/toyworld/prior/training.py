@@ -58,12 +58,13 @@ def train(
     warmup: int = 200,
     save_every: int = 200,
     ema_decay: float = 0.999,
+    decay: float = 0.25,
 ) -> Module:
     """Minimize ``loss_at(step)``, resuming from ``checkpoint`` if it exists.
 
     The optimizer is AdamW with gradients clipped to norm 1. The learning rate is warmed up
-    linearly, constant, and decays linearly to zero over the last quarter, so that a run can be
-    extended before its decay starts. Every step seeds the random generator with its number, so
+    linearly, constant, and decays linearly to zero at the end, so that a run can be extended before
+    its decay starts. Every step seeds the random generator with its number, so
     that a resumed run equals an uninterrupted one.
 
     Args:
@@ -76,6 +77,7 @@ def train(
         warmup: Number of warm-up steps. Defaults to 200.
         save_every: Steps between checkpoints. Defaults to 200.
         ema_decay: Decay of the moving average of the weights. Defaults to 0.999.
+        decay: Share of the steps in which the learning rate decays. Defaults to 0.25.
 
     Returns:
         Copy of the model with averaged weights.
@@ -103,7 +105,8 @@ def train(
     model.train()
     for step in bar:
         torch.manual_seed(step)
-        rate = lr * min(1.0, (step + 1) / warmup, 4 * (steps - step) / steps)
+        left = (steps - step) / steps
+        rate = lr * min(1.0, (step + 1) / warmup, left / decay if decay else 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = loss_at(step)
