@@ -8,7 +8,7 @@ concepts = dict(min_count=3, max_nouns=60, phrases=False, templates=["A photo of
 generate = dict(
     pipeline=f"{_assets}/diffusion",
     steps=12,
-    guidance=7.5,
+    guidance=2.0,
     format="png",
     batch_size=25,
 )

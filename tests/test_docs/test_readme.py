@@ -20,7 +20,7 @@ def test_the_packaged_captioner_captions_the_examples(tmp_path):
     assert result.code == 0, result.output
     captions = dict(row.split("\t") for row in result.output.splitlines() if "\t" in row)
     assert len(captions) == len([*EXAMPLES.glob("*.png")])
-    assert captions["docs/images/examples/town_test_00006.png"] == "a dog in the city"
+    assert captions["docs/images/examples/town_test_00006.png"] == "a cake and a dog on a street"
     assert (tmp_path / "sheet.png").stat().st_size > 100_000
 
 

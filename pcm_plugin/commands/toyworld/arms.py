@@ -19,7 +19,7 @@ VALIDATION = "_val"
 _RERANKED = (
     "model.decoding.beam_size=5",
     # Chosen on validation: docs/captioning.md.
-    "model.decoding.rerank_weight=40",
+    "model.decoding.rerank_weight=400",
     "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
     f"model.backbone.model_name={CLIP}",
 )

@@ -36,7 +36,7 @@ QUICK_SIZES = {
     "country": {"train": 0, "val": 0, "test": 20},
 }
 QUICK = ("train_cfg.max_epochs=1",)
-GUIDANCE = 7.5
+GUIDANCE = 2.0
 """Guidance scale of the synthetic images, as in ``configs/recipes/toy.py``."""
 TARGETS = {"town (in-domain)": None, "country (cross-domain)": "toy_country"}
 """Data sets that the captioner of the town is tested on, as for ``pcm test --eval-on``."""

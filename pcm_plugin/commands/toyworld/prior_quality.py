@@ -143,7 +143,10 @@ def _encode(clip: OpenCLIPBackbone, images: Sequence[Image.Image]) -> torch.Tens
 def _pipeline(folder: Path, steps: int) -> Callable[[list[str], float], list[Image.Image]]:
     """Return a function that generates an image per prompt with a guidance scale."""
     from diffusers import DiffusionPipeline
+    from diffusers.utils import logging
 
+    # Otherwise it warns for each caption that is longer than the 28 tokens of the toy tokenizer.
+    logging.set_verbosity_error()
     pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
 

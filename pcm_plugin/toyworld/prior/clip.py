@@ -247,7 +247,7 @@ def train_clip(
 
     # On a CPU, the gradient of the fused attention in bfloat16 is several times slower.
     with sdpa_kernel(SDPBackend.MATH):
-        trained = train(model, loss_at, checkpoint, steps, lr=1e-3, decay=0.0)
+        trained = train(model, loss_at, checkpoint, steps, lr=1e-3, ema_decay=0.99, decay=0.0)
     export(trained, config, folder)
 
 
