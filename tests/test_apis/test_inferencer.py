@@ -95,7 +95,7 @@ def test_predictions_have_captions_concepts_and_patches(inferencer, folder):
         assert probabilities == sorted(probabilities, reverse=True)
         assert len(probabilities) == 5
         words = {concept["concept"] for concept in prediction["concepts"]}
-        assert 1 <= len(prediction["patches"]) <= 2
+        assert 1 <= len(prediction["patches"]) <= 5
         assert all(0 <= p["patch"] < 49 and p["concept"] in words for p in prediction["patches"])
         assert min(picture.size) > 200
     samples = inferencer(folder, return_datasamples=True)["predictions"]
@@ -157,7 +157,8 @@ def test_the_length_penalty_is_an_argument_of_the_call(inferencer, folder):
     assert words[1] > words[0]
     for prediction in long:
         for found in prediction["captions"]:
-            length = len(found["caption"].split()) + 1  # the stop token
+            # With the stop token, which a caption of the maximum length does not have.
+            length = min(len(found["caption"].split()) + 1, 20)
             assert found["score"] == pytest.approx(found["log_prob"] / length**3, rel=1e-3)
     with pytest.raises(ValueError, match="`length_penalty` must be a finite number, got `nan`"):
         inferencer(folder, length_penalty=float("nan"))

@@ -18,7 +18,7 @@ PLAIN = [f"capdec_{data}" for data in DATA]
 PLAIN += [f"prefix{kind}_{data}" for kind in ("", "_text") for data in ("coco", "toy")]
 SMOOTHED = [f"{name}_{data}" for name in ("decap", "syntic") for data in DATA]
 SMOOTHED += ["syntic_custom"]
-UNWEIGHTED_ARMS = ["base", "mix", "sync", "filter", "oracle", "blip"]
+UNWEIGHTED_ARMS = ["base", "mix", "drop", "base_sync", "base_filter", "oracle", "blip"]
 UNWEIGHTED_ROWS = {"base", "+ mix-up", "town: base", "town: base + mix-up"}
 
 

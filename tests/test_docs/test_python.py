@@ -114,7 +114,7 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
     skip_without_mmpretrain_models()
     run_block(by_name)
     # mmpretrain may leave its progress bar on the same line.
-    assert capsys.readouterr().out.splitlines()[-1].endswith("a dog in the city")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("a dog and a cake on a street")
 
 
 def test_a_feature_store_is_read(tmp_path, monkeypatch):
