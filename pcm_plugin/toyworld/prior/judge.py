@@ -7,6 +7,7 @@ the loss with the generating models, and is trained on real pictures only.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ def train_judge(web: Web, checkpoint: Path, steps: int = 4000) -> nn.Module:
         The network with averaged weights.
     """
     torch.manual_seed(1)
-    judge = build_judge().to(memory_format=torch.channels_last)
+    judge: Any = build_judge()
+    judge.to(memory_format=torch.channels_last)
     labels = labels_of(web.scenes)
 
     def loss_at(step: int) -> Tensor:
