@@ -110,7 +110,7 @@ def test_a_clip_with_its_own_weights_needs_no_pretrained_option():
 def test_the_command_for_a_file_in_a_folder_names_the_folder(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.train_dataloader.dataset.refined_features = f"{tmp_path}/mine/features.safetensors"
-    command = rf"--method contrast --temperature 0.03 --out {tmp_path}/mine$"
+    command = rf"--method contrast --out {tmp_path}/mine$"
     with pytest.raises(MissingFileError, match=command):
         check_inputs(cfg, ("train",))
 
