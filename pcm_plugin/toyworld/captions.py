@@ -119,7 +119,8 @@ _COUNTS = {2: ("two", "two", "a couple of", "a pair of"), 3: ("three", "three", 
 _OPENERS = ("a photo of", "a picture of", "there is", "a view of", "an image of", "this is")
 
 
-def _article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
+    """Return a phrase with its indefinite article."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
@@ -155,7 +156,7 @@ def _noun_phrase(thing: Thing, style: Style, rng: Random, bare: bool = False) ->
     phrase = " ".join([*adjectives, noun])
     if thing.count > 1:
         return rng.choice(_COUNTS[thing.count]) + " " + phrase + tail
-    return (phrase if bare else _article(phrase)) + tail
+    return (phrase if bare else with_article(phrase)) + tail
 
 
 def _verb(thing: Thing, scene: Scene, rng: Random, participle: bool) -> str:

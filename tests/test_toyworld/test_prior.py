@@ -281,9 +281,9 @@ def test_a_perfect_judge_finds_what_the_scenes_show():
         labels = judge.labels_of([task.scene for task in some])[:, : len(names)]
         columns = torch.zeros_like(labels, dtype=torch.long)
         for row, task in enumerate(some):
-            places = [names.index(thing.kind) for thing in task.things]
+            places = [names.index(thing.kind) for thing in task.scene.things]
             columns[row, places[-1 if not swapped else 0]] = 6
-        found = [{t.kind: colors or t.color for t in task.things} for task in some]
+        found = [{t.kind: colors or t.color for t in task.scene.things} for task in some]
         return judge.Verdict(labels, found, columns)
 
     for some in tasks.values():

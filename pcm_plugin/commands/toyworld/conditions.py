@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -38,19 +38,20 @@ _DEFAULTS = {"training pairs": SIZES["town"]["train"], "M": 5, "K": 5}
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured under a condition.
+    """Measurements under a condition.
 
     Attributes:
         condition: The condition.
         patch_accuracy: Patches of which a thing covers at least half, and whose nearest concept is
-            that thing, in %.
-        concept_recall: Things in real images that are among the K concepts, in %.
+            that thing, in %; None without scores of the
+            mix-up and patch dropout, since the features may not exist.
+        concept_recall: Things in real images that are among the K concepts, in %, or None.
         ciders: CIDEr of the base, the mix-up and patch dropout by data set, name and seed.
     """
 
     condition: Condition
-    patch_accuracy: float
-    concept_recall: float
+    patch_accuracy: float | None
+    concept_recall: float | None
     ciders: Mapping[str, Mapping[str, Mapping[int, float]]]
 
     def gain(self, domain: str, name: str, over: str = "base") -> tuple[float, float]:
@@ -75,9 +76,12 @@ def read_points(work: Path, seeds: int) -> list[Point]:
             }
             for domain, target in TARGETS.items()
         }
-        concepts = (condition.value if condition.group == "K" else None) or _DEFAULTS["K"]
-        recall = _concept_recall(FEATURES[condition.features].clip, concepts)
-        points.append(Point(condition, _patch_accuracy(condition.features), recall, ciders))
+        accuracy = recall = None
+        if any(of_domain[name] for of_domain in ciders.values() for name in _GAINS.values()):
+            concepts = (condition.value if condition.group == "K" else None) or _DEFAULTS["K"]
+            accuracy = _patch_accuracy(condition.features)
+            recall = _concept_recall(FEATURES[condition.features].clip, concepts)
+        points.append(Point(condition, accuracy, recall, ciders))
     return points
 
 
@@ -85,7 +89,8 @@ def read_points(work: Path, seeds: int) -> list[Point]:
 def _patch_accuracy(features: str) -> float:
     chosen = FEATURES[features]
     clip = OpenCLIPBackbone(chosen.clip, patch_mode=chosen.patch_mode)
-    return quality.patch_accuracy(clip, head=load_clip_head(chosen.head))["accuracy"]
+    head = load_clip_head(chosen.head) if chosen.is_rotated else None
+    return quality.patch_accuracy(clip, head=head)["accuracy"]
 
 
 @cache
@@ -105,7 +110,10 @@ def condition_table(points: Sequence[Point]) -> list[str]:
     for point in points:
         bases = [list(point.ciders[domain]["base"].values()) for domain in TARGETS]
         cells = [_signed_cell(*point.gain(*gain)) for gain in gains]
-        measured = [f"{point.patch_accuracy:.1f}", f"{point.concept_recall:.1f}"]
+        measured = [
+            "-" if value is None else f"{value:.1f}"
+            for value in (point.patch_accuracy, point.concept_recall)
+        ]
         count = str(max(map(len, point.ciders[next(iter(TARGETS))].values())))
         lines.append(line([point.condition.title, count, *measured, *map(cell, bases), *cells]))
     return lines
@@ -127,13 +135,15 @@ def draw_conditions(points: Sequence[Point], path: Path) -> None:
     domain = next(iter(TARGETS))
     figure = Figure(figsize=(9, 6), layout="constrained")
     for axes, (group, label) in zip(figure.subplots(2, 2).flat, _AXES.items(), strict=True):
-        chosen = [p for p in points if p.condition.group in (group, "")]
-        chosen.sort(key=partial(_position, group=group))
         for title, name in _GAINS.items():
-            drawn = [(p, *p.gain(domain, name)) for p in chosen]
-            drawn = [(p, gain, error) for p, gain, error in drawn if not math.isnan(error)]
+            drawn = [
+                (_position(point, group), *point.gain(domain, name))
+                for point in points
+                if point.condition.group in (group, "")
+            ]
+            drawn = sorted(row for row in drawn if not math.isnan(row[2]))
             axes.errorbar(
-                [_position(p, group) for p, _, _ in drawn],
+                [position for position, _, _ in drawn],
                 [gain for _, gain, _ in drawn],
                 [2 * error for _, _, error in drawn],
                 label=title,
@@ -155,5 +165,5 @@ def draw_conditions(points: Sequence[Point], path: Path) -> None:
 def _position(point: Point, group: str) -> float:
     """Return the position of a point on the axis of a group."""
     if group == "patches":
-        return point.patch_accuracy
+        return math.nan if point.patch_accuracy is None else point.patch_accuracy
     return point.condition.value or _DEFAULTS[group]

@@ -70,8 +70,8 @@ def run(command: Sequence[object], done: Path | None = None, processes: int = 1)
     # Without this, diffusers warns for each caption that is longer than the 28 tokens of the toy
     # tokenizer.
     quiet = {"DIFFUSERS_VERBOSITY": "error"}
-    # Two threads would save a quarter of the training, but wait for each other thousands of times
-    # per iteration: if another process takes a core, an iteration is 20 times as slow.
+    # Several threads wait for each other thousands of times per iteration of the training. If
+    # another process takes a core, they are much slower than one thread.
     one_thread = {"OMP_NUM_THREADS": "1"}
     environment = {**KEEP_MEMORY, **quiet, **one_thread, **os.environ}
     result = subprocess.run(process_arguments(command, processes), env=environment)
@@ -94,7 +94,13 @@ def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
 
 
 def generate(processes: int, out: Path, guidance: float = GUIDANCE) -> None:
-    """Generate an image for each training caption."""
+    """Generate an image for each training caption.
+
+    Args:
+        processes: Number of processes.
+        out: Folder of the image shards.
+        guidance: Guidance scale. Defaults to that of the recipe.
+    """
     words = [CAPTIONS, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", guidance]
     words += ["--format", "png", "--batch-size", 25, "--out", out]
     run(["generate", *words], processes=processes)

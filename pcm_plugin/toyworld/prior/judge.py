@@ -79,7 +79,7 @@ def train_judge(web: Web, checkpoint: Path, steps: int = 4000) -> nn.Module:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge finds in pictures.
+    """Things, colors and positions that the judge finds in pictures.
 
     Attributes:
         kinds: (n, kinds) float, probability of each kind.
