@@ -43,8 +43,8 @@ class Point:
     Attributes:
         condition: The condition.
         patch_accuracy: Patches of which a thing covers at least half, and whose nearest concept is
-            that thing, in %; None without scores of the
-            mix-up and patch dropout, since the features may not exist.
+            that thing, in %; None without scores of the mix-up and patch dropout, since the
+            features may not exist.
         concept_recall: Things in real images that are among the K concepts, in %, or None.
         ciders: CIDEr of the base, the mix-up and patch dropout by data set, name and seed.
     """

@@ -1,5 +1,6 @@
 """Measurements of the toy world's CLIP and diffusion models."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,8 @@ from pcm_plugin.toyworld.world import unseen_scenes
 
 _PROMPTS = 100
 """Prompts of each task of GenEval."""
+_SEEDS = 5
+"""Trainings of the captioner."""
 
 
 def measure_clip(clip: OpenCLIPBackbone) -> dict:
@@ -170,26 +173,28 @@ def measure_captioner(processes: int) -> dict:
 
     As in Patch-ioner (Bianchi et al., 2025), the mean of the projected patches takes the place of
     the global feature. DeCap is trained on captions alone, so the features differ in the test only.
-    Data and training are those of ``pcm results`` and are made if they are not there.
+    Data and trainings are those of ``pcm results`` and are made if they are not there.
     """
     make_data(processes)
     make_inputs(["decap"], processes)
-    run_arm("decap", 0)
     cfg = read_config(config_of("decap"), [], ("test",))
     cfg.test_dataloader.dataset.features = "patch"
-    model = MODELS.build(cfg.model)
-    load_weights(model, require_best_checkpoint(WORK / "decap" / "seed0"))
-    model.eval()
+    loader = Runner.build_dataloader(cfg.test_dataloader)
     head = load_clip_head(DATA / "town" / "test_store" / CLIP_HEAD)
-    ciders = {}
-    for name in ("class token", "mean of the patches"):
-        metric = METRICS.build(cfg.test_evaluator)
-        loader = Runner.build_dataloader(cfg.test_dataloader)
-        for batch in loader:
-            if name != "class token":
-                patches = quality.joint_patches(batch["patch_feats"], head)
-                batch["global_feats"] = F.normalize(patches.mean(1), dim=-1)
-            metric.process(batch, model.val_step(batch))
-        ciders[name] = metric.evaluate(len(loader.dataset))["caption/CIDEr"]
-    shares = 100 * ciders["mean of the patches"] / ciders["class token"]
-    return {"CIDEr of DeCap": {**ciders, "share": shares}}
+    ciders: dict[str, list[float]] = {"class token": [], "mean of the patches": []}
+    for seed in range(_SEEDS):
+        run_arm("decap", seed)
+        model = MODELS.build(cfg.model)
+        load_weights(model, require_best_checkpoint(WORK / "decap" / f"seed{seed}"))
+        model.eval()
+        for name, of_seeds in ciders.items():
+            metric = METRICS.build(cfg.test_evaluator)
+            for batch in loader:
+                if name != "class token":
+                    patches = quality.joint_patches(batch["patch_feats"], head)
+                    batch["global_feats"] = F.normalize(patches.mean(1), dim=-1)
+                metric.process(batch, model.val_step(batch))
+            of_seeds.append(metric.evaluate(len(loader.dataset))["caption/CIDEr"])
+    means = {name: statistics.mean(of_seeds) for name, of_seeds in ciders.items()}
+    share = 100 * means["mean of the patches"] / means["class token"]
+    return {"CIDEr of DeCap": {**means, "share": share, "seeds": _SEEDS}}
