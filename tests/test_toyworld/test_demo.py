@@ -175,15 +175,15 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
 
 
 def test_every_row_of_the_results_can_be_run():
-    from pcm_plugin.commands.toyworld import arms, scores
+    from pcm_plugin.commands.toyworld import arms, scores, tables
 
-    for table in arms.TABLES:
+    for table in tables.TABLES:
         rows = scores.rows_of(table)
-        assert [row.arm + row.variant for row in rows.values()] == arms.TABLES[table]
-        assert {row.arm for row in rows.values()} == set(arms.arms_of(table))
-    assert {arm for table in arms.TABLES for arm in arms.arms_of(table)} == arms.ARMS.keys()
-    for table, pairs in arms.COMPARED.items():
-        assert {name for pair in pairs for name in pair} <= {*arms.TABLES[table]}
+        assert [row.arm + row.variant for row in rows.values()] == tables.TABLES[table]
+        assert {row.arm for row in rows.values()} == set(tables.arms_of(table))
+    assert {arm for table in tables.TABLES for arm in tables.arms_of(table)} == arms.ARMS.keys()
+    for table, pairs in tables.COMPARED.items():
+        assert {name for pair in pairs for name in pair} <= {*tables.TABLES[table]}
     for name in arms.ARMS:
         if "blip" in arms.config_of(name).name and import_error():
             continue
@@ -212,11 +212,11 @@ def merged(name, target=None):
 
 
 def test_arms_with_other_features_read_no_default_features():
-    from pcm_plugin.commands.toyworld import arms
+    from pcm_plugin.commands.toyworld import arm_features, arms
 
     default = merged("mix")
     for name in ("base_maskclip", "both_sync_sclip", "drop_taught"):
-        folder = arms.FEATURES[arms.ARMS[name].features].subfolder
+        folder = arm_features.FEATURES[arms.ARMS[name].features].subfolder
         for cfg, domain in ((merged(name), "town"), (merged(name, "toy_country"), "country")):
             assert cfg.test_dataloader.dataset.store == f"data/toy/{domain}/{folder}/test_store"
             concepts = f"data/toy/{domain}/{folder}/concepts.safetensors"

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pcm_plugin.commands.toyworld.arm_features import FEATURES
 from pcm_plugin.commands.toyworld.arms import (
     ARMS,
-    FEATURES,
     GUIDANCES,
     REAL_STORE,
     guidance_arm,

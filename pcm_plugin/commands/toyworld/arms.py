@@ -1,11 +1,12 @@
 """The systems and settings that are compared in the toy world."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT, share_of_pairs
+from pcm_plugin.commands.toyworld.arm_features import FEATURES, MODES
 from pcm_plugin.commands.toyworld.demo import CLIP, DATA, GUIDANCE, SIZES, TARGETS
 from pcm_plugin.engine.config_files import find_config
 
@@ -38,78 +39,6 @@ class Variant:
     title: str
     options: tuple[str, ...]
     targets: tuple[str | None, ...] = tuple(TARGETS.values())
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of the images, on which captioners are trained and tested.
-
-    Attributes:
-        title: Addition to the titles of rows.
-        subfolder: Folder of the stores in that of the domain; ``""`` for the stores of the demo.
-        clip: CLIP that computes them, as for ``pcm extract --model``.
-        patch_mode: Value of ``pcm extract --patch-mode``.
-        options: Changes of the config, as for ``--cfg-options``, in addition to the paths.
-        is_rotated: Whether the projection of the patches into the joint space is followed by a
-            fixed random rotation. Patches keep what they contain, but their affinities to concepts
-            say nothing about it.
-    """
-
-    title: str = ""
-    subfolder: str = ""
-    clip: str = CLIP
-    patch_mode: str = "plain"
-    options: tuple[str, ...] = ()
-    is_rotated: bool = False
-
-    def folder(self, domain: str = "town") -> Path:
-        """Return the folder of the stores and concepts of a domain."""
-        return DATA / domain / self.subfolder
-
-    @property
-    def head(self) -> Path:
-        """CLIP head that projects the patches."""
-        if self.is_rotated:
-            return self.folder() / "rotated_head.safetensors"
-        return self.folder() / "train_store" / "clip_head.safetensors"
-
-    def config_options(self) -> tuple[str, ...]:
-        """Return all changes of the config; none for the features of the demo."""
-        options = [*self.options]
-        if self.subfolder:
-            stores = {split: f"{self.folder()}/{split}_store" for split in ("train", "val", "test")}
-            options += [f"{split}_dataloader.dataset.store={s}" for split, s in stores.items()]
-            options.append(f"model.neck.concepts={self.folder()}/concepts.safetensors")
-        if self.subfolder or self.is_rotated:
-            options.append(f"model.neck.clip_head={self.head}")
-        return tuple(options)
-
-
-def _of_mode(mode: str) -> Features:
-    return Features(f"{mode} patches", mode, CLIP, mode, (f"clip.patch_mode={mode}",))
-
-
-TAUGHT_CLIP = f"local-dir:{Path('benchmarks/taught_clip')}"
-"""CLIP whose training used the locations of things."""
-# Temperature and weights fit that CLIP, whose logit scale is 34.6 and whose cosines are higher.
-_OF_TAUGHT = (
-    f"clip.model_name={TAUGHT_CLIP}",
-    "model.neck.patch_dim=128",
-    "model.neck.temperature=0.03",
-    "model.loss.clip_weight=1.3",
-)
-FEATURES = {
-    "plain": Features(),
-    "maskclip": _of_mode("maskclip"),
-    "sclip": _of_mode("sclip"),
-    "rotated": Features("rotated patches", is_rotated=True),
-    "taught": Features("taught patches", "taught", TAUGHT_CLIP, options=_OF_TAUGHT),
-    "taught_rotated": Features(
-        "taught patches, rotated", "taught", TAUGHT_CLIP, options=_OF_TAUGHT, is_rotated=True
-    ),
-}
-"""Features of the images of the toy world, by name."""
-_MODES = [name for name, features in FEATURES.items() if name == features.patch_mode]
 
 
 @dataclass(frozen=True)
@@ -184,8 +113,8 @@ _SETTINGS = {
         variants={RERANK: Variant("PCM-Net + re-ranking by CLIP", _RERANKED)},
     ),
 }
-# The settings whose comparison is the claim of the paper, with each patch mode.
-_CLAIM = ("base", "mix", "weights", "both")
+CLAIM = ("base", "mix", "weights", "both")
+"""Settings whose comparison is the claim of the paper."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +187,7 @@ COMPARED_SETTINGS = ("base", "mix", "drop")
 """Settings that are compared under each condition."""
 
 
-def _of_condition(condition: Condition) -> dict[str, Arm]:
+def arms_under(condition: Condition) -> dict[str, Arm]:
     """Return the arms of a condition."""
     return {
         name + condition.ending: replace(
@@ -342,12 +271,12 @@ ARMS = {
         (*NO_WEIGHT, "model.neck.selection=per_concept", "model.neck.mix=append"),
     ),
     **{guidance_arm(g): _of_guidance(g) for g in GUIDANCES if g != GUIDANCE},
-    **{key: arm for c in CONDITIONS for key, arm in _of_condition(c).items()},
+    **{key: arm for c in CONDITIONS for key, arm in arms_under(c).items()},
     **{
         key: arm
-        for features in _MODES
+        for features in MODES
         for refined in (None, "sync")
-        for name in _CLAIM
+        for name in CLAIM
         if refined or features != "plain"
         for key, arm in _on(name, _SETTINGS[name], features, refined).items()
     },
@@ -365,63 +294,6 @@ ARMS["both_sync"] = replace(
     ARMS["both_sync"],
     variants={RERANK: Variant("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
 )
-
-
-def _claim_rows(*endings: str) -> list[str]:
-    return [name + ending for ending in endings for name in _CLAIM]
-
-
-TABLES: dict[str, Sequence[str]] = {
-    "systems": [
-        *("capdec", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
-        *("blip", "blip_pcm"),
-        *("base", "both", "both_sync", "both" + RERANK, "both_sync" + RERANK, "oracle"),
-    ],
-    "ablation": [
-        *_claim_rows("", "_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip"),
-        *("base_filter", "oracle"),
-    ],
-    "controls": [
-        *("base", "mix", "mix" + NO_TEXTS, "drop", "drop_random"),
-        *("random_patches", "random_patches" + NO_TEXTS),
-        *("random_concepts", "random_concepts" + NO_TEXTS),
-        *("append", "per_concept", "per_concept_append", "oracle"),
-    ],
-    "conditions": [
-        *COMPARED_SETTINGS,
-        *(arm for condition in CONDITIONS for arm in _of_condition(condition)),
-    ],
-    "guidance": [name + end for name in map(guidance_arm, GUIDANCES) for end in ("", VALIDATION)],
-}
-"""Rows of the tables: names of arms, some with the ending of a variant."""
-SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10, "guidance": 5}
-"""Number of seeds of each table."""
-COMPARED: dict[str, Sequence[tuple[str, str]]] = {
-    "systems": [
-        *(("both", "capdec"), ("both_sync", "both"), ("both" + RERANK, "both")),
-        *(("both_sync" + RERANK, "both"), ("both_sync" + RERANK, "oracle"), ("syntic", "decap")),
-        *(("prefix_pcm", "prefix_patches"), ("prefix_patches", "prefix")),
-        *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
-    ],
-    "ablation": [
-        *(
-            (name + end, "base" + end)
-            for end in ("_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip")
-            for name in _CLAIM[1:]
-        ),
-    ],
-    "controls": [
-        *(("mix", "drop"), ("mix", "random_patches"), ("mix", "random_concepts")),
-        *(("drop", "drop_random"), ("append", "drop"), ("per_concept", "mix")),
-        *(("per_concept_append", "append"), ("per_concept_append", "drop")),
-    ],
-}
-"""Pairs of rows whose difference is reported in addition to those from the base."""
-
-
-def arms_of(table: str) -> list[str]:
-    """Return the trainings that a table needs."""
-    return [name for name in ARMS if name in TABLES[table]]
 
 
 def config_of(name: str) -> Path:

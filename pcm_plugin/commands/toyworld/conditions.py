@@ -8,8 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pcm_plugin.commands.toyworld.arms import CONDITIONS, FEATURES, SIZES, Condition
-from pcm_plugin.commands.toyworld.demo import TARGETS
+from pcm_plugin.commands.toyworld.arm_features import FEATURES
+from pcm_plugin.commands.toyworld.arms import CONDITIONS, Condition
+from pcm_plugin.commands.toyworld.demo import SIZES, TARGETS
 from pcm_plugin.commands.toyworld.scores import (
     cell,
     difference,

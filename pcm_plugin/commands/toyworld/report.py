@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.commands.toyworld.arms import COMPARED, GUIDANCES, VALIDATION, guidance_arm
+from pcm_plugin.commands.toyworld.arms import GUIDANCES, VALIDATION, guidance_arm
 from pcm_plugin.commands.toyworld.conditions import (
     FIGURE,
     condition_table,
@@ -30,6 +30,7 @@ from pcm_plugin.commands.toyworld.scores import (
     signed,
     table_head,
 )
+from pcm_plugin.commands.toyworld.tables import COMPARED
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.formats.feature_store import FeatureStore

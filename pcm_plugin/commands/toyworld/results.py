@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from pcm_plugin.commands.processes import process_arguments, shell_command
-from pcm_plugin.commands.toyworld.arms import ARMS, SEEDS, TABLES, arms_of, config_of, tests_of
+from pcm_plugin.commands.toyworld.arms import ARMS, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
     KEEP_MEMORY,
     QUICK,
@@ -30,6 +30,7 @@ from pcm_plugin.commands.toyworld.demo import (
     is_trained,
     make_data,
 )
+from pcm_plugin.commands.toyworld.tables import SEEDS, TABLES, arms_of
 from pcm_plugin.errors import UserError, plain_errors
 
 WORK = Path("work_dirs/toy_results")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcm_plugin.commands.evaluation_names import folder_name
-from pcm_plugin.commands.toyworld.arms import ARMS, TABLES
+from pcm_plugin.commands.toyworld.arms import ARMS
+from pcm_plugin.commands.toyworld.tables import TABLES
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Tables of ``docs/results.md``: their rows, numbers of seeds and reported differences."""
+
+from collections.abc import Sequence
+
+from pcm_plugin.commands.toyworld.arms import (
+    ARMS,
+    CLAIM,
+    COMPARED_SETTINGS,
+    CONDITIONS,
+    GUIDANCES,
+    NO_TEXTS,
+    RERANK,
+    VALIDATION,
+    arms_under,
+    guidance_arm,
+)
+
+
+def _claim_rows(*endings: str) -> list[str]:
+    return [name + ending for ending in endings for name in CLAIM]
+
+
+TABLES: dict[str, Sequence[str]] = {
+    "systems": [
+        *("capdec", "decap", "syntic", "prefix_text", "prefix", "prefix_patches", "prefix_pcm"),
+        *("blip", "blip_pcm"),
+        *("base", "both", "both_sync", "both" + RERANK, "both_sync" + RERANK, "oracle"),
+    ],
+    "ablation": [
+        *_claim_rows("", "_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip"),
+        *("base_filter", "oracle"),
+    ],
+    "controls": [
+        *("base", "mix", "mix" + NO_TEXTS, "drop", "drop_random"),
+        *("random_patches", "random_patches" + NO_TEXTS),
+        *("random_concepts", "random_concepts" + NO_TEXTS),
+        *("append", "per_concept", "per_concept_append", "oracle"),
+    ],
+    "conditions": [
+        *COMPARED_SETTINGS,
+        *(arm for condition in CONDITIONS for arm in arms_under(condition)),
+    ],
+    "guidance": [name + end for name in map(guidance_arm, GUIDANCES) for end in ("", VALIDATION)],
+}
+"""Rows of the tables: names of arms, some with the ending of a variant."""
+SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10, "guidance": 5}
+"""Number of seeds of each table."""
+COMPARED: dict[str, Sequence[tuple[str, str]]] = {
+    "systems": [
+        *(("both", "capdec"), ("both_sync", "both"), ("both" + RERANK, "both")),
+        *(("both_sync" + RERANK, "both"), ("both_sync" + RERANK, "oracle"), ("syntic", "decap")),
+        *(("prefix_pcm", "prefix_patches"), ("prefix_patches", "prefix")),
+        *(("prefix_pcm", "prefix"), ("prefix_text", "prefix"), ("blip_pcm", "blip")),
+    ],
+    "ablation": [
+        *(
+            (name + end, "base" + end)
+            for end in ("_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip")
+            for name in CLAIM[1:]
+        ),
+    ],
+    "controls": [
+        *(("mix", "drop"), ("mix", "random_patches"), ("mix", "random_concepts")),
+        *(("drop", "drop_random"), ("append", "drop"), ("per_concept", "mix")),
+        *(("per_concept_append", "append"), ("per_concept_append", "drop")),
+    ],
+}
+"""Pairs of rows whose difference is reported in addition to those from the base."""
+
+
+def arms_of(table: str) -> list[str]:
+    """Return the trainings that a table needs."""
+    return [name for name in ARMS if name in TABLES[table]]
