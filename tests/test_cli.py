@@ -106,3 +106,26 @@ def test_the_files_in_tools_start_the_same_commands():
         text = files[name.replace("-", "_")]
         assert text.startswith(f'"""{command.summary}"""\n')
         assert f"from pcm_plugin.commands.{command.module} import main\n" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("results", "--seeds"),
+        ("results", "--jobs"),
+        ("demo", "--processes"),
+        ("measure-prior", "--count"),
+        ("train-prior", "--clip-steps"),
+    ],
+)
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_counts_are_checked_before_work_starts(
+    command, option, value, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, option, value])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert f"argument {option}: must be a positive integer, got {value}" in error
+    assert not list(tmp_path.iterdir())

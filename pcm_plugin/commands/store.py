@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.formats.atomic_io import sha256
 
@@ -57,14 +58,6 @@ def verify(path: Path) -> None:
     if missing > 0:
         raise UserError(f"{path} lacks {missing} shards: run the command that made it again")
     print(f"{path}: all {len(folder.shards)} shards are as they were written")
-
-
-def positive(text: str) -> int:
-    """Parse a positive integer."""
-    number = int(text)
-    if number < 1:
-        raise UserError(text)
-    return number
 
 
 def sheet(args: argparse.Namespace) -> None:
@@ -126,8 +119,8 @@ def main() -> None:
         "--images", type=Path, required=True, help="folder from which the store was extracted"
     )
     drawing.add_argument("--pairs", type=Path, help="pairs of `pcm refine`")
-    drawing.add_argument("--count", type=positive, default=24)
-    drawing.add_argument("--columns", type=positive, default=3)
+    drawing.add_argument("--count", type=positive_integer, default=24)
+    drawing.add_argument("--columns", type=positive_integer, default=3)
     drawing.add_argument("--order", choices=["random", "lowest", "highest"], default="random")
     drawing.add_argument("--seed", type=int, default=0, help="seed of the random order")
     drawing.add_argument("--out", type=Path, required=True, help="PNG to write")

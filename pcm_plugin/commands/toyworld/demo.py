@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained
@@ -200,7 +201,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--processes",
-        type=int,
+        type=positive_integer,
         default=min(2, os.cpu_count() or 1),
         help="number of processes that generate images and extract features (default: %(default)s)",
     )

@@ -17,6 +17,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.toyworld import ASSETS
@@ -41,10 +42,13 @@ def main() -> None:
         help="folder of `pcm train-prior` (default: %(default)s)",
     )
     parser.add_argument(
-        "--count", type=int, default=600, help="number of synthetic images (default: %(default)s)"
+        "--count",
+        type=positive_integer,
+        default=600,
+        help="number of synthetic images (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=int, default=12, help="diffusion steps (default: %(default)s)"
+        "--steps", type=positive_integer, default=12, help="diffusion steps (default: %(default)s)"
     )
     parser.add_argument(
         "--guidance",
@@ -54,7 +58,10 @@ def main() -> None:
         help="guidance scales (default: %(default)s)",
     )
     parser.add_argument(
-        "--processes", type=int, default=2, help="processes that make the data of the captioner"
+        "--processes",
+        type=positive_integer,
+        default=2,
+        help="processes that make the data of the captioner",
     )
     parser.add_argument("--out", type=Path, help="JSON file to write the measurements to")
     args = parser.parse_args()

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
@@ -95,13 +96,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     numbers = ", ".join(f"{count} for {table}" for table, count in SEEDS.items())
-    parser.add_argument("--seeds", type=int, help=f"number of seeds (default: {numbers})")
+    parser.add_argument(
+        "--seeds", type=positive_integer, help=f"number of seeds (default: {numbers})"
+    )
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument(
         "--arms", nargs="+", choices=list(ARMS), help="run only these arms of the tables"
     )
     parser.add_argument(
-        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="number of parallel runs"
+        "--jobs",
+        type=positive_integer,
+        default=min(2, os.cpu_count() or 1),
+        help="number of parallel runs",
     )
     parser.add_argument(
         "--quick",

@@ -10,6 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.toyworld import ASSETS
 
@@ -33,18 +34,32 @@ def main() -> None:
         "--stages", nargs="+", choices=STAGES, default=STAGES, help="stages to run (default: all)"
     )
     parser.add_argument(
-        "--pictures", type=int, default=40_000, help="pictures of the web (default: %(default)s)"
+        "--pictures",
+        type=positive_integer,
+        default=40_000,
+        help="pictures of the web (default: %(default)s)",
     )
     parser.add_argument(
-        "--clip-steps", type=int, default=4000, help="training steps (default: %(default)s)"
+        "--clip-steps",
+        type=positive_integer,
+        default=4000,
+        help="training steps (default: %(default)s)",
     )
     parser.add_argument(
-        "--autoencoder-steps", type=int, default=6000, help="training steps (default: %(default)s)"
+        "--autoencoder-steps",
+        type=positive_integer,
+        default=6000,
+        help="training steps (default: %(default)s)",
     )
     parser.add_argument(
-        "--diffusion-steps", type=int, default=16_500, help="training steps (default: %(default)s)"
+        "--diffusion-steps",
+        type=positive_integer,
+        default=16_500,
+        help="training steps (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=positive_integer, default=2, help="CPU threads (default: %(default)s)"
+    )
     parser.add_argument(
         "--from-shipped",
         action="store_true",
