@@ -141,6 +141,7 @@ class Condition:
 
 
 _OTHER_SIZES = (300, 1000)
+_OTHER_EPOCHS = (48,)
 _OTHER_COUNTS = (("M", "num_pairs", (1, 2, 10)), ("K", "top_concepts", (1, 3, 10)))
 CONDITIONS = (
     *(
@@ -168,6 +169,17 @@ CONDITIONS = (
     ),
     *(
         Condition(
+            "epochs",
+            f"{epochs} epochs",
+            f"_{epochs}epochs",
+            f"base_{epochs}epochs",
+            (f"train_cfg.max_epochs={epochs}", f"train_cfg.val_interval={epochs // 8}"),
+            value=epochs,
+        )
+        for epochs in _OTHER_EPOCHS
+    ),
+    *(
+        Condition(
             letter,
             f"{letter} = {count}",
             f"_{letter}{count}",
@@ -175,14 +187,11 @@ CONDITIONS = (
             (f"model.neck.{key}={count}",),
             value=count,
         )
-        for letter, key, counts in (
-            ("M", "num_pairs", (1, 2, 10)),
-            ("K", "top_concepts", (1, 3, 10)),
-        )
+        for letter, key, counts in _OTHER_COUNTS
         for count in counts
     ),
 )
-"""Conditions other than that of the config: plain patches, 3,000 pairs, M = 5 and K = 5."""
+"""Conditions other than that of the config: plain patches, 3,000 pairs, 16 epochs, M = K = 5."""
 COMPARED_SETTINGS = ("base", "mix", "drop")
 """Settings that are compared under each condition."""
 

@@ -25,16 +25,17 @@ from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld.prior import quality
 
 FIGURE = "images/when_the_mixup_helps.png"
-DEFAULT = Condition("", "plain patches, 3,000 pairs, M = 5, K = 5", "", "base")
+DEFAULT = Condition("", "plain patches, 3,000 pairs, 16 epochs, M = 5, K = 5", "", "base")
 """The condition of the config, which every panel of the figure contains."""
 _GAINS = {"mix-up": "mix", "patch dropout": "drop"}
 _AXES = {
     "patches": "patch accuracy, %",
     "training pairs": "training pairs",
+    "epochs": "epochs",
     "M": "mixed pairs M",
     "K": "concepts K",
 }
-_DEFAULTS = {"training pairs": SIZES["town"]["train"], "M": 5, "K": 5}
+_DEFAULTS = {"training pairs": SIZES["town"]["train"], "epochs": 16, "M": 5, "K": 5}
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ def draw_conditions(points: Sequence[Point], path: Path) -> None:
         path: PNG file to write.
     """
     domain = next(iter(TARGETS))
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    for axes, (group, label) in zip(figure.subplots(2, 2).flat, _AXES.items(), strict=True):
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    *panels, legend = figure.subplots(2, 3).flat
+    for axes, (group, label) in zip(panels, _AXES.items(), strict=True):
         for title, name in _GAINS.items():
             drawn = [
                 (_position(point, group), *point.gain(domain, name))
@@ -158,7 +160,8 @@ def draw_conditions(points: Sequence[Point], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if group != "patches":
             axes.set_xscale("log")
-    figure.axes[0].legend(frameon=False)
+    legend.axis("off")
+    legend.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
