@@ -101,6 +101,7 @@ PLUGIN_CODE = (
 )
 OPTIONAL_LIBRARIES = {
     Library("pyarrow", "import pyarrow.parquet"): "everything except Parquet files",
+    Library("peft", "import peft"): "everything except LoRA weights of diffusion models",
     Library("gradio", "import gradio"): "everything except `pcm webui`",
     Library("selenium", "import selenium.webdriver"): "everything except tests of web pages",
 }

@@ -38,6 +38,15 @@ def parse_args() -> argparse.Namespace:
         default="{}",
         help="prompt, with {} for the caption (default: the caption alone)",
     )
+    parser.add_argument(
+        "--lora", metavar="FILE", help="LoRA weights (.safetensors, or OWNER/NAME/FILE on the hub)"
+    )
+    parser.add_argument("--lora-scale", type=float, default=1.0, help="factor of the LoRA weights")
+    parser.add_argument(
+        "--textual-inversion",
+        metavar="FILE",
+        help="embedding of a token (as --lora), which the prompt must contain",
+    )
     parser.add_argument("--images-per-caption", type=int, default=1)
     parser.add_argument(
         "--unique",

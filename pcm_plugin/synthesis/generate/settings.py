@@ -6,6 +6,7 @@ from typing import Any
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import content_id
+from pcm_plugin.synthesis.generate.adapters import adapter_id, check_adapters
 
 IMAGE_FORMATS = ("jpg", "png", "webp")
 """Choices of the stored format."""
@@ -37,9 +38,15 @@ class GenerateSettings:
             to 250.
         format: One of :data:`IMAGE_FORMATS`. Defaults to ``'jpg'``.
         quality: Quality of jpg and webp, from 1 to 100. Defaults to 95.
+        lora: LoRA weights for the pipeline: local .safetensors file, or one on the Hugging Face Hub
+            as ``'OWNER/NAME/FILE.safetensors'``. Needs peft.
+        lora_scale: Factor of the LoRA weights. Defaults to 1.
+        textual_inversion: Embedding of a new token, which the prompt or the negative prompt must
+            contain: a file as for ``lora``.
 
     Raises:
-        MissingFileError: If the folder of the pipeline is missing or contains no pipeline.
+        MissingFileError: If the folder of the pipeline is missing or contains no pipeline, or a
+            file is missing.
         UserError: If another setting is invalid.
     """
 
@@ -57,6 +64,9 @@ class GenerateSettings:
     shard_size: int = 250
     format: str = "jpg"
     quality: int = 95
+    lora: str | None = None
+    lora_scale: float = 1.0
+    textual_inversion: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt)):
@@ -85,11 +95,19 @@ class GenerateSettings:
         ):
             if number is not None and number < 1:
                 raise UserError(f"{name} must be at least 1, got {number}")
+        check_adapters(self.lora, self.lora_scale, self.textual_inversion)
         _check_pipeline(self.pipeline)
 
     def as_record(self) -> dict[str, Any]:
-        """Return the settings as JSON; a local pipeline is identified by its content."""
+        """Return the settings as JSON; a local pipeline or file is identified by its content."""
         record = dict(self.__dict__)
+        for name in ("lora", "textual_inversion"):
+            # Settings that are not in use are omitted, so that earlier folders can be continued.
+            value = record.pop(name)
+            if value is not None:
+                record[name] = adapter_id(value)
+        if self.lora is None:
+            del record["lora_scale"]
         if Path(self.pipeline).is_dir():
             record["pipeline"] = content_id(Path(self.pipeline))
         return record

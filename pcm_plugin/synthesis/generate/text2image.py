@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.synthesis.generate.adapters import load_lora, load_textual_inversion
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 
 _BLACK = 4 / 255
@@ -127,10 +128,11 @@ def rejection_reason(pixels: np.ndarray, flagged: bool) -> str | None:
 
 
 def load_pipeline(settings: GenerateSettings) -> Any:
-    """Load the pipeline from safetensors files, with the scheduler of the settings.
+    """Load the pipeline from safetensors files, with scheduler and adapters of the settings.
 
     Raises:
-        UserError: If diffusers has no such scheduler for it.
+        UserError: If diffusers has no such scheduler for it, or the LoRA weights or the textual
+            inversion are for another pipeline.
     """
     import diffusers
 
@@ -146,6 +148,11 @@ def load_pipeline(settings: GenerateSettings) -> Any:
                 f"{settings.scheduler!r}"
             )
         pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
+    if settings.lora is not None:
+        load_lora(pipeline, settings.lora, settings.lora_scale)
+    if settings.textual_inversion is not None:
+        prompts = f"{settings.prompt} {settings.negative_prompt or ''}"
+        load_textual_inversion(pipeline, settings.textual_inversion, prompts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
