@@ -2,15 +2,19 @@
 
 pcm caption captioner.safetensors photos/ more/one.jpg
 pcm caption pcm-net_toy images/ --out captions.json --sheet sheet.png --html page.html
+pcm caption captioner.safetensors photos/ --text-files
 pcm caption best.pth images/ --config configs/pcm_coco.py --num-captions 3 --beam-size 5
 
 Prints one line per image: its file, a tab, its caption. The weights are a file of `pcm export`,
 the name of a model that comes with the package, or a checkpoint with the --config of its training.
 
---out writes a COCO results file, [{"image_id": ..., "caption": ..., ...}, ...], for `pcm score`
-and pycocotools. The image id is the number in the file name (42 for COCO_val2014_000000000042.jpg,
-000000000042.jpg and 42.png), otherwise the name without suffix; images that would have the same id
-keep the suffix.
+--out FILE.json writes a COCO results file, [{"image_id": ..., "caption": ..., ...}, ...], for
+`pcm score` and pycocotools. FILE.jsonl has the same values, one image per line; FILE.csv has one
+line per caption; metadata.jsonl, in the folder of the images, is read by Hugging Face datasets.
+--text-files writes photos/1.txt next to photos/1.jpg.
+
+The image id is the number in the file name (42 for COCO_val2014_000000000042.jpg, 000000000042.jpg
+and 42.png), otherwise the name without suffix; images that would have the same id keep the suffix.
 """
 
 import argparse
@@ -61,7 +65,19 @@ def parse_args() -> argparse.Namespace:
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out",
-        help="COCO results file with ids, captions, log-probabilities, concepts and mixed patches",
+        help="file with ids, captions and log-probabilities (.json, .jsonl, .csv), and with "
+        "concepts and mixed patches (.json, .jsonl)",
+    )
+    output.add_argument(
+        "--text-files",
+        action="store_true",
+        help="write the captions of each image to a .txt file next to it; images that have one are "
+        "not captioned again",
+    )
+    output.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace existing text files, or an existing metadata.jsonl",
     )
     output.add_argument(
         "--sheet", help="PNG of the images with captions, concepts and mixed patches"

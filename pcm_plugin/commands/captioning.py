@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
-from pcm_plugin.errors import MissingFileError
-from pcm_plugin.formats.atomic_io import fingerprint, write_bytes, write_json_list
+from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.formats.atomic_io import fingerprint, write_bytes
+from pcm_plugin.formats.captions.results import (
+    METADATA,
+    check_results_file,
+    text_file,
+    write_results,
+    write_text_file,
+)
 from pcm_plugin.formats.image_ids import results_ids
 from pcm_plugin.formats.images.folder import list_images, printable
 
@@ -70,6 +77,54 @@ def list_folder(folder: Path) -> list[str]:
     return files
 
 
+def check_outputs(args: argparse.Namespace, paths: list[str]) -> None:
+    """Check the files to write against the images.
+
+    Raises:
+        UserError: If the name of ``--out`` is of no known format, ``metadata.jsonl`` exists or is
+            not in the folder of the images, or two images would share a text file.
+    """
+    if args.overwrite and not args.text_files and Path(args.out or "").name != METADATA:
+        raise UserError(f"--overwrite has no effect without --text-files or --out {METADATA}")
+    if args.out:
+        out = Path(args.out)
+        check_results_file(out, paths)
+        if out.name == METADATA and out.exists() and not args.overwrite:
+            raise UserError(f"{out} exists: pass --overwrite to replace it")
+    if args.text_files:
+        owners: dict[Path, str] = {}
+        for path in paths:
+            other = owners.setdefault(text_file(path), path)
+            if other != path:
+                raise UserError(
+                    f"{printable(other)} and {printable(path)} would have the same text file: "
+                    "rename one of them"
+                )
+
+
+def existing_text_files(args: argparse.Namespace, paths: list[str]) -> set[str]:
+    """Return the images whose text file exists and is kept."""
+    return set() if args.overwrite else {path for path in paths if text_file(path).exists()}
+
+
+def write_text_files(rows: Iterable[dict[str, Any]], kept: set[str]) -> Iterator[dict[str, Any]]:
+    """Write the text file of each row as it passes, except those of the images in ``kept``."""
+    for row in rows:
+        if "error" not in row and row["image"] not in kept:
+            write_text_file(row)
+        yield row
+
+
+def without_finished_batches(paths: list[str], kept: set[str], batch_size: int) -> list[str]:
+    """Return the images of all batches in which one image is not in ``kept``.
+
+    The other images of its batch are captioned too, because the last bits of the scores, and so in
+    rare cases a caption, depend on the batch.
+    """
+    batches = (paths[start : start + batch_size] for start in range(0, len(paths), batch_size))
+    return [path for batch in batches if not kept.issuperset(batch) for path in batch]
+
+
 def caption(
     args: argparse.Namespace, inferencer: "CaptionInferencer", paths: list[str]
 ) -> Iterator[dict[str, Any]]:
@@ -120,8 +175,11 @@ def caption_to_file(
                 journal.remove()
             raise
         pairs = zip(ids.values(), journal.rows(), strict=True)
-        write_json_list(out, ({"image_id": i, **row} for i, row in pairs if "error" not in row))
-        broken = draw(args, inferencer, journal.rows())
+        write_results(out, ({"image_id": i, **row} for i, row in pairs if "error" not in row))
+        rows = journal.rows()
+        if args.text_files:
+            rows = write_text_files(rows, existing_text_files(args, paths))
+        broken = draw(args, inferencer, rows)
         journal.remove()
     return broken
 
@@ -184,6 +242,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
         Files with their ids, and the number of files that could not be read.
     """
     ids = find_images(args.images)
+    paths = list(ids)
+    check_outputs(args, paths)
+    kept = existing_text_files(args, paths) if args.text_files else set()
+    if kept:
+        print(f"{len(kept):,} images have a text file, which is kept", file=sys.stderr)
+    if args.text_files and not args.out:
+        paths = without_finished_batches(paths, kept, args.batch_size)
+        if not paths:
+            return ids, 0
     with paused_garbage_collection():
         # Imported here because it is slow: an input that does not exist is reported at once.
         from pcm_plugin.apis import CaptionInferencer
@@ -193,4 +260,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
         )
     if args.out:
         return ids, caption_to_file(args, inferencer, ids)
-    return ids, draw(args, inferencer, caption(args, inferencer, list(ids)))
+    rows = caption(args, inferencer, paths)
+    if args.text_files:
+        rows = write_text_files(rows, kept)
+    return ids, draw(args, inferencer, rows)
