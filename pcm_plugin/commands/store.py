@@ -4,6 +4,7 @@ pcm store info STORE
 pcm store verify FOLDER          # folder of any stage
 pcm store merge STORE STORE ... --out NEW
 pcm store export STORE --out FOLDER
+pcm store export-pairs STORE --images FOLDER --format kohya --out NEW
 pcm store sheet STORE --images FOLDER --out sheet.png    # draw pairs with their scores
 """
 
@@ -113,12 +114,36 @@ def main() -> None:
     exporting.add_argument("store", type=Path)
     for command in (merging, exporting):
         command.add_argument("--out", type=Path, required=True, help="folder to write")
+    pairing = commands.add_parser(
+        "export-pairs", help="write images and captions in a format of other tools"
+    )
+    pairing.add_argument("store", type=Path)
+    pairing.add_argument(
+        "--format", choices=["webdataset", "imagefolder", "llava", "kohya"], required=True
+    )
+    pairing.add_argument("--out", type=Path, required=True, help="folder to create")
+    pairing.add_argument(
+        "--prompt", default="Describe the image.", help="for llava (default: %(default)s)"
+    )
+    pairing.add_argument(
+        "--concept", default="images", help="for kohya: name of the folder (default: %(default)s)"
+    )
+    pairing.add_argument(
+        "--repeats", type=positive_integer, default=1, help="for kohya (default: %(default)s)"
+    )
+    pairing.add_argument(
+        "--shard-size",
+        type=positive_integer,
+        default=1000,
+        help="for webdataset: pairs per archive (default: %(default)s)",
+    )
     drawing = commands.add_parser("sheet", help="draw pairs with their CLIP scores")
     drawing.add_argument("store", type=Path)
-    drawing.add_argument(
-        "--images", type=Path, required=True, help="folder from which the store was extracted"
-    )
-    drawing.add_argument("--pairs", type=Path, help="pairs of `pcm refine`")
+    for command in (pairing, drawing):
+        command.add_argument(
+            "--images", type=Path, required=True, help="folder from which the store was extracted"
+        )
+        command.add_argument("--pairs", type=Path, help="pairs of `pcm refine`")
     drawing.add_argument("--count", type=positive_integer, default=24)
     drawing.add_argument("--columns", type=positive_integer, default=3)
     drawing.add_argument("--order", choices=["random", "lowest", "highest"], default="random")
@@ -136,6 +161,12 @@ def main() -> None:
         info(args.out)
     elif args.command == "sheet":
         sheet(args)
+    elif args.command == "export-pairs":
+        from pcm_plugin.synthesis.pipeline.exported_pairs import PairFormat, export_pairs
+
+        settings = PairFormat(args.format, args.prompt, args.concept, args.repeats, args.shard_size)
+        count = export_pairs(args.store, args.images, args.out, settings, args.pairs)
+        print(f"{args.out}: {count:,} pairs")
     else:
         from pcm_plugin.synthesis.pipeline import stores
 

@@ -193,7 +193,7 @@ class ImageShardReader:
         folder.check_complete()
         self.path = folder.path
         self._digests = {*source_digests(folder).values()}
-        self._images: dict[str, tuple[str, int, int]] = {}
+        self._images: dict[str, tuple[str, int, int, str]] = {}
         shards = tqdm(
             folder.shards,
             desc="archives",
@@ -208,7 +208,8 @@ class ImageShardReader:
                         f"image ids of {path} must be unique, but {name_some([image_id])} is "
                         "repeated: generate the images again from captions with unique ids"
                     )
-                self._images[image_id] = archive_name(shard), entry.offset, entry.size
+                suffix = entry.name.partition(".")[2]
+                self._images[image_id] = archive_name(shard), entry.offset, entry.size, suffix
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -242,10 +243,22 @@ class ImageShardReader:
             KeyError: If the image does not exist.
             UserError: If the image cannot be decoded.
         """
-        archive, offset, size = self._images[image_id]
+        return read_image(io.BytesIO(self.read_bytes(image_id)))
+
+    def read_bytes(self, image_id: str) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            KeyError: If the image does not exist.
+        """
+        archive, offset, size, _ = self._images[image_id]
         with open(self.path / archive, "rb") as file:
             file.seek(offset)
-            return read_image(io.BytesIO(file.read(size)))
+            return file.read(size)
+
+    def suffix(self, image_id: str) -> str:
+        """Return the suffix of the image's file name, such as ``'.jpg'``."""
+        return f".{self._images[image_id][3]}"
 
 
 def write_repeats(folder: Path, repeats: dict[int, list[str]], shard_size: int) -> None:
