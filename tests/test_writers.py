@@ -55,7 +55,7 @@ COVERED = {
     "pcm_plugin/synthesis/pipeline/corpus.py": "dataset",
     "pcm_plugin/synthesis/extract/extract_features.py": "dataset",
     "pcm_plugin/synthesis/pipeline/dataset_config.py": "dataset",
-    "pcm_plugin/synthesis/pipeline/exported_pairs.py": "tests/test_synthesis/test_exported_pairs.py",
+    "pcm_plugin/synthesis/pipeline/exported_pairs.py": "test_synthesis/test_exported_pairs.py",
     "pcm_plugin/synthesis/generate/generate_images.py": "dataset",
     "pcm_plugin/synthesis/released/import_images.py": "imported_images",
     "pcm_plugin/synthesis/pipeline/language_model.py": "test_synthesis/test_language_model.py",
