@@ -133,6 +133,7 @@ class CaptionInferencer(BaseInferencer):
             raise UserError(f"`batch_size` must be at least 1, got {batch_size}")
         preprocess_args, changes, _, _ = self._dispatch_kwargs(**kwargs)
         decoding = self.model.decoding.updated(changes)
+        self.model.check_decoding(decoding)
         items, total = iter_inputs(inputs)
         with tqdm(total=total, desc="images", disable=not self.show_progress) as bar:
             for batch in self.preprocess(items, batch_size, **preprocess_args):

@@ -25,7 +25,7 @@ class Journal:
 
     Args:
         path: Final file of the job. The journal is written next to it; the folder is created.
-        settings: JSON values that the rows depend on.
+        settings: JSON values that the rows depend on; tuples count as lists.
         batch_size: Rows per batch.
 
     Attributes:
@@ -43,7 +43,7 @@ class Journal:
         self.path = path.with_name(path.name + SUFFIX)
         self._file = self._lock()
         try:
-            self._start, self.count = self._resume(dict(settings), batch_size)
+            self._start, self.count = self._resume(json.loads(json.dumps(settings)), batch_size)
         except BaseException:
             self._file.close()
             raise

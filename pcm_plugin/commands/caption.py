@@ -62,6 +62,18 @@ def parse_args() -> argparse.Namespace:
         help="re-rank the beam by log-probability plus this weight times the CLIP cosine of image "
         "and caption",
     )
+    decoding.add_argument("--start", help="words with which captions start")
+    decoding.add_argument(
+        "--include",
+        action="append",
+        metavar="WORDS",
+        help="words that captions contain; repeatable",
+    )
+    decoding.add_argument(
+        "--exclude", action="append", metavar="WORDS", help="words that no caption contains"
+    )
+    decoding.add_argument("--prefix", help="text to put before each caption, as it is")
+    decoding.add_argument("--suffix", help="text to put after each caption, as it is")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out",

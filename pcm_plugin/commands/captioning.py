@@ -41,6 +41,11 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "max_len": args.max_len,
         "rerank_weight": args.rerank_weight,
         "length_penalty": args.length_penalty,
+        "start": args.start,
+        "include": args.include,
+        "exclude": args.exclude,
+        "prefix": args.prefix,
+        "suffix": args.suffix,
     }
     return {key: value for key, value in options.items() if value is not None}
 

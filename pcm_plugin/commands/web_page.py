@@ -12,6 +12,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.visualization import draw_mixup
 from pcm_plugin.visualization.page import concept_bars, render, style_sheet
 
@@ -40,7 +41,13 @@ def make_handler(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., 
         beam_size: int,
         num_captions: int,
         min_len: int,
+        max_len: int,
         length_penalty: float,
+        start: str,
+        include: str,
+        exclude: str,
+        prefix: str,
+        suffix: str,
     ) -> Iterator[tuple]:
         # If the image fails, the results of the previous one must not stay on the page.
         yield empty_results()
@@ -52,7 +59,13 @@ def make_handler(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., 
                 "beam_size": beam_size,
                 "num_captions": min(int(num_captions), beam_size),
                 "min_len": int(min_len),
+                "max_len": min(int(max_len), inferencer.model.decoding.max_len),
                 "length_penalty": float(length_penalty),
+                "start": start.strip(),
+                "include": split_phrases(include),
+                "exclude": split_phrases(exclude),
+                "prefix": prefix,
+                "suffix": suffix,
             }
             image = read_upload(upload, uploads)
             _, sample = next(inferencer.stream(image, **decoding))
@@ -68,6 +81,11 @@ def make_handler(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., 
         )
 
     return handle
+
+
+def split_phrases(text: str) -> list[str]:
+    """Return the phrases of a list that is separated by commas."""
+    return [phrase.strip() for phrase in text.split(",") if phrase.strip()]
 
 
 def empty_results() -> tuple[str, None, str, str]:
@@ -109,6 +127,53 @@ def beam_table(result: dict[str, Any]) -> str:
     return render("webui_beam.html", head=list(columns.values()), rows=rows)
 
 
+def decoding_controls(decoding: DecodingConfig) -> list[Any]:
+    """Create the controls of the settings of the search, in the order of the handler's arguments.
+
+    Args:
+        decoding: Settings of the model, which are the first values.
+    """
+    penalties = *LENGTH_PENALTIES, decoding.length_penalty
+    return [
+        gr.Slider(1, MAX_BEAM_SIZE, decoding.beam_size, step=1, label="Beam size"),
+        gr.Slider(
+            1,
+            MAX_BEAM_SIZE,
+            decoding.beam_size,
+            step=1,
+            label="Number of captions (at most the beam size)",
+        ),
+        gr.Slider(0, decoding.max_len - 1, decoding.min_len, step=1, label="Minimum words"),
+        gr.Slider(
+            1,
+            decoding.max_len,
+            decoding.max_len,
+            step=1,
+            label="Maximum words (with the stop token)",
+        ),
+        gr.Slider(
+            min(penalties),
+            max(penalties),
+            decoding.length_penalty,
+            step=0.1,
+            label="Length penalty (higher values favor longer captions)",
+        ),
+        gr.Textbox(decoding.start, label="Captions start with", elem_id="start"),
+        gr.Textbox(
+            ", ".join(decoding.include),
+            label="Words to include, separated by commas",
+            elem_id="include",
+        ),
+        gr.Textbox(
+            ", ".join(decoding.exclude),
+            label="Words to exclude, separated by commas",
+            elem_id="exclude",
+        ),
+        gr.Textbox(decoding.prefix, label="Text before the caption", elem_id="prefix"),
+        gr.Textbox(decoding.suffix, label="Text after the caption", elem_id="suffix"),
+    ]
+
+
 def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
     """Build the page.
 
@@ -116,7 +181,6 @@ def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
         inferencer: The captioner.
         title: Title of the page.
     """
-    decoding = inferencer.model.decoding
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
         gr.HTML(render("webui_title.html", title=title))
         with gr.Row():
@@ -125,26 +189,8 @@ def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
                     label="Image", sources=["upload", "clipboard"], height=330, elem_id="image"
                 )
                 button = gr.Button("Caption", variant="primary", elem_id="go")
-                controls = [
-                    gr.Slider(1, MAX_BEAM_SIZE, decoding.beam_size, step=1, label="Beam size"),
-                    gr.Slider(
-                        1,
-                        MAX_BEAM_SIZE,
-                        decoding.beam_size,
-                        step=1,
-                        label="Number of captions (at most the beam size)",
-                    ),
-                    gr.Slider(
-                        0, decoding.max_len - 1, decoding.min_len, step=1, label="Minimum words"
-                    ),
-                    gr.Slider(
-                        min(LENGTH_PENALTIES[0], decoding.length_penalty),
-                        max(LENGTH_PENALTIES[1], decoding.length_penalty),
-                        decoding.length_penalty,
-                        step=0.1,
-                        label="Length penalty (higher values favor longer captions)",
-                    ),
-                ]
+                with gr.Accordion("Advanced", open=False, elem_id="advanced"):
+                    controls = decoding_controls(inferencer.model.decoding)
             with gr.Column(scale=3, min_width=300):
                 caption = gr.HTML(empty_results()[0], elem_id="caption")
                 with gr.Row():

@@ -121,6 +121,10 @@ class Vocabulary:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, "".join(f"{word}\n" for word in self.words).encode())
 
+    def index(self, word: str) -> int | None:
+        """Return the index of a word, or None if it is not in the vocabulary."""
+        return self._index.get(word)
+
     def split(self, caption: str) -> list[str]:
         """Split a caption into words.
 

@@ -140,14 +140,23 @@ def test_the_controls_change_the_captions(page, picture, inferencer):
         "Beam size": 5,
         "Number of captions (at most the beam size)": 4,
         "Minimum words": 9,
+        "Maximum words (with the stop token)": 18,
         "Length penalty (higher values favor longer captions)": 1.5,
     }
+    assert texts(page, "#start") in ([], [""])  # folded
+    page.find_element("css selector", "#advanced button").click()
+    until(lambda: any(texts(page, "#start")))
     for name, value in settings.items():
         [field] = page.find_elements("css selector", f"input[aria-label='number input for {name}']")
         field.clear()
         field.send_keys(f"{value}\t")
+    words = {"start": "there", "include": "dog, a red", "exclude": "and", "suffix": ", drawn"}
+    for name, value in words.items():
+        [field] = page.find_elements("css selector", f"#{name} textarea, #{name} input")
+        field.send_keys(f"{value}\t")
     page.find_element("css selector", "#go").click()
-    search = dict(beam_size=5, num_captions=4, min_len=9, length_penalty=1.5)
+    search = dict(beam_size=5, num_captions=4, min_len=9, max_len=18, length_penalty=1.5)
+    search |= words | {"include": ["dog", "a red"], "exclude": ["and"]}
     [expected] = inferencer(picture, **search)["predictions"]
     assert expected["caption"] != before
     until(lambda: texts(page, "#beam td") == beam(expected["captions"]))
@@ -170,7 +179,11 @@ def test_an_invalid_image_shows_an_error_and_the_page_still_works(page, picture,
 
 def test_files_of_the_server_cannot_be_read(address, picture):
     image = {"path": str(picture), "orig_name": "x"}
-    request = {"data": [image, 3, 3, 0, 0], "fn_index": 0, "session_hash": "x"}
+    request = {
+        "data": [image, 3, 3, 0, 20, 0, "", "", "", "", ""],
+        "fn_index": 0,
+        "session_hash": "x",
+    }
     join = urllib.request.Request(
         f"{address}gradio_api/queue/join",
         json.dumps(request).encode(),
@@ -192,7 +205,7 @@ def test_uploads_are_decoded_as_image_viewers_do(picture, inferencer, tmp_path):
 
     def caption(name):
         upload = {"path": str(tmp_path / name), "orig_name": f"<{name}>"}
-        *_, (html, *_) = show(upload, 3, 1, 0, 0)
+        *_, (html, *_) = show(upload, 3, 1, 0, 20, 0, "", "", "", "", "")
         return html
 
     with Image.open(picture) as image:

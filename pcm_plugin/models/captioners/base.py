@@ -97,6 +97,20 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             int64, -1 where there is no token.
         """
 
+    def check_decoding(self, decoding: DecodingConfig) -> None:
+        """Check that :meth:`generate` can follow the settings of a search.
+
+        Captioners that support constraints on the words override it.
+
+        Raises:
+            UserError: If it cannot.
+        """
+        if decoding.has_constraints:
+            raise UserError(
+                f"{type(self).__name__} does not support `start`, `include` and `exclude`: leave "
+                "them out"
+            )
+
     @abstractmethod
     def generate(
         self, encoded: EncodedImages, decoding: DecodingConfig
@@ -202,7 +216,8 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             All tensors are on the CPU.
 
         Raises:
-            UserError: If an input or the backbone that re-ranking needs is missing.
+            UserError: If an input or the backbone that re-ranking needs is missing, or no caption
+                can meet the constraints of ``decoding``.
         """
         decoding = decoding or self.decoding
         if decoding.rerank_weight and self.backbone is None:
@@ -210,6 +225,7 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
                 "`rerank_weight` must be 0 for a model without a backbone that embeds texts, got "
                 f"`{decoding.rerank_weight}`"
             )
+        self.check_decoding(decoding)
         patch_feats, global_feats = self._get_feats(images, patch_feats, global_feats)
         encoded = self.encode(patch_feats, global_feats, data_samples)
         captions = self.generate(encoded, decoding)
@@ -217,6 +233,7 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             encode_text, weight = self.backbone.encode_text, decoding.rerank_weight
             ranked = rerank(captions, global_feats, encode_text, weight)
             captions = [hypotheses[: decoding.num_captions] for hypotheses in ranked]
+        captions = [[h._replace(caption=decoding.complete(h.caption)) for h in c] for c in captions]
         if data_samples is None:
             data_samples = [DataSample() for _ in captions]
         keep_all = decoding.num_captions > 1 or decoding.rerank_weight != 0

@@ -15,7 +15,7 @@ from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.encoded_images import EncodedImages
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
-from pcm_plugin.models.decoding.search import search_captions
+from pcm_plugin.models.decoding.search import search_captions, vocabulary_constraints
 from pcm_plugin.models.necks import Neck
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -114,6 +114,10 @@ class PCMNet(Captioner):
         device = encoded.encoder_out.device
         logits = self.decoder(input_ids.to(device), encoded.encoder_out, encoded.mask, lengths)
         return logits, target_ids.to(device)
+
+    def check_decoding(self, decoding: DecodingConfig) -> None:
+        """Check settings of the search; see :meth:`.Captioner.check_decoding`."""
+        vocabulary_constraints(self.vocabulary, decoding)
 
     def generate(
         self, encoded: EncodedImages, decoding: DecodingConfig

@@ -20,7 +20,8 @@ from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, 
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis, collect_captions
 from pcm_plugin.models.decoding.prefix_continuation import continue_prefix
-from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.decoding.search import search
+from pcm_plugin.models.functional.constrained_search import WordConstraints, check_constraints
 from pcm_plugin.models.necks import EntityPrompt, Neck
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -209,6 +210,33 @@ class PrefixCaptioner(Captioner):
         logits = self._forward_lm(encoded.encoder_out, encoded.mask, targets, packed)
         return logits, targets.to(logits.device)
 
+    def check_decoding(self, decoding: DecodingConfig) -> None:
+        """Check settings of the search; see :meth:`.Captioner.check_decoding`."""
+        self._constraints(decoding)
+
+    def _constraints(self, decoding: DecodingConfig) -> WordConstraints | None:
+        """Return the constraints in tokens, or None if there are none.
+
+        Excluded phrases are excluded with and without a space before them, and with a capital
+        letter, since each of these has other tokens.
+        """
+        if not decoding.has_constraints:
+            return None
+        to_form = to_sentence if self.full_sentences else to_phrase
+        start = self._tokenize(to_form(decoding.start)) if decoding.start else []
+        include = [self._tokenize(to_phrase(text)) for text in decoding.include]
+        exclude = {
+            tuple(self._tokenize(space + form))
+            for text in decoding.exclude
+            for form in (text.strip(), text.strip()[:1].upper() + text.strip()[1:])
+            for space in ("", " ")
+        }
+        constraints = WordConstraints(
+            tuple(start), tuple(map(tuple, include)), tuple(sorted(exclude))
+        )
+        check_constraints(constraints, decoding.max_len)
+        return constraints
+
     @torch.no_grad()
     def generate(
         self, encoded: EncodedImages, decoding: DecodingConfig
@@ -220,15 +248,13 @@ class PrefixCaptioner(Captioner):
         """
         self._check_length(encoded, decoding.max_len)
         prefix = encoded.encoder_out
-        output = beam_search(
+        output = search(
             continue_prefix(self.lm, prefix, encoded.mask, decoding.min_len, self.stop_ids),
             len(prefix),
-            decoding.beam_size,
-            decoding.max_len,
-            eos_id=self.stop_ids,
-            num_return=decoding.num_hypotheses,
-            device=prefix.device,
-            length_penalty=decoding.length_penalty,
+            decoding,
+            self._constraints(decoding),
+            self.stop_ids,
+            prefix.device,
         )
         return collect_captions(output, self._decode, decoding.length_penalty)
 

@@ -24,9 +24,15 @@ class DecodingConfig:
         length_penalty: Exponent of the caption's length (including the end token) by which its
             log-probability is divided: 0 ranks by the sum of log-probabilities, 1 by their mean per
             token. Positive values favor long captions.
+        start: Words with which captions start; the decoder continues them.
+        include: Words or phrases that captions contain, if necessary with more than ``beam_size``
+            beams.
+        exclude: Words or phrases that captions do not contain.
+        prefix: Text that is put before each caption as it is, such as a trigger word.
+        suffix: Text that is put after each caption as it is.
 
     Raises:
-        UserError: If a setting is out of range.
+        UserError: If a setting is out of range or of the wrong type.
     """
 
     beam_size: int = 3
@@ -35,8 +41,24 @@ class DecodingConfig:
     num_captions: int = 1
     rerank_weight: float = 0.0
     length_penalty: float = 0.0
+    start: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    prefix: str = ""
+    suffix: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("start", "prefix", "suffix"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"`{name}` must be a text, got `{getattr(self, name)!r}`")
+        for name in ("include", "exclude"):
+            phrases = getattr(self, name)
+            if not isinstance(phrases, list | tuple) or not all(
+                isinstance(phrase, str) and phrase.strip() for phrase in phrases
+            ):
+                raise UserError(f"`{name}` must be a list of words, got `{phrases!r}`")
+            # Configs and captioner files have lists.
+            object.__setattr__(self, name, tuple(phrases))
         if self.beam_size < 1:
             raise UserError(
                 f"`beam_size` must be at least 1, got `{self.beam_size}`: pass 1 for greedy search"
@@ -66,6 +88,15 @@ class DecodingConfig:
     def num_hypotheses(self) -> int:
         """Number of captions per image that the beam search returns, all beams for re-ranking."""
         return self.beam_size if self.rerank_weight else self.num_captions
+
+    @property
+    def has_constraints(self) -> bool:
+        """Whether the words of captions are constrained."""
+        return bool(self.start or self.include or self.exclude)
+
+    def complete(self, caption: str) -> str:
+        """Return a caption with prefix and suffix."""
+        return f"{self.prefix}{caption}{self.suffix}"
 
     def updated(self, settings: Mapping[str, Any]) -> "DecodingConfig":
         """Return a copy with changed settings.

@@ -1,15 +1,22 @@
 """Beam search with a decoder that attends to encoded images."""
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.vocabulary import EOS_ID, Vocabulary
 from pcm_plugin.models.decoders import DecoderCache
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis, collect_captions
-from pcm_plugin.models.functional.beam_search import beam_search
+from pcm_plugin.models.functional.beam_search import BeamOutput, Step, beam_search
+from pcm_plugin.models.functional.constrained_search import (
+    WordConstraints,
+    check_constraints,
+    constrained_beam_search,
+)
 
 
 class Decoder(Protocol):
@@ -20,6 +27,72 @@ class Decoder(Protocol):
 
     def step(self, words: Tensor, cache: DecoderCache) -> Tensor:
         """Append one token (B, W) to each beam; return logits (B, W, V) of the next."""
+
+
+def search(
+    step: Step,
+    batch_size: int,
+    decoding: DecodingConfig,
+    constraints: WordConstraints | None,
+    eos_id: int | Sequence[int],
+    device: torch.device,
+) -> BeamOutput:
+    """Search for the best sequences, with constraints if there are any.
+
+    Args:
+        step: The decoder, see ``beam_search``.
+        batch_size: Number of images.
+        decoding: Settings of the search.
+        constraints: Those of ``decoding`` in words of the decoder, or None.
+        eos_id: Word, or words, that end a sequence.
+        device: Device of the words.
+    """
+    settings: dict[str, Any] = {
+        "eos_id": eos_id,
+        "num_return": decoding.num_hypotheses,
+        "device": device,
+        "length_penalty": decoding.length_penalty,
+    }
+    sizes = batch_size, decoding.beam_size, decoding.max_len
+    if constraints is None:
+        return beam_search(step, *sizes, **settings)
+    return constrained_beam_search(step, *sizes, constraints, **settings)
+
+
+def vocabulary_constraints(
+    vocabulary: Vocabulary, decoding: DecodingConfig
+) -> WordConstraints | None:
+    """Return the constraints in words of a vocabulary, or None if there are none.
+
+    Raises:
+        UserError: If a word that must occur is not in the vocabulary, or the constraints cannot be
+            met.
+    """
+    if not decoding.has_constraints:
+        return None
+
+    def required(text: str) -> tuple[int, ...]:
+        words = vocabulary.split(text)
+        ids = [index for index in map(vocabulary.index, words) if index is not None]
+        if not ids or len(ids) < len(words):
+            unknown = [word for word in words if vocabulary.index(word) is None] or [repr(text)]
+            raise UserError(
+                f"the captioner cannot generate {', '.join(unknown)}, which is not among the "
+                f"{len(vocabulary.words):,} words of its vocabulary"
+            )
+        return tuple(ids)
+
+    # A phrase with an unknown word is never generated.
+    known = [
+        text for text in decoding.exclude if all(w in vocabulary for w in vocabulary.split(text))
+    ]
+    constraints = WordConstraints(
+        required(decoding.start) if decoding.start else (),
+        tuple(map(required, decoding.include)),
+        tuple(map(required, known)),
+    )
+    check_constraints(constraints, decoding.max_len)
+    return constraints
 
 
 @torch.no_grad()
@@ -53,13 +126,6 @@ def search_captions(
             logits[..., EOS_ID] = -torch.inf
         return logits
 
-    output = beam_search(
-        step,
-        len(encoder_out),
-        decoding.beam_size,
-        decoding.max_len,
-        num_return=decoding.num_hypotheses,
-        device=encoder_out.device,
-        length_penalty=decoding.length_penalty,
-    )
+    constraints = vocabulary_constraints(vocabulary, decoding)
+    output = search(step, len(encoder_out), decoding, constraints, EOS_ID, encoder_out.device)
     return collect_captions(output, vocabulary.decode, decoding.length_penalty)
