@@ -17,7 +17,7 @@ from pcm_plugin.commands.toyworld.scores import (
     line,
     rows_of,
     scores,
-    signed,
+    signed_cell,
     table_head,
 )
 from pcm_plugin.formats.clip_head import load_clip_head
@@ -62,7 +62,7 @@ class Point:
 
 
 def read_points(work: Path, seeds: int) -> list[Point]:
-    """Return the points of all conditions, that of the config first.
+    """Return the points of all conditions with scores, that of the config first.
 
     Args:
         work: Folder of the runs.
@@ -79,7 +79,10 @@ def read_points(work: Path, seeds: int) -> list[Point]:
             for domain, target in TARGETS.items()
         }
         accuracy = recall = None
-        if any(of_domain[name] for of_domain in ciders.values() for name in _GAINS.values()):
+        is_measured = any(by_name[n] for by_name in ciders.values() for n in _GAINS.values())
+        if not is_measured and condition is not DEFAULT:
+            continue
+        if is_measured:
             concepts = (condition.value if condition.group == "K" else None) or _DEFAULTS["K"]
             accuracy = _patch_accuracy(condition.features)
             recall = _concept_recall(FEATURES[condition.features].clip, concepts)
@@ -111,7 +114,7 @@ def condition_table(points: Sequence[Point]) -> list[str]:
     lines = table_head([*columns, *(f"base, {name}" for name in short.values()), *heads])
     for point in points:
         bases = [list(point.ciders[domain]["base"].values()) for domain in TARGETS]
-        cells = [_signed_cell(*point.gain(*gain)) for gain in gains]
+        cells = [signed_cell(*point.gain(*gain)) for gain in gains]
         measured = [
             "-" if value is None else f"{value:.1f}"
             for value in (point.patch_accuracy, point.concept_recall)
@@ -119,12 +122,6 @@ def condition_table(points: Sequence[Point]) -> list[str]:
         count = str(max(map(len, point.ciders[next(iter(TARGETS))].values())))
         lines.append(line([point.condition.title, count, *measured, *map(cell, bases), *cells]))
     return lines
-
-
-def _signed_cell(gain: float, error: float) -> str:
-    if math.isnan(gain):
-        return "-"
-    return signed(gain) if math.isnan(error) else f"{signed(gain)} ± {error:.1f}"
 
 
 def draw_conditions(points: Sequence[Point], path: Path) -> None:

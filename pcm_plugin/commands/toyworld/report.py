@@ -23,11 +23,13 @@ from pcm_plugin.commands.toyworld.scores import (
     Row,
     cell,
     difference,
+    has_scores,
     line,
     read_captions,
     rows_of,
     scores,
     signed,
+    signed_cell,
     table_head,
 )
 from pcm_plugin.commands.toyworld.tables import COMPARED
@@ -46,7 +48,7 @@ from pcm_plugin.toyworld.truth import (
 from pcm_plugin.toyworld.world import read_scenes
 
 PAGE = Path("docs/results.md")
-METRICS = ("BLEU-4", "ROUGE-L", "CIDEr")
+OTHER_METRICS = ("BLEU-4", "ROUGE-L")
 OBJECT_SCORES = ("named right", "found", "repeated", "color right")
 MIXUP_SHARES = (
     "named objects among the 5 concepts",
@@ -61,7 +63,7 @@ def write_page(work: Path, seeds_of: Mapping[str, int]) -> Path:
 
     Args:
         work: Folder of the runs, with ``ARM/seedN/TEST[VARIANT]/{metrics,captions}.json``.
-        seeds_of: Number of seeds of each table. Seeds without results are left out.
+        seeds_of: Number of seeds of each table. Seeds and rows without results are left out.
 
     Returns:
         The page.
@@ -82,9 +84,11 @@ def write_page(work: Path, seeds_of: Mapping[str, int]) -> Path:
 
 def table_parts(work: Path, table: str, seeds: int) -> list[list[str]]:
     """Return the lines of the parts of a table."""
-    rows = rows_of(table)
     if table == "guidance":
-        return [guidance_table(work, rows, seeds)]
+        return [guidance_table(work, rows_of(table), seeds)]
+    rows = {name: row for name, row in rows_of(table).items() if has_scores(work, row, seeds)}
+    if not rows:
+        return []
     if table == "conditions":
         points = read_points(work, seeds)
         draw_conditions(points, PAGE.parent / FIGURE)
@@ -97,15 +101,31 @@ def table_parts(work: Path, table: str, seeds: int) -> list[list[str]]:
 
 
 def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
-    """Return the table of scores on both domains, as mean and standard error over seeds."""
-    lines = table_head(["", "seeds", *(f"{m}, {n.split()[0]}" for n in TARGETS for m in METRICS)])
+    """Return the table of scores on both domains, as mean and standard error over seeds.
+
+    Differences in CIDEr from the base are taken seed by seed. Rows of PCM-Net with the same pairs
+    start, with one seed, with the same weights of their common parts and see the pairs in the same
+    order.
+    """
+    domains = {name.split()[0]: target for name, target in TARGETS.items()}
+    heads = [head for name in domains for head in (f"CIDEr, {name}", "over the base")]
+    heads += [f"{metric}, {name}" for metric in OTHER_METRICS for name in domains]
+    lines = table_head(["", "seeds", *heads])
+    base = rows_of("controls")["base"]
     for row in rows.values():
-        columns = [
-            list(scores(work, row, target, metric, seeds).values())
-            for target in TARGETS.values()
-            for metric in METRICS
+        cells, counts = [], []
+        for target in domains.values():
+            ciders = scores(work, row, target, "CIDEr", seeds)
+            gain = difference(ciders, scores(work, base, target, "CIDEr", seeds))
+            is_base = (row.arm, row.variant) == (base.arm, base.variant)
+            cells += [cell([*ciders.values()]), "-" if is_base else signed_cell(*gain)]
+            counts.append(len(ciders))
+        cells += [
+            cell([*scores(work, row, target, metric, seeds).values()])
+            for metric in OTHER_METRICS
+            for target in domains.values()
         ]
-        lines.append(line([row.title, str(max(map(len, columns))), *map(cell, columns)]))
+        lines.append(line([row.title, str(max(counts)), *cells]))
     return lines
 
 
@@ -175,30 +195,17 @@ def mixup_table() -> list[str]:
 def summary(
     work: Path, rows: dict[str, Row], seeds: int, compared: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """Return the gap from base to oracle, the share of it that each row gains, and differences.
-
-    Differences are taken seed by seed. Rows of PCM-Net with the same pairs start, with one seed,
-    with the same weights of their common parts and see the pairs in the same order.
-    """
+    """Return the gap between base and oracle, and differences of pairs of rows seed by seed."""
     lines = []
     for title, target in TARGETS.items():
         values = {name: scores(work, row, target, "CIDEr", seeds) for name, row in rows.items()}
-        values = {name: ciders for name, ciders in values.items() if len(ciders) > 1}
-        if not values.keys() >= {"base", "oracle"}:
-            continue
-        base, oracle = (statistics.mean(values[name].values()) for name in ("base", "oracle"))
-        gap, gap_error = difference(values["oracle"], values["base"])
-        if math.isnan(gap_error) or gap <= 0:  # as after a single epoch
-            continue
-        lines.append(
-            f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; the "
-            f"gap is {gap:.1f} ± {gap_error:.1f}. Differences from the base:"
-        )
-        for name, ciders in values.items():
-            gain, error = difference(ciders, values["base"])
-            if name not in ("base", "oracle") and not math.isnan(error):
-                share = f"{signed(100 * gain / gap, 0)} % of the gap"
-                lines.append(f"  - {rows[name].title}: {signed(gain)} ± {error:.1f}, {share}")
+        if values.get("base") and values.get("oracle"):
+            base, oracle = (statistics.mean(values[name].values()) for name in ("base", "oracle"))
+            gap = signed_cell(*difference(values["oracle"], values["base"]))
+            lines.append(
+                f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; "
+                f"the oracle is {gap} above it."
+            )
         pairs = {
             (one, other): difference(values[one], values[other])
             for one, other in compared

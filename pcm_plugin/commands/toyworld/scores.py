@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS
+from pcm_plugin.commands.toyworld.demo import TARGETS
 from pcm_plugin.commands.toyworld.tables import TABLES
 
 
@@ -47,6 +48,11 @@ def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) ->
         for seed, folder in folders.items()
         if (folder / "metrics.json").exists()
     }
+
+
+def has_scores(work: Path, row: Row, seeds: int) -> bool:
+    """Return whether a row has scores of any seed on any domain."""
+    return any(finished(work, row, target, "metrics.json", seeds) for target in TARGETS.values())
 
 
 def read_captions(work: Path, row: Row, target: str | None, seeds: int) -> list[dict[str, str]]:
@@ -88,6 +94,13 @@ def cell(values: Sequence[float]) -> str:
 def signed(value: float, digits: int = 1) -> str:
     """Return a rounded difference with its sign; zero has a plus."""
     return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
+def signed_cell(value: float, error: float) -> str:
+    """Return a difference and its standard error, as in ``+2.0 ± 0.5``; NaN is left out."""
+    if math.isnan(value):
+        return "-"
+    return signed(value) if math.isnan(error) else f"{signed(value)} ± {error:.1f}"
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
