@@ -55,8 +55,27 @@ class Model:
                     yield words
 
 
-def contains(words, phrase):
-    return any(words[i : i + len(phrase)] == phrase for i in range(len(words)))
+def contains(words, phrase, continuations=frozenset()):
+    return any(
+        words[i : i + len(phrase)] == phrase
+        and not continuations & set(words[i + len(phrase) : i + len(phrase) + 1])
+        for i in range(len(words))
+    )
+
+
+def meets(words, constraints):
+    start, include, exclude, continuations = constraints
+    return (
+        words[: len(start)] == start
+        and not (start and continuations & set(words[len(start) : len(start) + 1]))
+        and all(contains(words, phrase, continuations) for phrase in include)
+        and not any(
+            words[: len(phrase)] == phrase
+            if phrase[0] in continuations
+            else contains(words, phrase)
+            for phrase in exclude
+        )
+    )
 
 
 CASES = [
@@ -73,6 +92,10 @@ CASES = [
     # Phrases may overlap, and the beginning of one may repeat.
     WordConstraints(include=((1, 1, 2),)),
     WordConstraints(include=((1, 2), (2,))),
+    # A phrase before a word that continues it does not count.
+    WordConstraints(include=((1, 2),), continuations=frozenset({3, 4})),
+    WordConstraints(start=(2,), exclude=((3,),), continuations=frozenset({3, 4})),
+    WordConstraints(exclude=((3, 1),), continuations=frozenset({3})),
 ]
 
 
@@ -88,9 +111,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(constraints, length_penalty
             (
                 (model.log_prob(image, words) / len(words) ** length_penalty, words)
                 for words in model.sequences()
-                if words[: len(constraints.start)] == constraints.start
-                and all(contains(words, phrase) for phrase in constraints.include)
-                and not any(contains(words, phrase) for phrase in constraints.exclude)
+                if meets(words, constraints)
             ),
             reverse=True,
         )[:2]
@@ -109,9 +130,7 @@ def test_narrow_beams_meet_the_constraints(constraints, seed, beam_size):
     found = constrained_beam_search(Model(4, seed).step(), 4, beam_size, T, constraints)
     for image in range(4):
         words = tuple(found.ids[image, 0, : int(found.lengths[image, 0])].tolist())
-        assert words[: len(constraints.start)] == constraints.start
-        assert all(contains(words, phrase) for phrase in constraints.include)
-        assert not any(contains(words, phrase) for phrase in constraints.exclude)
+        assert meets(words, constraints)
         assert 0 not in words[:-1]
 
 

@@ -1,5 +1,7 @@
 """Constraints on captions, by the interfaces of captioners and commands."""
 
+import re
+
 import pytest
 
 from pcm_plugin.apis import CaptionInferencer
@@ -111,3 +113,61 @@ def test_prefix_captioners_meet_them_in_tokens(folder, full_sentences):  # noqa:
         assert not any(word in text.split() for text in generated(exclude=[word], min_len=4))
     with pytest.raises(UserError, match="need 2 tokens, but max_len=1"):
         generated(include=["red house"], max_len=1)
+
+
+@pytest.fixture(scope="module")
+def subword_folder(tmp_path_factory):
+    """Return a GPT-2 config with a byte-level tokenizer of parts of words."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("subwords")
+    trained = ByteLevelBPETokenizer()
+    texts = ["a dog runs. hot dog dogs", "A red dog. the hotdog", "dog a", "run runs"]
+    trained.train_from_iterator(texts * 5, 290, special_tokens=["<end>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=trained._tokenizer, eos_token="<end>", pad_token="<end>"
+    )
+    tokenizer.save_pretrained(path)
+    GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=12,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.6,
+        bos_token_id=0,
+        eos_token_id=0,
+    ).save_pretrained(path)
+    return path
+
+
+def test_parts_of_words_do_not_change_the_words(subword_folder):
+    model = make_model(subword_folder, entity_prompt=None)
+    tokens = model._tokenize(" dogs")
+    assert len(tokens) > 1 or model._tokenize(" dog") != tokens
+    feats = make_feats(24)
+
+    def generated(**settings):
+        decoding = model.decoding.updated({"max_len": 10, **settings})
+        texts = [sample.pred_caption for sample in model.predict(**feats, decoding=decoding)]
+        return [re.findall(r"\w+", text) for text in texts]
+
+    for words in generated(include=["dog"]):
+        assert "dog" in words
+    for words in generated(start="a dog"):
+        assert words[:2] == ["a", "dog"]
+
+
+def test_prefix_captioners_report_what_they_cannot_do(folder):  # noqa: F811
+    model = make_model(folder, entity_prompt=None)
+    feats = make_feats()
+    for settings in ({"start": "a zebra"}, {"include": ["zebra"]}):
+        with pytest.raises(UserError, match=r"cannot generate '(a )?zebra'"):
+            model.predict(**feats, decoding=model.decoding.updated(settings))
+    plain = model.predict(**feats, decoding=model.decoding)
+    same = model.predict(**feats, decoding=model.decoding.updated({"exclude": ["zebra"]}))
+    assert [s.pred_caption for s in same] == [s.pred_caption for s in plain]
+    model.stop_ids = model._tokenize(".")
+    with pytest.raises(UserError, match="leave out the full stop"):
+        model.check_decoding(model.decoding.updated({"exclude": ["."]}))

@@ -1,6 +1,7 @@
 """Captioner with a causal language model that continues a prefix, as in ClipCap and ViECap."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -217,25 +218,55 @@ class PrefixCaptioner(Captioner):
     def _constraints(self, decoding: DecodingConfig) -> WordConstraints | None:
         """Return the constraints in tokens, or None if there are none.
 
-        Excluded phrases are excluded with and without a space before them, and with a capital
-        letter, since each of these has other tokens.
+        Excluded phrases are excluded with and without a capital letter, and at the start without
+        the space before them, since each of these has other tokens.
+
+        Raises:
+            UserError: If a required word has no tokens, an excluded one ends captions, or the
+                constraints cannot be met.
         """
         if not decoding.has_constraints:
             return None
         to_form = to_sentence if self.full_sentences else to_phrase
-        start = self._tokenize(to_form(decoding.start)) if decoding.start else []
-        include = [self._tokenize(to_phrase(text)) for text in decoding.include]
         exclude = {
             tuple(self._tokenize(space + form))
-            for text in decoding.exclude
-            for form in (text.strip(), text.strip()[:1].upper() + text.strip()[1:])
+            for text in map(str.strip, decoding.exclude)
+            for form in (text, text[:1].upper() + text[1:])
             for space in ("", " ")
         }
+        if {(token,) for token in self.stop_ids} & exclude:
+            raise UserError(
+                f"`exclude` must not contain what ends captions, got `{list(decoding.exclude)}`: "
+                "leave out the full stop"
+            )
         constraints = WordConstraints(
-            tuple(start), tuple(map(tuple, include)), tuple(sorted(exclude))
+            self._required(decoding.start, to_form) if decoding.start else (),
+            tuple(self._required(text, to_phrase) for text in decoding.include),
+            # The language model cannot generate words without tokens.
+            tuple(sorted(ids for ids in exclude if ids and self.tokenizer.unk_token_id not in ids)),
+            self._continuations,
         )
         check_constraints(constraints, decoding.max_len)
         return constraints
+
+    def _required(self, text: str, to_form: Callable[[str], str]) -> tuple[int, ...]:
+        ids = tuple(self._tokenize(to_form(text)))
+        unknown = self.tokenizer.unk_token_id
+        # GPT-2's unknown token is the end of text, which no text contains.
+        if not ids or unknown in ids:
+            raise UserError(
+                f"the captioner cannot generate {text!r}: its tokenizer does not know all of the "
+                "words; use others"
+            )
+        return ids
+
+    @cached_property
+    def _continuations(self) -> frozenset[int]:
+        """Tokens that continue the word before them."""
+        [*_, word] = self._tokenize(" a")
+        length = len(self.tokenizer.decode([word]))
+        following = (self.tokenizer.decode([word, i])[length:] for i in range(len(self.tokenizer)))
+        return frozenset(i for i, text in enumerate(following) if text[:1].isalnum())
 
     @torch.no_grad()
     def generate(

@@ -30,11 +30,15 @@ class WordConstraints(NamedTuple):
         start: Words that a sequence starts with.
         include: Phrases that occur in a sequence.
         exclude: Phrases that do not occur in a sequence.
+        continuations: For tokens that are parts of words: those that continue a word. A phrase that
+            is followed by one of them ends in another word, and does not count as included. An
+            excluded phrase that begins with one of them is excluded at the start only.
     """
 
     start: Words = ()
     include: tuple[Words, ...] = ()
     exclude: tuple[Words, ...] = ()
+    continuations: frozenset[int] = frozenset()
 
     @property
     def num_words(self) -> int:
@@ -43,21 +47,30 @@ class WordConstraints(NamedTuple):
 
     def num_missing(self, words: Words) -> int:
         """Return how many more words complete the phrases, if they do not overlap."""
-        missing = [phrase for phrase in self.include if not _contains(words, phrase)]
+        missing = self._missing(words)
         begun = max((_overlap(words, phrase) for phrase in missing), default=0)
         return sum(map(len, missing)) - begun
 
     def next_words(self, words: Words) -> set[int]:
         """Return the words that continue, or begin, a missing phrase."""
-        missing = [phrase for phrase in self.include if not _contains(words, phrase)]
+        missing = self._missing(words)
         return {phrase[_overlap(words, phrase)] for phrase in missing}
 
     def excluded_words(self, words: Words) -> list[int]:
-        """Return the words that would complete an excluded phrase."""
-        return [
+        """Return the words that must not follow."""
+        excluded = [
             phrase[-1]
             for phrase in self.exclude
             if words[len(words) - len(phrase) + 1 :] == phrase[:-1]
+            and (phrase[0] not in self.continuations or len(words) == len(phrase) - 1)
+        ]
+        if self.start and len(words) == len(self.start):
+            excluded += self.continuations  # they would change the last word of the start
+        return excluded
+
+    def _missing(self, words: Words) -> list[Words]:
+        return [
+            phrase for phrase in self.include if not _contains(words, phrase, self.continuations)
         ]
 
 
@@ -175,8 +188,13 @@ def check_constraints(constraints: WordConstraints, max_len: int) -> None:
             )
 
 
-def _contains(words: Words, phrase: Words) -> bool:
-    return any(words[i : i + len(phrase)] == phrase for i in range(len(words) - len(phrase) + 1))
+def _contains(words: Words, phrase: Words, continuations: frozenset[int] = frozenset()) -> bool:
+    ends = range(len(phrase), len(words) + 1)
+    return any(
+        words[end - len(phrase) : end] == phrase
+        and not continuations.intersection(words[end : end + 1])
+        for end in ends
+    )
 
 
 def _overlap(words: Words, phrase: Words) -> int:
