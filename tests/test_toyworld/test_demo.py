@@ -1,5 +1,6 @@
 """Tests of the pipeline of ``make demo``, with few captions and one epoch."""
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from pcm_plugin.engine.cfg_options import parse_value
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.errors import UserError
-from pcm_plugin.registry import MODELS
+from pcm_plugin.models.backbones import OpenCLIPBackbone
+from pcm_plugin.models.decoding import DecodingConfig
+from pcm_plugin.registry import DATASETS, MODELS
 from tests.browser import check_page, open_browser
 from tests.mmpretrain_models import import_error
 from tests.site_packages import build_site, run_in_site
@@ -199,6 +202,28 @@ def test_every_row_of_the_results_can_be_run():
         assert "town/concepts" not in str(country.model)
 
 
+def test_the_options_of_every_arm_are_settings_of_its_config():
+    from pcm_plugin.commands.toyworld import arms
+
+    for name, arm in arms.ARMS.items():
+        if arm.config == "pcm_blip_toy":
+            continue
+        cfg = Config.fromfile(arms.config_of(name))
+        for options in (arm.config_options(), *(v.options for v in arm.variants.values())):
+            for option in options:
+                *parents, last = option.split("=", 1)[0].split(".")
+                node = cfg
+                for parent in parents:
+                    node = node.get(parent, {})
+                if last in node or parents == ["model", "backbone"]:
+                    continue
+                # An argument that the config leaves at its default.
+                kinds = {"decoding": DecodingConfig, "clip": OpenCLIPBackbone}
+                kind = kinds.get(parents[-1]) or MODELS.get(node["type"])
+                kind = kind or DATASETS.get(node["type"])
+                assert last in inspect.signature(kind).parameters, f"{name}: {option}"
+
+
 def merged(name, target=None):
     """Return the config of the test of an arm."""
     from pcm_plugin.commands.toyworld import arms
@@ -233,6 +258,21 @@ def test_arms_with_other_features_read_no_default_features():
     assert rotated.to_dict() == default.to_dict()
 
 
+def test_missing_inputs_are_reported_before_work_starts(tmp_path, monkeypatch, capsys):
+    from pcm_plugin import cli
+
+    monkeypatch.chdir(tmp_path)
+    for command, message in (
+        (["results", "--arms", "mix_taught_rotated"], "no folder benchmarks/taught_clip, which"),
+        (["measure-prior"], "no folder data/toy_prior/web: run `pcm train-prior --stages web"),
+        (["measure-prior", "--diffusion", "typo"], "no folder typo: pass the folder of a model"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(command)
+        assert message in str(stopped.value.code)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_rotation_keeps_the_angles_between_patches():
     from pcm_plugin.commands.toyworld.arm_inputs import rotate_clip_head
 
@@ -264,6 +304,7 @@ def test_gains_are_listed_and_drawn_by_condition(tmp_path, monkeypatch):
     monkeypatch.setattr(conditions, "_patch_accuracy", lambda f: accuracies[f])
     monkeypatch.setattr(conditions, "_concept_recall", lambda clip, top: 10.0 * top)
     ciders = {"base": [80, 90], "mix": [83, 91], "drop": [81, 91], "mix_K10": [90, 100]}
+    ciders["mix_K1"] = [81]
     write_scores(tmp_path, {**ciders, "base_300": [40, 40], "mix_300": [50, 52]})
     points = conditions.read_points(tmp_path, 2)
     head, _, *lines = conditions.condition_table(points)
@@ -274,18 +315,20 @@ def test_gains_are_listed_and_drawn_by_condition(tmp_path, monkeypatch):
     assert lines[0].endswith(f"{default}{gains} | {gains} | +1.0 ± 1.0 | +1.0 ± 1.0 |")
     assert "| 40.0 | 100.0 | 85.0 ± 5.0 | 75.0 ± 5.0 | +10.0 ± 0.0 | - |" in rows["| K = 10"]
     assert "| 40.0 ± 0.0 | 30.0 ± 0.0 | +11.0 ± 1.0 |" in rows["| 300 pairs"]
+    # The number of seeds is that of the differences.
+    assert rows["| K = 1"].startswith("| K = 1 | 1 | 40.0 |")
     # Conditions without scores are left out; their features may not exist.
-    assert set(rows) == {f"| {conditions.DEFAULT.title}", "| 300 pairs", "| K = 10"}
+    assert set(rows) == {f"| {conditions.DEFAULT.title}", "| 300 pairs", "| K = 1", "| K = 10"}
     conditions.draw_conditions(points, tmp_path / "images" / "figure.png")
     with Image.open(tmp_path / "images" / "figure.png") as figure:
         assert min(figure.size) > 500
 
 
 def test_guidance_scales_are_compared_on_validation(tmp_path):
-    from pcm_plugin.commands.toyworld import arms, report, scores
+    from pcm_plugin.commands.toyworld import arms, guidances, report, scores
     from pcm_plugin.toyworld import ASSETS
 
-    names = [arms.guidance_arm(guidance) for guidance in arms.GUIDANCES]
+    names = [arms.guidance_arm(guidance) for guidance in guidances.GUIDANCES]
     assert "base" in names
     write_scores(tmp_path, {name: [50 + i, 52 + i] for i, name in enumerate(names)})
     for name in names:
@@ -346,13 +389,13 @@ def test_the_page_summarizes_the_scores(tmp_path):
     pairs = [("both", "capdec"), ("base_x", "base"), ("mix", "base")]
     lines = report.summary(tmp_path, rows, 2, pairs)
     assert lines[:4] == [
-        "- CIDEr, town (in-domain): the base reaches 67 % of the oracle; the oracle is "
-        "+41.0 ± 1.0 above it.",
+        "- CIDEr, town (in-domain): the base reaches 67 % of the oracle; oracle - base: "
+        "+41.0 ± 1.0.",
         "- CIDEr, town (in-domain), pairwise differences:",
         "  - BOTH over CAPDEC: +40.0 ± 1.0",
         "  - BASE, CHANGED over BASE: +4.0 ± 1.0, same trainings",
     ]
-    assert "base reaches 64 % of the oracle; the oracle is +41.0 ± 1.0" in lines[4]
+    assert "base reaches 64 % of the oracle; oracle - base: +41.0 ± 1.0" in lines[4]
     # Only seeds with both tests count.
     (tmp_path / "base" / "seed1" / "in_domain_x" / "metrics.json").unlink()
     left = report.summary(tmp_path, rows, 3, pairs)

@@ -57,12 +57,11 @@ def _of_mode(mode: str) -> Features:
 
 TAUGHT_CLIP = f"local-dir:{Path('benchmarks/taught_clip')}"
 """CLIP whose training used the locations of things."""
-# Temperature and weights fit that CLIP, whose logit scale is 34.6 and whose cosines are higher.
+# The temperature fits that CLIP, whose logit scale is 34.6.
 _OF_TAUGHT = (
     f"clip.model_name={TAUGHT_CLIP}",
     "model.neck.patch_dim=128",
     "model.neck.temperature=0.03",
-    "model.loss.clip_weight=1.3",
 )
 FEATURES = {
     "plain": Features(),

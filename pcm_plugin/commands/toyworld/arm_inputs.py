@@ -9,7 +9,6 @@ from torch import Tensor
 from pcm_plugin.commands.toyworld.arm_features import FEATURES
 from pcm_plugin.commands.toyworld.arms import (
     ARMS,
-    GUIDANCES,
     REAL_STORE,
     guidance_arm,
     guidance_folder,
@@ -23,6 +22,7 @@ from pcm_plugin.commands.toyworld.demo import (
     generate,
     run,
 )
+from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.formats.clip_head import CLIP_HEAD, CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.formats.tensor_file import write_tensors
 
@@ -53,7 +53,7 @@ def make_inputs(names: Sequence[str], processes: int) -> None:
         if features.subfolder:
             modes = () if features.patch_mode == "plain" else ("--patch-mode", features.patch_mode)
             extract_features(processes, features.subfolder, features.clip, modes)
-        if features.is_rotated and not features.head.exists():
+        if features.is_rotated:
             head = load_clip_head(features.folder() / "train_store" / CLIP_HEAD)
             write_tensors(features.head, rotate_clip_head(head))
     for guidance in GUIDANCES:

@@ -8,6 +8,7 @@ from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT, share_of_pairs
 from pcm_plugin.commands.toyworld.arm_features import FEATURES, MODES
 from pcm_plugin.commands.toyworld.demo import CLIP, DATA, GUIDANCE, SIZES, TARGETS
+from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.engine.config_files import find_config
 
 PAIRS = "train_dataloader.dataset.pairs"
@@ -209,10 +210,6 @@ def arms_under(condition: Condition) -> dict[str, Arm]:
         for name in COMPARED_SETTINGS
         if name + condition.ending == condition.base or name != "base"
     }
-
-
-GUIDANCES = (2.0, 3.5, 5.0, 7.5)
-"""Guidance scales that are compared."""
 
 
 def guidance_folder(guidance: float) -> Path:

@@ -119,7 +119,9 @@ def condition_table(points: Sequence[Point]) -> list[str]:
             "-" if value is None else f"{value:.1f}"
             for value in (point.patch_accuracy, point.concept_recall)
         ]
-        count = str(max(map(len, point.ciders[next(iter(TARGETS))].values())))
+        ciders = point.ciders[next(iter(TARGETS))]
+        counts = (len(ciders["base"].keys() & ciders[name].keys()) for name in _GAINS.values())
+        count = str(max(counts))
         lines.append(line([point.condition.title, count, *measured, *map(cell, bases), *cells]))
     return lines
 

@@ -18,7 +18,8 @@ import json
 from pathlib import Path
 
 from pcm_plugin.commands.argument_types import positive_integer
-from pcm_plugin.errors import plain_errors
+from pcm_plugin.commands.toyworld.guidances import GUIDANCES
+from pcm_plugin.errors import MissingFileError, plain_errors
 from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.toyworld import ASSETS
 
@@ -54,7 +55,7 @@ def main() -> None:
         "--guidance",
         type=float,
         nargs="+",
-        default=[2.0, 3.5, 5.0, 7.5],
+        default=GUIDANCES,
         help="guidance scales (default: %(default)s)",
     )
     parser.add_argument(
@@ -65,6 +66,14 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="JSON file to write the measurements to")
     args = parser.parse_args()
+    for folder in (args.clip, args.diffusion):
+        if not folder.is_dir():
+            raise MissingFileError(f"no folder {folder}: pass the folder of a model")
+    if not (args.cache / "web").is_dir():
+        raise MissingFileError(
+            f"no folder {args.cache}/web: run `pcm train-prior --stages web --cache {args.cache}`, "
+            "or pass its folder as --cache"
+        )
     from pcm_plugin.commands.toyworld.prior_quality import (
         measure_captioner,
         measure_clip,
@@ -76,14 +85,12 @@ def main() -> None:
     report = measure_clip(clip)
     if args.clip.samefile(ASSETS / "clip"):
         report |= measure_captioner(args.processes)
-    if args.diffusion.is_dir():
-        report |= measure_diffusion(
-            clip, args.diffusion, args.cache, args.count, args.steps, args.guidance
-        )
+    report |= measure_diffusion(
+        clip, args.diffusion, args.cache, args.count, args.steps, args.guidance
+    )
     rounded = {name: {k: round(v, 3) for k, v in values.items()} for name, values in report.items()}
     folders = {"clip": args.clip, "diffusion": args.diffusion}
-    measured = {part: content_id(path) for part, path in folders.items() if path.is_dir()}
-    rounded["measured"] = measured
+    rounded["measured"] = {part: content_id(path) for part, path in folders.items()}
     print(json.dumps(rounded, indent=2))
     if args.out:
         args.out.write_text(json.dumps(rounded, indent=2) + "\n")

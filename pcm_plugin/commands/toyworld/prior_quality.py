@@ -121,6 +121,7 @@ def measure_diffusion(
             name: generate([t.prompt for t in some], guidance) for name, some in tasks.items()
         }
         report[f"synthetic images, guidance {guidance:g}"] = measure(images, of_tasks)
+    # The images of the last scale.
     found = predict(judge, _pixels(images)).kinds
     shuffled = quality.shuffled(captions)
     report["random captions"] = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from pcm_plugin.commands.toyworld.arms import GUIDANCES, VALIDATION, guidance_arm
+from pcm_plugin.commands.toyworld.arms import VALIDATION, guidance_arm
 from pcm_plugin.commands.toyworld.conditions import (
     FIGURE,
     condition_table,
@@ -19,6 +19,7 @@ from pcm_plugin.commands.toyworld.conditions import (
     read_points,
 )
 from pcm_plugin.commands.toyworld.demo import CAPTIONS, DATA, TARGETS
+from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.commands.toyworld.scores import (
     Row,
     cell,
@@ -204,7 +205,7 @@ def summary(
             gap = signed_cell(*difference(values["oracle"], values["base"]))
             lines.append(
                 f"- CIDEr, {title}: the base reaches {100 * base / oracle:.0f} % of the oracle; "
-                f"the oracle is {gap} above it."
+                f"oracle - base: {gap}."
             )
         pairs = {
             (one, other): difference(values[one], values[other])

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import process_arguments, shell_command
+from pcm_plugin.commands.toyworld.arm_features import FEATURES, TAUGHT_CLIP
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of, tests_of
 from pcm_plugin.commands.toyworld.demo import (
     KEEP_MEMORY,
@@ -32,7 +33,7 @@ from pcm_plugin.commands.toyworld.demo import (
     make_data,
 )
 from pcm_plugin.commands.toyworld.tables import SEEDS, TABLES, arms_of
-from pcm_plugin.errors import UserError, plain_errors
+from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 
 WORK = Path("work_dirs/toy_results")
 # MMEngine reloads pkg_resources when it reads a config that inherits from another package, which
@@ -112,13 +113,20 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="40 captions and one epoch, to check that everything runs (use an empty folder)",
+        help="20 captions and one epoch, to check that everything runs (use an empty folder)",
     )
     args = parser.parse_args()
     of_tables = dict.fromkeys(arm for table in args.tables for arm in arms_of(table))
     if unknown := set(args.arms or []) - of_tables.keys():
         raise UserError(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
     arms = args.arms or list(of_tables)
+    taught = [name for name in arms if FEATURES[ARMS[name].features].clip == TAUGHT_CLIP]
+    folder = Path(TAUGHT_CLIP.removeprefix("local-dir:"))
+    if taught and not folder.is_dir():
+        raise MissingFileError(
+            f"no folder {folder}, which {', '.join(taught)} need: run the command in a checkout, "
+            "or name other arms with --arms"
+        )
     make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
     from pcm_plugin.commands.toyworld.arm_inputs import make_inputs
 
@@ -136,7 +144,7 @@ def main() -> None:
         for name in arms
         if seed < seeds_of[name]
     ]
-    for name in ARMS:
+    for name in of_tables:
         for seed in range(max(seeds.values())):
             if (WORK / name / f"seed{seed}").exists():
                 is_arm_trained(name, seed, extra)

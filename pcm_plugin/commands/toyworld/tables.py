@@ -7,13 +7,13 @@ from pcm_plugin.commands.toyworld.arms import (
     CLAIM,
     COMPARED_SETTINGS,
     CONDITIONS,
-    GUIDANCES,
     NO_TEXTS,
     RERANK,
     VALIDATION,
     arms_under,
     guidance_arm,
 )
+from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 
 
 def _claim_rows(*endings: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def load_lora(pipeline: Any, name: str, scale: float) -> None:
             f"the LoRA weights {name} do not fit {type(pipeline).__name__}: {error}"
         ) from None
     parts = [part for part in pipeline.components.values() if hasattr(part, "state_dict")]
-    loaded = sum(".lora_" in key for part in parts for key in part.state_dict())
+    matrix = (".lora_A.", ".lora_B.")
+    loaded = sum(any(m in key for m in matrix) for part in parts for key in part.state_dict())
     if loaded != matrices:
         raise UserError(
             f"the LoRA weights {name} are for another model: {loaded} of {matrices} matrices fit "
@@ -113,7 +115,7 @@ def load_textual_inversion(pipeline: Any, name: str, prompts: str) -> None:
             f"{name} must contain one embedding, named by its token, but has {len(keys)} tensors"
         )
     token = path.stem if keys[0] == _UNNAMED_EMBEDDING else keys[0]
-    if token not in prompts:
+    if not re.search(rf"(?<!\w){re.escape(token)}(?!\w)", prompts):
         raise UserError(
             f"the prompt does not contain {token!r}, the token of textual_inversion {name}: set "
             f"prompt, such as '{{}}, {token}'"
@@ -131,7 +133,9 @@ def load_textual_inversion(pipeline: Any, name: str, prompts: str) -> None:
 def _check_file(name: str, value: str) -> None:
     if not isinstance(value, str) or not value.endswith(_SUFFIX):
         raise UserError(f"{name} must be a {_SUFFIX} file, got {value!r}")
-    is_hub_name = len(Path(value).parts) == 3 and not value.startswith((".", "/", "~"))
+    parts = Path(value).parts
+    # A folder of this name is a local one, in which the file is missing.
+    is_hub_name = len(parts) == 3 and parts[0][0] not in "./~" and not Path(parts[0]).is_dir()
     if not Path(value).is_file() and not is_hub_name:
         raise MissingFileError(
             f"no file {value}: {name} must be a local {_SUFFIX} file, or one on the hub as "
@@ -145,7 +149,10 @@ def _local_file(name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     owner, repository, file = name.split("/")
-    return Path(hf_hub_download(f"{owner}/{repository}", file))
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except Exception as error:  # of the hub's client, whose types differ between versions
+        raise UserError(f"{name} cannot be downloaded from the hub: {error}") from error
 
 
 def _keys(path: Path) -> list[str]:

@@ -7,13 +7,14 @@ features of the U-Net are aligned with the CLIP patch features of the clean pict
 7 x 7 grid (representation alignment, Yu et al., ICLR 2025), which makes the training faster.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -116,21 +117,42 @@ def train_autoencoder(web: Web, checkpoint: Path, steps: int, start: Path | None
 
 
 @torch.inference_mode()
-def _encode_cached(encode: Callable[[Tensor], Tensor], web: Web, path: Path) -> Tensor:
-    """Encode all pictures, which are in [-1, 1], to float16; the result is cached at ``path``."""
+def _encode_cached(
+    encode: Callable[[Tensor], Tensor], web: Web, path: Path, encoder: str
+) -> Tensor:
+    """Encode all pictures, which are in [-1, 1], to float16; the result is cached at ``path``.
+
+    Args:
+        encode: Encodes a batch of pictures.
+        web: The pictures.
+        path: File of the cache. It is replaced if it was made by another encoder or of another
+            number of pictures.
+        encoder: Identity of the encoder.
+    """
+    made_of = {"encoder": encoder, "pictures": str(len(web.scenes))}
     if path.exists():
-        return load_file(path)[path.stem]
+        with safe_open(path, "pt") as file:
+            if file.metadata() == made_of:
+                return file.get_tensor(path.stem)
     parts = []
     for start in tqdm(range(0, len(web.scenes), 64), desc=path.stem, mininterval=5):
         parts.append(encode(to_tensor(web.images[start : start + 64])).half())
     encoded = torch.cat(parts)
-    write_tensors(path, {path.stem: encoded})
+    write_tensors(path, {path.stem: encoded}, made_of)
     return encoded
+
+
+def _weights_id(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, value in model.state_dict().items():
+        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def encode_web(vae: Any, web: Web, path: Path) -> Tensor:
     """Return the unscaled latents of the web, (n, 8, 14, 14) float16, cached at ``path``."""
-    return _encode_cached(lambda pixels: vae.encode(pixels).latents, web, path)
+    identity = _weights_id(vae)
+    return _encode_cached(lambda pixels: vae.encode(pixels).latents, web, path, identity)
 
 
 def encode_patches(clip_folder: Path, web: Web, path: Path) -> Tensor:
@@ -142,7 +164,7 @@ def encode_patches(clip_folder: Path, web: Web, path: Path) -> Tensor:
         patches, _ = clip(normalize(pixels.add(1).div(2)))
         return F.normalize(project_patches(patches, weight, bias, proj), dim=-1)
 
-    return _encode_cached(encode, web, path)
+    return _encode_cached(encode, web, path, _weights_id(clip))
 
 
 class TextToLatents(nn.Module):

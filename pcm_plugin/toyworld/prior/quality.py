@@ -1,4 +1,4 @@
-"""Measurements of the CLIP and diffusion models, with the thresholds that they must reach."""
+"""Measurements of the CLIP and diffusion models."""
 
 from collections.abc import Mapping
 from random import Random

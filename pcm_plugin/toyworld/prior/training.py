@@ -63,9 +63,10 @@ def train(
     """Minimize ``loss_at(step)``, resuming from ``checkpoint`` if it exists.
 
     The optimizer is AdamW with gradients clipped to norm 1. The learning rate is warmed up
-    linearly, constant, and decays linearly to zero at the end, so that a run can be extended before
-    its decay starts. Every step seeds the random generator with its number, so
-    that a resumed run equals an uninterrupted one.
+    linearly, constant, and decays linearly to zero at the end. Every step seeds the random
+    generator with its number, so that a resumed run equals an uninterrupted one. A run can be
+    extended by more ``steps`` before its decay starts, if ``loss_at`` does not depend on their
+    number.
 
     Args:
         model: Model to train in place.
@@ -77,7 +78,7 @@ def train(
         warmup: Number of warm-up steps. Defaults to 200.
         save_every: Steps between checkpoints. Defaults to 200.
         ema_decay: Decay of the moving average of the weights. Defaults to 0.999.
-        decay: Share of the steps in which the learning rate decays. Defaults to 0.25.
+        decay: Share of the steps in which the learning rate decays; 0 for none. Defaults to 0.25.
 
     Returns:
         Copy of the model with averaged weights.
