@@ -318,3 +318,20 @@ def test_the_judge_reads_scores_at_positions():
         assert kinds[row, 0, :, column].max() == kinds[row, 0].max()
     man = next(iter(judge.KINDS.values()))
     assert {colors[man.name] for colors in found.colors} <= {*man.colors}
+
+
+def test_cached_patches_are_those_of_the_model_and_the_pictures(tmp_path):
+    from types import SimpleNamespace
+
+    from pcm_plugin.toyworld.prior.diffusion import encode_patches
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8)
+    two = SimpleNamespace(scenes=[0, 1], images=images[:2])
+    three = SimpleNamespace(scenes=[0, 1, 2], images=images)
+    cache, taught = tmp_path / "patches.safetensors", Path("benchmarks/taught_clip").resolve()
+    first = encode_patches(ASSETS / "clip", two, cache)
+    written = cache.stat().st_mtime_ns
+    assert torch.equal(encode_patches(ASSETS / "clip", two, cache), first)
+    assert cache.stat().st_mtime_ns == written
+    assert len(encode_patches(ASSETS / "clip", three, cache)) == 3
+    assert not torch.equal(encode_patches(taught, two, cache), first)
