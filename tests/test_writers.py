@@ -50,7 +50,7 @@ COVERED = {
     "pcm_plugin/models/backbones/clip_weights.py": "as captioner; tests/test_models",
     "pcm_plugin/models/captioner_file.py": "captioner",
     "pcm_plugin/formats/captions/lines.py": "corpus_files",
-    "pcm_plugin/formats/captions/results.py": "captions; tests/test_tools/test_caption_formats.py",
+    "pcm_plugin/formats/caption_results.py": "captions; tests/test_tools/test_caption_formats.py",
     "pcm_plugin/synthesis/refine/features.py": "dataset",
     "pcm_plugin/synthesis/pipeline/corpus.py": "dataset",
     "pcm_plugin/synthesis/extract/extract_features.py": "dataset",

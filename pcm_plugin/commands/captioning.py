@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint, write_bytes
-from pcm_plugin.formats.captions.results import (
+from pcm_plugin.formats.caption_results import (
     METADATA,
     check_results_file,
     text_file,

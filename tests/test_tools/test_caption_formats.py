@@ -116,7 +116,7 @@ def test_files_that_cannot_be_written_are_reported_first(command, photos, tmp_pa
 
 
 def test_csv_quotes_what_needs_it(tmp_path):
-    from pcm_plugin.formats.captions.results import write_results
+    from pcm_plugin.formats.caption_results import write_results
 
     rows = [{"image_id": 1, "image": "a,b.png", "caption": 'a "red"\ndog', "log_prob": -1.5}]
     write_results(tmp_path / "captions.csv", rows)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import atomic_write, write_bytes, write_json, write_json_list
-from pcm_plugin.formats.captions.results import METADATA
+from pcm_plugin.formats.caption_results import METADATA
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.formats.images.image_io import read_file
