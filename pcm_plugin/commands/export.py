@@ -2,8 +2,8 @@
 
 pcm export configs/pcm_coco.py work_dirs/pcm_coco/best_*.pth --out captioner.safetensors
 
-The file contains weights, settings, vocabulary and concepts, and the name of the CLIP. Use it with
-pcm caption captioner.safetensors IMAGES. A CLIP in a local folder is copied next to it.
+The file contains weights, settings, vocabulary or tokenizer, concepts, and the name of the CLIP.
+Use it with pcm caption captioner.safetensors IMAGES. A CLIP in a local folder is copied next to it.
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main() -> None:
     from pcm_plugin.engine.config_files import read_config_file
     from pcm_plugin.engine.inputs import drop_clip_head
     from pcm_plugin.models.captioner_file import save_captioner
+    from pcm_plugin.models.captioners import PCMNet
     from pcm_plugin.models.captioners.config_check import assert_is_captioner
     from pcm_plugin.registry import MODELS
 
@@ -52,7 +53,7 @@ def main() -> None:
     about = {"name": args.name or Path(cfg.filename).stem, "torch": torch.__version__}
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
-    print(
-        f"{args.out}: {size:.1f} MiB, {len(model.vocabulary.words):,} words, "
-        f"CLIP {cfg.clip.model_name}"
-    )
+    is_word_level = isinstance(model, PCMNet)
+    words = len(model.vocabulary.words if is_word_level else model.tokenizer)
+    unit = "words" if is_word_level else "tokens"
+    print(f"{args.out}: {size:.1f} MiB, {words:,} {unit}, CLIP {cfg.clip.model_name}")

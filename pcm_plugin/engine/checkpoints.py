@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from pcm_plugin.compatibility.checkpoints import load_tensors_and, multiarray
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.models.captioner_file import EXTRA_TENSORS, is_captioner
+from pcm_plugin.models.captioner_file import EXTRA_TENSORS, is_captioner, shared_tensors
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -200,7 +200,12 @@ def _load_strict(
         keys = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise UserError(f"{filename} does not fit the model: {error}") from None
-    missing = [key for key in keys.missing_keys if not key.startswith("backbone.")]
+    shared = shared_tensors(model.state_dict())
+    missing = [
+        key
+        for key in keys.missing_keys
+        if not key.startswith("backbone.") and shared.get(key) not in weights
+    ]
     if missing or keys.unexpected_keys:
         raise UserError(
             f"{filename} does not fit the model: "

@@ -1,10 +1,13 @@
 """Captioner file: weights, settings, vocabulary and concepts in one safetensors file.
 
-The metadata of the file are JSON texts: ``format``, ``model`` (the config of PCMNet without what
-only training needs), ``vocabulary`` (its words), ``concepts`` (their words; the embeddings are a
-tensor of that name, and a text memory is a tensor ``text_memory``), ``clip`` (name, weights,
-pooling and patch mode, as OpenCLIPBackbone takes them) and ``about`` (free-form). Reading the file
-builds modules of this package only.
+The metadata of the file are JSON texts: ``format``, ``model`` (the config of the captioner without
+what only training needs), ``concepts`` (their words; the embeddings are a tensor of that name, and
+a text memory is a tensor ``text_memory``), ``clip`` (name, weights, pooling and patch mode, as
+OpenCLIPBackbone takes them) and ``about`` (free-form). A PCMNet adds ``vocabulary`` (its words), a
+PrefixCaptioner ``language_model`` (config and tokenizer) and ``entities`` (words of its prompt;
+their embeddings are a tensor of that name). Reading the file builds modules of this package and of
+transformers only. A tensor that is equal to another one because a language model shares it is
+stored once.
 
 CLIP itself is not in the file, but named as open_clip finds it. ``local-dir:`` folders are relative
 to the file.
@@ -24,20 +27,24 @@ from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import copy_file
 from pcm_plugin.formats.clip_head import CLIP_HEAD_KEYS
 from pcm_plugin.formats.tensor_file import write_tensors
-from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models.backbones.clip_weights import save_clip_folder
 from pcm_plugin.models.backbones.weights_file import is_weights_file
 from pcm_plugin.models.captioners.base import Captioner
-from pcm_plugin.models.captioners.pcm_net import PCMNet
 from pcm_plugin.registry import MODELS
 
 FORMAT = "pcm_plugin.captioner/1"
-EXTRA_TENSORS = ("concepts", "text_memory")
-"""Tensors in the file that are not weights; see :meth:`.Neck.extra_tensors`."""
+EXTRA_TENSORS = ("concepts", "text_memory", "entities")
+"""Tensors in the file that are not weights; see :meth:`.Captioner.extra_tensors`."""
 
 # Keys that only training needs, and those that the file itself replaces.
-_TRAINING_ONLY_KEYS = ("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg")
-_NECK_FILE_KEYS = (*EXTRA_TENSORS, "clip_head", "init_cfg")
+_TRAINING_ONLY_KEYS = (
+    *("loss", "data_preprocessor", "backbone", "vocabulary", "init_cfg"),
+    *("language_model", "pretrained", "freeze_lm"),
+)
+_PART_KEYS = {
+    "neck": (*EXTRA_TENSORS, "clip_head", "init_cfg"),
+    "entity_prompt": ("concepts", "caption_entities", "entity_aliases", "entity_dropout"),
+}
 _LOCAL = "local-dir:"
 _PACKAGE = Path(pcm_plugin.__file__).resolve().parent
 _CLIP_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -45,7 +52,7 @@ _CLIP_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 def save_captioner(
     path: str | os.PathLike,
-    model: PCMNet,
+    model: Captioner,
     settings: Mapping[str, Any],
     clip: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
@@ -68,21 +75,20 @@ def save_captioner(
 
     Raises:
         MissingFileError: If CLIP's folder or weights file is missing.
-        UserError: If the file has another extension, the model is not a PCMNet or contains modules
-            of other packages, CLIP's folder has no safetensors, or its weights file cannot be read
+        UserError: If the file has another extension, the model does not fit into one file
+            (:meth:`.Captioner.file_values`) or contains modules of other packages, CLIP's folder
+            has no safetensors, or its weights file cannot be read
             (:func:`~.clip_weights.load_clip`).
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"`path` must end in .safetensors, got `{path}`")
-    if not isinstance(model, PCMNet):
-        raise UserError(
-            f"`model` must be a PCMNet, got a `{type(model).__name__}`, which has no vocabulary "
-            "file and does not fit into one file: use its config and checkpoint"
-        )
+    values = model.file_values()
     config = _exportable_config(settings)
     _check_types(config, str(path))
-    tensors = {**model.state_dict(), **model.neck.extra_tensors()}
+    tensors = {**model.state_dict(), **model.extra_tensors()}
+    for key in shared_tensors(tensors):
+        del tensors[key]
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     if half:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -97,7 +103,7 @@ def save_captioner(
         found["patch_mode"] = clip["patch_mode"]
     facts = {
         "model": config,
-        "vocabulary": model.vocabulary.words,
+        **values,
         "concepts": model.neck.concept_words,
         "clip": found,
         "about": dict(about or {}),
@@ -116,7 +122,7 @@ def is_captioner(path: str | os.PathLike) -> bool:
 
 
 @MODELS.register_module()
-def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = None) -> PCMNet:
+def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = None) -> Captioner:
     """Read a captioner file, and load the CLIP that it names.
 
     The function is registered, so that a config can use
@@ -156,17 +162,22 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         "patch_mode": clip.get("patch_mode", "plain"),
         "defer_text": True,
     }
+    cls = MODELS.get(settings["type"])
+    if not (isinstance(cls, type) and issubclass(cls, Captioner)):
+        raise UserError(f"`model.type` in {path} must be a captioner, got {settings['type']!r}")
+    try:
+        arguments = cls.file_arguments(facts)
+    except KeyError as error:
+        raise UserError(f"{path} is not a captioner: it has no {error}") from error
     model = MODELS.build(
-        {
-            **settings,
-            "vocabulary": Vocabulary(facts["vocabulary"]),
-            "backbone": backbone,
-            "data_preprocessor": data_preprocessor,
-        }
+        {**settings, **arguments, "backbone": backbone, "data_preprocessor": data_preprocessor}
     )
     extra = {key: tensors.pop(key) for key in EXTRA_TENSORS if key in tensors}
-    model.neck.set_extra_tensors(extra, facts["concepts"])
+    model.set_extra_tensors(extra, facts)
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+    for key, stored in shared_tensors(model.state_dict()).items():
+        if stored in tensors:
+            tensors.setdefault(key, tensors[stored])
     check_clip(tensors, model, path)
     try:
         model.load_state_dict(tensors)
@@ -186,17 +197,35 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                     "write one with pcm export CONFIG CHECKPOINT"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        keys = ("model", "vocabulary", "clip", "concepts")
-        return {key: json.loads(metadata[key]) for key in keys}, tensors
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        facts = {key: json.loads(text) for key, text in metadata.items() if key != "format"}
+        if missing := [key for key in ("model", "clip", "concepts") if key not in facts]:
+            raise UserError(f"{path} is not a captioner: it has no {', '.join(missing)}")
+        return facts, tensors
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise UserError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
 
 
 def _exportable_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config without the keys that a captioner file does not keep."""
     config = {key: value for key, value in settings.items() if key not in _TRAINING_ONLY_KEYS}
-    neck = {key: value for key, value in config["neck"].items() if key not in _NECK_FILE_KEYS}
-    return json.loads(json.dumps({**config, "neck": neck}))
+    for part, keys in _PART_KEYS.items():
+        if config.get(part) is not None:
+            config[part] = {k: v for k, v in config[part].items() if k not in keys}
+    return json.loads(json.dumps(config))
+
+
+def shared_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return the names of tensors that are the same as an earlier one, with the name of that one.
+
+    A language model may use its input embeddings as output embeddings too.
+    """
+    first: dict[tuple, str] = {}
+    shared = {}
+    for key, value in tensors.items():
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
+        if value.numel() and first.setdefault(place, key) != key:
+            shared[key] = first[place]
+    return shared
 
 
 def _check_types(node: Any, place: str) -> None:

@@ -1,15 +1,20 @@
 import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.errors import UserError
-from pcm_plugin.models.captioner_file import save_captioner
+from pcm_plugin.models.captioner_file import load_captioner, save_captioner
+from pcm_plugin.models.captioners import Captioner
 from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.models.encoders import PrefixMapper
 from pcm_plugin.models.functional.beam_search import beam_search
@@ -503,8 +508,106 @@ def test_inferencer_captions_with_config_and_checkpoint(folder, tmp_path):
     assert [len(f["captions"]) for f in again] == [2, 2, 2]
 
 
-def test_it_cannot_be_saved_as_one_file(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"got a `PrefixCaptioner`.*config and checkpoint"):
-        save_captioner(
-            tmp_path / "x.safetensors", make_model(folder), {}, {"model_name": "ViT-B-32"}
+def settings_of(folder, **changes):
+    """Return the config of a captioner as :func:`make_model` builds it, with paths of training."""
+    mapper = dict(type="pcm_plugin.PrefixMapper", embed_dims=D, prefix_length=3, num_layers=2)
+    return dict(
+        type="pcm_plugin.PrefixCaptioner",
+        neck=NECKS["global"],
+        mapper=mapper | dict(num_heads=2),
+        language_model=str(folder),
+        pretrained=False,
+        entity_prompt=PROMPT
+        | dict(concepts="gone.safetensors", caption_entities="gone.txt", entity_aliases={"a": "b"}),
+        decoding=dict(beam_size=3, max_len=8),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_one_file_holds_weights_language_model_and_entities(folder, tmp_path, half):
+    model, settings = make_model(folder), settings_of(folder, freeze_lm=True)
+    path = tmp_path / "captioner.safetensors"
+    save_captioner(path, model, settings, {"model_name": build_clip(tmp_path / "clip")}, half=half)
+    again = load_captioner(path)
+    for key, value in model.state_dict().items():
+        expected = value.half().float() if half else value
+        assert torch.equal(again.state_dict()[key], expected), key
+    assert again.entity_prompt.concepts.words == CONCEPTS
+    assert again.stop_ids == model.stop_ids
+    assert again.decoding == model.decoding
+    feats = make_feats()
+    assert again.entity_prompt(feats["global_feats"]) == model.entity_prompt(feats["global_feats"])
+    if not half:
+        captions, expected = (
+            [sample.pred_caption for sample in each(**feats, mode="predict")]
+            for each in (again, model)
         )
+        assert captions == expected
+        assert len(set(captions)) > 1
+    for text in ("a dog runs next to the red cat.", " house"):
+        ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert again.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+        assert again.tokenizer.decode(ids) == model.tokenizer.decode(ids)
+    # The output embeddings are the input embeddings, and are stored once.
+    with safe_open(path, "pt") as file:
+        stored = set(file.keys())
+    assert model.state_dict().keys() - stored == {"lm.lm_head.weight"}
+    other = make_model(folder, seed=7)
+    load_weights(other, str(path))
+    assert torch.equal(other.lm.lm_head.weight, again.lm.lm_head.weight)
+
+
+def test_a_file_without_a_tensor_is_refused(folder, tmp_path):
+    path = tmp_path / "captioner.safetensors"
+    clip = {"model_name": build_clip(tmp_path / "clip")}
+    save_captioner(path, make_model(folder), settings_of(folder), clip)
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    del tensors["lm.transformer.wte.weight"]
+    save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match="does not match its own settings"):
+        load_captioner(path)
+    with pytest.raises(ValueError, match=r"missing \['lm.transformer.wte.weight'"):
+        load_weights(make_model(folder), str(path))
+
+
+def test_no_code_of_a_language_model_is_run(folder, tmp_path):
+    path = tmp_path / "captioner.safetensors"
+    clip = {"model_name": build_clip(tmp_path / "clip")}
+    save_captioner(path, make_model(folder), settings_of(folder), clip)
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    stored = json.loads(metadata["language_model"])
+    code = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    for changes, message in (
+        ({"auto_map": code}, None),
+        ({"auto_map": code, "model_type": "evil"}, "no causal language model of the type 'evil'"),
+        ({"model_type": "clip"}, "no causal language model of the type 'clip'"),
+    ):
+        changed = stored | {"config": stored["config"] | changes}
+        save_file(tensors, path, metadata | {"language_model": json.dumps(changed)})
+        if message is None:
+            assert not hasattr(load_captioner(path).lm.config, "auto_map")
+        else:
+            with pytest.raises(UserError, match=message):
+                load_captioner(path)
+    save_file(tensors, path, {k: v for k, v in metadata.items() if k != "language_model"})
+    with pytest.raises(UserError, match="is not a captioner: it has no 'language_model'"):
+        load_captioner(path)
+
+
+def test_captioners_and_tokenizers_that_do_not_fit_into_a_file_are_refused(folder, tmp_path):
+    model, clip = make_model(folder), {"model_name": "ViT-B-32"}
+
+    class Other(type(model)):
+        file_values = Captioner.file_values
+
+    model.__class__ = Other
+    with pytest.raises(UserError, match="got a `Other`: use its config and checkpoint"):
+        save_captioner(tmp_path / "x.safetensors", model, settings_of(folder), clip)
+    model = make_model(folder)
+    model.tokenizer = SimpleNamespace(is_fast=False)
+    with pytest.raises(UserError, match=r"must have a fast tokenizer .*got `SimpleNamespace`"):
+        save_captioner(tmp_path / "x.safetensors", model, settings_of(folder), clip)
+    assert not list(tmp_path.iterdir())

@@ -126,6 +126,46 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             beams if they are to be re-ranked.
         """
 
+    def file_values(self) -> dict[str, Any]:
+        """Return what a captioner file stores in addition to weights and settings.
+
+        Returns:
+            JSON values by key of the metadata. :meth:`file_arguments` gets them when the file is
+            read.
+
+        Raises:
+            UserError: If this captioner cannot be stored in a file, as in the base class.
+        """
+        raise UserError(
+            f"`model` must be a captioner that fits into one file, got a `{type(self).__name__}`: "
+            "use its config and checkpoint"
+        )
+
+    @classmethod
+    def file_arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return constructor arguments from the metadata of a captioner file.
+
+        Args:
+            values: JSON values by key, among them those of :meth:`file_values`.
+
+        Raises:
+            KeyError: If a value is missing.
+        """
+        return {}
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that inference needs and a checkpoint does not contain, by name."""
+        return self.neck.extra_tensors()
+
+    def set_extra_tensors(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Set the tensors that :meth:`extra_tensors` returned.
+
+        Args:
+            tensors: Tensors by name.
+            values: Metadata of the captioner file, with ``concepts``, the words of the concepts.
+        """
+        self.neck.set_extra_tensors(tensors, values["concepts"])
+
     def forward(
         self,
         images: Tensor | None = None,

@@ -91,6 +91,15 @@ class PCMNet(Captioner):
                 f"`embed_dims` of neck, encoder and decoder must be equal, got `{widths}`"
             )
 
+    def file_values(self) -> dict[str, Any]:
+        """Return the words of the vocabulary; see :meth:`.Captioner.file_values`."""
+        return {"vocabulary": self.vocabulary.words}
+
+    @classmethod
+    def file_arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the vocabulary; see :meth:`.Captioner.file_arguments`."""
+        return {"vocabulary": Vocabulary(values["vocabulary"])}
+
     def encode(
         self,
         patch_feats: Tensor | None,

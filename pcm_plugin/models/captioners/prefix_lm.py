@@ -16,7 +16,7 @@ from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.encoded_images import EncodedImages
 from pcm_plugin.models.captioners.samples import read_captions
-from pcm_plugin.models.decoders.causal_lm import load_language_model
+from pcm_plugin.models.decoders.causal_lm import LanguageModel, load_language_model
 from pcm_plugin.models.decoding.caption_form import find_full_stops, to_phrase, to_sentence
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis, collect_captions
@@ -48,11 +48,12 @@ class PrefixCaptioner(Captioner):
         neck: Computes tokens from features, such as GlobalPrefix or PCMMixup.
         mapper: Computes the prefix from tokens, such as PrefixMapper or MLPPrefixMapper. Its config
             may omit ``out_dims``, which defaults to the width of the language model.
-        language_model: Folder of a causal language model, or a name that transformers finds.
+        language_model: Folder of a causal language model, a name that transformers finds, or the
+            model with its tokenizer.
         encoder: Encodes the tokens before the mapper, such as VisualSemanticEncoder. Defaults to
             None, which passes them on.
-        pretrained: Whether to load the weights of the language model instead of random ones.
-            Defaults to True.
+        pretrained: Whether to load the weights of a language model that is a folder or a name,
+            instead of random ones. Defaults to True.
         freeze_lm: Whether to train only the neck, the encoder and the mapper, as ClipCap's
             Transformer variant does. Defaults to False, as in ViECap's released code.
         entity_prompt: Prompt between prefix and caption, an EntityPrompt. Its config may omit
@@ -83,7 +84,7 @@ class PrefixCaptioner(Captioner):
         self,
         neck: dict | Neck,
         mapper: dict | nn.Module,
-        language_model: str,
+        language_model: str | LanguageModel,
         encoder: dict | nn.Module | None = None,
         pretrained: bool = True,
         freeze_lm: bool = False,
@@ -96,7 +97,9 @@ class PrefixCaptioner(Captioner):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(neck, loss, backbone, decoding, data_preprocessor, init_cfg)
-        self.tokenizer, self.lm = load_language_model(language_model, pretrained)
+        if not isinstance(language_model, LanguageModel):
+            language_model = load_language_model(language_model, pretrained)
+        self.tokenizer, self.lm = language_model
         self.full_sentences = full_sentences
         # Tokens that end a caption. The first one is the target in training.
         self.stop_ids: list[int] = [self.tokenizer.eos_token_id]
@@ -133,6 +136,29 @@ class PrefixCaptioner(Captioner):
         if self.freeze_lm:
             self.lm.eval()
         return self
+
+    def file_values(self) -> dict[str, Any]:
+        """Return language model and entities; see :meth:`.Captioner.file_values`."""
+        entities = [] if self.entity_prompt is None else self.entity_prompt.concepts.words
+        model = LanguageModel(self.tokenizer, self.lm)
+        return {"language_model": model.to_json(), "entities": entities}
+
+    @classmethod
+    def file_arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the language model; see :meth:`.Captioner.file_arguments`."""
+        return {"language_model": LanguageModel.from_json(values["language_model"])}
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """Return also the embeddings of the entities; see :meth:`.Captioner.extra_tensors`."""
+        bank = None if self.entity_prompt is None else self.entity_prompt.concepts
+        entities = {} if bank is None or not bank.words else {"entities": bank.embeddings}
+        return {**super().extra_tensors(), **entities}
+
+    def set_extra_tensors(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Set also the entities; see :meth:`.Captioner.set_extra_tensors`."""
+        super().set_extra_tensors(tensors, values)
+        if self.entity_prompt is not None and "entities" in tensors:
+            self.entity_prompt.concepts.set_concepts(values["entities"], tensors["entities"])
 
     def encode(
         self,

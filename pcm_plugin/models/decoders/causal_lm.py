@@ -1,7 +1,8 @@
-"""Load a causal language model of transformers from a folder or by name."""
+"""Load a causal language model of transformers from a folder, by name or from JSON."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pcm_plugin.errors import MissingFileError, UserError
 
@@ -12,7 +13,77 @@ _FIX = (
 )
 
 
-def load_language_model(name: str, pretrained: bool = True) -> tuple[Any, Any]:
+# Facts about an environment or a folder, not about the model.
+_NOT_SAVED = ("transformers_version", "auto_map")
+
+
+class LanguageModel(NamedTuple):
+    """A causal language model and its tokenizer.
+
+    Attributes:
+        tokenizer: Tokenizer of transformers.
+        model: Model of transformers.
+    """
+
+    tokenizer: Any
+    model: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """Return config and tokenizer as JSON, without the weights.
+
+        Raises:
+            UserError: If the tokenizer is not one of the tokenizers library.
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise UserError(
+                "`language_model` must have a fast tokenizer (tokenizer.json) to be stored, got "
+                f"`{type(self.tokenizer).__name__}`: use config and checkpoint of the captioner"
+            )
+        config = self.model.config
+        settings = {k: v for k, v in config.to_diff_dict().items() if k not in _NOT_SAVED}
+        return {
+            "config": {k: v for k, v in settings.items() if k[0] != "_"}
+            | {"model_type": config.model_type},
+            "tokenizer": self.tokenizer.backend_tokenizer.to_str(),
+            "eos_token": self.tokenizer.eos_token,
+            "clean_up_tokenization_spaces": self.tokenizer.clean_up_tokenization_spaces,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "LanguageModel":
+        """Build the model of :meth:`to_json` with random weights; no code of others is run.
+
+        Raises:
+            KeyError: If a value is missing.
+            UserError: If transformers has no such model.
+        """
+        from tokenizers import Tokenizer
+        from transformers import (
+            AutoConfig,
+            AutoModelForCausalLM,
+            GenerationConfig,
+            PreTrainedTokenizerFast,
+        )
+
+        settings = {k: v for k, v in values["config"].items() if k not in _NOT_SAVED}
+        kind = settings.pop("model_type")
+        try:
+            config = AutoConfig.for_model(kind, **settings)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        except ValueError as error:
+            raise UserError(
+                f"transformers has no causal language model of the type {kind!r}: {error}"
+            ) from error
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(values["tokenizer"]),
+            eos_token=values["eos_token"],
+            clean_up_tokenization_spaces=values["clean_up_tokenization_spaces"],
+        )
+        model.generation_config = GenerationConfig()
+        return cls(tokenizer, model.float())
+
+
+def load_language_model(name: str, pretrained: bool = True) -> LanguageModel:
     """Load a causal language model and its tokenizer.
 
     Only safetensors weights are read, and no code from the folder is run.
@@ -64,4 +135,4 @@ def load_language_model(name: str, pretrained: bool = True) -> tuple[Any, Any]:
         )
     # The folder's settings for sampling do not apply to beam search.
     model.generation_config = GenerationConfig()
-    return tokenizer, model.float()
+    return LanguageModel(tokenizer, model.float())
