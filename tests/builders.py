@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from safetensors.torch import save
 
 from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.clip_head import CLIP_HEAD
-from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
+from pcm_plugin.formats.feature_shard import FORMAT, write_caption_shard, write_feature_shard
 from pcm_plugin.formats.shards import Shard, ShardFolder
 
 
@@ -80,6 +81,31 @@ def build_store(
         "caption_feats": caption_feats.float(),
         "clip_scores": clip_scores,
     }
+
+
+def build_caption_store(path: Path, captions: list[str], clip_dim: int = 5) -> torch.Tensor:
+    """Write a feature store of random features of captions alone, and return them.
+
+    Args:
+        path: Folder to create.
+        captions: The captions, with the ids ``caption0``, ``caption1``, ...
+        clip_dim: Width Dc of the features.
+
+    Returns:
+        (n, Dc) float32.
+    """
+    generator = torch.Generator().manual_seed(0)
+    feats = F.normalize(torch.randn(len(captions), clip_dim, generator=generator), dim=1).half()
+    rows = [Caption(f"caption{i}", f"caption{i}", text) for i, text in enumerate(captions)]
+    chunks = [range(start, min(start + 2, len(rows))) for start in range(0, len(rows), 2)]
+    plan = [Shard(f"shard-{s:05d}", len(chunk), "0") for s, chunk in enumerate(chunks)]
+    settings = {"model": "random", "images": False}
+    folder = ShardFolder.open_for_write(path, FORMAT, settings, plan)
+    for shard, chunk in zip(plan, chunks, strict=True):
+        write_caption_shard(
+            folder, shard, rows[chunk.start : chunk.stop], feats[chunk.start : chunk.stop]
+        )
+    return feats.float()
 
 
 def _random_head(

@@ -22,7 +22,7 @@ WRITING = {
     ),
     *("serialize_tensors", "save_file", "savez", "savez_compressed", "save_pretrained"),
     *("savefig", "save_sheet", "to_file", "copy_file", "copyfile", "copyfileobj"),
-    *("write_feature_shard", "write_image_shard", "write_word_list"),
+    *("write_caption_shard", "write_feature_shard", "write_image_shard", "write_word_list"),
 }
 CALLS = {"save", "dump"}
 # For each module that writes files: the function of tests/writers.py that runs it, or the reason
@@ -53,9 +53,11 @@ COVERED = {
     "pcm_plugin/formats/caption_results.py": "captions; tests/test_tools/test_caption_formats.py",
     "pcm_plugin/synthesis/refine/features.py": "dataset",
     "pcm_plugin/synthesis/pipeline/corpus.py": "dataset",
+    "pcm_plugin/synthesis/extract/encode_captions.py": "captions_alone",
     "pcm_plugin/synthesis/extract/extract_features.py": "dataset",
     "pcm_plugin/synthesis/pipeline/dataset_config.py": "dataset",
     "pcm_plugin/synthesis/pipeline/exported_pairs.py": "test_synthesis/test_exported_pairs.py",
+    "pcm_plugin/synthesis/pipeline/text_configs.py": "captions_alone",
     "pcm_plugin/synthesis/generate/generate_images.py": "dataset",
     "pcm_plugin/synthesis/released/import_images.py": "imported_images",
     "pcm_plugin/synthesis/pipeline/language_model.py": "test_synthesis/test_language_model.py",

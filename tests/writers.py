@@ -41,6 +41,9 @@ def prepare(inputs: Path) -> None:
         "refine": {"keep": 0.8, "chunk": 4},
     }
     (inputs / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    text = {key: recipe[key] for key in ("vocabulary", "concepts", "extract")}
+    text |= {"generate": None, "language_model": {"layers": 1}}
+    (inputs / "text.yaml").write_text(yaml.safe_dump(text))
     (inputs / "captions.txt").write_text("\n".join(CAPTIONS))
     (inputs / "repeated.txt").write_text("\n".join(CAPTIONS * 2))
     photos = inputs / "photos"
@@ -79,6 +82,13 @@ def dataset(out: Path, inputs: Path) -> None:
 
 
 @writer
+def captions_alone(out: Path, inputs: Path) -> None:
+    """Write a corpus with a language model, features of captions alone, and their configs."""
+    words = [inputs / "captions.txt", "--recipe", inputs / "text.yaml", "--device", "cpu"]
+    command("make-dataset", *words, "--out", out / "data")
+
+
+@writer
 def corpus_files(out: Path, inputs: Path) -> None:
     """Write caption files, vocabularies and concept files."""
     from pcm_plugin.formats.coco import write_coco_captions
@@ -108,7 +118,7 @@ def imported_images(out: Path, inputs: Path) -> None:
 
 @writer
 def captioner(out: Path, inputs: Path) -> None:
-    """Write a captioner file with its CLIP, and a converted checkpoint."""
+    """Write captioner files with their CLIP, and a converted checkpoint."""
     from pcm_plugin.apis.zoo import find_weights
     from pcm_plugin.models.captioner_file import load_captioner, save_captioner
 

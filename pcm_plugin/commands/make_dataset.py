@@ -6,12 +6,16 @@
     srun pcm make-dataset ...
     pcm train data/mine/config.py
 
+A text recipe, such as text_vitb32, generates no images: it encodes the captions alone, for a prefix
+captioner, CapDec and DeCap.
+
 After an interruption, run the command again to make what is missing. --set changes settings of the
 recipe, with values as in --cfg-options: --set generate.steps=30 "generate.prompt=a photo of {}".
 """
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.commands.logs import show_info
@@ -20,6 +24,9 @@ from pcm_plugin.engine.cfg_options import CfgOptions
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.synthesis.pipeline.stages import STAGES
 from pcm_plugin.synthesis.ranks import Rank
+
+if TYPE_CHECKING:
+    from pcm_plugin.synthesis.pipeline.recipes import Recipe
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +39,9 @@ def parse_args() -> argparse.Namespace:
         "--recipe", required=True, help="name of a recipe in configs/recipes, or a file"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, help="stages to run (default: all of the recipe)"
+    )
     for split in ("val", "test"):
         parser.add_argument(
             f"--{split}",
@@ -64,7 +73,6 @@ def main() -> None:
     """Run the command."""
     args = parse_args()
     from pcm_plugin.synthesis.pipeline.dataset import captions_of, make_dataset, real_sources
-    from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG
     from pcm_plugin.synthesis.pipeline.estimate import estimate
     from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
@@ -88,9 +96,11 @@ def main() -> None:
     if args.dry_run:
         if rank.index == 0:
             device = args.device or rank.device()
-            pairs = min(report.captions, args.limit or report.captions)
-            pairs *= recipe.generate.images_per_caption
-            print(f"{pairs:,} pairs", flush=True)
+            count = min(report.captions, args.limit or report.captions)
+            if recipe.generate is None:
+                print(f"{count:,} captions", flush=True)
+            else:
+                print(f"{count * recipe.generate.images_per_caption:,} pairs", flush=True)
             sources = real_sources(real, recipe, captions)
             print(
                 estimate(captions, report.captions, recipe, args.out, device, sources, args.limit)
@@ -106,7 +116,21 @@ def main() -> None:
         args.device,
         rank,
     )
-    config = args.out / CONFIG
-    if rank.index == 0 and config.is_file():
-        print(f"{args.out} is finished; train on it with:")
-        print(f"  {shell_command(['train', config])}")
+    if rank.index == 0:
+        print_configs(args.out, recipe)
+
+
+def print_configs(out: Path, recipe: "Recipe") -> None:
+    """Print the commands that train on a finished data set."""
+    from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG, TEXT_CONFIGS
+    from pcm_plugin.synthesis.pipeline.recipes import TEXT_CAPTIONERS
+
+    if not (out / CONFIG).is_file():
+        return
+    print(f"{out} is finished; train on it with:")
+    if recipe.generate is not None:
+        print(f"  {shell_command(['train', out / CONFIG])}")
+        return
+    for name, file in TEXT_CONFIGS.items():
+        title = TEXT_CAPTIONERS[name] + (", the default" if file == CONFIG else "")
+        print(f"  {shell_command(['train', out / file])}  # {title}")

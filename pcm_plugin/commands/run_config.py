@@ -23,7 +23,7 @@ from pcm_plugin.engine.config_checks import (
 )
 from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.distributed import start_group
-from pcm_plugin.engine.feature_checks import check_features
+from pcm_plugin.engine.feature_checks import check_caption_stores, check_features
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.errors import UserError
 
@@ -74,6 +74,7 @@ def load_config(
         drop_clip_head(cfg)
     disable_worker_options(cfg)
     check_config(cfg, loops)
+    check_caption_stores(cfg, loops)
     check_inputs(cfg, loops)
     check_evaluators(cfg, loops)
     check_features(cfg, loops)

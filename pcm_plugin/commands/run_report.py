@@ -144,13 +144,16 @@ def make_placeholder() -> Image.Image:
 
 def draw_pairs(
     cfg: Config, args: argparse.Namespace, notes: list[str]
-) -> tuple[np.ndarray, list[TrainingPair], list[TrainingPair]]:
+) -> tuple[np.ndarray | None, list[TrainingPair], list[TrainingPair]]:
     """Return the CLIP scores of the training pairs, and the pairs with the lowest and highest.
 
-    Remarks are appended to ``notes``.
+    Without training images there are none. Remarks are appended to ``notes``.
     """
     dataset = cfg.train_dataloader.dataset
     store = FeatureStore(dataset.store)
+    if not store.has_images:
+        notes.append("The run was trained on captions alone, so no training pairs are shown.")
+        return None, [], []
     pairs = load_pairs(store, dataset.get("pairs"))
     order = np.argsort(pairs.clip_score, kind="stable")
     threshold = dataset.get("min_clip_score")

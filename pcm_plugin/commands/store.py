@@ -28,10 +28,11 @@ def info(path: Path) -> None:
     store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
     size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
     skipped = sum(len(record.get("skipped", ())) for record in folder.shards.values())
-    print(f"{path}: {len(store):,} images, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
+    images = f"{len(store):,} images" if store.has_images else "no images"
+    print(f"{path}: {images}, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
     print(f"  {len(folder.shards):,} shards; {skipped:,} images skipped")
     print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
-    if store.num_captions:
+    if store.num_captions and store.has_images:
         low, middle, high = np.percentile(store.clip_scores, (5, 50, 95))
         print(f"  CLIP score (2.5 cos): median {middle:.3f}, 5 to 95 %: {low:.3f} to {high:.3f}")
     for key, value in store.settings.items():
@@ -71,6 +72,7 @@ def sheet(args: argparse.Namespace) -> None:
     from pcm_plugin.visualization import SheetEntry, contact_sheet, save_sheet
 
     store = FeatureStore(args.store)
+    store.require_images("pcm store sheet")
     pairs = load_pairs(store, args.pairs)
     if args.order == "random":
         order = np.random.default_rng(args.seed).permutation(len(pairs.caption))

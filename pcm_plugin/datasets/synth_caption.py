@@ -32,13 +32,16 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
     - ``global_feats`` (Dc,) float32, L2-normalized;
     - ``data_samples``: a ``DataSample`` with ``image_id`` (str); ``gt_caption`` (str; in
       ``test_mode`` list[str]); in training ``clip_score`` (float, 2.5 * cosine, or the value in
-      the file of ``pairs``); ``img_path`` (str) if the store has the file name and ``data_prefix``
-      is set; ``object_labels`` (list[str]) if a file of them is set.
+      the file of ``pairs``), unless the store has captions alone; ``img_path`` (str) if the store
+      has the file name and ``data_prefix`` is set; ``object_labels`` (list[str]) if a file of them
+      is set.
 
     MMEngine's ``default_collate`` makes batches of them.
 
     Args:
-        store: Folder of a feature store of ``pcm extract``.
+        store: Folder of a feature store of ``pcm extract``, or of captions alone as ``pcm
+            make-dataset`` writes it with a recipe that generates no images. The latter needs
+            ``features='text'``.
         test_mode: Whether items are images with references. Defaults to False.
         pairs: File of ``pcm refine`` with the pairs for training. Defaults to None: each
             caption with the image that was generated from it.
@@ -105,6 +108,13 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
                 f"test_mode={test_mode} and features={features!r}"
             )
         self.store = FeatureStore(store)
+        for setting, reads_images in (
+            (f"{test_mode=}", test_mode),
+            (f"{features=}", features != "text"),
+            (f"{min_clip_score=}", min_clip_score is not None),
+        ):
+            if reads_images:
+                self.store.require_images(setting)
         if features == "patch" and not self.store.num_patches:
             raise UserError(
                 f"{store} has no patch features (it was made with pcm extract --no-patches): "
@@ -237,5 +247,6 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         owner = int(self.store.caption_to_image([j])[0])
         texts = image["captions"] if owner == i else self.store.captions(owner)
         sample.set_field(texts[j - int(self.store.caption_offsets[owner])], "gt_caption")
-        sample.set_field(float(self._pairs.clip_score[item]), "clip_score")
+        if self.store.has_images:
+            sample.set_field(float(self._pairs.clip_score[item]), "clip_score")
         return sample

@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from pcm_plugin.engine.config_modules import LOOPS, file_arguments, iter_modules, list_input_files
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import ConceptSet, load_concepts
-from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.feature_store import FeatureStore, is_caption_store
 from pcm_plugin.formats.object_labels import load_object_labels
 from pcm_plugin.formats.required_file import FileKind, RequiredFile
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
@@ -58,6 +58,27 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
         lines = ["Features and concepts must come from one CLIP, but there are several:"]
         lines += [f"  {path}: {clip}" for path, clip in clips.items()]
         raise UserError("\n".join([*lines, "Create those that differ again, with one --model."]))
+
+
+def check_caption_stores(cfg: Config, loops: Iterable[str]) -> None:
+    """Check that only training on text features reads a store of captions alone.
+
+    This comes before the check of missing files, since such a store also lacks the CLIP head that a
+    captioner of image features needs.
+
+    Args:
+        cfg: The final config.
+        loops: Loops that will run: ``train``, ``val`` and ``test``.
+
+    Raises:
+        UserError: If another dataset of the loops reads such a store.
+    """
+    for loop in loops:
+        dataset = (cfg.get(f"{loop}_dataloader") or {}).get("dataset") or {}
+        store, features = dataset.get("store"), dataset.get("features", "patch")
+        is_text_only = loop == "train" and features == "text"
+        if isinstance(store, str) and not is_text_only and is_caption_store(store):
+            FeatureStore(store).require_images(f"{loop}_dataloader.dataset with {features=}")
 
 
 def _is_concept_set(file: RequiredFile) -> bool:

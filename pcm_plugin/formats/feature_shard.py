@@ -8,6 +8,9 @@ For the n images and m captions of a shard there are two files:
   image i has the captions ``offsets[i]:offsets[i + 1]``;
 - ``shard-00000.jsonl``, one line per image: ``{"image_id": str, "captions": [str, ...]}``, with
   ``"file_name"`` where the images came as files.
+
+A store of captions alone has ``caption_feats`` and ``caption_offsets`` only. Each caption is an
+entry of its own, whose ``image_id`` is the id of the caption.
 """
 
 import functools
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.piece_reader import file_id
 from pcm_plugin.formats.shards import Shard, ShardFolder
@@ -105,6 +109,49 @@ def write_feature_shard(
         "clip_head": head,
     }
     folder.commit(shard, files, len(images), info, captions=sum(counts), **record)
+
+
+def write_caption_shard(
+    folder: ShardFolder, shard: Shard, captions: Sequence[Caption], caption_feats: Tensor
+) -> None:
+    """Write one shard of a store of captions alone and list it in the manifest.
+
+    Args:
+        folder: The store, opened with ``ShardFolder.open_for_write(path, FORMAT, settings, ...)``,
+            where the settings have ``images=False``.
+        shard: The shard.
+        captions: n captions with unique ids.
+        caption_feats: (n, Dc), L2-normalized, in the dtype to store.
+
+    Raises:
+        UserError: If the sizes do not match, or two captions share an id.
+    """
+    refuse_repeated(
+        lambda: (caption.id for caption in captions),
+        f"caption ids of {folder.path}, {shard.name},",
+        "give every caption a unique id",
+    )
+    if len(captions) != len(caption_feats):
+        raise UserError(
+            f"caption_feats must have one row per caption, got {len(captions)} captions and "
+            f"{len(caption_feats)} caption_feats"
+        )
+    tensors = {
+        "caption_feats": caption_feats,
+        "caption_offsets": torch.arange(len(captions) + 1),
+    }
+    files = [f"{shard.name}.safetensors", f"{shard.name}.jsonl"]
+    lines = (image_line({"image_id": c.id, "captions": [c.text]}) for c in captions)
+    write_bytes(folder.path / files[1], b"".join(lines))
+    write_tensors(folder.path / files[0], tensors)
+    info = {
+        "num_patches": 0,
+        "patch_dim": 0,
+        "clip_dim": caption_feats.shape[1],
+        "dtype": str(caption_feats.dtype).removeprefix("torch."),
+        "clip_head": None,
+    }
+    folder.commit(shard, files, len(captions), info, captions=len(captions))
 
 
 def image_line(image: dict[str, Any]) -> bytes:

@@ -4,7 +4,8 @@ A store is a :class:`~pcm_plugin.formats.shards.ShardFolder` of format ``pcm-fea
 
 - ``manifest.json``, whose ``info`` holds ``num_patches`` N, ``patch_dim`` Dv, ``clip_dim`` Dc and
   ``dtype``;
-- two files per shard, see :mod:`pcm_plugin.formats.feature_shard`;
+- two files per shard, see :mod:`pcm_plugin.formats.feature_shard`. The features of captions may
+  stand alone: then the ``settings`` have ``images: false``, and N and Dv are 0;
 - ``clip_head.safetensors``: ``ln_post.weight``, ``ln_post.bias`` (Dv,) and ``proj`` (Dv, Dc).
 
 The reader of the safetensors files is written by hand because training reads random rows of more
@@ -53,6 +54,8 @@ class FeatureStore:
         num_patches: N, patches per image; 0 if the store has no patch features.
         patch_dim: Dv, width of the patch features.
         clip_dim: Dc, width of the joint space.
+        has_images: Whether there are features of images. A store of captions alone has one entry
+            per caption in place of an image.
         settings: Settings that the features were extracted with.
         identity: Fingerprint of the content of all shards.
         digests: Source of each shard, see :meth:`digest`.
@@ -83,6 +86,7 @@ class FeatureStore:
         self.patch_dim: int = info["patch_dim"]
         self.clip_dim: int = info["clip_dim"]
         self.settings: dict[str, Any] = folder.manifest["settings"]
+        self.has_images: bool = self.settings.get("images", True)
         self.identity = fingerprint({name: r["files"] for name, r in folder.shards.items()})
         self.digests: list[str] = [record["digest"] for record in folder.shards.values()]
         self._names = list(folder.shards)
@@ -123,7 +127,12 @@ class FeatureStore:
 
     @property
     def clip_scores(self) -> np.ndarray:
-        """(num_captions,) float32, 2.5 * cosine of each caption and its image."""
+        """(num_captions,) float32, 2.5 * cosine of each caption and its image.
+
+        Raises:
+            UserError: In a store of captions alone.
+        """
+        self.require_images("clip_scores")
         parts = (self._shard(s).arrays["clip_scores"] for s in range(len(self._names)))
         return np.concatenate([*parts])
 
@@ -141,6 +150,22 @@ class FeatureStore:
         For generated images it identifies the archive.
         """
         return self.digests[bisect.bisect_right(self._first_images, i) - 1]
+
+    def require_images(self, what: str) -> None:
+        """Check that the store has features of images.
+
+        Args:
+            what: What needs them, such as ``"features='patch'"``, for the message.
+
+        Raises:
+            UserError: If it holds the features of captions alone.
+        """
+        if not self.has_images:
+            raise UserError(
+                f"{what} needs images, but {self.path} was made from captions alone: train CapDec, "
+                "DeCap or a prefix captioner on it (features='text'), or make a store with images "
+                "in another folder (pcm make-dataset with a recipe such as sd15_vitb32)"
+            )
 
     def check_unique_ids(self) -> None:
         """Check that no two images share an id.
@@ -194,7 +219,10 @@ class FeatureStore:
 
         Raises:
             IndexError: If an index is out of range.
+            UserError: If a store of captions alone is asked for features of images.
         """
+        if key != "caption_feats":
+            self.require_images(key)
         first = self._first_caption if key == "caption_feats" else self._first_image
         rows = np.asarray(indices, dtype=np.int64)
         outside = (rows < 0) | (rows >= first[-1])
@@ -234,3 +262,12 @@ class FeatureStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}, "_reader": PieceReader(self._reader.paths)}
+
+
+def is_caption_store(path: str | os.PathLike) -> bool:
+    """Return whether a folder is a feature store of captions alone, finished or not."""
+    try:
+        folder = ShardFolder(path, FORMAT)
+    except (FileNotFoundError, UserError):
+        return False
+    return not folder.manifest["settings"].get("images", True)

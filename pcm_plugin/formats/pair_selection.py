@@ -30,7 +30,7 @@ class PairSelection(NamedTuple):
         caption: (P,) int64, numbers of the captions in the store.
         clip_score: (P,) float32, weight of the pair in the loss: 2.5 * cosine of image and caption,
             or with ``pcm refine --score-scale`` another multiple of the cosine in the
-            assigning store (SynC's release: 5 times SigLIP 2's).
+            assigning store (SynC's release: 5 times SigLIP 2's). NaN in a store of captions alone.
         score: (P,) float32, by which the pairs were selected.
     """
 
@@ -84,6 +84,8 @@ class PairSelection(NamedTuple):
 def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> PairSelection:
     """Load selected pairs, or pair each caption of a store with its own image.
 
+    In a store of captions alone, each caption is a pair without an image.
+
     Args:
         store: Feature store.
         path: File of :meth:`PairSelection.to_file`. Defaults to None: no selection.
@@ -94,7 +96,8 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
     """
     if path is None:
         captions = np.arange(store.num_captions)
-        scores = store.clip_scores
+        nothing = np.full(len(captions), np.nan, np.float32)
+        scores = store.clip_scores if store.has_images else nothing
         pairs = PairSelection(store.caption_to_image(captions), captions, scores, scores)
     else:
         pairs = PairSelection.from_file(path, store.identity)

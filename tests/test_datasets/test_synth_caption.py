@@ -6,7 +6,7 @@ from mmengine.dataset import default_collate
 from torch.utils.data import DataLoader
 
 from pcm_plugin.registry import DATASETS
-from tests.builders import build_store
+from tests.builders import build_caption_store, build_store
 
 CAPTIONS = [["a dog", "the dog"], ["a cat"], ["one", "two", "three"], [], ["last"]]
 
@@ -171,3 +171,23 @@ def test_repeated_ids_are_refused_for_testing_and_labels(tmp_path):
 def test_repeated_ids_in_a_shard_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"shard-00000, must be unique, but 'x' is repeated"):
         build_store(tmp_path / "store", [["a"], ["b"]], ids=["x", "x"])
+
+
+def test_captions_alone_are_trained_on_their_text_features(tmp_path):
+    texts = ["a dog", "a cat", "the dog"]
+    feats = build_caption_store(tmp_path / "store", texts)
+    dataset = build([tmp_path / "store"], features="text")
+    assert [item["data_samples"].gt_caption for item in dataset] == texts
+    assert list(dataset.iter_captions()) == texts
+    assert torch.equal(torch.stack([item["global_feats"] for item in dataset]), feats)
+    # There is no image that a caption could be compared with.
+    assert all("clip_score" not in item["data_samples"] for item in dataset)
+    assert default_collate([dataset[0], dataset[1]])["global_feats"].shape == (2, 5)
+    for settings, name in (
+        ({}, "features='patch'"),
+        ({"features": "global"}, "features='global'"),
+        ({"features": "text", "test_mode": True}, "test_mode=True"),
+        ({"features": "text", "min_clip_score": 0.5}, "min_clip_score=0.5"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} needs images, but .* captions alone"):
+            build([tmp_path / "store"], **settings)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
-from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.captions.record import Caption
+from pcm_plugin.formats.feature_shard import FORMAT, write_caption_shard, write_feature_shard
+from pcm_plugin.formats.feature_store import FeatureStore, is_caption_store
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from tests.builders import build_store
+from tests.builders import build_caption_store, build_store
 
 
 def plan(count):
@@ -223,3 +224,36 @@ def test_a_truncated_shard_is_named(tmp_path):
     os.truncate(path, path.stat().st_size - 3000)
     with pytest.raises(ValueError, match=r"shard-00000.safetensors is cut: run the command that"):
         store.read_rows("patch_feats", [0, 1])
+
+
+def test_a_store_of_captions_alone(tmp_path):
+    texts = ["a dog", "caf\u00e9 \u732b", "a dog"]
+    feats = build_caption_store(tmp_path / "store", texts)
+    store = FeatureStore(tmp_path / "store")
+    assert not store.has_images
+    assert (len(store), store.num_captions) == (3, 3)
+    assert (store.num_patches, store.patch_dim, store.clip_dim) == (0, 0, 5)
+    assert store.image_ids == ["caption0", "caption1", "caption2"]
+    assert [store.captions(i) for i in range(3)] == [[text] for text in texts]
+    assert torch.equal(store.read_rows("caption_feats", [2, 0, 1]), feats[[2, 0, 1]])
+    build_store(tmp_path / "images", CAPTIONS)
+    assert FeatureStore(tmp_path / "images").has_images
+    assert is_caption_store(tmp_path / "store")
+    assert not is_caption_store(tmp_path / "images")
+    assert not is_caption_store(tmp_path)
+    for read, what in (
+        (lambda: store.global_feats(0), "global_feats"),
+        (lambda: store.patch_feats(0), "patch_feats"),
+        (lambda: store.clip_scores, "clip_scores"),
+    ):
+        with pytest.raises(ValueError, match=f"{what} needs images, but .*store was made from cap"):
+            read()
+
+
+def test_captions_of_a_shard_need_unique_ids_and_one_row_each(tmp_path):
+    folder = ShardFolder.open_for_write(tmp_path, FORMAT, {"images": False}, plan(1))
+    dog, cat = Caption("1", "1", "a dog"), Caption("2", "2", "a cat")
+    with pytest.raises(ValueError, match=r"caption ids of .* must be unique, but '1' is repeated"):
+        write_caption_shard(folder, plan(1)[0], [dog, dog], torch.ones(2, 5))
+    with pytest.raises(ValueError, match="got 2 captions and 3 caption_feats"):
+        write_caption_shard(folder, plan(1)[0], [dog, cat], torch.ones(3, 5))

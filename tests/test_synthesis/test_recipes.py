@@ -4,11 +4,79 @@ import pytest
 
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
+RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))
+TEXT = [name for name in RECIPES if name.startswith("text_")]
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in Path("configs/recipes").glob("*.py")))
+
+@pytest.mark.parametrize("name", sorted({*RECIPES} - {*TEXT}))
 def test_every_recipe_is_read(name):
     changed = load_recipe(name, {"generate.steps": 99, "refine.keep": 0.5})
     assert (changed.generate.steps, changed.refine.keep) == (99, 0.5)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_text_recipes_are_read(name):
+    recipe = load_recipe(name, {"vocabulary.min_count": 7, "model.decap.neck.dropout": 0.1})
+    assert recipe.generate is None
+    assert recipe.stages == ("corpus", "extract")
+    assert not recipe.extract.patches
+    assert recipe.vocabulary.min_count == 7
+    assert recipe.model["decap"]["neck"]["dropout"] == 0.1
+    small = load_recipe(name, {"language_model.layers": 3}).language_model
+    assert (small.layers, small.width) == (3, 128)
+
+
+def test_text_recipes_have_the_clip_of_the_others():
+    for tower in ("vitb32", "vitl14"):
+        text, image = load_recipe(f"text_{tower}"), load_recipe(f"sd15_{tower}")
+        assert (text.extract.model, text.extract.pretrained) == (
+            image.extract.model,
+            image.extract.pretrained,
+        )
+        assert text.concepts == image.concepts
+
+
+def test_images_are_turned_off_by_name(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extract: {model: ViT-B-32-quickgelu, pretrained: openai}\n")
+    with pytest.raises(ValueError, match=r"missing parts \['generate'\] \(generate=None encodes"):
+        load_recipe(str(file))
+    file.write_text(file.read_text() + "generate: null\n")
+    assert load_recipe(str(file)).generate is None
+    assert load_recipe("sd15_vitb32", {"generate": None}).generate is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generate.steps": 3}, r"captions alone .*so generate\.steps has no effect"),
+        (
+            {"generate.steps": 3, "generate.pipeline": "a/b"},
+            r"generate\.steps, generate\.pipeline have no effect",
+        ),
+        ({"refine.method": "sync"}, r"refine\.method has no effect: .*such as sd15_vitb32"),
+        ({"refine": {}}, "so refine has no effect"),
+        ({"assign.model": "x"}, r"assign\.model has no effect"),
+        ({"extract.pool": 2}, r"extract\.pool has no effect"),
+        ({"extract.patch_mode": "sclip"}, r"extract\.patch_mode has no effect"),
+        ({"extract.patches": True}, r"extract\.patches has no effect"),
+        ({"model.neck.dropout": 0.1}, r"model\.capdec, model\.decap, got model\.neck"),
+        ({"language_model.layers": 0}, "language_model: layers, width, heads and positions must"),
+        ({"language_model.width": 130}, "width a multiple of heads, got layers=2, width=130"),
+        ({"language_model.vocab_size": 256}, "vocab_size must be at least 257"),
+        ({"language_model.depth": 3}, "language_model has no setting depth"),
+        ({"extract": None}, r"missing parts \['extract'\]"),
+        ({"concepts": 5}, "concepts must be a dict of settings, got 5"),
+    ],
+)
+def test_invalid_text_recipes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_recipe("text_toy", changes)
+
+
+def test_a_language_model_has_no_effect_with_images():
+    with pytest.raises(ValueError, match=r"generates images, so language_model has no effect"):
+        load_recipe("toy", {"language_model.layers": 2})
 
 
 def test_recipes_are_found_from_any_folder(tmp_path, monkeypatch):

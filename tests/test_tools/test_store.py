@@ -9,7 +9,7 @@ from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.formats.feature_shard import FORMAT
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from tests.builders import build_store
+from tests.builders import build_caption_store, build_store
 from tests.test_tools.commands import run
 
 CAPTIONS = [["a dog", "the dog"], ["a cat"], [], ["a tree"], ["a car"]]
@@ -141,3 +141,35 @@ def test_missing_stores_are_said(tmp_path):
         assert result.code == 1
         assert "Traceback" not in result.output
         assert "none" in result.output
+
+
+def test_a_store_of_captions_alone(tmp_path):
+    for name in ("one", "two"):
+        build_caption_store(tmp_path / name, ["a dog", "a cat", "a car"])
+    result = store(tmp_path, "info", tmp_path / "one")
+    assert result.code == 0, result.output
+    assert "no images, 3 captions" in result.output
+    assert store(tmp_path, "verify", tmp_path / "one").code == 0
+    parts = [tmp_path / "one", tmp_path / "two"]
+    result = store(tmp_path, "merge", *parts, "--prefix-ids", "--out", tmp_path / "merged")
+    assert result.code == 0, result.output
+    merged = FeatureStore(tmp_path / "merged")
+    assert merged.num_captions == 6
+    assert not merged.has_images
+    build_store(tmp_path / "images", CAPTIONS, num_patches=0)
+    parts = [tmp_path / "one", tmp_path / "images"]
+    result = store(tmp_path, "merge", *parts, "--out", tmp_path / "mixed")
+    assert (result.code, "images: False" in result.output) == (1, True), result.output
+    sheet = ["sheet", tmp_path / "one", "--images", tmp_path, "--out", tmp_path / "x.png"]
+    for command, message in (
+        (sheet, "pcm store sheet needs images"),
+        (["export", tmp_path / "one", "--out", tmp_path / "npz"], "has no patch features"),
+    ):
+        result = store(tmp_path, *command)
+        assert (result.code, message in result.output) == (1, True), result.output
+    for method in ("sync", "contrast"):
+        args = [tmp_path / "one", "--method", method, "--out", tmp_path / "refined"]
+        result = run("refine", *args, log=tmp_path / "log")
+        assert result.code == 1
+        assert "refinement needs images, but" in result.output
+    assert not (tmp_path / "refined").exists()

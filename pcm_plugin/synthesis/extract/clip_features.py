@@ -68,18 +68,19 @@ def empty_features(clip: OpenCLIPBackbone, settings: ExtractSettings) -> ClipFea
 
 
 @torch.inference_mode()
-def encode_texts(clip: OpenCLIPBackbone, texts: list[str]) -> Tensor:
+def encode_texts(clip: OpenCLIPBackbone, texts: list[str], batch_size: int = _TEXT_BATCH) -> Tensor:
     """Encode any number of texts, in batches.
 
     Args:
         clip: The model.
         texts: n texts; longer ones than CLIP's context are cut.
+        batch_size: Texts per batch. Defaults to 256.
 
     Returns:
         (n, Dc) float32, each row of length 1.
     """
     encoded = [
-        clip.encode_text(texts[start : start + _TEXT_BATCH])
-        for start in range(0, len(texts), _TEXT_BATCH)
+        clip.encode_text(texts[start : start + batch_size])
+        for start in range(0, len(texts), batch_size)
     ]
     return torch.cat(encoded) if encoded else torch.empty(0, clip.clip_dim)

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import logging
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.concepts.embedding import embed_concepts
 from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
 from pcm_plugin.synthesis.concepts.templates import resolve_templates
+from pcm_plugin.synthesis.pipeline.corpus_settings import LanguageModelSettings
 from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs
+from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
@@ -33,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 CORPUS_FORMAT = "pcm-corpus"
 
-_TOP_CONCEPTS = 5
+LANGUAGE_MODEL = "language_model"
+"""Folder of the small GPT-2 of a text recipe, in that of the corpus."""
 
 
 def make_corpus(
@@ -44,7 +48,7 @@ def make_corpus(
     rank: Rank,
     make: bool = True,
 ) -> None:
-    """Copy the captions, and derive vocabulary and concepts from them.
+    """Copy the captions, and derive vocabulary, concepts and any language model from them.
 
     Args:
         captions: The corpus.
@@ -102,8 +106,19 @@ def make_corpus(
         weights = weights_identity(extracting.pretrained)
         save_concepts(concepts, words, embeddings, model, weights, templates)
         files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
+        if recipe.language_model is not None:
+            files += _make_language_model(corpus, recipe.language_model, out / LANGUAGE_MODEL)
         tick(written)
         folder.commit(wanted[0], files, written)
+
+
+def _make_language_model(
+    corpus: Iterable[Caption], settings: LanguageModelSettings, folder: Path
+) -> list[str]:
+    """Build the language model of a text recipe, and return its files relative to the corpus."""
+    shutil.rmtree(folder, ignore_errors=True)  # that of fewer captions
+    build_gpt2((caption.text for caption in corpus), folder, **settings.__dict__)
+    return sorted(f"{folder.name}/{file.name}" for file in folder.iterdir())
 
 
 def _check_refinement(recipe: Recipe) -> None:
@@ -172,12 +187,12 @@ def find_words(
                 f"{error} (--set concepts.min_count=1, or concepts.words=FILE)"
             ) from None
         words = [noun.word for noun in nouns]
-    needed = recipe.model.get("neck", {}).get("top_concepts", _TOP_CONCEPTS)
+    setting, needed = recipe.top_concepts
     if len(words) < needed:
         raise UserError(
             f"there are {len(words)} concepts ({', '.join(words)}), but the model uses the "
             f"{needed} nearest ones of an image: lower concepts.min_count "
             f"({concepts.min_count}), set concepts.words to a list, or --set "
-            f"model.neck.top_concepts={len(words)}"
+            f"{setting}={len(words)}"
         )
     return vocabulary, coverage, words

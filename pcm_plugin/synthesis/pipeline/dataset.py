@@ -9,6 +9,9 @@ The stages write to one folder:
 - ``pairs/``: the chosen pairs, if the recipe refines pairs;
 - ``config.py`` and ``syntic.py``: training configs of PCM-Net and SynTIC.
 
+A text recipe generates no images: ``train_store/`` has the features of captions alone, and the
+configs are ``config.py`` of the prefix captioner, ``capdec.py`` and ``decap.py``.
+
 Each stage can be interrupted and run again, and several processes can share it. They wait for each
 other after each stage.
 """
@@ -19,7 +22,9 @@ from pathlib import Path
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.feature_store import is_caption_store
 from pcm_plugin.formats.shards import ShardFolder
+from pcm_plugin.synthesis.extract.encode_captions import encode_captions
 from pcm_plugin.synthesis.extract.extract_features import extract_features
 from pcm_plugin.synthesis.extract.open_source import open_source
 from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source
@@ -27,7 +32,7 @@ from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.pipeline.corpus import make_corpus
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
-from pcm_plugin.synthesis.pipeline.stages import STAGES
+from pcm_plugin.synthesis.pipeline.text_configs import write_text_configs
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
@@ -38,7 +43,7 @@ def make_dataset(
     captions: CaptionFile,
     recipe: Recipe,
     out: Path,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] | None = None,
     real_splits: RealImages | None = None,
     limit: int | None = None,
     device: str | None = None,
@@ -53,7 +58,7 @@ def make_dataset(
         captions: The corpus.
         recipe: The recipe.
         out: Folder to write.
-        stages: The stages to run, from :data:`.STAGES`. Defaults to all.
+        stages: The stages to run, from those of the recipe. Defaults to None, all.
         real_splits: For ``'val'`` and ``'test'``, a folder of real images and a caption file that
             names them. A path is read with the same options as ``captions``, see
             :func:`captions_of`. Defaults to None.
@@ -63,18 +68,24 @@ def make_dataset(
 
     Raises:
         MissingFileError: If an input is missing.
-        UserError: If an input is invalid, or the folder was made with other settings or captions.
+        UserError: If an input is invalid, the recipe has no such stage, or the folder was made with
+            other settings or captions.
     """
     rank = rank or Rank.from_environment()
+    stages = check_stages(stages, recipe)
+    check_folder(recipe, out)
     # All inputs are checked before the first stage, which may take hours.
     sources = real_sources(real_splits or {}, recipe, captions)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
-    if "generate" in stages:
-        corpus = CaptionFile(out / "corpus" / "captions.jsonl")
+    corpus = CaptionFile(out / "corpus" / "captions.jsonl")
+    if "generate" in stages and recipe.generate is not None:
         images, batch = out / "synthetic", recipe.generate_batch
         generate_images(corpus, recipe.generate, images, batch, device, None, rank, recipe.offload)
     if "extract" in stages:
-        sources["train"] = open_source(out / "synthetic", None, 1)
+        if recipe.generate is None:
+            encode_captions(corpus, recipe.extract, out / "train_store", device, rank=rank)
+        else:
+            sources["train"] = open_source(out / "synthetic", None, 1)
         for split, source in sources.items():
             store, batch = out / f"{split}_store", recipe.extract_batch
             extract_features(source, recipe.extract, store, batch, device, rank=rank)
@@ -92,7 +103,43 @@ def make_dataset(
             assign_store=None if recipe.assign is None else out / "assign_store",
         )
     if rank.index == 0 and _all_stages_done(recipe, out):
-        write_configs(recipe, out, _real_splits(out))
+        write = write_text_configs if recipe.generate is None else write_configs
+        write(recipe, out, _real_splits(out))
+
+
+def check_stages(stages: Sequence[str] | None, recipe: Recipe) -> Sequence[str]:
+    """Return the stages to run, all by default.
+
+    Raises:
+        UserError: If the recipe has no such stage.
+    """
+    for stage in stages or ():
+        if stage not in recipe.stages:
+            raise UserError(
+                f"stages must be among {', '.join(recipe.stages)} for this recipe, which encodes "
+                f"captions alone, got {stage}: leave it out, or pass a recipe that generates images"
+            )
+    return recipe.stages if stages is None else stages
+
+
+def check_folder(recipe: Recipe, out: Path) -> None:
+    """Check that a folder was not made by a recipe of the other kind: with images, or without.
+
+    Raises:
+        UserError: If it was.
+    """
+    begun = [n for n in ("synthetic", "train_store") if (out / n / "manifest.json").is_file()]
+    has_captions = is_caption_store(out / "train_store")
+    if recipe.generate is None and begun and not has_captions:
+        raise UserError(
+            f"{out} was made by a recipe that generates images, but this one encodes captions "
+            "alone: pass another --out, or the recipe that made the folder"
+        )
+    if recipe.generate is not None and has_captions:
+        raise UserError(
+            f"{out} was made by a recipe that encodes captions alone, but this one generates "
+            "images: pass another --out, or the recipe that made the folder"
+        )
 
 
 def real_sources(
@@ -112,7 +159,7 @@ def real_sources(
     sources = {}
     for split, (images, file) in real_splits.items():
         named = file if isinstance(file, CaptionFile) else captions_of(split, file, captions)
-        sources[split] = open_source(images, named, recipe.generate.shard_size)
+        sources[split] = open_source(images, named, recipe.shard_size)
     return sources
 
 
@@ -131,19 +178,22 @@ def captions_of(split: str, path: str, captions: CaptionFile) -> CaptionFile:
 
 def _all_stages_done(recipe: Recipe, out: Path) -> bool:
     """Return whether there are images and features of all captions of the corpus."""
-    parts = [out / name for name in ("corpus", "synthetic", "train_store")]
-    if not all(map(_is_complete, parts)):
+    names = ["corpus", "train_store"] + ([] if recipe.generate is None else ["synthetic"])
+    if not all(_is_complete(out / name) for name in names):
         return False
-    corpus, images, store = (ShardFolder(part, None).shards.values() for part in parts)
-    captions = sum(record["count"] for record in corpus)
+    corpus, store = (ShardFolder(out / name, None).shards.values() for name in names[:2])
+    captions, features = (sum(r["num_source"] for r in records) for records in (corpus, store))
+    if recipe.generate is None:
+        return captions == features
     wanted = captions * recipe.generate.images_per_caption
     try:
         generated = GeneratedImages(out / "synthetic")
     except UserError:
         return False
+    images = ShardFolder(out / "synthetic", None).shards.values()
     missing = sum(r["num_source"] - r["count"] for r in images)
     available = sum(shard.count for shard in generated.shards)
-    return (available + missing, sum(r["num_source"] for r in store)) == (wanted, available)
+    return (available + missing, features) == (wanted, available)
 
 
 def _is_complete(path: Path) -> bool:

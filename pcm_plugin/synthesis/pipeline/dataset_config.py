@@ -4,8 +4,6 @@ They inherit ``configs/pcm_custom.py`` and ``configs/syntic/syntic_custom.py``, 
 depends on the data set: paths, feature sizes, settings of the recipe and the warm-up.
 """
 
-import keyword
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ from mmengine.config import Config
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PAIRS_FILE
-from pcm_plugin.packaged_files import CONFIGS, PACKAGE
+from pcm_plugin.packaged_files import CONFIGS
+from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 
 CONFIG = "config.py"
@@ -23,13 +22,11 @@ CONFIG = "config.py"
 SYNTIC_CONFIG = "syntic.py"
 """Config of SynTIC, which inherits :data:`CONFIG`."""
 
-_LOCAL = "local-dir:"
+TEXT_CONFIGS = {"prefix": CONFIG, "capdec": "capdec.py", "decap": "decap.py"}
+"""Configs of a text recipe by captioner of :data:`.TEXT_CAPTIONERS`. The first is the default."""
+
 _MIN_WARMUP = 100
 _WARMUP_SHARE = 1 / 20  # of all iterations, as on COCO
-
-
-class _Expression(str):
-    """Python source that is written as it is, instead of as a string."""
 
 
 def write_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> None:
@@ -40,17 +37,9 @@ def write_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> None:
         out: Folder of the data set.
         real_splits: Those of ``'val'`` and ``'test'`` for which there is a store of real images.
     """
-    settings = _format_settings(_settings(recipe, out, real_splits))
-    text = f"""\
-# PCM-Net on the data in this folder. Written by `pcm make-dataset`; pass it to `pcm train`.
-_base_ = __import__("pcm_plugin").config_file("pcm_custom.py")
-
-import os
-
-# Paths are relative to this file, so the folder can be moved.
-root = os.path.relpath("{{{{ fileDirname }}}}")
-{settings}"""
-    write_bytes(out / CONFIG, text.encode())
+    settings = _settings(recipe, out, real_splits)
+    source = config_source("PCM-Net on the data in this folder", "pcm_custom.py", settings)
+    write_bytes(out / CONFIG, source)
     syntic = (CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
     _, rest = syntic.split('_base_ = "../pcm_custom.py"\n')  # an error without that line
     text = f"""\
@@ -62,17 +51,16 @@ _base_ = "./{CONFIG}"
 
 def remove_configs(out: Path) -> None:
     """Remove the configs of a data set that is not finished any more."""
-    for name in (CONFIG, SYNTIC_CONFIG):
+    for name in (CONFIG, SYNTIC_CONFIG, *TEXT_CONFIGS.values()):
         (out / name).unlink(missing_ok=True)
 
 
 def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, Any]:
     base = Config.fromfile(CONFIGS / "pcm_custom.py")
     store = FeatureStore(out / "train_store")
-    count, batch_size = store.num_captions, base.train_dataloader.batch_size
     neck: dict[str, Any] = {
-        "concepts": _path("corpus/concepts.safetensors"),
-        "clip_head": _path("train_store/clip_head.safetensors"),
+        "concepts": data_path("corpus/concepts.safetensors"),
+        "clip_head": data_path("train_store/clip_head.safetensors"),
         **recipe.model.get("neck", {}),
         "patch_dim": store.patch_dim,
         "clip_dim": store.clip_dim,
@@ -82,83 +70,86 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
         neck |= {"patches_in_joint_space": True, "clip_head": None}
     pairs = f"pairs/{PAIRS_FILE}"
     is_refined = recipe.refine is not None and (out / pairs).is_file()
-    iterations = count * base.train_cfg.max_epochs // batch_size
-    peak = base.param_scheduler.warmup
-    warmup = max(_MIN_WARMUP, min(peak, int(iterations * _WARMUP_SHARE)))
-    settings: dict[str, Any] = {
+    return {
         "clip": {
-            "model_name": _model_name(recipe.extract.model, out),
-            "pretrained": recipe.extract.pretrained,
+            **clip_settings(recipe, out),
             "pool": recipe.extract.pool,
             "patch_mode": recipe.extract.patch_mode,
         },
         "model": {
-            "vocabulary": _path("corpus/vocabulary.txt"),
+            "vocabulary": data_path("corpus/vocabulary.txt"),
             **recipe.model,
             "neck": neck,
         },
         "train_dataloader": {
-            # In a small corpus, the pairs that do not fill a batch are a good part of an epoch.
-            "drop_last": count >= 10 * batch_size,
+            "drop_last": drops_last(base, store.num_captions),
             "dataset": {
-                "store": _path("train_store"),
-                "pairs": _path(pairs) if is_refined else None,
+                "store": data_path("train_store"),
+                "pairs": data_path(pairs) if is_refined else None,
             },
         },
-        "param_scheduler": {"warmup": warmup, "embed_dims": neck.get("embed_dims", 512)},
+        **noam_settings(base, store.num_captions, neck.get("embed_dims", 512)),
+        **split_settings(real_splits),
+    }
+
+
+def clip_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Return name and weights of the CLIP for the config of a data set."""
+    return {
+        "model_name": clip_model_name(recipe.extract.model, out),
+        "pretrained": recipe.extract.pretrained,
+    }
+
+
+def drops_last(base: Config, count: int) -> bool:
+    """Return whether to drop the pairs that do not fill a batch.
+
+    Args:
+        base: Config with the batch size.
+        count: Number of pairs. If it is small, the last ones are a good part of an epoch.
+    """
+    return count >= 10 * base.train_dataloader.batch_size
+
+
+def warmup_iterations(base: Config, count: int, longest: int) -> int:
+    """Return the warm-up of a training: a twentieth of its iterations, as on COCO.
+
+    Args:
+        base: Config with the batch size and the number of epochs.
+        count: Number of pairs.
+        longest: Warm-up on COCO, which is not exceeded.
+    """
+    iterations = count * base.train_cfg.max_epochs // base.train_dataloader.batch_size
+    return max(_MIN_WARMUP, min(longest, int(iterations * _WARMUP_SHARE)))
+
+
+def noam_settings(base: Config, count: int, embed_dims: int) -> dict[str, Any]:
+    """Return the settings of Noam's schedule for ``count`` pairs.
+
+    Args:
+        base: Config with the schedule on COCO.
+        count: Number of pairs.
+        embed_dims: Width of the model.
+    """
+    peak = base.param_scheduler.warmup
+    warmup = warmup_iterations(base, count, peak)
+    return {
+        "param_scheduler": {"warmup": warmup, "embed_dims": embed_dims},
         # The peak learning rate is that of COCO.
         "optim_wrapper": {"optimizer": {"lr": (warmup / peak) ** 0.5}},
     }
+
+
+def split_settings(real_splits: list[str]) -> dict[str, Any]:
+    """Return the settings of validation and test, which are None without real images.
+
+    Args:
+        real_splits: See :func:`write_configs`.
+    """
+    settings: dict[str, Any] = {}
     for split in ("val", "test"):
         if split in real_splits:
-            settings[f"{split}_dataloader"] = {"dataset": {"store": _path(f"{split}_store")}}
+            settings[f"{split}_dataloader"] = {"dataset": {"store": data_path(f"{split}_store")}}
         else:
             settings |= {f"{split}_{part}": None for part in ("dataloader", "cfg", "evaluator")}
     return settings
-
-
-def _path(inside: str) -> _Expression:
-    return _Expression(f'f"{{root}}/{inside}"')
-
-
-def _model_name(name: str, out: Path) -> str:
-    """Return the name of a CLIP for the config.
-
-    The config looks up a folder of this package when it is read. The path of a folder below the
-    current one is relative to the config.
-    """
-    if not name.startswith(_LOCAL):
-        return name
-    folder = Path(os.path.normpath(name.removeprefix(_LOCAL)))
-    if folder.resolve().is_relative_to(PACKAGE.resolve()):
-        inside = folder.resolve().relative_to(PACKAGE.resolve()).as_posix()
-        return _Expression(f'"{_LOCAL}" + __import__("pcm_plugin").packaged_file("{inside}")')
-    if not folder.resolve().is_relative_to(Path.cwd()):
-        return f"{_LOCAL}{folder}"
-    return _Expression(f'f"{_LOCAL}{{root}}/{_relative(folder, out)}"')
-
-
-def _relative(path: Path, out: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
-
-
-def _format_settings(settings: dict[str, Any]) -> str:
-    return "".join(f"{name} = {_format(value)}\n" for name, value in settings.items())
-
-
-def _format(value: Any, indent: str = "") -> str:
-    """Return a value as Python source, one setting per line."""
-    if isinstance(value, _Expression):
-        return str(value)
-    if not isinstance(value, dict) or not value:
-        return repr(value)
-    inner = f"{indent}    "
-    if all(_is_argument_name(key) for key in value):
-        lines = [f"{inner}{key}={_format(part, inner)},\n" for key, part in value.items()]
-        return f"dict(\n{''.join(lines)}{indent})"
-    lines = [f"{inner}{key!r}: {_format(part, inner)},\n" for key, part in value.items()]
-    return f"{{\n{''.join(lines)}{indent}}}"
-
-
-def _is_argument_name(key: Any) -> bool:
-    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)

@@ -2,16 +2,10 @@
 
 import itertools
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from PIL import Image
-
-from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.feature_shard import FORMAT as STORE_FORMAT
@@ -19,18 +13,23 @@ from pcm_plugin.formats.image_shards import FORMAT as IMAGE_FORMAT
 from pcm_plugin.formats.pair_selection import FORMAT as PAIRS_FORMAT
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
-from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.extract.settings import ExtractSettings
+from pcm_plugin.synthesis.extract.encode_captions import caption_store_record
 from pcm_plugin.synthesis.extract.sources import Source
-from pcm_plugin.synthesis.generate.generate_images import encode
 from pcm_plugin.synthesis.generate.prompts import Prompts
-from pcm_plugin.synthesis.generate.text2image import GenerationRequest, ImageGenerator
+from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.corpus import find_words
+from pcm_plugin.synthesis.pipeline.dataset import check_folder
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.pipeline.timing import (
+    read_first_images,
+    time_captions,
+    time_extraction,
+    time_generation,
+    time_matching,
+    time_sentences,
+)
 from pcm_plugin.synthesis.ranks import deterministic_cpu_threads
-from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 
-_WORKERS = 4  # the default of extract_features
 _ROW_BYTES = 16  # an index of an image, two scores, and the nearest captions
 
 
@@ -101,7 +100,7 @@ def estimate(
     real_splits: dict[str, Source] | None = None,
     limit: int | None = None,
 ) -> Estimate:
-    """Time up to two batches of generation and extraction, and extrapolate.
+    """Time up to two batches of each stage, and extrapolate.
 
     Args:
         captions: The corpus.
@@ -115,151 +114,101 @@ def estimate(
     Raises:
         UserError: If the folder was made with other settings, or there are too few words.
     """
-    ShardFolder.check_settings(out / "synthetic", IMAGE_FORMAT, recipe.generate.as_record())
-    count = min(count, limit or count)
-    vocabulary, coverage, words = find_words(_FirstCaptions(captions, count), recipe)
+    check_folder(recipe, out)
+    corpus = _FirstCaptions(captions, min(count, limit or count))
+    vocabulary, coverage, words = find_words(corpus, recipe)
+    totals = {
+        split: sum(shard.count for shard in source.shards)
+        for split, source in (real_splits or {}).items()
+    }
     with deterministic_cpu_threads(device):
-        generation_seconds, image_bytes, images, texts = _time_generation(
-            captions, count, recipe, device
-        )
+        if recipe.generate is None:
+            stages = _text_stages(corpus, recipe, out, device, real_splits or {}, totals)
+        else:
+            stages = _image_stages(corpus, recipe, recipe.generate, out, device, totals)
+    return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free_bytes(out))
+
+
+def _text_stages(
+    corpus: "_FirstCaptions",
+    recipe: Recipe,
+    out: Path,
+    device: str,
+    real_splits: dict[str, Source],
+    totals: dict[str, int],
+) -> list[Stage]:
+    """Return the cost of the stages of a text recipe."""
+    settings = recipe.extract
+    record = caption_store_record(settings)
+    ShardFolder.check_settings(out / "train_store", STORE_FORMAT, record)
+    seconds, bytes_each = time_captions(settings, device, corpus)
+    done = min(corpus.count, _done(out / "train_store", STORE_FORMAT))
+    stages = [Stage("encode train", "captions", corpus.count, done, seconds, bytes_each)]
+    for split, source in real_splits.items():
         size = recipe.extract_batch
-        extraction_seconds, feature_bytes, clip_dim = _time_extraction(
-            recipe.extract, size, device, images, texts
-        )
-        prompts = Prompts(captions, count, recipe.generate.shard_size, recipe.generate.unique)
-        pairs = sum(map(len, prompts)) * recipe.generate.images_per_caption
-        if recipe.assign is not None:
-            size = recipe.assign_batch
-            assignment_seconds, assign_bytes, clip_dim = _time_extraction(
-                recipe.assign, size, device, images, texts
-            )
-        matching_seconds = (
-            _time_matching(pairs, clip_dim, device) if _assigns_pairs(recipe) else 0.0
-        )
-        sentence_seconds, sentence_bytes = _time_sentences(recipe, device, texts)
-    stages = [
-        Stage(
-            "generate",
-            "images",
-            pairs,
-            min(pairs, _done(out / "synthetic", IMAGE_FORMAT)),
-            generation_seconds,
-            image_bytes,
-        )
-    ]
-    for split, total in {
-        "train": pairs,
-        **{
-            split: sum(s.count for s in source.shards)
-            for split, source in (real_splits or {}).items()
-        },
-    }.items():
-        done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
-        name = f"extract {split}"
-        stages.append(Stage(name, "images", total, done, extraction_seconds, feature_bytes))
+        images = read_first_images(source, size)
+        texts = [caption.text for caption in itertools.islice(corpus, size)]
+        seconds, bytes_each, _ = time_extraction(settings, size, device, images, texts)
+        stages.append(_extraction(split, out, totals[split], seconds, bytes_each))
+    return stages
+
+
+def _image_stages(
+    corpus: "_FirstCaptions",
+    recipe: Recipe,
+    settings: GenerateSettings,
+    out: Path,
+    device: str,
+    totals: dict[str, int],
+) -> list[Stage]:
+    """Return the cost of the stages of a recipe that generates images."""
+    ShardFolder.check_settings(out / "synthetic", IMAGE_FORMAT, settings.as_record())
+    generation_seconds, image_bytes, images, texts = time_generation(
+        corpus, recipe, settings, device
+    )
+    size = recipe.extract_batch
+    extraction_seconds, feature_bytes, clip_dim = time_extraction(
+        recipe.extract, size, device, images, texts
+    )
+    prompts = Prompts(corpus.captions, corpus.count, settings.shard_size, settings.unique)
+    pairs = sum(map(len, prompts)) * settings.images_per_caption
+    done = min(pairs, _done(out / "synthetic", IMAGE_FORMAT))
+    stages = [Stage("generate", "images", pairs, done, generation_seconds, image_bytes)]
+    for split, total in {"train": pairs, **totals}.items():
+        stages.append(_extraction(split, out, total, extraction_seconds, feature_bytes))
     if recipe.assign is not None:
+        size = recipe.assign_batch
+        seconds, assign_bytes, clip_dim = time_extraction(
+            recipe.assign, size, device, images, texts
+        )
         done = min(pairs, _done(out / "assign_store", STORE_FORMAT))
-        stages.append(Stage("assign", "images", pairs, done, assignment_seconds, assign_bytes))
-    if sentence_seconds:
-        total = count * recipe.generate.images_per_caption
+        stages.append(Stage("assign", "images", pairs, done, seconds, assign_bytes))
+    seconds, sentence_bytes = time_sentences(recipe, device, texts)
+    if seconds:
+        total = corpus.count * settings.images_per_caption
         done = min(total, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
-        stages.append(Stage("sentences", "captions", total, done, sentence_seconds, sentence_bytes))
-    if _assigns_pairs(recipe):
+        stages.append(Stage("sentences", "captions", total, done, seconds, sentence_bytes))
+    if recipe.refine is not None and recipe.refine.method == "sync":
         # Two passes: captions of images, and images of captions.
         done = _done(out / "pairs", PAIRS_FORMAT) - _done(out / "pairs", PAIRS_FORMAT, "sentences")
-        done = min(2 * pairs, done)
-        stages.append(Stage("refine", "rows", 2 * pairs, done, matching_seconds, _ROW_BYTES))
-    return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free_bytes(out))
+        seconds, done = time_matching(pairs, clip_dim, device), min(2 * pairs, done)
+        stages.append(Stage("refine", "rows", 2 * pairs, done, seconds, _ROW_BYTES))
+    return stages
+
+
+def _extraction(split: str, out: Path, total: int, seconds: float, bytes_each: float) -> Stage:
+    done = min(total, _done(out / f"{split}_store", STORE_FORMAT))
+    return Stage(f"extract {split}", "images", total, done, seconds, bytes_each)
 
 
 class _FirstCaptions:
     """First captions of a file, which can be iterated over repeatedly."""
 
     def __init__(self, captions: CaptionFile, count: int) -> None:
-        self._captions, self._count = captions, count
+        self.captions, self.count = captions, count
 
     def __iter__(self) -> Iterator[Caption]:
-        return itertools.islice(self._captions, self._count)
-
-
-def _time_generation(
-    captions: CaptionFile, count: int, recipe: Recipe, device: str
-) -> tuple[float, float, list[Image.Image], list[str]]:
-    """Return seconds and bytes per image, and the generated images with their captions."""
-    first = list(itertools.islice(captions, min(count, 2 * recipe.generate_batch)))
-    requests = [GenerationRequest(caption.id, caption.text) for caption in first]
-    images: list[Image.Image] = []
-    sizes: list[int] = []
-
-    def generate(batch: list[GenerationRequest]) -> None:
-        new = [result.image for result in generator.generate(batch) if result.image]
-        sizes.extend(len(encode(image, recipe.generate)) for image in new)
-        images.extend(new)
-
-    generator = ImageGenerator(recipe.generate, device, recipe.offload)
-    seconds = _seconds_each(list(_batches(requests, recipe.generate_batch)), generate, device)
-    if not images:
-        raise UserError("none of the first images is usable: check the settings of the recipe")
-    return seconds, sum(sizes) / len(sizes), images, [request.text for request in requests]
-
-
-def _time_extraction(
-    settings: ExtractSettings, size: int, device: str, images: list[Image.Image], texts: list[str]
-) -> tuple[float, float, int]:
-    """Return seconds and bytes per image, and the width of CLIP."""
-    clip = settings.load_clip().to(device)
-
-    @torch.inference_mode()
-    def extract(batch: list[int]) -> None:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            pixels = list(pool.map(clip.preprocess, (images[i % len(images)] for i in batch)))
-        clip(torch.stack(pixels).to(device))
-        clip.encode_text([texts[i % len(texts)] for i in batch])
-
-    seconds = _seconds_each([list(range(size)), list(range(size))], extract, device)
-    width = 4 if settings.dtype == "float32" else 2
-    num_patches = clip.num_patches if settings.patches else 0
-    return seconds, width * (num_patches * clip.patch_dim + 2 * clip.clip_dim), clip.clip_dim
-
-
-def _time_sentences(recipe: Recipe, device: str, texts: list[str]) -> tuple[float, int]:
-    """Return seconds and bytes per caption; 0 without a sentence encoder."""
-    if recipe.refine is None or recipe.refine.sentence_encoder is None:
-        return 0.0, 0
-    encoder = SentenceEncoder(recipe.refine.sentence_encoder, recipe.refine.pooling, device)
-    batch = [texts[i % len(texts)] for i in range(256)]
-    width = encoder.encode(batch[:1]).shape[1]
-    return _seconds_each([batch, batch], encoder.encode, device), 4 * width
-
-
-def _assigns_pairs(recipe: Recipe) -> bool:
-    return recipe.refine is not None and recipe.refine.method == "sync"
-
-
-def _time_matching(count: int, clip_dim: int, device: str) -> float:
-    """Return the seconds of a search for the nearest of ``count`` rows."""
-    keys = torch.randn(min(count, 8192), clip_dim, device=device)
-    queries = torch.randn(1024, clip_dim, device=device)
-    batches = [queries, queries]
-    seconds = _seconds_each(batches, lambda rows: chunked_topk(rows, [keys], 15), device)
-    return seconds * count / len(keys)
-
-
-def _batches(items: list, size: int) -> Iterator[list]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _seconds_each(batches: Sequence, work: Callable, device: str) -> float:
-    """Return the seconds per sample of the last full batch; the first one is the warm-up."""
-    seconds = 0.0
-    for batch in [b for b in batches if len(b) == len(batches[0])]:
-        start = time.perf_counter()
-        work(batch)
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - start) / len(batch)
-    return seconds
+        return itertools.islice(self.captions, self.count)
 
 
 def _done(folder: Path, format: str, start: str = "") -> int:

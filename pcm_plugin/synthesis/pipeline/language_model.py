@@ -21,6 +21,7 @@ BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """Special tokens of BERT, in the order of their ids."""
 
 _MIN_COUNT = 2
+_NUM_BYTES = 256
 
 
 def build_gpt2(
@@ -56,17 +57,8 @@ def build_gpt2(
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import GPT2Config, GPT2TokenizerFast
 
+    check_gpt2(vocab_size, layers, width, heads, positions)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    if vocab_size <= len(alphabet):
-        raise UserError(
-            f"vocab_size must be at least {len(alphabet) + 1}, for the bytes and {END}, got "
-            f"{vocab_size}"
-        )
-    if min(layers, width, heads, positions) < 1 or width % heads:
-        raise UserError(
-            "layers, width, heads and positions must be at least 1, and width a multiple of heads, "
-            f"got layers={layers}, width={width}, heads={heads}, positions={positions}"
-        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -107,6 +99,24 @@ def build_gpt2(
 
     _write_folder(Path(folder), write)
     return len(wrapped)
+
+
+def check_gpt2(vocab_size: int, layers: int, width: int, heads: int, positions: int) -> None:
+    """Check the sizes of a small GPT-2; see :func:`build_gpt2`.
+
+    Raises:
+        UserError: If a size is out of range.
+    """
+    if vocab_size <= _NUM_BYTES:
+        raise UserError(
+            f"vocab_size must be at least {_NUM_BYTES + 1}, for the bytes and {END}, got "
+            f"{vocab_size}"
+        )
+    if min(layers, width, heads, positions) < 1 or width % heads:
+        raise UserError(
+            "layers, width, heads and positions must be at least 1, and width a multiple of heads, "
+            f"got layers={layers}, width={width}, heads={heads}, positions={positions}"
+        )
 
 
 def build_bert_tokenizer(

@@ -1,6 +1,5 @@
 """Recipes: all settings of a data set in one file of Python, YAML or JSON."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,85 +8,42 @@ from mmengine.config import Config
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
-from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
 from pcm_plugin.packaged_files import CONFIGS
-from pcm_plugin.synthesis.concepts.templates import TEMPLATES
 from pcm_plugin.synthesis.extract.annotation_scores import refuse_missing_scores
+from pcm_plugin.synthesis.extract.encode_captions import SHARD_SIZE
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
+from pcm_plugin.synthesis.pipeline.corpus_settings import (
+    ConceptSettings,
+    LanguageModelSettings,
+    VocabularySettings,
+)
+from pcm_plugin.synthesis.pipeline.stages import STAGES, TEXT_STAGES
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
 RECIPES = CONFIGS / "recipes"
 
+TEXT_CAPTIONERS = {"prefix": "prefix captioner", "capdec": "CapDec", "decap": "DeCap"}
+"""Captioners that train on the captions of a text recipe, with their titles."""
 
-@dataclass(frozen=True)
-class VocabularySettings:
-    """Settings of the vocabulary.
-
-    Attributes:
-        min_count: How often a word must occur in the captions. Defaults to 5.
-        unk: Whether to append the word ``UNK`` for rare words, as in the released lists. Defaults
-            to False: rare words are removed from captions.
-        file: A ``vocabulary.txt`` to use as it is, such as a released one. Defaults to None.
-        max_unknown_captions: Largest accepted share of captions without a single word of the
-            vocabulary. Defaults to 0.05.
-
-    Raises:
-        MissingFileError: If the file does not exist.
-    """
-
-    min_count: int = 5
-    unk: bool = False
-    file: str | None = None
-    max_unknown_captions: float = MAX_UNKNOWN_CAPTIONS
-
-    def __post_init__(self) -> None:
-        _check_file("vocabulary.file", self.file)
-
-
-@dataclass(frozen=True)
-class ConceptSettings:
-    """Settings of the concepts: the frequent nouns of the captions, or a word list.
-
-    Attributes:
-        min_count: How often a noun must occur in the captions. Defaults to 5.
-        max_nouns: Keep only the most frequent nouns. Defaults to 500.
-        phrases: Whether pairs of nouns become concepts too. Defaults to False.
-        stop_list: File of nouns to omit, one per line. Defaults to
-            :data:`~pcm_plugin.synthesis.concepts.nouns.STOP_WORDS`.
-        words: File of the concepts, one per line. Required if captions are not in English.
-        templates: Prompts over which embeddings are averaged, or a list with the name of a prompt
-            set; see :func:`~pcm_plugin.synthesis.concepts.templates.resolve_templates`. Defaults to
-            the prompt of the paper.
-
-    Raises:
-        MissingFileError: If the file does not exist.
-        UserError: If ``templates`` is not a list.
-    """
-
-    min_count: int = 5
-    max_nouns: int = 500
-    phrases: bool = False
-    stop_list: str | None = None
-    words: str | None = None
-    templates: Sequence[str] = TEMPLATES
-
-    def __post_init__(self) -> None:
-        _check_file("concepts.stop_list", self.stop_list)
-        _check_file("concepts.words", self.words)
-        if isinstance(self.templates, str):
-            raise UserError(f"templates must be a list of texts, got the text {self.templates!r}")
+_PARTS = (
+    *("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model"),
+    "language_model",
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """The settings of all stages.
 
+    A *text recipe* has ``generate=None``: it encodes captions alone, for captioners that need no
+    images in training.
+
     Attributes:
         vocabulary: Settings of the vocabulary.
         concepts: Settings of the concepts.
-        generate: Settings of the images.
         extract: Settings of the features.
+        generate: Settings of the images. None for a text recipe.
         refine: Settings of the choice of pairs. None keeps all pairs.
         assign: Features of another model, with which ``refine`` assigns captions to images. None
             for those of ``extract``.
@@ -97,13 +53,16 @@ class Recipe:
         refine_chunk: Images, or captions, matched at a time.
         offload: For GPUs with little memory, see
             :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
-        model: Settings of the model in the training config.
+        model: Settings of the model in the training config. For a text recipe, those of each
+            captioner by its name in :data:`TEXT_CAPTIONERS`.
+        language_model: For a text recipe, settings of a small GPT-2 for the prefix captioner. None
+            for a pretrained one.
     """
 
     vocabulary: VocabularySettings
     concepts: ConceptSettings
-    generate: GenerateSettings
     extract: ExtractSettings
+    generate: GenerateSettings | None = None
     refine: RefineSettings | None = None
     assign: ExtractSettings | None = None
     generate_batch: int = 8
@@ -112,6 +71,27 @@ class Recipe:
     refine_chunk: int = 8192
     offload: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
+    language_model: LanguageModelSettings | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this recipe, in order."""
+        return TEXT_STAGES if self.generate is None else STAGES
+
+    @property
+    def shard_size(self) -> int:
+        """Real images per shard."""
+        return SHARD_SIZE if self.generate is None else self.generate.shard_size
+
+    @property
+    def top_concepts(self) -> tuple[str, int]:
+        """Name and value of the setting of how many concepts the model names per image."""
+        if self.generate is None:
+            key, default, part = "model.prefix.entity_prompt", 3, self.model.get("prefix", {})
+            settings = part.get("entity_prompt") or {}
+        else:
+            key, default, settings = "model.neck", 5, self.model.get("neck", {})
+        return f"{key}.top_concepts", settings.get("top_concepts", default)
 
     def corpus_record(self) -> dict[str, Any]:
         """Return the settings of vocabulary and concepts as JSON; files are named by content."""
@@ -124,6 +104,9 @@ class Recipe:
         for key in ("vocabulary.file", "concepts.stop_list", "concepts.words"):
             if record[key] is not None:
                 record[key] = f"sha256 {sha256(Path(record[key]))[:16]}"
+        if self.language_model is not None:
+            for key, value in self.language_model.__dict__.items():
+                record[f"language_model.{key}"] = value
         clip = self.extract.as_record()
         return record | {key: clip[key] for key in ("model", "pretrained")}
 
@@ -148,20 +131,31 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise MissingFileError(
             f"no recipe {name}: pass a file, or the name of one in {RECIPES} ({there or 'none'})"
         )
+    parts = Config.fromfile(path).to_dict()
     # A part that is None is omitted, so that overrides can add it.
-    parts = {k: v for k, v in Config.fromfile(path).to_dict().items() if v is not None}
-    cfg = Config(parts)
+    cfg = Config({key: value for key, value in parts.items() if value is not None})
     try:
         cfg.merge_from_dict(overrides or {})
     except TypeError as error:
         raise UserError(f"recipe {path}: {error}") from None
     content = {key: value for key, value in cfg.to_dict().items() if key[0] != "_"}
-    known = ("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model")
-    wrong = sorted(content.keys() - set(known))
-    missing = sorted({"generate", "extract"} - content.keys())
+    for part, value in content.items():
+        if value is not None and not isinstance(value, dict):
+            raise UserError(f"recipe {path}: {part} must be a dict of settings, got {value!r}")
+    # `generate` must be set to None explicitly: a file without it may just be incomplete.
+    is_text = any("generate" in c and c["generate"] is None for c in (parts, content))
+    wrong = sorted(content.keys() - set(_PARTS))
+    required = ("extract",) if is_text else ("extract", "generate")
+    missing = [part for part in required if content.get(part) is None]
     if wrong or missing:
-        raise UserError(f"recipe {path}: unknown parts {wrong}, missing parts {missing}")
-    generate, extract = dict(content["generate"]), dict(content["extract"])
+        raise UserError(
+            f"recipe {path}: unknown parts {wrong}, missing parts {missing}"
+            + (" (generate=None encodes captions alone)" if "generate" in missing else "")
+        )
+    (_check_text_recipe if is_text else _check_image_recipe)(content, path)
+    generate, extract = dict(content.get("generate") or {}), dict(content["extract"])
+    if is_text:
+        extract["patches"] = False
     refine = content.get("refine") and dict(content["refine"])
     assign = content.get("assign") and {"patches": False, **content["assign"]}
     if assign and not refine:
@@ -187,22 +181,58 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
                     f"recipe {path}: {part}.{key} must be an integer of at least 1, got {value!r}"
                 )
             sizes[f"{part}_{key.removesuffix('_size')}"] = value
+    small = content.get("language_model")
     return Recipe(
         _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
         _build(ConceptSettings, content.get("concepts") or {}, path, "concepts"),
-        _build(GenerateSettings, generate, path, "generate"),
         _build(ExtractSettings, extract, path, "extract"),
+        None if is_text else _build(GenerateSettings, generate, path, "generate"),
         None if refine is None else _build(RefineSettings, refine, path, "refine"),
         None if assign is None else _build(ExtractSettings, assign, path, "assign"),
         offload=offload,
         model=content.get("model") or {},
+        language_model=None
+        if small is None
+        else _build(LanguageModelSettings, small, path, "language_model"),
         **sizes,
     )
 
 
-def _check_file(name: str, path: str | None) -> None:
-    if path is not None and not Path(path).is_file():
-        raise MissingFileError(f"{name}: no file {path}")
+def _check_text_recipe(content: dict[str, Any], path: Path) -> None:
+    """Refuse settings that have no effect in a recipe that encodes captions alone."""
+    parts = {part: content.get(part) for part in ("generate", "refine", "assign")}
+    settings = [
+        name
+        for part, values in parts.items()
+        if values is not None
+        for name in ([f"{part}.{key}" for key in values] or [part])
+    ]
+    unused = {"pool": 1, "patch_mode": "plain", "patches": False, "clip_score_source": "auto"}
+    settings += [
+        f"extract.{key}"
+        for key, default in unused.items()
+        if content["extract"].get(key, default) != default
+    ]
+    if settings:
+        raise UserError(
+            f"recipe {path} encodes captions alone (generate=None), so {', '.join(settings)} "
+            f"{'has' if len(settings) == 1 else 'have'} no effect: leave out these settings, or "
+            "pass a recipe that generates images, such as sd15_vitb32"
+        )
+    if wrong := sorted((content.get("model") or {}).keys() - set(TEXT_CAPTIONERS)):
+        raise UserError(
+            f"recipe {path} encodes captions alone (generate=None), so `model` must hold the "
+            f"settings of {', '.join(f'model.{name}' for name in TEXT_CAPTIONERS)}, got "
+            f"{', '.join(f'model.{key}' for key in wrong)}"
+        )
+
+
+def _check_image_recipe(content: dict[str, Any], path: Path) -> None:
+    if content.get("language_model") is not None:
+        raise UserError(
+            f"recipe {path} generates images, so language_model has no effect: leave it out, or "
+            "pass a recipe for captions alone, such as text_vitb32"
+        )
 
 
 def _build(kind: Any, settings: dict[str, Any], path: Path, part: str) -> Any:

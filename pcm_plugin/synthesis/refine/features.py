@@ -52,12 +52,13 @@ def refine_features(
 
     Raises:
         MissingFileError: If there is no store.
-        UserError: If the store is unfinished or has no captions, or the folder was made with
-            other settings.
+        UserError: If the store is unfinished or has no captions or no images, or the folder was
+            made with other settings.
     """
     if chunk < 1:
         raise UserError(f"chunk must be at least 1, got {chunk}")
     features = FeatureStore(store)
+    features.require_images("refinement")
     count = features.num_captions
     if not count:
         raise UserError(f"the images of {store} have no captions: there is nothing to refine")

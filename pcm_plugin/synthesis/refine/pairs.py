@@ -66,9 +66,9 @@ def refine_pairs(
 
     Raises:
         MissingFileError: If a store or the sentence encoder is missing.
-        UserError: If a store is unfinished or has no captions, the stores do not contain the same
-            images and captions, the folder was made with other settings, ``sentence_feats`` do
-            not fit, or no pair is left.
+        UserError: If a store is unfinished or has no captions or no images, the stores do not
+            contain the same images and captions, the folder was made with other settings,
+            ``sentence_feats`` do not fit, or no pair is left.
     """
     if chunk < 1:
         raise UserError(f"chunk must be at least 1, got {chunk}")
@@ -78,6 +78,8 @@ def refine_pairs(
     if not features.num_captions:
         raise UserError(f"the images of {store} have no captions: there is nothing to refine")
     assigning = features if assign_store is None else FeatureStore(assign_store)
+    for each in (features, assigning):
+        each.require_images("refinement")
     rank = rank or Rank.from_environment()
     device = device or rank.device()
     encoder = None

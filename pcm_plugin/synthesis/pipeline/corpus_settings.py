@@ -1,0 +1,95 @@
+"""Settings of the corpus in a recipe: vocabulary, concepts and language model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
+from pcm_plugin.synthesis.concepts.templates import TEMPLATES
+from pcm_plugin.synthesis.pipeline.language_model import check_gpt2
+
+
+@dataclass(frozen=True)
+class VocabularySettings:
+    """Settings of the vocabulary.
+
+    Attributes:
+        min_count: How often a word must occur in the captions. Defaults to 5.
+        unk: Whether to append the word ``UNK`` for rare words, as in the released lists. Defaults
+            to False: rare words are removed from captions.
+        file: A ``vocabulary.txt`` to use as it is, such as a released one. Defaults to None.
+        max_unknown_captions: Largest accepted share of captions without a single word of the
+            vocabulary. Defaults to 0.05.
+
+    Raises:
+        MissingFileError: If the file does not exist.
+    """
+
+    min_count: int = 5
+    unk: bool = False
+    file: str | None = None
+    max_unknown_captions: float = MAX_UNKNOWN_CAPTIONS
+
+    def __post_init__(self) -> None:
+        _check_file("vocabulary.file", self.file)
+
+
+@dataclass(frozen=True)
+class ConceptSettings:
+    """Settings of the concepts: the frequent nouns of the captions, or a word list.
+
+    Attributes:
+        min_count: How often a noun must occur in the captions. Defaults to 5.
+        max_nouns: Keep only the most frequent nouns. Defaults to 500.
+        phrases: Whether pairs of nouns become concepts too. Defaults to False.
+        stop_list: File of nouns to omit, one per line. Defaults to
+            :data:`~pcm_plugin.synthesis.concepts.nouns.STOP_WORDS`.
+        words: File of the concepts, one per line. Required if captions are not in English.
+        templates: Prompts over which embeddings are averaged, or a list with the name of a prompt
+            set; see :func:`~pcm_plugin.synthesis.concepts.templates.resolve_templates`. Defaults to
+            the prompt of the paper.
+
+    Raises:
+        MissingFileError: If the file does not exist.
+        UserError: If ``templates`` is not a list.
+    """
+
+    min_count: int = 5
+    max_nouns: int = 500
+    phrases: bool = False
+    stop_list: str | None = None
+    words: str | None = None
+    templates: Sequence[str] = TEMPLATES
+
+    def __post_init__(self) -> None:
+        _check_file("concepts.stop_list", self.stop_list)
+        _check_file("concepts.words", self.words)
+        if isinstance(self.templates, str):
+            raise UserError(f"templates must be a list of texts, got the text {self.templates!r}")
+
+
+@dataclass(frozen=True)
+class LanguageModelSettings:
+    """Settings of a small GPT-2 for a prefix captioner, which is trained from random weights.
+
+    The attributes are the arguments of
+    :func:`~pcm_plugin.synthesis.pipeline.language_model.build_gpt2`.
+
+    Raises:
+        UserError: If one is out of range.
+    """
+
+    vocab_size: int = 8192
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    positions: int = 128
+
+    def __post_init__(self) -> None:
+        check_gpt2(**self.__dict__)
+
+
+def _check_file(name: str, path: str | None) -> None:
+    if path is not None and not Path(path).is_file():
+        raise MissingFileError(f"{name}: no file {path}")
