@@ -121,12 +121,27 @@ def captioner(out: Path, inputs: Path) -> None:
     """Write captioner files with their CLIP, and a converted checkpoint."""
     from pcm_plugin.apis.zoo import find_weights
     from pcm_plugin.models.captioner_file import load_captioner, save_captioner
+    from pcm_plugin.registry import MODELS
+    from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
 
     path = find_weights(NAME)
     with safe_open(path, "pt") as file:
         settings = json.loads(file.metadata()["model"])
     clip = {"model_name": f"local-dir:{inputs / 'clip'}"}
     save_captioner(out / "captioner.safetensors", load_captioner(path), settings, clip, {"b": 1})
+    build_gpt2(CAPTIONS, out / "gpt2", layers=1, width=16, heads=2)
+    settings = {
+        "type": "pcm_plugin.PrefixCaptioner",
+        "neck": {"type": "pcm_plugin.GlobalPrefix", "clip_dim": 8, "embed_dims": 16},
+        "mapper": {
+            "type": "pcm_plugin.PrefixMapper",
+            **{"embed_dims": 16, "prefix_length": 2, "num_layers": 1, "num_heads": 2},
+        },
+        "language_model": str(out / "gpt2"),
+        "pretrained": False,
+    }
+    torch.manual_seed(0)
+    save_captioner(out / "prefix.safetensors", MODELS.build(settings), settings, clip)
     parity = Path("tests/data/parity/b32_small")
     words = [parity / "official_state_dict.safetensors", out / "converted.safetensors"]
     command("convert-pcmnet-checkpoint", *words, "--vocabulary", parity / "vocabulary.txt")

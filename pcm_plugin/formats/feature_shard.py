@@ -17,7 +17,7 @@ import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import write_bytes
-from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.piece_reader import file_id
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
+
+if TYPE_CHECKING:
+    from pcm_plugin.formats.captions.record import Caption
 
 FORMAT = "pcm-features"
 """Format name in the manifest of a feature store."""
@@ -112,7 +114,7 @@ def write_feature_shard(
 
 
 def write_caption_shard(
-    folder: ShardFolder, shard: Shard, captions: Sequence[Caption], caption_feats: Tensor
+    folder: ShardFolder, shard: Shard, captions: Sequence["Caption"], caption_feats: Tensor
 ) -> None:
     """Write one shard of a store of captions alone and list it in the manifest.
 

@@ -21,7 +21,7 @@ SHARD_SIZE = 1000
 """Captions per shard."""
 
 TEXT_BATCH = 64
-"""Captions per batch. On a CPU, batches of 256 take 1.5 times as long: they exceed its cache."""
+"""Captions per batch. On a CPU, batches of 256 exceed the cache and take 1.5 times as long."""
 
 
 def encode_captions(
