@@ -549,6 +549,9 @@ def test_one_file_holds_weights_language_model_and_entities(folder, tmp_path, ha
         ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert again.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
         assert again.tokenizer.decode(ids) == model.tokenizer.decode(ids)
+    unknown = again.decoding.updated({"include": ["zebra"]})
+    with pytest.raises(UserError, match="cannot generate 'zebra'"):
+        again.predict(**feats, decoding=unknown)
     # The output embeddings are the input embeddings, and are stored once.
     with safe_open(path, "pt") as file:
         stored = set(file.keys())

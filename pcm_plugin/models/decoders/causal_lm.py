@@ -46,6 +46,7 @@ class LanguageModel(NamedTuple):
             | {"model_type": config.model_type},
             "tokenizer": self.tokenizer.backend_tokenizer.to_str(),
             "eos_token": self.tokenizer.eos_token,
+            "unk_token": self.tokenizer.unk_token,
             "clean_up_tokenization_spaces": self.tokenizer.clean_up_tokenization_spaces,
         }
 
@@ -77,6 +78,7 @@ class LanguageModel(NamedTuple):
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(values["tokenizer"]),
             eos_token=values["eos_token"],
+            unk_token=values["unk_token"],
             clean_up_tokenization_spaces=values["clean_up_tokenization_spaces"],
         )
         model.generation_config = GenerationConfig()
