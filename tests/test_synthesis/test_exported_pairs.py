@@ -16,7 +16,7 @@ from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline import exported_pairs
 from pcm_plugin.synthesis.pipeline.exported_pairs import PairFormat, export_pairs
-from tests.builders import build_clip, build_pipeline, build_store
+from tests.builders import build_caption_store, build_clip, build_pipeline, build_store
 from tests.test_tools.commands import run
 
 CAPTIONS = ["a red cat", "a blue car", 'a "green" dog, asleep', "ein grüner Hund"]
@@ -192,6 +192,10 @@ def test_wrong_inputs_are_reported_before_anything_is_written(made, tmp_path):
     for store, images, message in cases:
         with pytest.raises((UserError, FileNotFoundError), match=message):
             export_pairs(store, images, tmp_path / "out", PairFormat("llava"))
+    alone = tmp_path / "alone"
+    build_caption_store(alone, ["a dog"])
+    with pytest.raises(UserError, match="pcm store export-pairs needs images, but"):
+        export_pairs(alone, tmp_path / "images", tmp_path / "out", PairFormat("llava"))
     with pytest.raises(UserError, match="images exists: pass a new folder"):
         export_pairs(made[1], made[0], tmp_path / "images", PairFormat("llava"))
     assert not list(tmp_path.glob("out*"))

@@ -171,13 +171,14 @@ def export_pairs(
 
     Raises:
         MissingFileError: If the store, the images or the pairs are missing.
-        UserError: If ``out`` exists, the images or the pairs are those of another store, or
-            ``OUT.partial`` contains another export.
+        UserError: If ``out`` exists, the store was made from captions alone, the images or the
+            pairs are those of another store, or ``OUT.partial`` contains another export.
     """
     out = Path(out)
     if out.exists():
         raise UserError(f"{out} exists: pass a new folder")
     reader = FeatureStore(store)
+    reader.require_images("pcm store export-pairs")
     selection = load_pairs(reader, pairs)
     source = _Images(reader, Path(images))
     partial = out.with_name(f"{out.name}.partial")
