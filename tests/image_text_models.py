@@ -1,12 +1,15 @@
 """Tiny image-to-text models of transformers with random weights, saved as folders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from packaging.version import Version
 from tokenizers import Tokenizer, models, pre_tokenizers
+
+TRANSFORMERS = Version(transformers.__version__)
 
 WORDS = "a dog cat runs on the grass red car two people sit describe image caption en".split()
 BERT = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS]
@@ -30,13 +33,15 @@ def bert_tokenizer(folder: Path) -> Any:
     return transformers.BertTokenizerFast.from_pretrained(folder)
 
 
-def word_tokenizer(extra: Sequence[str] = (), **settings: Any) -> Any:
+def word_tokenizer(
+    extra: Sequence[str] = (), kind: str = "PreTrainedTokenizerFast", **settings: Any
+) -> Any:
     """Return a tokenizer with the tokens of LLaMA and the words."""
     vocab = {token: i for i, token in enumerate([*SPECIAL, *WORDS, *extra])}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     pad, bos, eos, unk = SPECIAL
-    return transformers.PreTrainedTokenizerFast(
+    return getattr(transformers, kind)(
         tokenizer_object=tokenizer,
         pad_token=pad,
         bos_token=bos,
@@ -65,7 +70,7 @@ def text_settings(vocab_size: int) -> dict[str, Any]:
     )
 
 
-def git(folder: Path) -> None:
+def git(folder: Path) -> Any:
     tokenizer = bert_tokenizer(folder)
     images = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size())
     transformers.GitProcessor(images, tokenizer).save_pretrained(folder)
@@ -78,10 +83,10 @@ def git(folder: Path) -> None:
         bos_token_id=1,
         eos_token_id=2,
     )
-    transformers.GitForCausalLM(config).save_pretrained(folder)
+    return transformers.GitForCausalLM(config)
 
 
-def blip(folder: Path) -> None:
+def blip(folder: Path) -> Any:
     tokenizer = bert_tokenizer(folder)
     images = transformers.BlipImageProcessor(size=size())
     transformers.BlipProcessor(images, tokenizer).save_pretrained(folder)
@@ -96,10 +101,10 @@ def blip(folder: Path) -> None:
         sep_token_id=2,
     )
     config = transformers.BlipConfig(text_config=text, vision_config=VISION)
-    transformers.BlipForConditionalGeneration(config).save_pretrained(folder)
+    return transformers.BlipForConditionalGeneration(config)
 
 
-def vit_gpt2(folder: Path) -> None:
+def vit_gpt2(folder: Path) -> Any:
     word_tokenizer().save_pretrained(folder)
     transformers.ViTImageProcessor(size=size()).save_pretrained(folder)
     text = transformers.GPT2Config(
@@ -119,11 +124,13 @@ def vit_gpt2(folder: Path) -> None:
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 1, 0, 2
     model = transformers.VisionEncoderDecoderModel(config)
     model.generation_config.update(decoder_start_token_id=1, pad_token_id=0, eos_token_id=2)
-    model.save_pretrained(folder)
+    return model
 
 
-def paligemma(folder: Path) -> None:
-    tokenizer = word_tokenizer(["<image>", *(f"<loc{i:04}>" for i in range(1024))])
+def paligemma(folder: Path) -> Any:
+    # Before transformers 5 the processor requires this class, in which the tokens are fixed since.
+    kind = "GemmaTokenizerFast" if TRANSFORMERS < Version("5") else "PreTrainedTokenizerFast"
+    tokenizer = word_tokenizer(["<image>"], kind)
     images = transformers.SiglipImageProcessor(size=size())
     images.image_seq_length = (SIDE // PATCH) ** 2
     transformers.PaliGemmaProcessor(images, tokenizer).save_pretrained(folder)
@@ -137,10 +144,10 @@ def paligemma(folder: Path) -> None:
         bos_token_id=1,
         eos_token_id=2,
     )
-    transformers.PaliGemmaForConditionalGeneration(config).save_pretrained(folder)
+    return transformers.PaliGemmaForConditionalGeneration(config)
 
 
-def llava(folder: Path, chat_template: str | None = CHAT) -> None:
+def llava(folder: Path, chat_template: str | None = CHAT) -> Any:
     tokenizer = word_tokenizer(["<image>"])
     images = transformers.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size())
     transformers.LlavaProcessor(
@@ -158,39 +165,47 @@ def llava(folder: Path, chat_template: str | None = CHAT) -> None:
         vision_feature_layer=-1,
         image_seq_length=(SIDE // PATCH) ** 2,
     )
-    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return transformers.LlavaForConditionalGeneration(config)
 
 
-def smolvlm(folder: Path) -> None:
-    """SmolVLM, which splits an image into parts whose number depends on its shape."""
+def idefics3(folder: Path) -> Any:
+    return split_images(folder, "Idefics3")
+
+
+def smolvlm(folder: Path) -> Any:
+    video = {"video_size": {"longest_edge": SIDE}, "max_frames": 2, "fps": 1}
+    # A class of its own since transformers 4.52.
+    has_class = hasattr(transformers, "SmolVLMVideoProcessor")
+    processor = {"video_processor": transformers.SmolVLMVideoProcessor()} if has_class else {}
+    return split_images(folder, "SmolVLM", dict(video_sampling=video), processor)
+
+
+def split_images(
+    folder: Path, name: str, images: Mapping[str, Any] = {}, processor: Mapping[str, Any] = {}
+) -> Any:
+    """Write a model that splits an image into parts whose number depends on its shape."""
     extra = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
     extra += [f"<row_{row}_col_{column}>" for row in range(1, 5) for column in range(1, 5)]
     tokenizer = word_tokenizer([*extra, "\n", "\n\n"])
-    images = transformers.SmolVLMImageProcessor(
-        size={"longest_edge": 2 * SIDE},
-        max_image_size={"longest_edge": SIDE},
-        video_sampling={"video_size": {"longest_edge": SIDE}, "max_frames": 2, "fps": 1},
+    image_processor = getattr(transformers, f"{name}ImageProcessor")(
+        size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}, **images
     )
-    arguments: dict[str, Any] = {}
-    if hasattr(transformers, "SmolVLMVideoProcessor"):
-        arguments["video_processor"] = transformers.SmolVLMVideoProcessor()
-    transformers.SmolVLMProcessor(
-        images, tokenizer, **arguments, image_seq_len=1, chat_template=CHAT
+    getattr(transformers, f"{name}Processor")(
+        image_processor, tokenizer, **processor, image_seq_len=1, chat_template=CHAT
     ).save_pretrained(folder)
-    config = transformers.SmolVLMConfig(
+    config = getattr(transformers, f"{name}Config")(
         vision_config=VISION,
         text_config=dict(model_type="llama", **text_settings(len(tokenizer))),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
         pad_token_id=0,
     )
-    transformers.SmolVLMForConditionalGeneration(config).save_pretrained(folder)
+    return getattr(transformers, f"{name}ForConditionalGeneration")(config)
 
 
-def florence2(folder: Path) -> None:
+def florence2(folder: Path) -> Any:
     extra = ["<image>", "<loc_0>", "What", "does", "describe?"]
-    tokenizer = word_tokenizer(extra)
-    tokenizer.image_token, tokenizer.image_token_id = "<image>", len(SPECIAL) + len(WORDS)
+    tokenizer = word_tokenizer(extra, extra_special_tokens={"image_token": "<image>"})
     images = transformers.CLIPImageProcessor(size=size(), do_center_crop=False)
     images.image_seq_length = 5
     transformers.Florence2Processor(images, tokenizer).save_pretrained(folder)
@@ -230,15 +245,16 @@ def florence2(folder: Path) -> None:
         image_token_id=tokenizer.image_token_id,
         is_encoder_decoder=True,
     )
-    transformers.Florence2ForConditionalGeneration(config).save_pretrained(folder)
+    return transformers.Florence2ForConditionalGeneration(config)
 
 
-BUILDERS: dict[str, tuple[Callable[[Path], None], str | None]] = {
+BUILDERS: dict[str, tuple[Callable[[Path], Any], str | None]] = {
     "git": (git, None),
     "blip": (blip, None),
     "vision-encoder-decoder": (vit_gpt2, None),
     "paligemma": (paligemma, "caption en"),
     "llava": (llava, "describe the image"),
+    "idefics3": (idefics3, "describe the image"),
     "smolvlm": (smolvlm, "describe the image"),
     "florence2": (florence2, "<CAPTION>"),
 }
@@ -249,5 +265,9 @@ def build_model(folder: Path, kind: str, seed: int = 0) -> Path:
     """Write a model with random weights and its processor to a folder, and return the folder."""
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
-    BUILDERS[kind][0](folder)
+    model = BUILDERS[kind][0](folder)
+    with torch.no_grad():  # with the usual small weights, captions hardly depend on the image
+        for parameter in model.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
     return folder

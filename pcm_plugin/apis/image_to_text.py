@@ -32,6 +32,8 @@ EXAMPLE_PROMPT = "Describe the image in one short sentence."
 
 # The processors of these need no image token in the prompt, nor do all of them add one.
 _WITHOUT_IMAGE_TOKEN = ("blip-2", "instructblip")
+# Processors for chats take a list of images per text, except these in older versions.
+_ONE_IMAGE_PER_TEXT = ("llava", "vipllava")
 _SAFE = {"trust_remote_code": False}
 
 
@@ -64,8 +66,6 @@ class ImageToTextModel:
         self.model_type: str = self.config.model_type
         self._check_prompt()
         self.image_processor, self.tokenizer, self.processor = _read_processor(name, self.config)
-        # Models that continue a prompt need the padding before it.
-        self.tokenizer.padding_side = "left"
         self._has_template = bool(getattr(self.processor, "chat_template", None))
         self._model: Any = None
         self._try_prompt()
@@ -129,7 +129,13 @@ class ImageToTextModel:
         """
         if self._model is None:
             raise RuntimeError(f"the weights of {self.name} are not loaded: call `load()` first")
-        inputs = self._encode(images).to(self._model.device, self._model.dtype)
+        inputs = self._encode(images)
+        mask = inputs.get("attention_mask")
+        if len(images) > 1 and mask is not None and not mask.all():
+            # The number of tokens of an image depends on its shape. With padding, some versions of
+            # transformers shift the positions of the generated tokens.
+            return [self.caption([image], num_beams, max_new_tokens)[0] for image in images]
+        inputs = inputs.to(self._model.device, self._model.dtype)
         beams = {} if num_beams is None else {"num_beams": num_beams}
         with _quiet():  # about settings for sampling that generation configs contain
             tokens = self._model.generate(
@@ -156,8 +162,9 @@ class ImageToTextModel:
             text = self.processor.apply_chat_template(
                 [message], tokenize=False, add_generation_prompt=True
             )
-            nested = [[image] for image in images]
-            return self.processor(images=nested, text=[text] * len(images), **common)
+            flat = self.model_type in _ONE_IMAGE_PER_TEXT
+            items = list(images) if flat else [[image] for image in images]
+            return self.processor(images=items, text=[text] * len(images), **common)
         if self.prompt is None:
             return self.processor(images=list(images), return_tensors="pt")
         return self.processor(images=list(images), text=[self.prompt] * len(images), **common)
