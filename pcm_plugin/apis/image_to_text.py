@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from pcm_plugin.errors import MissingFileError, UserError
 
@@ -90,7 +91,7 @@ class ImageToTextModel:
                     **precision,
                     **_SAFE,
                 )
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise UserError(f"the weights of {self.name} cannot be read: {_line(error)}") from error
         # transformers builds poolers that no captioner uses.
         missing = sorted(key for key in info["missing_keys"] if "pooler." not in key)
@@ -182,7 +183,8 @@ class ImageToTextModel:
             raise UserError(f"the prompt of {self.name} must not be empty")
         if self.prompt is not None and self.model_type in NO_PROMPT_TYPES:
             raise UserError(
-                f"{self.name} ({self.model_type}) takes no prompt, got {self.prompt!r}: leave it out"
+                f"{self.name} ({self.model_type}) takes no prompt, got {self.prompt!r}: leave "
+                "it out"
             )
         if self.prompt is None and self.model_type not in (
             *NO_PROMPT_TYPES,

@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
         action="extend",
         required=True,
         metavar="MODEL",
-        help="image-to-text models of transformers (folder or name), and COCO results files (.json)",
+        help="image-to-text models of transformers (folder or name), COCO results files (.json)",
     )
     parser.add_argument(
         "--prompt",

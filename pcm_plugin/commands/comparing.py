@@ -3,44 +3,32 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from pcm_plugin.apis import CaptionInferencer, ImageToTextModel
+from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.apis.image_inputs import InputImage, load_input
 from pcm_plugin.commands.caption_arguments import open_captions
+from pcm_plugin.commands.compared_systems import (
+    System,
+    captioner_system,
+    default_device,
+    open_others,
+    system_names,
+)
 from pcm_plugin.commands.comparison_tables import Outcome, write_outputs
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.evaluation.annotations import Prediction, read_predictions
-from pcm_plugin.evaluation.matching import ImageName, match_images
+from pcm_plugin.evaluation.matching import ImageName
 from pcm_plugin.evaluation.references import References
 from pcm_plugin.evaluation.scoring import CaptionResult, CaptionScorer, error_text
 from pcm_plugin.formats.atomic_io import write_json
-from pcm_plugin.formats.image_ids import name_some, normalize_id, unique_ids
+from pcm_plugin.formats.image_ids import name_some, normalize_id
 from pcm_plugin.formats.images.folder import printable
-from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.models.backbones import OpenCLIPBackbone
-
-
-@dataclass
-class System:
-    """A captioning system.
-
-    Attributes:
-        name: Its unique name.
-        caption: Returns an iterator over the captions of image files, in order.
-        prompt: Prompt, if it has one.
-    """
-
-    name: str
-    caption: Callable[[list[str]], Iterator[str]]
-    prompt: str | None = None
 
 
 def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
@@ -57,6 +45,8 @@ def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
         MissingFileError: If a file, a folder or a model does not exist.
         UserError: If an argument is invalid. Both are raised before the first caption.
     """
+    system_name = system_names(args)
+    captions_files = find_captions_files(args, [*system_name.values()])
     names = {path: ImageName(normalize_id(i), path) for path, i in ids.items()}
     references = match_references(args, names)
     others = open_others(args, names)
@@ -67,8 +57,8 @@ def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
     changes = {key: value for key, value in decoding.items() if value is not None}
     inferencer.model.decoding.updated(changes)  # reports invalid settings
     systems = [captioner_system(args, inferencer, changes), *others]
-    for system, name in zip(systems, system_names(args), strict=True):
-        system.name = name
+    for system in systems:
+        system.name = system_name[system.name]
     feats = read_images([*ids], args.batch_size, clip)
     paths = [*feats]
     if not paths:
@@ -88,17 +78,15 @@ def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
             problems.append(f"{system.name} failed: {outcome.error}")
             tqdm.write(problems[-1], sys.stderr)
         outcomes.append(outcome)
-        if args.captions and not outcome.error:
-            write_captions(Path(args.captions), outcome, paths, ids)
+        if system.name in captions_files and not outcome.error:
+            write_captions(captions_files[system.name], outcome, paths, ids)
         is_last = len(outcomes) == len(systems)
         remarks = [*dict.fromkeys(scorer.remarks)]
         write_outputs(args, outcomes, paths, ids, references, [*notes, *remarks], is_last)
     return problems
 
 
-def match_references(
-    args: argparse.Namespace, names: dict[str, ImageName]
-) -> dict[str, list[str]]:
+def match_references(args: argparse.Namespace, names: dict[str, ImageName]) -> dict[str, list[str]]:
     """Return the references of each image file; empty without ``--references``.
 
     Raises:
@@ -122,101 +110,6 @@ def match_references(
     if unused:
         print(f"{unused:,} images of {references} are not among --images", file=sys.stderr)
     return {path: image.captions for path, image in zip(names, matched, strict=True) if image}
-
-
-def open_others(args: argparse.Namespace, names: dict[str, ImageName]) -> list[System]:
-    """Open the systems of ``--with``, without the weights of models.
-
-    Raises:
-        MissingFileError: If a file or model does not exist.
-        UserError: If it cannot be used; see :class:`.ImageToTextModel`.
-    """
-    prompts = dict(args.prompts)
-    # Files are read first: they are checked faster than models.
-    fixed = {name: read_captions(name, names) for name in args.others if name.endswith(".json")}
-    systems = []
-    for name in args.others:
-        if name in fixed:
-            systems.append(file_system(name, fixed[name]))
-        elif Path(name).is_file():
-            raise UserError(
-                f"--with {name} must be the folder or name of a model of transformers, or a COCO "
-                f"results file (.json): caption with it first, pcm caption {name} IMAGES --out "
-                "NAME.json"
-            )
-        else:
-            systems.append(model_system(args, ImageToTextModel(name, prompts.get(name))))
-    return systems
-
-
-def read_captions(file: str, names: dict[str, ImageName]) -> dict[str, str]:
-    """Return the caption of each image file in a COCO results file.
-
-    Raises:
-        MissingFileError: If the file does not exist.
-        UserError: If it is not a results file, or an image has no caption.
-    """
-    predictions: list[Prediction] = read_predictions(file)
-    matched = match_images([*names.values()], [prediction.name for prediction in predictions])
-    without = [path for path, index in zip(names, matched, strict=True) if index is None]
-    if without:
-        raise UserError(
-            f"{len(without):,} of {len(names):,} images have no caption in {file}: "
-            f"{name_some(printable(path) for path in without)}; ids there are "
-            f"{name_some(prediction.image_id for prediction in predictions)}"
-        )
-    return {
-        path: predictions[index].caption
-        for path, index in zip(names, matched, strict=True)
-        if index is not None
-    }
-
-
-def file_system(name: str, captions: dict[str, str]) -> System:
-    """Return the system of a COCO results file."""
-    return System(name, lambda paths: iter([captions[path] for path in paths]))
-
-
-def model_system(args: argparse.Namespace, model: ImageToTextModel) -> System:
-    """Return the system of a model of transformers, which is loaded when it is used."""
-
-    def caption(paths: list[str]) -> Iterator[str]:
-        try:
-            model.load(args.device or default_device(), args.dtype)
-            for start in range(0, len(paths), args.batch_size):
-                images = [read_image(path) for path in paths[start : start + args.batch_size]]
-                yield from model.caption(images, args.beam_size, args.max_new_tokens)
-        finally:
-            model.unload()
-
-    return System(model.name, caption, model.prompt)
-
-
-def captioner_system(
-    args: argparse.Namespace, inferencer: CaptionInferencer, decoding: dict[str, Any]
-) -> System:
-    """Return the system of the captioner."""
-
-    def caption(paths: list[str]) -> Iterator[str]:
-        for _, sample in inferencer.stream(paths, args.batch_size, **decoding):
-            yield sample.pred_caption
-
-    return System(args.weights, caption)
-
-
-def system_names(args: argparse.Namespace) -> list[str]:
-    """Return a unique name for each system: the last part of its path if possible.
-
-    Raises:
-        UserError: If a system is given twice.
-    """
-    given = [args.weights, *args.others]
-    repeated = sorted({name for name in given if given.count(name) > 1})
-    if repeated:
-        raise UserError(f"each system must be given once, got {repeated[0]} several times")
-    # The name of a model on the hub has an owner, which is part of its name.
-    parts = [(Path(name).name if Path(name).exists() else name, name) for name in given]
-    return [str(name) for name in unique_ids(parts)]
 
 
 def open_clip(
@@ -309,21 +202,42 @@ def run_system(
     return Outcome(system.name, captions, scorer.score(results))
 
 
+def find_captions_files(args: argparse.Namespace, names: list[str]) -> dict[str, Path]:
+    """Return the file of ``--captions`` of each system that is no file of captions itself.
+
+    Raises:
+        UserError: If two outputs are the same file, or an output is an input.
+    """
+    files: dict[str, Path] = {}
+    if args.captions:
+        for name in names:
+            if not name.endswith(".json"):
+                file = re.sub(r"[^\w.-]+", "--", name) + ".json"
+                files[name] = Path(args.captions, file)
+    outputs = [Path(name) for name in (args.out, args.scores, args.html) if name]
+    counts = Counter(path.resolve() for path in [*outputs, *files.values()])
+    inputs = {Path(name).resolve() for name in (args.weights, *args.others)}
+    inputs |= {Path(args.references).resolve()} if args.references else set()
+    for path in [*outputs, *files.values()]:
+        if counts[path.resolve()] > 1:
+            raise UserError(f"two outputs would be written to {path}: choose another name")
+        if path.resolve() in inputs:
+            raise UserError(f"the output {path} would replace an input: choose another name")
+    return files
+
+
 def write_captions(
-    folder: Path, outcome: Outcome, paths: list[str], ids: dict[str, int | str]
+    path: Path, outcome: Outcome, paths: list[str], ids: dict[str, int | str]
 ) -> None:
     """Write the COCO results file of a system."""
-    name = re.sub(r"[^\w.-]+", "--", outcome.name.removesuffix(".json"))
     rows = [
         {"image_id": ids[path], "image": path, "caption": caption}
         for path, caption in zip(paths, outcome.captions, strict=True)
     ]
-    write_json(folder / f"{name}.json", rows)
+    write_json(path, rows)
 
 
-def describe(
-    systems: list[System], references: dict[str, list[str]], clip_name: str
-) -> list[str]:
+def describe(systems: list[System], references: dict[str, list[str]], clip_name: str) -> list[str]:
     """Return notes about prompts, the CLIP of CLIPScore and the references."""
     notes = [f"prompt of {s.name}: {s.prompt}" for s in systems if s.prompt is not None]
     if clip_name:
@@ -331,10 +245,3 @@ def describe(
     if not references:
         notes.append("no references: the scores do not tell how correct the captions are")
     return notes
-
-
-def default_device() -> str:
-    """Return a GPU if available, or the CPU."""
-    from mmengine.device import get_device
-
-    return get_device()

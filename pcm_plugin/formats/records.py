@@ -20,9 +20,7 @@ def check_records_file(path: Path) -> None:
         UserError: If its suffix is not one of :data:`RECORD_SUFFIXES`, or it is a folder.
     """
     if path.suffix.lower() not in RECORD_SUFFIXES:
-        raise UserError(
-            f"the name of a table must end in {', '.join(RECORD_SUFFIXES)}, got {path}"
-        )
+        raise UserError(f"the name of a table must end in {', '.join(RECORD_SUFFIXES)}, got {path}")
     if path.is_dir():
         raise UserError(f"a table must be a file name, got the folder {path}")
 
