@@ -17,7 +17,7 @@ def check_records_file(path: Path) -> None:
     """Check the name of a table file.
 
     Raises:
-        UserError: If its suffix is not one of :data:`RECORD_SUFFIXES`, or it is a folder.
+        UserError: If its suffix is not one of ``RECORD_SUFFIXES``, or it is a folder.
     """
     if path.suffix.lower() not in RECORD_SUFFIXES:
         raise UserError(f"the name of a table must end in {', '.join(RECORD_SUFFIXES)}, got {path}")
