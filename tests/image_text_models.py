@@ -9,9 +9,12 @@ import transformers
 from packaging.version import Version
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-TRANSFORMERS = Version(transformers.__version__)
+IS_5 = Version(transformers.__version__).major >= 5
 
-WORDS = "a dog cat runs on the grass red car two people sit describe image caption en".split()
+WORDS = [
+    *("a", "dog", "cat", "runs", "on", "the", "grass", "red", "car", "two", "people", "sit"),
+    *("describe", "image", "caption", "en"),
+]
 BERT = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *WORDS]
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 SIDE, PATCH, WIDTH = 32, 16, 16
@@ -129,7 +132,7 @@ def vit_gpt2(folder: Path) -> Any:
 
 def paligemma(folder: Path) -> Any:
     # Before transformers 5 the processor requires this class, in which the tokens are fixed since.
-    kind = "GemmaTokenizerFast" if TRANSFORMERS < Version("5") else "PreTrainedTokenizerFast"
+    kind = "PreTrainedTokenizerFast" if IS_5 else "GemmaTokenizerFast"
     tokenizer = word_tokenizer(["<image>"], kind)
     images = transformers.SiglipImageProcessor(size=size())
     images.image_seq_length = (SIDE // PATCH) ** 2

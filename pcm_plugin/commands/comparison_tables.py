@@ -126,13 +126,12 @@ def score_table(outcomes: list[Outcome]) -> tuple[list[str], list[list[str | flo
 
 def print_table(head: list[str], rows: list[list[str | float]]) -> None:
     """Print the table of scores."""
-    texts = [
-        [cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row] for row in [head, *rows]
-    ]
+    cells = [[x if isinstance(x, str) else f"{x:.2f}" for x in row] for row in rows]
+    texts = [head, *cells]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for first, *others in texts:
-        cells = [x.rjust(width) for x, width in zip(others, widths[1:], strict=True)]
-        print("  ".join([first.ljust(widths[0]), *cells]))
+        aligned = [x.rjust(width) for x, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *aligned]))
 
 
 def compared_image(
