@@ -1,4 +1,4 @@
-"""Compare a captioner with models of transformers and with files of captions."""
+"""Compare a captioner with models of transformers."""
 
 from pcm_plugin.commands.compare import main
 

@@ -1,4 +1,4 @@
-r"""Compare a captioner with models of transformers and with files of captions.
+r"""Compare a captioner with models of transformers.
 
 pcm compare pcm-net_toy --with Salesforce/blip-image-captioning-base --images photos/
 pcm compare captioner.safetensors --images photos/ --references refs.json --html page.html \
