@@ -59,6 +59,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "train": Command("train", "Train the model of a config."),
         "test": Command("test", "Generate captions for the test split of a config and score them."),
         "score": Command("score", "Score predicted captions against references."),
+        "compare": Command("compare", "Compare a captioner with models of transformers."),
         "report": Command("report", "Write a web page about one training run."),
         "export": Command("export", "Export a trained captioner to a single file."),
     },

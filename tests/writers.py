@@ -171,6 +171,21 @@ def captions(out: Path, inputs: Path) -> None:
 
 
 @writer
+def comparison(out: Path, inputs: Path) -> None:
+    """Write the tables, captions and page of a comparison."""
+    from tests.image_text_models import build_model
+
+    rows = [{"image_id": i, "caption": caption} for i, caption in enumerate(CAPTIONS[:3])]
+    (out / "other.json").write_text(json.dumps(rows))
+    model = build_model(out / "model", "git")
+    words = ["--with", model, out / "other.json", "--images", inputs / "photos"]
+    words += ["--device", "cpu", "--captions", out / "captions", "--html", out / "page.html"]
+    command("compare", NAME, *words, "--out", out / "all.csv", "--scores", out / "scores.jsonl")
+    for file in model.iterdir():
+        file.unlink()
+
+
+@writer
 def report(out: Path, inputs: Path) -> None:
     """Write the report of a training: charts, images, tables."""
     from pcm_plugin.formats.atomic_io import write_bytes

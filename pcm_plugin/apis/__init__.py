@@ -1,4 +1,4 @@
-"""Inference with trained captioners."""
+"""Inference with trained captioners, and with models of transformers to compare them with."""
 
 from typing import TYPE_CHECKING
 
@@ -8,9 +8,17 @@ from pcm_plugin.mm_packages import require_mm_packages
 require_mm_packages()
 
 if TYPE_CHECKING:
+    from pcm_plugin.apis.image_to_text import ImageToTextModel
     from pcm_plugin.apis.inferencer import CaptionInferencer
     from pcm_plugin.apis.zoo import register_models
 
-__all__ = ["CaptionInferencer", "register_models"]
+__all__ = ["CaptionInferencer", "ImageToTextModel", "register_models"]
 
-__getattr__ = lazy_exports(__name__, {"CaptionInferencer": "inferencer", "register_models": "zoo"})
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "CaptionInferencer": "inferencer",
+        "ImageToTextModel": "image_to_text",
+        "register_models": "zoo",
+    },
+)

@@ -63,8 +63,8 @@ class CaptionMetric(BaseMetric, ReadsFiles):
             - ``'METEOR'`` and ``'SPICE'``: they need Java. If Java or a file is missing, a warning
               is logged and they are skipped;
             - ``'CLIPScore'``: ``CLIPScore`` and ``RefCLIPScore``. Needs ``clip``;
-            - ``'diversity'``: ``distinct-words`` (count), ``length`` (mean number of words per
-              caption) and, with ``train_captions``, ``novel`` (percent).
+            - ``'diversity'``: ``distinct-captions`` and ``distinct-words`` (counts), ``length``
+              (mean number of words per caption) and, with ``train_captions``, ``novel`` (percent).
 
             Defaults to the first three.
         tokenizer: ``'ptb'``, or ``'ptb-java'`` for the original Java program. Defaults to

@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
 def clip_score(
     images: Tensor,
     captions: Sequence[str],
-    references: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]] | None,
     clip: TextEncoder,
 ) -> Scores:
     """Compute CLIPScore and RefCLIPScore.
@@ -39,11 +39,11 @@ def clip_score(
     Args:
         images: (n, Dc), CLIP embeddings of the images. They need not be normalized.
         captions: n captions, not tokenized.
-        references: References of each image, at least one.
+        references: References of each image, at least one; None to compute only ``CLIPScore``.
         clip: The CLIP that embedded the images.
 
     Returns:
-        ``CLIPScore`` and ``RefCLIPScore``, mean and per image, multiplied by 100.
+        ``CLIPScore`` and, with references, ``RefCLIPScore``, mean and per image, multiplied by 100.
 
     Raises:
         UserError: If the embeddings of images and captions differ in width.
@@ -56,22 +56,31 @@ def clip_score(
         )
     image_feats = F.normalize(images.to(caption_feats.device).float(), dim=-1)
     image_score = WEIGHT * (image_feats * caption_feats).sum(-1).clamp(min=0)  # (n,)
-    unique = {t: i for i, t in enumerate(dict.fromkeys(t for texts in references for t in texts))}
-    reference_feats = _embed(list(unique), clip)
-    reference_score = torch.stack(
-        [
-            (reference_feats[[unique[text] for text in texts]] @ caption).max().clamp(min=0)
-            for texts, caption in zip(references, caption_feats, strict=True)
-        ]
-    )
-    total = image_score + reference_score
-    mean = torch.where(
-        total > 0, 2 * image_score * reference_score / total, torch.zeros_like(total)
-    )
-    named = {"CLIPScore": 100 * image_score, "RefCLIPScore": 100 * mean}
+    named = {"CLIPScore": 100 * image_score}
+    if references is not None:
+        reference_score = _reference_score(caption_feats, references, clip)
+        total = image_score + reference_score
+        mean = torch.where(
+            total > 0, 2 * image_score * reference_score / total, torch.zeros_like(total)
+        )
+        named["RefCLIPScore"] = 100 * mean
     return Scores(
         {name: float(values.double().mean()) for name, values in named.items()},
         {name: values.tolist() for name, values in named.items()},
+    )
+
+
+def _reference_score(
+    captions: Tensor, references: Sequence[Sequence[str]], clip: TextEncoder
+) -> Tensor:
+    """Return the largest cosine of each caption (n, Dc) with its references, at least 0, (n,)."""
+    unique = {t: i for i, t in enumerate(dict.fromkeys(t for texts in references for t in texts))}
+    feats = _embed(list(unique), clip)
+    return torch.stack(
+        [
+            (feats[[unique[text] for text in texts]] @ caption).max().clamp(min=0)
+            for texts, caption in zip(references, captions, strict=True)
+        ]
     )
 
 

@@ -1,4 +1,4 @@
-"""Diversity of captions: vocabulary, length and novelty."""
+"""Diversity of captions: different captions, vocabulary, length and novelty."""
 
 from collections.abc import Collection, Sequence
 
@@ -16,12 +16,14 @@ def diversity(
             Defaults to None, without ``novel``.
 
     Returns:
+        - ``distinct-captions``: number of different captions;
         - ``distinct-words``: number of different words in all captions;
         - ``length``: number of words, mean and per caption;
         - ``novel``: percentage of captions that do not occur in the training set.
     """
     lengths = [len(tokens) for tokens in captions]
     total = {
+        "distinct-captions": float(len({" ".join(tokens) for tokens in captions})),
         "distinct-words": float(len({token for tokens in captions for token in tokens})),
         "length": sum(lengths) / len(lengths),
     }

@@ -69,7 +69,7 @@ class CaptionScorer:
     Args:
         scorers: See :class:`~pcm_plugin.evaluation.caption_metric.CaptionMetric`.
         tokenizer: One of :data:`.TOKENIZERS`.
-        clip: Config of the CLIP for CLIPScore. Defaults to None.
+        clip: Config of the CLIP for CLIPScore, or the model itself. Defaults to None.
         train_captions: Captions of the training set for ``novel``. Defaults to None.
 
     Raises:
@@ -84,7 +84,7 @@ class CaptionScorer:
         self,
         scorers: Sequence[str] | str,
         tokenizer: str,
-        clip: dict | None = None,
+        clip: dict | torch.nn.Module | None = None,
         train_captions: CaptionFile | None = None,
     ) -> None:
         # A command line easily gives one name in place of a list.
@@ -118,13 +118,16 @@ class CaptionScorer:
     @cached_property
     def clip(self) -> Any:
         """CLIP of CLIPScore."""
+        if isinstance(self._clip_config, torch.nn.Module):
+            return self._clip_config
         return MODELS.build(self._clip_config).eval().to(get_device())
 
     def score(self, images: Sequence[CaptionResult], group: str = "") -> Scores:
         """Compute all scores.
 
         Args:
-            images: At least one image, each with references.
+            images: At least one image. Either all have references or, if only CLIPScore and
+                diversity are computed, none has; RefCLIPScore is left out then.
             group: Name of the group of images for ``remarks``. Defaults to ``''``.
 
         Returns:
@@ -173,7 +176,8 @@ class CaptionScorer:
         if name == "CLIPScore":
             feats = torch.stack([image.global_feats for image in images])  # type: ignore[misc]
             texts = [image.caption for image in images]
-            return clip_score(feats, texts, [image.references for image in images], self.clip)
+            references = [image.references for image in images]
+            return clip_score(feats, texts, references if any(references) else None, self.clip)
         if name == "diversity":
             return diversity(captions, self._train_texts)
         return SCORERS[name](references, [" ".join(tokens) for tokens in captions])

@@ -21,6 +21,7 @@ from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import METRICS as PLUGIN_METRICS
 from pcm_plugin.registry import MODELS as PLUGIN_MODELS
 from tests.builders import build_store
+from tests.image_text_models import build_model
 from tests.mmpretrain_models import skip_without_mmpretrain_models
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, page_id
 
@@ -124,6 +125,17 @@ def test_a_feature_store_is_read(tmp_path, monkeypatch):
     run_block(block)
 
 
+def test_a_model_of_transformers_captions_an_image(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build_model(tmp_path / "models" / "llava", "llava")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photos" / "1.jpg")
+    (block,) = [b for b in code_blocks(ROOT / "docs" / "evaluation.md", "python") if "import" in b]
+    block = block.replace("smolvlm", "llava").replace("cuda:0", "cpu")
+    (caption,) = run_block(block)["captions"]
+    assert isinstance(caption, str)
+
+
 @pytest.mark.parametrize("block", SETTINGS)
 def test_settings_are_complete_and_known(block):
     """Each type gets all of its required arguments, and none that it does not take."""
@@ -145,5 +157,5 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    others = 2 + 2 + 2 + 1  # of the four tests above that run blocks
+    others = 2 + 2 + 2 + 1 + 1  # of the five tests above that run blocks
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others

@@ -371,11 +371,15 @@ def test_diversity(tmp_path):
     captions = [(7, "the dog runs"), (8, "a red car"), (9, "a cow and a sheep")]
     scores = score(captions, scorers=["diversity"], train_captions=known)
     assert scores == {
+        "caption/distinct-captions": 3,
         "caption/distinct-words": 9,
         "caption/length": pytest.approx(11 / 3),
         "caption/novel": pytest.approx(200 / 3),
     }
     assert "caption/novel" not in score(captions, scorers=["diversity"])
+    repeated = [(7, "the dog runs"), (8, "The dog runs."), (9, "the dog")]
+    scores = score(repeated, scorers=["diversity"])
+    assert scores["caption/distinct-captions"] == 2
 
 
 def test_clip_score_follows_the_paper(tmp_path):
