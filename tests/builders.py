@@ -151,6 +151,32 @@ def build_tokenizer(words: Sequence[str] = WORDS, max_len: int = 12) -> Any:
     )
 
 
+def save_gpt2_config(path: Path, tokenizer: Any, initializer_range: float = 0.4) -> Path:
+    """Save the config of a GPT-2 of width 12 with a tokenizer, without weights.
+
+    Args:
+        path: Folder to create.
+        tokenizer: Tokenizer of transformers.
+        initializer_range: Standard deviation of random weights. Large ones make predictions
+            distinct.
+    """
+    from transformers import GPT2Config
+
+    tokenizer.save_pretrained(path)
+    GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=64,
+        n_embd=12,
+        n_layer=2,
+        n_head=2,
+        initializer_range=initializer_range,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(path)
+    return path
+
+
 def build_sentence_encoder(path: Path, pooling: str | None = "mean_tokens", **config: Any) -> Path:
     """Save a random BERT of a few thousand weights in sentence-transformers format.
 

@@ -67,13 +67,16 @@ def parse_args() -> argparse.Namespace:
         "--include",
         action="append",
         metavar="WORDS",
-        help="words that captions contain; repeatable",
+        help="words that captions contain; may be repeated",
     )
     decoding.add_argument(
-        "--exclude", action="append", metavar="WORDS", help="words that no caption contains"
+        "--exclude",
+        action="append",
+        metavar="WORDS",
+        help="words that no caption contains; may be repeated",
     )
-    decoding.add_argument("--prefix", help="text to put before each caption, as it is")
-    decoding.add_argument("--suffix", help="text to put after each caption, as it is")
+    decoding.add_argument("--prefix", help="text to put before each caption, without a space")
+    decoding.add_argument("--suffix", help="text to put after each caption, without a space")
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out",
@@ -83,8 +86,8 @@ def parse_args() -> argparse.Namespace:
     output.add_argument(
         "--text-files",
         action="store_true",
-        help="write the captions of each image to a .txt file next to it; images that have one are "
-        "not captioned again",
+        help="write the captions of each image to a .txt file next to it; existing files are kept, "
+        "and without --out, --sheet and --html their images are not captioned again",
     )
     output.add_argument(
         "--overwrite",

@@ -252,7 +252,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
     kept = existing_text_files(args, paths) if args.text_files else set()
     if kept:
         print(f"{len(kept):,} images have a text file, which is kept", file=sys.stderr)
-    if args.text_files and not args.out:
+    if args.text_files and not (args.out or args.sheet or args.html):
         paths = without_finished_batches(paths, kept, args.batch_size)
         if not paths:
             return ids, 0

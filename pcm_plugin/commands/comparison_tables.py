@@ -11,7 +11,7 @@ from pcm_plugin.evaluation.scoring import finite_scores
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.formats.images.image_io import read_image
-from pcm_plugin.formats.records import write_records
+from pcm_plugin.formats.records import fill_columns, write_records
 from pcm_plugin.visualization.comparison import ComparedCaption, ComparedImage, comparison_page
 
 MAX_DRAWN = 200
@@ -60,9 +60,9 @@ def write_outputs(
         is_last: Whether all systems have finished.
     """
     if args.out:
-        write_records(Path(args.out), caption_rows(outcomes, paths, ids))
+        write_records(Path(args.out), fill_columns(caption_rows(outcomes, paths, ids)))
     if args.scores:
-        write_records(Path(args.scores), score_rows(outcomes, len(paths)))
+        write_records(Path(args.scores), fill_columns(score_rows(outcomes, len(paths))))
     if not is_last:
         return
     head, rows = score_table(outcomes)

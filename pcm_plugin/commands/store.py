@@ -11,6 +11,7 @@ pcm store sheet STORE --images FOLDER --out sheet.png    # draw pairs with their
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.errors import UserError, plain_errors
@@ -91,6 +92,33 @@ def sheet(args: argparse.Namespace) -> None:
     print(f"{len(entries)} of {len(pairs.caption):,} pairs: {args.out}")
 
 
+FORMAT_OPTIONS = {
+    "webdataset": ("shard_size",),
+    "imagefolder": (),
+    "llava": ("prompt",),
+    "kohya": ("concept", "repeats"),
+}
+"""Options of each format of ``export-pairs``."""
+
+
+def format_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of ``export-pairs`` that were given.
+
+    Raises:
+        UserError: If one of them is for another format.
+    """
+    given = {
+        name: getattr(args, name)
+        for names in FORMAT_OPTIONS.values()
+        for name in names
+        if getattr(args, name) is not None
+    }
+    for name in given.keys() - set(FORMAT_OPTIONS[args.format]):
+        option = f"--{name.replace('_', '-')}"
+        raise UserError(f"{option} has no effect with --format {args.format}: leave it out")
+    return given
+
+
 @plain_errors()
 def main() -> None:
     """Run the command."""
@@ -120,24 +148,17 @@ def main() -> None:
         "export-pairs", help="write images and captions in a format of other tools"
     )
     pairing.add_argument("store", type=Path)
-    pairing.add_argument(
-        "--format", choices=["webdataset", "imagefolder", "llava", "kohya"], required=True
-    )
+    pairing.add_argument("--format", choices=list(FORMAT_OPTIONS), required=True)
     pairing.add_argument("--out", type=Path, required=True, help="folder to create")
+    pairing.add_argument("--prompt", help="for llava: question (default: Describe the image.)")
+    pairing.add_argument("--concept", help="for kohya: name of the folder (default: images)")
     pairing.add_argument(
-        "--prompt", default="Describe the image.", help="for llava (default: %(default)s)"
-    )
-    pairing.add_argument(
-        "--concept", default="images", help="for kohya: name of the folder (default: %(default)s)"
-    )
-    pairing.add_argument(
-        "--repeats", type=positive_integer, default=1, help="for kohya (default: %(default)s)"
+        "--repeats", type=positive_integer, help="for kohya: uses per epoch (default: 1)"
     )
     pairing.add_argument(
         "--shard-size",
         type=positive_integer,
-        default=1000,
-        help="for webdataset: pairs per archive (default: %(default)s)",
+        help="for webdataset: pairs per archive (default: 1000)",
     )
     drawing = commands.add_parser("sheet", help="draw pairs with their CLIP scores")
     drawing.add_argument("store", type=Path)
@@ -166,7 +187,7 @@ def main() -> None:
     elif args.command == "export-pairs":
         from pcm_plugin.synthesis.pipeline.exported_pairs import PairFormat, export_pairs
 
-        settings = PairFormat(args.format, args.prompt, args.concept, args.repeats, args.shard_size)
+        settings = PairFormat(args.format, **format_options(args))
         count = export_pairs(args.store, args.images, args.out, settings, args.pairs)
         print(f"{args.out}: {count:,} pairs")
     else:

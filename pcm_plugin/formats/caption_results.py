@@ -4,16 +4,14 @@ A row is a dict with ``image_id``, ``image`` (file name), ``caption`` and ``log_
 ``captions`` (dicts with ``caption`` and ``log_prob``, best first) if several were generated.
 """
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.atomic_io import atomic_write, write_bytes, write_json_list
+from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.records import check_records_file, write_records
 
 Row = Mapping[str, Any]
 
@@ -33,7 +31,7 @@ def check_results_file(path: Path, images: Iterable[str]) -> None:
         UserError: If its suffix is unknown, or an image is not in the folder of
             ``metadata.jsonl``.
     """
-    _writer_of(path)
+    check_records_file(path)
     if path.name == METADATA:
         for image in images:
             _relative(path, image)
@@ -56,9 +54,13 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
     Raises:
         UserError: As ``check_results_file``.
     """
-    write = _writer_of(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, rows)
+    if path.name == METADATA:
+        names = ((_relative(path, row["image"]), row["caption"]) for row in rows)
+        write_records(path, ({"file_name": name, "text": text} for name, text in names))
+    elif path.suffix.lower() == ".csv":
+        write_records(path, _csv_rows(rows), CSV_COLUMNS)
+    else:
+        write_records(path, rows)
 
 
 def text_file(image: str) -> Path:
@@ -76,53 +78,18 @@ def _captions(row: Row) -> list[Row]:
     return row.get("captions") or [row]
 
 
-def _write_jsonl(path: Path, rows: Iterable[Row]) -> None:
-    with atomic_write(path) as file:
-        for row in rows:
-            file.write((json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n").encode())
-
-
-def _write_metadata(path: Path, rows: Iterable[Row]) -> None:
-    _write_jsonl(
-        path, ({"file_name": _relative(path, r["image"]), "text": r["caption"]} for r in rows)
-    )
-
-
-def _write_csv(path: Path, rows: Iterable[Row]) -> None:
-    with atomic_write(path) as file:
-        for values in chain([CSV_COLUMNS], _csv_lines(rows)):
-            line = io.StringIO(newline="")
-            csv.writer(line, lineterminator="\n").writerow(values)
-            file.write(line.getvalue().encode())
-
-
-def _csv_lines(rows: Iterable[Row]) -> Iterator[list[Any]]:
+def _csv_rows(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         for rank, caption in enumerate(_captions(row), start=1):
-            yield [row["image_id"], row["image"], rank, caption["caption"], caption["log_prob"]]
-
-
-_WRITERS: dict[str, Callable[[Path, Iterable[Row]], None]] = {
-    ".json": write_json_list,
-    ".jsonl": _write_jsonl,
-    ".csv": _write_csv,
-}
-
-
-def _writer_of(path: Path) -> Callable[[Path, Iterable[Row]], None]:
-    if path.name == METADATA:
-        return _write_metadata
-    try:
-        return _WRITERS[path.suffix.lower()]
-    except KeyError:
-        raise UserError(
-            f"the name of a file of captions must end in {', '.join(_WRITERS)}, got {path}"
-        ) from None
+            values = {**row, "rank": rank, **caption}
+            yield {column: values[column] for column in CSV_COLUMNS}
 
 
 def _relative(path: Path, image: str) -> str:
     try:
-        return Path(image).resolve().relative_to(path.parent.resolve()).as_posix()
+        # Links are not followed: a linked image is read under its name in the folder.
+        folder = os.path.abspath(path.parent)
+        return Path(os.path.abspath(image)).relative_to(folder).as_posix()
     except ValueError:
         raise UserError(
             f"{path} can only list images in its own folder, got {image}: write it to the folder "

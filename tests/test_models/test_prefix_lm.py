@@ -20,7 +20,7 @@ from pcm_plugin.models.encoders import PrefixMapper
 from pcm_plugin.models.functional.beam_search import beam_search
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from tests.builders import build_clip, build_tokenizer
+from tests.builders import build_clip, build_tokenizer, save_gpt2_config
 
 B, N, DV, DC, D = 4, 9, 12, 8, 16
 CAPTIONS = ["a dog runs.", "the red cat stands next to the house.", "a cat", "the car in the house"]
@@ -30,23 +30,9 @@ CONCEPTS = ["dog", "cat", "car", "tree", "red house"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Return a GPT-2 config with 23 tokens. Large random weights make its predictions distinct."""
-    from transformers import GPT2Config
-
     path = tmp_path_factory.mktemp("gpt2")
     tokenizer = build_tokenizer()
-    tokenizer.save_pretrained(path)
-    GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=64,
-        n_embd=12,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.4,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ).save_pretrained(path)
-    return path
+    return save_gpt2_config(path, tokenizer)
 
 
 NECKS = {

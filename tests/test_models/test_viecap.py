@@ -12,7 +12,7 @@ from pcm_plugin.models.necks.entity_prompt import EntityPrompt
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
-from tests.builders import WORDS, build_tokenizer
+from tests.builders import WORDS, build_tokenizer, save_gpt2_config
 from tests.test_models.test_prefix_lm import CAPTIONS, DC, PROMPT, make_feats, make_model
 
 
@@ -134,21 +134,8 @@ def test_prompts_in_training_name_the_entities_of_captions(tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     """Return a GPT-2 config whose tokenizer has the full stop and capital letters."""
-    from transformers import GPT2Config
-
     tokenizer = build_tokenizer([*WORDS, "are", "image", "something", ".", ","])
-    tokenizer.save_pretrained(tmp_path)
-    GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=64,
-        n_embd=12,
-        n_layer=2,
-        n_head=2,
-        initializer_range=0.4,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    ).save_pretrained(tmp_path)
-    return tmp_path
+    return save_gpt2_config(tmp_path, tokenizer)
 
 
 def test_prompts_use_captions_in_training_and_features_at_inference(folder, tmp_path):

@@ -178,6 +178,11 @@ def test_image_files_are_copied_unchanged(tmp_path):
     assert [p.read_bytes() for p in sorted(folder.glob("*.png"))] == encoded
     texts = [path.read_text() for path in sorted(folder.glob("*.txt"))]
     assert texts == ["a dog\nthe dog\n", "a cat\n"]
+    words[-1] = tmp_path / "other"
+    words += ["--prompt", "?"]
+    done = run("store", "export-pairs", tmp_path / "store", *words, log=tmp_path / "log")
+    assert "--prompt has no effect with --format kohya" in done.output
+    assert not list(tmp_path.glob("other*"))
 
 
 def test_wrong_inputs_are_reported_before_anything_is_written(made, tmp_path):

@@ -100,6 +100,20 @@ def test_existing_text_files_are_kept(command, photos, inferencer, monkeypatch):
     batches.clear()
     assert command(*whole)[0] == 0
     assert not batches
+    # Drawings show all images.
+    sheet = photos.parent / "sheet.png"
+    assert command(*whole, "--sheet", sheet)[0] == 0
+    assert sum(map(len, batches)) == 6
+    assert sheet.exists()
+    assert {path: path.read_text() for path in texts} == texts
+
+
+def test_linked_images_have_their_names_in_the_folder(command, photos, tmp_path):  # noqa: F811
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.png").symlink_to(photos / "0.png")
+    out = tmp_path / "links" / "metadata.jsonl"
+    assert command(tmp_path / "links", "--out", out)[0] == 0
+    assert json.loads(out.read_text())["file_name"] == "a.png"
 
 
 def test_files_that_cannot_be_written_are_reported_first(command, photos, tmp_path):  # noqa: F811

@@ -6,7 +6,8 @@
 
 Every arm is trained with every seed and tested on the real images of both domains. Mean and
 standard error are written into the tables of docs/results.md. Finished runs are kept, so the
-command can be interrupted and started again.
+command can be interrupted and started again. With --arms, the tables contain the other arms as they
+were tested before.
 """
 
 import argparse

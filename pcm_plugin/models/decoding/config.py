@@ -28,8 +28,8 @@ class DecodingConfig:
         include: Words or phrases that captions contain, if necessary with more than ``beam_size``
             beams.
         exclude: Words or phrases that captions do not contain.
-        prefix: Text that is put before each caption as it is, such as a trigger word.
-        suffix: Text that is put after each caption as it is.
+        prefix: Text that is put directly before each caption, such as a trigger word and a space.
+        suffix: Text that is put directly after each caption.
 
     Raises:
         UserError: If a setting is out of range or of the wrong type.

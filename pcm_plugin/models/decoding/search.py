@@ -82,9 +82,11 @@ def vocabulary_constraints(
             )
         return tuple(ids)
 
-    # A phrase with an unknown word is never generated.
+    # A phrase with an unknown word, or of punctuation only, is never generated.
     known = [
-        text for text in decoding.exclude if all(w in vocabulary for w in vocabulary.split(text))
+        text
+        for text in decoding.exclude
+        if (words := vocabulary.split(text)) and all(word in vocabulary for word in words)
     ]
     constraints = WordConstraints(
         required(decoding.start) if decoding.start else (),

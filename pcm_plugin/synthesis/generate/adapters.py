@@ -32,8 +32,8 @@ def check_adapters(lora: str | None, lora_scale: float, textual_inversion: str |
 
     Raises:
         MissingFileError: If a local file is missing.
-        UserError: If a name is no safetensors file, the scale is not a finite number or has no
-            effect, or peft is not installed.
+        UserError: If a name does not end in .safetensors, the scale is not a finite number or has
+            no effect, or peft is not installed.
     """
     for name, value in (("lora", lora), ("textual_inversion", textual_inversion)):
         if value is not None:

@@ -20,8 +20,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_shards import ImageShardReader
 from pcm_plugin.formats.images.image_io import read_file
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
-
-_MARKER = "export.json"
+from pcm_plugin.formats.records import write_records
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class _Images:
 
 
 class _Export(NamedTuple):
-    """What a writer needs. Files that exist were written before an interruption."""
+    """Inputs of a writer, which keeps files that were written before an interruption."""
 
     store: FeatureStore
     selection: PairSelection
@@ -155,8 +154,8 @@ def export_pairs(
     - ``kohya``: a folder ``REPEATS_CONCEPT`` with a ``.txt`` file next to each image, which
       contains its captions, one per line.
 
-    The files are written to ``OUT.partial``, which is renamed at the end; after an interruption,
-    the next call continues there.
+    The files are written to ``OUT.partial``, which is renamed at the end, and the settings to
+    ``OUT.partial.json``. After an interruption, the next call continues there.
 
     Args:
         store: Feature store.
@@ -184,15 +183,15 @@ def export_pairs(
     partial = out.with_name(f"{out.name}.partial")
     _claim(partial, reader, selection, settings)
     FORMATS[settings.name](_Export(reader, selection, source, partial, settings))
-    (partial / _MARKER).unlink()
     partial.rename(out)
+    _marker(partial).unlink()
     return len(selection.caption)
 
 
 def _claim(
     partial: Path, store: FeatureStore, selection: PairSelection, settings: PairFormat
 ) -> None:
-    marker = partial / _MARKER
+    marker = _marker(partial)
     record = {
         "store": store.identity,
         "pairs": [_digest(values) for values in selection],
@@ -201,6 +200,12 @@ def _claim(
     if partial.exists() and (not marker.is_file() or json.loads(marker.read_text()) != record):
         raise UserError(f"{partial} contains another export: delete it, or pass another folder")
     write_json(marker, record)
+    partial.mkdir(exist_ok=True)
+
+
+def _marker(partial: Path) -> Path:
+    # Next to the folder, which holds nothing but the files of its format.
+    return partial.with_name(f"{partial.name}.json")
 
 
 def _digest(values: np.ndarray) -> str:
@@ -236,13 +241,14 @@ def _facts(export: _Export, pair: _Pair) -> dict[str, Any]:
 
 
 def _write_imagefolder(export: _Export) -> None:
-    with atomic_write(export.out / METADATA) as file:
+    def rows() -> Iterator[dict[str, Any]]:
         for pair in tqdm(export.pairs(), "export", len(export.selection.caption), unit="pair"):
             name = f"{pair.number:08d}{export.images.suffix(pair.image)}"
             export.copy_image(pair.image, export.out / name)
-            row = _facts(export, pair)
-            row |= {"file_name": name, "text": row.pop("caption")}
-            file.write((json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n").encode())
+            facts = _facts(export, pair)
+            yield {"file_name": name, "text": facts.pop("caption"), **facts}
+
+    write_records(export.out / METADATA, rows())
 
 
 def _write_llava(export: _Export) -> None:
