@@ -4,6 +4,7 @@ Choose which caption belongs to which image, with SynC or a filter by CLIP score
 
     pcm refine STORE --out FOLDER
     pcm refine STORE --method filter --min-clip-score 0.6 --out FOLDER
+    pcm refine STORE --method filter --pairs-per-caption 1 --keep 1 --out FOLDER
     torchrun --nproc_per_node 8 -m pcm_plugin refine STORE --out FOLDER
 
 SynC as released for PCM-Net: SigLIP 2 assigns captions to images, a sentence encoder compares
@@ -39,7 +40,7 @@ CONTRAST = {
     "negatives": "number of captions that are negatives for all images",
     "seed": "seed of their choice",
 }
-FILTER = {"keep", "min_clip_score", "score_scale", "assign_store"}
+FILTER = {"keep", "min_clip_score", "pairs_per_caption", "score_scale", "assign_store"}
 SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
 OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
 SHARED = {"store", "out", "method", "chunk", "device"}
@@ -71,6 +72,12 @@ def main() -> None:
         help="share of the pairs to keep, best first (default: 0.9, or all with --min-clip-score)",
     )
     pairs.add_argument("--min-clip-score", type=float, help="drop pairs with a lower CLIP score")
+    pairs.add_argument(
+        "--pairs-per-caption",
+        type=int,
+        help="keep at most this many pairs of captions with the same text, best first: 1 takes the "
+        "best of several images per caption (default: all)",
+    )
     pairs.add_argument(
         "--sentence-encoder",
         help="folder, or name on the hub, of the sentence encoder that compares captions (default: "

@@ -13,6 +13,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import chunked_topk
+from pcm_plugin.synthesis.refine.assignment import first_of_texts
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
@@ -110,6 +111,37 @@ def test_the_filter_leaves_captions_with_their_images(tmp_path, store):
     assert np.array_equal(pairs.clip_score, reader.clip_scores[best])
 
 
+def test_the_best_image_of_each_text_is_taken(tmp_path):
+    """Four images per caption: `filter` takes the best by CLIP score, SynC one pair per text."""
+    texts = [f"caption {i // 4}" for i in range(24)]
+    build_store(tmp_path / "store", [[text] for text in texts], clip_dim=8, dtype=torch.float32)
+    reader = FeatureStore(tmp_path / "store")
+    settings = RefineSettings(method="filter", pairs_per_caption=1, keep=1.0)
+    best = refine_pairs(tmp_path / "store", settings, tmp_path / "best", device="cpu")
+    scores = reader.clip_scores.reshape(6, 4)
+    assert best.image.tolist() == (4 * np.arange(6) + scores.argmax(1)).tolist()
+    np.testing.assert_array_equal(best.clip_score, scores.max(1))
+    two = RefineSettings(method="filter", pairs_per_caption=2, keep=0.5)
+    pairs = refine_pairs(tmp_path / "store", two, tmp_path / "two", device="cpu")
+    of_text = np.sort(scores, axis=1)[:, -2:]
+    np.testing.assert_array_equal(np.sort(pairs.clip_score), np.sort(of_text, axis=None)[-6:])
+    sync = RefineSettings(pairs_per_caption=1, keep=1.0, num_images=5)
+    chosen = refine_pairs(tmp_path / "store", sync, tmp_path / "sync", device="cpu")
+    assert sorted(texts[j] for j in chosen.caption) == sorted(set(texts))
+    args = [tmp_path / "store", "--method", "filter", "--pairs-per-caption", 1, "--keep", 1]
+    args += ["--out", tmp_path / "cli", "--device", "cpu"]
+    result = run("refine", *args, log=tmp_path / "log")
+    assert "6 of 24 pairs" in result.output
+    file = "pairs.safetensors"
+    assert (tmp_path / "cli" / file).read_bytes() == (tmp_path / "best" / file).read_bytes()
+
+
+def test_pairs_of_a_text_have_different_images():
+    texts, images = np.array([0, 0, 1, 0, 1]), np.array([5, 5, 5, 6, 7])
+    assert first_of_texts(texts, images, 1).tolist() == [True, False, True, False, False]
+    assert first_of_texts(texts, images, 2).tolist() == [True, False, True, True, True]
+
+
 def test_a_dataset_gives_the_chosen_pairs(tmp_path, store):
     refine_pairs(store, RefineSettings(keep=0.7), tmp_path / "out", device="cpu")
     pairs = PairSelection.from_file(
@@ -164,7 +196,7 @@ def test_invalid_input_is_refused(tmp_path, store):
     save_file({"sentence_feats": torch.ones(3, 4)}, tmp_path / "short.safetensors")
     with pytest.raises(ValueError, match=r"one row for each of the 21 .* got shape \(3, 4\)"):
         refine_pairs(store, RefineSettings(), tmp_path / "out", tmp_path / "short.safetensors")
-    for wrong in ({"method": "x"}, {"keep": 0}, {"num_images": 0}):
+    for wrong in ({"method": "x"}, {"keep": 0}, {"num_images": 0}, {"pairs_per_caption": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             RefineSettings(**wrong)
     refine_pairs(store, RefineSettings(), tmp_path / "out", device="cpu")

@@ -1,5 +1,6 @@
 """Assignment of captions to images by SynC, on the features of a store."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -124,10 +125,13 @@ class PairAssignment:
             for key in ("image", "clip_score", "score")
         )
         image = self.images[image]
-        # Rounded down; 0.29 * 100 is 28.999... in floating point.
-        count = max(1, int(self._settings.keep_share * len(score) + 1e-9))
         # Equal scores are ordered by CLIP score, and equal CLIP scores by caption.
-        kept = np.lexsort((-clip_score, -score))[:count]
+        kept = np.lexsort((-clip_score, -score))
+        most = self._settings.pairs_per_caption
+        if most is not None:
+            kept = kept[first_of_texts(self._text_numbers()[kept], image[kept], most)]
+        # Rounded down; 0.29 * 100 is 28.999... in floating point.
+        kept = kept[: max(1, int(self._settings.keep_share * len(kept) + 1e-9))]
         least = self._settings.min_clip_score
         if least is not None:
             kept = kept[clip_score[kept] >= least]
@@ -137,6 +141,12 @@ class PairAssignment:
             )
         caption = np.sort(kept)
         return PairSelection(image[caption], caption, clip_score[caption], score[caption])
+
+    def _text_numbers(self) -> np.ndarray:
+        """Return a number for each caption of the training store, the same for equal texts."""
+        numbers: dict[str, int] = {}
+        texts = (text for i in range(len(self._store)) for text in self._store.captions(i))
+        return np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64)
 
     def _clip_scores(self, rows: range, images: Tensor, cosines: Tensor) -> Tensor:
         """Compute CLIP scores from features, or from cosines of the assigning store."""
@@ -193,3 +203,27 @@ class PairAssignment:
         count = self._assigning.num_captions
         for start in range(0, count, self._chunk):
             yield self._caption_feats(range(start, min(start + self._chunk, count)))
+
+
+def first_of_texts(texts: np.ndarray, images: np.ndarray, count: int) -> np.ndarray:
+    """Select the first pairs of each text, with different images.
+
+    Args:
+        texts: (P,) int64, number of the text of each pair.
+        images: (P,) int64, number of the image of each pair.
+        count: Number of pairs per text.
+
+    Returns:
+        (P,) bool, whether a pair is among the first ``count`` pairs of its text, of which those
+        that repeat text and image are not counted.
+    """
+    seen: set[tuple[int, int]] = set()
+    counts: Counter[int] = Counter()
+    chosen = np.zeros(len(texts), bool)
+    for row, pair in enumerate(zip(texts.tolist(), images.tolist(), strict=True)):
+        text = pair[0]
+        if counts[text] < count and pair not in seen:
+            seen.add(pair)
+            counts[text] += 1
+            chosen[row] = True
+    return chosen

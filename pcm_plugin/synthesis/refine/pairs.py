@@ -14,7 +14,6 @@ assigning store and a sentence encoder do the same; without them the store's own
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -85,8 +84,7 @@ def refine_pairs(
     encoder = None
     if settings.sentence_encoder is not None:
         encoder = SentenceEncoder(settings.sentence_encoder, settings.pooling, device)
-    made_with: dict[str, Any] = {**settings.__dict__, "keep": settings.keep_share}
-    made_with |= {"chunk": chunk, "store": features.identity}
+    made_with = settings.as_record() | {"chunk": chunk, "store": features.identity}
     made_with["assign_store"] = None if assign_store is None else assigning.identity
     made_with["sentence_encoder"] = encoder and encoder.identity
     made_with["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]

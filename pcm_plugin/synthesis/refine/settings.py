@@ -1,6 +1,7 @@
 """Settings of the selection of pairs, and of the contrastive refinement of features."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pcm_plugin.errors import UserError
 
@@ -24,6 +25,10 @@ class RefineSettings:
             :class:`~pcm_plugin.synthesis.refine.sentence_encoder.SentenceEncoder`. Defaults to
             None: the caption features of the assigning store are compared.
         pooling: Pooling of an encoder whose folder does not specify one. Defaults to None.
+        pairs_per_caption: Keep at most this many pairs of the captions with the same text, with
+            different images, best scores first, before ``keep`` applies. With several images per
+            caption, 1 with ``method='filter'`` takes the best of them by CLIP score. Defaults to
+            None: all.
         score_scale: The ``clip_score`` of a pair is this many times the cosine of image and
             caption in the assigning store; SynC's release has 5 times that of SigLIP 2. Defaults to
             None: 2.5 times the cosine in the training store.
@@ -39,13 +44,15 @@ class RefineSettings:
     min_clip_score: float | None = None
     sentence_encoder: str | None = None
     pooling: str | None = None
+    pairs_per_caption: int | None = None
     score_scale: float | None = None
 
     def __post_init__(self) -> None:
         if self.method not in ("sync", "filter"):
             raise UserError(f"method must be 'sync' or 'filter', got {self.method!r}")
-        for name, value in (("num_images", self.num_images), ("num_captions", self.num_captions)):
-            if value < 1:
+        for name in ("num_images", "num_captions", "pairs_per_caption"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}")
         if not 0 < self.keep_share <= 1:
             raise UserError(f"keep must be above 0 and at most 1, got {self.keep}")
@@ -55,6 +62,14 @@ class RefineSettings:
             raise UserError("sentence_encoder has no effect with method='filter': leave it out")
         if self.pooling is not None and self.sentence_encoder is None:
             raise UserError("pooling has no effect without sentence_encoder: leave it out")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the settings as JSON, with the default of ``keep``."""
+        record = {**self.__dict__, "keep": self.keep_share}
+        if self.pairs_per_caption is None:
+            # A setting that is not in use is omitted, so that earlier folders can be continued.
+            del record["pairs_per_caption"]
+        return record
 
     @property
     def keep_share(self) -> float:
