@@ -42,7 +42,7 @@ _TRAINING_ONLY_KEYS = (
     *("language_model", "pretrained", "freeze_lm"),
 )
 _PART_KEYS = {
-    "neck": (*EXTRA_TENSORS, "clip_head", "init_cfg"),
+    "neck": (*EXTRA_TENSORS, "text_memory_pairs", "clip_head", "init_cfg"),
     "entity_prompt": ("concepts", "caption_entities", "entity_aliases", "entity_dropout"),
 }
 _LOCAL = "local-dir:"

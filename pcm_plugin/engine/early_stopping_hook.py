@@ -1,0 +1,45 @@
+"""Early stopping that a resumed run continues."""
+
+import math
+from typing import Any
+
+from mmengine.hooks import EarlyStoppingHook
+from mmengine.runner import Runner
+
+from pcm_plugin.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ResumableEarlyStoppingHook(EarlyStoppingHook):
+    """MMEngine's early stopping hook, whose state is part of every checkpoint.
+
+    MMEngine's hook forgets the best score and the number of validations without improvement when a
+    run is interrupted, so that a resumed run stops later than an uninterrupted one. An undefined
+    score (NaN) counts as a validation without improvement.
+
+    Args:
+        **kwargs: Arguments of :class:`mmengine.hooks.EarlyStoppingHook` other than
+            ``check_finite``.
+    """
+
+    # Keys in MMEngine's message hub.
+    _BEST, _WAITED = "early_stopping_best", "early_stopping_waited"
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(check_finite=False, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Restore the state of a resumed run."""
+        self.best_score = runner.message_hub.get_info(self._BEST, self.best_score)
+        self.wait_count = runner.message_hub.get_info(self._WAITED, self.wait_count)
+
+    def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
+        if math.isnan(current_score):
+            current_score = -math.inf if self.rule == "greater" else math.inf
+        return super()._check_stop_condition(current_score)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Stop the training if the score has not improved for ``patience`` validations."""
+        super().after_val_epoch(runner, metrics)
+        runner.message_hub.update_info(self._BEST, self.best_score)
+        runner.message_hub.update_info(self._WAITED, self.wait_count)
