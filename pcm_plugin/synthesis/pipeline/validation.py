@@ -56,8 +56,9 @@ class Summary(NamedTuple):
         """Format what is held out, and what the scores are good for."""
         if not self.validation:
             return (
-                f"validation: {self.captions:,} captions are too few to hold some out, so there is "
-                "no validation, and the last checkpoint is the one to use"
+                f"validation: none of the {self.captions:,} captions are held out, since they are "
+                "too few, or too many are near-duplicates (validation.max_share and .similarity): "
+                "the last checkpoint is the one to use"
             )
         return (
             f"validation: {self.validation:,} of {self.captions:,} captions are held out with their "
@@ -80,7 +81,8 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         UserError: If the choice was made with other settings.
     """
     settings, generate = recipe.validation, recipe.generate
-    assert settings is not None and generate is not None
+    assert settings is not None
+    assert generate is not None
     (corpus,) = ShardFolder(out / "corpus", None).shards.values()
     store = FeatureStore(out / "train_store")
     digest = fingerprint([corpus["digest"], store.identity])
