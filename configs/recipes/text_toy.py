@@ -4,7 +4,6 @@
 _base_ = "./toy.py"
 
 generate = None
-validation = None
 language_model = dict(vocab_size=8192, layers=2, width=128, heads=4)
 # As configs/capdec/capdec_toy.py and configs/decap/decap_toy.py.
 _layers = dict(embed_dims=128, num_layers=2, num_heads=4, ffn_dims=512)

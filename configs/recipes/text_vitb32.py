@@ -5,7 +5,6 @@
 _base_ = "./sd15_vitb32.py"
 
 generate = None
-validation = None
 # A small GPT-2 for the prefix captioner instead of the pretrained one, to train it on a CPU:
 # language_model = dict(layers=4, width=256, heads=4)
 language_model = None

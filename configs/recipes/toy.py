@@ -14,7 +14,6 @@ generate = dict(
 )
 extract = dict(model=f"local-dir:{_assets}/clip")
 refine = None
-validation = dict(captions=500, max_share=0.05)
 # As configs/pcm_toy.py.
 model = dict(
     neck=dict(embed_dims=128),

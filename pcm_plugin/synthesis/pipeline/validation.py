@@ -61,9 +61,9 @@ class Summary(NamedTuple):
                 "the last checkpoint is the one to use"
             )
         return (
-            f"validation: {self.validation:,} of {self.captions:,} captions are held out with their "
-            f"generated images, and {self.near_duplicates:,} near-duplicates of them are not used; "
-            "the scores are those on generated images, only for comparing checkpoints"
+            f"validation: {self.validation:,} of {self.captions:,} captions are held out with "
+            f"their generated images, and {self.near_duplicates:,} near-duplicates of them are not "
+            "used; the scores are those on generated images, only for comparing checkpoints"
         )
 
 
