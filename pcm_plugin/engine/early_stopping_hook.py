@@ -25,6 +25,9 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
     # Keys in MMEngine's message hub.
     _BEST, _WAITED = "early_stopping_best", "early_stopping_waited"
 
+    best_score: float
+    wait_count: int
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(check_finite=False, **kwargs)
 
@@ -34,9 +37,11 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
         self.wait_count = runner.message_hub.get_info(self._WAITED, self.wait_count)
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
-        if math.isnan(current_score):
-            current_score = -math.inf if self.rule == "greater" else math.inf
-        return super()._check_stop_condition(current_score)
+        if not math.isnan(current_score):
+            return super()._check_stop_condition(current_score)
+        self.wait_count += 1
+        reason = f"{self.monitor} is undefined or did not improve in {self.wait_count} validations"
+        return self.wait_count >= self.patience, reason
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Stop the training if the score has not improved for ``patience`` validations."""

@@ -285,23 +285,14 @@ def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_
     assert [float(x) for x in line.split()[:3]] == [best["beam_size"], 0, best["rerank_weight"]]
     assert f"model.decoding.rerank_weight={best['rerank_weight']}" in result.output
     cfg = Config.fromfile(whole / "config.py")
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.test_dataloader.update(batch_size=7, num_workers=0, persistent_workers=False)
+    cfg.test_evaluator, cfg.test_cfg = cfg.val_evaluator, {}
+    cfg.dump(tmp_path / "test.py")
     for (beam, weight), row in rows.items():
         work = tmp_path / f"{beam}_{weight}"
-        dataset = cfg.val_dataloader.dataset
-        args = [whole / "config.py", file, "--work-dir", work, "--cfg-options", *options]
-        args += ["test_dataloader.batch_size=7", "test_dataloader.num_workers=0"]
-        args += ["test_dataloader.dataset.type=pcm_plugin.SynthCaptionDataset"]
-        args += [
-            "test_dataloader.dataset.test_mode=True",
-            f"test_dataloader.dataset.store={dataset.store}",
-        ]
-        args += [f"test_dataloader.dataset.references={dataset.references}"]
-        args += [
-            "test_dataloader.sampler.type=DefaultSampler",
-            "test_dataloader.sampler.shuffle=False",
-        ]
-        args += ["test_dataloader.collate_fn.type=default_collate", "test_cfg={}"]
-        args += ["test_evaluator.type=pcm_plugin.CaptionMetric", f"model.decoding.beam_size={beam}"]
+        args = [tmp_path / "test.py", file, "--work-dir", work, "--cfg-options", *options]
+        args += [f"model.decoding.beam_size={beam}"]
         if weight:
             args += [f"model.decoding.rerank_weight={weight}"]
             args += ["model.backbone.type=pcm_plugin.OpenCLIPBackbone"]

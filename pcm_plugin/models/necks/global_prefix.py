@@ -99,7 +99,9 @@ class GlobalPrefix(Neck):
             self.dropout = Dropout(dropout)
         if text_memory is not None:
             store = FeatureStore(text_memory)
-            rows = np.unique(load_pairs(store, text_memory_pairs).caption)
+            rows = np.arange(store.num_captions)
+            if text_memory_pairs is not None:
+                rows = np.unique(load_pairs(store, text_memory_pairs).caption)
             self.set_text_memory(store.read_rows("caption_feats", rows, dtype=None))
 
     def set_text_memory(self, texts: Tensor) -> None:

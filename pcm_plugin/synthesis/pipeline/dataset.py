@@ -113,8 +113,8 @@ def make_dataset(
         if recipe.generate is None:
             write_text_configs(recipe, out, _real_splits(out))
         else:
-            split = held_out and bool(read_summary(out).validation)
-            write_configs(recipe, out, _real_splits(out), split)
+            is_split = held_out and bool(read_summary(out).validation)
+            write_configs(recipe, out, _real_splits(out), is_split)
 
 
 def has_held_out(recipe: Recipe, out: Path, real_splits: Collection[str] = ()) -> bool:
