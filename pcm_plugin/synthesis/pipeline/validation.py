@@ -23,7 +23,6 @@ from pcm_plugin.formats.image_references import save_references
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tokenize import tokenize
-from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.held_out import HeldOut, hold_out
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
@@ -93,7 +92,8 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
         image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
         held_out = hold_out(image_ids, texts, tokenize, settings)
-        references, pairs = _divide(store, captions, held_out, generate)
+        several = generate.images_per_caption > 1
+        references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
         files = []
         if references:
             save_references(out / REFERENCES, references)
@@ -117,14 +117,29 @@ def read_summary(out: Path) -> Summary:
     return Summary(record["num_source"], record["count"], record["near_duplicates"])
 
 
-def _divide(
-    store: FeatureStore, captions: Sequence[Caption], held_out: HeldOut, generate: GenerateSettings
+def divide_pairs(
+    store: FeatureStore,
+    captions: Sequence[Caption],
+    held_out: HeldOut,
+    unique: bool = False,
+    several: bool = False,
 ) -> tuple[dict[str, list[str]], PairSelection]:
-    """Return the references of each image for validation, and the pairs for training."""
+    """Divide the images of a store into those for validation and those for training.
+
+    Args:
+        store: Features of the images that were generated for the captions.
+        captions: The captions.
+        held_out: Positions of those that are held out.
+        unique: Whether captions of equal text share an image. Defaults to False.
+        several: Whether captions have several images. Defaults to False.
+
+    Returns:
+        The references of each image for validation, by its id, and the pairs for training.
+    """
 
     def key_of(caption: Caption) -> str:
         # With `unique`, captions of equal text share an image.
-        return caption.text if generate.unique else caption.id
+        return caption.text if unique else caption.id
 
     chosen = [captions[i] for i in held_out.validation]
     texts: dict[str, list[str]] = {}
@@ -140,9 +155,9 @@ def _divide(
     for i in range(len(store)):
         record = store.record(i)
         key = record["image_id"]
-        if generate.unique:
+        if unique:
             key = record["captions"][0]
-        elif generate.images_per_caption > 1:
+        elif several:
             key = key.rpartition("-")[0]
         is_training[i] = key not in withheld
         # One image of each caption is enough.
