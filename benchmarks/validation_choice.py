@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,15 @@ ROWS = {
 }
 
 
-def divide() -> dict[str, int]:
+def divide(max_share: float) -> dict[str, int]:
     """Hold out captions of the town, and return how many."""
     captions = list(CaptionFile(CAPTIONS))
-    settings = ValidationSettings()
+    settings = ValidationSettings(max_share=max_share)
     texts = [caption.text for caption in captions]
     held_out = hold_out([c.image_id for c in captions], texts, tokenize, settings)
     store = FeatureStore(TOWN / "train_store")
+    if not held_out.validation:
+        sys.exit(f"no captions of {CAPTIONS} can be held out with --max-share {max_share}")
     references, pairs = divide_pairs(store, captions, held_out)
     save_references(TOWN / REFERENCES, references)
     pairs.to_file(TOWN / TRAIN_PAIRS, store.identity)
@@ -176,9 +179,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=at_least(1), default=5)
     parser.add_argument("--arm", choices=["base", "both"], default="base")
     parser.add_argument("--epochs", type=at_least(1), help="default: those of configs/pcm_toy.py")
+    parser.add_argument("--max-share", type=float, default=ValidationSettings.max_share)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    counts = divide()
+    counts = divide(args.max_share)
     print(
         "{validation} captions are held out, {near_duplicates} near-duplicates of them are not "
         "used, and {pairs} pairs remain".format(**counts)
