@@ -58,6 +58,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "Train and evaluate": {
         "train": Command("train", "Train the model of a config."),
         "test": Command("test", "Generate captions for the test split of a config and score them."),
+        "tune": Command("tune", "Choose the settings of the search on the validation split."),
         "score": Command("score", "Score predicted captions against references."),
         "compare": Command("compare", "Compare a captioner with models of transformers."),
         "report": Command("report", "Write a web page about one training run."),

@@ -5,6 +5,9 @@
 _base_ = "../pcm_custom.py"
 
 _root, _found = _base_.root, _base_.model.neck
+# With captions that are held out for validation, the others; None for all.
+_held_out = _base_.val_dataloader and _base_.val_dataloader.dataset.get("references")
+_pairs = f"{_root}/validation/train_pairs.safetensors" if _held_out else None
 model = dict(
     type="pcm_plugin.SynTIC",
     neck=dict(
@@ -14,6 +17,7 @@ model = dict(
         embed_dims=_found.embed_dims,
         concepts=_found.concepts,
         text_memory=f"{_root}/train_store",
+        text_memory_pairs=_pairs,
         text_memory_temperature=_found.temperature,
     ),
     encoder=None,
@@ -24,9 +28,10 @@ model = dict(
 
 _global = dict(dataset=dict(features="global"))
 train_dataloader = dict(
-    # All pairs, each with its own image: `pairs` was selected by the features before refinement.
+    # Each caption with its own image: `pairs` of the base was selected by the features before
+    # refinement.
     dataset=dict(
-        features="global", pairs=None, refined_features=f"{_root}/contrast/features.safetensors"
+        features="global", pairs=_pairs, refined_features=f"{_root}/contrast/features.safetensors"
     )
 )
 val_dataloader = _global if _base_.val_dataloader else None

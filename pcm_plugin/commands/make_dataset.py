@@ -48,7 +48,8 @@ def parse_args() -> argparse.Namespace:
             nargs=2,
             metavar=("IMAGES", "CAPTIONS"),
             help=f"real images for {split}: a folder, and a caption file that names them and is "
-            "read with the same options as CAPTIONS",
+            "read with the same options as CAPTIONS"
+            + (" (default: generated images of captions that are held out)" * (split == "val")),
         )
     parser.add_argument("--limit", type=int, help="use only the first LIMIT captions")
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
@@ -121,12 +122,16 @@ def main() -> None:
 
 
 def print_configs(out: Path, recipe: "Recipe") -> None:
-    """Print the commands that train on a finished data set."""
+    """Print what is held out of a finished data set, and the commands that train on it."""
+    from pcm_plugin.synthesis.pipeline.dataset import has_held_out
     from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG, TEXT_CONFIGS
     from pcm_plugin.synthesis.pipeline.recipes import TEXT_CAPTIONERS
+    from pcm_plugin.synthesis.pipeline.validation import read_summary
 
     if not (out / CONFIG).is_file():
         return
+    if has_held_out(recipe, out):
+        print(read_summary(out))
     print(f"{out} is finished; train on it with:")
     if recipe.generate is not None:
         print(f"  {shell_command(['train', out / CONFIG])}")

@@ -40,7 +40,7 @@ CONTRAST = {
     "negatives": "number of captions that are negatives for all images",
     "seed": "seed of their choice",
 }
-FILTER = {"keep", "min_clip_score", "pairs_per_caption", "score_scale", "assign_store"}
+FILTER = {"keep", "min_clip_score", "pairs_per_caption", "score_scale", "assign_store", "among"}
 SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
 OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
 SHARED = {"store", "out", "method", "chunk", "device"}
@@ -61,6 +61,12 @@ def main() -> None:
     pairs.add_argument(
         "--assign-store",
         help="store of another model over the same images, which is used for the assignment",
+    )
+    pairs.add_argument(
+        "--among",
+        metavar="PAIRS",
+        help="file of pairs: assign only their captions and images to each other, such as those "
+        "that are not held out for validation",
     )
     pairs.add_argument("--num-images", type=int, help="candidates per caption (default: 15)")
     pairs.add_argument(
@@ -121,9 +127,12 @@ def main() -> None:
             print_features(args, feats)
         return
     sentences, assigning = options.pop("sentence_feats", None), options.pop("assign_store", None)
+    among = options.pop("among", None)
     chosen = RefineSettings(args.method, **options)
     found = refine_pairs(
-        args.store, chosen, args.out, sentences, args.chunk, args.device, assign_store=assigning
+        *(args.store, chosen, args.out, sentences, args.chunk, args.device),
+        assign_store=assigning,
+        among=among,
     )
     if Rank.from_environment().index == 0:
         print_pairs(args, found)

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.config_files import read_config_file
-from pcm_plugin.engine.inputs import drop_clip_head
+from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_training_store
 from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation import CaptionMetric
@@ -108,9 +109,16 @@ def draw_samples(
     files = {record["image_id"]: record.get("file_name", "") for record in records}
     words = model.neck.concept_words
     entries = []
-    for i in choose_samples([cider for _, cider in scored], args.count):
+    chosen = choose_samples([cider for _, cider in scored], args.count)
+    generated: dict[str, Image.Image] = {}
+    if split == "val" and is_validated_on_training_store(cfg):
+        ids = [scored[i][0].image_id for i in chosen]
+        generated = load_generated(cfg, store, ids, args, notes)
+    for i in chosen:
         sample, cider = scored[i]
-        image = read_thumbnail(folder, files[sample.image_id])
+        image = generated.get(sample.image_id)
+        if image is None:
+            image = read_thumbnail(folder, files[sample.image_id])
         if image is None:
             image = make_placeholder()
             notes.append(
@@ -123,6 +131,30 @@ def draw_samples(
         )
         entries.append(ScoredEntry(entry, cider))
     return entries
+
+
+def load_generated(
+    cfg: Config,
+    store: FeatureStore,
+    image_ids: Sequence[str],
+    args: argparse.Namespace,
+    notes: list[str],
+) -> dict[str, Image.Image]:
+    """Return generated images by id; none if they cannot be read, with a remark in ``notes``."""
+    numbers = {image_id: i for i, image_id in enumerate(store.image_ids)}
+    try:
+        images = load_images(
+            store, [numbers[image_id] for image_id in image_ids], _train_images(cfg, args)
+        )
+    except (OSError, UserError) as error:
+        notes.append(f"Images cannot be read: {error}. Pass their folder with --train-images.")
+        return {}
+    return dict(zip(image_ids, images, strict=True))
+
+
+def _train_images(cfg: Config, args: argparse.Namespace) -> Path:
+    """Return the folder of the images that the training features were extracted from."""
+    return args.train_images or Path(cfg.get("root", ".")) / "synthetic"
 
 
 def read_thumbnail(folder: Path | str | None, name: str) -> Image.Image | None:
@@ -159,7 +191,7 @@ def draw_pairs(
     threshold = dataset.get("min_clip_score")
     if threshold is not None:
         order = order[pairs.clip_score[order] >= threshold]
-    folder = args.train_images or Path(cfg.get("root", ".")) / "synthetic"
+    folder = _train_images(cfg, args)
     ends = []
     for indices in (order[: args.count], order[::-1][: args.count]):
         rows = [int(pairs.image[i]) for i in indices]
@@ -185,6 +217,11 @@ def build_page(args: argparse.Namespace) -> str:
     drop_clip_head(cfg)
     check_inputs(cfg, ("train", *([split] if split else [])))
     notes: list[str] = []
+    if is_validated_on_training_store(cfg):
+        notes.append(
+            "Validation is on generated images of held-out captions. Its scores compare "
+            "checkpoints; those on real images will be lower."
+        )
     clip_scores, low, high = draw_pairs(cfg, args, notes)
     samples: list[ScoredEntry] = []
     if split:

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.image_ids import name_some
+from pcm_plugin.formats.image_references import load_references
 from pcm_plugin.formats.object_labels import load_object_labels
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.refined_features import load_refined_features
@@ -59,6 +61,9 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             global features of training pairs. Requires ``features='global'``. Defaults to None.
         object_labels: JSON file with the labels of the objects in each image,
             ``{image_id: [label, ...]}``, for example from a detector. Defaults to None.
+        references: JSONL file with lines ``{"image_id": str, "captions": [str, ...]}``. Items are
+            only these images of the store, with these captions as references. Requires
+            ``test_mode=True``. Defaults to None: all images with the captions of the store.
 
     Raises:
         MissingFileError: If the store or another file does not exist.
@@ -71,6 +76,7 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         "pairs": FileKind.PAIR_SELECTION,
         "refined_features": FileKind.REFINED_FEATURES,
         "object_labels": FileKind.OBJECT_LABELS,
+        "references": FileKind.REFERENCES,
     }
 
     def __init__(
@@ -85,6 +91,7 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         data_prefix: str | os.PathLike | None = None,
         refined_features: str | os.PathLike | None = None,
         object_labels: str | os.PathLike | None = None,
+        references: str | os.PathLike | None = None,
     ) -> None:
         if features not in ("patch", "global", "text"):
             raise UserError(f"`features` must be 'patch', 'global' or 'text', got {features!r}")
@@ -101,6 +108,11 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             raise UserError(
                 f"`pairs` must be None with test_mode=True, got {str(pairs)!r}: testing uses each "
                 "image with all its captions"
+            )
+        if references is not None and not test_mode:
+            raise UserError(
+                f"`references` requires test_mode=True, got {str(references)!r}: training uses the "
+                "captions of the store"
             )
         if refined_features is not None and (test_mode or features != "global"):
             raise UserError(
@@ -128,15 +140,30 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         self._pairs = None if test_mode else self._select_pairs(pairs, min_clip_score)
         count = len(self.store) if self._pairs is None else len(self._pairs.caption)
         self._items = np.arange(count)
+        self._references = None if references is None else load_references(references)
+        if self._references is not None:
+            self._items = self._find_images(self._references, references)
+            count = len(self._items)
         if max_pairs is not None:
             size = max(1, round(max_pairs * count)) if is_share else max_pairs
             if size < count:
                 order = np.random.default_rng(seed).permutation(count)
-                self._items = np.sort(order[: int(size)])
+                self._items = self._items[np.sort(order[: int(size)])]
         self._refined_features = (
             None if refined_features is None else self._load_refined(refined_features)
         )
         self._object_labels = None if object_labels is None else self._load_labels(object_labels)
+
+    def _find_images(self, image_ids: Iterable[str], path: Any) -> np.ndarray:
+        """Return the numbers of images in the store, in ascending order."""
+        numbers = {image_id: i for i, image_id in enumerate(self.store.image_ids)}
+        missing = [image_id for image_id in image_ids if image_id not in numbers]
+        if missing:
+            raise UserError(
+                f"{path} has references of images that are not in {self.store.path} "
+                f"({name_some(missing)}): make it again with pcm make-dataset"
+            )
+        return np.sort([numbers[image_id] for image_id in image_ids])
 
     def _load_refined(self, path: str | os.PathLike) -> Tensor:
         refined = load_refined_features(path, self.store)
@@ -241,7 +268,9 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         if self._object_labels is not None:
             sample.set_field(self._object_labels[image["image_id"]], "object_labels")
         if self._pairs is None:
-            sample.set_field(image["captions"], "gt_caption")
+            references = self._references or {}
+            texts = references.get(image["image_id"], image["captions"])
+            sample.set_field(texts, "gt_caption")
             return sample
         j = int(self._pairs.caption[item])
         owner = int(self.store.caption_to_image([j])[0])

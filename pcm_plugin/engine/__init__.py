@@ -10,6 +10,7 @@ require_mm_packages()
 if TYPE_CHECKING:
     from pcm_plugin.engine.bf16_optim_wrapper import BFloat16OptimWrapper
     from pcm_plugin.engine.checkpoint_hook import AtomicCheckpointHook
+    from pcm_plugin.engine.early_stopping_hook import ResumableEarlyStoppingHook
     from pcm_plugin.engine.noam import NoamLR
     from pcm_plugin.engine.resumable_loop import ResumableTrainLoop
     from pcm_plugin.engine.seed_hook import SeedEveryIterationHook
@@ -19,6 +20,7 @@ __all__ = [
     "AtomicCheckpointHook",
     "BFloat16OptimWrapper",
     "NoamLR",
+    "ResumableEarlyStoppingHook",
     "ResumableTrainLoop",
     "SeedEveryIterationHook",
     "VocabularyCoverageHook",
@@ -30,6 +32,7 @@ __getattr__ = lazy_exports(
         "AtomicCheckpointHook": "checkpoint_hook",
         "BFloat16OptimWrapper": "bf16_optim_wrapper",
         "NoamLR": "noam",
+        "ResumableEarlyStoppingHook": "early_stopping_hook",
         "ResumableTrainLoop": "resumable_loop",
         "SeedEveryIterationHook": "seed_hook",
         "VocabularyCoverageHook": "vocabulary_hook",

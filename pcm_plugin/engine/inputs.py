@@ -54,6 +54,15 @@ def hash_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     }
 
 
+def is_validated_on_training_store(cfg: Config) -> bool:
+    """Return whether validation reads held-out images of the training store, not real images."""
+    paths = []
+    for loop in ("train", "val"):
+        dataset = (cfg.get(f"{loop}_dataloader") or {}).get("dataset") or {}
+        paths.append(dataset.get("store"))
+    return paths[0] is not None and paths[0] == paths[1]
+
+
 def hash_settings(cfg: Config, parts: Iterable[str]) -> str:
     """Return a short name for parts of a config: only equal settings share it.
 

@@ -17,6 +17,7 @@ class FileKind(enum.Enum):
     LANGUAGE_MODEL = "language model"
     OBJECT_LABELS = "object labels"
     PAIR_SELECTION = "pair selection"
+    REFERENCES = "references of images"
     REFINED_FEATURES = "refined features"
     TOKENIZER = "tokenizer"
     VOCABULARY = "vocabulary"

@@ -42,7 +42,7 @@ _TRAINING_ONLY_KEYS = (
     *("language_model", "pretrained", "freeze_lm"),
 )
 _PART_KEYS = {
-    "neck": (*EXTRA_TENSORS, "clip_head", "init_cfg"),
+    "neck": (*EXTRA_TENSORS, "text_memory_pairs", "clip_head", "init_cfg"),
     "entity_prompt": ("concepts", "caption_entities", "entity_aliases", "entity_dropout"),
 }
 _LOCAL = "local-dir:"
@@ -143,7 +143,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no captioner at {path}")
-    facts, tensors = _read_file(path)
+    facts, tensors = read_captioner_file(path)
     settings, clip = _exportable_config(facts["model"]), facts["clip"]
     if clip["pretrained"] and ("/" in clip["pretrained"] or "\\" in clip["pretrained"]):
         raise UserError(
@@ -186,8 +186,12 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
     return model.eval()
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return the metadata and the tensors of a captioner file."""
+def read_captioner_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the metadata and the tensors of a captioner file.
+
+    Raises:
+        UserError: If it is another file.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -15,7 +15,7 @@ from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.decoding import CaptionHypothesis
-from pcm_plugin.models.decoding.reranking import rerank
+from pcm_plugin.models.decoding.reranking import add_similarities, rerank
 from pcm_plugin.structures import DataSample
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
@@ -139,12 +139,15 @@ def test_reranking_by_hand():
     def encode(texts):
         return torch.tensor([axes[text] for text in texts])
 
-    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, 2.0)
+    (found,) = add_similarities(captions, torch.tensor([[5.0, 0.0]]), encode)
+    assert [h.similarity for h in found] == pytest.approx([0.0, 1.0, 0.5**0.5])
+    found = [rerank(found, 2.0)]
     assert [h.caption for h in found[0]] == ["y", "x", "z"]
     assert found[0][:2] == [CaptionHypothesis("y", -2.0, 1.0), CaptionHypothesis("x", -1.0, 0.0)]
     # With a length penalty the score of the search counts, not the log-probability.
     captions = [[CaptionHypothesis("y", -2.0, score=-1.0), CaptionHypothesis("x", -9.0, score=1.5)]]
-    found = rerank(captions, torch.tensor([[5.0, 0.0]]), encode, 2.0)
+    (found,) = add_similarities(captions, torch.tensor([[5.0, 0.0]]), encode)
+    found = [rerank(found, 2.0)]
     assert found == [
         [CaptionHypothesis("x", -9.0, 0.0, 1.5), CaptionHypothesis("y", -2.0, 1.0, -1.0)]
     ]

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcm_plugin.models import GlobalPrefix
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
+from pcm_plugin.models import GlobalPrefix, ObjectPrefix
 from pcm_plugin.models.functional.text_memory import project_onto_text_memory
 from tests.builders import build_store
 
@@ -66,3 +68,17 @@ def test_a_text_memory_of_another_clip_raises_an_error(tmp_path):
     build_store(tmp_path / "none", [[]])
     with pytest.raises(ValueError, match="at least one text"):
         GlobalPrefix(clip_dim=5, embed_dims=6, text_memory=tmp_path / "none")
+
+
+def test_the_text_memory_can_be_that_of_some_pairs(tmp_path):
+    captions = [["a", "b"], ["c"], ["d"]]
+    expected = build_store(tmp_path / "store", captions, clip_dim=4)["caption_feats"]
+    store = FeatureStore(tmp_path / "store")
+    pairs = load_pairs(store)
+    some = PairSelection(*(values[[1, 3]] for values in pairs))
+    some.to_file(tmp_path / "pairs.safetensors", store.identity)
+    settings = dict(clip_dim=4, embed_dims=6, text_memory=tmp_path / "store")
+    for kind, more in ((GlobalPrefix, {}), (ObjectPrefix, {"top_concepts": 1})):
+        neck = kind(**settings, **more, text_memory_pairs=tmp_path / "pairs.safetensors")
+        assert (neck.text_memory.float() == expected[[1, 3]]).all()
+        assert len(kind(**settings, **more).text_memory) == 4

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from pcm_plugin.synthesis.pipeline.corpus_settings import ValidationSettings
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
 RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))
@@ -103,3 +104,22 @@ def test_invalid_recipes_are_refused(changes, message):
         load_recipe("toy", changes)
     with pytest.raises(FileNotFoundError, match=r"no recipe nothing: .*sd15_vitb32"):
         load_recipe("nothing")
+
+
+def test_validation_is_on_by_default_for_images_and_off_by_name(tmp_path):
+    assert load_recipe("toy").validation == ValidationSettings()
+    assert load_recipe("sd15_vitb32", {"validation": None}).validation is None
+    assert load_recipe("toy", {"validation.captions": 7}).validation == ValidationSettings(7)
+    assert load_recipe("text_toy").validation is None
+    file = tmp_path / "mine.py"
+    file.write_text(
+        f"_base_ = {str(Path('configs/recipes/toy.py').resolve())!r}\nvalidation = None\n"
+    )
+    assert load_recipe(str(file)).validation is None
+    assert load_recipe(str(file), {"validation.seed": 2}).validation.seed == 2
+    with pytest.raises(ValueError, match="validation has no setting share; its settings are"):
+        load_recipe("toy", {"validation.share": 1})
+    with pytest.raises(ValueError, match="validation: captions must be an integer of at least 1"):
+        load_recipe("toy", {"validation.captions": 0})
+    with pytest.raises(ValueError, match=r"captions alone .*so validation\.captions has no effect"):
+        load_recipe("text_toy", {"validation.captions": 7})

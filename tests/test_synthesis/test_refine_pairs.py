@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PairSelection
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import chunked_topk
 from pcm_plugin.synthesis.refine.assignment import first_of_texts
@@ -28,11 +28,12 @@ def store(tmp_path):
     return tmp_path / "store"
 
 
-def by_definition(path, num_images, num_captions, sentences=None):
-    """SynC written out: (image, score) of each caption."""
+def by_definition(path, num_images, num_captions, sentences=None, among=None):
+    """SynC written out: (image, score) of each caption. ``among``: numbers of both to use."""
     reader = FeatureStore(path)
-    images = torch.stack([reader.global_feats(i) for i in range(len(reader))])
-    captions = torch.stack([reader.caption_feats(j) for j in range(reader.num_captions)])
+    numbers, rows = among or (range(len(reader)), range(reader.num_captions))
+    images = torch.stack([reader.global_feats(i) for i in numbers])
+    captions = torch.stack([reader.caption_feats(j) for j in rows])
     sentences = captions if sentences is None else F.normalize(sentences, dim=1)
     chosen = []
     for j, caption in enumerate(captions):
@@ -42,6 +43,55 @@ def by_definition(path, num_images, num_captions, sentences=None):
             scores[i] = max(round(float(sentences[k] @ sentences[j]), 5) for k in own)
         chosen.append(max(scores.items(), key=lambda item: item[1]))
     return chosen
+
+
+@pytest.mark.parametrize("chunk", [3, 5, 100])
+@pytest.mark.parametrize("own_sentences", [False, True])
+def test_some_images_and_captions_are_assigned_as_if_there_were_no_others(
+    tmp_path, store, chunk, own_sentences
+):
+    reader = FeatureStore(store)
+    every = load_pairs(reader)
+    selected = np.isin(every.image, [0, 2, 3, 5, 6, 8, 10])
+    selected[[2, 9]] = False  # not all captions of an image
+    some = PairSelection(*(values[selected] for values in every))
+    some.to_file(tmp_path / "some.safetensors", reader.identity)
+    images, captions = np.unique(some.image), some.caption
+    sentences = None
+    if own_sentences:
+        sentences = torch.randn(21, 4, generator=torch.Generator().manual_seed(1))
+        save_file({"sentence_feats": sentences}, tmp_path / "s.safetensors")
+    settings = RefineSettings(num_images=4, num_captions=2, keep=1.0)
+    path = tmp_path / "s.safetensors" if own_sentences else None
+    args = (store, settings, tmp_path / "out", path, chunk, "cpu")
+    pairs = refine_pairs(*args, among=tmp_path / "some.safetensors")
+    own = None if sentences is None else sentences[captions]
+    among = images.tolist(), captions.tolist()
+    expected = by_definition(store, 4, 2, own, among)
+    assert pairs.caption.tolist() == captions.tolist()
+    assert pairs.image.tolist() == [images[image] for image, _ in expected]
+    np.testing.assert_allclose(pairs.score, [score for _, score in expected], atol=1e-5)
+    own_scores = [
+        float(reader.global_feats(int(i)) @ reader.caption_feats(int(j)))
+        for i, j in zip(pairs.image, pairs.caption, strict=True)
+    ]
+    np.testing.assert_allclose(pairs.clip_score, 2.5 * np.array(own_scores), atol=1e-5)
+    with pytest.raises(ValueError, match=r"made with other settings \(among: '.*' there, None now"):
+        refine_pairs(*args)
+
+
+def test_the_filter_among_some_pairs(tmp_path, store):
+    reader = FeatureStore(store)
+    every = load_pairs(reader)
+    some = PairSelection(*(values[::2] for values in every))
+    some.to_file(tmp_path / "some.safetensors", reader.identity)
+    args = [store, "--method", "filter", "--keep", 1, "--among", tmp_path / "some.safetensors"]
+    result = run("refine", *args, "--out", tmp_path / "out", log=tmp_path / "log")
+    assert result.code == 0, result.output
+    pairs = PairSelection.from_file(tmp_path / "out" / "pairs.safetensors", reader.identity)
+    assert np.array_equal(pairs.image, some.image)
+    assert np.array_equal(pairs.caption, some.caption)
+    np.testing.assert_allclose(pairs.score, some.clip_score)
 
 
 @pytest.mark.parametrize("chunk", [3, 5, 100])

@@ -177,6 +177,31 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
     assert "old" not in page.read_text()
 
 
+def test_the_cost_of_validation_on_generated_images_is_measured(demo, tmp_path):
+    folder = shutil.copytree(demo[0], tmp_path / "copy")
+
+    def measure(*words):
+        tool = ROOT / "benchmarks" / "validation_choice.py"
+        words = ["--seeds", "1", "--epochs", "2", *words]
+        return subprocess.run(
+            [sys.executable, str(tool), *words], cwd=folder, capture_output=True, text=True
+        )
+
+    assert "can be held out with --max-share 0.05" in measure().stderr.splitlines()[-1]
+    done = measure("--max-share", "0.6")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["counts"]["validation"] >= 10
+    assert sum(found["counts"].values()) == 20
+    checkpoints = found["seeds"]["0"]["checkpoints"]
+    assert checkpoints.keys() == {"1", "2"}
+    for split in ("generated", "real"):
+        best = max(checkpoints.values(), key=lambda scores: scores[split])
+        assert found["test"][split]["0"] == best["test"]
+    assert found["test"]["best"]["0"] == max(scores["test"] for scores in checkpoints.values())
+    assert found["test"]["last"]["0"] == checkpoints["2"]["test"]
+
+
 def test_every_row_of_the_results_can_be_run():
     from pcm_plugin.commands.toyworld import arms, scores, tables
 

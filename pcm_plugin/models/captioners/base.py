@@ -20,7 +20,7 @@ from pcm_plugin.models.captioners.samples import (
 )
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
-from pcm_plugin.models.decoding.reranking import rerank
+from pcm_plugin.models.decoding.reranking import add_similarities, rerank
 from pcm_plugin.models.necks import Neck
 from pcm_plugin.structures import DataSample
 
@@ -271,8 +271,8 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         captions = self.generate(encoded, decoding)
         if decoding.rerank_weight and self.backbone is not None:
             encode_text, weight = self.backbone.encode_text, decoding.rerank_weight
-            ranked = rerank(captions, global_feats, encode_text, weight)
-            captions = [hypotheses[: decoding.num_captions] for hypotheses in ranked]
+            captions = add_similarities(captions, global_feats, encode_text)
+            captions = [rerank(beams, weight)[: decoding.num_captions] for beams in captions]
         captions = [[h._replace(caption=decoding.complete(h.caption)) for h in c] for c in captions]
         if data_samples is None:
             data_samples = [DataSample() for _ in captions]

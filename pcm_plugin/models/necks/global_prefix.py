@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import load_pairs
 from pcm_plugin.formats.required_file import FileKind
 from pcm_plugin.models.functional.concept_retrieval import inject_noise
 from pcm_plugin.models.functional.text_memory import project_onto_text_memory
@@ -40,6 +41,8 @@ class GlobalPrefix(Neck):
             in CapDec and the released PCM-Net.
         text_memory: Feature store whose captions are the text memory. Defaults to None, no text
             memory. It is not part of a checkpoint.
+        text_memory_pairs: File of pairs; only their captions are the text memory. Defaults to None:
+            all captions of the store.
         text_memory_temperature: Temperature of the projection onto the text memory. Defaults to
             0.01, as in DeCap.
         text_memory_chunk: Number of texts to process at a time. Defaults to 65,536. A chunk of
@@ -58,7 +61,10 @@ class GlobalPrefix(Neck):
         UserError: If the store has another width or no captions, or ``num_tokens`` is below 1.
     """
 
-    input_files = {"text_memory": FileKind.FEATURE_STORE}
+    input_files = {
+        "text_memory": FileKind.FEATURE_STORE,
+        "text_memory_pairs": FileKind.PAIR_SELECTION,
+    }
 
     text_memory: Tensor
 
@@ -68,6 +74,7 @@ class GlobalPrefix(Neck):
         embed_dims: int = 512,
         noise_var: float = 0.016,
         text_memory: str | os.PathLike | None = None,
+        text_memory_pairs: str | os.PathLike | None = None,
         text_memory_temperature: float = 0.01,
         text_memory_chunk: int = 65_536,
         dropout: float = 0.5,
@@ -93,6 +100,8 @@ class GlobalPrefix(Neck):
         if text_memory is not None:
             store = FeatureStore(text_memory)
             rows = np.arange(store.num_captions)
+            if text_memory_pairs is not None:
+                rows = np.unique(load_pairs(store, text_memory_pairs).caption)
             self.set_text_memory(store.read_rows("caption_feats", rows, dtype=None))
 
     def set_text_memory(self, texts: Tensor) -> None:

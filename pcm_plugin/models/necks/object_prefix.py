@@ -42,6 +42,8 @@ class ObjectPrefix(GlobalPrefix):
         text_memory: Feature store whose captions are the text memory. Defaults to None, which
             requires a call of :meth:`.GlobalPrefix.set_text_memory`. It is not part of a
             checkpoint.
+        text_memory_pairs: File of pairs; only their captions are the text memory. Defaults to None:
+            all captions of the store.
         text_memory_temperature: Temperature of the softmax over the text memory, and of that over
             the concepts, on which no token depends. Defaults to 0.01, as in DeCap.
         text_memory_chunk: Number of texts to process at a time. Defaults to 65,536. A chunk of
@@ -57,7 +59,7 @@ class ObjectPrefix(GlobalPrefix):
         UserError: If one of them has another width or too few entries.
     """
 
-    input_files = {"text_memory": FileKind.FEATURE_STORE, "concepts": FileKind.CONCEPT_SET}
+    input_files = {**GlobalPrefix.input_files, "concepts": FileKind.CONCEPT_SET}
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class ObjectPrefix(GlobalPrefix):
         concepts: str | os.PathLike | None = None,
         top_concepts: int = 5,
         text_memory: str | os.PathLike | None = None,
+        text_memory_pairs: str | os.PathLike | None = None,
         text_memory_temperature: float = 0.01,
         text_memory_chunk: int = 65_536,
         dropout: float = 0.5,
@@ -76,6 +79,7 @@ class ObjectPrefix(GlobalPrefix):
             embed_dims,
             noise_var=0.0,
             text_memory=text_memory,
+            text_memory_pairs=text_memory_pairs,
             text_memory_temperature=text_memory_temperature,
             text_memory_chunk=text_memory_chunk,
             dropout=dropout,

@@ -1,4 +1,4 @@
-"""Settings of the corpus in a recipe: vocabulary, concepts and language model."""
+"""Settings of the corpus in a recipe: vocabulary, concepts, validation and language model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +67,47 @@ class ConceptSettings:
         _check_file("concepts.words", self.words)
         if isinstance(self.templates, str):
             raise UserError(f"templates must be a list of texts, got the text {self.templates!r}")
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """Settings of the captions that are held out for validation on their generated images.
+
+    Attributes:
+        captions: Number of captions for validation. Defaults to 500.
+        max_share: Largest share of the corpus that is not trained on: captions for validation and
+            their near-duplicates. Defaults to 0.05.
+        similarity: Captions are near-duplicates if at least this share of their words is in both,
+            see :func:`~pcm_plugin.synthesis.pipeline.near_duplicates.find_near_duplicates`.
+            Defaults to 0.8.
+        seed: Seed of the choice. Defaults to 0.
+        patience: Stop a training after this number of validations in a row without a better CIDEr.
+            Defaults to None: train all epochs.
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+
+    captions: int = 500
+    max_share: float = 0.05
+    similarity: float = 0.8
+    seed: int = 0
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("captions", 1), ("seed", 0), ("patience", 1)):
+            value = getattr(self, name)
+            if value is None and name == "patience":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(f"{name} must be an integer of at least {least}, got {value!r}")
+        if not 0 < self.max_share < 1:
+            raise UserError(
+                f"max_share must be above 0 and below 1, got {self.max_share}: set validation=None "
+                "to train on all captions"
+            )
+        if not 0 < self.similarity <= 1:
+            raise UserError(f"similarity must be above 0 and at most 1, got {self.similarity}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ The stages write to one folder:
 - ``synthetic/``: image shards;
 - ``train_store/``: their features; ``val_store/`` and ``test_store/``: those of real images;
 - ``assign_store/``: features of the model that assigns captions, if the recipe has one;
+- ``validation/``: captions that are held out with their generated images, unless there are real
+  images for validation;
 - ``pairs/``: the chosen pairs, if the recipe refines pairs;
 - ``config.py`` and ``syntic.py``: training configs of PCM-Net and SynTIC.
 
@@ -16,7 +18,7 @@ Each stage can be interrupted and run again, and several processes can share it.
 other after each stage.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from pcm_plugin.synthesis.pipeline.corpus import make_corpus
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.text_configs import write_text_configs
+from pcm_plugin.synthesis.pipeline.validation import TRAIN_PAIRS, make_validation, read_summary
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
@@ -92,6 +95,9 @@ def make_dataset(
         if recipe.assign is not None:
             store, batch = out / "assign_store", recipe.assign_batch
             extract_features(sources["train"], recipe.assign, store, batch, device, rank=rank)
+    held_out = has_held_out(recipe, out, real_splits or {})
+    if held_out and ("extract" in stages or "refine" in stages):
+        make_validation(recipe, out, rank)
     if "refine" in stages and recipe.refine is not None:
         refine_pairs(
             out / "train_store",
@@ -101,10 +107,27 @@ def make_dataset(
             device=device,
             rank=rank,
             assign_store=None if recipe.assign is None else out / "assign_store",
+            among=out / TRAIN_PAIRS if held_out and read_summary(out).validation else None,
         )
     if rank.index == 0 and _all_stages_done(recipe, out):
-        write = write_text_configs if recipe.generate is None else write_configs
-        write(recipe, out, _real_splits(out))
+        if recipe.generate is None:
+            write_text_configs(recipe, out, _real_splits(out))
+        else:
+            is_split = held_out and bool(read_summary(out).validation)
+            write_configs(recipe, out, _real_splits(out), is_split)
+
+
+def has_held_out(recipe: Recipe, out: Path, real_splits: Collection[str] = ()) -> bool:
+    """Return whether captions of a data set are held out for validation.
+
+    Args:
+        recipe: The recipe.
+        out: Folder of the data set.
+        real_splits: Those of ``'val'`` and ``'test'`` for which real images are passed. Those in
+            the folder count too.
+    """
+    is_real = "val" in real_splits or (out / "val_store" / "manifest.json").is_file()
+    return recipe.validation is not None and not is_real
 
 
 def check_stages(stages: Sequence[str] | None, recipe: Recipe) -> Sequence[str]:

@@ -15,6 +15,7 @@ from pcm_plugin.formats.pair_selection import PAIRS_FILE
 from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.pipeline.validation import REFERENCES, TRAIN_PAIRS
 
 CONFIG = "config.py"
 """Config of PCM-Net in the data set's folder."""
@@ -29,15 +30,19 @@ _MIN_WARMUP = 100
 _WARMUP_SHARE = 1 / 20  # of all iterations, as on COCO
 
 
-def write_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> None:
+def write_configs(
+    recipe: Recipe, out: Path, real_splits: list[str], held_out: bool = False
+) -> None:
     """Write the configs of a finished data set.
 
     Args:
         recipe: Settings of the data set.
         out: Folder of the data set.
         real_splits: Those of ``'val'`` and ``'test'`` for which there is a store of real images.
+        held_out: Whether captions are held out for validation on their generated images. Defaults
+            to False.
     """
-    settings = _settings(recipe, out, real_splits)
+    settings = _settings(recipe, out, real_splits, held_out)
     source = config_source("PCM-Net on the data in this folder", "pcm_custom.py", settings)
     write_bytes(out / CONFIG, source)
     syntic = (CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
@@ -55,7 +60,7 @@ def remove_configs(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, Any]:
+def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool) -> dict[str, Any]:
     base = Config.fromfile(CONFIGS / "pcm_custom.py")
     store = FeatureStore(out / "train_store")
     neck: dict[str, Any] = {
@@ -68,8 +73,10 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
     }
     if store.patches_in_joint_space:
         neck |= {"patches_in_joint_space": True, "clip_head": None}
-    pairs = f"pairs/{PAIRS_FILE}"
-    is_refined = recipe.refine is not None and (out / pairs).is_file()
+    pairs = TRAIN_PAIRS if held_out else None
+    refined = f"pairs/{PAIRS_FILE}"
+    if recipe.refine is not None and (out / refined).is_file():
+        pairs = refined
     return {
         "clip": {
             **clip_settings(recipe, out),
@@ -85,12 +92,32 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
             "drop_last": drops_last(base, store.num_captions),
             "dataset": {
                 "store": data_path("train_store"),
-                "pairs": data_path(pairs) if is_refined else None,
+                "pairs": None if pairs is None else data_path(pairs),
             },
         },
         **noam_settings(base, store.num_captions, neck.get("embed_dims", 512)),
-        **split_settings(real_splits),
+        **_validation_settings(recipe, real_splits, held_out),
     }
+
+
+def _validation_settings(recipe: Recipe, real_splits: list[str], held_out: bool) -> dict[str, Any]:
+    """Return the settings of validation and test, and those of early stopping."""
+    settings = split_settings([*real_splits, "val"] if held_out else real_splits)
+    if held_out:
+        files = {"store": data_path("train_store"), "references": data_path(REFERENCES)}
+        settings["val_dataloader"] = {"dataset": files}
+    patience = recipe.validation and recipe.validation.patience
+    if patience and settings["val_dataloader"] is not None:
+        settings["default_hooks"] = {
+            "early_stopping": {
+                "type": "pcm_plugin.ResumableEarlyStoppingHook",
+                "monitor": "caption/CIDEr",
+                "rule": "greater",
+                "min_delta": 0.0,
+                "patience": patience,
+            }
+        }
+    return settings
 
 
 def clip_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -140,15 +167,15 @@ def noam_settings(base: Config, count: int, embed_dims: int) -> dict[str, Any]:
     }
 
 
-def split_settings(real_splits: list[str]) -> dict[str, Any]:
-    """Return the settings of validation and test, which are None without real images.
+def split_settings(splits: list[str]) -> dict[str, Any]:
+    """Return the settings of validation and test, which are None without images.
 
     Args:
-        real_splits: See :func:`write_configs`.
+        splits: Those of ``'val'`` and ``'test'`` for which there is a store.
     """
     settings: dict[str, Any] = {}
     for split in ("val", "test"):
-        if split in real_splits:
+        if split in splits:
             settings[f"{split}_dataloader"] = {"dataset": {"store": data_path(f"{split}_store")}}
         else:
             settings |= {f"{split}_{part}": None for part in ("dataloader", "cfg", "evaluator")}

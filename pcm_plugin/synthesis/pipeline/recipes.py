@@ -16,6 +16,7 @@ from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.corpus_settings import (
     ConceptSettings,
     LanguageModelSettings,
+    ValidationSettings,
     VocabularySettings,
 )
 from pcm_plugin.synthesis.pipeline.stages import STAGES, TEXT_STAGES
@@ -28,7 +29,7 @@ TEXT_CAPTIONERS = {"prefix": "prefix captioner", "capdec": "CapDec", "decap": "D
 
 _PARTS = (
     *("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model"),
-    "language_model",
+    *("language_model", "validation"),
 )
 
 
@@ -57,6 +58,8 @@ class Recipe:
             captioner by its name in :data:`TEXT_CAPTIONERS`.
         language_model: For a text recipe, settings of a small GPT-2 for the prefix captioner. None
             for a pretrained one.
+        validation: Settings of the captions that are held out for validation, unless there are real
+            images for it. None for no such captions, as in a text recipe.
     """
 
     vocabulary: VocabularySettings
@@ -72,6 +75,7 @@ class Recipe:
     offload: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
     language_model: LanguageModelSettings | None = None
+    validation: ValidationSettings | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -182,6 +186,8 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
                 )
             sizes[f"{part}_{key.removesuffix('_size')}"] = value
     small = content.get("language_model")
+    # An image recipe without this part has the defaults; None must be set explicitly.
+    held_out = content.get("validation", None if is_text else parts.get("validation", {}))
     return Recipe(
         _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
         _build(ConceptSettings, content.get("concepts") or {}, path, "concepts"),
@@ -194,13 +200,16 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         language_model=None
         if small is None
         else _build(LanguageModelSettings, small, path, "language_model"),
+        validation=None
+        if held_out is None
+        else _build(ValidationSettings, held_out, path, "validation"),
         **sizes,
     )
 
 
 def _check_text_recipe(content: dict[str, Any], path: Path) -> None:
     """Refuse settings that have no effect in a recipe that encodes captions alone."""
-    parts = {part: content.get(part) for part in ("generate", "refine", "assign")}
+    parts = {part: content.get(part) for part in ("generate", "refine", "assign", "validation")}
     settings = [
         name
         for part, values in parts.items()

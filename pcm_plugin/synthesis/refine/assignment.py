@@ -26,7 +26,7 @@ _DECIMALS = 5
 class PairAssignment:
     """Assignment of captions to images, in passes over both.
 
-    Rows are numbered as in the assigning store.
+    Rows are numbered as in the assigning store, or among the selected images and captions of it.
 
     Args:
         store: The training store.
@@ -35,10 +35,12 @@ class PairAssignment:
         chunk: Images, or captions, per chunk.
         device: Device of the computation.
         encoder: Sentence encoder for captions. None uses the caption features of ``assigning``.
+        among: Pairs of the training store whose images and captions are assigned to each other.
+            Defaults to None: all images and captions.
 
     Attributes:
-        images: (n,) int64, index of each image in the training store.
-        captions: (m,) int64, index of each caption in the training store.
+        images: (n,) int64, index in the training store of the image of each row.
+        captions: (m,) int64, index in the training store of the caption of each row.
         sentences: Sentence embeddings in chunks. None until they are passed or loaded.
 
     Raises:
@@ -53,6 +55,7 @@ class PairAssignment:
         chunk: int,
         device: str,
         encoder: SentenceEncoder | None,
+        among: PairSelection | None = None,
     ) -> None:
         self._store, self._assigning, self._settings = store, assigning, settings
         self._chunk, self._device, self._encoder = chunk, device, encoder
@@ -60,6 +63,13 @@ class PairAssignment:
         self.images, self.captions = np.arange(len(store)), np.arange(store.num_captions)
         if assigning is not store:
             self.images, self.captions = match_stores(assigning, store)
+        self._image_rows = np.arange(len(self.images))  # of the assigning store
+        self._caption_rows = np.arange(len(self.captions))
+        if among is not None:
+            self._image_rows = np.flatnonzero(np.isin(self.images, among.image))
+            self._caption_rows = np.flatnonzero(np.isin(self.captions, among.caption))
+            self.images = self.images[self._image_rows]
+            self.captions = self.captions[self._caption_rows]
 
     def plan(self, title: str, count: int) -> list[Shard]:
         """Return the chunks of one pass."""
@@ -71,12 +81,9 @@ class PairAssignment:
     def sentences_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
         """Encode captions with the sentence encoder."""
         assert self._encoder is not None
-        owners = self._assigning.caption_to_image(rows)
-        first = int(self._assigning.caption_offsets[owners[0]])
-        texts = [t for i in np.unique(owners).tolist() for t in self._assigning.captions(i)]
-        return {
-            "sentence_feats": self._encoder.encode(texts[rows.start - first : rows.stop - first])
-        }
+        numbers = self._caption_rows[rows.start : rows.stop]
+        texts = [self._assigning.caption(j) for j in numbers.tolist()]
+        return {"sentence_feats": self._encoder.encode(texts)}
 
     def captions_of_images(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
         """Find the nearest captions of each image."""
@@ -89,9 +96,11 @@ class PairAssignment:
     def images_of_captions(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
         """Choose the image of each caption, with its CLIP score and the score of the choice."""
         if self._settings.method == "filter":
-            images = torch.from_numpy(self._assigning.caption_to_image(rows))
-            cosines = self._cosines(self._assigning, images.numpy(), np.asarray(rows))
-            own = torch.from_numpy(self._assigning.clip_scores[rows.start : rows.stop].copy())
+            numbers = self._caption_rows[rows.start : rows.stop]
+            owners = self._assigning.caption_to_image(numbers)
+            cosines = self._cosines(self._assigning, owners, numbers)
+            own = torch.from_numpy(self._assigning.clip_scores[numbers])
+            images = torch.from_numpy(np.searchsorted(self._image_rows, owners))
             clip_scores = self._clip_scores(rows, images, cosines)
             if self._assigning is self._store and self._settings.score_scale is None:
                 clip_scores = own.clone()
@@ -124,12 +133,13 @@ class PairAssignment:
             torch.cat([part[key] for part in parts]).numpy()[order]
             for key in ("image", "clip_score", "score")
         )
-        image = self.images[image]
+        image, captions = self.images[image], self.captions[order]
         # Equal scores are ordered by CLIP score, and equal CLIP scores by caption.
         kept = np.lexsort((-clip_score, -score))
         most = self._settings.pairs_per_caption
         if most is not None:
-            kept = kept[first_of_texts(self._text_numbers()[kept], image[kept], most)]
+            texts = self._text_numbers()[captions[kept]]
+            kept = kept[first_of_texts(texts, image[kept], most)]
         # Rounded down; 0.29 * 100 is 28.999... in floating point.
         kept = kept[: max(1, int(self._settings.keep_share * len(kept) + 1e-9))]
         least = self._settings.min_clip_score
@@ -139,8 +149,8 @@ class PairAssignment:
             raise UserError(
                 f"no pair has min_clip_score={least}; the best has {clip_score.max():.3f}"
             )
-        caption = np.sort(kept)
-        return PairSelection(image[caption], caption, clip_score[caption], score[caption])
+        kept = np.sort(kept)
+        return PairSelection(image[kept], captions[kept], clip_score[kept], score[kept])
 
     def _text_numbers(self) -> np.ndarray:
         """Return a number for each caption of the training store, the same for equal texts."""
@@ -167,19 +177,20 @@ class PairAssignment:
         """Return the nearest captions (rows, K, c) of each candidate image."""
         parts = [
             load_file(folder.path / f"{shard.name}.safetensors")["captions"]
-            for shard in self.plan("captions-of-images", len(self._assigning))
+            for shard in self.plan("captions-of-images", len(self.images))
         ]
         return torch.cat(parts)[images]
 
     def _sentences(self, captions: Tensor, folder: ShardFolder) -> Tensor:
         """Return the sentence embeddings (n, Ds) of captions, float32, each row of length 1."""
         if self._encoder is None and self.sentences is None:
-            return self._assigning.read_rows("caption_feats", captions.numpy())
+            numbers = self._caption_rows[captions.numpy()]
+            return self._assigning.read_rows("caption_feats", numbers)
         if self.sentences is None:
             # Memory-mapped, so that processes share one copy in the page cache.
             self.sentences = [
                 load_file(folder.path / f"{shard.name}.safetensors")["sentence_feats"]
-                for shard in self.plan("sentences", self._assigning.num_captions)
+                for shard in self.plan("sentences", len(self.captions))
             ]
         size = len(self.sentences[0])
         found = torch.empty(len(captions), self.sentences[0].shape[1])
@@ -190,19 +201,20 @@ class PairAssignment:
         return F.normalize(found, dim=-1)
 
     def _global_feats(self, rows: range) -> Tensor:
-        return self._assigning.read_rows("global_feats", rows).to(self._device)
+        numbers = self._image_rows[rows.start : rows.stop]
+        return self._assigning.read_rows("global_feats", numbers).to(self._device)
 
     def _caption_feats(self, rows: range) -> Tensor:
-        return self._assigning.read_rows("caption_feats", rows).to(self._device)
+        numbers = self._caption_rows[rows.start : rows.stop]
+        return self._assigning.read_rows("caption_feats", numbers).to(self._device)
 
     def _image_chunks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self._assigning), self._chunk):
-            yield self._global_feats(range(start, min(start + self._chunk, len(self._assigning))))
+        for start in range(0, len(self.images), self._chunk):
+            yield self._global_feats(range(start, start + self._chunk))
 
     def _caption_chunks(self) -> Iterator[Tensor]:
-        count = self._assigning.num_captions
-        for start in range(0, count, self._chunk):
-            yield self._caption_feats(range(start, min(start + self._chunk, count)))
+        for start in range(0, len(self.captions), self._chunk):
+            yield self._caption_feats(range(start, start + self._chunk))
 
 
 def first_of_texts(texts: np.ndarray, images: np.ndarray, count: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import FORMAT, PAIRS_FILE, PairSelection
+from pcm_plugin.formats.pair_selection import FORMAT, PAIRS_FILE, PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
@@ -41,6 +41,7 @@ def refine_pairs(
     device: str | None = None,
     rank: Rank | None = None,
     assign_store: str | os.PathLike | None = None,
+    among: str | os.PathLike | None = None,
 ) -> PairSelection:
     """Choose pairs of images and captions, and write them to ``OUT/pairs.safetensors``.
 
@@ -59,6 +60,9 @@ def refine_pairs(
         assign_store: Folder of a finished store of another model with the same images and
             captions, in any order, whose features are used for the assignment. Defaults to
             ``store``.
+        among: File of pairs of ``store``. Only their images and captions are assigned to each
+            other; images and captions of validation are kept out in this way. Defaults to None, all
+            images and captions.
 
     Returns:
         The chosen pairs.
@@ -87,18 +91,21 @@ def refine_pairs(
     made_with = settings.as_record() | {"chunk": chunk, "store": features.identity}
     made_with["assign_store"] = None if assign_store is None else assigning.identity
     made_with["sentence_encoder"] = encoder and encoder.identity
+    selected = None if among is None else load_pairs(features, among)
+    if among is not None:
+        made_with["among"] = sha256(Path(among))[:16]
     made_with["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
     ShardFolder.check_settings(out, FORMAT, made_with)
-    run = PairAssignment(features, assigning, settings, chunk, device, encoder)
+    run = PairAssignment(features, assigning, settings, chunk, device, encoder, selected)
     if sentence_feats is not None:
         run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
     passes: list[tuple[list[Shard], Callable]] = []
     if encoder is not None:
-        passes.append((run.plan("sentences", features.num_captions), run.sentences_of_captions))
+        passes.append((run.plan("sentences", len(run.captions)), run.sentences_of_captions))
     if settings.method == "sync":
         # Before a caption can be assigned, the nearest captions of all images must be known.
-        passes.append((run.plan("captions-of-images", len(features)), run.captions_of_images))
-    captions = run.plan("images-of-captions", features.num_captions)
+        passes.append((run.plan("captions-of-images", len(run.images)), run.captions_of_images))
+    captions = run.plan("images-of-captions", len(run.captions))
     passes.append((captions, run.images_of_captions))
     folder = ShardFolder.open_for_write(
         out, FORMAT, made_with, [s for plan, _ in passes for s in plan]

@@ -1,0 +1,236 @@
+"""Choice of the settings of the search, from the options of ``pcm tune``."""
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import Runner
+from torch import Tensor
+from tqdm import tqdm
+
+from pcm_plugin.commands.build_commands import check_inputs
+from pcm_plugin.commands.processes import shell_command
+from pcm_plugin.commands.run_config import apply_cfg_options
+from pcm_plugin.commands.tune import METRICS
+from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.engine.config_checks import check_config, disable_worker_options
+from pcm_plugin.engine.config_files import read_config_file
+from pcm_plugin.engine.feature_checks import check_features
+from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_training_store
+from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.formats.records import check_records_file, write_records
+from pcm_plugin.models.captioner_file import is_captioner
+from pcm_plugin.models.captioner_settings import write_decoding
+from pcm_plugin.models.captioners.base import Captioner
+from pcm_plugin.models.captioners.config_check import assert_is_captioner
+from pcm_plugin.models.decoding import CaptionHypothesis, DecodingConfig
+from pcm_plugin.models.decoding.reranking import add_similarities, rerank
+from pcm_plugin.registry import MODELS
+
+
+class CachedTexts:
+    """CLIP's text encoder that encodes each text only once.
+
+    Args:
+        encode: Text encoder, n texts to (n, Dc).
+    """
+
+    def __init__(self, encode: Callable[[list[str]], Tensor]) -> None:
+        self._encode = encode
+        self._feats: dict[str, Tensor] = {}
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Return the features (n, Dc) of n texts."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._feats]
+        if new:
+            self._feats.update(zip(new, self._encode(new), strict=True))
+        return torch.stack([self._feats[text] for text in texts])
+
+
+@dataclass
+class Candidates:
+    """Captions of images that searches with several settings found.
+
+    Attributes:
+        images: ``image_id`` and ``gt_caption`` of each image.
+        captions: Captions of each image by the settings of the search.
+    """
+
+    images: list[dict[str, Any]]
+    captions: dict[DecodingConfig, list[list[CaptionHypothesis]]]
+
+
+@torch.inference_mode()
+def search_candidates(
+    model: Captioner, batches: Iterable[Any], searches: Sequence[DecodingConfig]
+) -> Candidates:
+    """Encode images once, and search their captions once for each setting.
+
+    Args:
+        model: Captioner in evaluation mode. If it has a backbone, captions get their similarity.
+        batches: Batches of a data loader, as for ``model.test_step``.
+        searches: Settings of the searches, without re-ranking and with ``num_captions`` equal to
+            ``beam_size``.
+    """
+    found = Candidates([], {decoding: [] for decoding in searches})
+    encode_text = None if model.backbone is None else CachedTexts(model.backbone.encode_text)
+    for batch in batches:
+        inputs = model.data_preprocessor(batch, False)
+        patch_feats, global_feats = inputs.get("patch_feats"), inputs.get("global_feats")
+        if inputs.get("images") is not None:
+            patch_feats, global_feats = model.extract_feat(inputs["images"])
+        samples = inputs["data_samples"]
+        found.images += [{"image_id": s.image_id, "gt_caption": s.gt_caption} for s in samples]
+        encoded = model.encode(patch_feats, global_feats, samples)
+        for decoding in searches:
+            captions = model.generate(encoded, decoding)
+            if encode_text is not None:
+                captions = add_similarities(captions, global_feats, encode_text)
+            found.captions[decoding] += captions
+    return found
+
+
+def score_settings(
+    found: Candidates, weights: Sequence[float], metric: CaptionMetric
+) -> list[dict[str, float]]:
+    """Score the captions for each search and weight of re-ranking.
+
+    Args:
+        found: The captions.
+        weights: Weights of re-ranking. A search with one beam is only scored with the first.
+        metric: Computes the scores.
+
+    Returns:
+        A row for each: settings, and scores without the prefix of the metric.
+    """
+    rows = []
+    for decoding, captions in found.captions.items():
+        for weight in weights if decoding.beam_size > 1 else weights[:1]:
+            best = [rerank(beams, weight)[0] if weight else beams[0] for beams in captions]
+            samples = [
+                {**image, "pred_caption": decoding.complete(hypothesis.caption)}
+                for image, hypothesis in zip(found.images, best, strict=True)
+            ]
+            metric.process(None, samples)
+            scores = metric.evaluate(len(samples))
+            settings = {
+                "beam_size": decoding.beam_size,
+                "length_penalty": decoding.length_penalty,
+                "rerank_weight": weight,
+            }
+            rows.append({**settings, **{k.rpartition("/")[2]: v for k, v in scores.items()}})
+    return rows
+
+
+def run_tuning(args: argparse.Namespace) -> None:
+    """Print the scores of all settings, and store the best ones."""
+    if args.out is not None:
+        check_records_file(args.out)
+    if args.write is not None and not args.write.is_file():
+        raise MissingFileError(f"--write: no captioner at {args.write}; write one with pcm export")
+    if args.write is not None and not is_captioner(args.write):
+        raise UserError(f"--write must be a captioner file of pcm export, got {args.write}")
+    weights = sorted(set(args.rerank_weights))
+    cfg = _load_config(args)
+    model = _build_model(cfg, needs_clip=any(weights))
+    searches = _searches(model.decoding, args, weights)
+    load_weights(model, args.checkpoint, cfg.get("clip"))
+    model.to(args.device or get_device()).eval()
+    loader = Runner.build_dataloader(cfg.val_dataloader)
+    found = search_candidates(model, tqdm(loader, desc="captions of val"), searches)
+    rows = score_settings(found, weights, _metric(cfg))
+    best = max(rows, key=lambda row: row[args.metric])
+    kind = "images"
+    if is_validated_on_training_store(cfg):
+        kind = "generated images of held-out captions"
+    print(f"scores on {len(found.images):,} {kind}, the validation split of {args.config}:")
+    print_table(rows, best)
+    if args.out is not None:
+        write_records(args.out, rows)
+    if best["rerank_weight"] == weights[-1] > 0:
+        print("the best weight is the largest one: try larger ones with --rerank-weights")
+    chosen = {key: best[key] for key in ("beam_size", "length_penalty", "rerank_weight")}
+    if args.write is not None:
+        write_decoding(args.write, chosen)
+        print(f"stored in {args.write}")
+        return
+    options = [f"model.decoding.{key}={value}" for key, value in chosen.items()]
+    export = ["export", args.config, args.checkpoint, "--out", "captioner.safetensors"]
+    print("to use the best settings, export the captioner with them:")
+    print(f"  {shell_command([*export, '--cfg-options', *options])}")
+
+
+def print_table(rows: Sequence[Mapping[str, float]], best: Mapping[str, float]) -> None:
+    """Print settings and scores, with a mark at the best ones."""
+    print(f"{'beam size':>9}{'length penalty':>16}{'re-ranking':>12}" + "".join(_heads()))
+    for row in rows:
+        settings = f"{row['beam_size']:>9}{row['length_penalty']:>16g}{row['rerank_weight']:>12g}"
+        scores = "".join(f"{row[name]:>10.1f}" for name in METRICS)
+        print(settings + scores + ("  best" if row is best else ""))
+
+
+def _heads() -> list[str]:
+    return [f"{name:>10}" for name in METRICS]
+
+
+def _load_config(args: argparse.Namespace) -> Config:
+    cfg = read_config_file(args.config)
+    apply_cfg_options(cfg, args.cfg_options)
+    assert_is_captioner(cfg.model)
+    if cfg.get("val_dataloader") is None:
+        raise UserError(
+            f"{args.config} has no val_dataloader: make the data set with more captions, so that "
+            "some are held out, or add real images with pcm make-dataset --val IMAGES CAPTIONS"
+        )
+    drop_clip_head(cfg)
+    disable_worker_options(cfg)
+    check_config(cfg, ("val",))
+    check_inputs(cfg, ("val",))
+    check_features(cfg, ("val",))
+    return cfg
+
+
+def _build_model(cfg: Config, needs_clip: bool) -> Captioner:
+    settings = cfg.model.to_dict()
+    decoding = {**(settings.get("decoding") or {}), "rerank_weight": 0.0}
+    backbone = settings.get("backbone")
+    if backbone is None and needs_clip:
+        if cfg.get("clip") is None:
+            raise UserError(
+                f"{cfg.filename} names no CLIP for re-ranking: clip=dict(model_name=..., "
+                "pretrained=...), or pass --rerank-weights 0"
+            )
+        backbone = {"type": "pcm_plugin.OpenCLIPBackbone", **cfg.clip}
+    return MODELS.build({**settings, "decoding": decoding, "backbone": backbone})
+
+
+def _searches(
+    base: DecodingConfig, args: argparse.Namespace, weights: Sequence[float]
+) -> list[DecodingConfig]:
+    """Return the settings of the searches, each without re-ranking.
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+    for weight in weights:
+        base.updated({"rerank_weight": weight})
+    penalties = args.length_penalties or [base.length_penalty]
+    return [
+        base.updated({"beam_size": size, "num_captions": size, "length_penalty": penalty})
+        for size, penalty in itertools.product(sorted(set(args.beam_sizes)), sorted(set(penalties)))
+    ]
+
+
+def _metric(cfg: Config) -> CaptionMetric:
+    """Return the metric of the table, with the references of the config's."""
+    evaluator = cfg.get("val_evaluator")
+    settings = evaluator if isinstance(evaluator, Mapping) else {}
+    kept = ("tokenizer", "ann_file", "split", "partial")
+    scorers = ["BLEU", "ROUGE-L", "CIDEr"]
+    return CaptionMetric(scorers, **{key: settings[key] for key in kept if key in settings})

@@ -1,0 +1,168 @@
+"""Captions that are held out for validation, with their generated images.
+
+The folder ``validation/`` of a data set contains
+
+- ``references.jsonl``: the images of the captions for validation, with their references: the
+  caption and the other captions of its image in the caption file;
+- ``train_pairs.safetensors``: all other pairs, without near-duplicates of those captions.
+
+Both are selections from ``train_store``, whose features are not copied.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from pcm_plugin.formats.atomic_io import fingerprint
+from pcm_plugin.formats.captions.caption_file import CaptionFile
+from pcm_plugin.formats.captions.record import Caption
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.image_references import save_references
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
+from pcm_plugin.formats.shards import Shard, ShardFolder
+from pcm_plugin.formats.tokenize import tokenize
+from pcm_plugin.synthesis.pipeline.held_out import HeldOut, hold_out
+from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.sharing import claim_shards
+
+FORMAT = "pcm-validation"
+"""Format name in the manifest."""
+
+FOLDER = "validation"
+"""Name of the folder in that of the data set."""
+
+REFERENCES = f"{FOLDER}/references.jsonl"
+TRAIN_PAIRS = f"{FOLDER}/train_pairs.safetensors"
+
+
+class Summary(NamedTuple):
+    """Numbers of captions.
+
+    Attributes:
+        captions: All captions of the corpus.
+        validation: Captions that are held out for validation.
+        near_duplicates: Near-duplicates of them, which are not used.
+    """
+
+    captions: int
+    validation: int
+    near_duplicates: int
+
+    def __str__(self) -> str:
+        """Format what is held out, and what the scores are good for."""
+        if not self.validation:
+            return (
+                f"validation: none of the {self.captions:,} captions are held out, since they are "
+                "too few, or too many are near-duplicates (validation.max_share and .similarity): "
+                "the last checkpoint is the one to use"
+            )
+        return (
+            f"validation: {self.validation:,} of {self.captions:,} captions are held out with "
+            f"their generated images, and {self.near_duplicates:,} near-duplicates of them are not "
+            "used; the scores are those on generated images, only for comparing checkpoints"
+        )
+
+
+def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
+    """Divide the pairs of a data set into training and validation.
+
+    A second run does nothing. If captions were added, the choice is made again.
+
+    Args:
+        recipe: The recipe, with settings of the validation.
+        out: Folder of the data set, with its corpus and a finished ``train_store``.
+        rank: Rank of this process. The first free one does the work; the others wait.
+
+    Raises:
+        UserError: If the choice was made with other settings.
+    """
+    settings, generate = recipe.validation, recipe.generate
+    assert settings is not None
+    assert generate is not None
+    (corpus,) = ShardFolder(out / "corpus", None).shards.values()
+    store = FeatureStore(out / "train_store")
+    digest = fingerprint([corpus["digest"], store.identity])
+    wanted = [Shard("split", corpus["num_source"], digest)]
+    made_with = {k: v for k, v in settings.__dict__.items() if k != "patience"}
+    folder = ShardFolder.open_for_write(out / FOLDER, FORMAT, made_with, wanted)
+    for _, tick in claim_shards(folder, wanted, rank, "validation", "caption"):
+        captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
+        image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
+        held_out = hold_out(image_ids, texts, tokenize, settings)
+        several = generate.images_per_caption > 1
+        references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
+        files = []
+        if references:
+            save_references(out / REFERENCES, references)
+            pairs.to_file(out / TRAIN_PAIRS, store.identity)
+            files = [Path(REFERENCES).name, Path(TRAIN_PAIRS).name]
+        tick(len(captions))
+        near = len(held_out.near_duplicates)
+        folder.commit(wanted[0], files, len(references), near_duplicates=near)
+
+
+def read_summary(out: Path) -> Summary:
+    """Return the numbers of captions of :func:`make_validation`.
+
+    Args:
+        out: Folder of the data set.
+
+    Raises:
+        MissingFileError: If it was not called for this data set.
+    """
+    (record,) = ShardFolder(out / FOLDER, FORMAT).shards.values()
+    return Summary(record["num_source"], record["count"], record["near_duplicates"])
+
+
+def divide_pairs(
+    store: FeatureStore,
+    captions: Sequence[Caption],
+    held_out: HeldOut,
+    unique: bool = False,
+    several: bool = False,
+) -> tuple[dict[str, list[str]], PairSelection]:
+    """Divide the images of a store into those for validation and those for training.
+
+    Args:
+        store: Features of the images that were generated for the captions.
+        captions: The captions.
+        held_out: Positions of those that are held out.
+        unique: Whether captions of equal text share an image. Defaults to False.
+        several: Whether captions have several images. Defaults to False.
+
+    Returns:
+        The references of each image for validation, by its id, and the pairs for training.
+    """
+
+    def key_of(caption: Caption) -> str:
+        # With `unique`, captions of equal text share an image.
+        return caption.text if unique else caption.id
+
+    chosen = [captions[i] for i in held_out.validation]
+    texts: dict[str, list[str]] = {}
+    for caption in chosen:
+        texts.setdefault(caption.image_id, []).append(caption.text)
+    references: dict[str, list[str]] = {}
+    for caption in chosen:
+        own = references.setdefault(key_of(caption), [caption.text])
+        own.extend(text for text in texts[caption.image_id] if text not in own)
+    withheld = {*references, *(key_of(captions[i]) for i in held_out.near_duplicates)}
+    images: dict[str, list[str]] = {}
+    is_training = np.ones(len(store), bool)
+    for i in range(len(store)):
+        record = store.record(i)
+        key = record["image_id"]
+        if unique:
+            key = record["captions"][0]
+        elif several:
+            key = key.rpartition("-")[0]
+        is_training[i] = key not in withheld
+        # One image of each caption is enough.
+        if key in references:
+            images[record["image_id"]] = references.pop(key)
+    pairs = load_pairs(store)
+    selected = is_training[pairs.image]
+    return images, PairSelection(*(values[selected] for values in pairs))
