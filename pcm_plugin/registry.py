@@ -36,6 +36,7 @@ METRICS = _child("METRICS", "evaluation.caption_metric")
 HOOKS = _child(
     "HOOKS",
     "engine.checkpoint_hook",
+    "engine.early_stopping_hook",
     "engine.seed_hook",
     "engine.vocabulary_hook",
     "visualization.mixup_hook",

@@ -15,8 +15,7 @@ from pathlib import Path
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.commands.run_arguments import add_config_options
 from pcm_plugin.errors import plain_errors
-
-METRICS = ("CIDEr", "BLEU-4", "ROUGE-L")
+from pcm_plugin.evaluation.names import MAIN_SCORES
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--metric",
-        choices=METRICS,
+        choices=MAIN_SCORES,
         default="CIDEr",
         help="score to maximize (default: %(default)s)",
     )

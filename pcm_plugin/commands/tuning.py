@@ -16,7 +16,6 @@ from tqdm import tqdm
 from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.commands.run_config import apply_cfg_options
-from pcm_plugin.commands.tune import METRICS
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.config_checks import check_config, disable_worker_options
 from pcm_plugin.engine.config_files import read_config_file
@@ -24,6 +23,7 @@ from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_training_store
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.evaluation.names import MAIN_SCORES
 from pcm_plugin.formats.records import check_records_file, write_records
 from pcm_plugin.models.captioner_file import is_captioner
 from pcm_plugin.models.captioner_settings import write_decoding
@@ -171,12 +171,12 @@ def print_table(rows: Sequence[Mapping[str, float]], best: Mapping[str, float]) 
     print(f"{'beam size':>9}{'length penalty':>16}{'re-ranking':>12}" + "".join(_heads()))
     for row in rows:
         settings = f"{row['beam_size']:>9}{row['length_penalty']:>16g}{row['rerank_weight']:>12g}"
-        scores = "".join(f"{row[name]:>10.1f}" for name in METRICS)
+        scores = "".join(f"{row[name]:>10.1f}" for name in MAIN_SCORES)
         print(settings + scores + ("  best" if row is best else ""))
 
 
 def _heads() -> list[str]:
-    return [f"{name:>10}" for name in METRICS]
+    return [f"{name:>10}" for name in MAIN_SCORES]
 
 
 def _load_config(args: argparse.Namespace) -> Config:

@@ -14,8 +14,8 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
     """MMEngine's early stopping hook, whose state is part of every checkpoint.
 
     MMEngine's hook forgets the best score and the number of validations without improvement when a
-    run is interrupted, so that a resumed run stops later than an uninterrupted one. An undefined
-    score (NaN) counts as a validation without improvement.
+    run is interrupted, so that a resumed run stops later than an uninterrupted one. Here an equal
+    score and an undefined one (NaN) count as validations without improvement.
 
     Args:
         **kwargs: Arguments of :class:`mmengine.hooks.EarlyStoppingHook` other than
@@ -37,10 +37,11 @@ class ResumableEarlyStoppingHook(EarlyStoppingHook):
         self.wait_count = runner.message_hub.get_info(self._WAITED, self.wait_count)
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
-        if not math.isnan(current_score):
+        is_equal = current_score == self.best_score + self.min_delta
+        if not (is_equal or math.isnan(current_score)):
             return super()._check_stop_condition(current_score)
         self.wait_count += 1
-        reason = f"{self.monitor} is undefined or did not improve in {self.wait_count} validations"
+        reason = f"{self.monitor} did not improve in {self.wait_count} validations"
         return self.wait_count >= self.patience, reason
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

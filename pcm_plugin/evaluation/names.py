@@ -10,3 +10,6 @@ JAVA_SCORERS = ("METEOR", "SPICE")
 """Scorers that need Java."""
 TOKENIZERS = ("ptb", "ptb-java")
 """Tokenizers by name, the reimplementation in Python and the original Java program."""
+
+MAIN_SCORES = ("CIDEr", "BLEU-4", "ROUGE-L")
+"""Scores of the default scorers that are compared, the most informative first."""

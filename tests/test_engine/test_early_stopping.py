@@ -42,6 +42,7 @@ def validate(hook, runner, scores):
         ([3, 2, 1], 2, 3),
         ([3, 2, 4, 3, 3, 5], 2, 5),
         ([3, 2, 4, 3, 3, 5], 3, None),
+        ([3, 3, 3], 2, 3),
         ([math.nan, 1, 2], 2, None),
         ([1, math.nan, math.nan, 2], 2, 3),
         ([math.nan, math.nan, math.nan], 3, 3),

@@ -252,6 +252,21 @@ def test_the_best_checkpoint_is_chosen_and_reported(trained):
     assert "gray squares" not in page
 
 
+def test_a_training_stops_early_if_the_recipe_says_so(inputs, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "data")
+    (out / "config.py").unlink()
+    assert make(inputs, out, "validation.patience=2").code == 0
+    args = [out / "config.py", "--work-dir", tmp_path / "run", "--cfg-options"]
+    args += ["optim_wrapper.optimizer.lr=1e-9", "val_dataloader.num_workers=0"]
+    args += ["train_dataloader.num_workers=0", "model.decoder.num_layers=1"]
+    result = run("train", *args, "model.encoder.num_layers=1", log=tmp_path / "log")
+    assert result.code == 0, result.output
+    # The weights, and therefore the scores, hardly change.
+    assert (tmp_path / "run" / "epoch_3.pth").is_file()
+    assert not (tmp_path / "run" / "epoch_4.pth").exists()
+    assert "caption/CIDEr did not improve in 2 validations" in result.output
+
+
 TUNE = ["--rerank-weights", 0, 5, 300, "--beam-sizes", 1, 4]
 
 

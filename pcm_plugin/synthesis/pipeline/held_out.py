@@ -8,7 +8,7 @@ from pcm_plugin.synthesis.pipeline.corpus_settings import ValidationSettings
 from pcm_plugin.synthesis.pipeline.near_duplicates import find_near_duplicates
 
 MIN_IMAGES = 10
-"""If fewer images can be held out, none is: a score of so few tells nothing."""
+"""If fewer images can be held out, none is, since a score of so few tells nothing."""
 
 
 class HeldOut(NamedTuple):
