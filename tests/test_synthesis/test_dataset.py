@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS
@@ -17,7 +18,7 @@ from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PairSelection
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs, write_configs
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
@@ -425,6 +426,9 @@ def test_the_config_describes_the_folder(inputs, whole, tmp_path):
         check_inputs(cfg, [loop])
     for part in ("train_store", "val_store", "pairs"):
         shutil.rmtree(real / part)
+    result = make(inputs, real, "--set", "extract.patch_mode=sclip")
+    assert f"{real}/validation was made for other features" in result.output
+    shutil.rmtree(real / "validation")
     assert make(inputs, real, "--set", "extract.patch_mode=sclip").code == 0
     cfg = Config.fromfile(real / "config.py")
     store = FeatureStore(real / "train_store")
@@ -445,10 +449,10 @@ def test_configs_name_files_of_the_repository_relative_to_themselves(whole):
         assert cfg.model.decoder.embed_dims == 128
 
 
-def train(data, work, name="config"):
-    """Train one epoch of a small captioner by a config of the data set."""
-    args = [data / f"{name}.py", "--work-dir", work, "--cfg-options"]
-    args += ["train_cfg.max_epochs=1", "model.decoder.num_layers=1"]
+def train(data, work, name="config", epochs=1):
+    """Train a small captioner by a config of the data set."""
+    args = [data / f"{name}.py", "--resume", "--work-dir", work, "--cfg-options"]
+    args += [f"train_cfg.max_epochs={epochs}", "model.decoder.num_layers=1"]
     args += ["model.encoder.num_layers=1"] if name == "config" else []
     return run("train", *args, log=work.with_suffix(".log"))
 
@@ -457,6 +461,30 @@ def test_it_trains_without_real_images(whole, tmp_path):
     result = train(whole, tmp_path / "run")
     assert result.code == 0, result.output
     assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+def test_the_weights_are_averaged(inputs, whole, tmp_path):
+    data = shutil.copytree(whole, tmp_path / "data")
+    pairs = load_pairs(FeatureStore(data / "train_store"), data / "pairs" / "pairs.safetensors")
+    assert make(inputs, data, "--set", "training.average_epochs=4").code == 0
+    cfg = Config.fromfile(data / "config.py")
+    momentum = cfg.default_hooks.average.momentum
+    assert momentum == 32 / (4 * len(pairs.caption))
+    assert train(data, tmp_path / "run").code == 0
+    assert train(data, tmp_path / "run", epochs=2).code == 0
+    assert train(data, tmp_path / "whole", epochs=2).code == 0
+    first, resumed, second = (
+        torch.load(tmp_path / f, weights_only=False)
+        for f in ("run/epoch_1.pth", "run/epoch_2.pth", "whole/epoch_2.pth")
+    )
+    key = "decoder.output.weight"
+    # One iteration per epoch; the average starts with the weights after the first.
+    last = second["ema_state_dict"][f"module.{key}"]
+    averaged = torch.lerp(first["state_dict"][key], last, momentum)
+    torch.testing.assert_close(second["state_dict"][key], averaged)
+    assert not torch.equal(averaged, last)
+    for part in ("state_dict", "ema_state_dict"):
+        assert all(torch.equal(resumed[part][k], v) for k, v in second[part].items())
 
 
 def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, tmp_path):

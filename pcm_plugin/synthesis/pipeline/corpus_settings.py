@@ -1,4 +1,4 @@
-"""Settings of the corpus in a recipe: vocabulary, concepts, validation and language model."""
+"""Settings in a recipe: vocabulary, concepts, validation, training and language model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +108,25 @@ class ValidationSettings:
             )
         if not 0 < self.similarity <= 1:
             raise UserError(f"similarity must be above 0 and at most 1, got {self.similarity}")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of the training of PCM-Net in the config of a data set.
+
+    Attributes:
+        average_epochs: Validate and save an exponential moving average of the weights, with a time
+            constant of this many epochs. Defaults to None: the weights themselves, as published.
+
+    Raises:
+        UserError: If it is not above 0.
+    """
+
+    average_epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.average_epochs is not None and not self.average_epochs > 0:
+            raise UserError(f"average_epochs must be above 0, got {self.average_epochs}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PAIRS_FILE
+from pcm_plugin.formats.pair_selection import PAIRS_FILE, load_pairs
 from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
@@ -77,6 +77,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
     refined = f"pairs/{PAIRS_FILE}"
     if recipe.refine is not None and (out / refined).is_file():
         pairs = refined
+    count = len(load_pairs(store, None if pairs is None else out / pairs).caption)
     return {
         "clip": {
             **clip_settings(recipe, out),
@@ -89,35 +90,50 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
             "neck": neck,
         },
         "train_dataloader": {
-            "drop_last": drops_last(base, store.num_captions),
+            "drop_last": drops_last(base, count),
             "dataset": {
                 "store": data_path("train_store"),
                 "pairs": None if pairs is None else data_path(pairs),
             },
         },
-        **noam_settings(base, store.num_captions, neck.get("embed_dims", 512)),
-        **_validation_settings(recipe, real_splits, held_out),
+        **noam_settings(base, count, neck.get("embed_dims", 512)),
+        **_split_settings(real_splits, held_out),
+        "default_hooks": _hooks(
+            recipe, base, count, has_validation=held_out or "val" in real_splits
+        ),
     }
 
 
-def _validation_settings(recipe: Recipe, real_splits: list[str], held_out: bool) -> dict[str, Any]:
-    """Return the settings of validation and test, and those of early stopping."""
+def _split_settings(real_splits: list[str], held_out: bool) -> dict[str, Any]:
+    """Return the settings of validation and test."""
     settings = split_settings([*real_splits, "val"] if held_out else real_splits)
     if held_out:
         files = {"store": data_path("train_store"), "references": data_path(REFERENCES)}
         settings["val_dataloader"] = {"dataset": files}
-    patience = recipe.validation and recipe.validation.patience
-    if patience and settings["val_dataloader"] is not None:
-        settings["default_hooks"] = {
-            "early_stopping": {
-                "type": "pcm_plugin.ResumableEarlyStoppingHook",
-                "monitor": "caption/CIDEr",
-                "rule": "greater",
-                "min_delta": 0.0,
-                "patience": patience,
-            }
-        }
     return settings
+
+
+def _hooks(recipe: Recipe, base: Config, count: int, has_validation: bool) -> dict[str, Any]:
+    """Return the settings of early stopping and of the average of the weights, if there are any."""
+    hooks: dict[str, Any] = {}
+    patience = recipe.validation and recipe.validation.patience
+    if patience and has_validation:
+        hooks["early_stopping"] = {
+            "type": "pcm_plugin.ResumableEarlyStoppingHook",
+            "monitor": "caption/CIDEr",
+            "rule": "greater",
+            "min_delta": 0.0,
+            "patience": patience,
+        }
+    epochs = recipe.training.average_epochs
+    if epochs is not None:
+        iterations = epochs * count / base.train_dataloader.batch_size
+        hooks["average"] = {
+            "type": "EMAHook",
+            "ema_type": "ExponentialMovingAverage",
+            "momentum": min(0.5, 1 / iterations),
+        }
+    return hooks
 
 
 def clip_settings(recipe: Recipe, out: Path) -> dict[str, Any]:

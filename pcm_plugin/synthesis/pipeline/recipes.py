@@ -16,6 +16,7 @@ from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.corpus_settings import (
     ConceptSettings,
     LanguageModelSettings,
+    TrainingSettings,
     ValidationSettings,
     VocabularySettings,
 )
@@ -29,8 +30,10 @@ TEXT_CAPTIONERS = {"prefix": "prefix captioner", "capdec": "CapDec", "decap": "D
 
 _PARTS = (
     *("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model"),
-    *("language_model", "validation"),
+    *("language_model", "validation", "training"),
 )
+_IMAGE_PARTS = ("generate", "refine", "assign", "validation", "training")
+"""Parts that have no effect without images."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Recipe:
             for a pretrained one.
         validation: Settings of the captions that are held out for validation, unless there are real
             images for it. None for no such captions, as in a text recipe.
+        training: Settings of the training of PCM-Net.
     """
 
     vocabulary: VocabularySettings
@@ -76,6 +80,7 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     language_model: LanguageModelSettings | None = None
     validation: ValidationSettings | None = None
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -203,13 +208,14 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         validation=None
         if held_out is None
         else _build(ValidationSettings, held_out, path, "validation"),
+        training=_build(TrainingSettings, content.get("training") or {}, path, "training"),
         **sizes,
     )
 
 
 def _check_text_recipe(content: dict[str, Any], path: Path) -> None:
     """Refuse settings that have no effect in a recipe that encodes captions alone."""
-    parts = {part: content.get(part) for part in ("generate", "refine", "assign", "validation")}
+    parts = {part: content.get(part) for part in _IMAGE_PARTS}
     settings = [
         name
         for part, values in parts.items()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.record import Caption
@@ -77,7 +78,8 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         rank: Rank of this process. The first free one does the work; the others wait.
 
     Raises:
-        UserError: If the choice was made with other settings.
+        UserError: If the choice was made with other settings, or for other features of the same
+            captions.
     """
     settings, generate = recipe.validation, recipe.generate
     assert settings is not None
@@ -86,6 +88,7 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
     store = FeatureStore(out / "train_store")
     digest = fingerprint([corpus["digest"], store.identity])
     wanted = [Shard("split", corpus["num_source"], digest)]
+    _refuse_another_store(out, corpus["num_source"], store)
     made_with = {k: v for k, v in settings.__dict__.items() if k != "patience"}
     folder = ShardFolder.open_for_write(out / FOLDER, FORMAT, made_with, wanted)
     for _, tick in claim_shards(folder, wanted, rank, "validation", "caption"):
@@ -101,7 +104,19 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
             files = [Path(REFERENCES).name, Path(TRAIN_PAIRS).name]
         tick(len(captions))
         near = len(held_out.near_duplicates)
-        folder.commit(wanted[0], files, len(references), near_duplicates=near)
+        record = {"near_duplicates": near, "store": store.identity}
+        folder.commit(wanted[0], files, len(references), **record)
+
+
+def _refuse_another_store(out: Path, captions: int, store: FeatureStore) -> None:
+    if not (out / FOLDER / "manifest.json").is_file():
+        return
+    for record in ShardFolder(out / FOLDER, FORMAT).shards.values():
+        if record["num_source"] == captions and record["store"] != store.identity:
+            raise UserError(
+                f"{out / FOLDER} was made for other features than those in {store.path}: remove "
+                "the folder, and it is made again"
+            )
 
 
 def read_summary(out: Path) -> Summary:
