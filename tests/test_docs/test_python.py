@@ -18,6 +18,7 @@ from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import OpenCLIPBackbone
+from pcm_plugin.registry import HOOKS
 from pcm_plugin.registry import METRICS as PLUGIN_METRICS
 from pcm_plugin.registry import MODELS as PLUGIN_MODELS
 from tests.builders import build_store
@@ -149,7 +150,7 @@ def test_settings_are_complete_and_known(block):
             arguments = {k: v for k, v in node.items() if k not in ("type", "_delete_")}
             if name == "pcm_plugin.PrefixMapper":
                 arguments["out_dims"] = None  # set by the captioner
-            built = PLUGIN_MODELS.get(name) or PLUGIN_METRICS.get(name)
+            built = PLUGIN_MODELS.get(name) or PLUGIN_METRICS.get(name) or HOOKS.get(name)
             inspect.signature(built).bind(**arguments)
 
     variables = run_block(block)
