@@ -30,7 +30,7 @@ def file(tmp_path):
 
 def test_corrections_are_read_as_captions_of_their_images(file):
     file.save(png("red"), "a <b>red</b>\n square ", "a dog", "one.png")
-    file.save(png("blue"), "ein Würfel, \"blau\"", "a cat", "two.png")
+    file.save(png("blue"), 'ein Würfel, "blau"', "a cat", "two.png")
     images = group_by_image(CaptionFile(file.path))
     assert [image.captions for image in images] == [["a red square"], ['ein Würfel, "blau"']]
     names = [image.file_name for image in images]
@@ -48,7 +48,11 @@ def test_the_last_correction_of_an_image_counts_and_earlier_ones_are_kept(file):
     assert again.save(png("red"), "two", "a dog", "b.png").replaced == "one"
     assert file.save(png("red"), "three", "a dog", "b.png").replaced == "two"
     [row] = lines(file)
-    assert (row["caption"], row["previous"], row["uploaded_as"]) == ("three", ["one", "two"], "b.png")
+    assert (row["caption"], row["previous"], row["uploaded_as"]) == (
+        "three",
+        ["one", "two"],
+        "b.png",
+    )
     assert [image.captions for image in group_by_image(CaptionFile(file.path))] == [["three"]]
 
 
