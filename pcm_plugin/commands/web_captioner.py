@@ -113,7 +113,7 @@ class WebCaptioner:
 
 def upload_name(upload: Any) -> str:
     """Return the name that an uploaded file had on the user's machine."""
-    name = upload.get("orig_name") if isinstance(upload, dict) else None
+    name = (upload.get("orig_name") or upload.get("path")) if isinstance(upload, dict) else None
     return Path(str(name)).name if name else "image"
 
 

@@ -138,7 +138,7 @@ class FolderTab:
             corrections: Saves corrected captions.
         """
         self._captioner, self._corrections = captioner, corrections
-        self.progress = gr.HTML(render("webui_progress.html", total=0), elem_id="progress")
+        self.progress = gr.HTML(_progress([], 0), elem_id="progress")
         self.gallery = gr.Gallery(
             label="Captions: click an image to correct its caption",
             interactive=False,
