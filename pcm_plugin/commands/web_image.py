@@ -63,15 +63,18 @@ class ImageTab:
             label="Image", sources=["upload", "clipboard"], height=330, elem_id="image"
         )
         self.button = gr.Button("Caption", variant="primary", elem_id="go")
-        self.examples = None
+        self._paths = [str(path) for path in examples]
         if examples:
-            self.examples = gr.Examples(
-                [[str(path)] for path in examples],
-                [self.image],
+            # gr.Examples logs errors of its script in the browser.
+            self.examples = gr.Gallery(
+                self._paths,
                 label="Examples",
+                interactive=False,
+                allow_preview=False,
+                columns=4,
+                height="auto",
+                buttons=[],
                 elem_id="examples",
-                examples_per_page=len(examples),
-                api_visibility="private",
             )
 
     def add_results(self, captioner: WebCaptioner, corrections: CorrectionControls) -> None:
@@ -128,5 +131,14 @@ class ImageTab:
             trigger_mode="always_last",
             **arguments,
         )
-        if self.examples is not None:
-            self.examples.load_input_event.then(handler, **arguments)
+        if self._paths:
+            self.examples.select(
+                self._example,
+                None,
+                [self.image],
+                show_progress="hidden",
+                api_visibility="private",
+            ).then(handler, **arguments)
+
+    def _example(self, event: "gr.SelectData") -> str:
+        return self._paths[event.index]

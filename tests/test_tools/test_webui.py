@@ -306,7 +306,8 @@ def test_a_folder_is_captioned_corrected_and_downloaded(
     assert [row["caption"] for row in rows] == captions
     assert rows[2]["log_prob"] is None
     assert rows[0]["log_prob"] == pytest.approx(expected[0]["log_prob"], abs=1e-4)
-    assert [row["caption"] for row in csv.DictReader(tables[".csv"].splitlines())] == captions
+    table = csv.DictReader(tables[".csv"].splitlines())
+    assert [row["caption"] for row in table if row["rank"] == "1"] == captions
 
 
 def test_a_running_folder_can_be_cancelled(page, picture, tmp_path):
@@ -374,7 +375,7 @@ def test_invalid_requests_to_the_http_api_are_explained(address, picture, tmp_pa
         with pytest.raises(client.exceptions.AppError, match=message):
             connection.predict(client.handle_file(picture), **settings, api_name="/caption")
     (tmp_path / "x.png").write_text("no image")
-    with pytest.raises(client.exceptions.AppError, match="x.png cannot be captioned: it is not"):
+    with pytest.raises(client.exceptions.AppError, match=r"x\.png cannot be captioned: it is"):
         connection.predict(client.handle_file(tmp_path / "x.png"), api_name="/caption")
     with pytest.raises(client.exceptions.AppError, match="was not uploaded to this server"):
         connection.predict("photo.jpg", api_name="/caption")
@@ -385,7 +386,7 @@ def test_files_of_the_server_cannot_be_read(address, picture):
     with urllib.request.urlopen(f"{address}config", timeout=PATIENCE) as file:
         config = json.load(file)
     ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
-    image = {"path": str(picture), "orig_name": "x", "meta": {"_type": "gradio.FileData"}}
+    image = {"path": str(picture), "orig_name": "x"}  # without the type that gradio checks
     controls = [*DECODING]
     for button, data in (
         ("go", [image, *controls]),
