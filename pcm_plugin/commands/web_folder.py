@@ -139,8 +139,10 @@ class FolderTab:
         """
         self._captioner, self._corrections = captioner, corrections
         self.progress = gr.HTML(_progress([], 0), elem_id="progress")
+        heading = "Captions: click an image to correct its caption"
+        gr.HTML(render("webui_heading.html", text=heading))
         self.gallery = gr.Gallery(
-            label="Captions: click an image to correct its caption",
+            show_label=False,
             interactive=False,
             columns=3,
             object_fit="contain",
@@ -241,9 +243,9 @@ class FolderTab:
 
 
 def _each_once(uploads: Sequence[Any]) -> list[Any]:
-    """Return the uploads without repetitions of the same content and name."""
+    """Return the uploads by name, without repetitions of the same content and name."""
     paths = [str(upload.get("path")) if isinstance(upload, dict) else "" for upload in uploads]
-    return [*dict(zip(paths, uploads, strict=True)).values()]
+    return sorted(dict(zip(paths, uploads, strict=True)).values(), key=upload_name)
 
 
 def _gallery(rows: Rows) -> list[tuple[str, str]]:

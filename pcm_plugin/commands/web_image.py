@@ -65,10 +65,11 @@ class ImageTab:
         self.button = gr.Button("Caption", variant="primary", elem_id="go")
         self._paths = [str(path) for path in examples]
         if examples:
+            gr.HTML(render("webui_heading.html", text="Examples"))
             # gr.Examples logs errors of its script in the browser.
             self.examples = gr.Gallery(
                 self._paths,
-                label="Examples",
+                show_label=False,
                 interactive=False,
                 allow_preview=False,
                 columns=4,
