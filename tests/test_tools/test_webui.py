@@ -323,6 +323,8 @@ def test_a_running_folder_can_be_cancelled(page, picture, tmp_path):
     count = int(text.split()[2])
     assert count % 8 == 0
     assert count < 60
+    time.sleep(2)  # a run that continued would show its progress again
+    assert text in texts(page, "#progress p")
     # The captions so far remain, and the server is free for the next request.
     assert len(page.find_elements("css selector", "#gallery .thumbnail-item")) == count
     page.find_elements("css selector", "button[role=tab]")[0].click()
