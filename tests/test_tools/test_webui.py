@@ -141,9 +141,15 @@ def value(page, selector):
     return page.execute_script(script, selector)
 
 
+def open_tab(page, name):
+    # By a script, since elements move while the page is loaded.
+    tab = f"#{name}_tab-button"
+    until(lambda: page.find_elements("css selector", tab))
+    page.execute_script("document.querySelector(arguments[0]).click()", tab)
+
+
 def open_folder_tab(page):
-    until(lambda: len(page.find_elements("css selector", "button[role=tab]")) == 2)
-    page.find_elements("css selector", "button[role=tab]")[1].click()
+    open_tab(page, "folder")
     until(lambda: any(texts(page, "#progress .hint")))
 
 
@@ -327,7 +333,7 @@ def test_a_running_folder_can_be_cancelled(page, picture, tmp_path):
     assert text in texts(page, "#progress p")
     # The captions so far remain, and the server is free for the next request.
     assert len(page.find_elements("css selector", "#gallery .thumbnail-item")) == count
-    page.find_elements("css selector", "button[role=tab]")[0].click()
+    open_tab(page, "image")
     upload(page, picture)
     assert shown_caption(page)
 
