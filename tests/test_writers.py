@@ -89,6 +89,7 @@ COVERED = {
     "pcm_plugin/commands/score.py": "captions",
     "pcm_plugin/commands/store.py": "dataset",
     "pcm_plugin/commands/testing.py": RUN,
+    "pcm_plugin/commands/web_corrections.py": "by CorrectionFile",
     "pcm_plugin/commands/web_examples.py": "temporary copies of images",
     "pcm_plugin/commands/web_folder.py": "downloads, by write_results; small copies of images",
     "pcm_plugin/commands/toyworld/arm_inputs.py": "head of a control experiment, by write_tensors",
