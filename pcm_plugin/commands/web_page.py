@@ -1,130 +1,25 @@
 """Web page that captions images, from the options of ``pcm webui``."""
 
 import argparse
-import os
-from collections.abc import Callable, Iterator
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from markupsafe import escape
-from PIL import Image
-
 from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.commands.web_api import make_endpoint
+from pcm_plugin.commands.web_captioner import MAX_BEAM_SIZE, WebCaptioner
+from pcm_plugin.commands.web_corrections import CorrectionControls
+from pcm_plugin.commands.web_examples import check_examples, write_examples
+from pcm_plugin.commands.web_folder import FolderTab
+from pcm_plugin.commands.web_gradio import gr
+from pcm_plugin.commands.web_image import ImageTab
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.formats.corrections import CorrectionFile
 from pcm_plugin.models.decoding import DecodingConfig
-from pcm_plugin.visualization import draw_mixup
-from pcm_plugin.visualization.page import concept_bars, render, style_sheet
+from pcm_plugin.visualization.page import render, style_sheet
 
-# Gradio reads the variable when it is imported.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-try:
-    import gradio as gr
-except ModuleNotFoundError:
-    gr = None  # type: ignore[assignment]
-
-MAX_BEAM_SIZE = 10
 LENGTH_PENALTIES = (0, 3)
 HOUR = 60 * 60  # seconds
-
-
-def make_handler(inferencer: CaptionInferencer, uploads: Path) -> Callable[..., Iterator[tuple]]:
-    """Return the function that captions an uploaded image with the settings of the page.
-
-    Args:
-        inferencer: The captioner.
-        uploads: Folder of the uploaded files.
-    """
-
-    def handle(
-        upload: dict | None,
-        beam_size: int,
-        num_captions: int,
-        min_len: int,
-        max_len: int,
-        length_penalty: float,
-        start: str,
-        include: str,
-        exclude: str,
-        prefix: str,
-        suffix: str,
-    ) -> Iterator[tuple]:
-        # If the image fails, the results of the previous one must not stay on the page.
-        yield empty_results()
-        if not upload:
-            return
-        try:
-            beam_size = min(int(beam_size), MAX_BEAM_SIZE)
-            decoding: dict[str, Any] = {
-                "beam_size": beam_size,
-                "num_captions": min(int(num_captions), beam_size),
-                "min_len": int(min_len),
-                "max_len": min(int(max_len), inferencer.model.decoding.max_len),
-                "length_penalty": float(length_penalty),
-                "start": start.strip(),
-                "include": split_phrases(include),
-                "exclude": split_phrases(exclude),
-                "prefix": prefix,
-                "suffix": suffix,
-            }
-            image = read_upload(upload, uploads)
-            _, sample = next(inferencer.stream(image, **decoding))
-        except (OSError, UserError) as error:
-            message = f"{upload.get('orig_name') or 'The image'} cannot be captioned: {error}"
-            raise gr.Error(str(escape(message)), print_exception=False) from error
-        entry = inferencer.to_sheet_entry(image, sample)
-        yield (
-            render("webui_caption.html", caption=entry.caption),
-            draw_mixup(entry, inferencer.grid),
-            render("webui_concepts.html", concepts=concept_bars(entry)),
-            beam_table(inferencer.to_dict(sample)),
-        )
-
-    return handle
-
-
-def split_phrases(text: str) -> list[str]:
-    """Return the phrases of a list that is separated by commas."""
-    return [phrase.strip() for phrase in text.split(",") if phrase.strip()]
-
-
-def empty_results() -> tuple[str, None, str, str]:
-    """Return the results that the page shows without an image."""
-    return render("webui_caption.html", caption=None), None, "", ""
-
-
-def read_upload(upload: dict, uploads: Path) -> Image.Image:
-    """Read an uploaded image.
-
-    Args:
-        upload: File data of gradio.
-        uploads: Folder that the file must be in.
-
-    Raises:
-        UserError: If the file is in another folder or is not an image.
-    """
-    # A hand-written request may name any file. Gradio 6.17 only checks the folder with
-    # preprocess=True.
-    path = Path(str(upload.get("path"))).resolve()
-    if not path.is_relative_to(uploads.resolve()):
-        raise UserError("it was not uploaded to this server")
-    # Pass an open file, so that error messages do not contain paths of the server.
-    with path.open("rb") as file:
-        return read_image(file)
-
-
-def beam_table(result: dict[str, Any]) -> str:
-    """Return the captions of an image as an HTML table, best first."""
-    captions = result.get("captions", [result])
-    columns = {
-        "caption": "caption",
-        "log_prob": "log-probability",
-        "score": "score",
-        "similarity": "similarity",
-    }
-    columns = {key: head for key, head in columns.items() if key in captions[0]}
-    rows = [[caption[key] for key in columns] for caption in captions]
-    return render("webui_beam.html", head=list(columns.values()), rows=rows)
 
 
 def decoding_controls(decoding: DecodingConfig) -> list[Any]:
@@ -174,48 +69,52 @@ def decoding_controls(decoding: DecodingConfig) -> list[Any]:
     ]
 
 
-def build_page(inferencer: CaptionInferencer, title: str) -> "gr.Blocks":
+def build_page(
+    inferencer: CaptionInferencer,
+    title: str,
+    examples: list[Path],
+    corrections: CorrectionFile | None,
+) -> "gr.Blocks":
     """Build the page.
 
     Args:
         inferencer: The captioner.
         title: Title of the page.
+        examples: Example images.
+        corrections: File of corrected captions; None to disable corrections.
     """
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as page:
+        captioner = WebCaptioner(inferencer, Path(page.GRADIO_CACHE))
+        correction = CorrectionControls(captioner, corrections)
         gr.HTML(render("webui_title.html", title=title))
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                image = gr.Image(
-                    label="Image", sources=["upload", "clipboard"], height=330, elem_id="image"
-                )
-                button = gr.Button("Caption", variant="primary", elem_id="go")
+                with gr.Tabs():
+                    with gr.Tab("Image", elem_id="image_tab") as image_tab:
+                        image = ImageTab(examples)
+                    with gr.Tab("Folder", elem_id="folder_tab") as folder_tab:
+                        folder = FolderTab()
                 with gr.Accordion("Advanced", open=False, elem_id="advanced"):
                     controls = decoding_controls(inferencer.model.decoding)
-            with gr.Column(scale=3, min_width=300):
-                caption = gr.HTML(empty_results()[0], elem_id="caption")
-                with gr.Row():
-                    mixup = gr.Image(
-                        label="Mixed patches",
-                        interactive=False,
-                        buttons=["download", "fullscreen"],
-                        min_width=280,
-                        elem_id="mixup",
-                    )
-                    with gr.Column(min_width=240):
-                        concepts = gr.HTML(elem_id="concepts")
-                beam = gr.HTML(elem_id="beam")
-        gr.on(
-            [image.upload, image.clear, button.click],
-            make_handler(inferencer, Path(image.GRADIO_CACHE)),
-            [image, *controls],
-            [caption, mixup, concepts, beam],
-            # Gradio has no readable error for an image that it cannot decode.
-            preprocess=False,
-            # By default an image uploaded during the search for the previous one gets no caption.
-            trigger_mode="always_last",
-            show_progress_on=mixup,
-            api_visibility="private",
-        )
+            with gr.Column(scale=3, min_width=300) as image_results:
+                image.add_results(captioner, correction)
+            with gr.Column(scale=3, min_width=300, visible=False) as folder_results:
+                folder.add_results(captioner, correction)
+        image.connect(controls)
+        folder.connect(controls)
+        for tab in (image_tab, folder_tab):
+            tab.select(
+                lambda is_image=tab is image_tab: (
+                    gr.Column(visible=is_image),
+                    gr.Column(visible=not is_image),
+                ),
+                None,
+                [image_results, folder_results],
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+        gr.api(make_endpoint(captioner), api_name="caption")
     return page
 
 
@@ -223,16 +122,29 @@ def serve(args: argparse.Namespace) -> None:
     """Serve the page until interrupted.
 
     Raises:
-        UserError: If gradio is not installed, or the port is in use.
+        UserError: If gradio is not installed, an option is invalid, or the port is in use.
     """
     if gr is None:
         raise UserError("`pcm webui` needs gradio: pip install 'pcm-plugin[webui]'")
+    corrections = CorrectionFile(Path(args.corrections)) if args.corrections else None
+    images = check_examples(Path(args.examples)) if args.examples else []
     inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
-    page = build_page(inferencer, f"Captions by {Path(args.weights).name}")
+    with tempfile.TemporaryDirectory(prefix="pcm-examples-") as folder:
+        examples = write_examples(args.weights, images, Path(folder))
+        title = f"Captions by {Path(args.weights).name}"
+        launch(build_page(inferencer, title, examples, corrections), args.host, args.port)
+
+
+def launch(page: "gr.Blocks", host: str, port: int) -> None:
+    """Serve a page until interrupted.
+
+    Raises:
+        UserError: If the port is in use.
+    """
     try:
         _, address, _ = page.launch(
-            server_name=args.host,
-            server_port=args.port,
+            server_name=host,
+            server_port=port,
             share=False,
             ssr_mode=False,
             quiet=True,
@@ -243,7 +155,7 @@ def serve(args: argparse.Namespace) -> None:
         )
     except OSError as error:
         raise UserError(
-            f"cannot listen on {args.host}:{args.port}: choose another --host or --port"
+            f"cannot listen on {host}:{port}: choose another --host or --port"
         ) from error
     print(f"Serving at {address}", flush=True)
     page.block_thread()

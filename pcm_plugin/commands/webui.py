@@ -3,11 +3,15 @@
 pcm webui pcm-net_toy
 pcm webui captioner.safetensors --device cuda:0 --port 8000
 pcm webui best.pth --config configs/pcm_coco.py
+pcm webui captioner.safetensors --examples photos/ --corrections corrections.jsonl
 
 Prints the address of the page and serves it until interrupted. The weights are a file of
 `pcm export`, the name of a model that comes with the package, or a checkpoint with the --config
-of its training. Images stay on this machine; they are deleted after a day or when the server stops.
-Everyone who can reach --host and --port can use the page.
+of its training. Images stay on this machine; they are deleted after a day or when the server stops,
+except those of saved corrections. Everyone who can reach --host and --port can use the page.
+
+With --corrections, captions that users correct are added to a file, which `pcm extract` reads, and
+their images to a folder of the same name.
 """
 
 import argparse
@@ -31,6 +35,18 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--port", type=int, default=7860, help="port to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--examples",
+        metavar="FOLDER",
+        help="folder of images to click, of which the first 12 are shown (default: drawings, for a "
+        "captioner that comes with the package)",
+    )
+    parser.add_argument(
+        "--corrections",
+        metavar="FILE",
+        help="file NAME.jsonl to which corrected captions are added; their images are copied to "
+        "the folder NAME next to it",
     )
     return parser.parse_args()
 

@@ -110,7 +110,7 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
     shutil.copytree(ROOT / "docs" / "images" / "examples", tmp_path / "photos")
     shutil.copy(tmp_path / "photos" / "town_test_00006.png", tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
-    inferencer, by_name = code_blocks(ROOT / "docs" / "captioning.md", "python")
+    inferencer, by_name, _ = code_blocks(ROOT / "docs" / "captioning.md", "python")
     run_block(inferencer.replace("captioner.safetensors", str(find_weights("pcm-net_toy"))))
     assert len(capsys.readouterr().out.splitlines()) == len([*(tmp_path / "photos").iterdir()])
     skip_without_mmpretrain_models()
@@ -158,5 +158,5 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    others = 2 + 2 + 2 + 1 + 1  # of the five tests above that run blocks
+    others = 2 + 2 + 2 + 1 + 1 + 1  # of the five tests above and of test_webui.py
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others

@@ -17,6 +17,7 @@ from PIL import Image
 from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.engine.feature_checks import check_features
 from pcm_plugin.formats.concept_set import load_concepts
+from pcm_plugin.formats.corrections import CorrectionFile
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.vocabulary import Vocabulary
@@ -25,6 +26,7 @@ from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip, build_pipeline, build_sentence_encoder
+from tests.test_docs.pages import ROOT, code_blocks
 from tests.test_tools.commands import run, start
 
 THINGS = ["dog", "cat", "car", "tree", "house"]
@@ -497,3 +499,67 @@ def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, t
     result = train(data, tmp_path / "run", "syntic")
     assert result.code == 0, result.output
     assert (tmp_path / "run" / "epoch_1.pth").is_file()
+
+
+def test_training_on_corrections(inputs, whole, tmp_path, monkeypatch):
+    """The documented commands lead from corrected captions to a training on both stores."""
+    data = shutil.copytree(whole, tmp_path / "data" / "mine")
+    monkeypatch.chdir(tmp_path)
+    file = CorrectionFile(Path("corrections.jsonl"))
+    for n, text in enumerate(["a dog next to the zebra", "the cat runs", "the red tree runs"]):
+        Image.new("RGB", (40, 30), (80 * n, 0, 0)).save("upload.png")
+        image = Path("upload.png").read_bytes()
+        file.save(image, "a car", "the house", "upload.png")
+        file.save(image, text, "the house", "upload.png")
+    page = ROOT / "docs" / "your_own_captions.md"
+    (block,) = [block for block in code_blocks(page, "bash") if "corrections.jsonl" in block]
+    block = block.replace("--model ViT-B-32-quickgelu --pretrained openai", "--model CLIP")
+    _, *commands = [line.replace("$D", "data/mine") for line in block.splitlines()]
+    clip = load_recipe(inputs / "tiny.yaml").extract.model
+    tiny = ["train_cfg.max_epochs=1", "model.decoder.num_layers=1", "model.encoder.num_layers=1"]
+
+    def pcm(command, *more):
+        words = [*command.split()[1:], *more]
+        words = [clip if word == "CLIP" else word for word in words]
+        result = run(*words, log=tmp_path / "log", launcher=False)
+        assert result.code == 0, result.output
+        return result.output
+
+    extract, merge, training = commands
+    pcm(extract, "--device", "cpu")
+    pcm(merge)
+    store = FeatureStore("data/mine/corrected_store")
+    assert store.num_captions == len(CAPTIONS) + 3
+    assert [store.captions(len(CAPTIONS) + n) for n in range(3)] == [
+        ["a dog next to the zebra"],
+        ["the cat runs"],
+        ["the red tree runs"],
+    ]
+    output = pcm(training, *tiny)
+    assert "2 of 188 words (1.1 %) are not in the vocabulary; 0 of 28 captions" in output
+
+    # More words, refined pairs, and a second epoch after the first one.
+    vocabulary = data / "corpus" / "vocabulary.txt"
+    Path("words.txt").write_text(vocabulary.read_text() + "zebra\nred\n")
+    pcm("pcm refine data/mine/corrected_store --out data/mine/corrected_pairs --device cpu")
+    pairs = "train_dataloader.dataset.pairs=data/mine/corrected_pairs/pairs.safetensors"
+    more = [*tiny, "model.vocabulary=words.txt", pairs]
+    training = training.replace("work_dirs/corrected", "work_dirs/words")
+    assert "0 of " in pcm(training, *more).split("Training captions: ")[1].split("words")[0]
+    pcm(training, *more, "train_cfg.max_epochs=2", "--resume")
+    assert Path("work_dirs/words/epoch_2.pth").is_file()
+
+
+def test_other_settings_of_corrections_are_refused(inputs, whole, tmp_path):
+    file = CorrectionFile(tmp_path / "mine.jsonl")
+    Image.new("RGB", (40, 30)).save(tmp_path / "x.png")
+    file.save((tmp_path / "x.png").read_bytes(), "a dog", "a cat", "x.png")
+    clip = load_recipe(inputs / "tiny.yaml").extract.model
+    args = [file.folder, "--captions", file.path, "--model", clip, "--dtype", "float32"]
+    args += ["--out", tmp_path / "store", "--device", "cpu"]
+    result = run("extract", *args, log=tmp_path / "log", launcher=False)
+    assert result.code == 0, result.output
+    stores = [whole / "train_store", tmp_path / "store"]
+    result = run("store", "merge", *stores, "--out", tmp_path / "both", log=tmp_path / "log")
+    assert result.code == 1
+    assert "made with different settings (dtype: 'float16' and 'float32')" in result.output

@@ -73,6 +73,11 @@ def test_fragments_of_the_web_ui_are_text():
     check_escaped(render("webui_concepts.html", concepts=concept_bars(an_entry())), 1)
     check_escaped(render("webui_beam.html", head=[HOSTILE], rows=[[HOSTILE, -1.234]]), 2)
     assert render("webui_concepts.html", concepts=[]).strip() == ""
+    note = {"hint": False, "file": HOSTILE, "replaced": HOSTILE, "unknown": [HOSTILE, HOSTILE]}
+    check_escaped(render("webui_correction.html", **note), 2)
+    broken = [{"name": HOSTILE, "error": HOSTILE}]
+    progress = {"total": 2, "done": 1, "cancelled": False, "broken": broken}
+    check_escaped(render("webui_progress.html", **progress), 1)
 
 
 def test_templates_reject_missing_values():
