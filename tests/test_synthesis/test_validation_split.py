@@ -18,6 +18,7 @@ from pcm_plugin.formats.image_references import load_references
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.models.captioner_file import load_captioner
+from pcm_plugin.registry import MODELS
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 
@@ -133,6 +134,19 @@ def test_the_config_trains_on_the_others_and_validates_on_them(whole):
     assert cfg.default_hooks.checkpoint.save_best == "caption/CIDEr"
     assert cfg.test_dataloader is None
     assert "early_stopping" not in cfg.default_hooks
+
+
+def test_syntic_leaves_them_out_of_training_and_text_memory(whole):
+    cfg = Config.fromfile(whole / "syntic.py")
+    pairs = cfg.train_dataloader.dataset.pairs
+    assert pairs.endswith("validation/train_pairs.safetensors")
+    assert cfg.val_dataloader.dataset.features == "global"
+    assert cfg.val_dataloader.dataset.references.endswith("validation/references.jsonl")
+    neck = MODELS.build(cfg.model.neck)
+    store = FeatureStore(whole / "train_store")
+    trained = PairSelection.from_file(pairs, store.identity).caption
+    assert (neck.text_memory == store.read_rows("caption_feats", trained, dtype=None)).all()
+    assert len(trained) < store.num_captions
 
 
 def without_type(settings):
