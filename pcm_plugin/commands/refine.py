@@ -14,6 +14,14 @@ captions, and the pairs are written for the training store of CLIP features:
 
 Train on the pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
 
+Assign captions to your own photos, which need no captions, and to the generated images:
+
+    pcm extract PHOTOS --captions none --model MODEL --out PHOTO_STORE
+    pcm refine STORE --pool PHOTO_STORE --out FOLDER
+    pcm refine STORE --pool PHOTO_STORE --pool-images photos --out FOLDER
+
+Train on these pairs with train_dataloader.dataset.store=FOLDER/store in addition.
+
 Move the global features of images toward their captions and away from others; this reconstructs
 SynTIC (configs/syntic/syntic_coco.py trains on them).
 
@@ -25,7 +33,12 @@ from typing import TYPE_CHECKING
 
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.refine.settings import POOLINGS, ContrastSettings, RefineSettings
+from pcm_plugin.synthesis.refine.settings import (
+    POOL_IMAGES,
+    POOLINGS,
+    ContrastSettings,
+    RefineSettings,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +53,15 @@ CONTRAST = {
     "seed": "seed of their choice",
 }
 FILTER = {"keep", "min_clip_score", "score_scale", "assign_store"}
-SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
+SYNC = FILTER | {
+    "pool",
+    "pool_images",
+    "num_images",
+    "num_captions",
+    "sentence_feats",
+    "sentence_encoder",
+    "pooling",
+}
 OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
 SHARED = {"store", "out", "method", "chunk", "device"}
 
@@ -60,6 +81,17 @@ def main() -> None:
     pairs.add_argument(
         "--assign-store",
         help="store of another model over the same images, which is used for the assignment",
+    )
+    pairs.add_argument(
+        "--pool",
+        help="SynC: store of photos without captions, of the same CLIP, to which captions may be "
+        "assigned",
+    )
+    pairs.add_argument(
+        "--pool-images",
+        choices=POOL_IMAGES,
+        help="with --pool: assign captions to the photos and the images of STORE (all, the "
+        "default), or to the photos alone",
     )
     pairs.add_argument("--num-images", type=int, help="candidates per caption (default: 15)")
     pairs.add_argument(
@@ -114,12 +146,30 @@ def main() -> None:
             print_features(args, feats)
         return
     sentences, assigning = options.pop("sentence_feats", None), options.pop("assign_store", None)
+    photos, pool_images = options.pop("pool", None), options.pop("pool_images", None)
+    if pool_images is not None and photos is None:
+        parser.error("--pool-images has no effect without --pool")
     chosen = RefineSettings(args.method, **options)
-    found = refine_pairs(
-        args.store, chosen, args.out, sentences, args.chunk, args.device, assign_store=assigning
-    )
+    others = (sentences, args.chunk, args.device)
+    if photos is None:
+        found = refine_pairs(args.store, chosen, args.out, *others, assign_store=assigning)
+    else:
+        from pcm_plugin.synthesis.pipeline.photo_pool import POOL_STORE, refine_with_pool
+
+        found = refine_with_pool(
+            args.store,
+            photos,
+            chosen,
+            args.out,
+            pool_images or POOL_IMAGES[0],
+            *others,
+            assign_store=assigning,
+        )
+        args.store = f"{args.out}/{POOL_STORE}"
     if Rank.from_environment().index == 0:
         print_pairs(args, found)
+        if photos is not None:
+            print_photos(args.store, photos, found)
 
 
 def print_pairs(args: argparse.Namespace, pairs: "PairSelection") -> None:
@@ -136,6 +186,18 @@ def print_pairs(args: argparse.Namespace, pairs: "PairSelection") -> None:
     print(
         f"{args.out}/{PAIRS_FILE}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} "
         f"captions with another image; {score}"
+    )
+
+
+def print_photos(store: str, photos: str, pairs: "PairSelection") -> None:
+    """Print how many pairs have a photo, and how many photos are used."""
+    from pcm_plugin.formats.feature_store import FeatureStore
+
+    count = len(FeatureStore(photos))
+    assigned = pairs.image[pairs.image >= len(FeatureStore(store)) - count]
+    print(
+        f"{len(assigned):,} of these pairs have a photo ({len(set(assigned.tolist())):,} of "
+        f"{count:,} photos); train with train_dataloader.dataset.store={store} too"
     )
 
 

@@ -25,7 +25,7 @@ _DECIMALS = 5
 class PairAssignment:
     """Assignment of captions to images, in passes over both.
 
-    Rows are numbered as in the assigning store.
+    Rows are numbered as in the assigning store, candidates from 0 in the order of ``candidates``.
 
     Args:
         store: The training store.
@@ -34,10 +34,12 @@ class PairAssignment:
         chunk: Images, or captions, per chunk.
         device: Device of the computation.
         encoder: Sentence encoder for captions. None uses the caption features of ``assigning``.
+        pool: Images of the training store that SynC may assign captions to. Defaults to None: all.
 
     Attributes:
         images: (n,) int64, index of each image in the training store.
         captions: (m,) int64, index of each caption in the training store.
+        candidates: (p,) int64, rows of the images that captions may be assigned to.
         sentences: Sentence embeddings in chunks. None until they are passed or loaded.
 
     Raises:
@@ -52,6 +54,7 @@ class PairAssignment:
         chunk: int,
         device: str,
         encoder: SentenceEncoder | None,
+        pool: range | None = None,
     ) -> None:
         self._store, self._assigning, self._settings = store, assigning, settings
         self._chunk, self._device, self._encoder = chunk, device, encoder
@@ -59,6 +62,10 @@ class PairAssignment:
         self.images, self.captions = np.arange(len(store)), np.arange(store.num_captions)
         if assigning is not store:
             self.images, self.captions = match_stores(assigning, store)
+        is_candidate = np.ones(len(store), bool)
+        if pool is not None:
+            is_candidate = (self.images >= pool.start) & (self.images < pool.stop)
+        self.candidates = np.flatnonzero(is_candidate)
 
     def plan(self, title: str, count: int) -> list[Shard]:
         """Return the chunks of one pass."""
@@ -78,8 +85,8 @@ class PairAssignment:
         }
 
     def captions_of_images(self, rows: range, folder: ShardFolder) -> dict[str, Tensor]:
-        """Find the nearest captions of each image."""
-        images = self._global_feats(rows)
+        """Find the nearest captions of each candidate image."""
+        images = self._global_feats(self.candidates[rows.start : rows.stop])
         _, nearest_captions = chunked_topk(
             images, self._caption_chunks(), self._settings.num_captions
         )
@@ -111,7 +118,7 @@ class PairAssignment:
         score = rounded.amax(1)
         ranks = torch.arange(rounded.shape[1]).where(rounded == score[:, None], rounded.shape[1])
         best = ranks.amin(1).to(candidates.device)[:, None]
-        images = candidates.gather(1, best)[:, 0].cpu()
+        images = torch.from_numpy(self.candidates)[candidates.gather(1, best)[:, 0].cpu()]
         clip_scores = self._clip_scores(rows, images, cosines.gather(1, best)[:, 0].cpu())
         return {"image": images, "clip_score": clip_scores, "score": score.cpu()}
 
@@ -157,7 +164,7 @@ class PairAssignment:
         """Return the nearest captions (rows, K, c) of each candidate image."""
         parts = [
             load_file(folder.path / f"{shard.name}.safetensors")["captions"]
-            for shard in self.plan("captions-of-images", len(self._assigning))
+            for shard in self.plan("captions-of-images", len(self.candidates))
         ]
         return torch.cat(parts)[images]
 
@@ -179,15 +186,15 @@ class PairAssignment:
             found[here] = self.sentences[part][captions[here] - part * size].float()
         return F.normalize(found, dim=-1)
 
-    def _global_feats(self, rows: range) -> Tensor:
+    def _global_feats(self, rows: np.ndarray) -> Tensor:
         return self._assigning.read_rows("global_feats", rows).to(self._device)
 
     def _caption_feats(self, rows: range) -> Tensor:
         return self._assigning.read_rows("caption_feats", rows).to(self._device)
 
     def _image_chunks(self) -> Iterator[Tensor]:
-        for start in range(0, len(self._assigning), self._chunk):
-            yield self._global_feats(range(start, min(start + self._chunk, len(self._assigning))))
+        for start in range(0, len(self.candidates), self._chunk):
+            yield self._global_feats(self.candidates[start : start + self._chunk])
 
     def _caption_chunks(self) -> Iterator[Tensor]:
         count = self._assigning.num_captions

@@ -42,6 +42,7 @@ def refine_pairs(
     device: str | None = None,
     rank: Rank | None = None,
     assign_store: str | os.PathLike | None = None,
+    pool: range | None = None,
 ) -> PairSelection:
     """Choose pairs of images and captions, and write them to ``OUT/pairs.safetensors``.
 
@@ -60,6 +61,8 @@ def refine_pairs(
         assign_store: Folder of a finished store of another model with the same images and
             captions, in any order, whose features are used for the assignment. Defaults to
             ``store``.
+        pool: Images of ``store`` that SynC may assign captions to, see
+            :func:`~pcm_plugin.synthesis.pipeline.photo_pool.refine_with_pool`. Defaults to None: all.
 
     Returns:
         The chosen pairs.
@@ -90,8 +93,10 @@ def refine_pairs(
     made_with["assign_store"] = None if assign_store is None else assigning.identity
     made_with["sentence_encoder"] = encoder and encoder.identity
     made_with["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
+    if pool is not None:
+        made_with["pool"] = [pool.start, pool.stop]
     ShardFolder.check_settings(out, FORMAT, made_with)
-    run = PairAssignment(features, assigning, settings, chunk, device, encoder)
+    run = PairAssignment(features, assigning, settings, chunk, device, encoder, pool)
     if sentence_feats is not None:
         run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
     passes: list[tuple[list[Shard], Callable]] = []
@@ -99,7 +104,8 @@ def refine_pairs(
         passes.append((run.plan("sentences", features.num_captions), run.sentences_of_captions))
     if settings.method == "sync":
         # Before a caption can be assigned, the nearest captions of all images must be known.
-        passes.append((run.plan("captions-of-images", len(features)), run.captions_of_images))
+        images = run.plan("captions-of-images", len(run.candidates))
+        passes.append((images, run.captions_of_images))
     captions = run.plan("images-of-captions", features.num_captions)
     passes.append((captions, run.images_of_captions))
     folder = ShardFolder.open_for_write(

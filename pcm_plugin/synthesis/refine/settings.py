@@ -7,6 +7,10 @@ from pcm_plugin.errors import UserError
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """Names of poolings, see :func:`~pcm_plugin.models.functional.pooling.pool_tokens`."""
 
+POOL_IMAGES = ("all", "photos")
+"""Images that captions may be assigned to if there is a pool of photos: those of both, or photos
+alone."""
+
 
 @dataclass(frozen=True)
 class RefineSettings:
