@@ -61,8 +61,7 @@ def refine_pairs(
         assign_store: Folder of a finished store of another model with the same images and
             captions, in any order, whose features are used for the assignment. Defaults to
             ``store``.
-        pool: Images of ``store`` that SynC may assign captions to, see
-            :func:`~pcm_plugin.synthesis.pipeline.photo_pool.refine_with_pool`. Defaults to None: all.
+        pool: Images of ``store`` that SynC may assign captions to. Defaults to None: all.
 
     Returns:
         The chosen pairs.
