@@ -6,6 +6,7 @@ refer to a merged store, which holds the generated images, with all captions, an
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from pcm_plugin.errors import UserError
@@ -81,11 +82,7 @@ def refine_with_pool(
         )
     merged = Path(out) / POOL_STORE
     merged.parent.mkdir(parents=True, exist_ok=True)
-    both = (generated, real)
-    shared = any(
-        find_repeated(lambda key=key: (name for one in both for name in names(one, key)))
-        for key in ("image_id", "file_name")
-    )
+    shared = any(map(partial(share_names, generated, real), ("image_id", "file_name")))
     # Every rank comes here; those after the first find a finished store.
     with file_lock(merged.parent / ".merge.lock"):
         merge([store, photos], merged, prefix_ids=shared)
@@ -96,7 +93,12 @@ def refine_with_pool(
     )
 
 
-def names(store: FeatureStore, key: str) -> Iterator[str]:
-    """Yield a field of the records of all images that have it."""
-    records = (store.record(i) for i in range(len(store)))
-    return (record[key] for record in records if key in record)
+def share_names(one: FeatureStore, other: FeatureStore, key: str) -> bool:
+    """Return whether a field of the records of all images has a value twice."""
+
+    def values() -> Iterator[str]:
+        for store in (one, other):
+            records = (store.record(i) for i in range(len(store)))
+            yield from (record[key] for record in records if key in record)
+
+    return bool(find_repeated(values))
