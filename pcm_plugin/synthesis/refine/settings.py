@@ -8,8 +8,7 @@ POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lastt
 """Names of poolings, see :func:`~pcm_plugin.models.functional.pooling.pool_tokens`."""
 
 POOL_IMAGES = ("all", "photos")
-"""Images that captions may be assigned to if there is a pool of photos: those of both, or photos
-alone."""
+"""Pools of images, which are photos with the generated images, or photos alone."""
 
 
 @dataclass(frozen=True)
