@@ -165,6 +165,25 @@ def test_a_store_of_photos_gives_the_same_figures(folder, made):
     assert figures["gap"] == made[0]["gap"]
 
 
+def test_photos_in_the_training_are_not_synthetic_images(folder, made):
+    """A run on the pairs of `pcm refine --pool`, whose store holds photos too."""
+    pool = folder / "pool"
+    words = [folder / "store", "--pool", cached(folder)[0], "--pool-images", "photos"]
+    done = run("refine", *words, "--out", pool, "--device", "cpu", log=folder / "log.txt")
+    assert done.code == 0, done.output
+    cfg = Config.fromfile(folder / "work/pcm.py")
+    cfg.train_dataloader.dataset.store = str(pool / "store")
+    cfg.train_dataloader.dataset.pairs = str(pool / "pairs.safetensors")
+    cfg.dump(folder / "pool.py")
+    words = ["--config", folder / "pool.py", "--json", folder / "pool.json"]
+    done = report(folder, "--photos", folder / "photos", *words, "--out", folder / "pool.html")
+    assert done.code == 0, done.output
+    figures = json.loads((folder / "pool.json").read_text())
+    assert figures["measurements"]["uses_photos"]
+    assert not made[0]["measurements"]["uses_photos"]
+    assert figures["gap"] == made[0]["gap"]
+
+
 def test_without_photos_the_sentence_asks_for_them(folder):
     done = report(folder)
     assert done.code == 0, done.output
