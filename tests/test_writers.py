@@ -86,6 +86,7 @@ COVERED = {
     "pcm_plugin/commands/convert_pcmnet_checkpoint.py": "captioner",
     "pcm_plugin/commands/paper_runs.py": "log of the runs",
     "pcm_plugin/commands/paper_table.py": RUN,
+    "pcm_plugin/commands/photo_store.py": "by write_tensors; test_tools/test_photo_report.py",
     "pcm_plugin/commands/published.py": "docs; tests/test_docs/test_published.py",
     "pcm_plugin/commands/report.py": "report",
     "pcm_plugin/commands/score.py": "captions",

@@ -75,6 +75,7 @@ def dataset(out: Path, inputs: Path) -> None:
     words = ["--captions", "none", "--model", f"local-dir:{inputs / 'clip'}", "--device", "cpu"]
     command("extract", inputs / "photos", *words, "--out", out / "real")
     command("store", "merge", store, out / "real", "--prefix-ids", "--out", out / "merged")
+    command("refine", store, "--pool", out / "real", "--out", out / "pool", "--device", "cpu")
     words = ["--pipeline", inputs / "pipeline", "--steps", 2, "--device", "cpu", "--unique"]
     command("generate", inputs / "repeated.txt", *words, "--out", out / "unique")
     images = out / "data" / "synthetic"

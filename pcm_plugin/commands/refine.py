@@ -15,6 +15,14 @@ captions, and the pairs are written for the training store of CLIP features:
 
 Train on the pairs with train_dataloader.dataset.pairs=FOLDER/pairs.safetensors.
 
+Assign captions to your own photos, which need no captions, and to the generated images:
+
+    pcm extract PHOTOS --captions none --model MODEL --out PHOTO_STORE
+    pcm refine STORE --pool PHOTO_STORE --out FOLDER
+    pcm refine STORE --pool PHOTO_STORE --pool-images photos --out FOLDER
+
+Train on these pairs with train_dataloader.dataset.store=FOLDER/store in addition.
+
 Move the global features of images toward their captions and away from others; this reconstructs
 SynTIC (configs/syntic/syntic_coco.py trains on them).
 
@@ -22,11 +30,16 @@ SynTIC (configs/syntic/syntic_coco.py trains on them).
 """
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.synthesis.ranks import Rank
-from pcm_plugin.synthesis.refine.settings import POOLINGS, ContrastSettings, RefineSettings
+from pcm_plugin.synthesis.refine.settings import (
+    POOL_IMAGES,
+    POOLINGS,
+    ContrastSettings,
+    RefineSettings,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +54,10 @@ CONTRAST = {
     "seed": "seed of their choice",
 }
 FILTER = {"keep", "min_clip_score", "pairs_per_caption", "score_scale", "assign_store", "among"}
-SYNC = FILTER | {"num_images", "num_captions", "sentence_feats", "sentence_encoder", "pooling"}
+SYNC = FILTER | {
+    *("pool", "pool_images", "num_images", "num_captions"),
+    *("sentence_feats", "sentence_encoder", "pooling"),
+}
 OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
 SHARED = {"store", "out", "method", "chunk", "device"}
 
@@ -67,6 +83,17 @@ def main() -> None:
         metavar="PAIRS",
         help="file of pairs: assign only their captions and images to each other, such as those "
         "that are not held out for validation",
+    )
+    pairs.add_argument(
+        "--pool",
+        help="SynC: store of photos without captions, of the same CLIP, to which captions may be "
+        "assigned",
+    )
+    pairs.add_argument(
+        "--pool-images",
+        choices=POOL_IMAGES,
+        help="with --pool: assign captions to the photos and the images of STORE (all, the "
+        "default), or to the photos alone",
     )
     pairs.add_argument("--num-images", type=int, help="candidates per caption (default: 15)")
     pairs.add_argument(
@@ -117,6 +144,8 @@ def main() -> None:
     if unused:
         parser.error(f"--method {args.method} has no {', '.join(unused)}")
 
+    from pcm_plugin.formats.feature_store import FeatureStore
+    from pcm_plugin.synthesis.refine.assignment import Among
     from pcm_plugin.synthesis.refine.features import refine_features
     from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
@@ -127,15 +156,27 @@ def main() -> None:
             print_features(args, feats)
         return
     sentences, assigning = options.pop("sentence_feats", None), options.pop("assign_store", None)
+    photos, pool_images = options.pop("pool", None), options.pop("pool_images", None)
+    if pool_images is not None and photos is None:
+        parser.error("--pool-images has no effect without --pool")
     among = options.pop("among", None)
     chosen = RefineSettings(args.method, **options)
-    found = refine_pairs(
-        *(args.store, chosen, args.out, sentences, args.chunk, args.device),
-        assign_store=assigning,
-        among=among,
-    )
+    if among is not None:
+        among = Among.of_pairs(FeatureStore(args.store), among)
+    inputs: dict[str, Any] = {"sentence_feats": sentences, "chunk": args.chunk}
+    inputs |= {"device": args.device, "assign_store": assigning, "among": among}
+    if photos is None:
+        found = refine_pairs(args.store, chosen, args.out, **inputs)
+    else:
+        from pcm_plugin.synthesis.pipeline.photo_pool import POOL_STORE, refine_with_pool
+
+        pool_images = pool_images or POOL_IMAGES[0]
+        found = refine_with_pool(args.store, photos, chosen, args.out, pool_images, **inputs)
+        args.store = f"{args.out}/{POOL_STORE}"
     if Rank.from_environment().index == 0:
         print_pairs(args, found)
+        if photos is not None:
+            print_photos(args.store, photos, found)
 
 
 def print_pairs(args: argparse.Namespace, pairs: "PairSelection") -> None:
@@ -152,6 +193,18 @@ def print_pairs(args: argparse.Namespace, pairs: "PairSelection") -> None:
     print(
         f"{args.out}/{PAIRS_FILE}: {len(pairs.caption):,} of {len(before):,} pairs, {moved:,} "
         f"captions with another image; {score}"
+    )
+
+
+def print_photos(store: str, photos: str, pairs: "PairSelection") -> None:
+    """Print how many pairs have a photo, and how many photos are used."""
+    from pcm_plugin.formats.feature_store import FeatureStore
+
+    count = len(FeatureStore(photos))
+    assigned = pairs.image[pairs.image >= len(FeatureStore(store)) - count]
+    print(
+        f"{len(assigned):,} of these pairs have a photo ({len(set(assigned.tolist())):,} of "
+        f"{count:,} photos); train with train_dataloader.dataset.store={store} too"
     )
 
 

@@ -2,11 +2,17 @@
 
 pcm report work_dirs/pcm_toy
 pcm report work_dirs/pcm_coco --images data/coco/images --train-images FOLDER
+pcm report work_dirs/pcm_toy --photos FOLDER --json report.json
 
 The page shows loss and score curves, a table of scores, training pairs with low and high CLIP
 scores, the best, median and worst captions by CIDEr, and the config. It is one file that needs no
 network. Config, checkpoint and data are those of the run in the work folder; the captions are
 predicted on the test split, or on --split val.
+
+With --photos, the captioner is also measured on photos without captions: scores of their captions
+that need no references, the gap between synthetic images and photos, concepts in one and not in the
+other, and the most and least typical images. A sentence at the top says how good the captioner
+probably is, and what would improve it most.
 """
 
 import argparse
@@ -38,6 +44,22 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--count", type=int, default=6, help="number of examples of each kind (default: 6)"
     )
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        help="folder of photos without captions, or their store of `pcm extract --captions none`; "
+        "features of a folder are kept in WORK_DIR/photos",
+    )
+    parser.add_argument(
+        "--photo-images", type=Path, help="folder of the images if --photos is a store"
+    )
+    parser.add_argument(
+        "--statistics",
+        type=Path,
+        help="with --photos: safetensors file to write, with mean and standard deviation of each "
+        "CLIP feature of training captions, synthetic images and photos",
+    )
+    parser.add_argument("--json", type=Path, help="file to write with the figures of the page")
     parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
     parser.add_argument("--out", type=Path, help="page to write (default: WORK_DIR/report.html)")
     return parser.parse_args()
@@ -49,12 +71,23 @@ def main() -> None:
     args = parse_args()
     if args.count < 1:
         raise UserError(f"--count must be at least 1, got {args.count}")
+    for option in ("photo_images", "statistics"):
+        if getattr(args, option) is not None and args.photos is None:
+            raise UserError(
+                f"--{option.replace('_', '-')} has no effect without --photos: leave it out"
+            )
     with paused_garbage_collection():
         from pcm_plugin.commands.run_report import build_page
-    from pcm_plugin.formats.atomic_io import write_bytes
+    from pcm_plugin.formats.atomic_io import write_bytes, write_json
 
-    html = build_page(args).encode()
+    page, figures = build_page(args)
+    html = page.encode()
     out = args.out or args.work_dir / "report.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    for file in filter(None, (out, args.json)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, html)
+    if args.json:
+        write_json(args.json, figures)
+        print(args.json)
+    print(figures["assessment"])
     print(f"{out}: {len(html) / 2**20:.1f} MiB")

@@ -1,10 +1,10 @@
 """Web page about a training run, from the options of ``pcm report``."""
 
 import argparse
+import dataclasses
 import json
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,31 @@ from PIL import Image
 from tqdm import tqdm
 
 from pcm_plugin.commands.build_commands import check_inputs
+from pcm_plugin.commands.photo_report import PhotoResults, measure_photos
+from pcm_plugin.commands.photo_tables import draw_typical, make_figures, make_tables
+from pcm_plugin.commands.report_images import make_placeholder, read_thumbnail, read_training_images
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_training_store
 from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.evaluation.assessment import Measurements, assess
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.images.image_io import read_image
 from pcm_plugin.formats.pair_selection import load_pairs
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
-from pcm_plugin.synthesis.extract.store_images import load_images
+from pcm_plugin.synthesis.pipeline.validation import TRAIN_PAIRS
 from pcm_plugin.visualization import SheetEntry, concepts_of_sample
 from pcm_plugin.visualization.report import (
+    RunLog,
     ScoredEntry,
     TrainingPair,
     choose_samples,
+    find_cider,
     read_run,
     report_page,
 )
-
-MAX_SIZE = (640, 640)
-PLACEHOLDER_COLOR = "#9aa3af"
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -70,18 +72,20 @@ def choose_split(cfg: Config, requested: str | None) -> str | None:
     return requested or next(iter(splits), None)
 
 
-def caption(
-    cfg: Config, split: str, checkpoint: Path, device: str
-) -> tuple[Any, list[tuple[DataSample, float]]]:
+def load_model(cfg: Config, checkpoint: Path, device: str) -> Any:
+    """Return the captioner of the run."""
+    model = MODELS.build(cfg.model)
+    load_weights(model, str(checkpoint), cfg.get("clip"))
+    return model.to(device).eval()
+
+
+def caption(cfg: Config, split: str, model: Any) -> list[tuple[DataSample, float]]:
     """Caption a split.
 
     Returns:
-        The model, and the data sample and CIDEr (times 100) of each image that has references.
-        CIDEr is NaN if it is undefined, as for a single image.
+        The data sample and CIDEr (times 100) of each image that has references. CIDEr is NaN if it
+        is undefined, as for a single image.
     """
-    model = MODELS.build(cfg.model)
-    load_weights(model, str(checkpoint), cfg.get("clip"))
-    model.to(device).eval()
     loader = Runner.build_dataloader(cfg[f"{split}_dataloader"])
     samples: list[DataSample] = []
     with torch.inference_mode():
@@ -95,14 +99,14 @@ def caption(
         rows = json.loads(file.read_text())
     ciders = {str(r["image_id"]): math.nan if r["CIDEr"] is None else r["CIDEr"] for r in rows}
     keyed = [(str(sample.image_id), sample) for sample in samples]
-    return model, [(sample, ciders[key]) for key, sample in keyed if key in ciders]
+    return [(sample, ciders[key]) for key, sample in keyed if key in ciders]
 
 
 def draw_samples(
-    cfg: Config, split: str, checkpoint: Path, args: argparse.Namespace, notes: list[str]
+    cfg: Config, split: str, model: Any, args: argparse.Namespace, notes: list[str]
 ) -> list[ScoredEntry]:
     """Return the best, median and worst captions of a split; remarks are appended to ``notes``."""
-    model, scored = caption(cfg, split, checkpoint, args.device or get_device())
+    scored = caption(cfg, split, model)
     store = FeatureStore(cfg[f"{split}_dataloader"].dataset.store)
     folder = args.images or cfg[f"{split}_dataloader"].dataset.get("data_prefix")
     records = map(store.record, range(len(store)))
@@ -113,7 +117,10 @@ def draw_samples(
     generated: dict[str, Image.Image] = {}
     if split == "val" and is_validated_on_training_store(cfg):
         ids = [scored[i][0].image_id for i in chosen]
-        generated = load_generated(cfg, store, ids, args, notes)
+        numbers = {image_id: i for i, image_id in enumerate(store.image_ids)}
+        rows = [numbers[image_id] for image_id in ids]
+        images = read_training_images(cfg, args, store, rows, notes)
+        generated = dict(zip(ids, images, strict=True))
     for i in chosen:
         sample, cider = scored[i]
         image = generated.get(sample.image_id)
@@ -133,47 +140,6 @@ def draw_samples(
     return entries
 
 
-def load_generated(
-    cfg: Config,
-    store: FeatureStore,
-    image_ids: Sequence[str],
-    args: argparse.Namespace,
-    notes: list[str],
-) -> dict[str, Image.Image]:
-    """Return generated images by id; none if they cannot be read, with a remark in ``notes``."""
-    numbers = {image_id: i for i, image_id in enumerate(store.image_ids)}
-    try:
-        images = load_images(
-            store, [numbers[image_id] for image_id in image_ids], _train_images(cfg, args)
-        )
-    except (OSError, UserError) as error:
-        notes.append(f"Images cannot be read: {error}. Pass their folder with --train-images.")
-        return {}
-    return dict(zip(image_ids, images, strict=True))
-
-
-def _train_images(cfg: Config, args: argparse.Namespace) -> Path:
-    """Return the folder of the images that the training features were extracted from."""
-    return args.train_images or Path(cfg.get("root", ".")) / "synthetic"
-
-
-def read_thumbnail(folder: Path | str | None, name: str) -> Image.Image | None:
-    """Return an image, scaled down, or None if it cannot be read."""
-    if folder is None:
-        return None
-    try:
-        image = read_image(Path(folder) / name)
-    except (OSError, UserError):
-        return None
-    image.thumbnail(MAX_SIZE)
-    return image
-
-
-def make_placeholder() -> Image.Image:
-    """Return a gray square."""
-    return Image.new("RGB", (320, 320), PLACEHOLDER_COLOR)
-
-
 def draw_pairs(
     cfg: Config, args: argparse.Namespace, notes: list[str]
 ) -> tuple[np.ndarray | None, list[TrainingPair], list[TrainingPair]]:
@@ -191,26 +157,51 @@ def draw_pairs(
     threshold = dataset.get("min_clip_score")
     if threshold is not None:
         order = order[pairs.clip_score[order] >= threshold]
-    folder = _train_images(cfg, args)
     ends = []
     for indices in (order[: args.count], order[::-1][: args.count]):
         rows = [int(pairs.image[i]) for i in indices]
-        try:
-            images = load_images(store, rows, folder)
-        except (OSError, UserError) as error:
-            images = [make_placeholder()] * len(rows)
-            notes.append(
-                f"Training images are replaced by gray squares: {error}. Pass their folder with "
-                "--train-images."
-            )
+        images = read_training_images(cfg, args, store, rows, notes)
         captions = [store.caption(int(pairs.caption[i])) for i in indices]
         scores = [float(pairs.clip_score[i]) for i in indices]
         ends.append(list(map(TrainingPair, images, captions, scores)))
     return pairs.clip_score[order], ends[0], ends[1]
 
 
-def build_page(args: argparse.Namespace) -> str:
-    """Return the HTML of the page."""
+def measurements(
+    cfg: Config, run: RunLog, checkpoint: Path, result: PhotoResults | None
+) -> Measurements:
+    """Return the values that the sentence at the top depends on."""
+    cider, cider_on = find_cider(run, checkpoint.name)
+    if cider_on.startswith("validation") and is_validated_on_training_store(cfg):
+        cider_on += " (generated images of held-out captions)"
+    dataset = cfg.train_dataloader.dataset
+    pairs = dataset.get("pairs")
+    values: dict[str, Any] = {
+        "cider": cider,
+        "cider_on": cider_on,
+        "has_images": FeatureStore(dataset.store).has_images,
+        "is_refined": pairs is not None and Path(pairs).name != Path(TRAIN_PAIRS).name,
+        "is_reranked": bool(cfg.model.get("decoding", {}).get("rerank_weight")),
+    }
+    if result is not None:
+        scores = result.photos.scores
+        values |= {
+            "has_photos": True,
+            "margin": scores["margin"],
+            "copied": scores["copied"],
+            "coverage": scores.get("concept coverage", math.nan),
+            "missing_concepts": result.missing_concepts,
+            "uses_photos": result.uses_photos,
+        }
+        if result.synthetic is not None and result.gap is not None:
+            values["synthetic_margin"] = result.synthetic.scores["margin"]
+            values["training_margin"] = result.training_scores["margin"]
+            values["gap"] = result.gap.neighbor_accuracy
+    return Measurements(**values)
+
+
+def build_page(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the HTML of the page, and its figures as JSON values."""
     run = read_run(args.work_dir)
     cfg, checkpoint = load_config(args), find_checkpoint(args)
     split = choose_split(cfg, args.split)
@@ -222,14 +213,22 @@ def build_page(args: argparse.Namespace) -> str:
             "Validation is on generated images of held-out captions. Its scores compare "
             "checkpoints; those on real images will be lower."
         )
+    device = args.device or get_device()
+    model = load_model(cfg, checkpoint, device) if split or args.photos else None
+    result = None
+    if args.photos:
+        result = measure_photos(cfg, model, args, device, notes)
     clip_scores, low, high = draw_pairs(cfg, args, notes)
     samples: list[ScoredEntry] = []
     if split:
-        samples = draw_samples(cfg, split, checkpoint, args, notes)
+        samples = draw_samples(cfg, split, model, args, notes)
     else:
         notes.append("The run has no real images, so no captions are shown.")
+    values = measurements(cfg, run, checkpoint, result)
     side = round(cfg.model.neck.get("num_patches", 1) ** 0.5)
-    return report_page(
+    sentence = assess(values)
+    sheets = {} if result is None else draw_typical(cfg, args, result, notes)
+    page = report_page(
         f"{args.work_dir.resolve().name}: {checkpoint.name}",
         run,
         cfg.pretty_text,
@@ -240,4 +239,19 @@ def build_page(args: argparse.Namespace) -> str:
         low,
         high,
         list(dict.fromkeys(notes)),
+        sentence,
+        [] if result is None else make_tables(result),
+        sheets,
     )
+    figures: dict[str, Any] = {"assessment": sentence, "checkpoint": checkpoint.name}
+    figures["measurements"] = dataclasses.asdict(values)
+    return page, without_nan(figures | ({} if result is None else make_figures(result)))
+
+
+def without_nan(value: Any) -> Any:
+    """Return JSON values with None in place of NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -48,7 +48,7 @@ def clip_score(
     Raises:
         UserError: If the embeddings of images and captions differ in width.
     """
-    caption_feats = _embed(captions, clip)  # (n, Dc)
+    caption_feats = embed_texts(captions, clip)  # (n, Dc)
     if images.shape != caption_feats.shape:
         raise UserError(
             f"image embeddings must have the shape {tuple(caption_feats.shape)} of this CLIP's "
@@ -75,7 +75,7 @@ def _reference_score(
 ) -> Tensor:
     """Return the largest cosine of each caption (n, Dc) with its references, at least 0, (n,)."""
     unique = {t: i for i, t in enumerate(dict.fromkeys(t for texts in references for t in texts))}
-    feats = _embed(list(unique), clip)
+    feats = embed_texts(list(unique), clip)
     return torch.stack(
         [
             (feats[[unique[text] for text in texts]] @ caption).max().clamp(min=0)
@@ -84,7 +84,16 @@ def _reference_score(
     )
 
 
-def _embed(texts: Sequence[str], clip: TextEncoder) -> Tensor:
+def embed_texts(texts: Sequence[str], clip: TextEncoder) -> Tensor:
+    """Embed texts with the prefix of CLIPScore.
+
+    Args:
+        texts: n texts, at least one.
+        clip: The CLIP.
+
+    Returns:
+        (n, Dc) float32, L2-normalized.
+    """
     prompts = [f"{PROMPT} {text}" for text in texts]
     parts = [
         clip.encode_text(prompts[start : start + _BATCH])

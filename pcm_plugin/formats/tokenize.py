@@ -1,5 +1,6 @@
 """Word tokenizer of captions, for the vocabulary and the metrics without Java."""
 
+import functools
 import unicodedata
 
 from pcm_plugin.formats.cleaning import clean_text
@@ -48,3 +49,12 @@ def tokenize(caption: str) -> list[str]:
     words = clean_text(caption).lower().translate(_CHARACTERS).split()
     # The parts of a joined emoji are symbols and dropped, which leaves the joiner.
     return [word for word in words if word != "\u200d"]
+
+
+@functools.cache
+def singular(word: str) -> str:
+    """Return the singular of an English noun, or the word itself if it is not a plural."""
+    # Slow to import, and rarely needed.
+    from textblob.en.inflect import singularize
+
+    return singularize(word)

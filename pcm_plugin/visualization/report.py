@@ -42,6 +42,20 @@ class TrainingPair(NamedTuple):
     score: float
 
 
+class PageTable(NamedTuple):
+    """A table of the page.
+
+    Attributes:
+        heading: Its heading.
+        head: Names of the columns.
+        rows: Cells; numbers are shown with two digits after the point.
+    """
+
+    heading: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | float]]
+
+
 class RunLog(NamedTuple):
     """Logged values of a training run.
 
@@ -105,6 +119,9 @@ def report_page(
     low: Sequence[TrainingPair] = (),
     high: Sequence[TrainingPair] = (),
     notes: Sequence[str] = (),
+    assessment: str = "",
+    tables: Sequence[PageTable] = (),
+    sheets: Mapping[str, Sequence[SheetEntry]] | None = None,
 ) -> str:
     """Render the page about a run.
 
@@ -119,13 +136,20 @@ def report_page(
         low: Pairs with the lowest CLIP scores.
         high: Pairs with the highest CLIP scores.
         notes: Remarks at the top, such as why something is not shown.
+        assessment: Sentence above them about the captioner.
+        tables: Tables after the scores.
+        sheets: Images with captions, by heading, after the tables.
 
     Returns:
         HTML document without references to other files.
     """
     score_head, score_rows = _score_table(run, checkpoint)
     pairs = {"Pairs with the lowest CLIP scores": low, "Pairs with the highest CLIP scores": high}
+    others = {
+        name: [make_card(entry, grid) for entry in part] for name, part in (sheets or {}).items()
+    }
     examples = {
+        **others,
         **{name: [_sample_card(s, grid) for s in part] for name, part in _split(samples).items()},
         **{name: [_pair_card(p, grid) for p in part] for name, part in pairs.items()},
     }
@@ -133,6 +157,8 @@ def report_page(
         "report.html",
         title=title,
         notes=notes,
+        assessment=assessment,
+        tables=tables,
         score_head=score_head,
         score_rows=score_rows,
         charts=_charts(run, clip_scores),
@@ -194,6 +220,26 @@ def _score_table(run: RunLog, checkpoint: str) -> tuple[list[str], list[list[str
     return head, [
         [name, *(_cell(row.get(metric)) for metric in metrics)] for name, row in scores.items()
     ]
+
+
+def find_cider(run: RunLog, checkpoint: str) -> tuple[float, str]:
+    """Return a CIDEr of a checkpoint and the name of its images, or NaN and an empty name.
+
+    It is that of the first test, or else of the validation.
+
+    Args:
+        run: Logged values.
+        checkpoint: Name of the checkpoint.
+    """
+    head, rows = _score_table(run, checkpoint)
+    if "CIDEr" not in head:
+        return math.nan, ""
+    column = head.index("CIDEr")
+    for name, *cells in sorted(rows, key=lambda row: str(row[0]).startswith("validation")):
+        score = cells[column - 1]
+        if isinstance(score, float | int):
+            return float(score), str(name)
+    return math.nan, ""
 
 
 def _cell(score: float | None) -> float | str:

@@ -131,10 +131,19 @@ def test_a_model_of_transformers_captions_an_image(tmp_path, monkeypatch):
     build_model(tmp_path / "models" / "llava", "llava")
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "photos" / "1.jpg")
-    (block,) = [b for b in code_blocks(ROOT / "docs" / "evaluation.md", "python") if "import" in b]
+    block, _ = [b for b in code_blocks(ROOT / "docs" / "evaluation.md", "python") if "import" in b]
     block = block.replace("smolvlm", "llava").replace("cuda:0", "cpu")
     (caption,) = run_block(block)["captions"]
     assert isinstance(caption, str)
+
+
+def test_the_gap_between_two_stores_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train_store", "photo_store"):
+        build_store(tmp_path / "data" / "mine" / name, CAPTIONS * 4)
+    _, block = [b for b in code_blocks(ROOT / "docs" / "evaluation.md", "python") if "import" in b]
+    run_block(block)
+    assert "'mean_distance': 0.0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("block", SETTINGS)
@@ -158,5 +167,6 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    others = 2 + 2 + 2 + 1 + 1 + 1  # of the five tests above and of test_webui.py
+    # Of the six tests above that run blocks, and of test_webui.py.
+    others = 2 + 2 + 2 + 1 + 1 + 1 + 1
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others

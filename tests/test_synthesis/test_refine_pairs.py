@@ -13,7 +13,7 @@ from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.models.functional.retrieval import chunked_topk
-from pcm_plugin.synthesis.refine.assignment import first_of_texts
+from pcm_plugin.synthesis.refine.assignment import Among, first_of_texts
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_store
@@ -64,7 +64,8 @@ def test_some_images_and_captions_are_assigned_as_if_there_were_no_others(
     settings = RefineSettings(num_images=4, num_captions=2, keep=1.0)
     path = tmp_path / "s.safetensors" if own_sentences else None
     args = (store, settings, tmp_path / "out", path, chunk, "cpu")
-    pairs = refine_pairs(*args, among=tmp_path / "some.safetensors")
+    some = Among.of_pairs(reader, tmp_path / "some.safetensors")
+    pairs = refine_pairs(*args, among=some)
     own = None if sentences is None else sentences[captions]
     among = images.tolist(), captions.tolist()
     expected = by_definition(store, 4, 2, own, among)

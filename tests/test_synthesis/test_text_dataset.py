@@ -362,6 +362,14 @@ def test_from_captions_to_captions_of_images(toy, tmp_path, name):
         assert result.code == 0, result.output
         page = (work / "report.html").read_text()
         assert "trained on captions alone, so no training pairs are shown" in page
+        photos = ["--photos", toy / "photos", "--json", tmp_path / "report.json"]
+        result = run("report", work, *photos, log=tmp_path / "log")
+        assert result.code == 0, result.output
+        figures = json.loads((tmp_path / "report.json").read_text())
+        # Photos alone are measured: there are no synthetic images.
+        assert figures["scores"].keys() == {"photos"}
+        assert "gap" not in figures
+        assert "CLIPScore points" in figures["assessment"]
     file = tmp_path / "captioner.safetensors"
     result = run("export", config, work / "epoch_6.pth", "--out", file, log=tmp_path / "log")
     assert result.code == 0, result.output

@@ -9,7 +9,9 @@ from torch import Tensor
 from pcm_plugin.commands.toyworld.arm_features import FEATURES
 from pcm_plugin.commands.toyworld.arms import (
     ARMS,
+    POOLS,
     REAL_STORE,
+    Pool,
     guidance_arm,
     guidance_folder,
 )
@@ -25,12 +27,15 @@ from pcm_plugin.commands.toyworld.demo import (
 from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.formats.clip_head import CLIP_HEAD, CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.formats.tensor_file import write_tensors
+from pcm_plugin.toyworld.world import build_world
 
 TOWN = DATA / "town"
 EXTRACT_REAL: tuple[object, ...] = (
     *("extract", TOWN / "images", "--captions", CAPTIONS),
     *("--model", CLIP, "--out", REAL_STORE),
 )
+PHOTO_SEED = 1
+"""Seed of the scenes of photos; that of the captions is 0."""
 # Language models that some arms start from.
 _LANGUAGE_MODELS = {
     **dict.fromkeys(("prefix_text", "prefix", "prefix_patches", "prefix_pcm"), "gpt2"),
@@ -40,6 +45,20 @@ _LANGUAGE_MODELS = {
 
 def _refine(method: str, folder: Path) -> tuple[object, ...]:
     return ("refine", folder / "train_store", "--out", folder / method, "--method", method)
+
+
+def _extract_photos(pool: Pool) -> tuple[object, ...]:
+    source = pool.photos / "images"
+    return (
+        *("extract", source, "--captions", "none", "--model", CLIP),
+        *("--out", pool.photos / "store"),
+    )
+
+
+def _assign_to_photos(pool: Pool) -> tuple[object, ...]:
+    store, photos = TOWN / "train_store", pool.photos / "store"
+    words = ("--pool", photos, "--pool-images", pool.images, "--out", pool.folder)
+    return ("refine", store, *words)
 
 
 def _build_language_model(kind: str) -> tuple[object, ...]:
@@ -71,6 +90,12 @@ def make_inputs(names: Sequence[str], processes: int) -> None:
             commands.append(_build_language_model(_LANGUAGE_MODELS[name]))
         if name == "oracle":
             commands.append(EXTRACT_REAL)
+        if name in POOLS:
+            pool = POOLS[name][1]
+            # Scenes with another seed, which the captions do not describe.
+            sizes = {"train": pool.count, "val": 0, "test": 0}
+            build_world(pool.photos, "town", sizes, PHOTO_SEED, processes)
+            commands += [_extract_photos(pool), _assign_to_photos(pool)]
     for command in dict.fromkeys(commands):
         run(command)
 

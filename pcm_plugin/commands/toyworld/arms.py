@@ -14,6 +14,8 @@ from pcm_plugin.engine.config_files import find_config
 PAIRS = "train_dataloader.dataset.pairs"
 REAL_STORE = DATA / "town" / "real_store"
 BLIP_CLIP = f"model.vision_encoder.backbone.model_name={CLIP}"
+PHOTO_COUNTS = (300, 3000)
+"""Numbers of photos without captions, to which captions are assigned."""
 # Endings of the folders of tests with changed settings.
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
@@ -231,6 +233,60 @@ def _of_guidance(guidance: float) -> Arm:
     )
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Images to which SynC assigns the captions of the town.
+
+    The photos show other scenes of the town than those that the captions describe.
+
+    Attributes:
+        count: Number of photos.
+        images: Value of ``pcm refine --pool-images``.
+    """
+
+    count: int
+    images: str
+
+    @property
+    def name(self) -> str:
+        """Ending of the names of its arms, and name of the folder of its pairs."""
+        return f"photos_{self.count}" + ("_and_generated" if self.images == "all" else "")
+
+    @property
+    def folder(self) -> Path:
+        """Folder of its pairs and their store."""
+        return DATA / "town" / "pools" / self.name
+
+    @property
+    def photos(self) -> Path:
+        """Folder of the photos and of their features."""
+        return DATA / f"photos_{self.count}"
+
+    def arm(self, base: Arm) -> Arm:
+        """Return an arm that is trained on its pairs."""
+        what = "photos and generated images" if self.images == "all" else "photos"
+        return replace(
+            base,
+            title=f"{base.title}, captions assigned to {self.count:,} {what}",
+            options=(
+                *base.options,
+                f"train_dataloader.dataset.store={self.folder}/store",
+                f"{PAIRS}={self.folder}/pairs.safetensors",
+            ),
+            variants={},
+        )
+
+
+POOLS = {
+    f"{name}_{pool.name}": (name, pool)
+    for count in PHOTO_COUNTS
+    for images in ("photos", "all")
+    for pool in (Pool(count, images),)
+    for name in ("base", "both")
+}
+"""Arms whose captions are assigned to photos: setting and pool by name."""
+
+
 ARMS = {
     "capdec": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
     "decap": Arm("DeCap: text-only, text memory", config="decap_toy"),
@@ -291,6 +347,7 @@ ARMS = {
         (NO_MIX, *NO_WEIGHT),
         refined="filter",
     ),
+    **{key: pool.arm(_SETTINGS[name]) for key, (name, pool) in POOLS.items()},
     "oracle": Arm(
         "oracle: the base on real pairs",
         (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),

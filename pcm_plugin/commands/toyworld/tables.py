@@ -8,6 +8,7 @@ from pcm_plugin.commands.toyworld.arms import (
     COMPARED_SETTINGS,
     CONDITIONS,
     NO_TEXTS,
+    POOLS,
     RERANK,
     VALIDATION,
     arms_under,
@@ -18,6 +19,10 @@ from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 
 def _claim_rows(*endings: str) -> list[str]:
     return [name + ending for ending in endings for name in CLAIM]
+
+
+def _on_photos(setting: str) -> list[str]:
+    return [arm for arm, (name, _) in POOLS.items() if name == setting]
 
 
 TABLES: dict[str, Sequence[str]] = {
@@ -40,10 +45,14 @@ TABLES: dict[str, Sequence[str]] = {
         *COMPARED_SETTINGS,
         *(arm for condition in CONDITIONS for arm in arms_under(condition)),
     ],
+    "photos": [
+        *(row for name in ("base", "both") for row in (name, f"{name}_sync", *_on_photos(name))),
+        "oracle",
+    ],
     "guidance": [name + end for name in map(guidance_arm, GUIDANCES) for end in ("", VALIDATION)],
 }
 """Rows of the tables: names of arms, some with the ending of a variant."""
-SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10, "guidance": 5}
+SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10, "photos": 5, "guidance": 5}
 """Number of seeds of each table."""
 COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     "systems": [
@@ -58,6 +67,10 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
             for end in ("_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip")
             for name in CLAIM[1:]
         ),
+    ],
+    "photos": [
+        *((arm, f"{name}_sync") for arm, (name, _) in POOLS.items()),
+        *(("base_sync", "base"), ("both_sync", "both"), ("oracle", "base_photos_3000")),
     ],
     "controls": [
         *(("mix", "drop"), ("mix", "random_patches"), ("mix", "random_concepts")),

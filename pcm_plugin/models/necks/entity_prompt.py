@@ -1,6 +1,5 @@
 """Text prompt that names the concepts of an image, for a language model to continue."""
 
-import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.required_file import FileKind, ReadsFiles
-from pcm_plugin.formats.tokenize import tokenize
+from pcm_plugin.formats.tokenize import singular, tokenize
 from pcm_plugin.formats.word_list import read_word_list
 from pcm_plugin.models.necks.concept_bank import ConceptBank
 from pcm_plugin.registry import MODELS
@@ -155,7 +154,7 @@ class EntityPrompt(BaseModule, ReadsFiles):
         """
         names: dict[str, str] = {}
         for word in tokenize(caption):
-            key = word if word in self._entities else _singular(word)
+            key = word if word in self._entities else singular(word)
             if key in self._entities:
                 names[key] = self._entities[key]
         return list(names.values())[: self.max_caption_entities]
@@ -168,11 +167,3 @@ def _read_entities(path: Path) -> list[str]:
     """Return the words of a concept file or a list, without phrases."""
     words = load_concepts(path).words if path.suffix == ".safetensors" else read_word_list(path)
     return [word for word in words if " " not in word]
-
-
-@functools.cache
-def _singular(word: str) -> str:
-    # Slow to import, and only needed in training.
-    from textblob.en.inflect import singularize
-
-    return singularize(word)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.formats.feature_store import is_caption_store
+from pcm_plugin.formats.feature_store import FeatureStore, is_caption_store
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.encode_captions import encode_captions
 from pcm_plugin.synthesis.extract.extract_features import extract_features
@@ -37,6 +37,7 @@ from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.text_configs import write_text_configs
 from pcm_plugin.synthesis.pipeline.validation import TRAIN_PAIRS, make_validation, read_summary
 from pcm_plugin.synthesis.ranks import Rank
+from pcm_plugin.synthesis.refine.assignment import Among
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
 RealImages = Mapping[str, tuple[str, "str | CaptionFile"]]
@@ -99,6 +100,9 @@ def make_dataset(
     if held_out and ("extract" in stages or "refine" in stages):
         make_validation(recipe, out, rank)
     if "refine" in stages and recipe.refine is not None:
+        among = None
+        if held_out and read_summary(out).validation:
+            among = Among.of_pairs(FeatureStore(out / "train_store"), out / TRAIN_PAIRS)
         refine_pairs(
             out / "train_store",
             recipe.refine,
@@ -107,7 +111,7 @@ def make_dataset(
             device=device,
             rank=rank,
             assign_store=None if recipe.assign is None else out / "assign_store",
-            among=out / TRAIN_PAIRS if held_out and read_summary(out).validation else None,
+            among=among,
         )
     if rank.index == 0 and _all_stages_done(recipe, out):
         if recipe.generate is None:

@@ -104,8 +104,8 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
             files = [Path(REFERENCES).name, Path(TRAIN_PAIRS).name]
         tick(len(captions))
         near = len(held_out.near_duplicates)
-        record = {"near_duplicates": near, "store": store.identity}
-        folder.commit(wanted[0], files, len(references), **record)
+        identity = store.identity
+        folder.commit(wanted[0], files, len(references), near_duplicates=near, store=identity)
 
 
 def _refuse_another_store(out: Path, captions: int, store: FeatureStore) -> None:

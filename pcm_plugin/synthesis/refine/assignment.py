@@ -1,7 +1,9 @@
 """Assignment of captions to images by SynC, on the features of a store."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import PairSelection
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.store_matching import match_stores
 from pcm_plugin.models.functional.retrieval import chunked_topk
@@ -21,6 +24,38 @@ from pcm_plugin.synthesis.refine.settings import RefineSettings
 
 # The released code compares sentences in half precision, which rounds more.
 _DECIMALS = 5
+
+
+class Among(NamedTuple):
+    """Images and captions of a store that are assigned to each other.
+
+    Attributes:
+        images: (n,) int64, numbers of the images in the store.
+        captions: (m,) int64, numbers of the captions in the store.
+    """
+
+    images: np.ndarray
+    captions: np.ndarray
+
+    @classmethod
+    def of_pairs(cls, store: FeatureStore, path: str | os.PathLike) -> "Among":
+        """Return the images and captions of a file of pairs.
+
+        Args:
+            store: The store of the pairs.
+            path: File of ``pcm refine``, or of ``pcm make-dataset``.
+
+        Raises:
+            MissingFileError: If the file does not exist.
+            UserError: If it does not hold pairs of this store.
+        """
+        pairs = load_pairs(store, path)
+        return cls(np.unique(pairs.image), np.unique(pairs.caption))
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the numbers."""
+        return fingerprint([self.images.tolist(), self.captions.tolist()])
 
 
 class PairAssignment:
@@ -35,8 +70,8 @@ class PairAssignment:
         chunk: Images, or captions, per chunk.
         device: Device of the computation.
         encoder: Sentence encoder for captions. None uses the caption features of ``assigning``.
-        among: Pairs of the training store whose images and captions are assigned to each other.
-            Defaults to None: all images and captions.
+        among: Images and captions of the training store that are assigned to each other. Defaults
+            to None: all.
 
     Attributes:
         images: (n,) int64, index in the training store of the image of each row.
@@ -55,7 +90,7 @@ class PairAssignment:
         chunk: int,
         device: str,
         encoder: SentenceEncoder | None,
-        among: PairSelection | None = None,
+        among: Among | None = None,
     ) -> None:
         self._store, self._assigning, self._settings = store, assigning, settings
         self._chunk, self._device, self._encoder = chunk, device, encoder
@@ -66,8 +101,8 @@ class PairAssignment:
         self._image_rows = np.arange(len(self.images))  # of the assigning store
         self._caption_rows = np.arange(len(self.captions))
         if among is not None:
-            self._image_rows = np.flatnonzero(np.isin(self.images, among.image))
-            self._caption_rows = np.flatnonzero(np.isin(self.captions, among.caption))
+            self._image_rows = np.flatnonzero(np.isin(self.images, among.images))
+            self._caption_rows = np.flatnonzero(np.isin(self.captions, among.captions))
             self.images = self.images[self._image_rows]
             self.captions = self.captions[self._caption_rows]
 

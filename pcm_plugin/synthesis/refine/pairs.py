@@ -22,11 +22,11 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.feature_store import FeatureStore
-from pcm_plugin.formats.pair_selection import FORMAT, PAIRS_FILE, PairSelection, load_pairs
+from pcm_plugin.formats.pair_selection import FORMAT, PAIRS_FILE, PairSelection
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
-from pcm_plugin.synthesis.refine.assignment import PairAssignment
+from pcm_plugin.synthesis.refine.assignment import Among, PairAssignment
 from pcm_plugin.synthesis.refine.sentence_encoder import SentenceEncoder
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from pcm_plugin.synthesis.sharing import claim_shards
@@ -41,7 +41,7 @@ def refine_pairs(
     device: str | None = None,
     rank: Rank | None = None,
     assign_store: str | os.PathLike | None = None,
-    among: str | os.PathLike | None = None,
+    among: Among | None = None,
 ) -> PairSelection:
     """Choose pairs of images and captions, and write them to ``OUT/pairs.safetensors``.
 
@@ -60,9 +60,8 @@ def refine_pairs(
         assign_store: Folder of a finished store of another model with the same images and
             captions, in any order, whose features are used for the assignment. Defaults to
             ``store``.
-        among: File of pairs of ``store``. Only their images and captions are assigned to each
-            other; images and captions of validation are kept out in this way. Defaults to None, all
-            images and captions.
+        among: Images and captions of ``store`` that are assigned to each other; those of validation
+            are kept out in this way. Defaults to None, all images and captions.
 
     Returns:
         The chosen pairs.
@@ -91,12 +90,11 @@ def refine_pairs(
     made_with = settings.as_record() | {"chunk": chunk, "store": features.identity}
     made_with["assign_store"] = None if assign_store is None else assigning.identity
     made_with["sentence_encoder"] = encoder and encoder.identity
-    selected = None if among is None else load_pairs(features, among)
     if among is not None:
-        made_with["among"] = sha256(Path(among))[:16]
+        made_with["among"] = among.fingerprint
     made_with["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
     ShardFolder.check_settings(out, FORMAT, made_with)
-    run = PairAssignment(features, assigning, settings, chunk, device, encoder, selected)
+    run = PairAssignment(features, assigning, settings, chunk, device, encoder, among)
     if sentence_feats is not None:
         run.sentences = [_read_sentences(sentence_feats, features)[run.captions]]
     passes: list[tuple[list[Shard], Callable]] = []

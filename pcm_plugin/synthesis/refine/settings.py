@@ -8,6 +8,9 @@ from pcm_plugin.errors import UserError
 POOLINGS = ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """Names of poolings, see :func:`~pcm_plugin.models.functional.pooling.pool_tokens`."""
 
+POOL_IMAGES = ("all", "photos")
+"""Pools of images, which are photos with the generated images, or photos alone."""
+
 
 @dataclass(frozen=True)
 class RefineSettings:
