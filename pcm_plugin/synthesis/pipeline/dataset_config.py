@@ -10,8 +10,11 @@ from typing import Any
 from mmengine.config import Config
 
 from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PAIRS_FILE
+from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
+from pcm_plugin.formats.vocabulary_file import load_vocabulary
 from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
@@ -69,6 +72,9 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
     if store.patches_in_joint_space:
         neck |= {"patches_in_joint_space": True, "clip_head": None}
     pairs = f"pairs/{PAIRS_FILE}"
+    model = vocabulary_settings(recipe, out)
+    decoding = {**model.pop("decoding", {}), **recipe.model.get("decoding", {})}
+    model |= {**recipe.model, "neck": neck, **({"decoding": decoding} if decoding else {})}
     is_refined = recipe.refine is not None and (out / pairs).is_file()
     return {
         "clip": {
@@ -76,11 +82,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
             "pool": recipe.extract.pool,
             "patch_mode": recipe.extract.patch_mode,
         },
-        "model": {
-            "vocabulary": data_path("corpus/vocabulary.txt"),
-            **recipe.model,
-            "neck": neck,
-        },
+        "model": model,
         "train_dataloader": {
             "drop_last": drops_last(base, store.num_captions),
             "dataset": {
@@ -89,8 +91,24 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str]) -> dict[str, An
             },
         },
         **noam_settings(base, store.num_captions, neck.get("embed_dims", 512)),
-        **split_settings(real_splits),
+        **split_settings(real_splits, recipe.vocabulary.language),
     }
+
+
+def vocabulary_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Return the vocabulary of a model, and the ``max_len`` of a subword vocabulary.
+
+    Args:
+        recipe: Settings of the data set.
+        out: Folder of the data set, with the corpus.
+    """
+    file = f"corpus/{recipe.vocabulary.file_name}"
+    settings: dict[str, Any] = {"vocabulary": data_path(file)}
+    if recipe.vocabulary.kind == "subword":
+        captions = (caption.text for caption in CaptionFile(out / "corpus" / "captions.jsonl"))
+        coverage = VocabularyCoverage.measure(load_vocabulary(out / file), captions)
+        settings["decoding"] = {"max_len": coverage.max_len()}
+    return settings
 
 
 def clip_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -140,16 +158,19 @@ def noam_settings(base: Config, count: int, embed_dims: int) -> dict[str, Any]:
     }
 
 
-def split_settings(real_splits: list[str]) -> dict[str, Any]:
+def split_settings(real_splits: list[str], language: str) -> dict[str, Any]:
     """Return the settings of validation and test, which are None without real images.
 
     Args:
         real_splits: See :func:`write_configs`.
+        language: Language of the captions.
     """
     settings: dict[str, Any] = {}
     for split in ("val", "test"):
         if split in real_splits:
             settings[f"{split}_dataloader"] = {"dataset": {"store": data_path(f"{split}_store")}}
+            if language != "en":
+                settings[f"{split}_evaluator"] = {"language": language}
         else:
             settings |= {f"{split}_{part}": None for part in ("dataloader", "cfg", "evaluator")}
     return settings
