@@ -53,7 +53,7 @@ class CaptionVocabulary(ABC):
 
     @abstractmethod
     def to_json(self) -> Any:
-        """Return the content as a JSON value; see :func:`~.vocabulary_file.vocabulary_from_json`."""
+        """Return the content as a JSON value, see :func:`.vocabulary_from_json`."""
 
     def truncate(self, ids: list[int], length: int) -> list[int]:
         """Return the first indices of a caption that is too long.

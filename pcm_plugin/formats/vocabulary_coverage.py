@@ -90,9 +90,9 @@ class VocabularyCoverage:
             raise VocabularyCoverageError(
                 f"{source}: {self.unknown_captions:,} of {self.captions:,} captions "
                 f"({_percent(self.unknown_captions, self.captions)}) have no "
-                f"{self.unit.removesuffix('s')} that is in the vocabulary, such as {examples}; the limit is "
-                f"max_unknown_captions={max_unknown_captions}. {fix}. Captions in a script without "
-                "spaces need a subword vocabulary (--kind subword)"
+                f"{self.unit.removesuffix('s')} that is in the vocabulary, such as {examples}; the "
+                f"limit is max_unknown_captions={max_unknown_captions}. {fix}. Captions in a "
+                "script without spaces need a subword vocabulary (--kind subword)"
             )
 
     def max_len(self, share: float = 0.99) -> int:
@@ -113,7 +113,8 @@ class VocabularyCoverage:
         return (
             f"{self.unknown_words:,} of {self.words:,} {self.unit} "
             f"({_percent(self.unknown_words, self.words)}) are not in the vocabulary; "
-            f"{self.unknown_captions:,} of {self.captions:,} captions have no known {self.unit.removesuffix('s')}"
+            f"{self.unknown_captions:,} of {self.captions:,} captions have no known "
+            f"{self.unit.removesuffix('s')}"
         )
 
 
