@@ -36,7 +36,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         ),
         "build-vocabulary": Command(
             "build_vocabulary",
-            "Build a vocabulary from the frequent words, or pieces of words, of captions.",
+            "Build a vocabulary of the words of captions, or of pieces of words.",
         ),
         "build-concepts": Command(
             "build_concepts", "Build a concept file: words and their CLIP text embeddings."

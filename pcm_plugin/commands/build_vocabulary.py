@@ -1,4 +1,4 @@
-"""Build a vocabulary from the frequent words, or pieces of words, of captions.
+"""Build a vocabulary of the words of captions, or of pieces of words.
 
     pcm build-vocabulary CAPTIONS --min-count 5 --out vocabulary.txt
 

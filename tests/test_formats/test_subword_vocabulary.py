@@ -103,8 +103,8 @@ def test_rare_characters_and_sizes():
     captions = [*REPEATED["zh"], "狼"]
     assert "狼" not in SubwordVocabulary.build(captions, 100)
     assert "狼" in SubwordVocabulary.build(captions, 100, min_count=1)
-    with pytest.raises(UserError, match=r"`size` must be more than 17, .* got `17`: raise size"):
-        SubwordVocabulary.build(captions, 17)
+    with pytest.raises(UserError, match=r"`size` must be more than 19, .* got `19`: raise size"):
+        SubwordVocabulary.build(captions, 19)
     with pytest.raises(UserError, match=r"none of 1 characters occurs min_count=5 times"):
         SubwordVocabulary.build(["狼"])
 

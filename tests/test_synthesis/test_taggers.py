@@ -79,10 +79,11 @@ def test_wrong_settings(folder):
 
 
 def test_the_identity_of_a_tagger_depends_on_its_code(folder):
-    before = tagger_identity("german_nouns:find_nouns")
-    assert before.startswith("german_nouns:find_nouns sha256 ")
-    (folder / "german_nouns.py").write_text(MODULE + "\n")
-    assert tagger_identity("german_nouns:find_nouns") != before
+    (folder / "changing_nouns.py").write_text(MODULE)
+    before = tagger_identity("changing_nouns:find_nouns")
+    assert before.startswith("changing_nouns:find_nouns sha256 ")
+    (folder / "changing_nouns.py").write_text(MODULE + "\n")
+    assert tagger_identity("changing_nouns:find_nouns") != before
 
 
 def test_the_command(folder):
