@@ -19,6 +19,7 @@ prediction. With --partial, the images in both files are scored.
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
@@ -99,7 +100,8 @@ def main() -> None:
 
     scores, tokens, remarks = score(args)
     if args.out:
-        about = {"tokens": tokens, **({"remarks": remarks} if remarks else {})}
+        about: dict[str, Any] = {"remarks": remarks} if remarks else {}
+        about |= {"tokens": tokens} if tokens else {}
         from pcm_plugin.evaluation.scoring import finite_scores
         from pcm_plugin.formats.atomic_io import write_json
 
@@ -107,4 +109,6 @@ def main() -> None:
     width = max(15, *map(len, scores))
     cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
     lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
-    print(f"tokens: {tokens}", *lines, sep="\n", flush=True)
+    if tokens:
+        print(f"tokens: {tokens}")
+    print("\n".join(lines), flush=True)

@@ -73,8 +73,8 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], str, list[str]]:
     """Score the captions.
 
     Returns:
-        The scores, a description of the tokens that were compared, and remarks why some of the
-        scores are undefined.
+        The scores, a description of the tokens that were compared (empty for CLIPScore alone), and
+        remarks why some of the scores are undefined.
     """
     predictions = read_predictions(args.predictions)
     clip = {"model_name": args.model, "pretrained": args.pretrained}
@@ -104,4 +104,5 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], str, list[str]]:
             for prediction, image in scored[start : start + BATCH]
         ]
         metric.process(batch, samples)
-    return metric.evaluate(len(scored)), metric.tokens, metric.remarks
+    tokens = metric.tokens if set(args.scorers) != {"CLIPScore"} else ""
+    return metric.evaluate(len(scored)), tokens, metric.remarks

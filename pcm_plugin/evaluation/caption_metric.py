@@ -34,7 +34,7 @@ from pcm_plugin.evaluation.scoring import (
 )
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.image_ids import name_some
-from pcm_plugin.formats.languages import ENGLISH
+from pcm_plugin.formats.languages import ENGLISH, is_english
 from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.registry import METRICS
 
@@ -99,8 +99,8 @@ class CaptionMetric(BaseMetric, ReadsFiles):
             ``'caption'``.
         language: Code of the language of the captions, such as ``'zh'``. Captions in a language
             other than English are tokenized by :func:`~pcm_plugin.formats.languages.split_tokens`
-            (characters for Chinese and Japanese), and METEOR and SPICE are refused. The language is
-            logged with the scores. Defaults to ``'en'``.
+            (characters for Chinese and Japanese), and METEOR and SPICE are refused. The language and
+            the kind of tokens are logged with the scores. Defaults to ``'en'``.
 
     Raises:
         MissingFileError: If a file does not exist.
@@ -272,7 +272,8 @@ class CaptionMetric(BaseMetric, ReadsFiles):
         return match_results(results, size, self.references, self.partial)
 
     def _score(self, images: list[CaptionResult]) -> dict[str, float]:
-        log(f"scores of captions ({self.tokens})", logging.INFO)
+        if not is_english(self.scorer.language):
+            log(f"tokens of the scores: {self.tokens}", logging.INFO)
         scores = self.scorer.score(images)
         names = [ImageName(image.image_id, image.file_name) for image in images]
         groups = find_groups(names, self.groups)

@@ -4,6 +4,7 @@ import inspect
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import METRICS as PLUGIN_METRICS
 from pcm_plugin.registry import MODELS as PLUGIN_MODELS
+from pcm_plugin.synthesis.concepts.nouns import Noun
+from pcm_plugin.synthesis.concepts.tagger import find_concepts
 from tests.builders import build_store
 from tests.image_text_models import build_model
 from tests.mmpretrain_models import skip_without_mmpretrain_models
@@ -136,6 +139,26 @@ def test_a_model_of_transformers_captions_an_image(tmp_path, monkeypatch):
     assert isinstance(caption, str)
 
 
+def test_a_tagger_finds_nouns(tmp_path, monkeypatch):
+    """The block is a module of spaCy, which is replaced by an object with the same interface."""
+    (block,) = code_blocks(ROOT / "docs" / "languages.md", "python")
+    (tmp_path / "my_tagger.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    lemmas = {"Hunde": "Hund", "Hund": "Hund"}
+
+    def pipe(captions):
+        for caption in captions:
+            yield [
+                SimpleNamespace(lemma_=lemmas.get(w, w), pos_="NOUN" if w in lemmas else "VERB")
+                for w in caption.split()
+            ]
+
+    spacy = SimpleNamespace(load=lambda name, disable: SimpleNamespace(pipe=pipe))
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    found = find_concepts(["Hunde spielen", "ein Hund"], "my_tagger:find_nouns", 1)
+    assert found == [Noun("Hund", 2)]
+
+
 @pytest.mark.parametrize("block", SETTINGS)
 def test_settings_are_complete_and_known(block):
     """Each type gets all of its required arguments, and none that it does not take."""
@@ -157,5 +180,5 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    others = 2 + 2 + 2 + 1 + 1  # of the five tests above that run blocks
+    others = 2 + 2 + 2 + 1 + 1 + 1  # of the six tests above that run blocks
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others
