@@ -99,8 +99,8 @@ class CaptionMetric(BaseMetric, ReadsFiles):
             ``'caption'``.
         language: Code of the language of the captions, such as ``'zh'``. Captions in a language
             other than English are tokenized by :func:`~pcm_plugin.formats.languages.split_tokens`
-            (characters for Chinese and Japanese), and METEOR and SPICE are refused. The language and
-            the kind of tokens are logged with the scores. Defaults to ``'en'``.
+            (characters for Chinese and Japanese), and METEOR and SPICE are refused. Language
+            and kind of tokens are logged with the scores. Defaults to ``'en'``.
 
     Raises:
         MissingFileError: If a file does not exist.

@@ -16,6 +16,7 @@ from PIL import Image
 from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.engine.config_checks import check_config
 from pcm_plugin.engine.feature_checks import check_features
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.vocabulary import Vocabulary
@@ -43,6 +44,7 @@ TEXTS = [
     )
 ]
 CONFIGS = ("config", "capdec", "decap")
+TAGGER = "tests.toy_languages:find_chinese_nouns"
 
 
 @pytest.fixture(scope="module")
@@ -138,14 +140,14 @@ def test_captions_in_another_language(inputs, tmp_path):
     for row in rows:
         Image.new("RGB", (32, 32)).save(folder / row["image"])
     settings = ["vocabulary.kind=subword", "vocabulary.size=40", "vocabulary.language=zh"]
-    settings += ["concepts.tagger=tests.toy_languages:find_chinese_nouns"]
+    settings += [f"concepts.tagger={TAGGER}"]
     val = ["--val", folder, folder / "val.jsonl"]
     result = make(folder, out, *val, "--set", *settings)
     assert result.code == 0, result.output
     assert not (out / "corpus" / "vocabulary.txt").exists()
     vocabulary = load_vocabulary(out / "corpus" / "tokenizer.json")
     assert len(vocabulary) <= 40
-    assert load_concepts(out / "corpus" / "concepts.safetensors").words == ["狗", "猫", "汽车"]
+    assert load_concepts(out / "corpus" / "concepts.safetensors").words == ["汽车", "狗", "猫"]
     longest = max(len(vocabulary.to_ids(text)) for text in texts)
     for name in CONFIGS:
         cfg = Config.fromfile(out / f"{name}.py")
@@ -158,17 +160,19 @@ def test_captions_in_another_language(inputs, tmp_path):
     # The same folder is not continued with another vocabulary.
     result = make(folder, out, *val, "--set", settings[-1], "concepts.min_count=1")
     assert (result.code, "vocabulary.kind" in result.output) == (1, True), result.output
+    captions = str(folder / "captions.txt")
     for wrong, message in (
-        (["vocabulary.size=9"], "size must be left out for kind='word'"),
-        (["vocabulary.kind=letters"], "kind must be 'word' or 'subword'"),
-        (["vocabulary.language=chinese"], "`language` must be a code"),
-        ([settings[-1], "concepts.phrases=True"], "phrases must be False with a tagger"),
-        ([settings[-1], f"concepts.words={folder}/captions.txt"], "tagger has no effect"),
-        (["concepts.tagger=tests.toy_languages:nothing"], "has no function nothing"),
-        (["vocabulary.kind=subword", "vocabulary.size=9"], "`size` must be more than"),
+        ({"vocabulary.size": 9}, "size must be left out for kind='word'"),
+        ({"vocabulary.kind": "letters"}, "kind must be 'word' or 'subword'"),
+        ({"vocabulary.kind": "subword", "vocabulary.unk": True}, "unk must be False"),
+        ({"vocabulary.kind": "subword", "vocabulary.file": captions}, "must be a .json file"),
+        ({"vocabulary.language": "chinese"}, "`language` must be a code"),
+        ({"concepts.tagger": TAGGER, "concepts.phrases": True}, "phrases must be False with a"),
+        ({"concepts.tagger": TAGGER, "concepts.words": captions}, "tagger has no effect"),
+        ({"concepts.tagger": "tests.toy_languages:nothing"}, "has no function nothing"),
     ):
-        result = make(folder, tmp_path / "other", "--set", *wrong)
-        assert (result.code, message in result.output) == (1, True), result.output
+        with pytest.raises(UserError, match=message):
+            load_recipe(str(folder / "text.yaml"), wrong)
 
 
 def test_any_number_of_ranks_makes_the_same_folder(inputs, whole, tmp_path):

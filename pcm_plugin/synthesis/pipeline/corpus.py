@@ -157,7 +157,9 @@ def find_words(
     try:
         vocabulary = settings.build(caption.text for caption in captions)
     except UserError as error:
-        raise UserError(f"{error} (--set vocabulary.min_count=1)") from None
+        is_word = settings.kind == "word"
+        fix = "vocabulary.min_count=1" if is_word else "vocabulary.size=N vocabulary.min_count=N"
+        raise UserError(f"{error} (--set {fix})") from None
     coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
     source, fix = f"vocabulary.min_count={settings.min_count}", "--set vocabulary.min_count=1"
     if settings.file is not None:
