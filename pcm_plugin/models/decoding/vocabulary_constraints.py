@@ -1,5 +1,7 @@
 """Constraints on captions in tokens of a vocabulary."""
 
+import regex
+
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.caption_vocabulary import EOS_ID, CaptionVocabulary
 from pcm_plugin.formats.subword_vocabulary import SPACE, SubwordVocabulary
@@ -12,6 +14,8 @@ from pcm_plugin.models.functional.constrained_search import (
     check_constraints,
 )
 from pcm_plugin.models.functional.text_constraints import RequiredPhrase, TextConstraints
+
+_INSIDE = regex.compile(r"[\p{L}\p{N}\p{M}\u200c\u200d]")
 
 
 def vocabulary_constraints(
@@ -75,9 +79,9 @@ def _text_constraints(vocabulary: SubwordVocabulary, decoding: DecodingConfig) -
         required(decoding.start)  # reports unknown characters
         start = tuple(vocabulary.to_ids(decoding.start))
         if not begins_unspaced(decoding.start.rstrip()[-1:]):
-            # Letters would continue the last word.
+            # Letters and combining marks would continue the last word.
             pieces = enumerate(vocabulary.pieces)
-            after_start = [i for i, piece in pieces if i != EOS_ID and piece[0].isalnum()]
+            after_start = [i for i, piece in pieces if i != EOS_ID and _INSIDE.match(piece)]
     # Each phrase also at the start of a sentence, with the capital letters of all languages: the
     # Turkish one of i has a dot.
     exclude = {
