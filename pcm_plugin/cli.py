@@ -35,7 +35,8 @@ GROUPS: dict[str, dict[str, Command]] = {
             "convert_captions", "Convert captions to COCO JSON, a COCO results file or JSONL."
         ),
         "build-vocabulary": Command(
-            "build_vocabulary", "Build a vocabulary from the frequent words of captions."
+            "build_vocabulary",
+            "Build a vocabulary of the words of captions, or of pieces of words.",
         ),
         "build-concepts": Command(
             "build_concepts", "Build a concept file: words and their CLIP text embeddings."

@@ -42,6 +42,7 @@ COVERED = {
     "pcm_plugin/formats/refined_features.py": "dataset",
     "pcm_plugin/formats/records.py": "comparison",
     "pcm_plugin/formats/shards.py": "dataset",
+    "pcm_plugin/formats/subword_vocabulary.py": "corpus_files",
     "pcm_plugin/formats/tensor_file.py": "tensors",
     "pcm_plugin/formats/vocabulary.py": "corpus_files",
     "pcm_plugin/formats/word_list.py": "corpus_files",

@@ -97,6 +97,8 @@ def corpus_files(out: Path, inputs: Path) -> None:
     write_coco_captions(out / "coco.json", [(i, f"{i}.png", [c]) for i, c in enumerate(CAPTIONS)])
     command("convert-captions", out / "coco.json", "--out", out / "captions.jsonl")
     command("build-vocabulary", out / "coco.json", "--min-count", 1, "--out", out / "words.txt")
+    options = ["--kind", "subword", "--size", 60, "--min-count", 1]
+    command("build-vocabulary", out / "coco.json", *options, "--out", out / "tokenizer.json")
     words = ["--out-words", out / "concepts.txt", "--min-count", 1]
     words += ["--model", f"local-dir:{inputs / 'clip'}"]
     out_file = ["--out", out / "concepts.safetensors"]

@@ -1,4 +1,4 @@
-"""Build a vocabulary from the frequent words of captions."""
+"""Build a vocabulary of the words of captions, or of pieces of words."""
 
 from pcm_plugin.commands.build_vocabulary import main
 

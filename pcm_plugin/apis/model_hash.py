@@ -32,7 +32,7 @@ def model_hash(model: Captioner) -> str:
         raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(memoryview(raw.numpy()))
-    words = list(model.vocabulary.words) if isinstance(model, PCMNet) else []
+    words = model.vocabulary.to_json() if isinstance(model, PCMNet) else []
     concepts = [bank.words for bank in model.modules() if isinstance(bank, ConceptBank)]
     settings = {name: _settings(module) for name, module in model.named_modules()}
     digest.update(json.dumps([words, concepts, settings], sort_keys=True).encode())

@@ -6,7 +6,8 @@
 
 WORDS is a text file with one word, or short phrase, per line, or a JSON list of them (or an object
 that maps class names to their numbers, as VinVL's). With --captions the words are the
-frequent nouns of English captions; --out-words writes them to a text file for review.
+frequent nouns of English captions; --out-words writes them to a text file for review. For captions
+in another language, --tagger names a function of yours that finds nouns.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.errors import plain_errors
 from pcm_plugin.formats.word_list import read_word_list, write_word_list
-from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
+from pcm_plugin.synthesis.concepts.tagger import find_concepts
 from pcm_plugin.synthesis.concepts.templates import TEMPLATES, resolve_templates
 
 
@@ -44,7 +45,13 @@ def parse_args() -> argparse.Namespace:
     nouns.add_argument(
         "--stop-list",
         help="file of nouns to omit, one per line (default: a list of nouns for positions, amounts "
-        "and images)",
+        "and images; none with --tagger)",
+    )
+    nouns.add_argument(
+        "--tagger",
+        metavar="MODULE:FUNCTION",
+        help="function that takes a list of captions and returns a list of the nouns of each, from "
+        "a module of the environment or the current folder (default: an English tagger)",
     )
     nouns.add_argument(
         "--phrases", action="store_true", help="include pairs of nouns, such as tennis court"
@@ -58,6 +65,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if (args.words is None) == (args.captions is None):
         parser.error("pass either WORDS or --captions CAPTIONS")
+    if args.tagger is not None and args.captions is None:
+        parser.error("--tagger needs --captions")
     if args.out is None and args.out_words is None and args.compare_with is None:
         parser.error("pass --out with --model, --out-words, or --compare-with")
     if args.out is not None and args.model is None:
@@ -73,12 +82,13 @@ def words_of(args: argparse.Namespace) -> list[str]:
 
     captions, report = caption_file(args)
     print(report, flush=True)
-    nouns = find_nouns(
+    nouns = find_concepts(
         (caption.text for caption in tqdm(captions, "nouns", report.captions, unit="caption")),
+        args.tagger,
         args.min_count,
-        max_nouns=args.max_nouns,
-        stop_words=read_word_list(args.stop_list) if args.stop_list else STOP_WORDS,
-        phrases=args.phrases,
+        args.max_nouns,
+        read_word_list(args.stop_list) if args.stop_list else None,
+        args.phrases,
     )
     first, last = nouns[0], nouns[-1]
     print(

@@ -25,6 +25,7 @@ from pcm_plugin.commands.caption_arguments import add_caption_arguments
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import UserError, plain_errors
 from pcm_plugin.evaluation.names import ALL_SCORERS, DEFAULT_SCORERS
+from pcm_plugin.formats.languages import check_language
 from pcm_plugin.formats.records import check_records_file
 
 WITHOUT_REFERENCES = ("CLIPScore", "diversity")
@@ -102,6 +103,13 @@ def parse_args() -> argparse.Namespace:
         f"without --references: {' '.join(WITHOUT_REFERENCES)})",
     )
     references.add_argument(
+        "--language",
+        default="en",
+        metavar="CODE",
+        help="language of the captions, which decides how they are tokenized, as pcm score "
+        "(default: %(default)s)",
+    )
+    references.add_argument(
         "--clip-model", help="open_clip model for CLIPScore (default: the CLIP of the captioner)"
     )
     references.add_argument(
@@ -146,6 +154,7 @@ def check_args(args: argparse.Namespace) -> None:
     needing = [name for name in args.scorers if name not in WITHOUT_REFERENCES]
     if needing and not args.references:
         raise UserError(f"--scorers {' '.join(needing)} needs --references FILE")
+    check_language(args.language)
     if args.clip_pretrained and not args.clip_model:
         raise UserError(f"--clip-pretrained {args.clip_pretrained} needs --clip-model NAME")
     if args.clip_model and "CLIPScore" not in args.scorers:

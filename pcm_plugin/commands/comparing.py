@@ -52,7 +52,7 @@ def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
     others = open_others(args, names)
     inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
     clip, clip_name = open_clip(args, inferencer)
-    scorer = CaptionScorer(args.scorers, "ptb", clip)
+    scorer = CaptionScorer(args.scorers, "ptb", clip, language=args.language)
     decoding = {"beam_size": args.beam_size, "rerank_weight": args.rerank_weight}
     changes = {key: value for key, value in decoding.items() if value is not None}
     inferencer.model.decoding.updated(changes)  # reports invalid settings
@@ -72,6 +72,8 @@ def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
     ]
     outcomes: list[Outcome] = []
     notes = describe(systems, references, clip_name)
+    if references or "diversity" in args.scorers:
+        notes.append(f"tokens of the scores: {scorer.tokens}")
     for system in systems:
         outcome = run_system(system, paths, images, scorer)
         if outcome.error:

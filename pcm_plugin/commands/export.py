@@ -53,7 +53,8 @@ def main() -> None:
     about = {"name": args.name or Path(cfg.filename).stem, "torch": torch.__version__}
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20
-    is_word_level = isinstance(model, PCMNet)
-    words = len(model.vocabulary.words if is_word_level else model.tokenizer)
-    unit = "words" if is_word_level else "tokens"
+    if isinstance(model, PCMNet):
+        words, unit = len(model.vocabulary) - 1, model.vocabulary.unit
+    else:
+        words, unit = len(model.tokenizer), "tokens"
     print(f"{args.out}: {size:.1f} MiB, {words:,} {unit}, CLIP {cfg.clip.model_name}")

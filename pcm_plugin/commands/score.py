@@ -19,6 +19,7 @@ prediction. With --partial, the images in both files are scored.
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
@@ -51,7 +52,14 @@ def parse_args() -> argparse.Namespace:
         "--tokenizer",
         choices=TOKENIZERS,
         default="ptb",
-        help="tokenizer of predictions and references (default: %(default)s)",
+        help="tokenizer of English predictions and references (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--language",
+        default="en",
+        metavar="CODE",
+        help="language of the captions, such as tr; the tokens of zh and ja are characters "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--train-captions", help="caption file of the training set, for the diversity score `novel`"
@@ -90,9 +98,10 @@ def main() -> None:
     with paused_garbage_collection():
         from pcm_plugin.commands.scoring import score
 
-    scores, remarks = score(args)
+    scores, tokens, remarks = score(args)
     if args.out:
-        about = {"remarks": remarks} if remarks else {}
+        about: dict[str, Any] = {"remarks": remarks} if remarks else {}
+        about |= {"tokens": tokens} if tokens else {}
         from pcm_plugin.evaluation.scoring import finite_scores
         from pcm_plugin.formats.atomic_io import write_json
 
@@ -100,4 +109,6 @@ def main() -> None:
     width = max(15, *map(len, scores))
     cells = ["n/a" if math.isnan(value) else f"{value:.4f}" for value in scores.values()]
     lines = (f"{name:{width}}{cell:>10}" for name, cell in zip(scores, cells, strict=True))
+    if tokens:
+        print(f"tokens: {tokens}")
     print("\n".join(lines), flush=True)

@@ -69,8 +69,13 @@ def read_pixels(metric: CaptionMetric, files: list[Path]) -> torch.Tensor:
     return torch.stack([metric.clip.preprocess(read_image(file)) for file in files])
 
 
-def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
-    """Score the captions; return the scores, and remarks why some of them are undefined."""
+def score(args: argparse.Namespace) -> tuple[dict[str, float], str, list[str]]:
+    """Score the captions.
+
+    Returns:
+        The scores, a description of the tokens that were compared (empty for CLIPScore alone), and
+        remarks why some of the scores are undefined.
+    """
     predictions = read_predictions(args.predictions)
     clip = {"model_name": args.model, "pretrained": args.pretrained}
     references, train_captions = open_captions(args, args.references), args.train_captions
@@ -86,6 +91,7 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
         group_field=args.group_field,
         prefix="",
         partial=args.partial,
+        language=args.language,
     )
     assert metric.references is not None
     print(metric.references.file.scan(), file=sys.stderr)
@@ -98,4 +104,5 @@ def score(args: argparse.Namespace) -> tuple[dict[str, float], list[str]]:
             for prediction, image in scored[start : start + BATCH]
         ]
         metric.process(batch, samples)
-    return metric.evaluate(len(scored)), metric.remarks
+    tokens = metric.tokens if set(args.scorers) != {"CLIPScore"} else ""
+    return metric.evaluate(len(scored)), tokens, metric.remarks

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.data import ConcatDataset, Subset
 
-from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
 from pcm_plugin.registry import HOOKS
 
@@ -17,7 +17,7 @@ from pcm_plugin.registry import HOOKS
 class HasVocabulary(Protocol):
     """Model with a vocabulary."""
 
-    vocabulary: Vocabulary
+    vocabulary: CaptionVocabulary
 
 
 @runtime_checkable

@@ -34,6 +34,7 @@ from pcm_plugin.evaluation.scoring import (
 )
 from pcm_plugin.formats.atomic_io import write_json
 from pcm_plugin.formats.image_ids import name_some
+from pcm_plugin.formats.languages import ENGLISH, is_english
 from pcm_plugin.formats.required_file import FileKind, ReadsFiles
 from pcm_plugin.registry import METRICS
 
@@ -43,7 +44,7 @@ class CaptionMetric(BaseMetric, ReadsFiles):
     """Caption scores of COCO's evaluation server, multiplied by 100.
 
     The scores are computed by pycocoevalcap on tokens of the PTB tokenizer of Stanford CoreNLP
-    3.4.1, which is reimplemented without Java.
+    3.4.1, which is reimplemented without Java; for other languages than English see ``language``.
 
     Each data sample has ``image_id`` (any), ``pred_caption`` (str) and, unless ``ann_file`` is
     given, ``gt_caption`` (str or list[str]). An image that occurs twice, because a distributed
@@ -96,6 +97,10 @@ class CaptionMetric(BaseMetric, ReadsFiles):
         group_field: Field with the group of an image. Defaults to ``'domain'``, as in NoCaps.
         prefix: First part of the keys, e.g. ``caption/CIDEr``; ``''`` for none. Defaults to
             ``'caption'``.
+        language: Code of the language of the captions, such as ``'zh'``. Captions in a language
+            other than English are tokenized by :func:`~pcm_plugin.formats.languages.split_tokens`
+            (characters for Chinese and Japanese), and METEOR and SPICE are refused. Language
+            and kind of tokens are logged with the scores. Defaults to ``'en'``.
 
     Raises:
         MissingFileError: If a file does not exist.
@@ -120,6 +125,7 @@ class CaptionMetric(BaseMetric, ReadsFiles):
         group_field: str = "domain",
         prefix: str | None = None,
         partial: bool = False,
+        language: str = ENGLISH,
     ) -> None:
         super().__init__(prefix=prefix)
         if prefix is not None:
@@ -127,7 +133,7 @@ class CaptionMetric(BaseMetric, ReadsFiles):
         train_file = None if train_captions is None else open_captions(train_captions)
         if train_file is not None and "diversity" in scorers:
             train_file.scan()  # report errors in the file before the run
-        self.scorer = CaptionScorer(scorers, tokenizer, clip, train_file)
+        self.scorer = CaptionScorer(scorers, tokenizer, clip, train_file, language)
         self.references = None if ann_file is None else References(ann_file, split)
         self.partial = partial
         self.groups = [] if groups is None else read_groups(groups, group_field)
@@ -140,6 +146,11 @@ class CaptionMetric(BaseMetric, ReadsFiles):
     def clip(self) -> Any:
         """CLIP of CLIPScore."""
         return self.scorer.clip
+
+    @property
+    def tokens(self) -> str:
+        """Description of the tokens that are compared, with the language."""
+        return self.scorer.tokens
 
     @property
     def remarks(self) -> list[str]:
@@ -261,6 +272,8 @@ class CaptionMetric(BaseMetric, ReadsFiles):
         return match_results(results, size, self.references, self.partial)
 
     def _score(self, images: list[CaptionResult]) -> dict[str, float]:
+        if not is_english(self.scorer.language):
+            log(f"tokens of the scores: {self.tokens}", logging.INFO)
         scores = self.scorer.score(images)
         names = [ImageName(image.image_id, image.file_name) for image in images]
         groups = find_groups(names, self.groups)

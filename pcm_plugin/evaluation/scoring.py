@@ -20,6 +20,13 @@ from pcm_plugin.evaluation.scorers import SCORE_NAMES, SCORERS, Scores, Undefine
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_ids import normalize_id
+from pcm_plugin.formats.languages import (
+    ENGLISH,
+    check_language,
+    is_by_character,
+    is_english,
+    split_tokens,
+)
 from pcm_plugin.registry import MODELS
 
 
@@ -71,9 +78,11 @@ class CaptionScorer:
         tokenizer: One of :data:`.TOKENIZERS`.
         clip: Config of the CLIP for CLIPScore, or the model itself. Defaults to None.
         train_captions: Captions of the training set for ``novel``. Defaults to None.
+        language: Language of the captions. Defaults to ``'en'``.
 
     Raises:
-        UserError: If a scorer or the tokenizer is unknown, or CLIPScore has no ``clip``.
+        UserError: If a scorer or the tokenizer is unknown or for English only, or CLIPScore has no
+            ``clip``.
 
     Attributes:
         names: Scorers that are computed: those whose requirements are installed.
@@ -86,6 +95,7 @@ class CaptionScorer:
         tokenizer: str,
         clip: dict | torch.nn.Module | None = None,
         train_captions: CaptionFile | None = None,
+        language: str = ENGLISH,
     ) -> None:
         # A command line easily gives one name in place of a list.
         scorers = [scorers] if isinstance(scorers, str) else list(scorers)
@@ -103,7 +113,11 @@ class CaptionScorer:
             )
         if tokenizer == "ptb-java" and (problem := java.missing_requirement(tokenizer)):
             raise UserError(f"tokenizer='ptb-java': {problem}, or use tokenizer='ptb'")
+        check_language(language)
+        if not is_english(language):
+            _check_scorers(scorers, tokenizer, language)
         self.tokenizer = tokenizer
+        self.language = language
         self.remarks: list[str] = []
         self.names: list[str] = []
         for name in scorers:
@@ -114,6 +128,13 @@ class CaptionScorer:
                 self.names.append(name)
         self._train_captions = train_captions
         self._clip_config = clip
+
+    @property
+    def tokens(self) -> str:
+        """Description of the tokens that are compared, with the language."""
+        if is_english(self.language):
+            return f"{self.language}, {self.tokenizer} words"
+        return f"{self.language}, {'characters' if is_by_character(self.language) else 'words'}"
 
     @cached_property
     def clip(self) -> Any:
@@ -162,6 +183,8 @@ class CaptionScorer:
 
     def _tokenize(self, texts: list[str]) -> list[list[str]]:
         texts = [clean_text(text) for text in texts]
+        if not is_english(self.language):
+            return [split_tokens(text, self.language) for text in texts]
         if self.tokenizer == "ptb-java":
             return java.tokenize_with_java(texts)
         return [ptb_tokenize(text) for text in texts]
@@ -181,6 +204,21 @@ class CaptionScorer:
         if name == "diversity":
             return diversity(captions, self._train_texts)
         return SCORERS[name](references, [" ".join(tokens) for tokens in captions])
+
+
+def _check_scorers(scorers: list[str], tokenizer: str, language: str) -> None:
+    """Check that scorers and tokenizer are not for English only."""
+    english = [name for name in scorers if name in JAVA_SCORERS]
+    if english:
+        raise UserError(
+            f"{' and '.join(english)} know only English words, got language={language!r}: leave "
+            "out these scorers"
+        )
+    if tokenizer != TOKENIZERS[0]:
+        raise UserError(
+            f"`tokenizer` must be left out with language={language!r}, got {tokenizer!r}: it is "
+            "for English"
+        )
 
 
 def finite_scores(scores: Mapping[str, float]) -> dict[str, float | None]:

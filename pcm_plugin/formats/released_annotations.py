@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.caption_vocabulary import IGNORE_INDEX
 from pcm_plugin.formats.image_ids import normalize_id, unique_ids
 from pcm_plugin.formats.restricted_pickle import load_restricted
-from pcm_plugin.formats.vocabulary import IGNORE_INDEX, Vocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 
 
 class ReleasedPair(NamedTuple):

@@ -3,28 +3,19 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.caption_vocabulary import EOS_ID, CaptionVocabulary
 from pcm_plugin.formats.tokenize import tokenize
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-EOS_ID = 0
-"""Index of EOS, which is also BOS; it is printed as '.'."""
-
-IGNORE_INDEX = -1
-"""Index in target sequences that the loss ignores."""
 
 UNKNOWN = "UNK"
 """Word that replaces all words outside of a vocabulary; the last word of the released lists."""
 
 
-class Vocabulary:
+class Vocabulary(CaptionVocabulary):
     """Words and their indices.
 
     Index 0 is both BOS and EOS and is not in ``words``; the first word has index 1. This is the
@@ -36,6 +27,8 @@ class Vocabulary:
     Raises:
         UserError: If a word is empty, contains white space or is repeated.
     """
+
+    unit = "words"
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = list(words)
@@ -121,6 +114,10 @@ class Vocabulary:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, "".join(f"{word}\n" for word in self.words).encode())
 
+    def to_json(self) -> list[str]:
+        """Return the words."""
+        return self.words
+
     def index(self, word: str) -> int | None:
         """Return the index of a word, or None if it is not in the vocabulary."""
         return self._index.get(word)
@@ -141,55 +138,13 @@ class Vocabulary:
         tokens = caption.split()
         return tokens if all(token in self._index for token in tokens) else tokenize(caption)
 
-    def encode(self, caption: str, max_len: int = 20) -> "tuple[Tensor, Tensor]":
-        """Convert a caption to the decoder's input and target, as the released data have them.
+    def to_ids(self, caption: str) -> list[int]:
+        """Return the indices of the words of a caption.
 
         Unknown words become ``UNK`` if the vocabulary has that word, and are dropped otherwise.
-        The target of up to ``max_len - 1`` words ends with EOS. A longer caption is truncated to
-        ``max_len`` words without EOS, since the sentence does not end there.
-
-        Args:
-            caption: One sentence.
-            max_len: Length T of the sequences. Defaults to 20, the released length.
-
-        Returns:
-            ``input_ids`` (T,) int64, which are 0, the words, then zeros; and ``target_ids`` (T,)
-            int64, which are the words, 0 if there is room for it, then -1.
-
-        Raises:
-            UserError: If ``max_len`` is below 1.
         """
-        import torch
-
-        if max_len < 1:
-            raise UserError(f"max_len must be at least 1, got {max_len}")
         indices = (self._index.get(word, self._unknown) for word in self.split(caption))
-        ids = [index for index in indices if index is not None][:max_len]
-        padding = max_len - 1 - len(ids)
-        if padding < 0:
-            return torch.tensor([EOS_ID, *ids[:-1]]), torch.tensor(ids)
-        return (
-            torch.tensor([EOS_ID, *ids] + [EOS_ID] * padding),
-            torch.tensor([*ids, EOS_ID] + [IGNORE_INDEX] * padding),
-        )
-
-    def encode_batch(self, captions: Sequence[str], max_len: int = 20) -> "tuple[Tensor, Tensor]":
-        """Encode several captions, truncated to the length of the longest.
-
-        Args:
-            captions: B sentences.
-            max_len: Upper bound of T. Defaults to 20.
-
-        Returns:
-            ``input_ids`` and ``target_ids``, both (B, T) int64, as :meth:`encode` returns them.
-        """
-        import torch
-
-        inputs, targets = map(
-            torch.stack, zip(*(self.encode(c, max_len) for c in captions), strict=True)
-        )
-        longest = int((targets != IGNORE_INDEX).sum(1).max())
-        return inputs[:, :longest], targets[:, :longest]
+        return [index for index in indices if index is not None]
 
     def decode(self, ids: Iterable[int], keep_eos: bool = False) -> str:
         """Convert indices to a sentence, up to the first 0.

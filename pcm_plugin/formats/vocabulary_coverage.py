@@ -1,10 +1,12 @@
 """Coverage of a corpus by a vocabulary, with a limit for training."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.vocabulary import UNKNOWN, Vocabulary
+from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
+from pcm_plugin.formats.vocabulary import UNKNOWN
 
 MAX_UNKNOWN_CAPTIONS = 0.05
 """Default of the maximum share of captions without a known word."""
@@ -20,7 +22,8 @@ class VocabularyCoverageError(UserError):
 class VocabularyCoverage:
     """Coverage of a corpus by a vocabulary.
 
-    ``UNK`` does not count as a known word. From a caption without known words, a captioner learns
+    The words of a subword vocabulary are its pieces, and the characters that it lacks. ``UNK`` does
+    not count as a known word. From a caption without known words, a captioner learns
     nothing except to stop at once.
 
     Attributes:
@@ -29,6 +32,8 @@ class VocabularyCoverage:
         words: Number of words of all captions.
         unknown_words: Number of words that are not in the vocabulary.
         examples: The first captions without a known word.
+        lengths: Number of captions by their number of known words.
+        unit: Name of the words in messages, such as ``'pieces'``.
     """
 
     captions: int = 0
@@ -36,22 +41,27 @@ class VocabularyCoverage:
     words: int = 0
     unknown_words: int = 0
     examples: list[str] = field(default_factory=list)
+    lengths: Counter[int] = field(default_factory=Counter)
+    unit: str = "words"
 
     @classmethod
-    def measure(cls, vocabulary: Vocabulary, captions: Iterable[str]) -> "VocabularyCoverage":
+    def measure(
+        cls, vocabulary: CaptionVocabulary, captions: Iterable[str]
+    ) -> "VocabularyCoverage":
         """Count the known and unknown words of all captions.
 
         Args:
             vocabulary: The vocabulary.
             captions: The corpus, read once.
         """
-        coverage = cls()
+        coverage = cls(unit=vocabulary.unit)
         for caption in captions:
             words = vocabulary.split(caption)
             unknown = sum(word not in vocabulary or word == UNKNOWN for word in words)
             coverage.captions += 1
             coverage.words += len(words)
             coverage.unknown_words += unknown
+            coverage.lengths[len(words) - unknown] += 1
             if unknown == len(words):
                 coverage.unknown_captions += 1
                 if len(coverage.examples) < _NUM_EXAMPLES:
@@ -79,18 +89,32 @@ class VocabularyCoverage:
             examples = ", ".join(map(repr, self.examples))
             raise VocabularyCoverageError(
                 f"{source}: {self.unknown_captions:,} of {self.captions:,} captions "
-                f"({_percent(self.unknown_captions, self.captions)}) have no word that is in the "
-                f"vocabulary, such as {examples}; the limit is "
-                f"max_unknown_captions={max_unknown_captions}. {fix}. Captions in a script without "
-                "spaces must be segmented into words first"
+                f"({_percent(self.unknown_captions, self.captions)}) have no "
+                f"{self.unit.removesuffix('s')} that is in the vocabulary, such as {examples}; the "
+                f"limit is max_unknown_captions={max_unknown_captions}. {fix}. Captions in a "
+                "script without spaces need a subword vocabulary (--kind subword)"
             )
+
+    def max_len(self, share: float = 0.99) -> int:
+        """Return the ``max_len`` at which a share of the captions fits with the end token.
+
+        Args:
+            share: Smallest share of captions that are not truncated, from 0 to 1. Defaults to 0.99.
+        """
+        fitting = 0
+        for length in sorted(self.lengths):
+            fitting += self.lengths[length]
+            if fitting >= share * self.captions:
+                return length + 1
+        return 1
 
     def __str__(self) -> str:
         """Return one line with both counts."""
         return (
-            f"{self.unknown_words:,} of {self.words:,} words "
+            f"{self.unknown_words:,} of {self.words:,} {self.unit} "
             f"({_percent(self.unknown_words, self.words)}) are not in the vocabulary; "
-            f"{self.unknown_captions:,} of {self.captions:,} captions have no known word"
+            f"{self.unknown_captions:,} of {self.captions:,} captions have no known "
+            f"{self.unit.removesuffix('s')}"
         )
 
 

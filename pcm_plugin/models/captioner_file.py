@@ -3,11 +3,11 @@
 The metadata of the file are JSON texts: ``format``, ``model`` (the config of the captioner without
 what only training needs), ``concepts`` (their words; the embeddings are a tensor of that name, and
 a text memory is a tensor ``text_memory``), ``clip`` (name, weights, pooling and patch mode, as
-OpenCLIPBackbone takes them) and ``about`` (free-form). A PCMNet adds ``vocabulary`` (its words), a
-PrefixCaptioner ``language_model`` (config and tokenizer) and ``entities`` (words of its prompt;
-their embeddings are a tensor of that name). Reading the file builds modules of this package and of
-transformers only. A tensor that is equal to another one because a language model shares it is
-stored once.
+OpenCLIPBackbone takes them) and ``about`` (free-form). A PCMNet adds ``vocabulary`` (its words, or
+the content of a ``tokenizer.json``), a PrefixCaptioner ``language_model`` (config and tokenizer)
+and ``entities`` (words of its prompt; their embeddings are a tensor of that name). Reading the file
+builds modules of this package and of transformers only. A tensor that is equal to another one
+because a language model shares it is stored once.
 
 CLIP itself is not in the file, but named as open_clip finds it. ``local-dir:`` folders are relative
 to the file.

@@ -4,6 +4,7 @@ import inspect
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,8 @@ from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.registry import HOOKS
 from pcm_plugin.registry import METRICS as PLUGIN_METRICS
 from pcm_plugin.registry import MODELS as PLUGIN_MODELS
+from pcm_plugin.synthesis.concepts.nouns import Noun
+from pcm_plugin.synthesis.concepts.tagger import find_concepts
 from tests.builders import build_store
 from tests.image_text_models import build_model
 from tests.mmpretrain_models import skip_without_mmpretrain_models
@@ -146,6 +149,26 @@ def test_the_gap_between_two_stores_is_measured(tmp_path, monkeypatch, capsys):
     assert "'mean_distance': 0.0" in capsys.readouterr().out
 
 
+def test_a_tagger_finds_nouns(tmp_path, monkeypatch):
+    """The block is a module of spaCy, which is replaced by an object with the same interface."""
+    (block,) = code_blocks(ROOT / "docs" / "languages.md", "python")
+    (tmp_path / "my_tagger.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    lemmas = {"Hunde": "Hund", "Hund": "Hund"}
+
+    def pipe(captions):
+        for caption in captions:
+            yield [
+                SimpleNamespace(lemma_=lemmas.get(w, w), pos_="NOUN" if w in lemmas else "VERB")
+                for w in caption.split()
+            ]
+
+    spacy = SimpleNamespace(load=lambda name, disable: SimpleNamespace(pipe=pipe))
+    monkeypatch.setitem(sys.modules, "spacy", spacy)
+    found = find_concepts(["Hunde spielen", "ein Hund"], "my_tagger:find_nouns", 1)
+    assert found == [Noun("Hund", 2)]
+
+
 @pytest.mark.parametrize("block", SETTINGS)
 def test_settings_are_complete_and_known(block):
     """Each type gets all of its required arguments, and none that it does not take."""
@@ -167,6 +190,6 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    # Of the six tests above that run blocks, and of test_webui.py.
-    others = 2 + 2 + 2 + 1 + 1 + 1 + 1
+    # Of the seven tests above that run blocks, and of test_webui.py.
+    others = 2 + 2 + 2 + 1 + 1 + 1 + 1 + 1
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others

@@ -16,9 +16,11 @@ from PIL import Image
 from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.engine.config_checks import check_config
 from pcm_plugin.engine.feature_checks import check_features
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.concept_set import load_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary_file import load_vocabulary
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.synthesis.extract.encode_captions import SHARD_SIZE, encode_captions
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
@@ -42,6 +44,7 @@ TEXTS = [
     )
 ]
 CONFIGS = ("config", "capdec", "decap")
+TAGGER = "tests.toy_languages:find_chinese_nouns"
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +127,52 @@ def test_the_caption_template_is_encoded(inputs, tmp_path):
         encode_captions(tmp_path / "captions.txt", settings, tmp_path / "store", "cpu")
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         encode_captions(tmp_path / "captions.txt", settings, tmp_path / "new", "cpu", limit=0)
+
+
+def test_captions_in_another_language(inputs, tmp_path):
+    folder, out = tmp_path / "inputs", tmp_path / "data"
+    shutil.copytree(inputs, folder)
+    kinds = ("狗", "猫", "汽车")
+    texts = [f"一只{color}的{a}在{b}旁边" for color in "红蓝" for a in kinds for b in kinds]
+    (folder / "captions.txt").write_text("\n".join(texts * 3))
+    rows = [{"image": f"{i}.png", "caption": text} for i, text in enumerate(texts[:2])]
+    (folder / "val.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for row in rows:
+        Image.new("RGB", (32, 32)).save(folder / row["image"])
+    settings = ["vocabulary.kind=subword", "vocabulary.size=40", "vocabulary.language=zh"]
+    settings += [f"concepts.tagger={TAGGER}"]
+    val = ["--val", folder, folder / "val.jsonl"]
+    result = make(folder, out, *val, "--set", *settings)
+    assert result.code == 0, result.output
+    assert not (out / "corpus" / "vocabulary.txt").exists()
+    vocabulary = load_vocabulary(out / "corpus" / "tokenizer.json")
+    assert len(vocabulary) <= 40
+    assert load_concepts(out / "corpus" / "concepts.safetensors").words == ["汽车", "狗", "猫"]
+    longest = max(len(vocabulary.to_ids(text)) for text in texts)
+    for name in CONFIGS:
+        cfg = Config.fromfile(out / f"{name}.py")
+        check_inputs(cfg, ("train", "val"))
+        check_config(cfg, ("train", "val"))
+        assert cfg.val_evaluator.language == "zh"
+        if name != "config":
+            assert cfg.model.vocabulary == f"{cfg.root}/corpus/tokenizer.json"
+            assert cfg.model.decoding.max_len == longest + 1
+    # The same folder is not continued with another vocabulary.
+    result = make(folder, out, *val, "--set", settings[-1], "concepts.min_count=1")
+    assert (result.code, "vocabulary.kind" in result.output) == (1, True), result.output
+    captions = str(folder / "captions.txt")
+    for wrong, message in (
+        ({"vocabulary.size": 9}, "size must be left out for kind='word'"),
+        ({"vocabulary.kind": "letters"}, "kind must be 'word' or 'subword'"),
+        ({"vocabulary.kind": "subword", "vocabulary.unk": True}, "unk must be False"),
+        ({"vocabulary.kind": "subword", "vocabulary.file": captions}, "must be a .json file"),
+        ({"vocabulary.language": "chinese"}, "`language` must be a code"),
+        ({"concepts.tagger": TAGGER, "concepts.phrases": True}, "phrases must be False with a"),
+        ({"concepts.tagger": TAGGER, "concepts.words": captions}, "tagger has no effect"),
+        ({"concepts.tagger": "tests.toy_languages:nothing"}, "has no function nothing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_recipe(str(folder / "text.yaml"), wrong)
 
 
 def test_any_number_of_ranks_makes_the_same_folder(inputs, whole, tmp_path):

@@ -54,6 +54,8 @@ def test_a_results_file_is_scored(files):
     )  # fmt: skip
     assert result.code == 0, result.output
     scores = json.loads((folder / "scores.json").read_text())
+    assert scores.pop("tokens") == "en, ptb words"
+    assert "tokens: en, ptb words" in result.output.splitlines()
     assert scores == expected(scorers=scorers)
     assert ["CIDEr", f"{scores['CIDEr']:.4f}"] in map(str.split, result.output.splitlines())
     assert len(json.loads((folder / "each.json").read_text())) == 3
@@ -109,7 +111,8 @@ def test_karpathy_references_match_predictions_by_path(files):
         None,
         [{"image_id": i, "pred_caption": CAPTIONS[i], "gt_caption": REFERENCES[i]} for i in (7, 8)],
     )
-    assert json.loads((folder / "scores.json").read_text()) == two.evaluate(2)
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores == {"tokens": two.tokens, **two.evaluate(2)}
 
 
 def test_clip_score_reads_the_images(files):
@@ -288,3 +291,31 @@ def test_captions_of_a_folder_are_scored(tmp_path):
     again = score(tmp_path, out, renumbered)
     assert again.code == 0, again.output
     assert again.output.splitlines()[-7:] == result.output.splitlines()[-7:]
+
+
+def test_captions_are_tokenized_by_their_language(tmp_path):
+    references = {1: ["一只狗在公园里"], 2: ["两只猫在桌子上"], 3: ["红色的汽车"]}
+    captions = {1: "一只猫在公园里", 2: "两只猫在桌子上。", 3: "蓝色的汽车"}
+    write_coco_captions(tmp_path / "r.json", [(i, "", t) for i, t in references.items()])
+    rows = [{"image_id": i, "caption": text} for i, text in captions.items()]
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    words = [tmp_path / "c.json", tmp_path / "r.json", "--out", tmp_path / "s.json"]
+    result = score(tmp_path, *words, "--language", "zh")
+    assert result.code == 0, result.output
+    assert "tokens: zh, characters" in result.output
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert scores["tokens"] == "zh, characters"
+    # 6, 7 and 4 of 7, 7 and 5 characters occur in the references.
+    assert scores["BLEU-1"] == pytest.approx(100 * 17 / 19)
+    result = score(tmp_path, *words, "--language", "ko")  # whole captions are words
+    assert json.loads((tmp_path / "s.json").read_text())["BLEU-1"] == pytest.approx(100 / 3)
+    for options, message in (
+        (
+            ["--language", "zh", "--scorers", "METEOR", "SPICE"],
+            "METEOR and SPICE know only English",
+        ),
+        (["--language", "zh", "--tokenizer", "ptb-java"], "ptb-java"),
+        (["--language", "Chinese"], "`language` must be a code of ISO 639"),
+    ):
+        result = score(tmp_path, *words, *options)
+        assert (result.code, message in result.output) == (1, True)

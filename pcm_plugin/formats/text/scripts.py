@@ -37,6 +37,11 @@ def is_unspaced(text: str) -> bool:
     return mean_east > _LONGEST_EAST or mean_south > _LONGEST_SOUTH
 
 
+def begins_unspaced(text: str) -> bool:
+    """Return whether the first character is of a script without spaces between words."""
+    return bool(_EAST.match(text) or _SOUTH.match(text))
+
+
 def unspaced_warning(count: int, total: int) -> str | None:
     """Return a warning if more than 5 % of captions are :func:`is_unspaced`.
 
@@ -48,7 +53,9 @@ def unspaced_warning(count: int, total: int) -> str | None:
         return None
     return (
         f"{count:,} of {total:,} captions are Chinese, Japanese, Thai, Lao, Khmer or Burmese "
-        "without spaces between words: the vocabulary and the scores would treat whole phrases as "
-        "words. Separate the words by spaces first, with a segmenter of the "
-        "language such as jieba, fugashi or PyThaiNLP"
+        "without spaces between words: a word-level vocabulary and English scores treat whole "
+        "phrases as words. Build a subword vocabulary (pcm build-vocabulary --kind subword, "
+        "vocabulary.kind='subword' in a recipe) and score in the language of the captions (such as "
+        "language='zh'), or separate the words by spaces first, with a segmenter of the language "
+        "such as jieba, fugashi or PyThaiNLP"
     )

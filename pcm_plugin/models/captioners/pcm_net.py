@@ -7,15 +7,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
 from pcm_plugin.formats.required_file import FileKind
-from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.formats.vocabulary_file import load_vocabulary, vocabulary_from_json
 from pcm_plugin.models.backbones import Backbone
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.encoded_images import EncodedImages
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
-from pcm_plugin.models.decoding.search import search_captions, vocabulary_constraints
+from pcm_plugin.models.decoding.search import search_captions
+from pcm_plugin.models.decoding.vocabulary_constraints import vocabulary_constraints
 from pcm_plugin.models.necks import Neck
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
@@ -40,7 +42,7 @@ class PCMNet(Captioner):
         encoder: Encodes the tokens, such as VisualSemanticEncoder. None passes them on.
         decoder: Text decoder, such as SentenceDecoder. Its config may omit ``vocab_size``, which
             defaults to the size of the vocabulary.
-        vocabulary: A vocabulary, or the path of its ``vocabulary.txt``.
+        vocabulary: A vocabulary, or the path of its file, see :func:`.load_vocabulary`.
         loss: Compares logits and targets, such as CLIPWeightedCELoss. Defaults to None, which is
             enough for inference.
         backbone: Computes features from images, such as OpenCLIPBackbone. Defaults to None.
@@ -62,15 +64,15 @@ class PCMNet(Captioner):
         neck: dict | Neck,
         encoder: dict | nn.Module | None,
         decoder: dict | nn.Module,
-        vocabulary: str | os.PathLike | Vocabulary,
+        vocabulary: str | os.PathLike | CaptionVocabulary,
         loss: dict | nn.Module | None = None,
         backbone: dict | Backbone | None = None,
         decoding: Mapping[str, Any] | DecodingConfig | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        if not isinstance(vocabulary, Vocabulary):
-            vocabulary = Vocabulary.from_file(vocabulary)
+        if not isinstance(vocabulary, CaptionVocabulary):
+            vocabulary = load_vocabulary(vocabulary)
         super().__init__(neck, loss, backbone, decoding, data_preprocessor, init_cfg)
         self.vocabulary = vocabulary
         if isinstance(decoder, dict):
@@ -79,8 +81,8 @@ class PCMNet(Captioner):
         self.decoder = build_module(decoder)
         if self.decoder.vocab_size != len(vocabulary):
             raise UserError(
-                f"`decoder.vocab_size` must be {len(vocabulary)}, the words of the vocabulary and "
-                f"the end token, got `{self.decoder.vocab_size}`: omit vocab_size"
+                f"`decoder.vocab_size` must be {len(vocabulary)}, the {vocabulary.unit} of the "
+                f"vocabulary and the end token, got `{self.decoder.vocab_size}`: omit vocab_size"
             )
         widths = {"neck": self.neck.embed_dims}
         if self.encoder is not None:
@@ -92,13 +94,13 @@ class PCMNet(Captioner):
             )
 
     def file_values(self) -> dict[str, Any]:
-        """Return the words of the vocabulary; see :meth:`.Captioner.file_values`."""
-        return {"vocabulary": self.vocabulary.words}
+        """Return the vocabulary; see :meth:`.Captioner.file_values`."""
+        return {"vocabulary": self.vocabulary.to_json()}
 
     @classmethod
     def file_arguments(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the vocabulary; see :meth:`.Captioner.file_arguments`."""
-        return {"vocabulary": Vocabulary(values["vocabulary"])}
+        return {"vocabulary": vocabulary_from_json(values["vocabulary"])}
 
     def encode(
         self,

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.formats.caption_vocabulary import IGNORE_INDEX
 from pcm_plugin.formats.required_file import FileKind
-from pcm_plugin.formats.vocabulary import IGNORE_INDEX
 from pcm_plugin.models.backbones import Backbone
 from pcm_plugin.models.building import build_module
 from pcm_plugin.models.captioners.base import Captioner

@@ -6,15 +6,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pcm_plugin.errors import UserError
-from pcm_plugin.formats.vocabulary import EOS_ID, Vocabulary
+from pcm_plugin.formats.caption_vocabulary import EOS_ID, CaptionVocabulary
 from pcm_plugin.models.decoders import DecoderCache
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis, collect_captions
+from pcm_plugin.models.decoding.vocabulary_constraints import vocabulary_constraints
 from pcm_plugin.models.functional.beam_search import BeamOutput, Step, beam_search
 from pcm_plugin.models.functional.constrained_search import (
-    WordConstraints,
-    check_constraints,
+    Constraints,
     constrained_beam_search,
 )
 
@@ -33,7 +32,7 @@ def search(
     step: Step,
     batch_size: int,
     decoding: DecodingConfig,
-    constraints: WordConstraints | None,
+    constraints: Constraints | None,
     eos_id: int | Sequence[int],
     device: torch.device,
 ) -> BeamOutput:
@@ -59,50 +58,12 @@ def search(
     return constrained_beam_search(step, *sizes, constraints, **settings)
 
 
-def vocabulary_constraints(
-    vocabulary: Vocabulary, decoding: DecodingConfig
-) -> WordConstraints | None:
-    """Return the constraints in words of a vocabulary, or None if there are none.
-
-    Raises:
-        UserError: If a word that must occur is not in the vocabulary, or the constraints cannot be
-            met.
-    """
-    if not decoding.has_constraints:
-        return None
-
-    def required(text: str) -> tuple[int, ...]:
-        words = vocabulary.split(text)
-        ids = [index for index in map(vocabulary.index, words) if index is not None]
-        if not ids or len(ids) < len(words):
-            unknown = [word for word in words if vocabulary.index(word) is None] or [repr(text)]
-            raise UserError(
-                f"the captioner cannot generate {', '.join(unknown)}, which is not among the "
-                f"{len(vocabulary.words):,} words of its vocabulary"
-            )
-        return tuple(ids)
-
-    # A phrase with an unknown word, or of punctuation only, is never generated.
-    known = [
-        text
-        for text in decoding.exclude
-        if (words := vocabulary.split(text)) and all(word in vocabulary for word in words)
-    ]
-    constraints = WordConstraints(
-        required(decoding.start) if decoding.start else (),
-        tuple(map(required, decoding.include)),
-        tuple(map(required, known)),
-    )
-    check_constraints(constraints, decoding.max_len)
-    return constraints
-
-
 @torch.no_grad()
 def search_captions(
     decoder: Decoder,
     encoder_out: Tensor,
     mask: Tensor,
-    vocabulary: Vocabulary,
+    vocabulary: CaptionVocabulary,
     decoding: DecodingConfig,
 ) -> list[list[CaptionHypothesis]]:
     """Generate captions of encoded images by beam search.

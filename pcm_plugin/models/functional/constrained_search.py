@@ -12,7 +12,7 @@ Shapes: B images, W beams per image, V vocabulary size, R returned sequences, T 
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,31 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.models.functional.beam_search import BeamOutput, Step
 
 Words = tuple[int, ...]
+
+
+class Constraints(Protocol):
+    """Constraints on a sequence of words; see :class:`WordConstraints`."""
+
+    @property
+    def start(self) -> Words:
+        """Words that a sequence starts with."""
+
+    @property
+    def num_words(self) -> int:
+        """Number of words of the phrases that must occur."""
+
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether the start, or a phrase that must occur, contains an excluded phrase."""
+
+    def num_missing(self, words: Words) -> int:
+        """Return how many more words complete the phrases, if they do not overlap."""
+
+    def next_words(self, words: Words) -> set[int]:
+        """Return the words that continue, or begin, a missing phrase."""
+
+    def excluded_words(self, words: Words) -> list[int]:
+        """Return the words that must not follow."""
 
 
 class WordConstraints(NamedTuple):
@@ -45,16 +70,19 @@ class WordConstraints(NamedTuple):
         """Number of words of the phrases that must occur."""
         return sum(map(len, self.include))
 
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether the start, or a phrase that must occur, contains an excluded phrase."""
+        required = (self.start, *self.include)
+        return any(_contains(words, phrase) for phrase in self.exclude for words in required)
+
     def num_missing(self, words: Words) -> int:
         """Return how many more words complete the phrases, if they do not overlap."""
-        missing = self._missing(words)
-        begun = max((_overlap(words, phrase) for phrase in missing), default=0)
-        return sum(map(len, missing)) - begun
+        return num_missing(words, self._missing(words))
 
     def next_words(self, words: Words) -> set[int]:
         """Return the words that continue, or begin, a missing phrase."""
-        missing = self._missing(words)
-        return {phrase[_overlap(words, phrase)] for phrase in missing}
+        return next_words(words, self._missing(words))
 
     def excluded_words(self, words: Words) -> list[int]:
         """Return the words that must not follow."""
@@ -99,7 +127,7 @@ def constrained_beam_search(
     batch_size: int,
     beam_size: int,
     max_len: int,
-    constraints: WordConstraints,
+    constraints: Constraints,
     bos_id: int = 0,
     eos_id: int | Sequence[int] = 0,
     num_return: int = 1,
@@ -133,7 +161,7 @@ def constrained_beam_search(
     """
     check_constraints(constraints, max_len)
     eos_ids = [eos_id] if isinstance(eos_id, int) else list(eos_id)
-    width = max(beam_size, 1 + constraints.num_words) if constraints.include else beam_size
+    width = max(beam_size, 1 + constraints.num_words) if constraints.num_words else beam_size
     words = torch.full((batch_size, 1), bos_id, device=device)
     parents: Tensor | None = None
     images = [[_Beam()] for _ in range(batch_size)]
@@ -164,7 +192,7 @@ def constrained_beam_search(
     return _as_output(found, eos_ids[0], max_len, length_penalty, words.device)
 
 
-def check_constraints(constraints: WordConstraints, max_len: int) -> None:
+def check_constraints(constraints: Constraints, max_len: int) -> None:
     """Check that a sequence can meet the constraints.
 
     Args:
@@ -180,12 +208,23 @@ def check_constraints(constraints: WordConstraints, max_len: int) -> None:
             f"`start` and `include` need {needed} tokens, but max_len={max_len}: raise max_len or "
             "require fewer words"
         )
-    for phrase in constraints.exclude:
-        if any(_contains(words, phrase) for words in (constraints.start, *constraints.include)):
-            raise UserError(
-                "a caption cannot contain and not contain the same words: remove words of "
-                "`exclude` from `start` and `include`"
-            )
+    if constraints.is_contradictory:
+        raise UserError(
+            "a caption cannot contain and not contain the same words: remove words of `exclude` "
+            "from `start` and `include`"
+        )
+
+
+def num_missing(words: Words, missing: Iterable[Words]) -> int:
+    """Return how many more words complete phrases that are missing, if they do not overlap."""
+    phrases = list(missing)
+    begun = max((_overlap(words, phrase) for phrase in phrases), default=0)
+    return sum(map(len, phrases)) - begun
+
+
+def next_words(words: Words, missing: Iterable[Words]) -> set[int]:
+    """Return the words that continue, or begin, phrases that are missing."""
+    return {phrase[_overlap(words, phrase)] for phrase in missing}
 
 
 def _contains(words: Words, phrase: Words, continuations: frozenset[int] = frozenset()) -> bool:
@@ -206,7 +245,7 @@ def _overlap(words: Words, phrase: Words) -> int:
 def _successors(
     beams: Iterable[_Beam],
     log_probs: Tensor,
-    constraints: WordConstraints,
+    constraints: Constraints,
     eos_ids: list[int],
     num_left: int,
     width: int,
@@ -243,7 +282,7 @@ def _successors(
 
 
 def _allocate(
-    candidates: Iterable[_Beam], constraints: WordConstraints, width: int, length_penalty: float
+    candidates: Iterable[_Beam], constraints: Constraints, width: int, length_penalty: float
 ) -> list[_Beam]:
     """Return at most ``width`` candidates: as many with each number of missing words, the best.
 
@@ -273,7 +312,7 @@ def _is_decided(beams: list[_Beam], num_return: int, length_penalty: float) -> b
 
 
 def _best(
-    beams: list[_Beam], constraints: WordConstraints, num_return: int, length_penalty: float
+    beams: list[_Beam], constraints: Constraints, num_return: int, length_penalty: float
 ) -> list[_Beam]:
     def rank(beam: _Beam) -> tuple[bool, float]:
         return constraints.num_missing(beam.words) == 0, beam.score(length_penalty)

@@ -102,7 +102,7 @@ def find_nouns(
     if not kept:
         raise UserError(
             f"none of {len(found)} nouns occurs min_count={min_count} times: lower it, or use more "
-            "captions (in English, the only language of the tagger)"
+            "captions (in English, the only language of this tagger: pass a tagger for others)"
         )
     return sorted(kept, key=lambda noun: (-noun.count, noun.word))[:max_nouns]
 

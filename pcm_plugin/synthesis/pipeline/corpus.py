@@ -11,18 +11,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.lines import write_jsonl
 from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.formats.word_list import read_word_list, write_word_list
 from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.synthesis.concepts.embedding import embed_concepts
-from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, find_nouns
+from pcm_plugin.synthesis.concepts.tagger import find_concepts
 from pcm_plugin.synthesis.concepts.templates import resolve_templates
 from pcm_plugin.synthesis.pipeline.corpus_settings import LanguageModelSettings
 from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs
@@ -98,14 +98,15 @@ def make_corpus(
         corpus = CaptionFile(out / "captions.jsonl")
         vocabulary, coverage, words = find_words(corpus, recipe)
         logger.info("vocabulary: %s", coverage)
-        vocabulary.to_file(out / "vocabulary.txt")
+        vocabulary_file = recipe.vocabulary.file_name
+        vocabulary.to_file(out / vocabulary_file)
         write_word_list(out / "concepts.txt", words)
         templates = resolve_templates(recipe.concepts.templates)
         embeddings = embed_concepts(words, clip, templates)
         concepts, model = out / "concepts.safetensors", model_identity(extracting.model)
         weights = weights_identity(extracting.pretrained)
         save_concepts(concepts, words, embeddings, model, weights, templates)
-        files = ["captions.jsonl", "vocabulary.txt", "concepts.txt", "concepts.safetensors"]
+        files = ["captions.jsonl", vocabulary_file, "concepts.txt", "concepts.safetensors"]
         if recipe.language_model is not None:
             files += _make_language_model(corpus, recipe.language_model, out / LANGUAGE_MODEL)
         tick(written)
@@ -141,7 +142,7 @@ def _digests(captions: CaptionFile, limit: int | None, first: int) -> tuple[int,
 
 def find_words(
     captions: Iterable[Caption], recipe: Recipe
-) -> tuple[Vocabulary, VocabularyCoverage, list[str]]:
+) -> tuple[CaptionVocabulary, VocabularyCoverage, list[str]]:
     """Return the vocabulary, its coverage of the corpus, and the words of the concepts.
 
     Args:
@@ -154,13 +155,11 @@ def find_words(
     """
     settings, concepts = recipe.vocabulary, recipe.concepts
     try:
-        vocabulary = (
-            Vocabulary.build((c.text for c in captions), settings.min_count, settings.unk)
-            if settings.file is None
-            else Vocabulary.from_file(settings.file)
-        )
+        vocabulary = settings.build(caption.text for caption in captions)
     except UserError as error:
-        raise UserError(f"{error} (--set vocabulary.min_count=1)") from None
+        is_word = settings.kind == "word"
+        fix = "vocabulary.min_count=1" if is_word else "vocabulary.size=N vocabulary.min_count=N"
+        raise UserError(f"{error} (--set {fix})") from None
     coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
     source, fix = f"vocabulary.min_count={settings.min_count}", "--set vocabulary.min_count=1"
     if settings.file is not None:
@@ -175,12 +174,13 @@ def find_words(
     else:
         stop_list = concepts.stop_list
         try:
-            nouns = find_nouns(
+            nouns = find_concepts(
                 (caption.text for caption in tqdm(captions, desc="nouns", unit="caption")),
+                concepts.tagger,
                 concepts.min_count,
-                max_nouns=concepts.max_nouns,
-                stop_words=STOP_WORDS if stop_list is None else read_word_list(stop_list),
-                phrases=concepts.phrases,
+                concepts.max_nouns,
+                None if stop_list is None else read_word_list(stop_list),
+                concepts.phrases,
             )
         except UserError as error:
             raise UserError(

@@ -1,11 +1,17 @@
 """Settings in a recipe: vocabulary, concepts, validation, training and language model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
+from pcm_plugin.formats.languages import check_language
+from pcm_plugin.formats.subword_vocabulary import SIZE, SubwordVocabulary
+from pcm_plugin.formats.vocabulary import Vocabulary
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS
+from pcm_plugin.formats.vocabulary_file import VOCABULARY_FILES, load_vocabulary
+from pcm_plugin.synthesis.concepts.tagger import load_tagger
 from pcm_plugin.synthesis.concepts.templates import TEMPLATES
 from pcm_plugin.synthesis.pipeline.language_model import check_gpt2
 
@@ -15,17 +21,28 @@ class VocabularySettings:
     """Settings of the vocabulary.
 
     Attributes:
-        min_count: How often a word must occur in the captions. Defaults to 5.
+        kind: ``'word'``, or ``'subword'`` for pieces of words, for languages without spaces between
+            words or with many forms of words. Defaults to ``'word'``.
+        size: Maximum number of indices of a subword vocabulary. Defaults to 4000.
+        language: Code of the language of the captions, such as ``'zh'``, in which the captions of
+            val and test are scored. Defaults to ``'en'``.
+        min_count: How often a word, or a character and a piece, must occur in the captions.
+            Defaults to 5.
         unk: Whether to append the word ``UNK`` for rare words, as in the released lists. Defaults
             to False: rare words are removed from captions.
-        file: A ``vocabulary.txt`` to use as it is, such as a released one. Defaults to None.
+        file: A vocabulary to use as it is, such as a released ``vocabulary.txt``, or for subwords a
+            ``tokenizer.json``. Defaults to None.
         max_unknown_captions: Largest accepted share of captions without a single word of the
             vocabulary. Defaults to 0.05.
 
     Raises:
         MissingFileError: If the file does not exist.
+        UserError: If a setting is out of range, or has no effect on this kind.
     """
 
+    kind: str = "word"
+    size: int = SIZE
+    language: str = "en"
     min_count: int = 5
     unk: bool = False
     file: str | None = None
@@ -33,6 +50,36 @@ class VocabularySettings:
 
     def __post_init__(self) -> None:
         _check_file("vocabulary.file", self.file)
+        check_language(self.language)
+        if self.kind not in VOCABULARY_FILES:
+            raise UserError(f"kind must be 'word' or 'subword', got {self.kind!r}")
+        if self.kind == "word" and self.size != SIZE:
+            raise UserError(f"size must be left out for kind='word', got {self.size}")
+        if self.kind == "subword" and self.unk:
+            raise UserError("unk must be False for kind='subword', which drops unknown characters")
+        if self.file is not None and self.file.endswith(".json") != (self.kind == "subword"):
+            wanted = "a .json file" if self.kind == "subword" else "a text file"
+            raise UserError(f"file must be {wanted} for kind={self.kind!r}, got {self.file}")
+
+    @property
+    def file_name(self) -> str:
+        """Name of the vocabulary in the folder of the corpus."""
+        return VOCABULARY_FILES[self.kind]
+
+    def build(self, captions: Iterable[str]) -> CaptionVocabulary:
+        """Build the vocabulary, or read the file.
+
+        Args:
+            captions: The corpus, read at most once.
+
+        Raises:
+            UserError: If there are too few words, or too many characters.
+        """
+        if self.file is not None:
+            return load_vocabulary(self.file)
+        if self.kind == "subword":
+            return SubwordVocabulary.build(captions, self.size, self.min_count)
+        return Vocabulary.build(captions, self.min_count, self.unk)
 
 
 @dataclass(frozen=True)
@@ -44,27 +91,38 @@ class ConceptSettings:
         max_nouns: Keep only the most frequent nouns. Defaults to 500.
         phrases: Whether pairs of nouns become concepts too. Defaults to False.
         stop_list: File of nouns to omit, one per line. Defaults to
-            :data:`~pcm_plugin.synthesis.concepts.nouns.STOP_WORDS`.
-        words: File of the concepts, one per line. Required if captions are not in English.
+            :data:`~pcm_plugin.synthesis.concepts.nouns.STOP_WORDS`, or with a tagger to none.
+        tagger: ``MODULE:FUNCTION`` of a tagger that finds the nouns of captions in any language,
+            see :func:`~pcm_plugin.synthesis.concepts.tagger.load_tagger`. Defaults to None, the
+            English one.
+        words: File of the concepts, one per line, in place of the nouns.
         templates: Prompts over which embeddings are averaged, or a list with the name of a prompt
             set; see :func:`~pcm_plugin.synthesis.concepts.templates.resolve_templates`. Defaults to
             the prompt of the paper.
 
     Raises:
         MissingFileError: If the file does not exist.
-        UserError: If ``templates`` is not a list.
+        UserError: If ``templates`` is not a list, the tagger cannot be imported, or a setting has
+            no effect.
     """
 
     min_count: int = 5
     max_nouns: int = 500
     phrases: bool = False
     stop_list: str | None = None
+    tagger: str | None = None
     words: str | None = None
     templates: Sequence[str] = TEMPLATES
 
     def __post_init__(self) -> None:
         _check_file("concepts.stop_list", self.stop_list)
         _check_file("concepts.words", self.words)
+        if self.tagger is not None:
+            if self.words is not None:
+                raise UserError(f"tagger has no effect with words={self.words}: leave one out")
+            if self.phrases:
+                raise UserError("phrases must be False with a tagger, which may return phrases")
+            load_tagger(self.tagger)
         if isinstance(self.templates, str):
             raise UserError(f"templates must be a list of texts, got the text {self.templates!r}")
 

@@ -10,8 +10,11 @@ from typing import Any
 from mmengine.config import Config
 
 from pcm_plugin.formats.atomic_io import write_bytes
+from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PAIRS_FILE, load_pairs
+from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
+from pcm_plugin.formats.vocabulary_file import load_vocabulary
 from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
@@ -78,17 +81,16 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
     if recipe.refine is not None and (out / refined).is_file():
         pairs = refined
     count = len(load_pairs(store, None if pairs is None else out / pairs).caption)
+    model = vocabulary_settings(recipe, out)
+    decoding = {**model.pop("decoding", {}), **recipe.model.get("decoding", {})}
+    model |= {**recipe.model, "neck": neck, **({"decoding": decoding} if decoding else {})}
     return {
         "clip": {
             **clip_settings(recipe, out),
             "pool": recipe.extract.pool,
             "patch_mode": recipe.extract.patch_mode,
         },
-        "model": {
-            "vocabulary": data_path("corpus/vocabulary.txt"),
-            **recipe.model,
-            "neck": neck,
-        },
+        "model": model,
         "train_dataloader": {
             "drop_last": drops_last(base, count),
             "dataset": {
@@ -97,16 +99,17 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
             },
         },
         **noam_settings(base, count, neck.get("embed_dims", 512)),
-        **_split_settings(real_splits, held_out),
+        **_split_settings(real_splits, held_out, recipe.vocabulary.language),
         "default_hooks": _hooks(
             recipe, base, count, has_validation=held_out or "val" in real_splits
         ),
     }
 
 
-def _split_settings(real_splits: list[str], held_out: bool) -> dict[str, Any]:
+def _split_settings(real_splits: list[str], held_out: bool, language: str) -> dict[str, Any]:
     """Return the settings of validation and test."""
-    settings = split_settings([*real_splits, "val"] if held_out else real_splits)
+    splits = [*real_splits, "val"] if held_out else real_splits
+    settings = split_settings(splits, language)
     if held_out:
         files = {"store": data_path("train_store"), "references": data_path(REFERENCES)}
         settings["val_dataloader"] = {"dataset": files}
@@ -134,6 +137,22 @@ def _hooks(recipe: Recipe, base: Config, count: int, has_validation: bool) -> di
             "momentum": min(0.5, 1 / iterations),
         }
     return hooks
+
+
+def vocabulary_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Return the vocabulary of a model, and the ``max_len`` of a subword vocabulary.
+
+    Args:
+        recipe: Settings of the data set.
+        out: Folder of the data set, with the corpus.
+    """
+    file = f"corpus/{recipe.vocabulary.file_name}"
+    settings: dict[str, Any] = {"vocabulary": data_path(file)}
+    if recipe.vocabulary.kind == "subword":
+        captions = (caption.text for caption in CaptionFile(out / "corpus" / "captions.jsonl"))
+        coverage = VocabularyCoverage.measure(load_vocabulary(out / file), captions)
+        settings["decoding"] = {"max_len": coverage.max_len()}
+    return settings
 
 
 def clip_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
@@ -183,16 +202,19 @@ def noam_settings(base: Config, count: int, embed_dims: int) -> dict[str, Any]:
     }
 
 
-def split_settings(splits: list[str]) -> dict[str, Any]:
+def split_settings(splits: list[str], language: str) -> dict[str, Any]:
     """Return the settings of validation and test, which are None without images.
 
     Args:
         splits: Those of ``'val'`` and ``'test'`` for which there is a store.
+        language: Language of the captions.
     """
     settings: dict[str, Any] = {}
     for split in ("val", "test"):
         if split in splits:
             settings[f"{split}_dataloader"] = {"dataset": {"store": data_path(f"{split}_store")}}
+            if language != "en":
+                settings[f"{split}_evaluator"] = {"language": language}
         else:
             settings |= {f"{split}_{part}": None for part in ("dataloader", "cfg", "evaluator")}
     return settings

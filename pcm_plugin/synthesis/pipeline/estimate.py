@@ -82,7 +82,10 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         """Format one line per stage, and whether the disk has enough space."""
         left = sum((stage.total - stage.done) * stage.bytes_each for stage in self.stages)
-        lines = [f"{self.words:,} words, {self.concepts:,} concepts", str(self.coverage)]
+        lines = [
+            f"{self.words:,} {self.coverage.unit}, {self.concepts:,} concepts",
+            str(self.coverage),
+        ]
         lines += map(str, self.stages)
         if left > self.free:
             lines.append(f"THE DISK IS TOO SMALL: {_size(left)} needed, {_size(self.free)} free")

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.packaged_files import CONFIGS
+from pcm_plugin.synthesis.concepts.tagger import tagger_identity
 from pcm_plugin.synthesis.extract.annotation_scores import refuse_missing_scores
 from pcm_plugin.synthesis.extract.encode_captions import SHARD_SIZE
 from pcm_plugin.synthesis.extract.settings import ExtractSettings
@@ -34,6 +35,10 @@ _PARTS = (
 )
 _IMAGE_PARTS = ("generate", "refine", "assign", "validation", "training")
 """Parts that have no effect without images."""
+
+# A check and the language of the scores, on which no output depends, and settings that are recorded
+# only if they are used.
+_UNRECORDED = ("max_unknown_captions", "language", "kind", "size", "tagger")
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,13 @@ class Recipe:
             f"{part}.{key}": value
             for part in ("vocabulary", "concepts")
             for key, value in getattr(self, part).__dict__.items()
-            if key != "max_unknown_captions"  # a check, on which no output depends
+            if key not in _UNRECORDED
         }
+        # Not in the records of data sets that were made before these settings existed.
+        if self.vocabulary.kind == "subword":
+            record |= {"vocabulary.kind": "subword", "vocabulary.size": self.vocabulary.size}
+        if self.concepts.tagger is not None:
+            record["concepts.tagger"] = tagger_identity(self.concepts.tagger)
         for key in ("vocabulary.file", "concepts.stop_list", "concepts.words"):
             if record[key] is not None:
                 record[key] = f"sha256 {sha256(Path(record[key]))[:16]}"

@@ -22,6 +22,7 @@ from pcm_plugin.synthesis.pipeline.dataset_config import (
     drops_last,
     noam_settings,
     split_settings,
+    vocabulary_settings,
     warmup_iterations,
 )
 from pcm_plugin.synthesis.pipeline.recipes import TEXT_CAPTIONERS, Recipe
@@ -46,7 +47,7 @@ def write_text_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> Non
     }
     for name, file in TEXT_CONFIGS.items():
         base = Config.fromfile(CONFIGS / bases[name])
-        model = _merged(_model(name, recipe, store.clip_dim), recipe.model.get(name) or {})
+        model = _merged(_model(name, recipe, store.clip_dim, out), recipe.model.get(name) or {})
         settings = {
             "clip": clip_settings(recipe, out),
             "model": model,
@@ -55,20 +56,20 @@ def write_text_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> Non
                 "dataset": {"store": data_path("train_store")},
             },
             **_schedule(base, store.num_captions, model),
-            **split_settings(real_splits),
+            **split_settings(real_splits, recipe.vocabulary.language),
         }
         title = TEXT_CAPTIONERS[name]
         title = f"{title[0].upper()}{title[1:]} on the captions in this folder"
         write_bytes(out / file, config_source(title, bases[name], settings))
 
 
-def _model(name: str, recipe: Recipe, clip_dim: int) -> dict[str, Any]:
+def _model(name: str, recipe: Recipe, clip_dim: int, out: Path) -> dict[str, Any]:
     """Return the settings of a model that depend on the data set."""
     neck: dict[str, Any] = {"clip_dim": clip_dim}
     if name != "prefix":
         if name == "decap":
             neck["text_memory"] = data_path("train_store")
-        return {"vocabulary": data_path("corpus/vocabulary.txt"), "neck": neck}
+        return {**vocabulary_settings(recipe, out), "neck": neck}
     small, prompt = recipe.language_model, {"concepts": data_path(_CONCEPTS)}
     if small is None:
         return {"neck": neck, "entity_prompt": {**prompt, "caption_entities": prompt["concepts"]}}

@@ -10,6 +10,7 @@ Both are selections from ``train_store``, whose features are not copied.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_references import save_references
+from pcm_plugin.formats.languages import is_english, split_tokens
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tokenize import tokenize
@@ -94,7 +96,9 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
     for _, tick in claim_shards(folder, wanted, rank, "validation", "caption"):
         captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
         image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
-        held_out = hold_out(image_ids, texts, tokenize, settings)
+        language = recipe.vocabulary.language
+        tokens = tokenize if is_english(language) else partial(split_tokens, language=language)
+        held_out = hold_out(image_ids, texts, tokens, settings)
         several = generate.images_per_caption > 1
         references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
         files = []
