@@ -9,8 +9,12 @@ from torch import Tensor
 from pcm_plugin.commands.toyworld.arm_features import FEATURES
 from pcm_plugin.commands.toyworld.arms import (
     ARMS,
+    CHOICES,
     POOLS,
     REAL_STORE,
+    ROAD,
+    SEVERAL,
+    SEVERAL_IMAGES,
     Pool,
     guidance_arm,
     guidance_folder,
@@ -81,7 +85,13 @@ def make_inputs(names: Sequence[str], processes: int) -> None:
             generate(processes, folder / "synthetic", guidance)
             store = ["--model", CLIP, "--out", folder / "train_store"]
             run(["extract", folder / "synthetic", *store], processes=processes)
-    commands = []
+    commands: list[tuple[object, ...]] = []
+    if chosen := dict.fromkeys(ROAD[name] for name in arms if name in ROAD):
+        generate(processes, SEVERAL / "synthetic", images_per_caption=SEVERAL_IMAGES)
+        several = SEVERAL / "train_store"
+        source = [SEVERAL / "synthetic", "--model", CLIP, "--out", several]
+        run(["extract", *source], processes=processes)
+        commands += [("refine", several, *CHOICES[key], "--out", SEVERAL / key) for key in chosen]
     for name, arm in arms.items():
         method = "contrast" if name == "syntic" else arm.refined
         if method:

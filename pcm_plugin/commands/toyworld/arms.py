@@ -90,6 +90,10 @@ def _on(name: str, arm: Arm, features: str = "plain", refined: str | None = None
     return {"_".join(words): changed}
 
 
+def _reranked(title: str) -> dict[str, Variant]:
+    return {RERANK: Variant(f"{title} + re-ranking by CLIP", _RERANKED)}
+
+
 _VALIDATED = {
     VALIDATION: Variant(
         "base, validation split", (f"test_dataloader.dataset.store={DATA}/town/val_store",), (None,)
@@ -99,7 +103,7 @@ _SETTINGS = {
     "base": Arm(
         "base: synthetic pairs, no mix-up, no weights",
         (NO_MIX, *NO_WEIGHT),
-        variants=_VALIDATED,
+        variants=_VALIDATED | _reranked("base"),
     ),
     "mix": Arm(
         "base + mix-up",
@@ -113,7 +117,7 @@ _SETTINGS = {
     "weights": Arm("base + CLIP-weighted loss", (NO_MIX,)),
     "both": Arm(
         "base + both (PCM-Net)",
-        variants={RERANK: Variant("PCM-Net + re-ranking by CLIP", _RERANKED)},
+        variants=_reranked("PCM-Net"),
     ),
 }
 CLAIM = ("base", "mix", "weights", "both")
@@ -287,6 +291,31 @@ POOLS = {
 """Arms whose captions are assigned to photos: setting and pool by name."""
 
 
+SEVERAL_IMAGES = 4
+"""Images per caption of the recommended recipe."""
+SEVERAL = DATA / "town" / "several"
+"""Folder of several images per caption, of their features, and of pairs chosen from them."""
+CHOICES: dict[str, tuple[object, ...]] = {
+    "best": ("--method", "filter", "--pairs-per-caption", 1, "--keep", 1),
+    "sync": ("--num-captions", 2 * SEVERAL_IMAGES, "--pairs-per-caption", 1),
+}
+"""Options of ``pcm refine`` that choose pairs from several images per caption."""
+_AVERAGE = (
+    "default_hooks.average.type=EMAHook",
+    "default_hooks.average.ema_type=ExponentialMovingAverage",
+    f"default_hooks.average.momentum={32 / SIZES['town']['train']:.6f}",
+)
+ROAD = {"base_best": "best", "base_several": "sync", "recommended": "sync"}
+"""Arms that are trained on several images per caption: key of :data:`CHOICES` by name."""
+
+
+def _on_several(name: str, title: str, options: tuple[str, ...] = ()) -> Arm:
+    base, pairs = _SETTINGS["base"], SEVERAL / ROAD[name] / "pairs.safetensors"
+    store = f"train_dataloader.dataset.store={SEVERAL}/train_store"
+    all_options = (*base.options, *options, store, f"{PAIRS}={pairs}")
+    return Arm(title, all_options, variants=_reranked(title) if options else {})
+
+
 ARMS = {
     "capdec": Arm("CapDec: text-only, noise on the text feature", config="capdec_toy"),
     "decap": Arm("DeCap: text-only, text memory", config="decap_toy"),
@@ -347,15 +376,27 @@ ARMS = {
         (NO_MIX, *NO_WEIGHT),
         refined="filter",
     ),
+    "base_average": replace(
+        _SETTINGS["base"],
+        title="base + average of the weights",
+        options=(*_SETTINGS["base"].options, *_AVERAGE),
+        variants={},
+    ),
+    "base_best": _on_several("base_best", "base, best of four images by CLIP score"),
+    "base_several": _on_several("base_several", "base, SynC over four images per caption"),
+    "recommended": _on_several(
+        "recommended", "recommended: SynC over four images + average of the weights", _AVERAGE
+    ),
     **{key: pool.arm(_SETTINGS[name]) for key, (name, pool) in POOLS.items()},
     "oracle": Arm(
         "oracle: the base on real pairs",
         (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),
+        variants=_reranked("oracle: the base on real pairs"),
     ),
 }
 ARMS["both_sync"] = replace(
     ARMS["both_sync"],
-    variants={RERANK: Variant("PCM-Net, refined pairs + re-ranking by CLIP", _RERANKED)},
+    variants=_reranked("PCM-Net, refined pairs"),
 )
 
 

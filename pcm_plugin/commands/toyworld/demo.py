@@ -94,16 +94,20 @@ def make_data(processes: int, world: dict[str, dict[str, int]] = SIZES) -> None:
     extract_features(processes)
 
 
-def generate(processes: int, out: Path, guidance: float = GUIDANCE) -> None:
-    """Generate an image for each training caption.
+def generate(
+    processes: int, out: Path, guidance: float = GUIDANCE, images_per_caption: int = 1
+) -> None:
+    """Generate images for each training caption.
 
     Args:
         processes: Number of processes.
         out: Folder of the image shards.
         guidance: Guidance scale. Defaults to that of the recipe.
+        images_per_caption: Images per caption. Defaults to 1.
     """
     words = [CAPTIONS, "--pipeline", DIFFUSION, "--steps", 12, "--guidance", guidance]
     words += ["--format", "png", "--batch-size", 25, "--out", out]
+    words += ["--images-per-caption", images_per_caption] if images_per_caption > 1 else []
     run(["generate", *words], processes=processes)
 
 

@@ -45,6 +45,11 @@ TABLES: dict[str, Sequence[str]] = {
         *COMPARED_SETTINGS,
         *(arm for condition in CONDITIONS for arm in arms_under(condition)),
     ],
+    "recommended": [
+        *("base", "base" + RERANK, "base_sync", "base_average", "base_best", "base_several"),
+        *("recommended", "recommended" + RERANK, "both", "both" + RERANK),
+        *("oracle", "oracle" + RERANK),
+    ],
     "photos": [
         *(row for name in ("base", "both") for row in (name, f"{name}_sync", *_on_photos(name))),
         "oracle",
@@ -52,7 +57,8 @@ TABLES: dict[str, Sequence[str]] = {
     "guidance": [name + end for name in map(guidance_arm, GUIDANCES) for end in ("", VALIDATION)],
 }
 """Rows of the tables: names of arms, some with the ending of a variant."""
-SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10, "photos": 5, "guidance": 5}
+SEEDS = {"systems": 5, "ablation": 10, "controls": 10, "conditions": 10}
+SEEDS |= {"recommended": 10, "photos": 5, "guidance": 5}
 """Number of seeds of each table."""
 COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     "systems": [
@@ -67,6 +73,11 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
             for end in ("_sync", "_maskclip", "_sync_maskclip", "_sclip", "_sync_sclip")
             for name in CLAIM[1:]
         ),
+    ],
+    "recommended": [
+        *(("base" + RERANK, "base"), ("base_several", "base_sync"), ("base_several", "base_best")),
+        *(("recommended", "oracle"), ("recommended" + RERANK, "oracle")),
+        *(("recommended" + RERANK, "oracle" + RERANK), ("oracle" + RERANK, "oracle")),
     ],
     "photos": [
         *((arm, f"{name}_sync") for arm, (name, _) in POOLS.items()),
