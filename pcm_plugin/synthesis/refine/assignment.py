@@ -53,9 +53,10 @@ class Among(NamedTuple):
         return cls(np.unique(pairs.image), np.unique(pairs.caption))
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of the numbers."""
-        return fingerprint([self.images.tolist(), self.captions.tolist()])
+    def identity(self) -> str:
+        """Number of images and captions, and a hash of their numbers in the store."""
+        digest = fingerprint([self.images.tolist(), self.captions.tolist()])
+        return f"{len(self.images):,} images, {len(self.captions):,} captions ({digest})"
 
 
 class PairAssignment:

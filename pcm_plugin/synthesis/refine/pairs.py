@@ -91,7 +91,7 @@ def refine_pairs(
     made_with["assign_store"] = None if assign_store is None else assigning.identity
     made_with["sentence_encoder"] = encoder and encoder.identity
     if among is not None:
-        made_with["among"] = among.fingerprint
+        made_with["among"] = among.identity
     made_with["sentence_feats"] = sentence_feats and sha256(Path(sentence_feats))[:16]
     ShardFolder.check_settings(out, FORMAT, made_with)
     run = PairAssignment(features, assigning, settings, chunk, device, encoder, among)
