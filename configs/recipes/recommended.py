@@ -1,7 +1,7 @@
 # pcm make-dataset CAPTIONS --recipe recommended --out data/mine
 #
-# What raises the scores in the toy world (docs/results.md), with Stable Diffusion 1.5 and OpenAI's
-# CLIP ViT-B/32; sd15_vitb32.py follows the paper. Differences:
+# The recipe that the toy world suggests (docs/results.md says what is measured), with Stable
+# Diffusion 1.5 and OpenAI's CLIP ViT-B/32; sd15_vitb32.py follows the paper. Differences:
 # - four images per caption, with a lower guidance scale;
 # - SynC assigns each caption to one of all images;
 # - PCM-Net without the mix-up and the CLIP weights of the loss;
