@@ -114,15 +114,15 @@ def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
 
 def test_the_results_are_written_to_their_page(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
-    arm = "mix_sync_maskclip"
-    arguments = ("results", "--seeds", "1", "--arms", arm, "--tables", "ablation")
+    arm = "mix_sync"
+    arguments = ("results", "--jobs", "1", "--seeds", "1", "--arms", arm, "--tables", "ablation")
     output = run_command(folder, *arguments, "systems")
     assert "written to docs/results.md" in output
     file = folder / "docs" / "results.md"
     page = file.read_text()
     scored = folder / "work_dirs" / "toy_results" / arm / "seed0" / "in_domain"
     cider = json.loads((scored / "metrics.json").read_text())["metrics"]["caption/CIDEr"]
-    lines = [x for x in page.splitlines() if "refined pairs, maskclip" in x and "| 1 |" in x]
+    lines = [x for x in page.splitlines() if x.startswith("| base + mix-up, refined pairs | 1 |")]
     assert len(lines) == 1
     assert f" {cider:.1f} " in lines[0]
     assert "| oracle: the base on real pairs |" not in page  # it was not trained
@@ -132,6 +132,22 @@ def test_the_results_are_written_to_their_page(demo, tmp_path):
     assert "by hand" in file.read_text()
     output = run_command(folder, "results", "--tables", "systems", "--arms", "mix", code=1)
     assert "--arms: systems has no mix" in output
+
+
+def test_each_patch_mode_has_its_own_features_and_pairs(monkeypatch):
+    from pcm_plugin.commands.toyworld import arm_inputs
+
+    commands = []
+    for module in (arm_inputs, tool):
+        monkeypatch.setattr(module, "run", lambda words, *_, **__: commands.append(list(words)))
+    arm_inputs.make_inputs(["mix_sync_maskclip"], 1)
+    extracted = [words for words in commands if words[0] == "extract"]
+    assert len(extracted) == 4  # training, validation and two tests
+    for words in extracted:
+        assert words[words.index("--patch-mode") + 1] == "maskclip"
+        assert words[-1].parent.name == "maskclip"
+    (refined,) = (words for words in commands if words[0] == "refine")
+    assert refined[1].parent.name == "maskclip"
 
 
 def test_things_found_are_listed_by_the_frequency_of_their_words(demo, tmp_path, monkeypatch):
