@@ -16,6 +16,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
+from pcm_plugin.commands.toyworld import arms
 from pcm_plugin.commands.toyworld import demo as tool
 from pcm_plugin.engine.cfg_options import parse_value
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
@@ -128,8 +129,15 @@ def test_the_results_are_written_to_their_page(demo, tmp_path):
     assert "| oracle: the base on real pairs |" not in page  # it was not trained
     # A table that is not requested is not changed.
     file.write_text(page.replace("<!-- end of systems -->", "by hand\n<!-- end of systems -->"))
+    # The scores remain without the runs and the data.
+    for name in ("work_dirs", "data"):
+        shutil.rmtree(folder / name)
     run_command(folder, *arguments)
-    assert "by hand" in file.read_text()
+    assert file.read_text() == page.replace("<!-- end of systems", "by hand\n<!-- end of systems")
+    assert not (folder / "data").exists()
+    with open(folder / "docs" / "results.jsonl", "a") as records:
+        records.write("{}\n")
+    assert "is not a record of `pcm results`" in run_command(folder, *arguments, code=1)
     output = run_command(folder, "results", "--tables", "systems", "--arms", "mix", code=1)
     assert "--arms: systems has no mix" in output
 
@@ -150,12 +158,14 @@ def test_each_patch_mode_has_its_own_features_and_pairs(monkeypatch):
     assert refined[1].parent.name == "maskclip"
 
 
-def test_things_found_are_listed_by_the_frequency_of_their_words(demo, tmp_path, monkeypatch):
+def test_things_found_are_listed_by_the_frequency_of_their_words(demo, records, monkeypatch):
     from pcm_plugin.commands.toyworld import report, scores
+    from pcm_plugin.commands.toyworld.records import read_scores
 
-    shutil.copytree(demo[0] / "work_dirs" / "pcm_toy" / "test", tmp_path / "mix" / "seed0")
     monkeypatch.chdir(demo[0])
-    head, _, *rows = report.frequency_table(tmp_path, scores.rows_of("controls"), 1)
+    for test, domain in (("in_domain", "town"), ("toy_country", "country")):
+        records.add("mix", 0, test, read_scores(tool.WORK / "test" / test, domain))
+    head, _, *rows = report.frequency_table(records, scores.rows_of("controls"), 1)
     assert "| 100 and more, town | 0 to 9, country |" in head
     (mix,) = [row for row in rows if row.startswith("| base + mix-up |")]
     few, several, many, *country = mix.split(" | ")[1:]
@@ -220,7 +230,7 @@ def test_the_cost_of_validation_on_generated_images_is_measured(demo, tmp_path):
 
 
 def test_every_row_of_the_results_can_be_run():
-    from pcm_plugin.commands.toyworld import arms, scores, tables
+    from pcm_plugin.commands.toyworld import scores, tables
 
     for table in tables.TABLES:
         rows = scores.rows_of(table)
@@ -245,8 +255,6 @@ def test_every_row_of_the_results_can_be_run():
 
 
 def test_the_options_of_every_arm_are_settings_of_its_config():
-    from pcm_plugin.commands.toyworld import arms
-
     for name, arm in arms.ARMS.items():
         if arm.config == "pcm_blip_toy":
             continue
@@ -272,8 +280,6 @@ def test_the_options_of_every_arm_are_settings_of_its_config():
 
 def merged(name, target=None):
     """Return the config of the test of an arm."""
-    from pcm_plugin.commands.toyworld import arms
-
     cfg = Config.fromfile(arms.config_of(name))
     options = (option.split("=", 1) for option in arms.ARMS[name].config_options())
     cfg.merge_from_dict({key: parse_value(text) for key, text in options})
@@ -283,7 +289,7 @@ def merged(name, target=None):
 
 
 def test_arms_with_other_features_read_no_default_features():
-    from pcm_plugin.commands.toyworld import arm_features, arms
+    from pcm_plugin.commands.toyworld import arm_features
 
     default = merged("mix")
     for name in ("base_maskclip", "both_sync_sclip", "drop_taught"):
@@ -332,27 +338,34 @@ def test_a_rotation_keeps_the_angles_between_patches():
     assert torch.equal(rotated["ln_post.bias"], head["ln_post.bias"])
 
 
-def write_scores(work, ciders):
-    """Write the CIDEr of arms by seed; 10 less in the country."""
+@pytest.fixture
+def records(tmp_path):
+    from pcm_plugin.commands.toyworld.records import Records
+
+    return Records(tmp_path / "docs" / "results.jsonl")
+
+
+def add_scores(records, ciders, ending=""):
+    """Add the scores of arms by seed; 10 less in the country."""
     for arm, values in ciders.items():
         for seed, value in enumerate(values):
             for shift, test in ((0, "in_domain"), (-10, "toy_country")):
-                folder = work / arm / f"seed{seed}" / test
-                folder.mkdir(parents=True)
-                metrics = {"caption/CIDEr": value + shift}
-                (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+                scores = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
+                shifted = {name: score + shift for name, score in scores.items()}
+                if test + ending in arms.tests_of(arm):
+                    records.add(arm, seed, test + ending, shifted)
 
 
-def test_gains_are_listed_and_drawn_by_condition(tmp_path, monkeypatch):
+def test_gains_are_listed_and_drawn_by_condition(records, tmp_path, monkeypatch):
     from pcm_plugin.commands.toyworld import conditions
 
-    accuracies = {"plain": 40.0}
+    accuracies = {"plain": {"accuracy": 40.0}}
     monkeypatch.setattr(conditions, "_patch_accuracy", lambda f: accuracies[f])
-    monkeypatch.setattr(conditions, "_concept_recall", lambda clip, top: 10.0 * top)
+    monkeypatch.setattr(conditions, "_concept_recall", lambda clip, top: {"recall": 10.0 * top})
     ciders = {"base": [80, 90], "mix": [83, 91], "drop": [81, 91], "mix_K10": [90, 100]}
     ciders["mix_K1"] = [81]
-    write_scores(tmp_path, {**ciders, "base_300": [40, 40], "mix_300": [50, 52]})
-    points = conditions.read_points(tmp_path, 2)
+    add_scores(records, {**ciders, "base_300": [40, 40], "mix_300": [50, 52]})
+    points = conditions.read_points(records, 2)
     head, _, *lines = conditions.condition_table(points)
     assert head.startswith("|  | seeds | patch accuracy, % | concept recall, % | base, town |")
     rows = {line.split(" | ")[0]: line for line in lines}
@@ -365,23 +378,46 @@ def test_gains_are_listed_and_drawn_by_condition(tmp_path, monkeypatch):
     assert rows["| K = 1"].startswith("| K = 1 | 1 | 40.0 |")
     # Conditions without scores are left out; their features may not exist.
     assert set(rows) == {f"| {conditions.DEFAULT.title}", "| 300 pairs", "| K = 1", "| K = 10"}
+    # Measurements are kept with the scores.
+    records.save()
+    for name in ("_patch_accuracy", "_concept_recall"):
+        monkeypatch.setattr(conditions, name, pytest.fail)
+    again = conditions.read_points(type(records)(records.file), 2)
+    assert conditions.condition_table(again)[2:] == lines
     conditions.draw_conditions(points, tmp_path / "images" / "figure.png")
     with Image.open(tmp_path / "images" / "figure.png") as figure:
         assert min(figure.size) > 500
 
 
-def test_guidance_scales_are_compared_on_validation(tmp_path):
-    from pcm_plugin.commands.toyworld import arms, guidances, report, scores
+def test_scores_count_for_the_settings_of_their_run_only(records, monkeypatch):
+    from pcm_plugin.commands.toyworld import records as module
+
+    add_scores(records, {"oracle": [80]})
+    records.save()
+    again = module.Records(records.file)
+    assert again.scores("oracle", 0, "in_domain")["CIDEr"] == 80
+    assert not again.has_run("oracle", 0)  # re-ranking is missing
+    add_scores(again, {"oracle": [81]}, arms.RERANK)
+    assert again.has_run("oracle", 0)
+    assert not again.has_run("oracle", 1)
+    assert module.Records(records.file, ["x=1"]).scores("oracle", 0, "in_domain") is None
+    changed = arms.replace(arms.ARMS["oracle"], options=("train_cfg.max_epochs=2",))
+    monkeypatch.setitem(arms.ARMS, "oracle", changed)
+    module.arm_settings.cache_clear()
+    assert again.scores("oracle", 0, "in_domain") is None
+    module.arm_settings.cache_clear()
+
+
+def test_guidance_scales_are_compared_on_validation(records):
+    from pcm_plugin.commands.toyworld import guidances, report, scores
     from pcm_plugin.toyworld import ASSETS
 
     names = [arms.guidance_arm(guidance) for guidance in guidances.GUIDANCES]
     assert "base" in names
-    write_scores(tmp_path, {name: [50 + i, 52 + i] for i, name in enumerate(names)})
-    for name in names:
-        for seed in range(2):
-            folder = tmp_path / name / f"seed{seed}"
-            shutil.copytree(folder / "in_domain", folder / f"in_domain{arms.VALIDATION}")
-    head, _, *lines = report.guidance_table(tmp_path, scores.rows_of("guidance"), 2)
+    ciders = {name: [50 + i, 52 + i] for i, name in enumerate(names)}
+    for ending in ("", arms.VALIDATION):
+        add_scores(records, ciders, ending)
+    head, _, *lines = report.guidance_table(records, scores.rows_of("guidance"), 2)
     assert head.startswith("| guidance | seeds | CIDEr, validation | CIDEr, town |")
     assert lines[0].startswith("| 2 | 2 | 51.0 ± 1.0 | 51.0 ± 1.0 | 41.0 ± 1.0 |")
     assert lines[3].startswith("| 7.5 | 2 | 54.0 ± 1.0 |")
@@ -391,8 +427,6 @@ def test_guidance_scales_are_compared_on_validation(tmp_path):
 
 @pytest.mark.parametrize("name", ["base", "mix", "drop", "drop_random", "random_patches"])
 def test_the_settings_of_the_controls_are_those_of_the_neck(name):
-    from pcm_plugin.commands.toyworld import arms
-
     cfg = Config.fromfile(arms.config_of(name))
     options = (option.split("=", 1) for option in arms.ARMS[name].options)
     cfg.merge_from_dict({key: parse_value(text) for key, text in options})
@@ -404,24 +438,17 @@ def test_the_settings_of_the_controls_are_those_of_the_neck(name):
     )
 
 
-def test_the_page_summarizes_the_scores(tmp_path):
+def test_the_page_summarizes_the_scores(records):
     from pcm_plugin.commands.toyworld import report, scores
 
     ciders = {"capdec": [50, 52], "base": [80, 84], "both": [91, 91], "oracle": [120, 126]}
-    probed = {"base": {"_x": [83, 89]}}
-    every = [(arm, "", values) for arm, values in ciders.items()]
-    every += [(arm, end, values) for arm, ends in probed.items() for end, values in ends.items()]
-    for arm, end, values in every:
-        for seed, value in enumerate([*values, 1000]):  # a third seed, of an earlier run
-            for shift, test in ((0, "in_domain"), (-10, "toy_country")):
-                folder = tmp_path / arm / f"seed{seed}" / f"{test}{end}"
-                folder.mkdir(parents=True)
-                values_of = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
-                metrics = {f"caption/{m}": v + shift for m, v in values_of.items()}
-                (folder / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+    changed = {"base": [83, 89]}
+    # The third seed is of an earlier run.
+    add_scores(records, {arm: [*values, 1000] for arm, values in ciders.items()})
+    add_scores(records, {arm: [*values, 1000] for arm, values in changed.items()}, arms.RERANK)
     rows = {name: scores.Row(name.upper(), name) for name in [*ciders, "mix"]}
-    rows["base_x"] = scores.Row("BASE, CHANGED", "base", "_x")
-    head, _, *table = report.score_table(tmp_path, rows, 2)
+    rows["base_x"] = scores.Row("BASE, CHANGED", "base", arms.RERANK)
+    head, _, *table = report.score_table(records, rows, 2)
     assert head.startswith("|  | seeds | CIDEr, town | over the base | CIDEr, country | over the")
     others = "83.0 ± 2.0 | 73.0 ± 2.0 | 84.0 ± 2.0 | 74.0 ± 2.0 |"
     assert f"| BASE | 2 | 82.0 ± 2.0 | - | 72.0 ± 2.0 | - | {others}" in table
@@ -430,10 +457,10 @@ def test_the_page_summarizes_the_scores(tmp_path):
     for name, gain in gains.items():
         assert [row.count(f" | {gain} | ") for row in table if row.startswith(f"| {name} |")] == [2]
     assert "| MIX | 0 |" + " - |" * 8 in table
-    assert not scores.has_scores(tmp_path, rows["mix"], 2)
-    assert scores.has_scores(tmp_path, rows["base_x"], 2)
+    assert not scores.has_scores(records, rows["mix"], 2)
+    assert scores.has_scores(records, rows["base_x"], 2)
     pairs = [("both", "capdec"), ("base_x", "base"), ("mix", "base")]
-    lines = report.summary(tmp_path, rows, 2, pairs)
+    lines = report.summary(records, rows, 2, pairs)
     assert lines[:4] == [
         "- CIDEr, town (in-domain): the base reaches 67 % of the oracle; oracle - base: "
         "+41.0 ± 1.0.",
@@ -443,15 +470,15 @@ def test_the_page_summarizes_the_scores(tmp_path):
     ]
     assert "base reaches 64 % of the oracle; oracle - base: +41.0 ± 1.0" in lines[4]
     # Only seeds with both tests count.
-    (tmp_path / "base" / "seed1" / "in_domain_x" / "metrics.json").unlink()
-    left = report.summary(tmp_path, rows, 3, pairs)
+    records.add("base", 1, f"in_domain{arms.RERANK}", {})
+    left = report.summary(records, rows, 3, pairs)
     (town, country) = [line for line in left if "BASE, CHANGED over BASE" in line]
     assert town.endswith("+1.5 ± 1.5, same trainings")  # 3 and 0
     assert country.endswith("+2.7 ± 1.5, same trainings")  # 3, 5 and 0
     # With one common seed, a difference has no error and is left out.
-    (tmp_path / "both" / "seed0" / "in_domain" / "metrics.json").unlink()
-    (tmp_path / "both" / "seed0" / "toy_country" / "metrics.json").unlink()
-    left = report.summary(tmp_path, {**rows, "mix": rows["both"]}, 2, [("both", "capdec")])
+    for test in ("in_domain", "toy_country"):
+        records.add("both", 0, test, {})
+    left = report.summary(records, {**rows, "mix": rows["both"]}, 2, [("both", "capdec")])
     assert not [line for line in left if "BOTH" in line or "pairwise" in line]
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from pcm_plugin.commands.toyworld.arm_features import FEATURES
 from pcm_plugin.commands.toyworld.arms import CONDITIONS, Condition
 from pcm_plugin.commands.toyworld.demo import SIZES, TARGETS
+from pcm_plugin.commands.toyworld.records import Records
 from pcm_plugin.commands.toyworld.scores import (
     cell,
     difference,
@@ -61,11 +62,11 @@ class Point:
         return difference(self.ciders[domain][name], self.ciders[domain][over])
 
 
-def read_points(work: Path, seeds: int) -> list[Point]:
+def read_points(records: Records, seeds: int) -> list[Point]:
     """Return the points of all conditions with scores, that of the config first.
 
     Args:
-        work: Folder of the runs.
+        records: Scores of the runs.
         seeds: Number of seeds. Seeds without results are left out.
     """
     rows = rows_of("conditions")
@@ -74,7 +75,8 @@ def read_points(work: Path, seeds: int) -> list[Point]:
         names = {"base": condition.base, **{n: n + condition.ending for n in _GAINS.values()}}
         ciders = {
             domain: {
-                name: scores(work, rows[row], target, "CIDEr", seeds) for name, row in names.items()
+                name: scores(records, rows[row], target, "CIDEr", seeds)
+                for name, row in names.items()
             }
             for domain, target in TARGETS.items()
         }
@@ -84,23 +86,29 @@ def read_points(work: Path, seeds: int) -> list[Point]:
             continue
         if is_measured:
             concepts = (condition.value if condition.group == "K" else None) or _DEFAULTS["K"]
-            accuracy = _patch_accuracy(condition.features)
-            recall = _concept_recall(FEATURES[condition.features].clip, concepts)
+            accuracy = records.measured(
+                f"patch accuracy, {condition.features}",
+                partial(_patch_accuracy, condition.features),
+            )["accuracy"]
+            clip = FEATURES[condition.features].clip
+            recall = records.measured(
+                f"recall of {concepts} concepts, {Path(clip).name}",
+                partial(_concept_recall, clip, concepts),
+            )["recall"]
         points.append(Point(condition, accuracy, recall, ciders))
     return points
 
 
-@cache
-def _patch_accuracy(features: str) -> float:
+def _patch_accuracy(features: str) -> Mapping[str, float]:
     chosen = FEATURES[features]
     clip = OpenCLIPBackbone(chosen.clip, patch_mode=chosen.patch_mode)
     head = load_clip_head(chosen.head) if chosen.is_rotated else None
-    return quality.patch_accuracy(clip, head=head)["accuracy"]
+    return quality.patch_accuracy(clip, head=head)
 
 
-@cache
-def _concept_recall(clip: str, top: int) -> float:
-    return quality.concept_recall(OpenCLIPBackbone(clip), top=top)[f"recall@{top}"]
+def _concept_recall(clip: str, top: int) -> Mapping[str, float]:
+    recall = quality.concept_recall(OpenCLIPBackbone(clip), top=top)
+    return {"recall": recall[f"recall@{top}"]}
 
 
 def condition_table(points: Sequence[Point]) -> list[str]:

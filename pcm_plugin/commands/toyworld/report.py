@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import partial
 from operator import eq
 from pathlib import Path
 
@@ -18,15 +18,15 @@ from pcm_plugin.commands.toyworld.conditions import (
     draw_conditions,
     read_points,
 )
-from pcm_plugin.commands.toyworld.demo import CAPTIONS, DATA, TARGETS
+from pcm_plugin.commands.toyworld.demo import DATA, TARGETS
 from pcm_plugin.commands.toyworld.guidances import GUIDANCES
+from pcm_plugin.commands.toyworld.records import Records, found_name
 from pcm_plugin.commands.toyworld.scores import (
     Row,
     cell,
     difference,
     has_scores,
     line,
-    read_captions,
     rows_of,
     scores,
     signed,
@@ -35,18 +35,10 @@ from pcm_plugin.commands.toyworld.scores import (
 )
 from pcm_plugin.commands.toyworld.tables import COMPARED
 from pcm_plugin.engine.config_files import find_config
-from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld import ASSETS
-from pcm_plugin.toyworld.truth import (
-    FREQUENCIES,
-    agreement,
-    count_kinds,
-    found_by_frequency,
-    named_things,
-)
-from pcm_plugin.toyworld.world import read_scenes
+from pcm_plugin.toyworld.truth import FREQUENCIES, named_things
 
 PAGE = Path("docs/results.md")
 OTHER_METRICS = ("BLEU-4", "ROUGE-L")
@@ -59,11 +51,11 @@ MIXUP_SHARES = (
 )
 
 
-def write_page(work: Path, seeds_of: Mapping[str, int]) -> Path:
+def write_page(records: Records, seeds_of: Mapping[str, int]) -> Path:
     """Write tables into ``docs/results.md``, each between its markers.
 
     Args:
-        work: Folder of the runs, with ``ARM/seedN/TEST[VARIANT]/{metrics,captions}.json``.
+        records: Scores of the runs.
         seeds_of: Number of seeds of each table. Seeds and rows without results are left out.
 
     Returns:
@@ -74,7 +66,7 @@ def write_page(work: Path, seeds_of: Mapping[str, int]) -> Path:
         start, end = f"<!-- {table}: pcm results -->", f"<!-- end of {table} -->"
         if start not in page:
             page += f"\n{start}\n{end}\n"
-        parts = table_parts(work, table, seeds)
+        parts = table_parts(records, table, seeds)
         text = "\n\n".join("\n".join(lines) for lines in parts if lines)
         head, rest = page.split(start)
         page = f"{head}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}"
@@ -83,25 +75,25 @@ def write_page(work: Path, seeds_of: Mapping[str, int]) -> Path:
     return PAGE
 
 
-def table_parts(work: Path, table: str, seeds: int) -> list[list[str]]:
+def table_parts(records: Records, table: str, seeds: int) -> list[list[str]]:
     """Return the lines of the parts of a table."""
     if table == "guidance":
-        return [guidance_table(work, rows_of(table), seeds)]
-    rows = {name: row for name, row in rows_of(table).items() if has_scores(work, row, seeds)}
+        return [guidance_table(records, rows_of(table), seeds)]
+    rows = {name: row for name, row in rows_of(table).items() if has_scores(records, row, seeds)}
     if not rows:
         return []
     if table == "conditions":
-        points = read_points(work, seeds)
+        points = read_points(records, seeds)
         draw_conditions(points, PAGE.parent / FIGURE)
         figure = [f"![CIDEr gained by the mix-up and by patch dropout]({FIGURE})"]
-        return [figure, condition_table(points), frequency_table(work, rows, seeds)]
-    parts = [score_table(work, rows, seeds), object_table(work, rows, seeds)]
-    parts += [mixup_table()] if table == "ablation" else []
-    parts += [frequency_table(work, rows, seeds)] if table == "controls" else []
-    return [*parts, summary(work, rows, seeds, COMPARED[table])]
+        return [figure, condition_table(points), frequency_table(records, rows, seeds)]
+    parts = [score_table(records, rows, seeds), object_table(records, rows, seeds)]
+    parts += [mixup_table(records)] if table == "ablation" else []
+    parts += [frequency_table(records, rows, seeds)] if table == "controls" else []
+    return [*parts, summary(records, rows, seeds, COMPARED[table])]
 
 
-def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
+def score_table(records: Records, rows: dict[str, Row], seeds: int) -> list[str]:
     """Return the table of scores on both domains, as mean and standard error over seeds.
 
     Differences in CIDEr from the base are taken seed by seed. Rows of PCM-Net with the same pairs
@@ -116,13 +108,13 @@ def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     for row in rows.values():
         cells, counts = [], []
         for target in domains.values():
-            ciders = scores(work, row, target, "CIDEr", seeds)
-            gain = difference(ciders, scores(work, base, target, "CIDEr", seeds))
+            ciders = scores(records, row, target, "CIDEr", seeds)
+            gain = difference(ciders, scores(records, base, target, "CIDEr", seeds))
             is_base = (row.arm, row.variant) == (base.arm, base.variant)
             cells += [cell([*ciders.values()]), "-" if is_base else signed_cell(*gain)]
             counts.append(len(ciders))
         cells += [
-            cell([*scores(work, row, target, metric, seeds).values()])
+            cell([*scores(records, row, target, metric, seeds).values()])
             for metric in OTHER_METRICS
             for target in domains.values()
         ]
@@ -130,7 +122,7 @@ def score_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
     return lines
 
 
-def guidance_table(work: Path, rows: Mapping[str, Row], seeds: int) -> list[str]:
+def guidance_table(records: Records, rows: Mapping[str, Row], seeds: int) -> list[str]:
     """Return the table of guidance scales: scores of the base, and measurements of the images."""
     quality = json.loads((ASSETS / "quality.json").read_text())
     measures = list(quality["real pictures"])
@@ -141,7 +133,8 @@ def guidance_table(work: Path, rows: Mapping[str, Row], seeds: int) -> list[str]
         arm = guidance_arm(guidance)
         tests = [(arm + VALIDATION, None), *((arm, target) for target in TARGETS.values())]
         ciders = [
-            list(scores(work, rows[row], target, "CIDEr", seeds).values()) for row, target in tests
+            list(scores(records, rows[row], target, "CIDEr", seeds).values())
+            for row, target in tests
         ]
         measured = quality[f"synthetic images, guidance {guidance:g}"]
         counts = str(max(map(len, ciders)))
@@ -151,55 +144,46 @@ def guidance_table(work: Path, rows: Mapping[str, Row], seeds: int) -> list[str]
     return [*lines, line(["real pictures", "", "", "", "", *real])]
 
 
-def object_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
+def object_table(records: Records, rows: dict[str, Row], seeds: int) -> list[str]:
     """Return the table of how well the captions of the town name the objects of their scenes."""
-    truth = read_scenes(DATA / "town" / "scenes_test.jsonl")
     lines = table_head(["town, %", *OBJECT_SCORES])
     for row in rows.values():
-        agreements = [
-            agreement([captions[key] for key in truth], list(truth.values()))
-            for captions in read_captions(work, row, None, seeds)
-        ]
-        lines.append(line([row.title, *(cell([a[h] for a in agreements]) for h in OBJECT_SCORES)]))
+        values = [scores(records, row, None, name, seeds).values() for name in OBJECT_SCORES]
+        lines.append(line([row.title, *map(cell, map(list, values))]))
     return lines
 
 
-def frequency_table(work: Path, rows: dict[str, Row], seeds: int) -> list[str]:
+def frequency_table(records: Records, rows: dict[str, Row], seeds: int) -> list[str]:
     """Return the table of the things found, by how often training captions mention their kind."""
-    counts = count_kinds(text for i in read_coco_images(CAPTIONS) for text in i.captions)
-    heads = [f"{name}, {domain.split()[0]}" for domain in TARGETS for name in FREQUENCIES]
+    columns = [(domain, frequency) for domain in TARGETS for frequency in FREQUENCIES]
+    heads = [f"{frequency}, {domain.split()[0]}" for domain, frequency in columns]
     lines = table_head(["things found, %", *heads])
     for row in rows.values():
-        cells = []
-        for domain, target in TARGETS.items():
-            truth = read_scenes(DATA / domain.split()[0] / "scenes_test.jsonl")
-            shares = [
-                found_by_frequency([captions[key] for key in truth], list(truth.values()), counts)
-                for captions in read_captions(work, row, target, seeds)
-            ]
-            for name in FREQUENCIES:
-                values = [share[name] for share in shares]
-                cells.append(cell([value for value in values if value is not None]))
-        lines.append(line([row.title, *cells]))
+        found = [
+            scores(records, row, TARGETS[domain], found_name(frequency), seeds).values()
+            for domain, frequency in columns
+        ]
+        lines.append(line([row.title, *map(cell, map(list, found))]))
     return lines
 
 
-def mixup_table() -> list[str]:
+def mixup_table(records: Records) -> list[str]:
     """Return the table of what the mix-up finds and mixes in synthetic and in real pairs."""
     lines = table_head(["training pairs of the town, %", *MIXUP_SHARES])
     for title, store in (("synthetic images", "train_store"), ("real images", "real_store")):
-        shares = mixup_shares(DATA / "town" / store)
+        measure = partial(mixup_shares, DATA / "town" / store)
+        shares = records.measured(f"mix-up, {title}", measure)
         lines.append(line([title, *(f"{shares[head]:.1f}" for head in MIXUP_SHARES)]))
     return lines
 
 
 def summary(
-    work: Path, rows: dict[str, Row], seeds: int, compared: Sequence[tuple[str, str]]
+    records: Records, rows: dict[str, Row], seeds: int, compared: Sequence[tuple[str, str]]
 ) -> list[str]:
     """Return the gap between base and oracle, and differences of pairs of rows seed by seed."""
     lines = []
     for title, target in TARGETS.items():
-        values = {name: scores(work, row, target, "CIDEr", seeds) for name, row in rows.items()}
+        values = {name: scores(records, row, target, "CIDEr", seeds) for name, row in rows.items()}
         if values.get("base") and values.get("oracle"):
             base, oracle = (statistics.mean(values[name].values()) for name in ("base", "oracle"))
             gap = signed_cell(*difference(values["oracle"], values["base"]))
@@ -222,7 +206,6 @@ def summary(
     return lines
 
 
-@cache
 @torch.inference_mode()
 def mixup_shares(store: Path, batch_size: int = 100) -> dict[str, float]:
     """Return how often the mix-up finds and mixes in what the captions name, in percent."""

@@ -4,10 +4,12 @@
     pcm results --tables systems
     pcm results --tables ablation --arms base base_sync --seeds 3
 
-Every arm is trained with every seed and tested on the real images of both domains. Mean and
-standard error are written into the tables of docs/results.md. Finished runs are kept, so the
-command can be interrupted and started again. With --arms, the tables contain the other arms as they
-were tested before.
+Every arm is trained with every seed and tested on the real images of both domains. Its scores are
+added to docs/results.jsonl, and mean and standard error are written into the tables of
+docs/results.md. Runs that are in docs/results.jsonl with the present settings are not repeated, so
+the command can be interrupted and continued on another machine; to repeat them, for example after a
+change of the code, remove their lines. With --arms, the tables contain the other arms as they were
+tested before.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import process_arguments, shell_command
@@ -28,6 +31,7 @@ from pcm_plugin.commands.toyworld.demo import (
     QUICK,
     QUICK_SIZES,
     SIZES,
+    TARGETS,
     format_option,
     has_scores,
     is_trained,
@@ -36,7 +40,12 @@ from pcm_plugin.commands.toyworld.demo import (
 from pcm_plugin.commands.toyworld.tables import SEEDS, TABLES, arms_of
 from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 
+if TYPE_CHECKING:
+    from pcm_plugin.commands.toyworld.records import Records
+
 WORK = Path("work_dirs/toy_results")
+DOMAINS = {target: name.split()[0] for name, target in TARGETS.items()}
+"""Domain of the images of each evaluation."""
 # MMEngine reloads pkg_resources when it reads a config that inherits from another package, which
 # fails in two threads at once.
 CONFIG_LOCK = threading.Lock()
@@ -91,6 +100,16 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
             run_command([*command, "--cfg-options", *changes], log)
 
 
+def record_arm(name: str, seed: int, records: "Records") -> None:
+    """Run an arm with a seed and add its scores to the records."""
+    from pcm_plugin.commands.toyworld.records import read_scores
+
+    run_arm(name, seed, records.extra)
+    for target, test in tests_of(name).items():
+        folder = WORK / name / f"seed{seed}" / target
+        records.add(name, seed, target, read_scores(folder, DOMAINS[test.evaluation]))
+
+
 @plain_errors()
 def main() -> None:
     """Read the command line and run what is missing."""
@@ -128,37 +147,45 @@ def main() -> None:
             f"no folder {folder}, which {', '.join(taught)} need: run the command in a checkout, "
             "or name other arms with --arms"
         )
-    make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
-    from pcm_plugin.commands.toyworld.arm_inputs import make_inputs
+    from pcm_plugin.commands.toyworld.records import RECORDS, Records
 
-    # The table of the mix-up describes the real pairs too.
-    make_inputs([*arms, *(["oracle"] if "ablation" in args.tables else [])], args.jobs)
     extra = QUICK if args.quick else ()
+    records = Records(RECORDS, extra)
     seeds = {table: args.seeds or SEEDS[table] for table in args.tables}
     seeds_of = {
         name: max(seeds[table] for table in args.tables if name in arms_of(table)) for name in arms
     }
     # Every arm with the first seed, then with the second, and so on.
     jobs = [
-        (name, seed, extra)
+        (name, seed)
         for seed in range(max(seeds.values()))
         for name in arms
-        if seed < seeds_of[name]
+        if seed < seeds_of[name] and not records.has_run(name, seed)
     ]
-    for name in of_tables:
-        for seed in range(max(seeds.values())):
-            if (WORK / name / f"seed{seed}").exists():
-                is_arm_trained(name, seed, extra)
+    if jobs:
+        make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
+        from pcm_plugin.commands.toyworld.arm_inputs import make_inputs
+
+        # The table of the mix-up describes the real pairs too.
+        names = dict.fromkeys(name for name, _ in jobs)
+        make_inputs([*names, *(["oracle"] if "ablation" in args.tables else [])], args.jobs)
+    for name, seed in jobs:
+        if (WORK / name / f"seed{seed}").exists():
+            is_arm_trained(name, seed, extra)
     from tqdm import tqdm
 
     from pcm_plugin.commands.toyworld.report import write_page
 
-    write = partial(write_page, WORK, seeds)
+    write = partial(write_page, records, seeds)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
-            for _ in tqdm(pool.map(lambda job: run_arm(*job), jobs), total=len(jobs), desc="runs"):
+            runs = pool.map(lambda job: record_arm(job[0], job[1], records), jobs)
+            for _ in tqdm(runs, total=len(jobs), desc="runs"):
+                records.save()
                 write()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    print(f"written to {write()}")
+    page = write()
+    records.save()  # with the measurements of the page
+    print(f"written to {page}")

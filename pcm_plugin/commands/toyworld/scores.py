@@ -1,15 +1,14 @@
 """Scores of the runs of ``pcm results``, and their differences."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS
 from pcm_plugin.commands.toyworld.demo import TARGETS
+from pcm_plugin.commands.toyworld.records import Records
 from pcm_plugin.commands.toyworld.tables import TABLES
 
 
@@ -19,8 +18,8 @@ class Row:
 
     Attributes:
         title: Its title.
-        arm: Name of the training, and of the folder of its runs.
-        variant: Ending of its test folders, if it was tested with changed settings.
+        arm: Name of the training.
+        variant: Ending of the names of its tests, if it was tested with changed settings.
     """
 
     title: str
@@ -39,38 +38,27 @@ def rows_of(table: str) -> dict[str, Row]:
     return rows
 
 
-def finished(work: Path, row: Row, target: str | None, name: str, seeds: int) -> dict[int, Path]:
-    """Return the file with a name of each seed that has scores."""
-    test = folder_name(target) + row.variant
-    folders = {seed: work / row.arm / f"seed{seed}" / test for seed in range(seeds)}
-    return {
-        seed: folder / name
-        for seed, folder in folders.items()
-        if (folder / "metrics.json").exists()
-    }
-
-
-def has_scores(work: Path, row: Row, seeds: int) -> bool:
+def has_scores(records: Records, row: Row, seeds: int) -> bool:
     """Return whether a row has scores of any seed on any domain."""
-    return any(finished(work, row, target, "metrics.json", seeds) for target in TARGETS.values())
+    return any(scores(records, row, target, "CIDEr", seeds) for target in TARGETS.values())
 
 
-def read_captions(work: Path, row: Row, target: str | None, seeds: int) -> list[dict[str, str]]:
-    """Return the captions of each seed by image id."""
-    files = finished(work, row, target, "captions.json", seeds).values()
-    return [
-        {entry["image_id"]: entry["caption"] for entry in json.loads(file.read_text())}
-        for file in files
-    ]
+def scores(
+    records: Records, row: Row, target: str | None, name: str, seeds: int
+) -> dict[int, float]:
+    """Return one score of a row for each seed that has it.
 
-
-def scores(work: Path, row: Row, target: str | None, metric: str, seeds: int) -> dict[int, float]:
-    """Return one score of a row for each seed that has it."""
-    files = finished(work, row, target, "metrics.json", seeds)
-    return {
-        seed: json.loads(file.read_text())["metrics"][f"caption/{metric}"]
-        for seed, file in files.items()
-    }
+    Args:
+        records: The records.
+        row: The row.
+        target: Data set of the test, as for ``pcm test --eval-on``; None is the town.
+        name: A score of :data:`.Scores`.
+        seeds: Number of seeds.
+    """
+    test = folder_name(target) + row.variant
+    found = {seed: records.scores(row.arm, seed, test) or {} for seed in range(seeds)}
+    values = {seed: values.get(name) for seed, values in found.items()}
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def table_head(heads: Sequence[str]) -> list[str]:
