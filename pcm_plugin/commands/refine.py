@@ -21,7 +21,8 @@ Assign captions to your own photos, which need no captions, and to the generated
     pcm refine STORE --pool PHOTO_STORE --out FOLDER
     pcm refine STORE --pool PHOTO_STORE --pool-images photos --out FOLDER
 
-Train on these pairs with train_dataloader.dataset.store=FOLDER/store in addition.
+Train on these pairs with train_dataloader.dataset.store=FOLDER/store in addition. If captions of
+STORE are held out for validation, pass --among validation/train_pairs.safetensors of the data set.
 
 Move the global features of images toward their captions and away from others; this reconstructs
 SynTIC (configs/syntic/syntic_coco.py trains on them).

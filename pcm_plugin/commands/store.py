@@ -3,6 +3,7 @@
 pcm store info STORE
 pcm store verify FOLDER          # folder of any stage
 pcm store merge STORE STORE ... --out NEW
+pcm store merge STORE STORE ... --pairs PAIRS --out NEW    # keep only some pairs of a store
 pcm store export STORE --out FOLDER
 pcm store export-pairs STORE --images FOLDER --format kohya --out NEW
 pcm store sheet STORE --images FOLDER --out sheet.png    # draw pairs with their scores
@@ -61,6 +62,21 @@ def verify(path: Path) -> None:
     if missing > 0:
         raise UserError(f"{path} lacks {missing} shards: run the command that made it again")
     print(f"{path}: all {len(folder.shards)} shards are as they were written")
+
+
+def merge(args: argparse.Namespace) -> None:
+    """Merge stores, and pairs of them if ``--pairs`` is passed."""
+    from pcm_plugin.formats.feature_store import FeatureStore
+    from pcm_plugin.formats.pair_selection import PAIRS_FILE
+    from pcm_plugin.synthesis.pipeline import stores
+    from pcm_plugin.synthesis.pipeline.merged_pairs import merge_pairs
+
+    pairs = merge_pairs(args.stores, args.pairs) if args.pairs else None
+    stores.merge(args.stores, args.out, args.prefix_ids)
+    info(args.out)
+    if pairs is not None:
+        pairs.to_file(args.out / PAIRS_FILE, FeatureStore(args.out).identity)
+        print(f"{args.out / PAIRS_FILE}: {len(pairs.caption):,} pairs")
 
 
 def sheet(args: argparse.Namespace) -> None:
@@ -138,6 +154,14 @@ def main() -> None:
         action="store_true",
         help="prefix image ids (1-7) and file names (1/7.png) with the number of the store",
     )
+    merging.add_argument(
+        "--pairs",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="files of pairs, each of one of the stores: write OUT/pairs.safetensors with them, "
+        "and with all pairs of the other stores",
+    )
     exporting = commands.add_parser(
         "export", help="write one .npz per image, as the released code reads them"
     )
@@ -178,10 +202,7 @@ def main() -> None:
     elif args.command == "verify":
         verify(args.folder)
     elif args.command == "merge":
-        from pcm_plugin.synthesis.pipeline import stores
-
-        stores.merge(args.stores, args.out, args.prefix_ids)
-        info(args.out)
+        merge(args)
     elif args.command == "sheet":
         sheet(args)
     elif args.command == "export-pairs":

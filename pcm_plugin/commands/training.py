@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from pcm_plugin.commands.run_config import load_config, prepare_process
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.distributed import stop_group
+from pcm_plugin.engine.held_out import check_held_out
 from pcm_plugin.engine.resume import ContinueRunHook, check_resume
 from pcm_plugin.engine.run_record import RECORD, Record, record_run
 from pcm_plugin.engine.schedules import (
@@ -42,7 +43,9 @@ def measure_run(cfg: Config) -> RunLength:
     """Check data and schedule, and return the length of the training."""
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     if cfg.get("val_dataloader") is not None:
-        Runner.build_dataloader(cfg.val_dataloader, seed=0)  # its dataset checks its arguments
+        # Its dataset checks its arguments.
+        validation = Runner.build_dataloader(cfg.val_dataloader, seed=0).dataset
+        check_held_out(loader.dataset, validation, cfg.get("val_evaluator"))
     if not len(loader):
         pairs, batch = len(loader.dataset), cfg.train_dataloader.batch_size
         raise UserError(

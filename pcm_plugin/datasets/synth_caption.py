@@ -65,6 +65,10 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             only these images of the store, with these captions as references. Requires
             ``test_mode=True``. Defaults to None: all images with the captions of the store.
 
+    Attributes:
+        store: The store.
+        references: The references by image id, if a file of them is set; otherwise None.
+
     Raises:
         MissingFileError: If the store or another file does not exist.
         UserError: If an argument is out of range, arguments or files do not match, no pair is
@@ -140,9 +144,9 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         self._pairs = None if test_mode else self._select_pairs(pairs, min_clip_score)
         count = len(self.store) if self._pairs is None else len(self._pairs.caption)
         self._items = np.arange(count)
-        self._references = None if references is None else load_references(references)
-        if self._references is not None:
-            self._items = self._find_images(self._references, references)
+        self.references = None if references is None else load_references(references)
+        if self.references is not None:
+            self._items = self._find_images(self.references, references)
             count = len(self._items)
         if max_pairs is not None:
             size = max(1, round(max_pairs * count)) if is_share else max_pairs
@@ -252,6 +256,11 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
             texts, first = self.store.captions(owner), int(self.store.caption_offsets[owner])
             yield from (texts[j - first] for j, _ in group)
 
+    def image_keys(self) -> set[tuple[str, int]]:
+        """Return the key of each image that items show, see :meth:`.FeatureStore.content_key`."""
+        images = self._items if self._pairs is None else self._pairs.image[self._items]
+        return {self.store.content_key(i) for i in np.unique(images).tolist()}
+
     def _global(self, numbers: np.ndarray, images: np.ndarray) -> Tensor:
         if self._pairs is not None and self._refined_features is not None:
             return F.normalize(self._refined_features[self._pairs.caption[numbers]].float(), dim=-1)
@@ -268,7 +277,7 @@ class SynthCaptionDataset(Dataset, ReadsFiles):
         if self._object_labels is not None:
             sample.set_field(self._object_labels[image["image_id"]], "object_labels")
         if self._pairs is None:
-            references = self._references or {}
+            references = self.references or {}
             texts = references.get(image["image_id"], image["captions"])
             sample.set_field(texts, "gt_caption")
             return sample

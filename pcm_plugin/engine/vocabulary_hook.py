@@ -1,13 +1,11 @@
 """Check that the vocabulary covers the training captions."""
 
-from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from mmengine.dataset import ClassBalancedDataset, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch.utils.data import ConcatDataset, Subset
 
+from pcm_plugin.engine.training_captions import HasCaptions, leaf_datasets
 from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
 from pcm_plugin.registry import HOOKS
@@ -18,14 +16,6 @@ class HasVocabulary(Protocol):
     """Model with a vocabulary."""
 
     vocabulary: CaptionVocabulary
-
-
-@runtime_checkable
-class HasCaptions(Protocol):
-    """Dataset that provides its captions without loading features or images."""
-
-    def iter_captions(self) -> Iterator[str]:
-        """Iterate over the captions of all samples."""
 
 
 @HOOKS.register_module()
@@ -52,7 +42,7 @@ class VocabularyCoverageHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model, HasVocabulary):
             return
-        for dataset in _leaf_datasets(runner.train_dataloader.dataset):
+        for dataset in leaf_datasets(runner.train_dataloader.dataset):
             name = type(dataset).__name__
             if not isinstance(dataset, HasCaptions):
                 runner.logger.warning(
@@ -69,14 +59,3 @@ class VocabularyCoverageHook(Hook):
                 "(`pcm build-vocabulary`), or accept them with --cfg-options "
                 "default_hooks.vocabulary.max_unknown_captions=SHARE",
             )
-
-
-def _leaf_datasets(dataset: Any) -> Iterator[Any]:
-    """Yield the datasets inside wrappers that concatenate or repeat datasets."""
-    if isinstance(dataset, ConcatDataset):
-        for part in dataset.datasets:
-            yield from _leaf_datasets(part)
-    elif isinstance(dataset, RepeatDataset | ClassBalancedDataset | Subset):
-        yield from _leaf_datasets(dataset.dataset)
-    else:
-        yield dataset

@@ -90,6 +90,9 @@ class FeatureStore:
         self.identity = fingerprint({name: r["files"] for name, r in folder.shards.items()})
         self.digests: list[str] = [record["digest"] for record in folder.shards.values()]
         self._names = list(folder.shards)
+        self._hashes = [
+            r["files"][f"{name}.safetensors"]["sha256"] for name, r in folder.shards.items()
+        ]
         counts = [record["count"] for record in folder.shards.values()]
         captions = [record["captions"] for record in folder.shards.values()]
         self._first_image = np.cumsum([0, *counts])
@@ -150,6 +153,14 @@ class FeatureStore:
         For generated images it identifies the archive.
         """
         return self.digests[bisect.bisect_right(self._first_images, i) - 1]
+
+    def content_key(self, i: int) -> tuple[str, int]:
+        """Return the SHA-256 of the features of image i's shard, and the position of i in it.
+
+        The image has the same key in a store that ``pcm store merge`` made from this one.
+        """
+        s = bisect.bisect_right(self._first_images, i) - 1
+        return self._hashes[s], i - self._first_images[s]
 
     def require_images(self, what: str) -> None:
         """Check that the store has features of images.

@@ -4,6 +4,7 @@ import regex
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.cleaning import clean_text
+from pcm_plugin.formats.tokenize import tokenize
 
 ENGLISH = "en"
 
@@ -74,6 +75,20 @@ def split_tokens(text: str, language: str) -> list[str]:
         text = text.replace("\u0130", "i").replace("I", "\u0131")
     pattern = _CHARACTERS if is_by_character(language) else _WORDS
     return pattern.findall(text.lower())
+
+
+def split_words(text: str, language: str) -> list[str]:
+    """Split a caption into the words by which captions are compared.
+
+    Args:
+        text: One caption.
+        language: Code of its language.
+
+    Returns:
+        The words of :func:`~pcm_plugin.formats.tokenize.tokenize` for English, otherwise those of
+        :func:`split_tokens`.
+    """
+    return tokenize(text) if is_english(language) else split_tokens(text, language)
 
 
 def _primary(language: str) -> str:

@@ -60,25 +60,23 @@ class PairSelection(NamedTuple):
             MissingFileError: If the file does not exist.
             UserError: If it does not hold pairs, or pairs of another store.
         """
-        if not Path(path).is_file():
-            raise MissingFileError(
-                f"no pairs at {path}; make them with: pcm refine STORE --out FOLDER"
-            )
-        try:
-            with safe_open(path, "np") as file:
-                made_from = (file.metadata() or {})["store"]
-                pairs = cls(*(file.get_tensor(key) for key in cls._fields))
-        except (SafetensorError, KeyError) as error:
-            raise UserError(
-                f"{path} must hold pairs, got a file without them ({error}): pass a "
-                f"{PAIRS_FILE} of `pcm refine`"
-            ) from None
+        made_from, pairs = _read(path)
         if made_from != store:
             raise UserError(
                 f"{path} was made from another store, or from this one before it was changed: make "
                 "it again with `pcm refine`"
             )
         return pairs
+
+
+def store_of_pairs(path: str | os.PathLike) -> str:
+    """Return the ``identity`` of the store that a file of pairs was made from.
+
+    Raises:
+        MissingFileError: If the file does not exist.
+        UserError: If it does not hold pairs.
+    """
+    return _read(path)[0]
 
 
 def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> PairSelection:
@@ -104,3 +102,18 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
     if not len(pairs.caption):
         raise UserError(f"the images of {store.path} have no captions: no pairs")
     return pairs
+
+
+def _read(path: str | os.PathLike) -> tuple[str, PairSelection]:
+    """Return the identity of the store, and the pairs."""
+    if not Path(path).is_file():
+        raise MissingFileError(f"no pairs at {path}; make them with: pcm refine STORE --out FOLDER")
+    try:
+        with safe_open(path, "np") as file:
+            made_from = (file.metadata() or {})["store"]
+            return made_from, PairSelection(*map(file.get_tensor, PairSelection._fields))
+    except (SafetensorError, KeyError) as error:
+        raise UserError(
+            f"{path} must hold pairs, got a file without them ({error}): pass a "
+            f"{PAIRS_FILE} of `pcm refine`"
+        ) from None

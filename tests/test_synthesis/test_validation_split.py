@@ -20,6 +20,7 @@ from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip, build_pipeline
+from tests.test_docs.pages import ROOT, code_blocks
 from tests.test_tools.commands import run
 
 THINGS = ["dog", "cat", "car", "tree", "house"]
@@ -134,6 +135,47 @@ def test_the_config_trains_on_the_others_and_validates_on_them(whole):
     assert cfg.default_hooks.checkpoint.save_best == "caption/CIDEr"
     assert cfg.test_dataloader is None
     assert "early_stopping" not in cfg.default_hooks
+
+
+TINY = ["train_cfg.max_epochs=1", "model.decoder.num_layers=1", "model.encoder.num_layers=1"]
+TINY += ["param_scheduler.warmup=10", "val_dataloader.num_workers=0"]
+TINY += ["train_dataloader.num_workers=0"]
+
+
+def test_a_training_on_held_out_captions_is_refused(whole, tmp_path):
+    args = [whole / "config.py", "--work-dir", tmp_path / "run", "--cfg-options", *TINY]
+    args += ["train_dataloader.dataset.pairs=None"]
+    result = run("train", *args, log=tmp_path / "log")
+    assert result.code == 1
+    count = len(load_references(whole / "validation" / "references.jsonl"))
+    assert re.search(
+        rf"trains on {count} captions \('.*\) and {count} images that are held out", result.output
+    )
+    assert not list((tmp_path / "run").glob("*.py")), "before the run begins"
+    args.remove("val_dataloader.num_workers=0")
+    off = ["val_dataloader=None", "val_cfg=None", "val_evaluator=None"]
+    assert " ".join(off) in result.output
+    result = run("train", *args, *off, log=tmp_path / "log")
+    assert result.code == 0, result.output
+
+
+def test_the_documented_commands_for_photos(inputs, whole, tmp_path, monkeypatch):
+    """They lead to a training on photos, without the held-out captions and their images."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole, "data/mine")
+    Path("photos").mkdir()
+    for n in range(12):
+        Image.new("RGB", (20, 20), (20 * n, 0, 0)).save(f"photos/{n}.png")
+    page = ROOT / "docs" / "your_own_captions.md"
+    (block,) = [block for block in code_blocks(page, "bash") if "--pool $D/photo_store" in block]
+    block = block.replace("\\\n", "").replace("$D", "data/mine")
+    clip = yaml.safe_load((inputs / "tiny.yaml").read_text())["extract"]["model"]
+    for line in block.replace("ViT-B-32-quickgelu --pretrained openai", clip).splitlines():
+        _, name, *words = line.split()
+        words += TINY if name == "train" else ["--device", "cpu"]
+        result = run(name, *words, log=tmp_path / "log", launcher=False)
+        assert result.code == 0, result.output
+    assert list(Path("work_dirs").glob("config/best_*.pth"))
 
 
 def test_syntic_leaves_them_out_of_training_and_text_memory(whole):

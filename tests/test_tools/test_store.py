@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.coco import read_coco_images
 from pcm_plugin.formats.feature_shard import FORMAT
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
 from tests.builders import build_caption_store, build_store
 from tests.test_tools.commands import run
@@ -63,6 +65,41 @@ def test_merged_stores_read_as_one(tmp_path, two):
     assert (tmp_path / "both" / "manifest.json").read_bytes() == before
     result = store(tmp_path, "merge", *reversed(two), "--out", tmp_path / "both")
     assert "was made with other settings (source" in result.output
+
+
+def test_pairs_of_merged_stores(tmp_path, two):
+    """Some pairs of a store, one of them with another image, and all of the others."""
+    one, other = map(FeatureStore, two)
+    every = load_pairs(one)
+    some = PairSelection(np.array([3, 4]), np.array([0, 4]), every.score[:2], every.score[2:4])
+    some.to_file(tmp_path / "some.safetensors", one.identity)
+    args = ["--pairs", tmp_path / "some.safetensors", "--out", tmp_path / "both"]
+    for order, images, captions in (
+        ((two[0], two[1]), [3, 4, 5, 6], [0, 4, 5, 6]),
+        ((two[1], two[0]), [0, 1, 5, 6], [0, 1, 2, 6]),
+    ):
+        result = store(tmp_path, "merge", *order, *args)
+        assert result.code == 0, result.output
+        assert "both/pairs.safetensors: 4 pairs" in result.output
+        both = FeatureStore(tmp_path / "both")
+        pairs = load_pairs(both, tmp_path / "both" / "pairs.safetensors")
+        assert (pairs.image.tolist(), pairs.caption.tolist()) == (images, captions)
+        parts = [some, load_pairs(other)] if order[0] == two[0] else [load_pairs(other), some]
+        for key in ("clip_score", "score"):
+            expected = np.concatenate([getattr(part, key) for part in parts])
+            np.testing.assert_array_equal(getattr(pairs, key), expected)
+        assert store(tmp_path, "verify", tmp_path / "both").code == 0
+        shutil.rmtree(tmp_path / "both")
+    file = tmp_path / "some.safetensors"
+    for stores, files, message in (
+        ([two[1]], [file], "must hold pairs of one of"),
+        (two, [file, file], "hold pairs of the same store"),
+        ([two[0], tmp_path / "none"], [file], "no feature store at"),
+    ):
+        result = store(tmp_path, "merge", *stores, "--pairs", *files, "--out", tmp_path / "both")
+        assert result.code == 1
+        assert message in result.output
+        assert not (tmp_path / "both").exists()
 
 
 def test_stores_with_images_of_one_id_are_merged_by_prefix_alone(tmp_path, two):

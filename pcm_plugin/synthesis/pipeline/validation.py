@@ -22,10 +22,9 @@ from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_references import save_references
-from pcm_plugin.formats.languages import is_english, split_tokens
+from pcm_plugin.formats.languages import split_words
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.synthesis.pipeline.held_out import HeldOut, hold_out
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
@@ -96,9 +95,8 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
     for _, tick in claim_shards(folder, wanted, rank, "validation", "caption"):
         captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
         image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
-        language = recipe.vocabulary.language
-        tokens = tokenize if is_english(language) else partial(split_tokens, language=language)
-        held_out = hold_out(image_ids, texts, tokens, settings)
+        words = partial(split_words, language=recipe.vocabulary.language)
+        held_out = hold_out(image_ids, texts, words, settings)
         several = generate.images_per_caption > 1
         references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
         files = []
