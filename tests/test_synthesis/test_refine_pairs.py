@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
+from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_shard import FORMAT, write_feature_shard
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
@@ -93,6 +94,36 @@ def test_the_filter_among_some_pairs(tmp_path, store):
     assert np.array_equal(pairs.image, some.image)
     assert np.array_equal(pairs.caption, some.caption)
     np.testing.assert_allclose(pairs.score, some.clip_score)
+
+
+@pytest.mark.parametrize("images", [[0, 3], [5, 6], [10, 10], [0, 1]])
+def test_the_filter_needs_the_own_image_of_every_caption(tmp_path, store, images):
+    """As SynC's pairs may lack it; captions 1 and 3 have the images 1 and 2."""
+    among = Among(np.unique(images), np.array([1, 3]))
+    settings = RefineSettings(method="filter", keep=1.0)
+    with pytest.raises(UserError, match=r"those of [12] of the 2 captions, such as 'caption"):
+        refine_pairs(store, settings, tmp_path / "out", device="cpu", among=among)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_filter_among_pairs_with_another_store(tmp_path, store):
+    """The assigning store has the images in another order."""
+    feats = build_store(tmp_path / "again", CAPTIONS, clip_dim=8, dtype=torch.float32)
+    build_store(
+        tmp_path / "other",
+        CAPTIONS[::-1],
+        clip_dim=8,
+        dtype=torch.float32,
+        feats={key: feats[key].flip(0) for key in ("patch_feats", "global_feats")},
+        ids=[f"image{i}" for i in range(11)][::-1],
+    )
+    reader = FeatureStore(store)
+    among = Among(np.array([1, 2, 7]), np.array([1, 2, 3, 4, 5]))
+    settings = RefineSettings(method="filter", keep=1.0)
+    args = (store, settings, tmp_path / "out", None, 100, "cpu", None, tmp_path / "other")
+    pairs = refine_pairs(*args, among=among)
+    assert pairs.caption.tolist() == among.captions.tolist()
+    assert np.array_equal(pairs.image, reader.caption_to_image(pairs.caption))
 
 
 @pytest.mark.parametrize("chunk", [3, 5, 100])

@@ -80,7 +80,8 @@ class PairAssignment:
         sentences: Sentence embeddings in chunks. None until they are passed or loaded.
 
     Raises:
-        UserError: If the stores do not contain the same images and captions.
+        UserError: If the stores do not contain the same images and captions, or a filter lacks the
+            own image of a caption.
     """
 
     def __init__(
@@ -106,6 +107,17 @@ class PairAssignment:
             self._caption_rows = np.flatnonzero(np.isin(self.captions, among.captions))
             self.images = self.images[self._image_rows]
             self.captions = self.captions[self._caption_rows]
+        if settings.method == "filter":
+            owners = store.caption_to_image(self.captions)
+            absent = self.captions[~np.isin(owners, self.images)]
+            if len(absent):
+                raise UserError(
+                    "method='filter' keeps each caption with its own image, but those of "
+                    f"{len(absent):,} of the {len(self.captions):,} captions, such as "
+                    f"{store.caption(int(absent[0]))!r}, are not among the images to use: pass "
+                    "pairs with them, such as validation/train_pairs.safetensors of the data set, "
+                    "or method='sync'"
+                )
 
     def plan(self, title: str, count: int) -> list[Shard]:
         """Return the chunks of one pass."""

@@ -69,8 +69,8 @@ def refine_pairs(
     Raises:
         MissingFileError: If a store or the sentence encoder is missing.
         UserError: If a store is unfinished or has no captions or no images, the stores do not
-            contain the same images and captions, the folder was made with other settings,
-            ``sentence_feats`` do not fit, or no pair is left.
+            contain the same images and captions, the folder was made with other settings, a filter
+            lacks the own image of a caption, ``sentence_feats`` do not fit, or no pair is left.
     """
     if chunk < 1:
         raise UserError(f"chunk must be at least 1, got {chunk}")
