@@ -24,11 +24,17 @@ _WITHOUT_EFFECT = (
     *("num_workers", "persistent_workers", "prefetch_factor", "pin_memory"),
     *("dataset.data_prefix", "outfile", "per_image"),
 )
+# Hooks without effect on the result; of the checkpoint hook, how the best checkpoint is chosen.
+_HOOKS_WITHOUT_EFFECT = (
+    *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
+    *("visualization", "vocabulary"),
+)
 _BATCH, _PROCESSES = "train_dataloader.batch_size", "processes"
 # Settings that may change before a run is resumed. Schedules are compared by their rates.
 _RESUMABLE_CHANGES = (
     *("train_cfg.", "val_cfg.", "param_scheduler.", "optim_wrapper.optimizer.lr", "load_from"),
     *("val_dataloader.batch_size", "val_evaluator.scorers", "custom_hooks."),
+    "default_hooks.early_stopping.",
 )
 
 Record = dict[str, dict[str, Any]]
@@ -51,9 +57,12 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
     for part in _PARTS:
         if values.get(part) is not None:
             settings.update(_flatten(part, values[part]))
-    hook = (values.get("default_hooks") or {}).get("checkpoint") or {}
+    hooks = values.get("default_hooks") or {}
     for key in ("save_best", "rule"):
-        settings[f"default_hooks.checkpoint.{key}"] = hook.get(key)
+        settings[f"default_hooks.checkpoint.{key}"] = (hooks.get("checkpoint") or {}).get(key)
+    for name, hook in hooks.items():
+        if name not in _HOOKS_WITHOUT_EFFECT and hook is not None:
+            settings.update(_flatten(f"default_hooks.{name}", hook))
     # The name of a language model on a hub is a setting, its folder an input.
     paths = {
         argument.key
