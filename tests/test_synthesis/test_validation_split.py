@@ -12,6 +12,7 @@ import yaml
 from mmengine.config import Config
 from PIL import Image
 
+from pcm_plugin.commands.make_dataset import main
 from pcm_plugin.datasets import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_references import load_references
@@ -217,6 +218,79 @@ def test_an_interrupted_or_shared_split_has_the_same_bytes(inputs, whole, tmp_pa
     result = make(inputs, out, "validation.seed=1")
     assert result.code == 1
     assert "validation was made with other settings (seed: 0 there, 1 now)" in result.output
+    assert f"or remove {out / 'validation'}, and run pcm make-dataset again" in result.output
+    result = make(inputs, out, "vocabulary.language=de")
+    assert result.code == 1
+    assert (
+        "validation was made with other settings (language: None there, 'de' now" in result.output
+    )
+
+
+@pytest.fixture
+def error_of(inputs, monkeypatch):
+    """Return a function that makes a data set in this process and returns the error, or None."""
+
+    def make(out, *settings, options=()):
+        args = [inputs / "captions.jsonl", "--recipe", inputs / "tiny.yaml", "--device", "cpu"]
+        args += ["--out", out, *options, "--set", *SETTINGS, *settings]
+        monkeypatch.setattr("sys.argv", ["pcm make-dataset", *map(str, args)])
+        try:
+            main()
+        except SystemExit as error:
+            return error.code
+        return None
+
+    return make
+
+
+def test_pairs_refined_over_other_captions_are_refused(whole, error_of, tmp_path):
+    """As in a folder that is older than the split, or with other settings of `validation`."""
+    out = shutil.copytree(whole, tmp_path / "data")
+    sync = "refine.keep=1.0"
+    pairs, split = out / "pairs", out / "validation"
+    options = ["--stages", "corpus", "generate", "extract"]
+    assert error_of(out, sync, "validation=None") is None
+    for more in (options, []):
+        error = error_of(out, sync, options=more)
+        assert f"{pairs} was refined among all images and captions, but 2" in error
+        assert f"remove {pairs}, and run the stage refine of pcm make-dataset" in error
+    shutil.rmtree(pairs)
+    assert error_of(out, sync) is None
+    check_split(out, "pairs/pairs.safetensors")
+    error = error_of(out, sync, "validation.seed=1")
+    assert f"or remove {split} and {pairs}, and run pcm make-dataset again" in error
+    shutil.rmtree(split)
+    error = error_of(out, sync, "validation.seed=1", options=options)
+    assert f"{pairs} was refined among 2" in error
+    error = error_of(out, sync, "validation=None", options=options)
+    assert "but all images and captions are trained on now" in error
+
+
+@pytest.mark.parametrize("stage", ["corpus", "generate"])
+def test_an_unfinished_or_damaged_split_is_reported(whole, error_of, tmp_path, stage):
+    out = shutil.copytree(whole, tmp_path / "data")
+    split = out / "validation"
+    manifest = split / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    options = ["--stages", stage]
+    fix = f"run the stage extract of pcm make-dataset for {out}"
+    cut = f"{split} is unfinished, or files in it are missing or cut: {fix}"
+    (split / "train_pairs.safetensors").write_bytes(b"cut")
+    assert error_of(out, options=options) == cut
+    manifest.write_text(json.dumps({**facts, "shards": {}}))
+    assert error_of(out, options=options) == cut
+    old = {"num_source": 300, "count": 0, "files": {}, "digest": "x"}
+    manifest.write_text(json.dumps({**facts, "shards": {"split": old}}))
+    error = error_of(out, options=options)
+    assert f"manifest.json has no 'near_duplicates': remove {split}, and {fix}" in error
+    manifest.write_text("{")
+    error = error_of(out, options=options)
+    assert "manifest.json is not a manifest" in error
+    assert f"remove {split}, and run pcm make-dataset again" in error
+    shutil.rmtree(split)
+    assert error_of(out, options=options) == f"no captions are held out yet in {split}: {fix}"
+    assert error_of(out) is None
+    assert contents(out) == contents(whole)
 
 
 def test_synC_assigns_no_held_out_image_or_caption(inputs, whole, tmp_path):

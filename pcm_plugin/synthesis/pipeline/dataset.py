@@ -35,10 +35,16 @@ from pcm_plugin.synthesis.pipeline.corpus import make_corpus
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.text_configs import write_text_configs
-from pcm_plugin.synthesis.pipeline.validation import TRAIN_PAIRS, make_validation, read_summary
+from pcm_plugin.synthesis.pipeline.validation import (
+    PAIRS_FOLDER,
+    TRAIN_PAIRS,
+    check_split_settings,
+    make_validation,
+    read_summary,
+)
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.assignment import Among
-from pcm_plugin.synthesis.refine.pairs import refine_pairs
+from pcm_plugin.synthesis.refine.pairs import check_among, refine_pairs
 
 RealImages = Mapping[str, tuple[str, "str | CaptionFile"]]
 
@@ -78,7 +84,10 @@ def make_dataset(
     rank = rank or Rank.from_environment()
     stages = check_stages(stages, recipe)
     check_folder(recipe, out)
+    held_out = has_held_out(recipe, out, real_splits or {})
     # All inputs are checked before the first stage, which may take hours.
+    if held_out:
+        check_split_settings(recipe, out)
     sources = real_sources(real_splits or {}, recipe, captions)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     corpus = CaptionFile(out / "corpus" / "captions.jsonl")
@@ -96,17 +105,15 @@ def make_dataset(
         if recipe.assign is not None:
             store, batch = out / "assign_store", recipe.assign_batch
             extract_features(sources["train"], recipe.assign, store, batch, device, rank=rank)
-    held_out = has_held_out(recipe, out, real_splits or {})
     if held_out and ("extract" in stages or "refine" in stages):
         make_validation(recipe, out, rank)
     if "refine" in stages and recipe.refine is not None:
-        among = None
-        if held_out and read_summary(out).validation:
-            among = Among.of_pairs(FeatureStore(out / "train_store"), out / TRAIN_PAIRS)
+        among = _trained_on(out, held_out)
+        check_among(out / PAIRS_FOLDER, among)
         refine_pairs(
             out / "train_store",
             recipe.refine,
-            out / "pairs",
+            out / PAIRS_FOLDER,
             chunk=recipe.refine_chunk,
             device=device,
             rank=rank,
@@ -117,6 +124,8 @@ def make_dataset(
         if recipe.generate is None:
             write_text_configs(recipe, out, _real_splits(out))
         else:
+            if recipe.refine is not None:
+                check_among(out / PAIRS_FOLDER, _trained_on(out, held_out))
             is_split = held_out and bool(read_summary(out).validation)
             write_configs(recipe, out, _real_splits(out), is_split)
 
@@ -201,6 +210,13 @@ def captions_of(split: str, path: str, captions: CaptionFile) -> CaptionFile:
     """
     file = captions.with_path(path)
     return replace(file, split=split) if file.has_splits() else file
+
+
+def _trained_on(out: Path, held_out: bool) -> Among | None:
+    """Return the images and captions that are not held out, None if all are trained on."""
+    if not held_out or not read_summary(out).validation:
+        return None
+    return Among.of_pairs(FeatureStore(out / "train_store"), out / TRAIN_PAIRS)
 
 
 def _all_stages_done(recipe: Recipe, out: Path) -> bool:

@@ -18,7 +18,7 @@ from pcm_plugin.formats.vocabulary_file import load_vocabulary
 from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
-from pcm_plugin.synthesis.pipeline.validation import REFERENCES, TRAIN_PAIRS
+from pcm_plugin.synthesis.pipeline.validation import PAIRS_FOLDER, REFERENCES, TRAIN_PAIRS
 
 CONFIG = "config.py"
 """Config of PCM-Net in the data set's folder."""
@@ -77,7 +77,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
     if store.patches_in_joint_space:
         neck |= {"patches_in_joint_space": True, "clip_head": None}
     pairs = TRAIN_PAIRS if held_out else None
-    refined = f"pairs/{PAIRS_FILE}"
+    refined = f"{PAIRS_FOLDER}/{PAIRS_FILE}"
     if recipe.refine is not None and (out / refined).is_file():
         pairs = refined
     count = len(load_pairs(store, None if pairs is None else out / pairs).caption)

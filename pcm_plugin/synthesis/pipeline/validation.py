@@ -12,20 +12,20 @@ Both are selections from ``train_store``, whose features are not copied.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pcm_plugin.errors import UserError
+from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.atomic_io import fingerprint
 from pcm_plugin.formats.captions.caption_file import CaptionFile
 from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.image_references import save_references
-from pcm_plugin.formats.languages import split_words
+from pcm_plugin.formats.languages import is_english, split_words
 from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.shards import Shard, ShardFolder
-from pcm_plugin.synthesis.pipeline.held_out import HeldOut, hold_out
+from pcm_plugin.synthesis.pipeline.held_out import MIN_IMAGES, HeldOut, hold_out
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sharing import claim_shards
@@ -35,6 +35,9 @@ FORMAT = "pcm-validation"
 
 FOLDER = "validation"
 """Name of the folder in that of the data set."""
+
+PAIRS_FOLDER = "pairs"
+"""Folder of the refined pairs, which depend on the split."""
 
 REFERENCES = f"{FOLDER}/references.jsonl"
 TRAIN_PAIRS = f"{FOLDER}/train_pairs.safetensors"
@@ -57,9 +60,11 @@ class Summary(NamedTuple):
         """Format what is held out, and what the scores are good for."""
         if not self.validation:
             return (
-                f"validation: none of the {self.captions:,} captions are held out, since they are "
-                "too few, or too many are near-duplicates (validation.max_share and .similarity): "
-                "the last checkpoint is the one to use"
+                f"validation: none of the {self.captions:,} captions are held out, since fewer "
+                f"than {MIN_IMAGES} images could be: there are too few captions "
+                "(validation.captions and .max_share), images have too many captions, too many "
+                "captions are near-duplicates (validation.similarity), or those that were chosen "
+                "have no image; the last checkpoint is the one to use"
             )
         return (
             f"validation: {self.validation:,} of {self.captions:,} captions are held out with "
@@ -82,6 +87,7 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         UserError: If the choice was made with other settings, or for other features of the same
             captions.
     """
+    check_split_settings(recipe, out)
     settings, generate = recipe.validation, recipe.generate
     assert settings is not None
     assert generate is not None
@@ -90,8 +96,7 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
     digest = fingerprint([corpus["digest"], store.identity])
     wanted = [Shard("split", corpus["num_source"], digest)]
     _refuse_another_store(out, corpus["num_source"], store)
-    made_with = {k: v for k, v in settings.__dict__.items() if k != "patience"}
-    folder = ShardFolder.open_for_write(out / FOLDER, FORMAT, made_with, wanted)
+    folder = ShardFolder.open_for_write(out / FOLDER, FORMAT, _made_with(recipe), wanted)
     for _, tick in claim_shards(folder, wanted, rank, "validation", "caption"):
         captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
         image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
@@ -110,14 +115,47 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         folder.commit(wanted[0], files, len(references), near_duplicates=near, store=identity)
 
 
+def check_split_settings(recipe: Recipe, out: Path) -> None:
+    """Check that an existing split was made with the settings of a recipe.
+
+    Args:
+        recipe: The recipe, with settings of the validation.
+        out: Folder of the data set, possibly without a split.
+
+    Raises:
+        UserError: If it was made with other settings or for captions of another language, or its
+            manifest is damaged.
+    """
+    try:
+        ShardFolder.check_settings(out / FOLDER, FORMAT, _made_with(recipe))
+    except UserError as error:
+        raise UserError(
+            f"{error}; or remove {removable(out)}, and run pcm make-dataset again"
+        ) from None
+
+
+def removable(out: Path) -> str:
+    """Return the folders to remove before captions are held out again, for a message."""
+    folders = [out / FOLDER, out / PAIRS_FOLDER]
+    return " and ".join(str(folder) for folder in folders if folder.exists())
+
+
+def _made_with(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings on which the split depends."""
+    settings, language = recipe.validation, recipe.vocabulary.language
+    record = {k: v for k, v in settings.__dict__.items() if k != "patience"}
+    # The language decides what the words are whose near-duplicates are left out.
+    return record if is_english(language) else record | {"language": language}
+
+
 def _refuse_another_store(out: Path, captions: int, store: FeatureStore) -> None:
     if not (out / FOLDER / "manifest.json").is_file():
         return
     for record in ShardFolder(out / FOLDER, FORMAT).shards.values():
-        if record["num_source"] == captions and record["store"] != store.identity:
+        if record["num_source"] == captions and record.get("store") != store.identity:
             raise UserError(
                 f"{out / FOLDER} was made for other features than those in {store.path}: remove "
-                "the folder, and it is made again"
+                f"{removable(out)}, and run pcm make-dataset again"
             )
 
 
@@ -129,9 +167,21 @@ def read_summary(out: Path) -> Summary:
 
     Raises:
         MissingFileError: If it was not called for this data set.
+        UserError: If it was interrupted, or a file is missing or cut.
     """
-    (record,) = ShardFolder(out / FOLDER, FORMAT).shards.values()
-    return Summary(record["num_source"], record["count"], record["near_duplicates"])
+    fix = f"run the stage extract of pcm make-dataset for {out}"
+    if not (out / FOLDER / "manifest.json").is_file():
+        raise MissingFileError(f"no captions are held out yet in {out / FOLDER}: {fix}")
+    folder = ShardFolder(out / FOLDER, FORMAT)
+    records = [*folder.shards.values()]
+    if not records or folder.find_damaged(checksums=False):
+        raise UserError(f"{out / FOLDER} is unfinished, or files in it are missing or cut: {fix}")
+    try:
+        return Summary(*(records[0][key] for key in ("num_source", "count", "near_duplicates")))
+    except KeyError as error:
+        raise UserError(
+            f"{out / FOLDER}/manifest.json has no {error}: remove {removable(out)}, and {fix}"
+        ) from None
 
 
 def divide_pairs(

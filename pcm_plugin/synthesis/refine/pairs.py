@@ -122,6 +122,28 @@ def refine_pairs(
     return pairs
 
 
+def check_among(out: str | os.PathLike, among: Among | None) -> None:
+    """Check that existing pairs were chosen among the images and captions that are trained on.
+
+    Args:
+        out: Folder of :func:`refine_pairs`, which need not exist.
+        among: The images and captions. None for all of the store.
+
+    Raises:
+        UserError: If others were assigned, such as those that have been held out since.
+    """
+    if not (Path(out) / "manifest.json").is_file():
+        return
+    folder = ShardFolder(out, FORMAT)
+    made_among, wanted = folder.manifest["settings"].get("among"), among and among.identity
+    if folder.shards and made_among != wanted:
+        raise UserError(
+            f"{out} was refined among {made_among or 'all images and captions'}, but "
+            f"{wanted or 'all images and captions'} are trained on now, since what is held out for "
+            f"validation has changed: remove {out}, and run the stage refine of pcm make-dataset"
+        )
+
+
 def _read_sentences(path: str | os.PathLike, store: FeatureStore) -> Tensor:
     try:
         rows = load_file(path)["sentence_feats"]
