@@ -22,7 +22,7 @@ from pcm_plugin.commands.photo_tables import draw_typical, make_figures, make_ta
 from pcm_plugin.commands.report_images import make_placeholder, read_thumbnail, read_training_images
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.config_files import read_config_file
-from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_training_store
+from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_held_out
 from pcm_plugin.engine.work_folder import best_checkpoint
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation import CaptionMetric
@@ -115,7 +115,7 @@ def draw_samples(
     entries = []
     chosen = choose_samples([cider for _, cider in scored], args.count)
     generated: dict[str, Image.Image] = {}
-    if split == "val" and is_validated_on_training_store(cfg):
+    if split == "val" and is_validated_on_held_out(cfg):
         ids = [scored[i][0].image_id for i in chosen]
         numbers = {image_id: i for i, image_id in enumerate(store.image_ids)}
         rows = [numbers[image_id] for image_id in ids]
@@ -172,7 +172,7 @@ def measurements(
 ) -> Measurements:
     """Return the values that the sentence at the top depends on."""
     cider, cider_on = find_cider(run, checkpoint.name)
-    if cider_on.startswith("validation") and is_validated_on_training_store(cfg):
+    if cider_on.startswith("validation") and is_validated_on_held_out(cfg):
         cider_on += " (generated images of held-out captions)"
     dataset = cfg.train_dataloader.dataset
     pairs = dataset.get("pairs")
@@ -208,7 +208,7 @@ def build_page(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     drop_clip_head(cfg)
     check_inputs(cfg, ("train", *([split] if split else [])))
     notes: list[str] = []
-    if is_validated_on_training_store(cfg):
+    if is_validated_on_held_out(cfg):
         notes.append(
             "Validation is on generated images of held-out captions. Its scores compare "
             "checkpoints; those on real images will be lower."

@@ -20,7 +20,7 @@ from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.config_checks import check_config, disable_worker_options
 from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.feature_checks import check_features
-from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_training_store
+from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_held_out
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.names import MAIN_SCORES
@@ -147,7 +147,7 @@ def run_tuning(args: argparse.Namespace) -> None:
     rows = score_settings(found, weights, _metric(cfg))
     best = max(rows, key=lambda row: row[args.metric])
     kind = "images"
-    if is_validated_on_training_store(cfg):
+    if is_validated_on_held_out(cfg):
         kind = "generated images of held-out captions"
     print(f"scores on {len(found.images):,} {kind}, the validation split of {args.config}:")
     print_table(rows, best)

@@ -54,13 +54,13 @@ def hash_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     }
 
 
-def is_validated_on_training_store(cfg: Config) -> bool:
-    """Return whether validation reads held-out images of the training store, not real images."""
-    paths = []
-    for loop in ("train", "val"):
-        dataset = (cfg.get(f"{loop}_dataloader") or {}).get("dataset") or {}
-        paths.append(dataset.get("store"))
-    return paths[0] is not None and paths[0] == paths[1]
+def is_validated_on_held_out(cfg: Config) -> bool:
+    """Return whether validation is on generated images of held-out captions, not on real images.
+
+    Only such a split has a file of references; real images have their captions in their store.
+    """
+    dataset = (cfg.get("val_dataloader") or {}).get("dataset") or {}
+    return dataset.get("references") is not None
 
 
 def hash_settings(cfg: Config, parts: Iterable[str]) -> str:

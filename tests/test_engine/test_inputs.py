@@ -7,7 +7,7 @@ from mmengine.config import Config
 from pcm_plugin.commands.build_commands import build_command, check_inputs
 from pcm_plugin.engine.config_modules import list_input_files
 from pcm_plugin.engine.feature_checks import check_features
-from pcm_plugin.engine.inputs import drop_clip_head, hash_inputs
+from pcm_plugin.engine.inputs import drop_clip_head, hash_inputs, is_validated_on_held_out
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.required_file import FileKind, RequiredFile
@@ -323,3 +323,17 @@ def test_an_incomplete_store_is_rejected_by_the_loop_that_reads_it(features):
     check_features(features, loops=("test",))
     with pytest.raises(ValueError, match="has 1 of 3 shards"):
         check_features(features, loops=("train",))
+
+
+def test_a_held_out_split_is_recognized_by_its_references():
+    held_out = {"store": "data/train_store", "references": "data/references.jsonl"}
+    for dataset, expected in (
+        (held_out, True),
+        ({**held_out, "references": None}, False),
+        ({"store": "data/val_store"}, False),
+    ):
+        for store in ("data/train_store", "data/pool/store"):
+            training = {"dataset": {"store": store}}
+            cfg = Config({"train_dataloader": training, "val_dataloader": {"dataset": dataset}})
+            assert is_validated_on_held_out(cfg) is expected
+    assert not is_validated_on_held_out(Config({"val_dataloader": None}))

@@ -176,7 +176,19 @@ def test_the_documented_commands_for_photos(inputs, whole, tmp_path, monkeypatch
         words += TINY if name == "train" else ["--device", "cpu"]
         result = run(name, *words, log=tmp_path / "log", launcher=False)
         assert result.code == 0, result.output
-    assert list(Path("work_dirs").glob("config/best_*.pth"))
+    (best,) = Path("work_dirs").glob("config/best_*.pth")
+    # Validation is on another store than the training, and still on generated images.
+    result = run("report", "work_dirs/config", "--count", 1, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert "Validation is on generated images of held-out captions." in Path(
+        "work_dirs/config/report.html"
+    ).read_text(encoding="utf-8")
+    args = ["data/mine/config.py", best, "--beam-sizes", 1, "--rerank-weights", 0]
+    args += ["--device", "cpu", "--cfg-options", *TINY]
+    args += ["train_dataloader.dataset.store=data/mine/pool/store"]
+    result = run("tune", *args, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    assert "generated images of held-out captions, the validation split of" in result.output
 
 
 def test_syntic_leaves_them_out_of_training_and_text_memory(whole):
