@@ -35,6 +35,7 @@ DATASETS = _child("DATASETS", "datasets")
 METRICS = _child("METRICS", "evaluation.caption_metric")
 HOOKS = _child(
     "HOOKS",
+    "engine.average_hook",
     "engine.checkpoint_hook",
     "engine.early_stopping_hook",
     "engine.seed_hook",

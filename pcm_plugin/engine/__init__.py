@@ -8,6 +8,7 @@ from pcm_plugin.mm_packages import require_mm_packages
 require_mm_packages()
 
 if TYPE_CHECKING:
+    from pcm_plugin.engine.average_hook import AverageWeightsHook
     from pcm_plugin.engine.bf16_optim_wrapper import BFloat16OptimWrapper
     from pcm_plugin.engine.checkpoint_hook import AtomicCheckpointHook
     from pcm_plugin.engine.early_stopping_hook import ResumableEarlyStoppingHook
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AtomicCheckpointHook",
+    "AverageWeightsHook",
     "BFloat16OptimWrapper",
     "NoamLR",
     "ResumableEarlyStoppingHook",
@@ -30,6 +32,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "AtomicCheckpointHook": "checkpoint_hook",
+        "AverageWeightsHook": "average_hook",
         "BFloat16OptimWrapper": "bf16_optim_wrapper",
         "NoamLR": "noam",
         "ResumableEarlyStoppingHook": "early_stopping_hook",

@@ -180,6 +180,11 @@ def _training_problems(cfg: Config) -> Iterator[str]:
     seed = (cfg.get("randomness") or {}).get("seed")
     if seed is not None and not _is_whole(seed, 0):
         yield _must("randomness.seed", "a whole number from 0 on, or None", seed)
+    for name, hook in (cfg.get("default_hooks") or {}).items():
+        if isinstance(hook, Mapping) and "epochs" in hook:
+            epochs = hook["epochs"]
+            if not _is_number(epochs) or not 0 < epochs < math.inf:
+                yield _must(f"default_hooks.{name}.epochs", "a positive number", epochs)
     schedulers = cfg.get("param_scheduler")
     for place, part in listed("param_scheduler", [] if schedulers is None else schedulers):
         if not isinstance(part, Mapping):

@@ -50,6 +50,8 @@ def test_our_configs_pass(name):
         ("model__neck__top_concept", 5, "did you mean `top_concepts`?"),
         ("model__decoding__beam_sise", 5, "did you mean `beam_size`?"),
         ("default_hooks__logger__intervall", 5, "did you mean `interval`?"),
+        ("default_hooks__average__epochs", 0, "must be a positive number, got 0"),
+        ("default_hooks__average__epochs", "two", "must be a positive number, got 'two'"),
         ("randomness__seed", "x", "must be a whole number from 0 on, or None, got 'x'"),
         ("load_from", "nowhere.pth", "load_from='nowhere.pth': this file does not exist"),
         ("val_evaluator__scorer", ["CIDEr"], "did you mean `scorers`?"),

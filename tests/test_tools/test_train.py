@@ -117,12 +117,23 @@ def test_an_epoch_whose_validation_was_killed_is_validated(train, tmp_path, surv
     assert best == "best_caption_CIDEr_epoch_2.pth"
 
 
-def test_two_processes_resume_to_the_same_weights(train, tmp_path):
-    half = {"train_dataloader.batch_size": 2}
+def test_two_processes_with_an_average_resume_to_the_same_weights(train, tmp_path):
+    average = {
+        "default_hooks.average.type": "pcm_plugin.AverageWeightsHook",
+        "default_hooks.average.epochs": 0.5,
+    }
+    half = {"train_dataloader.batch_size": 2, **average}
     assert train(tmp_path / "whole", processes=2, **half).code == 0
     assert train(tmp_path / "killed", processes=2, kill_at=4, **half).code == -9
     assert train(tmp_path / "killed", "--resume", processes=2, **half).code == 0
     assert_same_run(tmp_path / "killed" / "epoch_3.pth", tmp_path / "whole" / "epoch_3.pth")
+    averaged = load_local_checkpoint(str(tmp_path / "whole" / "epoch_3.pth"))
+    key = "decoder.output.weight"
+    plain = averaged["ema_state_dict"][f"module.{key}"]
+    assert not torch.equal(averaged["state_dict"][key], plain)
+    result = train(tmp_path / "killed", "--resume")
+    assert result.code == 1
+    assert "default_hooks.average.epochs: 0.5 there, not set here" in result.output
 
 
 @pytest.mark.parametrize("gamma_type", ["batch", "none"])

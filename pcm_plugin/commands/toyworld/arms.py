@@ -301,9 +301,8 @@ CHOICES: dict[str, tuple[object, ...]] = {
 }
 """Options of ``pcm refine`` that choose pairs from several images per caption."""
 _AVERAGE = (
-    "default_hooks.average.type=EMAHook",
-    "default_hooks.average.ema_type=ExponentialMovingAverage",
-    f"default_hooks.average.momentum={32 / SIZES['town']['train']:.6f}",
+    "default_hooks.average.type=pcm_plugin.AverageWeightsHook",
+    "default_hooks.average.epochs=1.0",
 )
 ROAD = {"base_best": "best", "base_several": "sync", "recommended": "sync"}
 """Arms that are trained on several images per caption: key of :data:`CHOICES` by name."""

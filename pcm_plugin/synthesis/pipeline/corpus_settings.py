@@ -1,5 +1,6 @@
 """Settings in a recipe: vocabulary, concepts, validation, training and language model."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,17 +175,21 @@ class TrainingSettings:
 
     Attributes:
         average_epochs: Validate and save an exponential moving average of the weights, with a time
-            constant of this many epochs. Defaults to None: the weights themselves, as published.
+            constant of this many epochs (see
+            :class:`~pcm_plugin.engine.average_hook.AverageWeightsHook`). Defaults to None: the
+            weights themselves, as published.
 
     Raises:
-        UserError: If it is not above 0.
+        UserError: If it is not a positive number.
     """
 
     average_epochs: float | None = None
 
     def __post_init__(self) -> None:
-        if self.average_epochs is not None and not self.average_epochs > 0:
-            raise UserError(f"average_epochs must be above 0, got {self.average_epochs}")
+        epochs = self.average_epochs
+        is_number = isinstance(epochs, int | float) and not isinstance(epochs, bool)
+        if epochs is not None and not (is_number and 0 < epochs < math.inf):
+            raise UserError(f"average_epochs must be a number above 0 or None, got {epochs!r}")
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
         },
         **noam_settings(base, count, neck.get("embed_dims", 512)),
         **_split_settings(real_splits, held_out, recipe.vocabulary.language),
-        "default_hooks": _hooks(
-            recipe, base, count, has_validation=held_out or "val" in real_splits
-        ),
+        "default_hooks": _hooks(recipe, has_validation=held_out or "val" in real_splits),
     }
 
 
@@ -116,7 +114,7 @@ def _split_settings(real_splits: list[str], held_out: bool, language: str) -> di
     return settings
 
 
-def _hooks(recipe: Recipe, base: Config, count: int, has_validation: bool) -> dict[str, Any]:
+def _hooks(recipe: Recipe, has_validation: bool) -> dict[str, Any]:
     """Return the settings of early stopping and of the average of the weights, if there are any."""
     hooks: dict[str, Any] = {}
     patience = recipe.validation and recipe.validation.patience
@@ -130,12 +128,7 @@ def _hooks(recipe: Recipe, base: Config, count: int, has_validation: bool) -> di
         }
     epochs = recipe.training.average_epochs
     if epochs is not None:
-        iterations = epochs * count / base.train_dataloader.batch_size
-        hooks["average"] = {
-            "type": "EMAHook",
-            "ema_type": "ExponentialMovingAverage",
-            "momentum": min(0.5, 1 / iterations),
-        }
+        hooks["average"] = {"type": "pcm_plugin.AverageWeightsHook", "epochs": epochs}
     return hooks
 
 
