@@ -21,13 +21,18 @@ class CorrectionControls:
         self._captioner = captioner
         self._file = file
 
+    @property
+    def enabled(self) -> bool:
+        """Whether corrections can be saved."""
+        return self._file is not None
+
     def create(self, name: str) -> tuple[Any, Any, Any]:
         """Create a text field, a button and a note in the current container.
 
         Args:
             name: Id of the field in the page, and prefix of the ids of the other two.
         """
-        enabled = self._file is not None
+        enabled = self.enabled
         hint = "" if enabled else render("webui_correction.html", hint=True)
         with gr.Row(equal_height=True):
             field = gr.Textbox(

@@ -10,7 +10,7 @@ from pcm_plugin.commands.web_api import make_endpoint
 from pcm_plugin.commands.web_captioner import MAX_BEAM_SIZE, WebCaptioner
 from pcm_plugin.commands.web_corrections import CorrectionControls
 from pcm_plugin.commands.web_examples import check_examples, write_examples
-from pcm_plugin.commands.web_folder import FolderTab
+from pcm_plugin.commands.web_folder_tab import FolderTab
 from pcm_plugin.commands.web_gradio import gr
 from pcm_plugin.commands.web_image import ImageTab
 from pcm_plugin.errors import UserError

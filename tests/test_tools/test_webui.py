@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -82,6 +83,32 @@ def page(browser, address):
     return browser
 
 
+@pytest.fixture
+def held_page(browser, inferencer, tmp_path, monkeypatch):
+    """The opened page of a server in this process, and a semaphore that admits its batches."""
+    pytest.importorskip("gradio")
+    from pcm_plugin.commands.web_page import build_page
+    from pcm_plugin.formats.corrections import CorrectionFile
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    batches = threading.Semaphore(0)
+    stream = inferencer.stream
+
+    def held_stream(*args, **kwargs):
+        assert batches.acquire(timeout=PATIENCE)
+        return stream(*args, **kwargs)
+
+    monkeypatch.setattr(inferencer, "stream", held_stream)
+    server = build_page(inferencer, "title", [], CorrectionFile(tmp_path / "corrections.jsonl"))
+    try:
+        _, address, _ = server.launch(quiet=True, prevent_thread_lock=True, ssr_mode=False)
+        browser.get(address)
+        yield browser, batches
+    finally:
+        batches.release(100)
+        server.close(verbose=False)
+
+
 @pytest.fixture(scope="module")
 def inferencer():
     return CaptionInferencer(MODEL, device="cpu", show_progress=False)
@@ -125,9 +152,14 @@ def shown_caption(page):
 
 def click(page, selector):
     [element] = until(lambda: page.find_elements("css selector", selector))
-    until(element.is_displayed)
+    until(lambda: element.is_displayed() and element.is_enabled())
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     element.click()
+
+
+def can_be_clicked(page, selector):
+    script = "return document.querySelector(arguments[0])?.disabled"
+    return page.execute_script(script, selector) is False
 
 
 def write(page, selector, text):
@@ -157,6 +189,18 @@ def add_images(page, paths):
     [field] = until(lambda: page.find_elements("css selector", "#images input[type=file]"))
     field.send_keys("\n".join(map(str, paths)))
     until(lambda: len(page.find_elements("css selector", "#images tr.file")) == len(paths))
+
+
+def downloads(page):
+    """Return the texts of the result files by suffix."""
+    links = "#results a[href]"
+    until(lambda: len(page.find_elements("css selector", links)) == 3)
+    urls = [link.get_attribute("href") for link in page.find_elements("css selector", links)]
+    result = {}
+    for url in urls:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as file:
+            result[Path(url).suffix] = file.read().decode()
+    return result
 
 
 def beam(captions):
@@ -297,12 +341,7 @@ def test_a_folder_is_captioned_corrected_and_downloaded(
     assert saved["caption"] == "a pink bed, in a kitchen"
     assert saved["uploaded_as"] == files[2].name
 
-    until(lambda: len(page.find_elements("css selector", "#results a[href]")) == 3)
-    tables = {}
-    for link in page.find_elements("css selector", "#results a[href]"):
-        url = link.get_attribute("href")
-        with urllib.request.urlopen(url, timeout=PATIENCE) as file:
-            tables[Path(url).suffix] = file.read().decode()
+    tables = downloads(page)
     rows = json.loads(tables[".json"])
     assert [json.loads(line) for line in tables[".jsonl"].splitlines()] == rows
     assert [row["image"] for row in rows] == [path.name for path in files[:-1]]
@@ -316,26 +355,55 @@ def test_a_folder_is_captioned_corrected_and_downloaded(
     assert [row["caption"] for row in table if row["rank"] == "1"] == captions
 
 
-def test_a_running_folder_can_be_cancelled(page, picture, tmp_path):
+def test_a_running_folder_can_be_cancelled(held_page, picture, tmp_path):
+    """In the second batch, whose captions are kept; then the server is free for the next image."""
+    page, batches = held_page
     files = [tmp_path / f"{n}.png" for n in range(60)]
     for n, file in enumerate(files):
         Image.new("RGB", (300, 300), (n, 0, 0)).save(file)
     open_folder_tab(page)
     add_images(page, files)
+    assert not can_be_clicked(page, "#cancel")
     click(page, "#go_all")
-    until(lambda: any("of 60 images" in text for text in texts(page, "#progress p")))
+    batches.release()
+    until(lambda: "8 of 60 images" in texts(page, "#progress p"))
+    assert not can_be_clicked(page, "#go_all")
     click(page, "#cancel")
-    [text] = until(lambda: [t for t in texts(page, "#progress p") if t.startswith("Cancelled")])
-    count = int(text.split()[2])
-    assert count % 8 == 0
-    assert count < 60
-    time.sleep(2)  # a run that continued would show its progress again
-    assert text in texts(page, "#progress p")
-    # The captions so far remain, and the server is free for the next request.
-    assert len(page.find_elements("css selector", "#gallery .thumbnail-item")) == count
+    until(lambda: not can_be_clicked(page, "#cancel"))
+    batches.release(100)
+    until(lambda: can_be_clicked(page, "#go_all"))
+    assert not can_be_clicked(page, "#cancel")
+    assert texts(page, "#progress p") == ["Cancelled after 16 images."]
+    until(lambda: len(page.find_elements("css selector", "#gallery .thumbnail-item")) == 16)
+    assert len(json.loads(downloads(page)[".json"])) == 16
     open_tab(page, "image")
     upload(page, picture)
     assert shown_caption(page)
+
+
+def test_a_correction_waits_for_the_end_of_a_run(held_page, tmp_path):
+    """The next batch would replace the corrected rows."""
+    page, batches = held_page
+    files = [tmp_path / f"{n}.png" for n in range(9)]
+    for n, file in enumerate(files):
+        Image.new("RGB", (300, 300), (n, 0, 0)).save(file)
+    open_folder_tab(page)
+    add_images(page, files)
+    click(page, "#go_all")
+    batches.release()
+    until(lambda: len(page.find_elements("css selector", "#gallery .thumbnail-item")) == 8)
+    page.find_elements("css selector", "#gallery .thumbnail-item")[2].click()
+    until(lambda: value(page, "#folder_correction textarea"))
+    write(page, "#folder_correction textarea", "a pink bed")
+    assert not can_be_clicked(page, "#folder_correction_save")
+    batches.release(100)
+    until(lambda: "9 of 9 images" in texts(page, "#progress p"))
+    until(lambda: can_be_clicked(page, "#folder_correction_save"))
+    assert value(page, "#folder_correction textarea") == "a pink bed"
+    click(page, "#folder_correction_save")
+    until(lambda: "2.png: a pink bed" in texts(page, "#gallery .caption-label"))
+    captions = [row["caption"] for row in json.loads(downloads(page)[".json"])]
+    assert (len(captions), captions[2]) == (9, "a pink bed")
 
 
 def test_the_documented_calls_of_the_http_api_work(
@@ -396,18 +464,17 @@ def test_files_of_the_server_cannot_be_read(address, picture):
     ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
     image = {"path": str(picture), "orig_name": "x"}  # without the type that gradio checks
     controls = [*DECODING]
-    for button, data in (
-        ("go", [image, *controls]),
+    for target, data in (
+        ("image", [image, *controls]),
         # Gradio refuses a list of such files itself.
-        ("go_all", [None, [image], *controls]),
-        (None, [image, 3, 1, 0, 20, 0.0, "", [], [], "", ""]),
+        ("images", [None, [image], *controls]),
+        ("caption", [image, 3, 1, 0, 20, 0.0, "", [], [], "", ""]),
     ):
-        [index] = [
+        index = next(
             dependency["id"]
             for dependency in config["dependencies"]
-            if ([ids.get(button), "click"] in dependency["targets"])
-            or (button is None and dependency["api_name"] == "caption")
-        ]
+            if ids.get(target) in dependency["inputs"] or dependency["api_name"] == target
+        )
         request = {"data": data, "fn_index": index, "session_hash": f"x{index}"}
         join = urllib.request.Request(
             f"{address}gradio_api/queue/join",
@@ -419,7 +486,7 @@ def test_files_of_the_server_cannot_be_read(address, picture):
         with urllib.request.urlopen(stream, timeout=PATIENCE) as file:
             answer = file.read().decode()
         assert '"success":false' in answer
-        assert "it was not uploaded to this server" in answer or button == "go_all"
+        assert "it was not uploaded to this server" in answer or target == "images"
 
 
 @pytest.mark.parametrize(
