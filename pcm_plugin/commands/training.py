@@ -10,6 +10,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from pcm_plugin.commands.run_config import load_config, prepare_process
+from pcm_plugin.engine.caption_metrics import captions_language
 from pcm_plugin.engine.checkpoints import check_resumable, latest_checkpoint
 from pcm_plugin.engine.distributed import stop_group
 from pcm_plugin.engine.held_out import check_held_out
@@ -45,7 +46,7 @@ def measure_run(cfg: Config) -> RunLength:
     if cfg.get("val_dataloader") is not None:
         # Its dataset checks its arguments.
         validation = Runner.build_dataloader(cfg.val_dataloader, seed=0).dataset
-        check_held_out(loader.dataset, validation, cfg.get("val_evaluator"))
+        check_held_out(loader.dataset, validation, captions_language(cfg, ["val"]))
     if not len(loader):
         pairs, batch = len(loader.dataset), cfg.train_dataloader.batch_size
         raise UserError(

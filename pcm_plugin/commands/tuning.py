@@ -16,6 +16,7 @@ from tqdm import tqdm
 from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.commands.run_config import apply_cfg_options
+from pcm_plugin.engine.caption_metrics import caption_metric_settings
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.config_checks import check_config, disable_worker_options
 from pcm_plugin.engine.config_files import read_config_file
@@ -138,18 +139,20 @@ def run_tuning(args: argparse.Namespace) -> None:
         raise UserError(f"--write must be a captioner file of pcm export, got {args.write}")
     weights = sorted(set(args.rerank_weights))
     cfg = _load_config(args)
+    metric = _metric(cfg)
     model = _build_model(cfg, needs_clip=any(weights))
     searches = _searches(model.decoding, args, weights)
     load_weights(model, args.checkpoint, cfg.get("clip"))
     model.to(args.device or get_device()).eval()
     loader = Runner.build_dataloader(cfg.val_dataloader)
     found = search_candidates(model, tqdm(loader, desc="captions of val"), searches)
-    rows = score_settings(found, weights, _metric(cfg))
+    rows = score_settings(found, weights, metric)
     best = max(rows, key=lambda row: row[args.metric])
     kind = "images"
     if is_validated_on_held_out(cfg):
         kind = "generated images of held-out captions"
     print(f"scores on {len(found.images):,} {kind}, the validation split of {args.config}:")
+    print(f"tokens: {metric.tokens}")
     print_table(rows, best)
     if args.out is not None:
         write_records(args.out, rows)
@@ -228,9 +231,7 @@ def _searches(
 
 
 def _metric(cfg: Config) -> CaptionMetric:
-    """Return the metric of the table, with the references of the config's."""
-    evaluator = cfg.get("val_evaluator")
-    settings = evaluator if isinstance(evaluator, Mapping) else {}
-    kept = ("tokenizer", "ann_file", "split", "partial")
-    scorers = ["BLEU", "ROUGE-L", "CIDEr"]
-    return CaptionMetric(scorers, **{key: settings[key] for key in kept if key in settings})
+    """Return the metric of the table, with the references and the language of the config's."""
+    settings = caption_metric_settings(cfg, "val")
+    kept = ("tokenizer", "ann_file", "split", "partial", "language")
+    return CaptionMetric(**{key: settings[key] for key in kept if key in settings})

@@ -1,16 +1,15 @@
 """Check that a training does not see what is held out for its validation."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pcm_plugin.datasets import SynthCaptionDataset
 from pcm_plugin.engine.training_captions import HasCaptions, leaf_datasets
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.image_ids import name_some
-from pcm_plugin.formats.languages import ENGLISH, split_words
+from pcm_plugin.formats.languages import split_words
 
 
-def check_held_out(training: Any, validation: Any, evaluator: Any) -> None:
+def check_held_out(training: Any, validation: Any, language: str) -> None:
     """Check that no caption and no image of a held-out split is trained on.
 
     A split of ``pcm make-dataset`` consists of images of a feature store with a file of references.
@@ -20,15 +19,13 @@ def check_held_out(training: Any, validation: Any, evaluator: Any) -> None:
     Args:
         training: Dataset of the training, possibly of wrapped datasets.
         validation: Dataset of the validation.
-        evaluator: Settings of the validation metric, whose ``language`` is that of the captions.
+        language: Language of the captions.
 
     Raises:
         UserError: If held-out captions or images are trained on. The message names their number.
     """
     if not isinstance(validation, SynthCaptionDataset) or validation.references is None:
         return
-    settings = evaluator if isinstance(evaluator, Mapping) else {}
-    language = settings.get("language", ENGLISH)
     texts = {text for own in validation.references.values() for text in own}
     held_out = {tuple(split_words(text, language)) for text in texts}
     images = validation.image_keys()

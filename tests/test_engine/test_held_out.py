@@ -14,7 +14,7 @@ from pcm_plugin.synthesis.pipeline.stores import merge
 from tests.builders import build_store
 
 CAPTIONS = [["a dog"], ["The cat, runs."], ["a car"], ["a tree"], ["a house"]]
-ENGLISH = {"type": "CaptionMetric"}
+ENGLISH = "en"
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_held_out_image_with_another_caption_is_refused(folder):
     file = write(folder, folder / "store", [1, 3], [2, 3])
     training = SynthCaptionDataset(folder / "store", pairs=file)
     with pytest.raises(UserError, match="trains on 0 captions and 1 images that are held out"):
-        check_held_out(training, split(folder), None)
+        check_held_out(training, split(folder), ENGLISH)
 
 
 @pytest.mark.parametrize("prefix", [False, True])
@@ -87,10 +87,10 @@ def test_captions_with_the_same_words_are_the_same(folder, text, language):
     build_store(folder / "own", [["a tree"], [text]], seed=1)
     training = ConcatDataset([SynthCaptionDataset(folder / "own")])
     with pytest.raises(UserError, match=r"trains on 1 captions .* and 0 images"):
-        check_held_out(training, split(folder), {"language": language})
+        check_held_out(training, split(folder), language)
     build_store(folder / "other", [["a tree"], ["dog a"]], seed=1)
     training = SynthCaptionDataset(folder / "other")
-    check_held_out(training, split(folder), {"language": language})
+    check_held_out(training, split(folder), language)
 
 
 def test_other_validation_data_are_not_checked(folder):

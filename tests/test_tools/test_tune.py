@@ -1,0 +1,106 @@
+"""``pcm tune`` in this process, with the captions of a search that is replaced."""
+
+import json
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pcm_plugin.commands import tune
+from pcm_plugin.commands.tuning import Candidates
+from pcm_plugin.engine.inputs import drop_clip_head
+from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.models.decoding import CaptionHypothesis
+from pcm_plugin.registry import MODELS
+from tests.builders import build_store
+
+REFERENCES = [["一只狗在公园里", "公园里有狗"], ["两只猫在桌子上", "桌上有猫"], ["一辆红色的汽车"]]
+SHORT = ["狗在公园里", "一只猫", "红色的汽车"]
+LONG = ["一只狗在公园里", "两只猫在桌子下", "一辆蓝色的汽车"]
+SIZES = {"num_patches": 4, "patch_dim": 12, "clip_dim": 8}
+
+
+@pytest.fixture
+def run(tiny_settings, tmp_path, monkeypatch, capsys):
+    """Return a function that tunes a captioner for Chinese: exit code, output and table."""
+    build_store(tmp_path / "real", REFERENCES, **SIZES)
+    cfg = Config.fromfile("configs/pcm_coco.py")
+    cfg.merge_from_dict(tiny_settings)
+    cfg.val_dataloader.dataset.store = str(tmp_path / "real")
+    cfg.val_dataloader.dataset.data_prefix = None
+    cfg.val_evaluator = {"type": "pcm_plugin.CaptionMetric", "language": "zh"}
+
+    def search(model, batches, searches):
+        images = [
+            {"image_id": sample.image_id, "gt_caption": sample.gt_caption}
+            for batch in batches
+            for sample in batch["data_samples"]
+        ]
+        found = Candidates(images, {})
+        for decoding in searches:
+            texts = SHORT if decoding.beam_size == 1 else LONG
+            found.captions[decoding] = [[CaptionHypothesis(text, -1.0)] for text in texts]
+        return found
+
+    monkeypatch.setattr("pcm_plugin.commands.tuning.search_candidates", search)
+
+    def run(*words, **settings):
+        changed = Config(cfg.to_dict())
+        changed.merge_from_dict(settings)
+        config, weights = tmp_path / "config.py", tmp_path / "weights.pth"
+        changed.dump(config)
+        if not weights.exists():
+            drop_clip_head(changed)
+            torch.manual_seed(0)
+            torch.save({"state_dict": MODELS.build(changed.model).state_dict()}, weights)
+        table = tmp_path / "table.json"
+        args = [config, weights, "--rerank-weights", 0, "--beam-sizes", 1, 2, "--device", "cpu"]
+        args = ["tune", *args, "--out", table, *words]
+        monkeypatch.setattr(sys, "argv", [*map(str, args)])
+        message = ""
+        try:
+            tune.main()
+        except SystemExit as error:
+            message = str(error.code)
+        printed = capsys.readouterr()
+        rows = json.loads(table.read_text()) if table.exists() else []
+        output = printed.out + printed.err + message
+        return int(bool(message)), output, {row["beam_size"]: row for row in rows}
+
+    return run
+
+
+def expected(captions, **settings):
+    metric = CaptionMetric(prefix="", **settings)
+    pairs = enumerate(zip(captions, REFERENCES, strict=True))
+    metric.process(
+        None, [{"image_id": i, "pred_caption": c, "gt_caption": r} for i, (c, r) in pairs]
+    )
+    return metric.evaluate(len(captions))
+
+
+def test_the_language_is_that_of_the_metric(run):
+    code, output, rows = run()
+    assert code == 0, output
+    assert "tokens: zh, characters" in output
+    for beam_size, captions in ((1, SHORT), (2, LONG)):
+        scores = expected(captions, language="zh")
+        english = expected(captions)
+        for name in ("CIDEr", "BLEU-4", "ROUGE-L"):
+            assert rows[beam_size][name] == pytest.approx(scores[name])
+        assert abs(scores["CIDEr"] - english["CIDEr"]) > 1
+
+
+def test_the_language_is_found_in_a_list_of_metrics(run):
+    metrics = [{"type": "pcm_plugin.CaptionMetric", "language": "zh", "prefix": "x"}]
+    code, output, rows = run(val_evaluator=metrics)
+    assert code == 0, output
+    assert rows[1]["CIDEr"] == pytest.approx(expected(SHORT, language="zh")["CIDEr"])
+
+
+def test_a_wrong_language_is_reported_before_the_search(run, monkeypatch):
+    monkeypatch.setattr("pcm_plugin.commands.tuning.search_candidates", None)
+    code, output, _ = run(**{"val_evaluator.language": "chinese"})
+    assert code == 1
+    assert "`language` must be a code of ISO 639" in output
