@@ -20,6 +20,7 @@ from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.photo_report import PhotoResults, measure_photos
 from pcm_plugin.commands.photo_tables import draw_typical, make_figures, make_tables
 from pcm_plugin.commands.report_images import make_placeholder, read_thumbnail, read_training_images
+from pcm_plugin.engine.caption_metrics import captions_language
 from pcm_plugin.engine.checkpoints import latest_checkpoint, load_weights
 from pcm_plugin.engine.config_files import read_config_file
 from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_held_out
@@ -93,7 +94,8 @@ def caption(cfg: Config, split: str, model: Any) -> list[tuple[DataSample, float
             samples += model.test_step(batch)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "per_image.json"
-        metric = CaptionMetric(["CIDEr"], per_image=file)
+        language = captions_language(cfg, [split])
+        metric = CaptionMetric(["CIDEr"], per_image=file, language=language)
         metric.process(None, samples)
         metric.evaluate(len(samples))
         rows = json.loads(file.read_text())
