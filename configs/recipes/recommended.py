@@ -10,9 +10,7 @@
 _base_ = "./sd15_vitb32.py"
 
 generate = dict(guidance=2.0, images_per_caption=4)
-# The four copies of a caption count as one: eight captions retrieved per image are at least two
-# different ones, the number of SynC.
-refine = dict(_delete_=True, method="sync", num_captions=8, pairs_per_caption=1)
+refine = dict(_delete_=True, method="sync", pairs_per_caption=1)
 training = dict(average_epochs=1.0)
 model = dict(
     neck=dict(selection="none"),

@@ -4,6 +4,6 @@
 _base_ = "./toy.py"
 
 generate = dict(images_per_caption=4)
-refine = dict(_delete_=True, method="sync", num_captions=8, pairs_per_caption=1)
+refine = dict(_delete_=True, method="sync", pairs_per_caption=1)
 training = dict(average_epochs=1.0)
 model = dict(neck=dict(selection="none"), loss=dict(use_clip_weight=False, gamma_type="none"))

@@ -24,6 +24,7 @@ class DataSource(NamedTuple):
             stands for the name of the loop.
         clip: The CLIP of the features, as options of a command.
         train_store: Feature store of the training.
+        train_pairs: Pairs of the training; None for all of the store.
         temperature: Temperature of the softmax for refined features; None for the default.
         build_commands: Key of :data:`BUILD_COMMANDS`; None if nothing creates the files.
     """
@@ -35,6 +36,7 @@ class DataSource(NamedTuple):
     split: str | None
     clip: dict[str, Any]
     train_store: str
+    train_pairs: str | None
     temperature: float | None
     build_commands: str | None
 
@@ -61,7 +63,8 @@ class DataSource(NamedTuple):
             entities=values.get("entities", "WORDS"),
             split=values.get("split"),
             clip=dict(cfg.get("clip") or {"model_name": "CLIP"}),
-            train_store=_store_of_training(cfg),
+            train_store=_training_dataset(cfg).get("store") or "STORE",
+            train_pairs=_training_dataset(cfg).get("pairs"),
             temperature=neck.get("text_memory_temperature"),
             build_commands=values.get("build_commands"),
         )
@@ -199,6 +202,8 @@ def _common_command(file: RequiredFile, source: DataSource) -> str | None:
             return _pcm("refine", source.train_store, "--out", "FOLDER")
         case FileKind.REFINED_FEATURES:
             words = [source.train_store, "--method", "contrast"]
+            if source.train_pairs is not None:
+                words += ["--among", source.train_pairs]
             if source.temperature is not None:
                 words += ["--temperature", str(source.temperature)]
             return _pcm("refine", *words, "--out", str(Path(file.path).parent))
@@ -246,6 +251,5 @@ def _loop_of(key: str) -> str | None:
     return loop if is_loader else None
 
 
-def _store_of_training(cfg: Config) -> str:
-    loader = cfg.get("train_dataloader") or {}
-    return (loader.get("dataset") or {}).get("store") or "STORE"
+def _training_dataset(cfg: Config) -> dict[str, Any]:
+    return (cfg.get("train_dataloader") or {}).get("dataset") or {}

@@ -59,7 +59,7 @@ SYNC = FILTER | {
     *("pool", "pool_images", "num_images", "num_captions"),
     *("sentence_feats", "sentence_encoder", "pooling"),
 }
-OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": set(CONTRAST)}
+OPTIONS = {"sync": SYNC, "filter": FILTER, "contrast": {*CONTRAST, "among"}}
 SHARED = {"store", "out", "method", "chunk", "device"}
 
 
@@ -74,16 +74,17 @@ def main() -> None:
     parser.add_argument("--method", default="sync", choices=list(OPTIONS))
     parser.add_argument("--chunk", type=int, default=8192, help="images or captions per chunk")
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
+    parser.add_argument(
+        "--among",
+        metavar="PAIRS",
+        help="file of pairs: assign only their captions and images to each other, or with --method "
+        "contrast choose negatives from their captions only, such as those that are not held out "
+        "for validation",
+    )
     pairs = parser.add_argument_group("--method sync and filter")
     pairs.add_argument(
         "--assign-store",
         help="store of another model over the same images, which is used for the assignment",
-    )
-    pairs.add_argument(
-        "--among",
-        metavar="PAIRS",
-        help="file of pairs: assign only their captions and images to each other, such as those "
-        "that are not held out for validation",
     )
     pairs.add_argument(
         "--pool",
@@ -150,9 +151,14 @@ def main() -> None:
     from pcm_plugin.synthesis.refine.features import refine_features
     from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
+    among = options.pop("among", None)
+    if among is not None:
+        among = Among.of_pairs(FeatureStore(args.store), among)
     if args.method == "contrast":
         settings = ContrastSettings(**options)
-        feats = refine_features(args.store, settings, args.out, args.chunk, args.device)
+        feats = refine_features(
+            args.store, settings, args.out, args.chunk, args.device, among=among
+        )
         if Rank.from_environment().index == 0:
             print_features(args, feats)
         return
@@ -160,10 +166,7 @@ def main() -> None:
     photos, pool_images = options.pop("pool", None), options.pop("pool_images", None)
     if pool_images is not None and photos is None:
         parser.error("--pool-images has no effect without --pool")
-    among = options.pop("among", None)
     chosen = RefineSettings(args.method, **options)
-    if among is not None:
-        among = Among.of_pairs(FeatureStore(args.store), among)
     inputs: dict[str, Any] = {"sentence_feats": sentences, "chunk": args.chunk}
     inputs |= {"device": args.device, "assign_store": assigning, "among": among}
     if photos is None:

@@ -113,6 +113,11 @@ def test_the_command_for_a_file_in_a_folder_names_the_folder(tmp_path):
     command = rf"--method contrast --out {tmp_path}/mine$"
     with pytest.raises(MissingFileError, match=command):
         check_inputs(cfg, ("train",))
+    # Negatives are chosen from the captions that are trained on.
+    cfg.train_dataloader.dataset.pairs = f"{tmp_path}/pairs.safetensors"
+    command = rf"--method contrast --among {tmp_path}/pairs.safetensors --out {tmp_path}/mine$"
+    with pytest.raises(MissingFileError, match=command):
+        check_inputs(cfg, ("train",))
 
 
 def test_a_file_that_no_command_creates_is_still_reported(tmp_path):

@@ -123,3 +123,15 @@ def test_validation_is_on_by_default_for_images_and_off_by_name(tmp_path):
         load_recipe("toy", {"validation.captions": 0})
     with pytest.raises(ValueError, match=r"captions alone .*so validation\.captions has no effect"):
         load_recipe("text_toy", {"validation.captions": 7})
+
+
+@pytest.mark.parametrize("recipe", ["recommended", "recommended_vitl14", "recommended_toy"])
+def test_the_captions_that_an_image_retrieves_follow_the_images_per_caption(recipe):
+    assert load_recipe(recipe).refine.num_captions == 8
+    for count in (1, 3):
+        settings = {"generate.images_per_caption": count}
+        assert load_recipe(recipe, settings).refine.num_captions == 2 * count
+        own = {**settings, "refine.num_captions": 5}
+        assert load_recipe(recipe, own).refine.num_captions == 5
+    only_best = load_recipe(recipe, {"refine.method": "filter"}).refine
+    assert only_best.as_record()["num_captions"] == 2

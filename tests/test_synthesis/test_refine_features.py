@@ -1,5 +1,7 @@
 """Refined features of a store: their rows, their restarts, their use and their command."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import PairSelection, load_pairs
 from pcm_plugin.formats.refined_features import FEATURES_FILE, load_refined_features
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.refine import features as contrast
@@ -55,6 +58,26 @@ def test_the_negatives_are_a_choice_of_the_seed(tmp_path, store):
     assert not torch.equal(features("more", negatives=20), first)
     chunks = refine_features(store, SETTINGS, tmp_path / "chunks", 2, "cpu")
     torch.testing.assert_close(chunks.float(), first.float(), atol=1e-3, rtol=0)
+
+
+def test_negatives_among_some_pairs(tmp_path, store):
+    """Held-out captions are no negatives; their own rows are refined too."""
+    reader = FeatureStore(store)
+    every = load_pairs(reader)
+    some = PairSelection(*(values[::2].copy() for values in every))
+    some.to_file(tmp_path / "some.safetensors", reader.identity)
+    args = [store, "--method", "contrast", "--steps", 3, "--temperature", 0.1, "--device", "cpu"]
+    args += ["--out", tmp_path / "out"]
+    among = ["--among", tmp_path / "some.safetensors"]
+    result = run("refine", *args, *among, log=tmp_path / "log")
+    assert result.code == 0, result.output
+    texts = reader.read_rows("caption_feats", range(21))
+    images = reader.read_rows("global_feats", reader.caption_to_image(range(21)))
+    expected = refine_by_contrast(images, texts, texts[::2], 0.1, 3, SETTINGS.step_size)
+    feats = load_refined_features(tmp_path / "out" / FEATURES_FILE, reader)
+    torch.testing.assert_close(feats.float(), expected, atol=1e-3, rtol=0)
+    result = run("refine", *args, log=tmp_path / "log")
+    assert re.search(r"made with other settings \(among: '\d+ images, 11 captions", result.output)
 
 
 def test_a_run_again_makes_what_is_missing(tmp_path, store, monkeypatch):

@@ -323,6 +323,19 @@ def test_synC_assigns_no_held_out_image_or_caption(inputs, whole, tmp_path):
         assert cfg.val_dataloader.dataset.references.endswith("validation/references.jsonl")
 
 
+def test_a_dry_run_counts_what_is_refined(whole, error_of, tmp_path, capsys):
+    summary = json.loads((whole / "validation" / "manifest.json").read_text())["shards"]["split"]
+    left = 300 - summary["count"] - summary["near_duplicates"]
+    for settings, rows in (
+        ([], 2 * left),
+        (["generate.images_per_caption=3"], 6 * left),
+        (["validation=None"], 600),
+    ):
+        error = error_of(tmp_path / "data", "refine.keep=1", *settings, options=["--dry-run"])
+        assert error is None
+        assert re.search(rf"^refine +{rows:,} rows, 0 done", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_several_images_per_caption_and_shared_images(inputs, tmp_path):
     result = make(inputs, tmp_path / "several", "generate.images_per_caption=2")
     assert result.code == 0, result.output

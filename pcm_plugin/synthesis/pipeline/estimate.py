@@ -18,7 +18,7 @@ from pcm_plugin.synthesis.extract.sources import Source
 from pcm_plugin.synthesis.generate.prompts import Prompts
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.corpus import find_words
-from pcm_plugin.synthesis.pipeline.dataset import check_folder
+from pcm_plugin.synthesis.pipeline.dataset import check_folder, has_held_out
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.timing import (
     read_first_images,
@@ -28,6 +28,7 @@ from pcm_plugin.synthesis.pipeline.timing import (
     time_matching,
     time_sentences,
 )
+from pcm_plugin.synthesis.pipeline.validation import choose_held_out
 from pcm_plugin.synthesis.ranks import deterministic_cpu_threads
 
 _ROW_BYTES = 16  # an index of an image, two scores, and the nearest captions
@@ -128,7 +129,8 @@ def estimate(
         if recipe.generate is None:
             stages = _text_stages(corpus, recipe, out, device, real_splits or {}, totals)
         else:
-            stages = _image_stages(corpus, recipe, recipe.generate, out, device, totals)
+            is_split = has_held_out(recipe, out, real_splits or {})
+            stages = _image_stages(corpus, recipe, recipe.generate, out, device, totals, is_split)
     return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free_bytes(out))
 
 
@@ -163,8 +165,12 @@ def _image_stages(
     out: Path,
     device: str,
     totals: dict[str, int],
+    is_split: bool,
 ) -> list[Stage]:
-    """Return the cost of the stages of a recipe that generates images."""
+    """Return the cost of the stages of a recipe that generates images.
+
+    ``is_split`` is whether captions are held out for validation, which are not refined.
+    """
     ShardFolder.check_settings(out / "synthetic", IMAGE_FORMAT, settings.as_record())
     generation_seconds, image_bytes, images, texts = time_generation(
         corpus, recipe, settings, device
@@ -186,17 +192,38 @@ def _image_stages(
         )
         done = min(pairs, _done(out / "assign_store", STORE_FORMAT))
         stages.append(Stage("assign", "images", pairs, done, seconds, assign_bytes))
+    if recipe.refine is None:
+        return stages
+    rows, captions = _refined(corpus, recipe, settings, pairs, is_split)
     seconds, sentence_bytes = time_sentences(recipe, device, texts)
     if seconds:
-        total = corpus.count * settings.images_per_caption
-        done = min(total, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
-        stages.append(Stage("sentences", "captions", total, done, seconds, sentence_bytes))
-    if recipe.refine is not None and recipe.refine.method == "sync":
+        done = min(captions, _done(out / "pairs", PAIRS_FORMAT, "sentences"))
+        stages.append(Stage("sentences", "captions", captions, done, seconds, sentence_bytes))
+    if recipe.refine.method == "sync":
         # Two passes: captions of images, and images of captions.
+        total = rows + captions
         done = _done(out / "pairs", PAIRS_FORMAT) - _done(out / "pairs", PAIRS_FORMAT, "sentences")
-        seconds, done = time_matching(pairs, clip_dim, device), min(2 * pairs, done)
-        stages.append(Stage("refine", "rows", 2 * pairs, done, seconds, _ROW_BYTES))
+        seconds, done = time_matching(rows, clip_dim, device), min(total, done)
+        stages.append(Stage("refine", "rows", total, done, seconds, _ROW_BYTES))
     return stages
+
+
+def _refined(
+    corpus: "_FirstCaptions",
+    recipe: Recipe,
+    settings: GenerateSettings,
+    images: int,
+    is_split: bool,
+) -> tuple[int, int]:
+    """Return how many of ``images`` images, and how many captions of images, are refined."""
+    withheld: list[str] = []
+    if is_split:
+        captions = list(corpus)
+        withheld = [captions[i].text for held in choose_held_out(captions, recipe) for i in held]
+    # With `unique`, captions of equal text share their images.
+    images_of = len(set(withheld)) if settings.unique else len(withheld)
+    each = settings.images_per_caption
+    return images - each * images_of, each * (corpus.count - len(withheld))
 
 
 def _extraction(split: str, out: Path, total: int, seconds: float, bytes_each: float) -> Stage:

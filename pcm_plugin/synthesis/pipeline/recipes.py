@@ -176,6 +176,11 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     if is_text:
         extract["patches"] = False
     refine = content.get("refine") and dict(content["refine"])
+    count = generate.get("images_per_caption", 1)
+    if refine and refine.get("method", "sync") == "sync" and isinstance(count, int) and count > 1:
+        # The copies of a caption count as one: these are at least two different captions, the
+        # number of SynC.
+        refine.setdefault("num_captions", 2 * count)
     assign = content.get("assign") and {"patches": False, **content["assign"]}
     if assign and not refine:
         raise UserError(f"recipe {path}: assign has no effect without refine: set refine.method")

@@ -88,8 +88,7 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
             captions.
     """
     check_split_settings(recipe, out)
-    settings, generate = recipe.validation, recipe.generate
-    assert settings is not None
+    generate = recipe.generate
     assert generate is not None
     (corpus,) = ShardFolder(out / "corpus", None).shards.values()
     store = FeatureStore(out / "train_store")
@@ -99,9 +98,7 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
     folder = ShardFolder.open_for_write(out / FOLDER, FORMAT, _made_with(recipe), wanted)
     for _, tick in claim_shards(folder, wanted, rank, "validation", "caption"):
         captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
-        image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
-        words = partial(split_words, language=recipe.vocabulary.language)
-        held_out = hold_out(image_ids, texts, words, settings)
+        held_out = choose_held_out(captions, recipe)
         several = generate.images_per_caption > 1
         references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
         files = []
@@ -113,6 +110,14 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         near = len(held_out.near_duplicates)
         identity = store.identity
         folder.commit(wanted[0], files, len(references), near_duplicates=near, store=identity)
+
+
+def choose_held_out(captions: Sequence[Caption], recipe: Recipe) -> HeldOut:
+    """Choose the captions that are held out by a recipe with settings of the validation."""
+    assert recipe.validation is not None
+    image_ids, texts = [c.image_id for c in captions], [c.text for c in captions]
+    words = partial(split_words, language=recipe.vocabulary.language)
+    return hold_out(image_ids, texts, words, recipe.validation)
 
 
 def check_split_settings(recipe: Recipe, out: Path) -> None:

@@ -22,6 +22,7 @@ from pcm_plugin.formats.shards import Shard, ShardFolder
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.functional.contrast import refine_by_contrast
 from pcm_plugin.synthesis.ranks import Rank, deterministic_cpu_threads
+from pcm_plugin.synthesis.refine.assignment import Among
 from pcm_plugin.synthesis.refine.settings import ContrastSettings
 from pcm_plugin.synthesis.sharing import claim_shards
 
@@ -33,6 +34,7 @@ def refine_features(
     chunk: int = 8192,
     device: str | None = None,
     rank: Rank | None = None,
+    among: Among | None = None,
 ) -> Tensor:
     """Refine the image of every caption, and write ``OUT/features.safetensors``.
 
@@ -46,6 +48,8 @@ def refine_features(
         chunk: Captions per chunk. Defaults to 8,192.
         device: Device of the computation. Defaults to a GPU if there is one.
         rank: Rank of this process. Defaults to that of torchrun or srun.
+        among: Captions from which the negatives are chosen, such as those that are not held out for
+            validation; its images have no effect. Defaults to None, all captions.
 
     Returns:
         (m, Dc) float16; row j is the refined feature of the image of caption j.
@@ -69,10 +73,12 @@ def refine_features(
         for index, start in enumerate(range(0, count, chunk))
     ]
     made_with: dict[str, Any] = {"method": "contrast", **settings.__dict__}
-    folder = ShardFolder.open_for_write(
-        out, FORMAT, {**made_with, "chunk": chunk, "store": features.identity}, plan
-    )
-    order = np.random.default_rng(settings.seed).permutation(count)
+    made_with |= {"chunk": chunk, "store": features.identity}
+    if among is not None:
+        made_with["among"] = among.identity
+    folder = ShardFolder.open_for_write(out, FORMAT, made_with, plan)
+    candidates = np.arange(count) if among is None else among.captions
+    order = np.random.default_rng(settings.seed).permutation(candidates)
     negatives = features.read_rows("caption_feats", np.sort(order[: settings.negatives])).to(device)
     with deterministic_cpu_threads(device), torch.inference_mode():
         for index, tick in claim_shards(folder, plan, rank, "refine: features", "row"):
