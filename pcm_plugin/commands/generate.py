@@ -49,6 +49,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--images-per-caption", type=int, default=1)
     parser.add_argument(
+        "--rephrasings",
+        metavar="FILE",
+        help="JSONL file of rephrased captions: the images of a caption are generated from the "
+        "caption and from these texts in turn",
+    )
+    parser.add_argument(
         "--unique",
         action="store_true",
         help="generate one image for all captions of equal text, with the seed of the first",
@@ -79,6 +85,9 @@ def main() -> None:
     captions, report = caption_file(args)
     if first:
         print(report, flush=True)
+    rephrasings = settings.load_rephrasings()
+    if rephrasings is not None:
+        rephrasings.check(captions)
     folder = generate_images(
         captions,
         settings,

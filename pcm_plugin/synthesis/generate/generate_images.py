@@ -19,6 +19,7 @@ from pcm_plugin.formats.image_shards import (
     write_image_shard,
     write_repeats,
 )
+from pcm_plugin.formats.rephrasings import Rephrasings
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 from pcm_plugin.synthesis.generate.prompts import Prompts
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
@@ -49,6 +50,9 @@ def generate_images(
     finite, is generated once more with another seed. If that is rejected too, the image is skipped
     and listed under ``skipped`` in the record of its shard.
 
+    With ``settings.rephrasings``, images are also generated from other texts of the captions, which
+    their ``.json`` contains as ``prompt``.
+
     With ``settings.unique``, one image is generated for all captions of equal text. It has the id
     and the seed of the first of them. ``repeats.json`` lists the others, which are paired with the
     same image when features are extracted.
@@ -74,7 +78,8 @@ def generate_images(
 
     Raises:
         MissingFileError: If captions or a local pipeline are missing.
-        UserError: If there are no captions; the folder was made with other settings or captions; a
+        UserError: If there are no captions; rephrased captions are invalid, or do not contain one
+            of the captions; the folder was made with other settings or captions; a
             number is out of range; or no image of the first shard, or of a large one, is usable.
     """
     for name, value in (("batch_size", batch_size), ("limit", limit)):
@@ -86,11 +91,11 @@ def generate_images(
     # Before captions are compared: with another shard size, the captions of a shard differ too.
     ShardFolder.check_settings(out, FORMAT, record)
     chunks = Prompts(CaptionFile.of(captions), limit, settings.shard_size, settings.unique)
-    several = settings.images_per_caption
-    plan = [
-        Shard(shard_name(index), len(chunk) * several, _digest(chunk))
-        for index, chunk in enumerate(chunks)
-    ]
+    several, rephrasings = settings.images_per_caption, settings.load_rephrasings()
+    plan = []
+    for index, chunk in enumerate(chunks):
+        _prompts(chunk, rephrasings)  # reports missing captions before the first image
+        plan.append(Shard(shard_name(index), len(chunk) * several, _digest(chunk)))
     if not plan:
         raise UserError(f"there are no captions in {chunks.captions.path}")
     folder = ShardFolder.open_for_write(out, FORMAT, record, plan)
@@ -107,8 +112,16 @@ def generate_images(
                     f"{chunks.captions.path} was changed while its images were generated: restore "
                     "it, or write to another folder"
                 )
-            _make_shard(folder, plan[index], index, chunk, generator, batch_size, tick)
+            prompts = _prompts(chunk, rephrasings)
+            _make_shard(folder, plan[index], index, chunk, prompts, generator, batch_size, tick)
     return folder
+
+
+def _prompts(chunk: list[Caption], rephrasings: Rephrasings | None) -> list[tuple[str, ...]]:
+    """Return the texts from which the images of each caption are generated."""
+    if rephrasings is None:
+        return [(caption.text,) for caption in chunk]
+    return [rephrasings.prompts(caption) for caption in chunk]
 
 
 def _make_shard(
@@ -116,6 +129,7 @@ def _make_shard(
     shard: Shard,
     index: int,
     chunk: list[Caption],
+    prompts: list[tuple[str, ...]],
     generator: ImageGenerator,
     batch_size: int,
     tick: Callable[[int], None],
@@ -125,10 +139,12 @@ def _make_shard(
     requests = [
         (
             caption,
-            GenerationRequest(caption.id, caption.text, number),
+            GenerationRequest(caption.id, texts[number % len(texts)], number),
             image_key(position, number if several else None),
         )
-        for position, caption in enumerate(chunk, start=index * settings.shard_size)
+        for position, (caption, texts) in enumerate(
+            zip(chunk, prompts, strict=True), start=index * settings.shard_size
+        )
         for number in range(settings.images_per_caption)
     ]
     skipped: dict[str, list[str]] = {}
@@ -137,12 +153,12 @@ def _make_shard(
         for start in range(0, len(requests), batch_size):
             batch = requests[start : start + batch_size]
             results = generator.generate([request for _, request, _ in batch])
-            for (caption, _, key), result in zip(batch, results, strict=True):
+            for (caption, request, key), result in zip(batch, results, strict=True):
                 retried += bool(result.problems)
                 if result.image is None:
                     skipped[key] = result.problems
                 else:
-                    _append(writer, key, caption, result.image, result, settings)
+                    _append(writer, key, caption, request.text, result.image, result, settings)
             tick(len(batch))
         if len(skipped) == len(requests) and shard.is_representative():
             key, problems = next(iter(skipped.items()))
@@ -176,6 +192,7 @@ def _append(
     writer: ImageShardWriter,
     key: str,
     caption: Caption,
+    prompt: str,
     image: Image.Image,
     result: GenerationResult,
     settings: GenerateSettings,
@@ -187,6 +204,8 @@ def _append(
         "image_id": caption.image_id,
         "seed": result.seed,
     }
+    if prompt != caption.text:
+        facts["prompt"] = prompt
     if result.problems:
         facts["problems"] = result.problems
     writer.append(key, settings.format, encode(image, settings), facts)

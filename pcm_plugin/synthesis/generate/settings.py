@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.formats.atomic_io import content_id
+from pcm_plugin.formats.atomic_io import content_id, sha256
+from pcm_plugin.formats.rephrasings import Rephrasings
 from pcm_plugin.synthesis.generate.adapters import adapter_id, check_adapters
 
 IMAGE_FORMATS = ("jpg", "png", "webp")
@@ -30,6 +31,10 @@ class GenerateSettings:
         prompt: Prompt for a caption, with one ``{}`` for the caption. Defaults to ``'{}'``, the
             caption alone, as in SynthImgCap.
         images_per_caption: Images per caption. Defaults to 1.
+        rephrasings: File of rephrased captions, see :mod:`pcm_plugin.formats.rephrasings`. The
+            images of a caption are generated from the caption, its first text, its second text and
+            so on, beginning with the caption again after the last text. The caption remains the
+            text of all its images. Defaults to None, the caption for all images.
         unique: Whether to generate one image for all captions of equal text, instead of one for
             each caption. SynthImgCap has one image per distinct text. Defaults to False.
         dtype: One of :data:`DTYPES`. Defaults to ``'float32'``.
@@ -58,6 +63,7 @@ class GenerateSettings:
     negative_prompt: str | None = None
     prompt: str = "{}"
     images_per_caption: int = 1
+    rephrasings: str | None = None
     unique: bool = False
     dtype: str = "float32"
     seed: int = 0
@@ -69,7 +75,8 @@ class GenerateSettings:
     textual_inversion: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt)):
+        for name in ("prompt", "negative_prompt", "rephrasings"):
+            value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise UserError(
                     f"{name} must be text, got {value!r}: on a command line, put it into quotes "
@@ -95,8 +102,20 @@ class GenerateSettings:
         ):
             if number is not None and number < 1:
                 raise UserError(f"{name} must be at least 1, got {number}")
+        if self.rephrasings is not None and not Path(self.rephrasings).is_file():
+            raise MissingFileError(f"no file of rephrased captions at {self.rephrasings}")
         check_adapters(self.lora, self.lora_scale, self.textual_inversion)
         _check_pipeline(self.pipeline)
+
+    def load_rephrasings(self) -> Rephrasings | None:
+        """Return the rephrased captions, or None if there are none.
+
+        Raises:
+            UserError: If the file is invalid.
+        """
+        if self.rephrasings is None:
+            return None
+        return Rephrasings(self.rephrasings, self.images_per_caption)
 
     def as_record(self) -> dict[str, Any]:
         """Return the settings as JSON; a local pipeline or file is identified by its content."""
@@ -108,6 +127,10 @@ class GenerateSettings:
                 record[name] = adapter_id(value)
         if self.lora is None:
             del record["lora_scale"]
+        if self.rephrasings is None:
+            del record["rephrasings"]
+        else:
+            record["rephrasings"] = f"sha256 {sha256(Path(self.rephrasings))[:16]}"
         if Path(self.pipeline).is_dir():
             record["pipeline"] = content_id(Path(self.pipeline))
         return record

@@ -22,7 +22,7 @@ class GenerationRequest(NamedTuple):
 
     Attributes:
         caption_id: Id of the caption.
-        text: The caption.
+        text: The caption, or another text for its image.
         number: Number of the image among those of the caption, from 0.
     """
 

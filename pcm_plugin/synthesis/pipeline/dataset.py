@@ -89,6 +89,7 @@ def make_dataset(
     if held_out:
         check_split_settings(recipe, out)
     sources = real_sources(real_splits or {}, recipe, captions)
+    check_rephrasings(captions, recipe)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     corpus = CaptionFile(out / "corpus" / "captions.jsonl")
     if "generate" in stages and recipe.generate is not None:
@@ -176,6 +177,17 @@ def check_folder(recipe: Recipe, out: Path) -> None:
             f"{out} was made by a recipe that encodes captions alone, but this one generates "
             "images: pass another --out, or the recipe that made the folder"
         )
+
+
+def check_rephrasings(captions: CaptionFile, recipe: Recipe) -> None:
+    """Check that any rephrased captions of a recipe belong to the captions.
+
+    Raises:
+        UserError: If the file is invalid, or was made for other captions.
+    """
+    rephrasings = None if recipe.generate is None else recipe.generate.load_rephrasings()
+    if rephrasings is not None:
+        rephrasings.check(captions)
 
 
 def real_sources(

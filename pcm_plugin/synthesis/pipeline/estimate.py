@@ -18,7 +18,11 @@ from pcm_plugin.synthesis.extract.sources import Source
 from pcm_plugin.synthesis.generate.prompts import Prompts
 from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.corpus import find_words
-from pcm_plugin.synthesis.pipeline.dataset import check_folder, has_held_out
+from pcm_plugin.synthesis.pipeline.dataset import (
+    check_folder,
+    check_rephrasings,
+    has_held_out,
+)
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.timing import (
     read_first_images,
@@ -119,6 +123,7 @@ def estimate(
         UserError: If the folder was made with other settings, or there are too few words.
     """
     check_folder(recipe, out)
+    check_rephrasings(captions, recipe)
     corpus = _FirstCaptions(captions, min(count, limit or count))
     vocabulary, coverage, words = find_words(corpus, recipe)
     totals = {
