@@ -36,6 +36,7 @@ SIZE = 4000
 # Where words are separated, pieces do not extend over spaces. Elsewhere, longer pieces would be
 # phrases.
 _MAX_LENGTH, _MAX_UNSPACED_LENGTH = 16, 6
+_PUNCTUATION = regex.compile(r"\p{P}+")
 _LEADING_MARKS = regex.compile(r"(?:^|(?<=\s))[\p{M}\p{Emoji_Modifier}]+")
 
 
@@ -229,10 +230,12 @@ class SubwordVocabulary(CaptionVocabulary):
         """Return words as they occur within the joined pieces of a caption.
 
         Args:
-            text: Words. If they are in a script with spaces, they begin after a space.
+            text: Words. If they are in a script with spaces, they begin after a space. Punctuation
+                follows a word directly.
         """
         text = clean_text(text).replace(SPACE, "_")
-        return ("" if begins_unspaced(text) else SPACE) + text.replace(" ", SPACE)
+        attached = begins_unspaced(text) or _PUNCTUATION.fullmatch(text)
+        return ("" if attached else SPACE) + text.replace(" ", SPACE)
 
     def _text(self, ids: Iterable[int]) -> str:
         return "".join(self.pieces[index] for index in ids)

@@ -150,6 +150,20 @@ def test_parts_of_words_do_not_change_the_words(subword_folder):
         assert words[:2] == ["a", "dog"]
 
 
+def test_punctuation_around_a_phrase_of_prefix_captioners_is_no_part_of_it(folder):  # noqa: F811
+    model = make_model(folder, entity_prompt=None)
+    feats = make_feats()
+
+    def generated(**settings):
+        decoding = model.decoding.updated({"max_len": 12, "min_len": 4, **settings})
+        return [sample.pred_caption for sample in model.predict(**feats, decoding=decoding)]
+
+    for phrase in ("red house.", "\u201cred house,"):
+        assert generated(include=[phrase]) == generated(include=["red house"])
+    word = generated()[0].split()[0].strip(".,")
+    assert generated(exclude=[f"{word},"]) == generated(exclude=[word]) != generated()
+
+
 def test_prefix_captioners_report_what_they_cannot_do(folder):  # noqa: F811
     model = make_model(folder, entity_prompt=None)
     feats = make_feats()

@@ -83,11 +83,31 @@ def test_excluded_words_are_excluded_at_the_start_of_sentences():
     assert last not in constraints.excluded_words(tuple(words))
 
 
+def test_punctuation_around_a_phrase_is_no_part_of_it():
+    """Also where punctuation is in the vocabulary; a phrase of punctuation only is."""
+    vocabulary = SubwordVocabulary.build(["a dog, a cat.", "a dog runs.", "cat"] * 5, 60)
+
+    def last_is_excluded(text, phrase):
+        constraints = vocabulary_constraints(vocabulary, DecodingConfig(exclude=[phrase]))
+        [*words, last] = vocabulary.to_ids(text)
+        return last in constraints.excluded_words(tuple(words))
+
+    for phrase in ("dog", "dog.", " a dog,", "\u201cdog!\u201d", "<b>dog</b>\u200b"):
+        assert last_is_excluded("a dog", phrase), phrase
+        assert not last_is_excluded("a cat", phrase), phrase
+        constraints = vocabulary_constraints(vocabulary, DecodingConfig(include=[phrase]))
+        assert constraints.num_missing(tuple(vocabulary.to_ids("a dog runs"))) == 0
+    assert last_is_excluded("a dog,", ",")
+    assert not last_is_excluded("a dog", ",")
+
+
 @pytest.mark.parametrize(
     ("decoding", "message"),
     [
         ({"include": ["zebra"]}, "cannot generate 'zebra': 'a', 'z' is not among the characters"),
         ({"start": "狗"}, "cannot generate '狗'"),
+        ({"exclude": ["kedi", "<b>"]}, "`exclude` must be a list of words, got `'<b>'`, which has"),
+        ({"include": ["\u200b"]}, "`include` must be a list of words, got"),
         ({"include": ["köpek"], "exclude": ["köp"]}, "cannot contain and not contain"),
         ({"include": ["köpekler", "kediyi"], "max_len": 2}, "tokens, but max_len=2"),
     ],

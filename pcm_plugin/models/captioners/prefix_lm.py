@@ -256,7 +256,7 @@ class PrefixCaptioner(Captioner):
         to_form = to_sentence if self.full_sentences else to_phrase
         exclude = {
             tuple(self._tokenize(space + form))
-            for text in map(str.strip, decoding.exclude)
+            for text in decoding.exclude
             for form in (text, text[:1].upper() + text[1:])
             for space in ("", " ")
         }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcm_plugin.errors import UserError
+from pcm_plugin.models.decoding.phrase import clean_phrase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,8 @@ class DecodingConfig:
             token. Positive values favor long captions.
         start: Words with which captions start; the decoder continues them.
         include: Words or phrases that captions contain, if necessary with more than ``beam_size``
-            beams.
-        exclude: Words or phrases that captions do not contain.
+            beams; cleaned by :func:`.clean_phrase`.
+        exclude: Words or phrases that captions do not contain, cleaned likewise.
         prefix: Text that is put directly before each caption, such as a trigger word and a space.
         suffix: Text that is put directly after each caption.
 
@@ -54,11 +55,17 @@ class DecodingConfig:
         for name in ("include", "exclude"):
             phrases = getattr(self, name)
             if not isinstance(phrases, list | tuple) or not all(
-                isinstance(phrase, str) and phrase.strip() for phrase in phrases
+                isinstance(phrase, str) for phrase in phrases
             ):
                 raise UserError(f"`{name}` must be a list of words, got `{phrases!r}`")
             # Configs and captioner files have lists.
-            object.__setattr__(self, name, tuple(phrases))
+            object.__setattr__(self, name, tuple(map(clean_phrase, phrases)))
+            for text, phrase in zip(phrases, getattr(self, name), strict=True):
+                if not phrase:
+                    raise UserError(
+                        f"`{name}` must be a list of words, got `{text!r}`, which has no visible "
+                        "character: leave it out"
+                    )
         if self.beam_size < 1:
             raise UserError(
                 f"`beam_size` must be at least 1, got `{self.beam_size}`: pass 1 for greedy search"

@@ -86,7 +86,7 @@ def _text_constraints(vocabulary: SubwordVocabulary, decoding: DecodingConfig) -
     # Turkish one of i has a dot.
     exclude = {
         vocabulary.phrase_text(first + text[1:])
-        for text in map(str.strip, decoding.exclude)
+        for text in decoding.exclude
         for first in {text[:1], text[:1].upper(), *(["\u0130"] if text[:1] == "i" else [])}
     }
     return TextConstraints(
