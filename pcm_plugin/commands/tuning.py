@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from pcm_plugin.engine.inputs import drop_clip_head, is_validated_on_held_out
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.names import MAIN_SCORES
+from pcm_plugin.evaluation.scoring import finite_scores
 from pcm_plugin.formats.records import check_records_file, write_records
 from pcm_plugin.models.captioner_file import is_captioner
 from pcm_plugin.models.captioner_settings import write_decoding
@@ -147,7 +149,7 @@ def run_tuning(args: argparse.Namespace) -> None:
     loader = Runner.build_dataloader(cfg.val_dataloader)
     found = search_candidates(model, tqdm(loader, desc="captions of val"), searches)
     rows = score_settings(found, weights, metric)
-    best = max(rows, key=lambda row: row[args.metric])
+    best = choose_best(rows, args.metric, metric.remarks)
     kind = "images"
     if is_validated_on_held_out(cfg):
         kind = "generated images of held-out captions"
@@ -155,7 +157,7 @@ def run_tuning(args: argparse.Namespace) -> None:
     print(f"tokens: {metric.tokens}")
     print_table(rows, best)
     if args.out is not None:
-        write_records(args.out, rows)
+        write_records(args.out, [finite_scores(row) for row in rows])
     if best["rerank_weight"] == weights[-1] > 0:
         print("the best weight is the largest one: try larger ones with --rerank-weights")
     chosen = {key: best[key] for key in ("beam_size", "length_penalty", "rerank_weight")}
@@ -167,6 +169,30 @@ def run_tuning(args: argparse.Namespace) -> None:
     export = ["export", args.config, args.checkpoint, "--out", "captioner.safetensors"]
     print("to use the best settings, export the captioner with them:")
     print(f"  {shell_command([*export, '--cfg-options', *options])}")
+
+
+def choose_best(
+    rows: Sequence[dict[str, float]], name: str, remarks: Sequence[str]
+) -> dict[str, float]:
+    """Return the row with the highest score, the first of several.
+
+    Args:
+        rows: Settings and scores.
+        name: Name of the score.
+        remarks: Reasons why scores are undefined, for the message.
+
+    Raises:
+        UserError: If a score is NaN, since NaN can be compared with no other score.
+    """
+    undefined = sum(math.isnan(row[name]) for row in rows)
+    if undefined:
+        reason = "; ".join(dict.fromkeys(remarks)) or "the scorer failed, see the log"
+        raise UserError(
+            f"--metric {name} must be a number for all settings of the search, got NaN for "
+            f"{undefined} of {len(rows)}, so none can be chosen: {reason}. Choose another --metric "
+            "or validate on other images"
+        )
+    return max(rows, key=lambda row: row[name])
 
 
 def print_table(rows: Sequence[Mapping[str, float]], best: Mapping[str, float]) -> None:

@@ -1,6 +1,7 @@
 """``pcm tune`` in this process, with the captions of a search that is replaced."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -24,7 +25,6 @@ SIZES = {"num_patches": 4, "patch_dim": 12, "clip_dim": 8}
 @pytest.fixture
 def run(tiny_settings, tmp_path, monkeypatch, capsys):
     """Return a function that tunes a captioner for Chinese: exit code, output and table."""
-    build_store(tmp_path / "real", REFERENCES, **SIZES)
     cfg = Config.fromfile("configs/pcm_coco.py")
     cfg.merge_from_dict(tiny_settings)
     cfg.val_dataloader.dataset.store = str(tmp_path / "real")
@@ -45,7 +45,9 @@ def run(tiny_settings, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("pcm_plugin.commands.tuning.search_candidates", search)
 
-    def run(*words, **settings):
+    def run(*words, references=REFERENCES, **settings):
+        shutil.rmtree(tmp_path / "real", ignore_errors=True)
+        build_store(tmp_path / "real", references, **SIZES)
         changed = Config(cfg.to_dict())
         changed.merge_from_dict(settings)
         config, weights = tmp_path / "config.py", tmp_path / "weights.pth"
@@ -104,3 +106,17 @@ def test_a_wrong_language_is_reported_before_the_search(run, monkeypatch):
     code, output, _ = run(**{"val_evaluator.language": "chinese"})
     assert code == 1
     assert "`language` must be a code of ISO 639" in output
+
+
+def test_undefined_scores_choose_nothing(run):
+    # CIDEr is undefined if all images have the same references.
+    code, output, rows = run("--metric", "BLEU-4", references=[["有狗"]] * 3)
+    assert code == 0, output
+    assert [row["CIDEr"] for row in rows.values()] == [None, None]
+    code, output, _ = run(references=[["有狗"]] * 3)
+    assert code == 1
+    assert "--metric CIDEr must be a number for all settings of the search, got NaN for 2 of 2" in (
+        output
+    )
+    assert "CIDEr is undefined" in output
+    assert "to use the best settings" not in output
