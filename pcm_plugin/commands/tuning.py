@@ -18,6 +18,7 @@ from pcm_plugin.commands.build_commands import check_inputs
 from pcm_plugin.commands.processes import shell_command
 from pcm_plugin.commands.run_config import apply_cfg_options
 from pcm_plugin.engine.caption_metrics import caption_metric_settings
+from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.config_checks import check_config, disable_worker_options
 from pcm_plugin.engine.config_files import read_config_file
@@ -29,12 +30,15 @@ from pcm_plugin.evaluation.names import MAIN_SCORES
 from pcm_plugin.evaluation.scoring import finite_scores
 from pcm_plugin.formats.records import check_records_file, write_records
 from pcm_plugin.models.captioner_file import is_captioner
-from pcm_plugin.models.captioner_settings import write_decoding
+from pcm_plugin.models.captioner_settings import check_same_captioner, write_decoding
 from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.config_check import assert_is_captioner
 from pcm_plugin.models.decoding import CaptionHypothesis, DecodingConfig
 from pcm_plugin.models.decoding.reranking import add_similarities, rerank
 from pcm_plugin.registry import MODELS
+
+TUNED = ("beam_size", "length_penalty", "rerank_weight")
+"""Settings of the search that are chosen."""
 
 
 class CachedTexts:
@@ -145,6 +149,8 @@ def run_tuning(args: argparse.Namespace) -> None:
     model = _build_model(cfg, needs_clip=any(weights))
     searches = _searches(model.decoding, args, weights)
     load_weights(model, args.checkpoint, cfg.get("clip"))
+    if args.write is not None:
+        check_same_captioner(args.write, model, cfg.model.to_dict(), TUNED)
     model.to(args.device or get_device()).eval()
     loader = Runner.build_dataloader(cfg.val_dataloader)
     found = search_candidates(model, tqdm(loader, desc="captions of val"), searches)
@@ -160,15 +166,20 @@ def run_tuning(args: argparse.Namespace) -> None:
         write_records(args.out, [finite_scores(row) for row in rows])
     if best["rerank_weight"] == weights[-1] > 0:
         print("the best weight is the largest one: try larger ones with --rerank-weights")
-    chosen = {key: best[key] for key in ("beam_size", "length_penalty", "rerank_weight")}
+    chosen = {key: best[key] for key in TUNED}
     if args.write is not None:
         write_decoding(args.write, chosen)
         print(f"stored in {args.write}")
         return
-    options = [f"model.decoding.{key}={value}" for key, value in chosen.items()]
+    options = {**(args.cfg_options or {})}
+    for key, value in chosen.items():
+        # The last of several options that set a value applies.
+        options.pop(f"model.decoding.{key}", None)
+        options[f"model.decoding.{key}"] = value
+    words = [format_option(key, value) for key, value in options.items()]
     export = ["export", args.config, args.checkpoint, "--out", "captioner.safetensors"]
     print("to use the best settings, export the captioner with them:")
-    print(f"  {shell_command([*export, '--cfg-options', *options])}")
+    print(f"  {shell_command([*export, '--cfg-options', *words])}")
 
 
 def choose_best(
@@ -249,6 +260,8 @@ def _searches(
     """
     for weight in weights:
         base.updated({"rerank_weight": weight})
+    for size in args.beam_sizes:
+        base.updated({"beam_size": size})
     penalties = args.length_penalties or [base.length_penalty]
     return [
         base.updated({"beam_size": size, "num_captions": size, "length_penalty": penalty})

@@ -84,7 +84,7 @@ def save_captioner(
     if path.suffix != ".safetensors":
         raise UserError(f"`path` must end in .safetensors, got `{path}`")
     values = model.file_values()
-    config = _exportable_config(settings)
+    config = exportable_config(settings)
     _check_types(config, str(path))
     tensors = {**model.state_dict(), **model.extra_tensors()}
     for key in shared_tensors(tensors):
@@ -144,7 +144,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
     if not path.is_file():
         raise MissingFileError(f"no captioner at {path}")
     facts, tensors = read_captioner_file(path)
-    settings, clip = _exportable_config(facts["model"]), facts["clip"]
+    settings, clip = exportable_config(facts["model"]), facts["clip"]
     if clip["pretrained"] and ("/" in clip["pretrained"] or "\\" in clip["pretrained"]):
         raise UserError(
             f"`clip.pretrained` in {path} must be a tag of open_clip, got the file "
@@ -209,8 +209,15 @@ def read_captioner_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Ten
         raise UserError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
 
 
-def _exportable_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without the keys that a captioner file does not keep."""
+def exportable_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a captioner without the keys that a captioner file does not keep.
+
+    Args:
+        settings: The config.
+
+    Returns:
+        A copy of JSON values.
+    """
     config = {key: value for key, value in settings.items() if key not in _TRAINING_ONLY_KEYS}
     for part, keys in _PART_KEYS.items():
         if config.get(part) is not None:

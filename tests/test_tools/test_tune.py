@@ -1,14 +1,16 @@
 """``pcm tune`` in this process, with the captions of a search that is replaced."""
 
 import json
+import shlex
 import shutil
 import sys
 
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors import safe_open
 
-from pcm_plugin.commands import tune
+from pcm_plugin.commands import export, tune
 from pcm_plugin.commands.tuning import Candidates
 from pcm_plugin.engine.inputs import drop_clip_head
 from pcm_plugin.evaluation import CaptionMetric
@@ -120,3 +122,88 @@ def test_undefined_scores_choose_nothing(run):
     )
     assert "CIDEr is undefined" in output
     assert "to use the best settings" not in output
+
+
+@pytest.fixture
+def exported(run, tmp_path, monkeypatch):
+    """Return a function that exports the captioner, and returns its file."""
+
+    def exported(*options, seed=0):
+        run()
+        if seed:
+            state = torch.load(tmp_path / "weights.pth")["state_dict"]
+            changed = {k: v + 0.01 if v.is_floating_point() else v for k, v in state.items()}
+            torch.save({"state_dict": changed}, tmp_path / "other.pth")
+        file = tmp_path / "captioner.safetensors"
+        weights = tmp_path / ("other.pth" if seed else "weights.pth")
+        args = ["export", tmp_path / "config.py", weights, "--out", file, *options]
+        monkeypatch.setattr(sys, "argv", [*map(str, args)])
+        export.main()
+        return file
+
+    return exported
+
+
+SETTINGS = ["model.decoding.max_len=12", "model.decoding.exclude=[猫, 大 象]"]
+
+
+@pytest.mark.parametrize("half", [[], ["--half"]])
+def test_the_best_settings_are_written_to_the_captioner_that_was_tuned(run, exported, half):
+    file = exported("--cfg-options", *SETTINGS, "model.decoding.beam_size=7", *half)
+    code, output, rows = run("--write", file, "--cfg-options", *SETTINGS)
+    assert code == 0, output
+    best = max(rows, key=lambda size: rows[size]["CIDEr"])
+    decoding = json.loads(safe_open(file, "pt").metadata()["model"])["decoding"]
+    assert decoding["beam_size"] == best
+    assert decoding["max_len"] == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "seed", "tuned", "difference"),
+    [
+        ([], 1, [], "'decoder."),
+        ([], 0, SETTINGS[:1], "'model.decoding.max_len=20 instead of 12'"),
+        (SETTINGS[1:], 0, [], "\"model.decoding.exclude=('猫', '大 象') instead of ()\""),
+        ([], 0, ["model.neck.top_concepts=3"], "'model.neck'"),
+    ],
+)
+def test_settings_are_not_written_to_another_captioner(
+    run, exported, monkeypatch, options, seed, tuned, difference
+):
+    file = exported(*(["--cfg-options", *options] if options else []), seed=seed)
+    before = file.read_bytes()
+    monkeypatch.setattr("pcm_plugin.commands.tuning.search_candidates", None)
+    words = ["--cfg-options", *tuned] if tuned else []
+    code, output, _ = run("--write", file, *words)
+    assert code == 1
+    assert "must hold the captioner of this config and checkpoint, but it has other" in output
+    assert difference in output
+    assert file.read_bytes() == before
+
+
+def test_the_printed_command_exports_what_was_tuned(run, tmp_path, monkeypatch):
+    options = [*SETTINGS, "model.decoding.beam_size=7", "val_dataloader.batch_size=2"]
+    code, output, rows = run("--cfg-options", *options)
+    assert code == 0, output
+    best = max(rows, key=lambda size: rows[size]["CIDEr"])
+    line = next(line for line in output.splitlines() if line.startswith("  pcm export"))
+    words = shlex.split(line)[1:]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", words)
+    export.main()
+    metadata = safe_open("captioner.safetensors", "pt").metadata()
+    decoding = json.loads(metadata["model"])["decoding"]
+    assert decoding == {
+        "beam_size": best,
+        "exclude": ["猫", "大 象"],
+        "length_penalty": 0.0,
+        "max_len": 12,
+        "rerank_weight": 0.0,
+    }
+
+
+def test_beam_sizes_below_the_number_of_captions_are_refused(run):
+    options = ["model.decoding.num_captions=2", "model.decoding.beam_size=2"]
+    code, output, _ = run("--cfg-options", *options)
+    assert code == 1
+    assert "`num_captions` must be from 1 to beam_size=1, got `2`" in output
