@@ -182,9 +182,9 @@ class CaptionScorer:
         return {" ".join(tokens) for tokens in self._tokenize(texts)}
 
     def _tokenize(self, texts: list[str]) -> list[list[str]]:
-        texts = [clean_text(text) for text in texts]
         if not is_english(self.language):
             return [split_tokens(text, self.language) for text in texts]
+        texts = [clean_text(text) for text in texts]
         if self.tokenizer == "ptb-java":
             return java.tokenize_with_java(texts)
         return [ptb_tokenize(text) for text in texts]

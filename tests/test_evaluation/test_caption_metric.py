@@ -13,7 +13,9 @@ from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
 from pcm_plugin.evaluation.scorers import SCORERS
+from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.subword_vocabulary import SubwordVocabulary
 from pcm_plugin.registry import DATASETS, METRICS, MODELS
 from tests.builders import build_clip, build_store
 
@@ -436,3 +438,29 @@ def test_dataset_to_scores(tmp_path):
         evaluator.process(data_samples=batch["data_samples"], data_batch=batch)
     scores = evaluator.evaluate(len(dataset))
     assert scores["caption/BLEU-4"] == pytest.approx(100, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("language", "texts"),
+    [
+        ("en", ["a man&#39;s car", "a red car"]),
+        ("zh", ["一只狗在公园里", "公园里有３只&amp;狗<br>"]),
+        ("ja", ["ﾋﾞｰﾁに犬がいる", "犬が走る"]),
+    ],
+)
+def test_each_text_is_cleaned_once(monkeypatch, language, texts):
+    """Texts that a subword vocabulary decoded, and those of references, are cleaned alike."""
+    cleaned = []
+
+    def clean(text):
+        cleaned.append(text)
+        return clean_text(text)
+
+    for module in ("evaluation.scoring", "formats.languages"):
+        monkeypatch.setattr(f"pcm_plugin.{module}.clean_text", clean)
+    vocabulary = SubwordVocabulary.build(texts * 5, size=300)
+    decoded = [vocabulary.decode(vocabulary.to_ids(text)) for text in texts]
+    references = {i: [text, texts[0]] for i, text in enumerate(texts)}
+    scores = score(list(enumerate(decoded)), references, language=language)
+    assert scores["caption/BLEU-1"] == pytest.approx(100)
+    assert sorted(cleaned) == sorted([*decoded, *texts, texts[0], texts[0]])
