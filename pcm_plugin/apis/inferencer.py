@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from pcm_plugin.apis.build import build_captioner
 from pcm_plugin.apis.image_inputs import InputImage, iter_inputs, load_input
 from pcm_plugin.apis.model_hash import model_hash
+from pcm_plugin.apis.regions import caption_regions, check_takes_regions
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.models.captioners import PCMNet
@@ -42,11 +44,14 @@ class CaptionInferencer(BaseInferencer):
         device: Device, e.g. ``'cuda:0'``. Defaults to None: a GPU if available.
         scope: Registry scope of MMEngine. Defaults to ``'pcm_plugin'``.
         show_progress: Whether to show a progress bar. Defaults to True.
+        patch_mode: Attention of CLIP's last block for the patches of :meth:`regions`, as of
+            :class:`.OpenCLIPBackbone`. Defaults to None, that of the captioner.
 
     Raises:
         MissingFileError: If a file is missing.
-        UserError: If the weights are not a captioner or do not match the config, or the config
-            cannot be read.
+        UserError: If the weights are not a captioner or do not match the config, the config cannot
+            be read, or ``patch_mode`` is set for a captioner that reads patches or a CLIP without
+            such a mode.
 
     Example:
         >>> from pcm_plugin.apis import CaptionInferencer
@@ -67,6 +72,7 @@ class CaptionInferencer(BaseInferencer):
         device: str | None = None,
         scope: str | None = "pcm_plugin",
         show_progress: bool = True,
+        patch_mode: str | None = None,
     ) -> None:
         # MMEngine's constructor would unpickle the weights and take the config from them.
         self.scope, self.show_progress = scope, show_progress
@@ -77,6 +83,9 @@ class CaptionInferencer(BaseInferencer):
                 "type='pcm_plugin.OpenCLIPBackbone', ...)"
             )
         self.backbone = self.model.backbone
+        if patch_mode is not None:
+            check_takes_regions(self.model)
+            self.backbone.set_patch_mode(patch_mode)
         self._words = self.model.neck.concept_words
 
     def __call__(
@@ -147,6 +156,59 @@ class CaptionInferencer(BaseInferencer):
                     sample.set_metainfo({"img_path": entry.name})
                     yield entry.image, sample
                 bar.update(len(batch))
+
+    def regions(
+        self,
+        image: Any,
+        boxes: Sequence[Sequence[float]] = (),
+        points: Sequence[Sequence[float]] = (),
+        gaussian_variance: float | None = None,
+        skip_invalid: bool = False,
+        batch_size: int = 32,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Caption regions of an image; see :mod:`pcm_plugin.models.functional.regions`.
+
+        Args:
+            image: A file, an array or a PIL image, as of :meth:`__call__`.
+            boxes: Boxes (x0, y0, x1, y1) in pixels of the image; x1 and y1 are exclusive.
+            points: Points (x, y) in pixels of the image.
+            gaussian_variance: Weight the patches of a box by a Gaussian, see
+                :func:`.box_weights`. Defaults to None, their mean.
+            skip_invalid: Whether to return a dict with ``box`` or ``point`` and ``error`` for an
+                invalid region, instead of raising. Defaults to False.
+            batch_size: Number of regions that are decoded together. Defaults to 32.
+            kwargs: Decoding settings, see :meth:`__call__`.
+
+        Returns:
+            The dict of :meth:`to_dict` for each box, then for each point, with ``box`` or
+            ``point``, the list of its numbers.
+
+        Raises:
+            MissingFileError: If the file is missing.
+            UserError: If the captioner reads the patches of whole images, the image cannot be
+                read, a region is invalid, or a setting is out of range.
+        """
+        check_takes_regions(self.model)
+        decoding = self.model.decoding.updated(kwargs)
+        self.model.check_decoding(decoding)
+        entry = load_input(0, image)
+        assert isinstance(entry, InputImage)
+        found = caption_regions(
+            self.model, entry.image, boxes, points, gaussian_variance, decoding, batch_size
+        )
+        places = [{"box": np.asarray(box).tolist()} for box in boxes]
+        places += [{"point": np.asarray(point).tolist()} for point in points]
+        results = []
+        for place, sample in zip(places, found, strict=True):
+            if isinstance(sample, UserError):
+                if not skip_invalid:
+                    raise sample
+                results.append({"image": entry.name, **place, "error": str(sample)})
+            else:
+                sample.set_metainfo({"img_path": entry.name})
+                results.append(self.to_dict(sample) | place)
+        return results
 
     def preprocess(
         self, inputs: Any, batch_size: int = 32, skip_invalid: bool = False

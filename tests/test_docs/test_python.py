@@ -27,6 +27,7 @@ from pcm_plugin.synthesis.concepts.tagger import find_concepts
 from tests.builders import build_store
 from tests.image_text_models import build_model
 from tests.mmpretrain_models import skip_without_mmpretrain_models
+from tests.test_apis.test_regions import decap_file  # noqa: F401
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, page_id
 
 PROJECT_PAGE = ROOT / "docs" / "pcm_in_your_project.md"
@@ -113,13 +114,23 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
     shutil.copytree(ROOT / "docs" / "images" / "examples", tmp_path / "photos")
     shutil.copy(tmp_path / "photos" / "town_test_00006.png", tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)
-    inferencer, by_name, _ = code_blocks(ROOT / "docs" / "captioning.md", "python")
+    inferencer, by_name, *_ = code_blocks(ROOT / "docs" / "captioning.md", "python")
     run_block(inferencer.replace("captioner.safetensors", str(find_weights("pcm-net_toy"))))
     assert len(capsys.readouterr().out.splitlines()) == len([*(tmp_path / "photos").iterdir()])
     skip_without_mmpretrain_models()
     run_block(by_name)
     # mmpretrain may leave its progress bar on the same line.
     assert capsys.readouterr().out.splitlines()[-1].endswith("a dog and a cake on a street")
+
+
+def test_the_inferencer_captions_regions(tmp_path, monkeypatch, capsys, decap_file):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (400, 300), "red").save("photo.jpg")
+    _, _, regions, _ = code_blocks(ROOT / "docs" / "captioning.md", "python")
+    run_block(regions.replace("decap.safetensors", str(decap_file)))
+    box, point = capsys.readouterr().out.splitlines()
+    assert box.endswith("[10, 20, 200, 300] None")
+    assert point.endswith("None [320, 240]")
 
 
 def test_a_feature_store_is_read(tmp_path, monkeypatch):
@@ -190,6 +201,6 @@ def test_settings_are_complete_and_known(block):
 
 
 def test_all_python_blocks_are_tested():
-    # Of the seven tests above that run blocks, and of test_webui.py.
-    others = 2 + 2 + 2 + 1 + 1 + 1 + 1 + 1
+    # Of the eight tests above that run blocks, and of test_webui.py.
+    others = 2 + 2 + 2 + 1 + 1 + 1 + 1 + 1 + 1
     assert sum(len(code_blocks(page, "python")) for page in PAGES) == len(SETTINGS) + others

@@ -61,6 +61,7 @@ class OpenCLIPBackbone(Backbone):
         ln_post_eps (float | None): Epsilon of the norm of :meth:`clip_head`.
         num_patches (int): N, after pooling.
         grid (tuple[int, int]): Number of rows and columns of patches, after pooling.
+        resize_mode (str): How ``preprocess`` fits an image into CLIP's input.
         preprocess: Maps a PIL image to a (3, H, W) tensor.
 
     Raises:
@@ -89,10 +90,12 @@ class OpenCLIPBackbone(Backbone):
             visual, self.preprocess = local
             tower: ImageTower = LocalTower(visual.requires_grad_(False))
             image_mean, image_std = self.preprocess.mean, self.preprocess.std
+            self.resize_mode = "squash" if self.preprocess.squash else "shortest"
         else:
             clip, self.preprocess = load_clip(model_name, pretrained)
             visual, tower = clip.visual, _wrap(model_name, clip.visual, patch_mode)
             image_mean, image_std = visual.image_mean, visual.image_std
+            self.resize_mode = visual.preprocess_cfg["resize_mode"]
             # In a tuple it is not a submodule: it has no parameters to train, broadcast or save.
             self._frozen = (clip.eval().requires_grad_(False),)
         rows, columns = tower.grid
@@ -160,6 +163,19 @@ class OpenCLIPBackbone(Backbone):
             )
         patches, features = self._tower.extract_feat(images, self.pool)
         return patches, F.normalize(features, dim=-1)
+
+    def set_patch_mode(self, patch_mode: str) -> None:
+        """Change the attention of the last block for the patches.
+
+        Args:
+            patch_mode: As in the constructor.
+
+        Raises:
+            UserError: If the image tower has no such mode.
+        """
+        if patch_mode != self.patch_mode:
+            self._tower = _wrap(self.model_name, self.clip.visual, patch_mode)
+            self.patch_mode = patch_mode
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

@@ -18,12 +18,15 @@ class Neck(BaseModule, ReadsFiles, metaclass=ABCMeta):
     Attributes:
         clip_dim (int): Width Dc of the global features.
         embed_dims (int): Width D of the tokens.
+        takes_patches (bool): Whether the neck reads patch features. If not, its input is one vector
+            of CLIP's joint space, which can also be the feature of a region or of a text.
         patches_in_joint_space (bool | None): Whether patch features must be in CLIP's joint space;
             None if the neck takes both kinds, or no patches.
     """
 
     clip_dim: int
     embed_dims: int
+    takes_patches: bool = True
     patches_in_joint_space: bool | None = None
 
     @abstractmethod

@@ -66,6 +66,8 @@ class GlobalPrefix(Neck):
         "text_memory_pairs": FileKind.PAIR_SELECTION,
     }
 
+    takes_patches = False
+
     text_memory: Tensor
 
     def __init__(
