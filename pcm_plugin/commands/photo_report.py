@@ -14,18 +14,19 @@ from tqdm import tqdm
 
 from pcm_plugin.commands.photo_store import find_concepts, open_photos, write_statistics
 from pcm_plugin.datasets import SynthCaptionDataset
+from pcm_plugin.engine.caption_metrics import caption_metric_settings, captions_language
 from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.clip_score import embed_texts
-from pcm_plugin.evaluation.domain_gap import DomainGap, domain_gap
-from pcm_plugin.evaluation.reference_free import (
-    concept_shares,
-    frequent_only_in,
-    named_concepts,
-    normalized,
-    reference_free_scores,
+from pcm_plugin.evaluation.concept_counts import (
+    ConceptComparison,
+    ConceptFinder,
+    compare_concepts,
 )
+from pcm_plugin.evaluation.domain_gap import DomainGap, domain_gap
+from pcm_plugin.evaluation.reference_free import reference_free_scores
 from pcm_plugin.formats.concept_set import ConceptSet
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.languages import is_by_character, is_english, split_words
 from pcm_plugin.formats.pair_selection import load_pairs
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.concept_retrieval import retrieve_concepts
@@ -38,6 +39,9 @@ MAX_CAPTIONS = 10_000
 TOP_CONCEPTS, MIN_PROBABILITY, TEMPERATURE = 5, 0.1, 0.01
 """CLIP finds a concept in an image if it is among the 5 nearest and its probability, a softmax over
 all concepts at this temperature, is above 0.1."""
+MIN_NAMING = 1.0
+"""Percentage of training captions that name a concept, below which the concepts count as words of
+another language."""
 _BATCH = 32
 
 
@@ -51,6 +55,7 @@ class ImageSet:
         feats: (n, Dc) CLIP embeddings.
         captions: Predicted captions.
         found: Concepts that CLIP finds in each; None without concepts.
+        named: Those of them that its caption names; None if they cannot be found in captions.
         scores: Scores of the captions.
     """
 
@@ -59,6 +64,7 @@ class ImageSet:
     feats: Tensor
     captions: list[str]
     found: list[list[str]] | None
+    named: list[list[str]] | None
     scores: dict[str, float]
 
 
@@ -71,8 +77,7 @@ class PhotoResults:
         synthetic: Synthetic images of the training; None without them.
         training_scores: Scores of the training captions of the synthetic images.
         gap: Gap between synthetic images (first) and photos.
-        rare_in_captions: Concepts frequent in photos and rare in training captions, with both
-            percentages.
+        concepts: Concepts of photos, synthetic images and captions.
         uses_photos: Whether training captions are assigned to images without captions.
         num_skipped: Photos that could not be read.
     """
@@ -81,23 +86,9 @@ class PhotoResults:
     synthetic: ImageSet | None = None
     training_scores: dict[str, float] = field(default_factory=dict)
     gap: DomainGap | None = None
-    rare_in_captions: list[tuple[str, float, float]] = field(default_factory=list)
+    concepts: ConceptComparison = field(default_factory=ConceptComparison)
     uses_photos: bool = False
     num_skipped: int = 0
-
-    @property
-    def missing_concepts(self) -> list[str]:
-        """Concepts that photos show and the training does not.
-
-        They are rare in training captions and in synthetic images: CLIP may find a concept where it
-        is not, but then it finds it in both kinds of images.
-        """
-        words = [row[0] for row in self.rare_in_captions]
-        if self.synthetic is None or self.synthetic.found is None or self.photos.found is None:
-            return words
-        photos, synthetic = concept_shares(self.photos.found), concept_shares(self.synthetic.found)
-        only = {row[0] for row in frequent_only_in(photos, synthetic)}
-        return [word for word in words if word in only]
 
 
 def measure_photos(
@@ -128,21 +119,32 @@ def measure_photos(
         write_statistics(args.statistics, train, photos)
     if num_skipped:
         notes.append(f"{num_skipped:,} photos could not be read and are left out.")
-    concepts = find_concepts(cfg)
-    if concepts is None:
-        notes.append("The captioner has no concepts, so none are counted.")
+    language = choose_language(cfg, args.language, notes)
     features = "patch" if dataset.get("features", "patch") == "patch" else "global"
     texts = list(SynthCaptionDataset(**_without_type(dataset)).iter_captions())
-    known = {normalized(text) for text in texts}
+    known = {" ".join(split_words(text, language)) for text in texts}
+    concepts = find_concepts(cfg)
+    drawn = sample(np.arange(len(texts)), MAX_CAPTIONS)
+    training = [split_words(texts[i], language) for i in drawn]
+    finder = find_in_captions(concepts, training, language, notes)
     clip = OpenCLIPBackbone(**cfg.clip).eval().to(device)
 
     def measure(store: FeatureStore, rows: list[int], title: str) -> ImageSet:
         captions = caption_rows(model, store, rows, features, title)
         feats = store.read_rows("global_feats", rows)
         found = None if concepts is None else find_in_images(feats, concepts)
+        named, scores = score(feats, captions, found)
+        return ImageSet(store, rows, feats, captions, found, named, scores)
+
+    def score(
+        feats: Tensor, captions: list[str], found: list[list[str]] | None
+    ) -> tuple[list[list[str]] | None, dict[str, float]]:
+        tokens = [split_words(caption, language) for caption in captions]
+        named = None
+        if finder is not None and found is not None:
+            named = list(map(finder.named, tokens, found))
         encoded = embed(captions, clip)
-        scores = reference_free_scores(feats, encoded, captions, found, known)
-        return ImageSet(store, rows, feats, captions, found, scores)
+        return named, reference_free_scores(feats, encoded, tokens, known, found, named)
 
     rows = sample(np.arange(len(photos)), MAX_IMAGES)
     result = PhotoResults(measure(photos, rows, "photos"))
@@ -159,12 +161,15 @@ def measure_photos(
         synthetic = measure(train, rows, "synthetic images")
         result.synthetic = synthetic
         own = [train.captions(i)[0] for i in rows]
-        result.training_scores = reference_free_scores(
-            synthetic.feats, embed(own, clip), own, synthetic.found, known
-        )
+        _, result.training_scores = score(synthetic.feats, own, synthetic.found)
         result.gap = domain_gap(synthetic.feats, result.photos.feats)
     if result.photos.found is not None:
-        result.rare_in_captions = find_rare(result.photos.found, texts)
+        result.concepts = compare_concepts(
+            result.photos.found,
+            None if result.synthetic is None else result.synthetic.found,
+            result.photos.named,
+            None if finder is None else name_found(finder, result.photos.found, training),
+        )
     return result
 
 
@@ -204,13 +209,59 @@ def find_in_images(feats: Tensor, concepts: ConceptSet) -> list[list[str]]:
     ]
 
 
-def find_rare(found: list[list[str]], texts: list[str]) -> list[tuple[str, float, float]]:
-    """Return concepts that are frequent in photos and rare in training captions."""
-    if len(texts) > MAX_CAPTIONS:
-        texts = [texts[i] for i in sample(np.arange(len(texts)), MAX_CAPTIONS)]
-    shares = concept_shares(found)
-    frequent = [row[0] for row in frequent_only_in(shares, {})]
-    return frequent_only_in(shares, concept_shares([named_concepts(t, frequent) for t in texts]))
+def choose_language(cfg: Config, requested: str | None, notes: list[str]) -> str:
+    """Return the language of the captions: ``--language``, or that of the metric of the config.
+
+    A remark that it is unknown is appended to ``notes``.
+    """
+    loops = ("test", "val")
+    if requested is None and not any(caption_metric_settings(cfg, loop) for loop in loops):
+        notes.append(
+            "The config has no CaptionMetric, so captions are tokenized as English. Pass another "
+            "language with --language."
+        )
+    return requested or captions_language(cfg, loops)
+
+
+def find_in_captions(
+    concepts: ConceptSet | None,
+    training: list[list[str]],
+    language: str,
+    notes: list[str],
+) -> ConceptFinder | None:
+    """Return a finder of concepts in captions; None if they cannot be found.
+
+    Args:
+        concepts: Concepts of the captioner; None if it has none.
+        training: Tokens of training captions.
+        language: Their language.
+        notes: Remarks about what counts, which are appended.
+    """
+    if concepts is None:
+        notes.append("The captioner has no concepts, so none are counted.")
+        return None
+    finder = ConceptFinder(concepts.words, language)
+    if finder.share(training) < MIN_NAMING:
+        notes.append(
+            f"Fewer than {MIN_NAMING:g} % of the training captions (language {language}) name a "
+            "concept of the captioner, so concepts are probably words of another language and are "
+            "not counted in captions."
+        )
+        return None
+    if not is_english(language):
+        reason = "in inflected forms they are not found"
+        if is_by_character(language):
+            reason = "they may be parts of longer words there"
+        notes.append(f"Concepts are counted in captions as they are written; {reason}.")
+    return finder
+
+
+def name_found(
+    finder: ConceptFinder, found: list[list[str]], training: list[list[str]]
+) -> list[list[str]]:
+    """Return the concepts of images that each training caption names."""
+    words = list(dict.fromkeys(word for words in found for word in words))
+    return [finder.named(tokens, words) for tokens in training]
 
 
 def _without_type(dataset: Any) -> dict[str, Any]:

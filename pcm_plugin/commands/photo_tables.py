@@ -11,11 +11,7 @@ from torch import Tensor
 
 from pcm_plugin.commands.photo_report import ImageSet, PhotoResults
 from pcm_plugin.commands.report_images import make_placeholder, read_thumbnail, read_training_images
-from pcm_plugin.evaluation.reference_free import (
-    concept_shares,
-    frequent_only_in,
-    named_concepts,
-)
+from pcm_plugin.evaluation.concept_counts import Row
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.visualization import SheetEntry
 from pcm_plugin.visualization.report import PageTable
@@ -52,33 +48,22 @@ def make_tables(result: PhotoResults) -> list[PageTable]:
     return tables
 
 
-def concept_tables(
-    result: PhotoResults,
-) -> list[tuple[str, list[str], list[tuple[str, float, float]]]]:
-    """Return title, head and rows of the tables of concepts."""
-    if result.photos.found is None:
-        return []
-    photos, found = concept_shares(result.photos.found), result.photos.found
-    tables = []
+def concept_tables(result: PhotoResults) -> list[tuple[str, list[str], list[Row]]]:
+    """Return title, head and rows of the tables of concepts that could be counted."""
+    concepts = result.concepts
+    tables: list[tuple[str, list[str], list[Row]]] = []
     if result.synthetic is not None and result.synthetic.found is not None:
-        synthetic = concept_shares(result.synthetic.found)
         head = ["concept", "% of photos", "% of synthetic images"]
-        rows = frequent_only_in(photos, synthetic)
-        tables.append(("Concepts in photos and not in synthetic images", head, rows))
-        rows = [(word, share, other) for word, other, share in frequent_only_in(synthetic, photos)]
-        tables.append(("Concepts in synthetic images and not in photos", head, rows))
-    head = ["concept", "% of photos", "% of training captions"]
-    tables.append(
-        ("Concepts in photos and not in training captions", head, result.rare_in_captions)
-    )
-    named = concept_shares(
-        [named_concepts(*pair) for pair in zip(result.photos.captions, found, strict=True)]
-    )
-    left_out = [(word, share, named.get(word, 0.0)) for word, share in photos.items()]
-    left_out = [row for row in left_out if row[1] > row[2]]
-    left_out.sort(key=lambda row: (row[2] - row[1], row[0]))
-    head = ["concept", "% of photos that show it", "% whose caption names it too"]
-    tables.append(("Concepts that captions of photos leave out", head, left_out))
+        title = "Concepts in photos and not in synthetic images"
+        tables.append((title, head, concepts.only_in_photos))
+        title = "Concepts in synthetic images and not in photos"
+        tables.append((title, head, concepts.only_in_synthetic))
+    if result.photos.named is not None:
+        head = ["concept", "% of photos", "% of training captions"]
+        title = "Concepts in photos and not in training captions"
+        tables.append((title, head, concepts.rare_in_captions))
+        head = ["concept", "% of photos that show it", "% whose caption names it too"]
+        tables.append(("Concepts that captions of photos leave out", head, concepts.left_out))
     return tables
 
 

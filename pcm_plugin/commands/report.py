@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
 from pcm_plugin.errors import UserError, plain_errors
+from pcm_plugin.formats.languages import check_language
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,6 +60,11 @@ def parse_args() -> argparse.Namespace:
         help="with --photos: safetensors file to write, with mean and standard deviation of each "
         "CLIP feature of training captions, synthetic images and photos",
     )
+    parser.add_argument(
+        "--language",
+        help="with --photos: language of the captions, such as zh, in whose tokens captions and "
+        "concepts are compared (default: that of the config's CaptionMetric, or en)",
+    )
     parser.add_argument("--json", type=Path, help="file to write with the figures of the page")
     parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
     parser.add_argument("--out", type=Path, help="page to write (default: WORK_DIR/report.html)")
@@ -71,11 +77,13 @@ def main() -> None:
     args = parse_args()
     if args.count < 1:
         raise UserError(f"--count must be at least 1, got {args.count}")
-    for option in ("photo_images", "statistics"):
+    for option in ("photo_images", "statistics", "language"):
         if getattr(args, option) is not None and args.photos is None:
             raise UserError(
                 f"--{option.replace('_', '-')} has no effect without --photos: leave it out"
             )
+    if args.language is not None:
+        check_language(args.language)
     with paused_garbage_collection():
         from pcm_plugin.commands.run_report import build_page
     from pcm_plugin.formats.atomic_io import write_bytes, write_json

@@ -192,7 +192,7 @@ def measurements(
             "margin": scores["margin"],
             "copied": scores["copied"],
             "coverage": scores.get("concept coverage", math.nan),
-            "missing_concepts": result.missing_concepts,
+            "missing_concepts": result.concepts.missing,
             "uses_photos": result.uses_photos,
         }
         if result.synthetic is not None and result.gap is not None:

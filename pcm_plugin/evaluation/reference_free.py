@@ -5,7 +5,6 @@ and the training captions. None of them tells whether a caption is correct: comp
 photos with those on images of known quality, such as the synthetic images of the training.
 """
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 
 import torch
@@ -15,15 +14,15 @@ from torch import Tensor
 from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation.clip_score import WEIGHT
 from pcm_plugin.evaluation.diversity import diversity
-from pcm_plugin.formats.tokenize import singular, tokenize
 
 
 def reference_free_scores(
     images: Tensor,
     caption_feats: Tensor,
-    captions: Sequence[str],
-    found: Sequence[Sequence[str]] | None,
+    captions: Sequence[Sequence[str]],
     train_captions: Collection[str],
+    found: Sequence[Sequence[str]] | None = None,
+    named: Sequence[Sequence[str]] | None = None,
 ) -> dict[str, float]:
     """Compute scores of captions without references.
 
@@ -31,9 +30,12 @@ def reference_free_scores(
         images: (n, Dc), CLIP embeddings of the images, of any norm except 0.
         caption_feats: (n, Dc), CLIP embeddings of the captions, as of
             :func:`~pcm_plugin.evaluation.clip_score.embed_texts`.
-        captions: n captions.
-        found: Concepts that CLIP finds in each image; None if there are no concepts.
-        train_captions: Captions of the training set, each as :func:`.normalized` returns it.
+        captions: Tokens of n captions, see :func:`~pcm_plugin.formats.languages.split_words`.
+        train_captions: Tokens of the captions of the training set, each joined by spaces.
+        found: Concepts that CLIP finds in each image. Defaults to None: there are no concepts.
+        named: Those of them that the caption names, see
+            :class:`~pcm_plugin.evaluation.concept_counts.ConceptFinder`. Defaults to None: they
+            cannot be found in captions.
 
     Returns:
         - ``CLIPScore``: mean of ``2.5 max(cos(image, caption), 0)``, times 100;
@@ -41,7 +43,7 @@ def reference_free_scores(
           what a caption unrelated to its image reaches; NaN for a single image;
         - ``margin``: the difference of these two;
         - ``concept coverage``: percentage of the concepts found in the images that their captions
-          name, see :func:`named_concepts`; left out without ``found``, NaN if none is found;
+          name; left out without ``found``, NaN without ``named`` or if none is found;
         - ``distinct captions``: percentage of different captions;
         - ``distinct words`` and ``length``: see :func:`~pcm_plugin.evaluation.diversity.diversity`;
         - ``copied``: percentage of captions that are training captions word for word.
@@ -57,8 +59,7 @@ def reference_free_scores(
         )
     image_feats = F.normalize(images.double(), dim=-1)
     text_feats = F.normalize(caption_feats.double(), dim=-1)
-    tokens = [tokenize(caption) for caption in captions]
-    varied = diversity(tokens, train_captions).total
+    varied = diversity(captions, train_captions).total
     own = WEIGHT * (image_feats * text_feats).sum(1).clamp(min=0)  # (n,)
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(image_feats), 1024):
@@ -71,10 +72,9 @@ def reference_free_scores(
         "margin": 100 * (float(own.mean()) - others),
     }
     if found is not None:
-        pairs = zip(captions, found, strict=True)
-        named = sum(len(named_concepts(text, words)) for text, words in pairs)
-        number = sum(len(words) for words in found)
-        scores["concept coverage"] = 100 * named / number if number else float("nan")
+        counts = sum(map(len, found)), sum(map(len, named or []))
+        is_known = named is not None and counts[0] > 0
+        scores["concept coverage"] = 100 * counts[1] / counts[0] if is_known else float("nan")
     return {
         **scores,
         "distinct captions": 100 * varied["distinct-captions"] / count,
@@ -82,63 +82,3 @@ def reference_free_scores(
         "length": varied["length"],
         "copied": 100 - varied["novel"],
     }
-
-
-def normalized(caption: str) -> str:
-    """Return a caption in lower case without punctuation, for comparison word for word."""
-    return " ".join(tokenize(caption))
-
-
-def named_concepts(caption: str, concepts: Sequence[str]) -> list[str]:
-    """Return those concepts that a caption names.
-
-    A concept is named if its words occur next to each other in the caption; the last of them may
-    be in the plural of English (``two cars`` names ``car``). Synonyms do not count.
-
-    Args:
-        caption: The caption.
-        concepts: Words or phrases.
-    """
-    words = tokenize(caption)
-    singulars = [singular(word) for word in words]
-    named = []
-    for concept in concepts:
-        *first, last = tokenize(concept) or [""]
-        length = len(first)
-        for end in range(length, len(words)):
-            if words[end - length : end] == first and last in (words[end], singulars[end]):
-                named.append(concept)
-                break
-    return named
-
-
-def concept_shares(found: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Return the percentage of the images in which each concept is found.
-
-    Args:
-        found: Concepts of each image, at least one image.
-    """
-    counts = Counter(word for words in found for word in dict.fromkeys(words))
-    return {word: 100 * count / len(found) for word, count in counts.items()}
-
-
-def frequent_only_in(
-    shares: dict[str, float], others: dict[str, float], minimum: float = 5.0, factor: float = 5.0
-) -> list[tuple[str, float, float]]:
-    """Return concepts that are frequent in one set and not in another.
-
-    Args:
-        shares: Percentage of images with each concept, of the first set.
-        others: The same of the second set.
-        minimum: Minimum percentage in the first set. Defaults to 5.
-        factor: Minimum ratio of the two percentages. Defaults to 5.
-
-    Returns:
-        Concept and its two percentages, those with the largest difference first.
-    """
-    chosen = [
-        (word, share, others.get(word, 0.0))
-        for word, share in shares.items()
-        if share >= minimum and share >= factor * others.get(word, 0.0)
-    ]
-    return sorted(chosen, key=lambda row: (row[2] - row[1], row[0]))

@@ -12,12 +12,15 @@ from safetensors.torch import load_file
 
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.evaluation.domain_gap import domain_gap
+from pcm_plugin.formats.coco import write_coco_captions
+from pcm_plugin.formats.concept_set import load_concepts, save_concepts
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.packaged_files import packaged_file
 from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld.world import build_world
 from tests.builders import build_clip
 from tests.test_tools.commands import run
+from tests.toy_languages import CHINESE
 
 CLIP = f"local-dir:{packaged_file('toyworld/assets/clip')}"
 
@@ -101,6 +104,7 @@ def test_the_page_shows_scores_gap_concepts_and_images(made):
     assert page.count("· similarity") == 8
     assert "1 photos could not be read" in page
     assert "There are only 12 photos" in page
+    assert "The config has no CaptionMetric, so captions are tokenized as English" in page
     assert "gray squares" not in page
 
 
@@ -209,4 +213,69 @@ def test_wrong_photos_are_reported(folder):
         assert "Traceback" not in done.output
     done = report(folder, "--statistics", folder / "x.safetensors")
     assert "--statistics has no effect without --photos" in done.output
+    done = report(folder, "--photos", folder / "photos", "--language", "chinese")
+    assert "`language` must be a code of ISO 639" in done.output
     assert not os.path.exists(folder / "never.html")
+
+
+@pytest.fixture(scope="module")
+def chinese(folder):
+    """Return the config of the run with Chinese captions and concepts, without evaluation."""
+    images = json.loads((folder / "town/captions_train.json").read_text())
+    names = {image["id"]: image["file_name"] for image in images["images"]}
+    rows = {}
+    for row in images["annotations"]:
+        nouns = [CHINESE[kind][0] for kind in CHINESE if kind in row["caption"]]
+        rows.setdefault(row["image_id"], []).append(f"图片里有{'和'.join(nouns)}")
+    captions = folder / "chinese.json"
+    write_coco_captions(captions, [(key, names[key], texts) for key, texts in rows.items()])
+    words = [folder / "town/images", "--captions", captions, "--out", folder / "chinese_store"]
+    done = run("extract", *words, "--model", CLIP, log=folder / "log.txt")
+    assert done.code == 0, done.output
+    english = load_concepts(folder / "town/concepts.safetensors")
+    kept = [i for i, word in enumerate(english.words) if word in CHINESE]
+    nouns = [CHINESE[english.words[i]][0] for i in kept]
+    assert len(kept) > 10
+    save_concepts(folder / "nouns.safetensors", nouns, english.embeddings[kept])
+    cfg = Config.fromfile(folder / "work/pcm.py")
+    cfg.train_dataloader.dataset.store = str(folder / "chinese_store")
+    cfg.model.neck.concepts = str(folder / "nouns.safetensors")
+    return cfg
+
+
+def test_concepts_are_counted_in_the_language_of_the_captions(folder, chinese):
+    chinese.dump(folder / "chinese.py")
+    coverage, missing = {}, {}
+    for language in ("zh", "en"):
+        words = ["--config", folder / "chinese.py", "--json", folder / "zh.json"]
+        words += ["--language", language, "--out", folder / "zh.html"]
+        done = report(folder, "--photos", folder / "photos", *words)
+        assert done.code == 0, done.output
+        figures = json.loads((folder / "zh.json").read_text())
+        coverage[language] = figures["scores"]["training captions"]["concept coverage"]
+        missing[language] = figures["measurements"]["missing_concepts"]
+        tables = figures["concepts"]
+        assert figures["measurements"]["coverage"] == (0 if language == "zh" else None)
+        assert figures["scores"]["training captions"]["copied"] == 100
+    assert coverage["zh"] > 30
+    # No Chinese concept is a word of English, so none can be found, and none is missing.
+    assert coverage["en"] is None
+    assert missing["en"] == []
+    assert set(tables) == {
+        "Concepts in photos and not in synthetic images",
+        "Concepts in synthetic images and not in photos",
+    }
+    assert "so concepts are probably words of another language" in (folder / "zh.html").read_text()
+
+
+def test_the_language_is_that_of_the_metric(folder, chinese):
+    chinese.test_evaluator = {"type": "pcm_plugin.CaptionMetric", "language": "zh"}
+    chinese.model.neck.concepts = str(folder / "town/concepts.safetensors")
+    chinese.dump(folder / "metric.py")
+    words = ["--config", folder / "metric.py", "--out", folder / "metric.html"]
+    done = report(folder, "--photos", folder / "photos", *words)
+    assert done.code == 0, done.output
+    page = (folder / "metric.html").read_text()
+    # The concepts are in English, as for a CLIP that knows no Chinese.
+    assert "of the training captions (language zh) name a concept" in page
+    assert "tokenized as English" not in page
