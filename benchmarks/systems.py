@@ -27,8 +27,8 @@ from tqdm import tqdm
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.runs import read_config
 from pcm_plugin.commands.toyworld.arms import config_of, tests_of
-from pcm_plugin.commands.toyworld.demo import KEEP_MEMORY
 from pcm_plugin.commands.toyworld.scores import Row, line, rows_of, table_head
+from pcm_plugin.commands.toyworld.steps import KEEP_MEMORY
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 

@@ -1,9 +1,9 @@
 """Run the toy world from captions to test scores, in the current folder.
 
-    python benchmarks/toy_world.py                            # the sizes of make demo
+    python benchmarks/toy_world.py                            # the sizes of pcm demo
     python benchmarks/toy_world.py --captions 500 --epochs 4  # shorter
 
-The commands are those of `pcm demo`. They run in processes that are forked from this
+The commands are those of `pcm demo --recipe toy`. They run in processes that are forked from this
 one after the imports, so that slow imports are made only once. The last line is JSON: CIDEr by test
 set.
 """
@@ -33,7 +33,7 @@ import pcm_plugin.models  # noqa: E402
 import pcm_plugin.synthesis.generate  # noqa: E402, F401
 from pcm_plugin import cli  # noqa: E402
 from pcm_plugin.commands.processes import shell_command  # noqa: E402
-from pcm_plugin.commands.toyworld import demo  # noqa: E402
+from pcm_plugin.commands.toyworld import published_demo, steps  # noqa: E402
 
 
 def run_forked(command: Sequence[object], done: Path | None = None, processes: int = 1) -> None:
@@ -63,23 +63,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    town = demo.SIZES["town"]
+    town = steps.SIZES["town"]
     parser.add_argument("--captions", type=at_least(20), default=town["train"])
     parser.add_argument("--epochs", type=at_least(1), help="default: those of configs/pcm_toy.py")
     args = parser.parse_args()
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    demo.run = run_forked
+    steps.run = published_demo.run = run_forked
     share = args.captions / town["train"]
     sizes = {
         domain: {
             split: max(round(count * share), min(count, 10)) for split, count in splits.items()
         }
-        for domain, splits in demo.SIZES.items()
+        for domain, splits in steps.SIZES.items()
     }
-    demo.make_data(1, sizes)
+    steps.make_data(1, sizes)
     options = () if args.epochs is None else (f"train_cfg.max_epochs={args.epochs}",)
-    table = demo.evaluate(demo.train(options))
-    scores = {name.split()[0]: table[name]["caption/CIDEr"] for name in demo.TARGETS}
+    checkpoint = published_demo.train(options)
+    found = zip(steps.TARGETS, published_demo.evaluate(checkpoint), strict=True)
+    scores = {name.split()[0]: scores_of["CIDEr"] for name, scores_of in found}
     print(json.dumps({"captions": args.captions, "CIDEr": scores}))
 
 

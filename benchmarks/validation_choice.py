@@ -1,6 +1,6 @@
 """Measure in the toy world what validation on generated images costs against real validation.
 
-    python benchmarks/validation_choice.py --seeds 5      # after `make demo`, in its folder
+    python benchmarks/validation_choice.py --seeds 5  # after `pcm demo --recipe toy`, in its folder
 
 A captioner is trained without the captions that `pcm make-dataset` would hold out, and all of its
 checkpoints are kept. The checkpoint with the highest CIDEr is chosen on the held-out captions with
@@ -24,12 +24,12 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from tqdm import tqdm
 
-from pcm_plugin.commands.runs import read_config
+from pcm_plugin.commands.runs import is_trained, read_config
 from pcm_plugin.commands.toyworld.arms import ARMS, PAIRS, config_of
-from pcm_plugin.commands.toyworld.demo import CAPTIONS, CLIP, DATA, is_trained
 from pcm_plugin.commands.toyworld.results import WORK as RESULTS
 from pcm_plugin.commands.toyworld.results import run_command
 from pcm_plugin.commands.toyworld.scores import cell, difference, line, signed_cell, table_head
+from pcm_plugin.commands.toyworld.steps import CAPTIONS, CLIP, DATA
 from pcm_plugin.commands.tuning import score_settings, search_candidates
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.evaluation import CaptionMetric

@@ -1,7 +1,7 @@
 # pcm train configs/pcm_toy.py
 #
-# PCM-Net in the toy world, as `make demo` trains it: the configuration of COCO except for sizes,
-# paths and schedule. Rows of docs/results.md:
+# PCM-Net in the toy world, as `pcm demo --recipe toy` trains it: the configuration of COCO except
+# for sizes, paths and schedule. Rows of docs/results.md:
 #   base            --cfg-options model.neck.selection=none model.loss.use_clip_weight=False
 #                       model.loss.gamma_type=none
 #   + mix-up        --cfg-options model.loss.use_clip_weight=False model.loss.gamma_type=none

@@ -99,6 +99,7 @@ COVERED = {
     "pcm_plugin/commands/toyworld/arm_inputs.py": "head of a control experiment, by write_tensors",
     "pcm_plugin/commands/toyworld/conditions.py": "figure of this repository",
     "pcm_plugin/commands/toyworld/demo.py": "captions",
+    "pcm_plugin/commands/toyworld/steps.py": "what a command prints",
     "pcm_plugin/commands/toyworld/records.py": "scores of this repository",
     "pcm_plugin/commands/toyworld/measure_prior.py": TOY_ASSETS,
     "pcm_plugin/commands/toyworld/report.py": "page of this repository with measured times",

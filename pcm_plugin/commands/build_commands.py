@@ -116,7 +116,7 @@ def make_demo(file: RequiredFile, source: DataSource) -> str | None:
         case FileKind.TOKENIZER:
             options = ("--kind", "bert", "--out", file.path)
             return _pcm("build-language-model", captions, *options)
-    return _common_command(file, source) or _pcm("demo")
+    return _common_command(file, source) or _pcm("demo", "--recipe", "toy")
 
 
 def make_dataset(file: RequiredFile, source: DataSource) -> str | None:

@@ -1,4 +1,4 @@
-# PCM-Net of `make demo`, for images of the toy world and mmpretrain's inference_model.
+# PCM-Net of `pcm demo --recipe toy`, for images of the toy world and mmpretrain's inference_model.
 model = dict(
     type="pcm_plugin.load_captioner",
     path="{{ fileDirname }}/pcm-net_toy.safetensors",

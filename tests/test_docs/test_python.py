@@ -53,7 +53,7 @@ def separate_registry():
 
 @pytest.fixture
 def toy_data(tmp_path, monkeypatch):
-    """Write files as of `make demo` with random features, and make their folder the current one."""
+    """Write files as of `pcm demo --recipe toy` with random features; enter their folder."""
     town = tmp_path / "data" / "toy" / "town"
     town.mkdir(parents=True)
     for name in ("train_store", "val_store"):

@@ -58,7 +58,7 @@ def test_files_of_one_command_are_listed_together(tmp_path):
     cfg.build_commands = "make_demo"
     with pytest.raises(MissingFileError) as caught:
         check_inputs(cfg, loops=("train", "test"))
-    assert str(caught.value).count("made by: pcm demo") == 1
+    assert str(caught.value).count("made by: pcm demo --recipe toy") == 1
 
 
 def test_a_path_with_a_space_is_quoted_in_the_command(tmp_path):

@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
         (
             "test",
             "configs/pcm_toy.py none.pth --cfg-options model.vocabulary={tmp}/none.txt",
-            "made by: pcm demo",
+            "made by: pcm demo --recipe toy",
         ),
         ("export", "none.py w.pth --out o", "config none.py does not exist"),
         ("paper-table", "toy --rows none", "no row of toy is called none"),

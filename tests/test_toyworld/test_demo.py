@@ -15,8 +15,8 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
-from pcm_plugin.commands.toyworld import arms
-from pcm_plugin.commands.toyworld import demo as tool
+from pcm_plugin.commands.toyworld import arms, steps
+from pcm_plugin.commands.toyworld import published_demo as tool
 from pcm_plugin.engine import AverageWeightsHook
 from pcm_plugin.engine.cfg_options import parse_value
 from pcm_plugin.engine.inputs import TEST_KEYS, hash_settings
@@ -47,7 +47,7 @@ def run_command(folder: Path, name: str, *args: str, code: int = 0) -> str:
 def demo(tmp_path_factory):
     """Return the folder and the output of a first run with two processes."""
     folder = tmp_path_factory.mktemp("my demo")
-    return folder, run_command(folder, "demo", "--processes", "2")
+    return folder, run_command(folder, "demo", "--recipe", "toy", "--processes", "2")
 
 
 def scores_of(output):
@@ -95,7 +95,7 @@ def test_the_demo_skips_finished_steps_only(demo):
     store = folder / "data/toy/country/test_store"
     manifest = json.loads((store / "manifest.json").read_text())
     (store / "manifest.json").write_text(json.dumps(manifest | {"shards": {}, "info": {}}))
-    again = run_command(folder, "demo", "--processes", "1")
+    again = run_command(folder, "demo", "--recipe", "toy", "--processes", "1")
     assert scores_of(again) == scores_of(output)
     assert "$ pcm train" not in again
     assert "$ pcm test" not in again
@@ -108,7 +108,7 @@ def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
     with open(folder / "data/toy/town/vocabulary.txt", "a") as file:
         file.write("unheard\n")
-    output = run_command(folder, "demo", "--processes", "1", code=1)
+    output = run_command(folder, "demo", "--recipe", "toy", "--processes", "1", code=1)
     assert "pcm_toy contains a training with other settings or data:" in output
     assert "model.vocabulary: other data" in output
 
@@ -146,7 +146,7 @@ def test_each_patch_mode_has_its_own_features_and_pairs(monkeypatch):
     from pcm_plugin.commands.toyworld import arm_inputs
 
     commands = []
-    for module in (arm_inputs, tool):
+    for module in (arm_inputs, steps):
         monkeypatch.setattr(module, "run", lambda words, *_, **__: commands.append(list(words)))
     arm_inputs.make_inputs(["mix_sync_maskclip"], 1)
     extracted = [words for words in commands if words[0] == "extract"]
@@ -503,20 +503,20 @@ def test_scores_are_valid_only_for_the_tested_settings(demo, monkeypatch):
     folder = tool.WORK / "test" / "in_domain"
     checkpoint = require_best_checkpoint(tool.WORK)
     options = [f"test_evaluator.outfile={folder}/captions.json"]
-    assert tool.has_scores(folder, CONFIG, options, checkpoint)
-    assert not tool.has_scores(folder, CONFIG, [*options, "model.decoding.beam_size=1"], checkpoint)
-    assert not tool.has_scores(folder, CONFIG, options, f"{tool.WORK}/run.json")
-    other = f"test_dataloader.dataset.store={tool.DATA}/country/test_store"
-    assert not tool.has_scores(folder, CONFIG, [*options, other], checkpoint)
+    assert runs.has_scores(folder, CONFIG, options, checkpoint)
+    assert not runs.has_scores(folder, CONFIG, [*options, "model.decoding.beam_size=1"], checkpoint)
+    assert not runs.has_scores(folder, CONFIG, options, f"{tool.WORK}/run.json")
+    other = f"test_dataloader.dataset.store={steps.DATA}/country/test_store"
+    assert not runs.has_scores(folder, CONFIG, [*options, other], checkpoint)
 
 
 def test_a_run_is_identified_by_the_inputs_of_its_training(demo, monkeypatch):
     monkeypatch.chdir(demo[0])
     for option in ("test_dataloader.batch_size=8", "env_cfg.dist_cfg.timeout=60"):
-        assert tool.is_trained(tool.WORK, CONFIG, [*tool.QUICK, option])
+        assert runs.is_trained(tool.WORK, CONFIG, [*steps.QUICK, option])
     for option in ("train_dataloader.batch_size=8", "randomness.seed=1"):
         with pytest.raises(UserError, match=option.split("=")[0].split("_")[0]):
-            tool.is_trained(tool.WORK, CONFIG, [*tool.QUICK, option])
+            runs.is_trained(tool.WORK, CONFIG, [*steps.QUICK, option])
 
 
 def test_failed_and_skipped_scores_are_missing(demo, tmp_path, monkeypatch):
@@ -530,7 +530,7 @@ def test_failed_and_skipped_scores_are_missing(demo, tmp_path, monkeypatch):
     def has_scores(**metrics):
         metrics = {f"caption/{name}": value for name, value in metrics.items()}
         (tmp_path / "metrics.json").write_text(json.dumps(found | {"metrics": metrics}))
-        return tool.has_scores(tmp_path, CONFIG, options, checkpoint)
+        return runs.has_scores(tmp_path, CONFIG, options, checkpoint)
 
     monkeypatch.setattr(runs.java, "missing_requirement", lambda name: f"{name} needs Java")
     assert has_scores(CIDEr=1.0)

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from pcm_plugin.commands.toyworld.demo import GUIDANCE
+from pcm_plugin.commands.toyworld.steps import GUIDANCE
 from pcm_plugin.formats.atomic_io import content_id
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.functional.patch_attention import PATCH_MODES

@@ -40,7 +40,7 @@ grep -q "pcm_plugin.PCMNet" downloaded/pcm_coco.py
 
 step "pcm caption, with the packaged captioner"
 python - <<'CODE'
-from pcm_plugin.commands.toyworld.demo import QUICK_SIZES, make_data
+from pcm_plugin.commands.toyworld.steps import QUICK_SIZES, make_data
 
 make_data(1, QUICK_SIZES)
 CODE

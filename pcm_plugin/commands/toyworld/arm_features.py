@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pcm_plugin.commands.toyworld.demo import CLIP, DATA
+from pcm_plugin.commands.toyworld.steps import CLIP, DATA
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pcm_plugin.commands.toyworld.arms import (
     guidance_arm,
     guidance_folder,
 )
-from pcm_plugin.commands.toyworld.demo import (
+from pcm_plugin.commands.toyworld.guidances import GUIDANCES
+from pcm_plugin.commands.toyworld.steps import (
     CAPTIONS,
     CLIP,
     DATA,
@@ -28,7 +29,6 @@ from pcm_plugin.commands.toyworld.demo import (
     generate,
     run,
 )
-from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.formats.clip_head import CLIP_HEAD, CLIP_HEAD_KEYS, load_clip_head
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.toyworld.world import build_world

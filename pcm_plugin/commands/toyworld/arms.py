@@ -7,8 +7,8 @@ from pathlib import Path
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT, share_of_pairs
 from pcm_plugin.commands.toyworld.arm_features import FEATURES, MODES
-from pcm_plugin.commands.toyworld.demo import CLIP, DATA, GUIDANCE, SIZES, TARGETS
 from pcm_plugin.commands.toyworld.guidances import GUIDANCES
+from pcm_plugin.commands.toyworld.steps import CLIP, DATA, GUIDANCE, SIZES, TARGETS
 from pcm_plugin.engine.config_files import find_config
 
 PAIRS = "train_dataloader.dataset.pairs"

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from pcm_plugin.commands.toyworld.arm_features import FEATURES
 from pcm_plugin.commands.toyworld.arms import CONDITIONS, Condition
-from pcm_plugin.commands.toyworld.demo import SIZES, TARGETS
 from pcm_plugin.commands.toyworld.records import Records
 from pcm_plugin.commands.toyworld.scores import (
     cell,
@@ -21,6 +20,7 @@ from pcm_plugin.commands.toyworld.scores import (
     signed_cell,
     table_head,
 )
+from pcm_plugin.commands.toyworld.steps import SIZES, TARGETS
 from pcm_plugin.formats.clip_head import load_clip_head
 from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.toyworld.prior import quality

@@ -10,7 +10,7 @@ classifier (judge) is trained at the first run, in the cache folder; its thresho
 precision and recall on real pictures.
 
 With the packaged CLIP, a captioner of the class token (DeCap) is also tested on the mean of the
-patches. It is trained on the data of `pcm demo`, which is made at the first run.
+patches. It is trained on the data of `pcm demo --recipe toy`, which is made at the first run.
 """
 
 import argparse

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from pcm_plugin.commands.runs import read_config
 from pcm_plugin.commands.toyworld.arm_inputs import make_inputs
 from pcm_plugin.commands.toyworld.arms import config_of
-from pcm_plugin.commands.toyworld.demo import DATA, make_data
 from pcm_plugin.commands.toyworld.results import WORK, run_arm
+from pcm_plugin.commands.toyworld.steps import DATA, make_data
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.engine.work_folder import require_best_checkpoint
 from pcm_plugin.formats.clip_head import CLIP_HEAD, load_clip_head

@@ -18,7 +18,7 @@ from pcm_plugin.commands.toyworld.arms import (
     config_of,
     tests_of,
 )
-from pcm_plugin.commands.toyworld.demo import CAPTIONS, CLIP, DATA, GUIDANCE, SIZES
+from pcm_plugin.commands.toyworld.steps import CAPTIONS, CLIP, DATA, GUIDANCE, SIZES
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint, sha256, write_bytes
 from pcm_plugin.formats.coco import read_coco_images

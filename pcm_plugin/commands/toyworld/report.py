@@ -18,7 +18,6 @@ from pcm_plugin.commands.toyworld.conditions import (
     draw_conditions,
     read_points,
 )
-from pcm_plugin.commands.toyworld.demo import DATA, TARGETS
 from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.commands.toyworld.records import Records, found_name
 from pcm_plugin.commands.toyworld.scores import (
@@ -33,6 +32,7 @@ from pcm_plugin.commands.toyworld.scores import (
     signed_cell,
     table_head,
 )
+from pcm_plugin.commands.toyworld.steps import DATA, TARGETS
 from pcm_plugin.commands.toyworld.tables import COMPARED
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.formats.feature_store import FeatureStore

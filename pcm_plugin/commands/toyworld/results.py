@@ -24,20 +24,19 @@ from typing import TYPE_CHECKING
 
 from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import process_arguments, shell_command
+from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.commands.toyworld.arm_features import FEATURES, TAUGHT_CLIP
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of, tests_of
-from pcm_plugin.commands.toyworld.demo import (
+from pcm_plugin.commands.toyworld.steps import (
     KEEP_MEMORY,
     QUICK,
     QUICK_SIZES,
     SIZES,
     TARGETS,
-    format_option,
-    has_scores,
-    is_trained,
     make_data,
 )
 from pcm_plugin.commands.toyworld.tables import SEEDS, TABLES, arms_of
+from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 
 if TYPE_CHECKING:

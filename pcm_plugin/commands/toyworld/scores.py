@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS
-from pcm_plugin.commands.toyworld.demo import TARGETS
 from pcm_plugin.commands.toyworld.records import Records
+from pcm_plugin.commands.toyworld.steps import TARGETS
 from pcm_plugin.commands.toyworld.tables import TABLES
 
 
