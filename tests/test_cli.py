@@ -113,7 +113,7 @@ def test_the_files_in_tools_start_the_same_commands():
     [
         ("results", "--seeds"),
         ("results", "--jobs"),
-        ("demo", "--recipe"),
+        ("demo", "--processes"),
         ("measure-prior", "--count"),
         ("train-prior", "--clip-steps"),
     ],

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import shell_command
-from pcm_plugin.commands.toyworld import published_demo, recommended_demo
 from pcm_plugin.commands.toyworld.steps import DATA, QUICK, SIZES, TARGETS
 from pcm_plugin.errors import plain_errors
 
@@ -52,8 +51,8 @@ def main() -> None:
     )
     parser.add_argument(
         "--recipe",
-        choices=(recommended_demo.RECIPE, "toy"),
-        default=recommended_demo.RECIPE,
+        choices=("recommended_toy", "toy"),
+        default="recommended_toy",
         help="recipe of the captioner (default: %(default)s)",
     )
     parser.add_argument(
@@ -68,6 +67,8 @@ def main() -> None:
         help="test the pipeline with 20 captions and one epoch; run it in an empty folder",
     )
     args = parser.parse_args()
+    from pcm_plugin.commands.toyworld import published_demo, recommended_demo
+
     start = time.time()
     demo = published_demo if args.recipe == "toy" else recommended_demo
     demo.make_data(args.processes, args.quick)
