@@ -22,7 +22,13 @@ from pcm_plugin.formats.corrections import CorrectionFile
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import PairSelection
 from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.synthesis.pipeline.dataset_config import remove_configs, write_configs
+from pcm_plugin.synthesis.pipeline.dataset_config import (
+    noam_settings,
+    remove_configs,
+    training_length,
+    warmup_iterations,
+    write_configs,
+)
 from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 from pcm_plugin.synthesis.refine.pairs import refine_pairs
 from pcm_plugin.synthesis.refine.settings import RefineSettings
@@ -486,6 +492,37 @@ def test_the_weights_are_averaged(inputs, whole, tmp_path):
     assert not torch.equal(averaged, last)
     for part in ("state_dict", "ema_state_dict"):
         assert all(torch.equal(resumed[part][k], v) for k, v in second[part].items())
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "length"),
+    [
+        (1000, None, None),
+        # 31 full batches per epoch; validated about twelve times.
+        (1000, 4500, {"max_epochs": 146, "val_interval": 12}),
+        (20, 30, {"max_epochs": 30, "val_interval": 2}),
+        (20, 12, None),
+        (100_000, 4500, None),
+    ],
+)
+def test_a_small_corpus_is_trained_for_more_epochs(count, least, length):
+    base = Config.fromfile("configs/pcm_custom.py")
+    settings = training_length(base, count, least)
+    assert settings == ({} if length is None else {"train_cfg": length})
+    epochs = length and length["max_epochs"]
+    warmup = noam_settings(base, count, 512, epochs)["param_scheduler"]["warmup"]
+    assert warmup == warmup_iterations(base, count * (epochs or 12) // 12, 10_000)
+
+
+def test_a_recipe_sets_the_length_of_a_training(inputs, whole, tmp_path):
+    data = shutil.copytree(whole, tmp_path / "data")
+    assert make(inputs, data, "--set", "training.min_iterations=30").code == 0
+    cfg = Config.fromfile(data / "config.py")
+    per_epoch = math.ceil(len(FeatureStore(data / "train_store")) / 32)
+    assert cfg.train_cfg.max_epochs == math.ceil(30 / per_epoch)
+    result = make(inputs, data, "--set", "training.min_iterations=0")
+    assert result.code == 1
+    assert "min_iterations must be an integer above 0 or None, got 0" in result.output
 
 
 def test_syntic_trains_on_the_same_folder_once_its_features_are_refined(whole, tmp_path):

@@ -49,7 +49,7 @@ def make_captioner(checkpoint: str) -> Path:
     return captioner
 
 
-def evaluate(checkpoint: str, captioner: Path) -> list[dict[str, float]]:
+def evaluate(checkpoint: str) -> list[dict[str, float]]:
     """Return the scores on the real test images of each domain."""
     scores, config = [], find_config("pcm_toy")
     for target in TARGETS.values():

@@ -178,18 +178,25 @@ class TrainingSettings:
             constant of this many epochs (see
             :class:`~pcm_plugin.engine.average_hook.AverageWeightsHook`). Defaults to None: the
             weights themselves, as published.
+        min_iterations: Train for more epochs than published if those have fewer iterations.
+            Defaults to None: the published number of epochs, whatever the number of pairs.
 
     Raises:
-        UserError: If it is not a positive number.
+        UserError: If one is not a positive number.
     """
 
     average_epochs: float | None = None
+    min_iterations: int | None = None
 
     def __post_init__(self) -> None:
         epochs = self.average_epochs
         is_number = isinstance(epochs, int | float) and not isinstance(epochs, bool)
         if epochs is not None and not (is_number and 0 < epochs < math.inf):
             raise UserError(f"average_epochs must be a number above 0 or None, got {epochs!r}")
+        least = self.min_iterations
+        is_count = isinstance(least, int) and not isinstance(least, bool)
+        if least is not None and not (is_count and least > 0):
+            raise UserError(f"min_iterations must be an integer above 0 or None, got {least!r}")
 
 
 @dataclass(frozen=True)

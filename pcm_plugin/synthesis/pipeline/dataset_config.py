@@ -4,6 +4,7 @@ They inherit ``configs/pcm_custom.py`` and ``configs/syntic/syntic_custom.py``, 
 depends on the data set: paths, feature sizes, settings of the recipe and the warm-up.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
     if recipe.refine is not None and (out / refined).is_file():
         pairs = refined
     count = len(load_pairs(store, None if pairs is None else out / pairs).caption)
+    length = training_length(base, count, recipe.training.min_iterations)
+    epochs = length.get("train_cfg", {}).get("max_epochs")
     model = vocabulary_settings(recipe, out)
     decoding = {**model.pop("decoding", {}), **recipe.model.get("decoding", {})}
     model |= {**recipe.model, "neck": neck, **({"decoding": decoding} if decoding else {})}
@@ -98,7 +101,8 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
                 "pairs": None if pairs is None else data_path(pairs),
             },
         },
-        **noam_settings(base, count, neck.get("embed_dims", 512)),
+        **length,
+        **noam_settings(base, count, neck.get("embed_dims", 512), epochs),
         **_split_settings(real_splits, held_out, recipe.vocabulary.language),
         "default_hooks": _hooks(recipe, has_validation=held_out or "val" in real_splits),
     }
@@ -166,28 +170,50 @@ def drops_last(base: Config, count: int) -> bool:
     return count >= 10 * base.train_dataloader.batch_size
 
 
-def warmup_iterations(base: Config, count: int, longest: int) -> int:
+def training_length(base: Config, count: int, min_iterations: int | None) -> dict[str, Any]:
+    """Return the number of epochs, and how often to validate; nothing if it is the published one.
+
+    Args:
+        base: Config with the batch size and the published number of epochs.
+        count: Number of pairs.
+        min_iterations: Least number of iterations; None for the published number of epochs.
+    """
+    batch = base.train_dataloader.batch_size
+    per_epoch = count // batch if drops_last(base, count) else math.ceil(count / batch)
+    published = base.train_cfg.max_epochs
+    epochs = max(published, math.ceil((min_iterations or 0) / max(1, per_epoch)))
+    if epochs == published:
+        return {}
+    # Validate as often as in the published number of epochs.
+    return {"train_cfg": {"max_epochs": epochs, "val_interval": max(1, epochs // published)}}
+
+
+def warmup_iterations(base: Config, count: int, longest: int, epochs: int | None = None) -> int:
     """Return the warm-up of a training: a twentieth of its iterations, as on COCO.
 
     Args:
         base: Config with the batch size and the number of epochs.
         count: Number of pairs.
         longest: Warm-up on COCO, which is not exceeded.
+        epochs: Number of epochs. Defaults to that of the config.
     """
-    iterations = count * base.train_cfg.max_epochs // base.train_dataloader.batch_size
+    iterations = count * (epochs or base.train_cfg.max_epochs) // base.train_dataloader.batch_size
     return max(_MIN_WARMUP, min(longest, int(iterations * _WARMUP_SHARE)))
 
 
-def noam_settings(base: Config, count: int, embed_dims: int) -> dict[str, Any]:
+def noam_settings(
+    base: Config, count: int, embed_dims: int, epochs: int | None = None
+) -> dict[str, Any]:
     """Return the settings of Noam's schedule for ``count`` pairs.
 
     Args:
         base: Config with the schedule on COCO.
         count: Number of pairs.
         embed_dims: Width of the model.
+        epochs: Number of epochs. Defaults to that of the config.
     """
     peak = base.param_scheduler.warmup
-    warmup = warmup_iterations(base, count, peak)
+    warmup = warmup_iterations(base, count, peak, epochs)
     return {
         "param_scheduler": {"warmup": warmup, "embed_dims": embed_dims},
         # The peak learning rate is that of COCO.
