@@ -98,7 +98,7 @@ def make_inputs(names: Sequence[str], processes: int) -> None:
             commands.append(_refine(method, FEATURES[arm.features].folder()))
         if name in _LANGUAGE_MODELS:
             commands.append(_build_language_model(_LANGUAGE_MODELS[name]))
-        if name == "oracle":
+        if name.startswith("oracle"):
             commands.append(EXTRACT_REAL)
         if name in POOLS:
             pool = POOLS[name][1]

@@ -304,6 +304,8 @@ _AVERAGE = (
     "default_hooks.average.type=pcm_plugin.AverageWeightsHook",
     "default_hooks.average.epochs=1.0",
 )
+# About as many iterations as the recommended recipe asks for.
+_LONG = ("train_cfg.max_epochs=48", "train_cfg.val_interval=6")
 ROAD = {"base_best": "best", "base_several": "sync", "recommended": "sync"}
 """Arms that are trained on several images per caption: key of :data:`CHOICES` by name."""
 
@@ -384,13 +386,20 @@ ARMS = {
     "base_best": _on_several("base_best", "base, best of four images by CLIP score"),
     "base_several": _on_several("base_several", "base, SynC over four images per caption"),
     "recommended": _on_several(
-        "recommended", "recommended: SynC over four images + average of the weights", _AVERAGE
+        "recommended",
+        "recommended: SynC over four images + average of the weights + 48 epochs",
+        (*_AVERAGE, *_LONG),
     ),
     **{key: pool.arm(_SETTINGS[name]) for key, (name, pool) in POOLS.items()},
     "oracle": Arm(
         "oracle: the base on real pairs",
         (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}"),
         variants=_reranked("oracle: the base on real pairs"),
+    ),
+    "oracle_48epochs": Arm(
+        "oracle, 48 epochs",
+        (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}", *_LONG),
+        variants=_reranked("oracle, 48 epochs"),
     ),
 }
 ARMS["both_sync"] = replace(

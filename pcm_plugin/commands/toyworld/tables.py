@@ -46,9 +46,9 @@ TABLES: dict[str, Sequence[str]] = {
         *(arm for condition in CONDITIONS for arm in arms_under(condition)),
     ],
     "recommended": [
-        *("base", "base" + RERANK, "base_sync", "base_average", "base_best", "base_several"),
-        *("recommended", "recommended" + RERANK, "both", "both" + RERANK),
-        *("oracle", "oracle" + RERANK),
+        *("base", "base" + RERANK, "base_sync", "base_best", "base_several", "base_average"),
+        *("base_48epochs", "recommended", "recommended" + RERANK, "both", "both" + RERANK),
+        *("oracle", "oracle_48epochs", "oracle_48epochs" + RERANK),
     ],
     "photos": [
         *(row for name in ("base", "both") for row in (name, f"{name}_sync", *_on_photos(name))),
@@ -76,8 +76,10 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     ],
     "recommended": [
         *(("base" + RERANK, "base"), ("base_several", "base_sync"), ("base_several", "base_best")),
+        *(("recommended", "base_48epochs"), ("recommended" + RERANK, "recommended")),
         *(("recommended", "oracle"), ("recommended" + RERANK, "oracle")),
-        *(("recommended" + RERANK, "oracle" + RERANK), ("oracle" + RERANK, "oracle")),
+        *(("recommended", "oracle_48epochs"), ("recommended" + RERANK, "oracle_48epochs")),
+        ("recommended" + RERANK, "oracle_48epochs" + RERANK),
     ],
     "photos": [
         *((arm, f"{name}_sync") for arm, (name, _) in POOLS.items()),
