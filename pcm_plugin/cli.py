@@ -44,6 +44,10 @@ GROUPS: dict[str, dict[str, Command]] = {
         "build-language-model": Command(
             "build_language_model", "Build the folder of a small language model, without weights."
         ),
+        "rephrase": Command(
+            "rephrase",
+            "Rephrase captions with a language model, as prompts for images.",
+        ),
         "generate": Command("generate", "Generate images of captions with a diffusion pipeline."),
         "import-images": Command(
             "import_images", "Import images with captions from Parquet files."

@@ -48,7 +48,7 @@ class Rephrasings:
         self.path = Path(path)
         if not self.path.is_file():
             raise MissingFileError(
-                f"no file of rephrased captions at {self.path}: write JSONL, {_EXPECTED}"
+                f"no file of rephrased captions at {self.path}: write it with `pcm rephrase`"
             )
         self._lines: dict[str, _Line] = {}
         with open(self.path, "rb") as file:

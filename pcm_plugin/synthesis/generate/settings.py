@@ -103,7 +103,9 @@ class GenerateSettings:
             if number is not None and number < 1:
                 raise UserError(f"{name} must be at least 1, got {number}")
         if self.rephrasings is not None and not Path(self.rephrasings).is_file():
-            raise MissingFileError(f"no file of rephrased captions at {self.rephrasings}")
+            raise MissingFileError(
+                f"no file of rephrased captions at {self.rephrasings}: write it with `pcm rephrase`"
+            )
         check_adapters(self.lora, self.lora_scale, self.textual_inversion)
         _check_pipeline(self.pipeline)
 
