@@ -46,9 +46,11 @@ def parse_args() -> argparse.Namespace:
     decoding.add_argument(
         "--num-captions", type=int, help="number of captions per image, at most --beam-size"
     )
-    decoding.add_argument("--min-len", type=int, help="minimum number of words")
+    decoding.add_argument("--min-len", type=int, help="minimum number of words, pieces or tokens")
     decoding.add_argument(
-        "--max-len", type=int, help="maximum number of words, including the stop token"
+        "--max-len",
+        type=int,
+        help="maximum number of words, pieces or tokens, including the stop token",
     )
     decoding.add_argument(
         "--length-penalty",

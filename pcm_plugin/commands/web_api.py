@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from pcm_plugin.commands.web_captioner import MAX_BEAM_SIZE, WebCaptioner, upload_name
+from pcm_plugin.commands.web_captioner import WebCaptioner, upload_name
 from pcm_plugin.commands.web_gradio import gr
+from pcm_plugin.commands.web_limits import MAX_BEAM_SIZE
 from pcm_plugin.errors import UserError
 
 _NUMBERS = ("beam_size", "num_captions", "min_len", "max_len", "length_penalty")
+_TEXTS = ("start", "include", "exclude", "prefix", "suffix")
 
 
 def make_endpoint(captioner: WebCaptioner) -> Callable[..., dict[str, Any]]:
@@ -56,6 +58,25 @@ def make_endpoint(captioner: WebCaptioner) -> Callable[..., dict[str, Any]]:
         return captioner.inferencer.to_dict(sample) | {"image": name}
 
     return caption
+
+
+def report_arguments(request: Any, error: Exception) -> Any:
+    """Return the answer to a request that misspells or lacks an argument.
+
+    Gradio only raises an exception, which would be an internal error of the server.
+
+    Args:
+        request: Request of starlette.
+        error: The exception.
+    """
+    from starlette.responses import JSONResponse
+
+    if "/call/v2/" not in request.url.path:
+        raise error
+    reason = str(error).split(". ")[0]  # what follows names a part of the page that is hidden
+    names = ", ".join(f"`{name}`" for name in ("image", *_NUMBERS, *_TEXTS))
+    message = f"{reason}. The arguments of /caption are {names}."
+    return JSONResponse({"error": message}, status_code=422)
 
 
 def _check(settings: dict[str, Any], max_len: int) -> None:

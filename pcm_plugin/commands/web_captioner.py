@@ -8,13 +8,12 @@ from typing import Any
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
+from pcm_plugin.commands.web_limits import MAX_BEAM_SIZE, UploadLimits, check_texts
 from pcm_plugin.engine.vocabulary_hook import HasVocabulary
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.formats.images.image_io import read_header, read_image
 from pcm_plugin.structures import DataSample
 from pcm_plugin.visualization.page import render
-
-MAX_BEAM_SIZE = 10
 
 
 class WebCaptioner:
@@ -23,10 +22,12 @@ class WebCaptioner:
     Args:
         inferencer: The captioner.
         uploads: Folder of the uploaded files.
+        limits: Limits of the uploads.
     """
 
-    def __init__(self, inferencer: CaptionInferencer, uploads: Path) -> None:
+    def __init__(self, inferencer: CaptionInferencer, uploads: Path, limits: UploadLimits) -> None:
         self.inferencer = inferencer
+        self.limits = limits
         self._uploads = uploads.resolve()
         self._lock = threading.Lock()
 
@@ -53,10 +54,12 @@ class WebCaptioner:
 
         Raises:
             OSError: If the file cannot be read.
-            UserError: See :meth:`read`; or if it is not an image.
+            UserError: See :meth:`read`; or if it is not an image, or too large.
         """
         # From bytes, so that error messages do not contain paths of the server.
-        return read_image(self.read(upload))
+        data = self.read(upload)
+        self.limits.check_pixels(read_header(data).num_pixels)
+        return read_image(data)
 
     def caption(
         self, images: Sequence[Image.Image], settings: dict[str, Any]
@@ -68,8 +71,9 @@ class WebCaptioner:
             settings: Settings of the search, as of :meth:`settings`.
 
         Raises:
-            UserError: If a setting is out of range.
+            UserError: If a setting is out of range, or a text too long.
         """
+        check_texts(settings)
         with self._lock:  # per batch, so that a folder does not block other users
             pairs = [*self.inferencer.stream(list(images), len(images), **settings)]
         return [(image, sample) for image, sample in pairs if image is not None]
@@ -101,6 +105,12 @@ class WebCaptioner:
             "prefix": prefix,
             "suffix": suffix,
         }
+
+    @property
+    def unit(self) -> str:
+        """What the length of captions is counted in: words, pieces or tokens."""
+        model: object = self.inferencer.model
+        return model.vocabulary.unit if isinstance(model, HasVocabulary) else "tokens"
 
     def unknown_words(self, caption: str) -> list[str]:
         """Return the words of a caption that the captioner's vocabulary does not contain."""

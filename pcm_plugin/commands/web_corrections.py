@@ -4,6 +4,7 @@ from typing import Any
 
 from pcm_plugin.commands.web_captioner import WebCaptioner
 from pcm_plugin.commands.web_gradio import gr, page_error
+from pcm_plugin.commands.web_limits import check_length
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.corrections import CorrectionFile, SavedCorrection
 from pcm_plugin.visualization.page import render
@@ -67,6 +68,7 @@ class CorrectionControls:
         if not shown:
             raise page_error("There is no image: caption one first")
         try:
+            check_length("a corrected caption", text)  # before it is cleaned, which takes time
             data = self._captioner.read(shown["upload"])
             return self._file.save(data, text, shown["generated"], shown["name"])
         except UserError as error:

@@ -13,7 +13,7 @@ from pcm_plugin.commands.web_gradio import gr, page_error
 from pcm_plugin.errors import UserError
 from pcm_plugin.visualization.page import render
 
-MAX_RUNS = 8
+MAX_RUNS = 4
 """Number of runs that caption their batches in turn. The next ones wait."""
 
 
@@ -123,6 +123,7 @@ class FolderTab:
             try:
                 if not uploads:
                     raise page_error("There are no images: choose a folder or images first")
+                self._captioner.limits.check_count(len(uploads))
                 yield from self._run(uploads, self._captioner.settings(*values), cancelled)
             except UserError as error:
                 yield self._buttons(running=False)

@@ -16,7 +16,9 @@ their images to a folder of the same name.
 
 import argparse
 
+from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.garbage_collection import paused_garbage_collection
+from pcm_plugin.commands.web_limits import UploadLimits
 from pcm_plugin.errors import plain_errors
 
 
@@ -47,6 +49,28 @@ def parse_args() -> argparse.Namespace:
         metavar="FILE",
         help="file NAME.jsonl to which corrected captions are added; their images are copied to "
         "the folder NAME next to it",
+    )
+    limits = parser.add_argument_group("limits of the uploads")
+    limits.add_argument(
+        "--max-images",
+        type=positive_integer,
+        default=UploadLimits.images,
+        metavar="N",
+        help="files that are captioned at once in the tab Folder (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-megabytes",
+        type=positive_integer,
+        default=UploadLimits.megabytes,
+        metavar="N",
+        help="size of a file in MB (default: %(default)s)",
+    )
+    limits.add_argument(
+        "--max-megapixels",
+        type=positive_integer,
+        default=UploadLimits.megapixels,
+        metavar="N",
+        help="size of an image in million pixels (default: %(default)s)",
     )
     return parser.parse_args()
 

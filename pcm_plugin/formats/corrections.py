@@ -15,7 +15,7 @@ from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.captions.record import is_missing
 from pcm_plugin.formats.cleaning import clean_text
-from pcm_plugin.formats.images.image_io import detect_format
+from pcm_plugin.formats.images.image_io import read_header
 from pcm_plugin.formats.locks import file_lock
 from pcm_plugin.formats.records import write_records
 
@@ -82,7 +82,7 @@ class CorrectionFile:
                 an image.
         """
         caption = _checked(caption)
-        kind = detect_format(data)
+        kind = read_header(data).format
         suffix = _SUFFIXES.get(kind, f".{kind.lower()}")
         name = hashlib.sha256(data).hexdigest()[:_HASH_DIGITS] + suffix
         self.folder.mkdir(parents=True, exist_ok=True)

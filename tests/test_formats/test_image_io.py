@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pcm_plugin.formats.images.image_io import detect_format, read_image, to_rgb
+from pcm_plugin.formats.images.image_io import read_header, read_image, to_rgb
 from pcm_plugin.formats.images.suffixes import image_formats, image_suffixes
 from tests.image_files import chunk, png, tiff
 
@@ -293,7 +293,7 @@ def test_images_with_broken_metadata_are_read():
     broken = chunk(b"tEXt", b"a\0b")[:-1] + b"?"
     for before in (chunk(b"zTXt", zipped), broken, chunk(b"iCCP", b"?"), chunk(b"eXIf", b"?")):
         data = png(pixels, 2, before=before)
-        assert detect_format(data) == "PNG"
+        assert read_header(data).format == "PNG"
         assert np.array_equal(np.asarray(read_image(data)).ravel(), pixels.ravel())
         late = png(pixels, 2)
         end = late.index(b"IEND") - 4

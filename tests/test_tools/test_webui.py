@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def server(tmp_path_factory):
         "webui",
         *(MODEL, "--port", port, "--device", "cpu"),
         *("--corrections", folder / "corrections.jsonl"),
+        *("--max-images", 12, "--max-megabytes", 1, "--max-megapixels", 1),
         log=log,
         env={"GRADIO_TEMP_DIR": str(folder / "uploads"), "OMP_NUM_THREADS": "1"},
     )
@@ -87,6 +89,7 @@ def page(browser, address):
 def held_page(browser, inferencer, tmp_path, monkeypatch):
     """The opened page of a server in this process, and a semaphore that admits its batches."""
     pytest.importorskip("gradio")
+    from pcm_plugin.commands.web_limits import UploadLimits
     from pcm_plugin.commands.web_page import build_page
     from pcm_plugin.formats.corrections import CorrectionFile
 
@@ -99,7 +102,8 @@ def held_page(browser, inferencer, tmp_path, monkeypatch):
         return stream(*args, **kwargs)
 
     monkeypatch.setattr(inferencer, "stream", held_stream)
-    server = build_page(inferencer, "title", [], CorrectionFile(tmp_path / "corrections.jsonl"))
+    corrections = CorrectionFile(tmp_path / "corrections.jsonl")
+    server = build_page(inferencer, "title", [], corrections, UploadLimits())
     try:
         _, address, _ = server.launch(quiet=True, prevent_thread_lock=True, ssr_mode=False)
         browser.get(address)
@@ -447,6 +451,9 @@ def test_invalid_requests_to_the_http_api_are_explained(address, picture, tmp_pa
         ({"max_len": 1000}, "`max_len` must be at most 20, got `1000`"),
         ({"num_captions": 4}, "`num_captions` must be from 1 to beam_size=3"),
         ({"include": "dog"}, "`include` must be a list of words, got `'dog'`"),
+        ({"include": ["dog"] * 51}, "`include` must have at most 50 phrases, got 51"),
+        ({"exclude": ["a" * 1001]}, "a phrase of `exclude` must have at most 1,000 characters"),
+        ({"suffix": "a" * 1001}, "`suffix` must have at most 1,000 characters, got 1,001"),
     ):
         with pytest.raises(client.exceptions.AppError, match=message):
             connection.predict(client.handle_file(picture), **settings, api_name="/caption")
@@ -455,6 +462,85 @@ def test_invalid_requests_to_the_http_api_are_explained(address, picture, tmp_pa
         connection.predict(client.handle_file(tmp_path / "x.png"), api_name="/caption")
     with pytest.raises(client.exceptions.AppError, match="was not uploaded to this server"):
         connection.predict("photo.jpg", api_name="/caption")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": {}, "beamsize": 5}, "Parameter `beamsize` is not a valid key-word argument."),
+        ({"beam_size": 5}, "No value provided for required argument: image."),
+    ],
+)
+def test_wrong_arguments_of_the_http_api_are_named(address, arguments, message):
+    request = urllib.request.Request(
+        f"{address}gradio_api/call/v2/caption",
+        json.dumps(arguments).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request, timeout=PATIENCE)
+    answer = json.load(error.value)["error"]
+    assert answer.startswith(f"{message} The arguments of /caption are `image`, `beam_size`, ")
+    assert error.value.code == 422
+
+
+def test_uploads_are_limited(page, tmp_path):
+    """In number, bytes and pixels; messages name the limit."""
+    files = [tmp_path / f"{n}.png" for n in range(13)]
+    for n, file in enumerate(files):
+        Image.new("RGB", (300, 300), (n, 0, 0)).save(file)
+
+    def has_message(part):
+        return until(lambda: any(part in text for text in texts(page, ".toast-body")))
+
+    open_folder_tab(page)
+    add_images(page, files)
+    click(page, "#go_all")
+    has_message("there are 13 files, and at most 12 are captioned at once: choose fewer, or start")
+    open_tab(page, "image")
+    Image.new("RGB", (1200, 1000)).save(files[0])
+    upload(page, files[0])
+    has_message("0.png cannot be captioned: it has 1.2 million pixels, and at most 1 million")
+    page.refresh()
+    files[1].write_bytes(files[1].read_bytes() + bytes(1_000_000))
+    upload(page, files[1])
+    has_message('exceed the maximum allowed size of 976.6 Kb: "1.png"')
+
+
+def test_texts_of_the_page_are_limited(inferencer, picture, tmp_path):
+    gradio = pytest.importorskip("gradio")
+    from pcm_plugin.commands.web_captioner import WebCaptioner
+    from pcm_plugin.commands.web_corrections import CorrectionControls
+    from pcm_plugin.commands.web_image import make_handler
+    from pcm_plugin.commands.web_limits import UploadLimits
+    from pcm_plugin.formats.corrections import CorrectionFile
+
+    captioner = WebCaptioner(inferencer, tmp_path, UploadLimits())
+    shown = {"path": str(picture), "orig_name": "x.png"}
+    with pytest.raises(gradio.Error, match="`exclude` must have at most 50 phrases, got 60"):
+        [*make_handler(captioner)(shown, *DECODING[:7], "a," * 60, "", "")]
+    controls = CorrectionControls(captioner, CorrectionFile(tmp_path / "corrections.jsonl"))
+    with pytest.raises(gradio.Error, match="a corrected caption must have at most 1,000"):
+        controls.save({"upload": shown, "name": "x", "generated": "y"}, "&" + "amp;" * 10**6)
+
+
+def test_labels_say_what_is_counted(inferencer, monkeypatch):
+    pytest.importorskip("gradio")
+    from pcm_plugin.commands.web_limits import UploadLimits
+    from pcm_plugin.commands.web_page import build_page
+    from pcm_plugin.formats.subword_vocabulary import SubwordVocabulary
+
+    def labels():
+        config = build_page(inferencer, "title", [], None, UploadLimits()).get_config_file()
+        labels = [c["props"].get("label") for c in config["components"] if c["type"] == "slider"]
+        return [label for label in labels if label.startswith(("Minimum", "Maximum"))]
+
+    assert labels() == ["Minimum words", "Maximum words (with the stop token)"]
+    vocabulary = SubwordVocabulary.build(["a dog"] * 5)
+    monkeypatch.setattr(inferencer.model, "vocabulary", vocabulary)
+    assert labels() == ["Minimum pieces", "Maximum pieces (with the stop token)"]
+    monkeypatch.delattr(inferencer.model, "vocabulary")
+    assert labels() == ["Minimum tokens", "Maximum tokens (with the stop token)"]
 
 
 def test_files_of_the_server_cannot_be_read(address, picture):
@@ -537,9 +623,10 @@ def test_the_first_examples_of_a_folder_are_copied(tmp_path, capsys):
 def test_without_a_file_corrections_are_disabled_with_a_hint(inferencer):
     gradio = pytest.importorskip("gradio")
     from pcm_plugin.commands.web_corrections import CorrectionControls
+    from pcm_plugin.commands.web_limits import UploadLimits
     from pcm_plugin.commands.web_page import build_page
 
-    config = build_page(inferencer, "title", [], None).get_config_file()
+    config = build_page(inferencer, "title", [], None, UploadLimits()).get_config_file()
     parts = {c["props"].get("elem_id"): c["props"] for c in config["components"]}
     for name in ("correction", "folder_correction"):
         assert parts[name]["interactive"] is False
@@ -553,6 +640,7 @@ def test_a_folder_reads_no_files_of_the_server(picture, inferencer, tmp_path):
     pytest.importorskip("gradio")
     from pcm_plugin.commands.web_captioner import WebCaptioner
     from pcm_plugin.commands.web_folder import caption_uploads
+    from pcm_plugin.commands.web_limits import UploadLimits
 
     uploads = tmp_path / "uploads"
     uploads.mkdir()
@@ -560,7 +648,7 @@ def test_a_folder_reads_no_files_of_the_server(picture, inferencer, tmp_path):
     (uploads / "link.png").symlink_to(picture)
     paths = [uploads / "1.png", picture, uploads / "link.png", uploads / ".." / picture.name]
     data = [{"path": str(path), "orig_name": "x.png"} for path in paths] + [{}, None, 3]
-    captioner = WebCaptioner(inferencer, uploads)
+    captioner = WebCaptioner(inferencer, uploads, UploadLimits())
     [rows] = caption_uploads(captioner, data, {}, uploads)
     assert [row.get("error", "")[:34] for row in rows] == [
         "",
@@ -585,8 +673,9 @@ def test_uploads_are_decoded_as_image_viewers_do(picture, inferencer, tmp_path):
     gradio = pytest.importorskip("gradio")
     from pcm_plugin.commands.web_captioner import WebCaptioner
     from pcm_plugin.commands.web_image import make_handler
+    from pcm_plugin.commands.web_limits import UploadLimits
 
-    show = make_handler(WebCaptioner(inferencer, tmp_path))
+    show = make_handler(WebCaptioner(inferencer, tmp_path, UploadLimits()))
 
     def caption(name):
         upload = {"path": str(tmp_path / name), "orig_name": f"<{name}>"}

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
@@ -52,20 +52,32 @@ def read_image(file: str | os.PathLike | BinaryIO | bytes) -> Image.Image:
         raise
 
 
-def detect_format(data: bytes) -> str:
-    """Return Pillow's name of the format of an image file's content, e.g. ``'JPEG'``.
+class ImageHeader(NamedTuple):
+    """What an image file says before its pixels.
+
+    Attributes:
+        format: Pillow's name of the format, e.g. ``'JPEG'``.
+        num_pixels: Width times height.
+    """
+
+    format: str
+    num_pixels: int
+
+
+def read_header(data: bytes) -> ImageHeader:
+    """Read the header of an image file's content, without decoding it.
 
     Raises:
         UserError: If it is not an image.
     """
     try:
         with _decoding("it"), _open(data) as image:
-            return image.format or ""
+            return ImageHeader(image.format or "", image.width * image.height)
     except ValueError:
         stripped = strip_metadata(data)
         if stripped is None or stripped == data:
             raise
-        return detect_format(stripped)
+        return read_header(stripped)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

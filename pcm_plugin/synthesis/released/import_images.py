@@ -19,7 +19,7 @@ from pcm_plugin.formats.captions.lines import write_jsonl
 from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_shards import FORMAT, archive_name, image_key, write_image_shard
-from pcm_plugin.formats.images.image_io import detect_format, read_image
+from pcm_plugin.formats.images.image_io import read_header, read_image
 from pcm_plugin.formats.parquet_files import find_parquet_files
 from pcm_plugin.formats.parquet_table import ParquetRow, ParquetTable
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
@@ -175,7 +175,7 @@ def _image_suffix(data: bytes | None) -> str:
     if not data:
         raise UserError("no image bytes")
     read_image(data)
-    kind = detect_format(data)
+    kind = read_header(data).format
     return _SUFFIXES.get(kind, kind.lower())
 
 
