@@ -197,8 +197,9 @@ class CaptionInferencer(BaseInferencer):
         found = caption_regions(
             self.model, entry.image, boxes, points, gaussian_variance, decoding, batch_size
         )
-        places = [{"box": np.asarray(box).tolist()} for box in boxes]
-        places += [{"point": np.asarray(point).tolist()} for point in points]
+        # Numbers of NumPy are not JSON.
+        places = [{"box": [np.asarray(x).item() for x in box]} for box in boxes]
+        places += [{"point": [np.asarray(x).item() for x in point]} for point in points]
         results = []
         for place, sample in zip(places, found, strict=True):
             if isinstance(sample, UserError):

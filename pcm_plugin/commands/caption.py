@@ -4,6 +4,8 @@ pcm caption captioner.safetensors photos/ more/one.jpg
 pcm caption pcm-net_toy images/ --out captions.json --sheet sheet.png --html page.html
 pcm caption captioner.safetensors photos/ --text-files
 pcm caption best.pth images/ --config configs/pcm_coco.py --num-captions 3 --beam-size 5
+pcm caption decap.safetensors photo.jpg --box 10 20 200 300 --point 320 240 --patch-mode sclip
+pcm caption decap.safetensors val2017/ --boxes instances_val2017.json --out regions.json
 
 Prints one line per image: its file, a tab, its caption. The weights are a file of `pcm export`,
 the name of a model that comes with the package, or a checkpoint with the --config of its training.
@@ -12,6 +14,11 @@ the name of a model that comes with the package, or a checkpoint with the --conf
 `pcm score` and pycocotools. FILE.jsonl has the same values, one image per line; FILE.csv has one
 line per caption; metadata.jsonl, in the folder of the images, is read by Hugging Face datasets.
 --text-files writes photos/1.txt next to photos/1.jpg.
+
+--box and --point caption regions of one image, --boxes those of a file: COCO annotations with bbox,
+or JSONL with image and box ([x0, y0, x1, y1]) or point ([x, y]) per line, whose images are in the
+given folder. They need a captioner whose only input is a CLIP feature, such as DeCap. Coordinates
+are pixels from the top left corner; x1 and y1 are exclusive.
 
 The image id is the number in the file name (42 for COCO_val2014_000000000042.jpg, 000000000042.jpg
 and 42.png), otherwise the name without suffix; images that would have the same id keep the suffix.
@@ -79,6 +86,31 @@ def parse_args() -> argparse.Namespace:
     )
     decoding.add_argument("--prefix", help="text to put before each caption, without a space")
     decoding.add_argument("--suffix", help="text to put after each caption, without a space")
+    regions = parser.add_argument_group("regions")
+    regions.add_argument(
+        "--box",
+        nargs=4,
+        type=number,
+        action="append",
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="box of the image to caption; may be repeated",
+    )
+    regions.add_argument(
+        "--point",
+        nargs=2,
+        type=number,
+        action="append",
+        metavar=("X", "Y"),
+        help="point of the image to caption; may be repeated",
+    )
+    regions.add_argument(
+        "--boxes", metavar="FILE", help="regions of many images: COCO annotations, or .jsonl"
+    )
+    regions.add_argument(
+        "--patch-mode",
+        help="attention of CLIP's last block for the patches of regions: plain (CLIP's own), "
+        "maskclip or sclip (default: that of the captioner)",
+    )
     output = parser.add_argument_group("output")
     output.add_argument(
         "--out",
@@ -103,6 +135,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def number(text: str) -> float:
+    """Parse a coordinate; one without decimals becomes an int."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
 def check_args(args: argparse.Namespace) -> None:
     """Check the arguments that need no model.
 
@@ -115,6 +153,8 @@ def check_args(args: argparse.Namespace) -> None:
         file = getattr(args, option)
         if file and Path(file).is_dir():
             raise UserError(f"--{option} must be a file name, got the folder {file}")
+    if args.patch_mode and not (args.box or args.point or args.boxes):
+        raise UserError("--patch-mode has no effect without --box, --point and --boxes")
 
 
 @plain_errors()
@@ -125,6 +165,11 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Captions must not be lost because the terminal does not support Unicode.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if args.box or args.point or args.boxes:
+        from pcm_plugin.commands.captioning_regions import run_regions
+
+        run_regions(args)
+        return
     from pcm_plugin.commands.captioning import run
 
     ids, broken = run(args)

@@ -1,6 +1,7 @@
 """Captions of image files, from the options of ``pcm caption``."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -26,6 +27,7 @@ from pcm_plugin.formats.images.folder import list_images, printable
 
 if TYPE_CHECKING:
     from pcm_plugin.apis import CaptionInferencer
+    from pcm_plugin.apis.journal import Journal
     from pcm_plugin.visualization import SheetEntry
 
 MAX_DRAWN = 200
@@ -48,6 +50,21 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "suffix": args.suffix,
     }
     return {key: value for key, value in options.items() if value is not None}
+
+
+def load_inferencer(args: argparse.Namespace) -> "CaptionInferencer":
+    """Load the captioner of the command line."""
+    with paused_garbage_collection():
+        # Imported here because it is slow: an input that does not exist is reported at once.
+        from pcm_plugin.apis import CaptionInferencer
+
+        return CaptionInferencer(
+            args.config,
+            args.weights,
+            args.device,
+            show_progress=sys.stderr.isatty(),
+            patch_mode=args.patch_mode,
+        )
 
 
 def find_images(inputs: list[str]) -> dict[str, int | str]:
@@ -168,17 +185,9 @@ def caption_to_file(
         if journal.count:
             print(f"resuming: {journal.count:,} images are captioned already", file=sys.stderr)
         rows = caption(args, inferencer, paths[journal.count :])
-        try:
+        with report_interruption(journal, len(paths)):
             while batch := list(islice(rows, args.batch_size)):
                 journal.append(batch)
-        except BaseException:
-            if journal.count:
-                done = f"{journal.count:,} of {len(paths):,} images are captioned"
-                message = f"{done} and kept in {journal.path}: run the command again to continue"
-                print(message, file=sys.stderr)
-            else:
-                journal.remove()
-            raise
         pairs = zip(ids.values(), journal.rows(), strict=True)
         write_results(out, ({"image_id": i, **row} for i, row in pairs if "error" not in row))
         rows = journal.rows()
@@ -187,6 +196,26 @@ def caption_to_file(
         broken = draw(args, inferencer, rows)
         journal.remove()
     return broken
+
+
+@contextlib.contextmanager
+def report_interruption(journal: "Journal", total: int) -> Iterator[None]:
+    """Print how to continue if the job ends with an error; an empty journal is removed.
+
+    Args:
+        journal: Journal with one row per image.
+        total: Number of images.
+    """
+    try:
+        yield
+    except BaseException:
+        if journal.count:
+            done = f"{journal.count:,} of {total:,} images are captioned"
+            message = f"{done} and kept in {journal.path}: run the command again to continue"
+            print(message, file=sys.stderr)
+        else:
+            journal.remove()
+        raise
 
 
 def draw(
@@ -256,13 +285,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, int | str], int]:
         paths = without_finished_batches(paths, kept, args.batch_size)
         if not paths:
             return ids, 0
-    with paused_garbage_collection():
-        # Imported here because it is slow: an input that does not exist is reported at once.
-        from pcm_plugin.apis import CaptionInferencer
-
-        inferencer = CaptionInferencer(
-            args.config, args.weights, args.device, show_progress=sys.stderr.isatty()
-        )
+    inferencer = load_inferencer(args)
     if args.out:
         return ids, caption_to_file(args, inferencer, ids)
     rows = caption(args, inferencer, paths)
