@@ -1,9 +1,10 @@
 """Tests of the pipeline of ``make demo``, with few captions and one epoch."""
 
+import copy
+import functools
 import inspect
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
+from pcm_plugin import cli
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.commands import runs
 from pcm_plugin.commands.evaluations import apply_evaluation
@@ -28,19 +30,19 @@ from pcm_plugin.registry import DATASETS, MODELS
 from tests.browser import check_page, open_browser
 from tests.mmpretrain_models import import_error
 from tests.site_packages import build_site, run_in_site
+from tests.test_tools.commands import run, run_script
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "pcm_toy.py"
 
 
 def run_command(folder: Path, name: str, *args: str, code: int = 0) -> str:
-    # As from a wheel, without a checkout. Both folders have spaces in their names.
-    site = folder.parent / "my site-packages"
-    if not site.exists():
-        build_site(site)
-    done = run_in_site(site, folder, "-m", "pcm_plugin", name, "--quick", *args, timeout=900)
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout if code == 0 else done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        log = folder / "log.txt"
+        result = run(name, "--quick", *args, log=log, launcher=False, timeout=500, forks=True)
+    assert result.code == code, result.output[-4000:]
+    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,16 @@ def demo(tmp_path_factory):
     """Return the folder and the output of a first run with two processes."""
     folder = tmp_path_factory.mktemp("my demo")
     return folder, run_command(folder, "demo", "--recipe", "toy", "--processes", "2")
+
+
+@functools.cache
+def _config(path):
+    return Config.fromfile(path)
+
+
+def read_config(name):
+    """Return the config of an arm; many arms have the same."""
+    return copy.deepcopy(_config(arms.config_of(name)))
 
 
 def scores_of(output):
@@ -102,6 +114,21 @@ def test_the_demo_skips_finished_steps_only(demo):
     assert "$ pcm export" not in again
     rewritten = {p for p, time in made.items() if p.stat().st_mtime_ns != time}
     assert rewritten == set(store.glob("shard-*"))
+
+
+def test_processes_share_a_step_in_an_installed_package(demo, tmp_path):
+    """Run torchrun from a wheel, without a checkout. Both folders have spaces in their names."""
+    folder = shutil.copytree(demo[0], tmp_path / "my copy")
+    made = {path: path.read_bytes() for path in folder.glob("data/toy/town/synthetic/*")}
+    shutil.rmtree(folder / "data/toy/town/synthetic")
+    code = (
+        "from pcm_plugin.commands.toyworld.steps import DATA, generate\n"
+        "generate(2, DATA / 'town' / 'synthetic')\n"
+    )
+    done = run_in_site(build_site(tmp_path / "my site-packages"), folder, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("\n$ torchrun --standalone --nproc_per_node 2 -m pcm_plugin gen")
+    assert {path: path.read_bytes() for path in made} == made
 
 
 def test_the_demo_rejects_results_of_other_data(demo, tmp_path):
@@ -175,7 +202,7 @@ def test_things_found_are_listed_by_the_frequency_of_their_words(demo, records, 
     assert rows[0] == f"| {report.rows_of('controls')['base'].title} |" + " - |" * 6
 
 
-def test_the_cost_of_systems_is_measured(demo, tmp_path):
+def test_the_cost_of_systems_is_measured(demo, tmp_path, monkeypatch):
     """Run the benchmark on the output of the demo; its measurements are not checked."""
     folder = shutil.copytree(demo[0], tmp_path / "copy")
     (folder / "runs" / "both").mkdir(parents=True)
@@ -184,19 +211,18 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
     page = folder / "docs" / "results.md"
 
     def measure(*words):
-        tool = ROOT / "benchmarks" / "systems.py"
         words = ["--runs", "runs", "--iterations", "1", "--images", "4", "--write", *words]
-        return subprocess.run(
-            [sys.executable, str(tool), *words], cwd=folder, capture_output=True, text=True
-        )
+        script = ROOT / "benchmarks" / "systems.py"
+        return run_script(script, *words, log=tmp_path / "log.txt", env=steps.KEEP_MEMORY)
 
+    monkeypatch.chdir(folder)
     page.write_text("nothing")
-    assert "must have the lines <!-- costs" in measure("--arms", "both").stderr.splitlines()[-1]
+    assert "must have the lines <!-- costs" in measure("--arms", "both").output.splitlines()[-1]
     page.write_text("a\n<!-- costs: benchmarks/systems.py -->\nold\n<!-- end of costs -->\nb\n")
-    assert "no run of base: create it" in measure("--arms", "base").stderr.splitlines()[-1]
+    assert "no run of base: create it" in measure("--arms", "base").output.splitlines()[-1]
     done = measure("--arms", "both", "both_rerank")
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.code == 0, done.output[-2000:]
+    found = json.loads(done.output.splitlines()[-1])
     assert found["both"]["iteration_ms"] > 0
     assert found["both_rerank"].keys() == {"caption_ms"}  # the same training
     assert "| base + both (PCM-Net) | " in page.read_text()
@@ -204,20 +230,19 @@ def test_the_cost_of_systems_is_measured(demo, tmp_path):
     assert "old" not in page.read_text()
 
 
-def test_the_cost_of_validation_on_generated_images_is_measured(demo, tmp_path):
+def test_the_cost_of_validation_on_generated_images_is_measured(demo, tmp_path, monkeypatch):
     folder = shutil.copytree(demo[0], tmp_path / "copy")
 
     def measure(*words):
-        tool = ROOT / "benchmarks" / "validation_choice.py"
         words = ["--seeds", "1", "--epochs", "2", *words]
-        return subprocess.run(
-            [sys.executable, str(tool), *words], cwd=folder, capture_output=True, text=True
-        )
+        script = ROOT / "benchmarks" / "validation_choice.py"
+        return run_script(script, *words, log=tmp_path / "log.txt")
 
-    assert "can be held out with --max-share 0.05" in measure().stderr.splitlines()[-1]
+    monkeypatch.chdir(folder)
+    assert "can be held out with --max-share 0.05" in measure().output.splitlines()[-1]
     done = measure("--max-share", "0.6")
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.code == 0, done.output[-2000:]
+    found = json.loads(done.output.splitlines()[-1])
     assert found["counts"]["validation"] >= 10
     assert sum(found["counts"].values()) == 20
     checkpoints = found["seeds"]["0"]["checkpoints"]
@@ -242,11 +267,11 @@ def test_every_row_of_the_results_can_be_run():
     for name in arms.ARMS:
         if "blip" in arms.config_of(name).name and import_error():
             continue
-        cfg = Config.fromfile(arms.config_of(name))
+        cfg = read_config(name)
         tests = arms.tests_of(name)
         assert list(tests)[:2] == ["in_domain", "toy_country"]
         # Images and concepts are those of the country, for all systems with concepts.
-        country = Config.fromfile(arms.config_of(name))
+        country = read_config(name)
         apply_evaluation(country, tests["toy_country"].evaluation)
         assert "town" not in str(country.test_dataloader)
         count = str(cfg.model).count("town/concepts.safetensors")
@@ -258,7 +283,7 @@ def test_the_options_of_every_arm_are_settings_of_its_config():
     for name, arm in arms.ARMS.items():
         if arm.config == "pcm_blip_toy":
             continue
-        cfg = Config.fromfile(arms.config_of(name))
+        cfg = read_config(name)
         for options in (arm.config_options(), *(v.options for v in arm.variants.values())):
             for option in options:
                 *parents, last = option.split("=", 1)[0].split(".")
@@ -279,7 +304,7 @@ def test_the_options_of_every_arm_are_settings_of_its_config():
 
 def merged(name, target=None):
     """Return the config of the test of an arm."""
-    cfg = Config.fromfile(arms.config_of(name))
+    cfg = read_config(name)
     options = (option.split("=", 1) for option in arms.ARMS[name].config_options())
     cfg.merge_from_dict({key: parse_value(text) for key, text in options})
     if target:
@@ -426,7 +451,7 @@ def test_guidance_scales_are_compared_on_validation(records):
 
 @pytest.mark.parametrize("name", ["base", "mix", "drop", "drop_random", "random_patches"])
 def test_the_settings_of_the_controls_are_those_of_the_neck(name):
-    cfg = Config.fromfile(arms.config_of(name))
+    cfg = read_config(name)
     options = (option.split("=", 1) for option in arms.ARMS[name].options)
     cfg.merge_from_dict({key: parse_value(text) for key, text in options})
     neck = MODELS.build({**cfg.model.neck, "concepts": None, "clip_head": None})
@@ -481,21 +506,21 @@ def test_the_page_summarizes_the_scores(records):
     assert not [line for line in left if "BOTH" in line or "pairwise" in line]
 
 
-def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo):
-    command = [sys.executable, "-m", "pcm_plugin", "paper-table", "toy"]
+def test_the_table_of_the_paper_includes_the_runs_of_the_demo(demo, monkeypatch, capsys):
     rows = ["--rows", "town: PCM-Net", "town: base", "town -> country: PCM-Net"]
-    options = ["--cfg-options", "train_cfg.max_epochs=1"]
-    done = subprocess.run(
-        [*command, *rows, *options], cwd=demo[0], capture_output=True, text=True, timeout=100
-    )
-    assert done.returncode == 0, done.stderr
-    assert "$" not in done.stdout
+    monkeypatch.chdir(demo[0])
+    monkeypatch.setattr(sys, "argv", [])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["paper-table", "toy", *rows, "--cfg-options", *steps.QUICK])
+    assert not stopped.value.code
+    output = capsys.readouterr().out
+    assert "$" not in output
     for test, title in (("in_domain", "town"), ("toy_country", "town -> country")):
         scored = demo[0] / "work_dirs" / "pcm_toy" / "test" / test / "metrics.json"
         cider = json.loads(scored.read_text())["metrics"]["caption/CIDEr"]
-        (line,) = [x for x in done.stdout.splitlines() if x.startswith(f"| {title}: PCM-Net |")]
+        (line,) = [x for x in output.splitlines() if x.startswith(f"| {title}: PCM-Net |")]
         assert f" {cider:.1f} / - |" in line
-    assert "no weights in work_dirs/pcm_toy_base" in done.stdout
+    assert "no weights in work_dirs/pcm_toy_base" in output
 
 
 def test_scores_are_valid_only_for_the_tested_settings(demo, monkeypatch):
