@@ -31,7 +31,10 @@ train_dataloader = dict(
     # Each caption with its own image: `pairs` of the base was selected by the features before
     # refinement.
     dataset=dict(
-        features="global", pairs=_pairs, refined_features=f"{_root}/contrast/features.safetensors"
+        store=f"{_root}/train_store",  # without photos, which have no captions of their own
+        features="global",
+        pairs=_pairs,
+        refined_features=f"{_root}/contrast/features.safetensors",
     )
 )
 val_dataloader = _global if _base_.val_dataloader else None

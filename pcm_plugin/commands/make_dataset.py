@@ -6,6 +6,10 @@
     srun pcm make-dataset ...
     pcm train data/mine/config.py
 
+    pcm make-dataset CAPTIONS --recipe sd15_vitb32 --out data/mine --photos FOLDER
+
+With --photos, captions are assigned to photos without captions too, and the training sees these.
+
 A text recipe, such as text_vitb32, generates no images: it encodes the captions alone, for a prefix
 captioner, CapDec and DeCap.
 
@@ -51,6 +55,12 @@ def parse_args() -> argparse.Namespace:
             "read with the same options as CAPTIONS"
             + (" (default: generated images of captions that are held out)" * (split == "val")),
         )
+    parser.add_argument(
+        "--photos",
+        metavar="FOLDER",
+        help="folder of photos without captions, to which captions are assigned too, or with --set "
+        "photos.images=photos alone",
+    )
     parser.add_argument("--limit", type=int, help="use only the first LIMIT captions")
     parser.add_argument("--device", help="default: the GPU of this rank, or the CPU")
     parser.add_argument(
@@ -80,7 +90,8 @@ def main() -> None:
     show_info()
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit must be at least 1, got {args.limit}")
-    recipe = load_recipe(args.recipe, args.set)
+    photos = {} if args.photos is None else {"photos.folder": args.photos}
+    recipe = load_recipe(args.recipe, {**args.set, **photos})
     rank = Rank.from_environment()
     captions, report = caption_file(args)
     if rank.index == 0:

@@ -12,7 +12,12 @@ from mmengine.dataset import default_collate
 from torch import Tensor
 from tqdm import tqdm
 
-from pcm_plugin.commands.photo_store import find_concepts, open_photos, write_statistics
+from pcm_plugin.commands.photo_store import (
+    find_concepts,
+    generated_images,
+    open_photos,
+    write_statistics,
+)
 from pcm_plugin.datasets import SynthCaptionDataset
 from pcm_plugin.engine.caption_metrics import caption_metric_settings, captions_language
 from pcm_plugin.errors import UserError
@@ -153,11 +158,10 @@ def measure_photos(
     result.num_skipped = num_skipped
     if train.has_images:
         pairs = load_pairs(train, dataset.get("pairs"))
-        # In a store with a pool of photos, generated images are those with captions.
-        is_generated = np.diff(train.caption_offsets) > 0
-        result.uses_photos = bool((~is_generated[pairs.image]).any())
+        generated = generated_images(train)
+        result.uses_photos = not np.isin(pairs.image, generated).all()
         # As many as photos: some scores depend on the number of images.
-        rows = sample(np.flatnonzero(is_generated), len(result.photos.rows))
+        rows = sample(generated, len(result.photos.rows))
         synthetic = measure(train, rows, "synthetic images")
         result.synthetic = synthetic
         own = [train.captions(i)[0] for i in rows]

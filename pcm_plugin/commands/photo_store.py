@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from torch import Tensor
 
@@ -70,7 +71,7 @@ def open_photos(
         patches=needs_patches,
     )
     check_clip(settings.as_record(), "`clip` of the config", train, needs_patches)
-    folder = Path(args.photos)
+    folder = photos_path(cfg, args)
     if not folder.is_dir():
         raise MissingFileError(f"no folder of photos at {folder}")
     if (folder / "manifest.json").is_file():
@@ -96,6 +97,23 @@ def open_photos(
         raise UserError(f"none of the photos in {folder} can be read")
     shards = ShardFolder(store.path, FORMAT).shards.values()
     return store, sum(len(record.get("skipped", ())) for record in shards)
+
+
+def photos_path(cfg: Config, args: argparse.Namespace) -> Path:
+    """Return the value of ``--photos``, or the store of the photos of the data set.
+
+    Raises:
+        UserError: If ``--photos`` has no value and the data set no photos.
+    """
+    if args.photos is not True:
+        return Path(args.photos)
+    photos = cfg.get("photos")
+    if photos is None:
+        raise UserError(
+            "--photos without a folder needs a data set with photos (pcm make-dataset --photos): "
+            "pass a folder of photos"
+        )
+    return Path(photos.store)
 
 
 def check_clip(
@@ -142,20 +160,28 @@ def write_statistics(path: Path, train: FeatureStore, photos: FeatureStore) -> N
         train: Training store.
         photos: Store of photos.
     """
-    sets = {"text": (train, "caption_feats", train.num_captions)}
-    sets["photo"] = (photos, "global_feats", len(photos))
+    sets = {"text": (train, "caption_feats", np.arange(train.num_captions))}
+    sets["photo"] = (photos, "global_feats", np.arange(len(photos)))
     if train.has_images:
-        sets["synthetic"] = (train, "global_feats", len(train))
+        sets["synthetic"] = (train, "global_feats", generated_images(train))
     tensors: dict[str, Tensor] = {}
     counts: dict[str, str] = {}
-    for name, (store, key, count) in sets.items():
-        moments = feature_moments(_chunks(store, key, count))
+    for name, (store, key, rows) in sets.items():
+        moments = feature_moments(_chunks(store, key, rows))
         tensors |= {f"{name}_mean": moments.mean, f"{name}_std": moments.std}
         counts[f"{name}_count"] = str(moments.num_rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors, counts)
 
 
-def _chunks(store: FeatureStore, key: str, count: int) -> Iterator[Tensor]:
-    for start in range(0, count, _CHUNK):
-        yield store.read_rows(key, range(start, min(start + _CHUNK, count)))
+def generated_images(train: FeatureStore) -> np.ndarray:
+    """Return the numbers of the generated images of a training store.
+
+    In a store with a pool of photos, these are the images with captions.
+    """
+    return np.flatnonzero(np.diff(train.caption_offsets) > 0)
+
+
+def _chunks(store: FeatureStore, key: str, rows: np.ndarray) -> Iterator[Tensor]:
+    for start in range(0, len(rows), _CHUNK):
+        yield store.read_rows(key, rows[start : start + _CHUNK])

@@ -126,7 +126,9 @@ def draw_typical(
     """
     if result.gap is None or result.synthetic is None:
         return {}
-    folder = args.photo_images or args.photos
+    folder = args.photo_images
+    if folder is None:
+        folder = cfg.photos.images if args.photos is True else args.photos
     store = result.photos.store
     sheets: dict[str, list[SheetEntry]] = {}
     ends = choose_ends(result.gap.other_similarities, args.count)

@@ -3,6 +3,7 @@
 pcm report work_dirs/pcm_toy
 pcm report work_dirs/pcm_coco --images data/coco/images --train-images FOLDER
 pcm report work_dirs/pcm_toy --photos FOLDER --json report.json
+pcm report work_dirs/config --photos
 
 The page shows loss and score curves, a table of scores, training pairs with low and high CLIP
 scores, the best, median and worst captions by CIDEr, and the config. It is one file that needs no
@@ -48,11 +49,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--photos",
         type=Path,
+        nargs="?",
+        const=True,
         help="folder of photos without captions, or their store of `pcm extract --captions none`; "
-        "features of a folder are kept in WORK_DIR/photos",
+        "features of a folder are kept in WORK_DIR/photos (without a value: the photos of the data "
+        "set, of pcm make-dataset --photos)",
     )
     parser.add_argument(
-        "--photo-images", type=Path, help="folder of the images if --photos is a store"
+        "--photo-images",
+        type=Path,
+        help="folder of the photos, if --photos is a store or captions were assigned to photos "
+        "(default: that of pcm make-dataset --photos)",
     )
     parser.add_argument(
         "--statistics",
@@ -77,11 +84,9 @@ def main() -> None:
     args = parse_args()
     if args.count < 1:
         raise UserError(f"--count must be at least 1, got {args.count}")
-    for option in ("photo_images", "statistics", "language"):
+    for option in ("statistics", "language"):
         if getattr(args, option) is not None and args.photos is None:
-            raise UserError(
-                f"--{option.replace('_', '-')} has no effect without --photos: leave it out"
-            )
+            raise UserError(f"--{option} has no effect without --photos: leave it out")
     if args.language is not None:
         check_language(args.language)
     with paused_garbage_collection():

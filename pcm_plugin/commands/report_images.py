@@ -35,13 +35,49 @@ def make_placeholder() -> Image.Image:
 def read_training_images(
     cfg: Config, args: argparse.Namespace, store: FeatureStore, rows: list[int], notes: list[str]
 ) -> list[Image.Image]:
-    """Return training images, or gray squares and a remark in ``notes`` if they cannot be read."""
+    """Return training images, or gray squares and a remark in ``notes`` if they cannot be read.
+
+    Photos without captions, to which captions are assigned, are read from their own folder.
+    """
     folder = args.train_images or Path(cfg.get("root", ".")) / "synthetic"
+    photos = [i for i in rows if not store.captions(i)]
+    images = [i for i in rows if store.captions(i)]
+    found = _load(store, images, folder, notes, "Training images", "--train-images")
+    found |= _load(
+        store,
+        photos,
+        find_photo_images(cfg, args),
+        notes,
+        "Photos among the training images",
+        "--photo-images",
+    )
+    return [found[i] for i in rows]
+
+
+def find_photo_images(cfg: Config, args: argparse.Namespace) -> Path | str | None:
+    """Return the folder of the photos that are trained on, None if it is unknown."""
+    in_config = (cfg.get("photos") or {}).get("images")
+    is_folder = args.photos not in (None, True) and not (args.photos / "manifest.json").is_file()
+    return args.photo_images or in_config or (args.photos if is_folder else None)
+
+
+def _load(
+    store: FeatureStore,
+    rows: list[int],
+    folder: Path | str | None,
+    notes: list[str],
+    what: str,
+    option: str,
+) -> dict[int, Image.Image]:
+    if not rows:
+        return {}
     try:
-        return load_images(store, rows, folder)
+        if folder is None:
+            raise UserError("the config does not name their folder")
+        images = load_images(store, rows, folder)
     except (OSError, UserError) as error:
         notes.append(
-            f"Training images are replaced by gray squares: {error}. Pass their folder with "
-            "--train-images."
+            f"{what} are replaced by gray squares: {error}. Pass their folder with {option}."
         )
-        return [make_placeholder()] * len(rows)
+        images = [make_placeholder()] * len(rows)
+    return dict(zip(rows, images, strict=True))

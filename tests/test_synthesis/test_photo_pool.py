@@ -1,16 +1,26 @@
+import itertools
+import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from mmengine.config import Config
+from PIL import Image
 
+from pcm_plugin import cli
 from pcm_plugin.datasets.synth_caption import SynthCaptionDataset
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.image_references import load_references
 from pcm_plugin.formats.pair_selection import PairSelection
+from pcm_plugin.synthesis.extract.store_images import load_images
 from pcm_plugin.synthesis.pipeline.photo_pool import refine_with_pool
 from pcm_plugin.synthesis.refine.settings import RefineSettings
-from tests.builders import build_store
+from tests.builders import build_clip, build_pipeline, build_store
 from tests.test_synthesis.test_refine_pairs import by_definition
 from tests.test_tools.commands import run
 
@@ -119,3 +129,218 @@ def test_command(tmp_path, stores):
     assert "--pool-images has no effect without --pool" in unused.output
     other = run("refine", *words, "--method", "filter", log=log)
     assert "--method filter has no --pool" in other.output
+
+
+THINGS = ["dog", "cat", "car", "tree", "house"]
+TEXTS = [
+    f"{start} {color} {thing} {verb} next to the {other}"
+    for start, color, thing, verb, other in itertools.product(
+        ("the", "a"), ("red", "green"), THINGS, ("runs", "stands"), THINGS
+    )
+]  # 200
+TINY = ["train_cfg.max_epochs=1", "model.decoder.num_layers=1", "model.encoder.num_layers=1"]
+TINY += ["param_scheduler.warmup=10", "val_dataloader.num_workers=0"]
+TINY += ["train_dataloader.num_workers=0"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Return a folder with captions, 12 photos and a recipe with tiny models."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "captions.txt").write_text("\n".join(TEXTS))
+    (folder / "photos/more").mkdir(parents=True)
+    for n in range(12):
+        # The ids of photos are also those of captions.
+        name = f"more/{n}.png" if n > 9 else f"{n}.png"
+        Image.new("RGB", (20, 20), (20 * n, 0, 0)).save(folder / "photos" / name)
+    (folder / "photos/broken.png").write_bytes(b"not an image")
+    recipe = {
+        "generate": {
+            "pipeline": str(build_pipeline(folder / "pipeline")),
+            "steps": 1,
+            "format": "png",
+            "shard_size": 70,
+            "batch_size": 50,
+        },
+        "extract": {"model": build_clip(folder / "clip"), "batch_size": 50},
+        "validation": {"captions": 15, "max_share": 0.3, "similarity": 1.0},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def pcm(*words):
+    """Run a command in this process, and return the message with which it ended, or None."""
+    try:
+        cli.main([str(word) for word in words])
+    except SystemExit as ended:
+        return ended.code
+
+
+def make(data, out, *settings, photos="photos", options=()):
+    words = [data / "captions.txt", "--recipe", data / "tiny.yaml", "--out", out, "--device", "cpu"]
+    words += [] if photos is None else ["--photos", data / photos]
+    return pcm("make-dataset", *words, *options, *(["--set", *settings] if settings else []))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Return a data set in which captions are assigned to photos and generated images."""
+    out = tmp_path_factory.mktemp("whole") / "data"
+    assert make(data, out) is None
+    return out
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def assigned(out):
+    """Return store, pairs and held-out texts of a data set, whose config names both files."""
+    dataset = Config.fromfile(out / "config.py").train_dataloader.dataset
+    store = FeatureStore(dataset.store)
+    held_out = load_references(out / "validation/references.jsonl")
+    return store, PairSelection.from_file(dataset.pairs, store.identity), held_out
+
+
+def test_one_command_assigns_captions_to_photos(whole):
+    store, pairs, held_out = assigned(whole)
+    assert len(store) == 200 + 12
+    is_photo = pairs.image >= 200
+    assert is_photo.any()
+    assert not is_photo.all()
+    assert len(held_out) == 15
+    texts = {store.caption(j) for j in pairs.caption.tolist()}
+    assert not texts & {text for own in held_out.values() for text in own}
+    shown = {store.record(i)["image_id"] for i in pairs.image.tolist()}
+    assert not shown & {f"0-{image_id}" for image_id in held_out}
+    # As the commands of the stages do.
+    out = whole.parent / "by_hand"
+    among = ["--among", whole / "validation/train_pairs.safetensors", "--device", "cpu"]
+    stores = [whole / "train_store", "--pool", whole / "photo_store"]
+    assert pcm("refine", *stores, *among, "--out", out) is None
+    one, other = (folder / "pairs.safetensors" for folder in (out, whole / "pairs"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_images_of_pairs_come_from_both_folders(data, whole):
+    store, pairs, _ = assigned(whole)
+    photo = int(pairs.image.max())
+    (picture,) = load_images(store, [photo], data / "photos")
+    red = int(Path(store.record(photo)["file_name"]).stem) * 20
+    assert picture.getpixel((0, 0)) == (red, 0, 0)
+    (drawn,) = load_images(store, [5], whole / "synthetic")
+    (same,) = load_images(FeatureStore(whole / "train_store"), [5], whole / "synthetic")
+    assert drawn.tobytes() == same.tobytes()
+
+
+@pytest.fixture(scope="module")
+def run_dir(whole):
+    """Return the work folder of a training with the command that trains without photos too."""
+    work_dir = whole.parent / "run"
+    words = [whole / "config.py", "--work-dir", work_dir, "--cfg-options", *TINY]
+    result = run("train", *words, log=whole.parent / "log")
+    assert result.code == 0, result.output
+    return work_dir
+
+
+def report(run_dir, *words):
+    file = run_dir / "report.json"
+    error = pcm("report", run_dir, "--count", 30, "--device", "cpu", "--json", file, *words)
+    assert error is None
+    return json.loads(file.read_text()), (run_dir / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_finds_photos_and_training_images(data, run_dir):
+    figures, page = report(run_dir, "--photos")
+    assert figures["photos"] == {"images": 12, "measured": 12, "skipped": 1}
+    assert figures["measurements"]["uses_photos"]
+    assert "Validation is on generated images of held-out captions." in page
+    assert "gray squares" not in page
+    moved = shutil.move(data / "photos", data / "moved")
+    try:
+        _, page = report(run_dir)
+        assert "Photos among the training images are replaced by gray squares: no folder of" in page
+        assert "Pass their folder with --photo-images." in page
+        _, page = report(run_dir, "--photo-images", moved)
+        assert "gray squares" not in page
+    finally:
+        shutil.move(moved, data / "photos")
+
+
+def test_finished_work_is_kept(data, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "data")
+    before = contents(out)
+    assert make(data, out) is None
+    assert contents(out) == before
+    shutil.rmtree(out / "pairs")
+    (out / "photo_store/shard-00000.jsonl").unlink()
+    assert make(data, out) is None
+    assert contents(out) == before
+
+
+def test_changed_photos_and_settings_are_refused(data, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "data")
+    before = contents(out)
+    pairs = out / "pairs"
+    assert make(data, out, photos=None) == (
+        f"{pairs} was made with photos: pass --photos, or remove {pairs}"
+    )
+    for options in ((), ("--dry-run",)):
+        Image.new("RGB", (20, 20)).save(data / "photos/new.png")
+        message = make(data, out, options=options)
+        (data / "photos/new.png").unlink()
+        assert message == (
+            f"{out / 'photo_store'} was made from other photos than those in --photos: pass the "
+            f"same photos, or remove {out / 'photo_store'} and {pairs}"
+        )
+    assert contents(out) == before
+    shutil.rmtree(pairs)
+    assert make(data, out, photos=None) is None
+    assert not pairs.exists()
+    assert make(data, out, "refine.method=sync", photos=None) is None
+    assert make(data, out) == f"{pairs} was made without photos: remove {pairs}, or omit --photos"
+
+
+def test_wrong_photos_are_reported_before_work_starts(data, tmp_path):
+    (data / "empty").mkdir(exist_ok=True)
+    (data / "unreadable").mkdir(exist_ok=True)
+    (data / "unreadable/1.png").write_bytes(b"not an image")
+    for settings, photos, message in (
+        ((), "none", "no folder of photos at .*none"),
+        ((), "empty", "empty"),
+        ((), "unreadable", "none of the first 1 photos in .*unreadable can be read .*--photos"),
+        (("photos.images=some",), "photos", "images must be one of all, photos, got 'some'"),
+        (("photos.images=photos",), None, "pass it with --photos FOLDER"),
+        (("refine.method=filter",), "photos", r"refine\.method must be 'sync' with photos"),
+        (("generate=None",), "photos", r"photos\.folder.* no effect"),
+    ):
+        for options in ((), ("--dry-run",)):
+            found = make(data, tmp_path / "out", *settings, photos=photos, options=options)
+            assert re.search(message, found), found
+    found = make(data, tmp_path / "out", photos=None, options=("--stages", "photos"))
+    assert "which has no photos, got photos" in found
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_dry_run_counts_photos(data, whole, tmp_path, capsys):
+    assert make(data, tmp_path / "out", options=["--dry-run"]) is None
+    lines = capsys.readouterr().out
+    assert re.search(r"extract photos +13 images, 0 done", lines), lines
+    assert re.search(r"refine +\d+ rows, 0 done", lines), lines
+    assert make(data, whole, options=["--dry-run"]) is None
+    lines = capsys.readouterr().out
+    assert re.search(r"extract photos +13 images, 13 done", lines), lines
+    total, done = re.search(r"refine +(\d+) rows, (\d+) done", lines).groups()
+    assert int(total) - int(done) == 1, "the photo that cannot be read"
+
+
+def test_another_model_assigns_captions_to_photos(data, whole, tmp_path):
+    out = shutil.copytree(whole, tmp_path / "data")
+    shutil.rmtree(out / "pairs")
+    assert make(data, out, f"assign.model={build_clip(tmp_path / 'assigning', seed=1)}") is None
+    store, pairs, _ = assigned(out)
+    assert FeatureStore(out / "pairs/assign_store").image_ids == store.image_ids
+    assert (pairs.image >= 200).any()
+    before = PairSelection.from_file(whole / "pairs/pairs.safetensors", store.identity)
+    assert before.image.tolist() != pairs.image.tolist()

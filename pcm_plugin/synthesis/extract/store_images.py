@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -18,7 +19,8 @@ def load_images(
     """Load the images from which features were extracted.
 
     Args:
-        store: The feature store.
+        store: The feature store. In one that was merged with prefixes, the ids and file names of
+            the folder are those without them.
         images: Indices of images in the store.
         folder: Folder that was passed to ``pcm extract``: generated images or image files.
 
@@ -32,7 +34,7 @@ def load_images(
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"no folder of images at {folder}")
-    records = {i: store.record(i) for i in dict.fromkeys(images)}
+    records = {i: _own_record(store, i) for i in dict.fromkeys(images)}
     if (folder / "manifest.json").is_file():
         loaded = _load_generated(store, {i: r["image_id"] for i, r in records.items()}, folder)
         return [loaded[i] for i in images]
@@ -44,6 +46,17 @@ def load_images(
         )
     loaded = {i: read_image(folder / r["file_name"]) for i, r in records.items()}
     return [loaded[i] for i in images]
+
+
+def _own_record(store: FeatureStore, i: int) -> dict[str, Any]:
+    """Return the record of an image in the store that was merged, without a prefix."""
+    record = store.record(i)
+    if not (store.settings.get("source") or {}).get("prefix_ids"):
+        return record
+    record["image_id"] = record["image_id"].split("-", 1)[1]
+    if "file_name" in record:
+        record["file_name"] = record["file_name"].split("/", 1)[1]
+    return record
 
 
 def _load_generated(

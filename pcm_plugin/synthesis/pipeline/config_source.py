@@ -51,13 +51,24 @@ def clip_model_name(name: str, out: Path) -> str:
     if folder.resolve().is_relative_to(PACKAGE.resolve()):
         inside = folder.resolve().relative_to(PACKAGE.resolve()).as_posix()
         return Expression(f'"{_LOCAL}" + __import__("pcm_plugin").packaged_file("{inside}")')
-    if not folder.resolve().is_relative_to(Path.cwd()):
-        return f"{_LOCAL}{folder}"
-    return Expression(f'f"{_LOCAL}{{root}}/{_relative(folder, out)}"')
+    return path_from_config(folder, out, _LOCAL)
 
 
-def _relative(path: Path, out: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+def path_from_config(folder: str | os.PathLike, out: Path, prefix: str = "") -> str:
+    """Return a folder for the config of a data set in the folder ``out``.
+
+    The path of a folder below the current one is relative to the config.
+
+    Args:
+        folder: The folder.
+        out: Folder of the data set.
+        prefix: Text in front of the path. Defaults to none.
+    """
+    path = Path(folder)
+    if not path.resolve().is_relative_to(Path.cwd()):
+        return f"{prefix}{path}"
+    inside = Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+    return Expression(f'f"{prefix}{{root}}/" + {inside!r}')
 
 
 def format_settings(settings: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Settings in a recipe: vocabulary, concepts, validation, training and language model."""
+"""Settings in a recipe: vocabulary, concepts, validation, training, language model and photos."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,7 @@ from pcm_plugin.formats.vocabulary_file import VOCABULARY_FILES, load_vocabulary
 from pcm_plugin.synthesis.concepts.tagger import load_tagger
 from pcm_plugin.synthesis.concepts.templates import TEMPLATES
 from pcm_plugin.synthesis.pipeline.language_model import check_gpt2
+from pcm_plugin.synthesis.refine.settings import POOL_IMAGES
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,32 @@ class LanguageModelSettings:
 
     def __post_init__(self) -> None:
         check_gpt2(**self.__dict__)
+
+
+@dataclass(frozen=True)
+class PhotoSettings:
+    """Photos without captions, to which captions are assigned.
+
+    Attributes:
+        folder: Folder of the photos.
+        images: ``'all'`` to assign captions to photos and to generated images, or ``'photos'`` to
+            assign them to photos alone. Defaults to ``'all'``.
+
+    Raises:
+        MissingFileError: If there is no such folder.
+        UserError: If ``folder`` is not set, or ``images`` is another value.
+    """
+
+    folder: str = ""
+    images: str = "all"
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise UserError("folder must be a folder of photos: pass it with --photos FOLDER")
+        if self.images not in POOL_IMAGES:
+            raise UserError(f"images must be one of {', '.join(POOL_IMAGES)}, got {self.images!r}")
+        if not Path(self.folder).is_dir():
+            raise MissingFileError(f"no folder of photos at {self.folder}")
 
 
 def _check_file(name: str, path: str | None) -> None:

@@ -9,6 +9,8 @@ The stages write to one folder:
 - ``validation/``: captions that are held out with their generated images, unless there are real
   images for validation;
 - ``pairs/``: the chosen pairs, if the recipe refines pairs;
+- ``photo_store/`` and ``pairs/store/``: features of photos without captions, and of these with the
+  generated images, see :mod:`pcm_plugin.synthesis.pipeline.photos`;
 - ``config.py`` and ``syntic.py``: training configs of PCM-Net and SynTIC.
 
 A text recipe generates no images: ``train_store/`` has the features of captions alone, and the
@@ -33,6 +35,13 @@ from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source
 from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.pipeline.corpus import make_corpus
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
+from pcm_plugin.synthesis.pipeline.photos import (
+    check_photos,
+    check_pool,
+    extract_photos,
+    open_photos,
+    refine_with_photos,
+)
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.text_configs import write_text_configs
 from pcm_plugin.synthesis.pipeline.validation import (
@@ -89,6 +98,8 @@ def make_dataset(
     if held_out:
         check_split_settings(recipe, out)
     sources = real_sources(real_splits or {}, recipe, captions)
+    photos = open_photos(recipe)
+    check_photos(recipe, out, photos)
     check_rephrasings(captions, recipe)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     corpus = CaptionFile(out / "corpus" / "captions.jsonl")
@@ -106,27 +117,32 @@ def make_dataset(
         if recipe.assign is not None:
             store, batch = out / "assign_store", recipe.assign_batch
             extract_features(sources["train"], recipe.assign, store, batch, device, rank=rank)
+    if "photos" in stages and photos is not None:
+        extract_photos(recipe, out, photos, device, rank)
     if held_out and ("extract" in stages or "refine" in stages):
         make_validation(recipe, out, rank)
     if "refine" in stages and recipe.refine is not None:
         among = _trained_on(out, held_out)
-        check_among(out / PAIRS_FOLDER, among)
-        refine_pairs(
-            out / "train_store",
-            recipe.refine,
-            out / PAIRS_FOLDER,
-            chunk=recipe.refine_chunk,
-            device=device,
-            rank=rank,
-            assign_store=None if recipe.assign is None else out / "assign_store",
-            among=among,
-        )
+        check_pairs(recipe, out, among)
+        if recipe.photos is not None:
+            refine_with_photos(recipe, out, among, device, rank)
+        else:
+            refine_pairs(
+                out / "train_store",
+                recipe.refine,
+                out / PAIRS_FOLDER,
+                chunk=recipe.refine_chunk,
+                device=device,
+                rank=rank,
+                assign_store=None if recipe.assign is None else out / "assign_store",
+                among=among,
+            )
     if rank.index == 0 and _all_stages_done(recipe, out):
         if recipe.generate is None:
             write_text_configs(recipe, out, _real_splits(out))
         else:
             if recipe.refine is not None:
-                check_among(out / PAIRS_FOLDER, _trained_on(out, held_out))
+                check_pairs(recipe, out, _trained_on(out, held_out))
             is_split = held_out and bool(read_summary(out).validation)
             write_configs(recipe, out, _real_splits(out), is_split)
 
@@ -144,6 +160,18 @@ def has_held_out(recipe: Recipe, out: Path, real_splits: Collection[str] = ()) -
     return recipe.validation is not None and not is_real
 
 
+def check_pairs(recipe: Recipe, out: Path, among: Among | None) -> None:
+    """Check that existing pairs were chosen among what is trained on.
+
+    Raises:
+        UserError: If not.
+    """
+    if recipe.photos is not None:
+        check_pool(recipe, out, among)
+    else:
+        check_among(out / PAIRS_FOLDER, among)
+
+
 def check_stages(stages: Sequence[str] | None, recipe: Recipe) -> Sequence[str]:
     """Return the stages to run, all by default.
 
@@ -152,9 +180,11 @@ def check_stages(stages: Sequence[str] | None, recipe: Recipe) -> Sequence[str]:
     """
     for stage in stages or ():
         if stage not in recipe.stages:
+            what = "has no photos" if recipe.generate else "encodes captions alone"
+            fix = "--photos FOLDER" if recipe.generate else "a recipe that generates images"
             raise UserError(
-                f"stages must be among {', '.join(recipe.stages)} for this recipe, which encodes "
-                f"captions alone, got {stage}: leave it out, or pass a recipe that generates images"
+                f"stages must be among {', '.join(recipe.stages)} for this recipe, which {what}, "
+                f"got {stage}: leave it out, or pass {fix}"
             )
     return recipe.stages if stages is None else stages
 

@@ -17,7 +17,14 @@ from pcm_plugin.formats.pair_selection import PAIRS_FILE, load_pairs
 from pcm_plugin.formats.vocabulary_coverage import VocabularyCoverage
 from pcm_plugin.formats.vocabulary_file import load_vocabulary
 from pcm_plugin.packaged_files import CONFIGS
-from pcm_plugin.synthesis.pipeline.config_source import clip_model_name, config_source, data_path
+from pcm_plugin.synthesis.pipeline.config_source import (
+    clip_model_name,
+    config_source,
+    data_path,
+    path_from_config,
+)
+from pcm_plugin.synthesis.pipeline.photo_pool import POOL_STORE
+from pcm_plugin.synthesis.pipeline.photos import PHOTO_STORE
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.validation import PAIRS_FOLDER, REFERENCES, TRAIN_PAIRS
 
@@ -81,6 +88,11 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
     refined = f"{PAIRS_FOLDER}/{PAIRS_FILE}"
     if recipe.refine is not None and (out / refined).is_file():
         pairs = refined
+    train = "train_store"
+    if pairs == refined and recipe.photos is not None:
+        # The pairs refer to the store of generated images and photos.
+        train = f"{PAIRS_FOLDER}/{POOL_STORE}"
+        store = FeatureStore(out / train)
     count = len(load_pairs(store, None if pairs is None else out / pairs).caption)
     length = training_length(base, count, recipe.training.min_iterations)
     epochs = length.get("train_cfg", {}).get("max_epochs")
@@ -97,15 +109,24 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
         "train_dataloader": {
             "drop_last": drops_last(base, count),
             "dataset": {
-                "store": data_path("train_store"),
+                "store": data_path(train),
                 "pairs": None if pairs is None else data_path(pairs),
             },
         },
         **length,
         **noam_settings(base, count, neck.get("embed_dims", 512), epochs),
         **_split_settings(real_splits, held_out, recipe.vocabulary.language),
+        **_photo_settings(recipe, out),
         "default_hooks": _hooks(recipe, has_validation=held_out or "val" in real_splits),
     }
+
+
+def _photo_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Return the store and the folder of the photos, which ``pcm report`` reads."""
+    if recipe.photos is None:
+        return {}
+    images = path_from_config(recipe.photos.folder, out)
+    return {"photos": {"store": data_path(PHOTO_STORE), "images": images}}
 
 
 def _split_settings(real_splits: list[str], held_out: bool, language: str) -> dict[str, Any]:

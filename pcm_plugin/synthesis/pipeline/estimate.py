@@ -23,6 +23,12 @@ from pcm_plugin.synthesis.pipeline.dataset import (
     check_rephrasings,
     has_held_out,
 )
+from pcm_plugin.synthesis.pipeline.photos import (
+    ASSIGN_PHOTO_STORE,
+    PHOTO_STORE,
+    check_photos,
+    open_photos,
+)
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.timing import (
     read_first_images,
@@ -61,7 +67,7 @@ class Stage(NamedTuple):
         """Format counts, disk space and remaining time as one line."""
         left = self.total - self.done
         return (
-            f"{self.name:13} {self.total:>11,} {self.unit}, {self.done:,} done; "
+            f"{self.name:14} {self.total:>11,} {self.unit}, {self.done:,} done; "
             f"{_size(self.total * self.bytes_each)} in all; {1 / self.seconds_each:,.2f} a second "
             f"by one process: {_duration(left * self.seconds_each)} left"
         )
@@ -124,6 +130,9 @@ def estimate(
     """
     check_folder(recipe, out)
     check_rephrasings(captions, recipe)
+    photos = open_photos(recipe)
+    check_photos(recipe, out, photos)
+    num_photos = 0 if photos is None else photos.num_images
     corpus = _FirstCaptions(captions, min(count, limit or count))
     vocabulary, coverage, words = find_words(corpus, recipe)
     totals = {
@@ -135,7 +144,9 @@ def estimate(
             stages = _text_stages(corpus, recipe, out, device, real_splits or {}, totals)
         else:
             is_split = has_held_out(recipe, out, real_splits or {})
-            stages = _image_stages(corpus, recipe, recipe.generate, out, device, totals, is_split)
+            stages = _image_stages(
+                corpus, recipe, recipe.generate, out, device, totals, is_split, num_photos
+            )
     return Estimate(len(vocabulary) - 1, len(words), coverage, stages, _free_bytes(out))
 
 
@@ -171,10 +182,12 @@ def _image_stages(
     device: str,
     totals: dict[str, int],
     is_split: bool,
+    photos: int,
 ) -> list[Stage]:
     """Return the cost of the stages of a recipe that generates images.
 
-    ``is_split`` is whether captions are held out for validation, which are not refined.
+    ``is_split`` is whether captions are held out for validation, which are not refined, and
+    ``photos`` the number of photos without captions.
     """
     ShardFolder.check_settings(out / "synthetic", IMAGE_FORMAT, settings.as_record())
     generation_seconds, image_bytes, images, texts = time_generation(
@@ -197,9 +210,18 @@ def _image_stages(
         )
         done = min(pairs, _done(out / "assign_store", STORE_FORMAT))
         stages.append(Stage("assign", "images", pairs, done, seconds, assign_bytes))
+    if recipe.photos is not None:
+        done = min(photos, _done(out / PHOTO_STORE, STORE_FORMAT))
+        cost = (extraction_seconds, feature_bytes)
+        stages.append(Stage("extract photos", "images", photos, done, *cost))
+    if recipe.photos is not None and recipe.assign is not None:
+        done = min(photos, _done(out / ASSIGN_PHOTO_STORE, STORE_FORMAT))
+        stages.append(Stage("assign photos", "images", photos, done, seconds, assign_bytes))
     if recipe.refine is None:
         return stages
     rows, captions = _refined(corpus, recipe, settings, pairs, is_split)
+    if recipe.photos is not None:
+        rows = photos + (rows if recipe.photos.images == "all" else 0)
     seconds, sentence_bytes = time_sentences(recipe, device, texts)
     if seconds:
         done = min(captions, _done(out / "pairs", PAIRS_FORMAT, "sentences"))

@@ -86,19 +86,45 @@ def refine_with_pool(
             "extract it with --captions none"
         )
     merged = Path(out) / POOL_STORE
-    merged.parent.mkdir(parents=True, exist_ok=True)
-    shared = any(map(partial(share_names, generated, real), ("image_id", "file_name")))
-    # Every rank comes here; those after the first find a finished store.
-    with file_lock(merged.parent / ".merge.lock"):
-        merge([store, photos], merged, prefix_ids=shared)
-    # The merged store holds the images of `store` first, with the same numbers, then the photos.
-    images, captions = among or Among(np.arange(len(generated)), np.arange(generated.num_captions))
-    images = images[: 0 if pool_images == "photos" else None]
-    photo_numbers = len(generated) + np.arange(len(real))
-    among = Among(np.concatenate([images, photo_numbers]), captions)
+    merge_pool(store, photos, merged)
+    among = pool_among(generated, real, pool_images, among)
     return refine_pairs(
         merged, settings, out, sentence_feats, chunk, device, rank, assign_store, among
     )
+
+
+def merge_pool(store: str | os.PathLike, photos: str | os.PathLike, out: Path) -> None:
+    """Merge a training store and a store of photos, which may share ids.
+
+    Several ranks may call this; those after the first find a finished store.
+
+    Args:
+        store: Folder of the training store, whose images come first.
+        photos: Folder of the store of photos.
+        out: Folder of the merged store.
+    """
+    readers = FeatureStore(store), FeatureStore(photos)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shared = any(map(partial(share_names, *readers), ("image_id", "file_name")))
+    with file_lock(out.parent / ".merge.lock"):
+        merge([store, photos], out, prefix_ids=shared)
+
+
+def pool_among(
+    generated: FeatureStore, photos: FeatureStore, pool_images: str, among: Among | None
+) -> Among:
+    """Return the images and captions of a merged store that are assigned to each other.
+
+    Args:
+        generated: The training store, whose images come first and keep their numbers.
+        photos: The store of photos.
+        pool_images: ``'all'`` or ``'photos'``.
+        among: Images and captions of ``generated`` that are used; None for all.
+    """
+    images, captions = among or Among(np.arange(len(generated)), np.arange(generated.num_captions))
+    images = images[: 0 if pool_images == "photos" else None]
+    numbers = len(generated) + np.arange(len(photos))
+    return Among(np.concatenate([images, numbers]), captions)
 
 
 def share_names(one: FeatureStore, other: FeatureStore, key: str) -> bool:

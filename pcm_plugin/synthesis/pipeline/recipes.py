@@ -17,6 +17,7 @@ from pcm_plugin.synthesis.generate.settings import GenerateSettings
 from pcm_plugin.synthesis.pipeline.corpus_settings import (
     ConceptSettings,
     LanguageModelSettings,
+    PhotoSettings,
     TrainingSettings,
     ValidationSettings,
     VocabularySettings,
@@ -31,9 +32,9 @@ TEXT_CAPTIONERS = {"prefix": "prefix captioner", "capdec": "CapDec", "decap": "D
 
 _PARTS = (
     *("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model"),
-    *("language_model", "validation", "training"),
+    *("language_model", "validation", "training", "photos"),
 )
-_IMAGE_PARTS = ("generate", "refine", "assign", "validation", "training")
+_IMAGE_PARTS = ("generate", "refine", "assign", "validation", "training", "photos")
 """Parts that have no effect without images."""
 
 # A check and the language of the scores, on which no output depends, and settings that are recorded
@@ -69,6 +70,7 @@ class Recipe:
         validation: Settings of the captions that are held out for validation, unless there are real
             images for it. None for no such captions, as in a text recipe.
         training: Settings of the training of PCM-Net.
+        photos: Photos without captions, to which ``refine`` assigns captions. None for none.
     """
 
     vocabulary: VocabularySettings
@@ -86,11 +88,14 @@ class Recipe:
     language_model: LanguageModelSettings | None = None
     validation: ValidationSettings | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    photos: PhotoSettings | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of this recipe, in order."""
-        return TEXT_STAGES if self.generate is None else STAGES
+        if self.generate is None:
+            return TEXT_STAGES
+        return tuple(name for name in STAGES if name != "photos" or self.photos is not None)
 
     @property
     def shard_size(self) -> int:
@@ -176,6 +181,15 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     if is_text:
         extract["patches"] = False
     refine = content.get("refine") and dict(content["refine"])
+    photos = content.get("photos")
+    if photos is not None:
+        # Captions are assigned to photos by SynC, whether or not the recipe refines pairs.
+        refine = refine or {"method": "sync"}
+        if refine.get("method", "sync") != "sync":
+            raise UserError(
+                f"recipe {path}: refine.method must be 'sync' with photos, got "
+                f"{refine['method']!r}: it keeps each caption with its own image"
+            )
     count = generate.get("images_per_caption", 1)
     if refine and refine.get("method", "sync") == "sync" and isinstance(count, int) and count > 1:
         # The copies of a caption count as one: these are at least two different captions, the
@@ -224,6 +238,7 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         if held_out is None
         else _build(ValidationSettings, held_out, path, "validation"),
         training=_build(TrainingSettings, content.get("training") or {}, path, "training"),
+        photos=None if photos is None else _build(PhotoSettings, photos, path, "photos"),
         **sizes,
     )
 
