@@ -28,6 +28,7 @@ def build_store(
     feats: dict[str, torch.Tensor] | None = None,
     with_head: bool = True,
     ids: Sequence[str] | None = None,
+    clip: str = "random",
 ) -> dict[str, torch.Tensor]:
     """Write a feature store of random features.
 
@@ -38,6 +39,7 @@ def build_store(
         with_head: Whether to write a CLIP head.
         ids: Ids of the images, which also name their files. Defaults to ``f'image{i}'`` and
             ``f'{i}.png'`` for image i.
+        clip: Name of the CLIP to record.
 
     Returns:
         The float32 tensors that a reader of the store should return: ``patch_feats`` (n, N, Dv),
@@ -60,7 +62,7 @@ def build_store(
         Shard(f"shard-{s:05d}", min(shard_size, n - s * shard_size), f"{seed}")
         for s in range(shards)
     ]
-    folder = ShardFolder.open_for_write(path, FORMAT, {"model": "random", "seed": seed}, plan)
+    folder = ShardFolder.open_for_write(path, FORMAT, {"model": clip, "seed": seed}, plan)
     for s in range(shards):
         images = range(s * shard_size, min(n, (s + 1) * shard_size))
         mine = (owner >= images.start) & (owner < images.stop)

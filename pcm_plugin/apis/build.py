@@ -50,7 +50,7 @@ def build_captioner(
     else:
         cfg = model if isinstance(model, Config) else Config(model)
     captioner = build_with_clip(cfg)
-    load_weights(captioner, str(weights), cfg.get("clip"))
+    load_weights(captioner, str(weights), cfg)
     check_clip(captioner.state_dict(), captioner, weights)
     return captioner
 

@@ -49,7 +49,7 @@ def main() -> None:
     # The CLIP is not needed to write its name.
     decoding = {**(settings.get("decoding") or {}), "rerank_weight": 0.0}
     model = MODELS.build({**settings, "backbone": None, "decoding": decoding})
-    load_weights(model, args.checkpoint, cfg.clip)
+    load_weights(model, args.checkpoint, cfg)
     about = {"name": args.name or Path(cfg.filename).stem, "torch": torch.__version__}
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)
     size = Path(args.out).stat().st_size / 2**20

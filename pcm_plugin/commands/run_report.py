@@ -73,10 +73,10 @@ def choose_split(cfg: Config, requested: str | None) -> str | None:
     return requested or next(iter(splits), None)
 
 
-def load_model(cfg: Config, checkpoint: Path, device: str) -> Any:
+def load_model(cfg: Config, checkpoint: Path, split: str | None, device: str) -> Any:
     """Return the captioner of the run."""
     model = MODELS.build(cfg.model)
-    load_weights(model, str(checkpoint), cfg.get("clip"))
+    load_weights(model, str(checkpoint), cfg, [split or "train"])
     return model.to(device).eval()
 
 
@@ -216,7 +216,7 @@ def build_page(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             "checkpoints; those on real images will be lower."
         )
     device = args.device or get_device()
-    model = load_model(cfg, checkpoint, device) if split or args.photos else None
+    model = load_model(cfg, checkpoint, split, device) if split or args.photos else None
     result = None
     if args.photos:
         result = measure_photos(cfg, model, args, device, notes)

@@ -43,7 +43,7 @@ def run_test(args: argparse.Namespace) -> None:
     runner = Runner.from_cfg(cfg)
     check_references(runner)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_weights(model, args.checkpoint, cfg.get("clip"))
+    load_weights(model, args.checkpoint, cfg, ("test",))
     scores = runner.test()
     metrics = finite_scores({name: float(value) for name, value in scores.items()})
     if is_main_process():

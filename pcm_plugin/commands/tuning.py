@@ -148,7 +148,7 @@ def run_tuning(args: argparse.Namespace) -> None:
     metric = _metric(cfg)
     model = _build_model(cfg, needs_clip=any(weights))
     searches = _searches(model.decoding, args, weights)
-    load_weights(model, args.checkpoint, cfg.get("clip"))
+    load_weights(model, args.checkpoint, cfg, ("val",))
     if args.write is not None:
         check_same_captioner(args.write, model, cfg.model.to_dict(), TUNED)
     model.to(args.device or get_device()).eval()

@@ -1,24 +1,24 @@
 """Load checkpoints without executing code from them."""
 
-import ast
-import json
 import pickle
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pcm_plugin.compatibility.checkpoints import load_tensors_and, multiarray
 from pcm_plugin.engine.cfg_options import format_option
+from pcm_plugin.engine.weight_checks import check_origin
 from pcm_plugin.errors import MissingFileError, UserError
-from pcm_plugin.models.captioner_file import EXTRA_TENSORS, is_captioner, shared_tensors
+from pcm_plugin.models.captioner_file import EXTRA_TENSORS, shared_tensors
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -69,13 +69,14 @@ def load_local_checkpoint(filename: str, map_location: Any = None) -> dict:
             weights = load_file(path, device=device)
             return {"state_dict": {k: v for k, v in weights.items() if k not in EXTRA_TENSORS}}
         except SafetensorError as error:
-            raise UserError(f"{filename} is not a checkpoint: {error}") from error
+            raise UserError(f"{filename} is not a checkpoint, or it is damaged: {error}") from error
     try:
         return load_tensors_and(_ALLOWED, path, map_location)
-    # Files that are not a pickle fail in many ways, for example with a KeyError.
-    except (EOFError, LookupError) as error:
+    # Files that are not a pickle fail in many ways, for example with a KeyError; torch refuses a
+    # damaged archive with a RuntimeError.
+    except (EOFError, LookupError, RuntimeError) as error:
         raise UserError(
-            f"{filename} is not a checkpoint: {type(error).__name__} {error}"
+            f"{filename} is not a checkpoint, or it is damaged: {type(error).__name__} {error}"
         ) from error
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -145,7 +146,7 @@ def check_resumable(filename: str | Path, model: torch.nn.Module) -> dict[str, A
 
 
 def load_weights(
-    model: torch.nn.Module, filename: str, clip: Mapping[str, Any] | None = None
+    model: torch.nn.Module, filename: str, cfg: Config | None = None, loops: Iterable[str] = ()
 ) -> None:
     """Load weights into a model and check that they fit.
 
@@ -153,11 +154,14 @@ def load_weights(
         model: The model. Weights of its frozen ``backbone`` may be missing, as in checkpoints that
             were trained on stored features.
         filename: See :func:`load_local_checkpoint`.
-        clip: Settings of the CLIP that computes the features. Defaults to None: not compared.
+        cfg: Config whose vocabulary and CLIP are compared with those of the training. Defaults to
+            None: not compared.
+        loops: See :func:`.check_origin`. Defaults to none: the CLIP of the config computes the
+            features.
 
     Raises:
         UserError: If the keys or shapes in the file differ from those of the model, it is a
-            checkpoint of the released code, or it was trained with another ``patch_mode``.
+            checkpoint of the released code, or it was trained with another vocabulary or CLIP.
     """
     checkpoint = load_local_checkpoint(filename, "cpu")
     if "state_dict" not in checkpoint and isinstance(checkpoint.get("model"), dict):
@@ -165,32 +169,9 @@ def load_weights(
             f"{filename} looks like a checkpoint of the released PCM-Net: convert it with "
             "`pcm convert-pcmnet-checkpoint` first"
         )
-    trained, used = _patch_mode(filename, checkpoint), (clip or {}).get("patch_mode", "plain")
-    if clip is not None and trained not in (None, used):
-        raise UserError(
-            f"{filename} was trained on patches of patch_mode={trained!r}, but clip.patch_mode is "
-            f"{used!r}: set it to {trained!r}"
-        )
+    if cfg is not None:
+        check_origin(filename, checkpoint, cfg, loops)
     _load_strict(model, checkpoint.get("state_dict", checkpoint), filename)
-
-
-def _patch_mode(filename: str, checkpoint: Mapping[str, Any]) -> str | None:
-    """Return the ``patch_mode`` of the features that weights were trained on, None if unknown."""
-    if is_captioner(filename):
-        with safe_open(filename, "pt") as file:
-            return json.loads(file.metadata()["clip"]).get("patch_mode", "plain")
-    text = (checkpoint.get("meta") or {}).get("cfg")
-    try:
-        statements = ast.parse(text).body if isinstance(text, str) else []
-    except SyntaxError:
-        return None
-    # MMEngine stores the config as the text of a Python file, which is not executed here.
-    for statement in statements:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "clip":
-            keywords = getattr(statement.value, "keywords", [])
-            found = {word.arg: ast.unparse(word.value).strip("'") for word in keywords}
-            return found.get("patch_mode", "plain")
-    return None
 
 
 def _load_strict(

@@ -43,21 +43,44 @@ def check_features(cfg: Config, loops: Iterable[str]) -> None:
     _check_patches(cfg, {path: features[path] for path in datasets})
     _check_patch_modes(cfg, {path: features[path] for path in datasets})
     _check_object_labels(cfg, files, concepts)
-    clips = {
-        path: _clip_name(store.settings.get("model"), store.settings.get("pretrained"))
-        for path, store in features.items()
-    }
-    clips |= {
-        path: _clip_name(file.model, file.pretrained)
-        for path, file in concepts.items()
-        # A released concept list may not name its CLIP.
-        if file.model is not None
-    }
-    clips |= _clips_of_model(cfg)
+    clips = _clips(cfg, features, concepts)
     if len(set(clips.values())) > 1:
         lines = ["Features and concepts must come from one CLIP, but there are several:"]
         lines += [f"  {path}: {clip}" for path, clip in clips.items()]
         raise UserError("\n".join([*lines, "Create those that differ again, with one --model."]))
+
+
+def find_clips(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
+    """Return the names of the CLIPs of feature stores, concepts and the model.
+
+    Args:
+        cfg: The final config. Its input files exist.
+        loops: Loops whose feature stores are included: ``train``, ``val`` and ``test``.
+
+    Returns:
+        Name and weights of the CLIP by file or key of the config. A local CLIP is named by its
+        content.
+    """
+    files = list_input_files(cfg, loops)
+    features = {f.path: FeatureStore(f.path) for f in files if f.kind is FileKind.FEATURE_STORE}
+    concepts = {f.path: load_concepts(f.path) for f in files if _is_concept_set(f)}
+    return _clips(cfg, features, concepts)
+
+
+def _clips(
+    cfg: Config, features: Mapping[str, FeatureStore], concepts: Mapping[str, ConceptSet]
+) -> dict[str, str]:
+    clips = {
+        path: clip_name(store.settings.get("model"), store.settings.get("pretrained"))
+        for path, store in features.items()
+    }
+    clips |= {
+        path: clip_name(file.model, file.pretrained)
+        for path, file in concepts.items()
+        # A released concept list may not name its CLIP.
+        if file.model is not None
+    }
+    return clips | _clips_of_model(cfg)
 
 
 def check_caption_stores(cfg: Config, loops: Iterable[str]) -> None:
@@ -94,7 +117,7 @@ def _clips_of_model(cfg: Config) -> dict[str, str]:
         if not name.startswith("local-dir:"):
             pretrained = settings.get("pretrained")
             weights = None if pretrained is None else weights_identity(pretrained)
-            clips[key] = _clip_name(name, weights)
+            clips[key] = clip_name(name, weights)
     return clips
 
 
@@ -173,5 +196,6 @@ def _check_object_labels(
                 )
 
 
-def _clip_name(model: str | None, pretrained: str | None = None) -> str:
+def clip_name(model: str | None, pretrained: str | None = None) -> str:
+    """Return name and weights of a CLIP."""
     return f"{model}, pretrained={pretrained}" if pretrained else str(model)

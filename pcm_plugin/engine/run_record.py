@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from pcm_plugin.engine.config_modules import file_arguments
+from pcm_plugin.engine.feature_checks import find_clips
 from pcm_plugin.engine.inputs import HUB_KINDS, hash_inputs
 
 RECORD = "run"
@@ -37,7 +38,7 @@ _RESUMABLE_CHANGES = (
     "default_hooks.early_stopping.",
 )
 
-Record = dict[str, dict[str, Any]]
+Record = dict[str, Any]
 
 
 def record_run(cfg: Config, processes: int = 1) -> Record:
@@ -50,6 +51,7 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
     Returns:
         ``settings``, JSON values by dotted key, and ``inputs``, content hashes by key (see
         :func:`.hash_inputs`). The settings contain no paths of input files, so data may be moved.
+        ``clip`` is the name of the CLIP of the features (see :func:`.find_clips`), None if unknown.
     """
     inputs = hash_inputs(cfg, ("train", "val"))
     settings: dict[str, Any] = {_PROCESSES: processes}
@@ -74,7 +76,8 @@ def record_run(cfg: Config, processes: int = 1) -> Record:
         for key, value in settings.items()
         if key not in paths and not (_is_loading(key) and key.endswith(_WITHOUT_EFFECT))
     }
-    return {"settings": kept, "inputs": inputs}
+    clip = next(iter(find_clips(cfg, ("train",)).values()), None)
+    return {"settings": kept, "inputs": inputs, "clip": clip}
 
 
 def find_changes(old: Record, new: Record) -> list[str]:

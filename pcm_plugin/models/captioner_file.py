@@ -113,12 +113,22 @@ def save_captioner(
 
 
 def is_captioner(path: str | os.PathLike) -> bool:
-    """Return whether a file was written by :func:`save_captioner`."""
+    """Return whether a file was written by :func:`save_captioner`.
+
+    Raises:
+        UserError: If its name ends in ``.safetensors``, but it cannot be read as such a file.
+    """
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError):
+    except OSError:
         return False
+    except SafetensorError as error:
+        if Path(path).suffix != ".safetensors":
+            return False
+        raise UserError(
+            f"{path} is not a safetensors file, or it is damaged ({error}): copy or export it again"
+        ) from error
 
 
 @MODELS.register_module()
@@ -206,7 +216,10 @@ def read_captioner_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Ten
             raise UserError(f"{path} is not a captioner: it has no {', '.join(missing)}")
         return facts, tensors
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a captioner: {type(error).__name__} {error}") from error
+        raise UserError(
+            f"{path} is not a captioner, or it is damaged ({type(error).__name__} {error}): copy "
+            "or export it again"
+        ) from error
 
 
 def exportable_config(settings: Mapping[str, Any]) -> dict[str, Any]:

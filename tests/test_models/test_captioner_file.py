@@ -1,6 +1,7 @@
 """Captioner files: a round trip preserves the captioner, and reading runs no foreign code."""
 
 import json
+import os
 import shutil
 
 import open_clip
@@ -11,9 +12,11 @@ from open_clip import factory
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.apis.model_hash import model_hash
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.engine.checkpoints import load_weights
+from pcm_plugin.errors import UserError
 from pcm_plugin.models import OpenCLIPBackbone
 from pcm_plugin.models.captioner_file import is_captioner, load_captioner, save_captioner
 from pcm_plugin.registry import MODELS
@@ -183,6 +186,14 @@ def test_another_clip_is_refused(tmp_path):
         load_captioner(tmp_path / "c.safetensors")
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    path = shutil.copy(FILE, tmp_path / "half.safetensors")
+    os.truncate(path, FILE.stat().st_size - 100)
+    for read in (is_captioner, load_captioner, CaptionInferencer):
+        with pytest.raises(UserError, match=r"half\.safetensors is not .*, or it is damaged"):
+            read(path)
+
+
 def test_errors_name_the_file_and_the_fix(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="no captioner at"):
         load_captioner(tmp_path / "nowhere.safetensors")
@@ -193,7 +204,6 @@ def test_errors_name_the_file_and_the_fix(model, tmp_path):
     with pytest.raises(ValueError, match="got weights: write one with"):
         load_captioner(tmp_path / "weights.safetensors")
     assert not is_captioner(tmp_path / "weights.safetensors")
-    assert not is_captioner(tmp_path / "text.safetensors")
     assert is_captioner(FILE)
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
         save_captioner(tmp_path / "c.pth", model, own_settings(), {"model_name": "ViT-B-32"})

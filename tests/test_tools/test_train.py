@@ -310,6 +310,25 @@ def test_a_folder_without_a_store_is_reported(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("command", ["test", "export", "tune"])
+def test_a_checkpoint_is_not_used_with_another_vocabulary(
+    command, survivor, tmp_path, tiny_settings
+):
+    words = Path(tiny_settings["model.vocabulary"]).read_text().split()
+    (tmp_path / "other.txt").write_text("\n".join(reversed(words)))
+    settings = {**tiny_settings, "model.vocabulary": tmp_path / "other.txt"}
+    extra = {
+        "test": ["--work-dir", tmp_path],
+        "export": ["--out", tmp_path / "captioner.safetensors"],
+        "tune": ["--rerank-weights", 0],
+    }
+    args = [BASE, survivor, *extra[command], *options(settings)]
+    result = run(command, *args, log=tmp_path / "log", launcher=False)
+    assert result.code == 1
+    assert "was trained with another vocabulary" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_more_epochs_equal_an_uninterrupted_run(train, tmp_path, survivor):
     short = {"train_cfg.max_epochs": 1}
     assert train(tmp_path / "run", **short).code == 0
