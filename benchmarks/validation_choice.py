@@ -117,12 +117,13 @@ def measure(work: Path, arm: str) -> dict[str, Any]:
 
     def score(path: Path, beam_size: int, weights: Sequence[float]) -> dict[str, list[float]]:
         load_weights(model, str(path))
+        rerankings = [{"rerank_weight": weight} for weight in weights]
         search = model.decoding.updated({"beam_size": beam_size, "num_captions": beam_size})
         return {
             split: [
                 row["CIDEr"]
                 for row in score_settings(
-                    search_candidates(model, loader, [search]), weights, CaptionMetric(["CIDEr"])
+                    search_candidates(model, loader, [search]), rerankings, CaptionMetric(["CIDEr"])
                 )
             ]
             for split, loader in loaders.items()

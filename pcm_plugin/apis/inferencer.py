@@ -254,7 +254,8 @@ class CaptionInferencer(BaseInferencer):
             - ``image`` (str): file name, or index of the input;
             - ``caption`` (str) and ``log_prob`` (float): best caption and its log-probability;
             - ``captions``: dicts with ``caption``, ``log_prob`` and, with a length penalty,
-              ``score`` and, with re-ranking, ``similarity``, best first. Missing if there is one
+              ``score``, with re-ranking ``similarity``, and with ``rerank='ranks'``
+              ``mean_log_prob``, best first. Missing if there is one
               caption without re-ranking;
             - ``concepts``: dicts with ``concept`` and ``probability``, most likely first;
             - ``patches``: dicts of the mixed patches with ``patch`` (index in the grid, in

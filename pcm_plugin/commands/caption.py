@@ -71,6 +71,12 @@ def parse_args() -> argparse.Namespace:
         help="re-rank the beam by log-probability plus this weight times the CLIP cosine of image "
         "and caption",
     )
+    decoding.add_argument(
+        "--rerank",
+        choices=("sum", "ranks"),
+        help="sum: re-rank by --rerank-weight; ranks: by the sum of the ranks of a caption by mean "
+        "log-probability and by CLIP cosine, without a weight",
+    )
     decoding.add_argument("--start", help="words with which captions start")
     decoding.add_argument(
         "--include",

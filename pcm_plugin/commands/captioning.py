@@ -41,6 +41,7 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "num_captions": args.num_captions,
         "min_len": args.min_len,
         "max_len": args.max_len,
+        "rerank": args.rerank,
         "rerank_weight": args.rerank_weight,
         "length_penalty": args.length_penalty,
         "start": args.start,

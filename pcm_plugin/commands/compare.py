@@ -85,6 +85,9 @@ def parse_args() -> argparse.Namespace:
         "%(default)s)",
     )
     parser.add_argument(
+        "--rerank", choices=("sum", "ranks"), help="re-ranking of the captioner, as pcm caption"
+    )
+    parser.add_argument(
         "--rerank-weight", type=float, help="weight of re-ranking of the captioner, as pcm caption"
     )
     references = parser.add_argument_group("references and scores")

@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace, ids: dict[str, int | str]) -> list[str]:
     inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
     clip, clip_name = open_clip(args, inferencer)
     scorer = CaptionScorer(args.scorers, "ptb", clip, language=args.language)
-    decoding = {"beam_size": args.beam_size, "rerank_weight": args.rerank_weight}
+    decoding = {key: getattr(args, key) for key in ("beam_size", "rerank", "rerank_weight")}
     changes = {key: value for key, value in decoding.items() if value is not None}
     inferencer.model.decoding.updated(changes)  # reports invalid settings
     systems = [captioner_system(args, inferencer, changes), *others]

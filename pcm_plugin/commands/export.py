@@ -36,6 +36,7 @@ def main() -> None:
     from pcm_plugin.models.captioner_file import save_captioner
     from pcm_plugin.models.captioners import PCMNet
     from pcm_plugin.models.captioners.config_check import assert_is_captioner
+    from pcm_plugin.models.decoding.config import WITHOUT_RERANKING
     from pcm_plugin.registry import MODELS
 
     cfg = read_config_file(args.config)
@@ -47,7 +48,7 @@ def main() -> None:
     check_inputs(cfg, ())
     settings = cfg.model.to_dict()
     # The CLIP is not needed to write its name.
-    decoding = {**(settings.get("decoding") or {}), "rerank_weight": 0.0}
+    decoding = {**(settings.get("decoding") or {}), **WITHOUT_RERANKING}
     model = MODELS.build({**settings, "backbone": None, "decoding": decoding})
     load_weights(model, args.checkpoint, cfg)
     about = {"name": args.name or Path(cfg.filename).stem, "torch": torch.__version__}

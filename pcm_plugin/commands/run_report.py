@@ -30,6 +30,7 @@ from pcm_plugin.evaluation import CaptionMetric
 from pcm_plugin.evaluation.assessment import Measurements, assess
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.pair_selection import load_pairs
+from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.registry import MODELS
 from pcm_plugin.structures import DataSample
 from pcm_plugin.synthesis.pipeline.validation import TRAIN_PAIRS
@@ -183,7 +184,7 @@ def measurements(
         "cider_on": cider_on,
         "has_images": FeatureStore(dataset.store).has_images,
         "is_refined": pairs is not None and Path(pairs).name != Path(TRAIN_PAIRS).name,
-        "is_reranked": bool(cfg.model.get("decoding", {}).get("rerank_weight")),
+        "is_reranked": DecodingConfig().updated(cfg.model.get("decoding") or {}).is_reranked,
     }
     if result is not None:
         scores = result.photos.scores

@@ -32,6 +32,9 @@ def parse_args() -> argparse.Namespace:
         default=[0.0, 20.0, 50.0, 100.0, 200.0, 400.0],
         help="weights of re-ranking by CLIP (default: 0 20 50 100 200 400)",
     )
+    parser.add_argument(
+        "--ranks", action="store_true", help="try re-ranking by ranks too, which needs no weight"
+    )
     parser.add_argument("--beam-sizes", nargs="+", type=int, default=[5], help="(default: 5)")
     parser.add_argument(
         "--length-penalties", nargs="+", type=float, help="(default: that of the config)"

@@ -34,10 +34,11 @@ from pcm_plugin.models.captioner_settings import check_same_captioner, write_dec
 from pcm_plugin.models.captioners.base import Captioner
 from pcm_plugin.models.captioners.config_check import assert_is_captioner
 from pcm_plugin.models.decoding import CaptionHypothesis, DecodingConfig
+from pcm_plugin.models.decoding.config import WITHOUT_RERANKING
 from pcm_plugin.models.decoding.reranking import add_similarities, rerank
 from pcm_plugin.registry import MODELS
 
-TUNED = ("beam_size", "length_penalty", "rerank_weight")
+TUNED = ("beam_size", "length_penalty", "rerank", "rerank_weight")
 """Settings of the search that are chosen."""
 
 
@@ -82,8 +83,7 @@ def search_candidates(
     Args:
         model: Captioner in evaluation mode. If it has a backbone, captions get their similarity.
         batches: Batches of a data loader, as for ``model.test_step``.
-        searches: Settings of the searches, without re-ranking and with ``num_captions`` equal to
-            ``beam_size``.
+        searches: Settings of the searches, with ``num_captions`` equal to ``beam_size``.
     """
     found = Candidates([], {decoding: [] for decoding in searches})
     encode_text = None if model.backbone is None else CachedTexts(model.backbone.encode_text)
@@ -104,13 +104,14 @@ def search_candidates(
 
 
 def score_settings(
-    found: Candidates, weights: Sequence[float], metric: CaptionMetric
-) -> list[dict[str, float]]:
-    """Score the captions for each search and weight of re-ranking.
+    found: Candidates, rerankings: Sequence[Mapping[str, Any]], metric: CaptionMetric
+) -> list[dict[str, Any]]:
+    """Score the captions for each search and re-ranking.
 
     Args:
         found: The captions.
-        weights: Weights of re-ranking. A search with one beam is only scored with the first.
+        rerankings: Changes of ``rerank`` and ``rerank_weight``. A search with one beam is
+            only scored with the first.
         metric: Computes the scores.
 
     Returns:
@@ -118,8 +119,9 @@ def score_settings(
     """
     rows = []
     for decoding, captions in found.captions.items():
-        for weight in weights if decoding.beam_size > 1 else weights[:1]:
-            best = [rerank(beams, weight)[0] if weight else beams[0] for beams in captions]
+        for changes in rerankings if decoding.beam_size > 1 else rerankings[:1]:
+            order = decoding.updated(changes)
+            best = [(rerank(b, order) if order.is_reranked else b)[0] for b in captions]
             samples = [
                 {**image, "pred_caption": decoding.complete(hypothesis.caption)}
                 for image, hypothesis in zip(found.images, best, strict=True)
@@ -129,7 +131,7 @@ def score_settings(
             settings = {
                 "beam_size": decoding.beam_size,
                 "length_penalty": decoding.length_penalty,
-                "rerank_weight": weight,
+                **changes,
             }
             rows.append({**settings, **{k.rpartition("/")[2]: v for k, v in scores.items()}})
     return rows
@@ -144,9 +146,12 @@ def run_tuning(args: argparse.Namespace) -> None:
     if args.write is not None and not is_captioner(args.write):
         raise UserError(f"--write must be a captioner file of pcm export, got {args.write}")
     weights = sorted(set(args.rerank_weights))
+    rerankings = [{"rerank": "sum", "rerank_weight": weight} for weight in weights]
+    if args.ranks:
+        rerankings.append({"rerank": "ranks", "rerank_weight": 0.0})
     cfg = _load_config(args)
     metric = _metric(cfg)
-    model = _build_model(cfg, needs_clip=any(weights))
+    model = _build_model(cfg, needs_clip=any(weights) or args.ranks)
     searches = _searches(model.decoding, args, weights)
     load_weights(model, args.checkpoint, cfg, ("val",))
     if args.write is not None:
@@ -154,7 +159,7 @@ def run_tuning(args: argparse.Namespace) -> None:
     model.to(args.device or get_device()).eval()
     loader = Runner.build_dataloader(cfg.val_dataloader)
     found = search_candidates(model, tqdm(loader, desc="captions of val"), searches)
-    rows = score_settings(found, weights, metric)
+    rows = score_settings(found, rerankings, metric)
     best = choose_best(rows, args.metric, metric.remarks)
     kind = "images"
     if is_validated_on_held_out(cfg):
@@ -163,7 +168,11 @@ def run_tuning(args: argparse.Namespace) -> None:
     print(f"tokens: {metric.tokens}")
     print_table(rows, best)
     if args.out is not None:
-        write_records(args.out, [finite_scores(row) for row in rows])
+        settings = ({key: row[key] for key in TUNED} for row in rows)
+        scores = ({key: row[key] for key in row if key not in TUNED} for row in rows)
+        write_records(
+            args.out, [s | finite_scores(r) for s, r in zip(settings, scores, strict=True)]
+        )
     if best["rerank_weight"] == weights[-1] > 0:
         print("the best weight is the largest one: try larger ones with --rerank-weights")
     chosen = {key: best[key] for key in TUNED}
@@ -183,8 +192,8 @@ def run_tuning(args: argparse.Namespace) -> None:
 
 
 def choose_best(
-    rows: Sequence[dict[str, float]], name: str, remarks: Sequence[str]
-) -> dict[str, float]:
+    rows: Sequence[dict[str, Any]], name: str, remarks: Sequence[str]
+) -> dict[str, Any]:
     """Return the row with the highest score, the first of several.
 
     Args:
@@ -206,11 +215,12 @@ def choose_best(
     return max(rows, key=lambda row: row[name])
 
 
-def print_table(rows: Sequence[Mapping[str, float]], best: Mapping[str, float]) -> None:
+def print_table(rows: Sequence[Mapping[str, Any]], best: Mapping[str, Any]) -> None:
     """Print settings and scores, with a mark at the best ones."""
     print(f"{'beam size':>9}{'length penalty':>16}{'re-ranking':>12}" + "".join(_heads()))
     for row in rows:
-        settings = f"{row['beam_size']:>9}{row['length_penalty']:>16g}{row['rerank_weight']:>12g}"
+        order = "ranks" if row["rerank"] == "ranks" else f"{row['rerank_weight']:g}"
+        settings = f"{row['beam_size']:>9}{row['length_penalty']:>16g}{order:>12}"
         scores = "".join(f"{row[name]:>10.1f}" for name in MAIN_SCORES)
         print(settings + scores + ("  best" if row is best else ""))
 
@@ -238,7 +248,7 @@ def _load_config(args: argparse.Namespace) -> Config:
 
 def _build_model(cfg: Config, needs_clip: bool) -> Captioner:
     settings = cfg.model.to_dict()
-    decoding = {**(settings.get("decoding") or {}), "rerank_weight": 0.0}
+    decoding = {**(settings.get("decoding") or {}), **WITHOUT_RERANKING}
     backbone = settings.get("backbone")
     if backbone is None and needs_clip:
         if cfg.get("clip") is None:
@@ -253,7 +263,7 @@ def _build_model(cfg: Config, needs_clip: bool) -> Captioner:
 def _searches(
     base: DecodingConfig, args: argparse.Namespace, weights: Sequence[float]
 ) -> list[DecodingConfig]:
-    """Return the settings of the searches, each without re-ranking.
+    """Return the settings of the searches, which return all beams.
 
     Raises:
         UserError: If a setting is out of range.
@@ -262,6 +272,8 @@ def _searches(
         base.updated({"rerank_weight": weight})
     for size in args.beam_sizes:
         base.updated({"beam_size": size})
+    if args.ranks:  # the search then returns the mean log-probability
+        base = base.updated({"rerank": "ranks"})
     penalties = args.length_penalties or [base.length_penalty]
     return [
         base.updated({"beam_size": size, "num_captions": size, "length_penalty": penalty})

@@ -139,6 +139,7 @@ def beam_table(result: dict[str, Any]) -> str:
         "caption": "caption",
         "log_prob": "log-probability",
         "score": "score",
+        "mean_log_prob": "mean log-probability",
         "similarity": "similarity",
     }
     columns = {key: head for key, head in columns.items() if key in captions[0]}

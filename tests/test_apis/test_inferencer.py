@@ -14,7 +14,7 @@ from pcm_plugin.apis import CaptionInferencer, register_models
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.errors import MissingFileError, UserError
 from pcm_plugin.models.captioner_file import load_captioner
-from pcm_plugin.models.decoding import CaptionHypothesis
+from pcm_plugin.models.decoding import CaptionHypothesis, DecodingConfig
 from pcm_plugin.models.decoding.reranking import add_similarities, rerank
 from pcm_plugin.structures import DataSample
 from pcm_plugin.toyworld.render import render
@@ -141,16 +141,37 @@ def test_reranking_by_hand():
 
     (found,) = add_similarities(captions, torch.tensor([[5.0, 0.0]]), encode)
     assert [h.similarity for h in found] == pytest.approx([0.0, 1.0, 0.5**0.5])
-    found = [rerank(found, 2.0)]
+    decoding = DecodingConfig(rerank_weight=2.0)
+    found = [rerank(found, decoding)]
     assert [h.caption for h in found[0]] == ["y", "x", "z"]
     assert found[0][:2] == [CaptionHypothesis("y", -2.0, 1.0), CaptionHypothesis("x", -1.0, 0.0)]
     # With a length penalty the score of the search counts, not the log-probability.
     captions = [[CaptionHypothesis("y", -2.0, score=-1.0), CaptionHypothesis("x", -9.0, score=1.5)]]
     (found,) = add_similarities(captions, torch.tensor([[5.0, 0.0]]), encode)
-    found = [rerank(found, 2.0)]
+    found = [rerank(found, decoding)]
     assert found == [
         [CaptionHypothesis("x", -9.0, 0.0, 1.5), CaptionHypothesis("y", -2.0, 1.0, -1.0)]
     ]
+
+
+def test_reranking_by_ranks(inferencer, folder):
+    plain = inferencer(folder, beam_size=5, num_captions=5)["predictions"]
+    found = inferencer(folder, beam_size=5, num_captions=5, rerank="ranks")["predictions"]
+    assert captions({"predictions": found}) != captions({"predictions": plain})
+    for before, after in zip(plain, found, strict=True):
+        rows = after["captions"]
+        assert {c["caption"] for c in before["captions"]} == {c["caption"] for c in rows}
+        for row in rows:
+            # The end of the caption is a token, too, unless the caption has the maximum length.
+            length = min(len(row["caption"].split()) + 1, inferencer.model.decoding.max_len)
+            assert row["mean_log_prob"] == pytest.approx(row["log_prob"] / length, rel=1e-4)
+
+        def key(row, rows=rows):
+            names = ("mean_log_prob", "similarity")
+            ranks = [sum(other[name] > row[name] for other in rows) for name in names]
+            return sum(ranks), -row["log_prob"]
+
+        assert rows == sorted(rows, key=key)
 
 
 def test_the_length_penalty_is_an_argument_of_the_call(inferencer, folder):

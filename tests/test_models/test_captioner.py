@@ -367,6 +367,9 @@ def test_an_unknown_mode_is_refused_before_the_network_runs(monkeypatch):
         ({"rerank_weight": float("nan")}, "`rerank_weight` must be a finite number, got `nan`"),
         ({"beam_sise": 5}, "got `beam_sise`; did you mean `beam_size`"),
         ({"rerank_weight": 1.0}, "`rerank_weight` must be 0 without a backbone, got `1.0`"),
+        ({"rerank": "ranks"}, "`rerank` must be 'sum' without a backbone, got `'ranks'`: set back"),
+        ({"rerank": "rank"}, "`rerank` must be one of sum, ranks, got `'rank'`"),
+        ({"rerank": "ranks", "rerank_weight": 1.0}, "no effect with rerank='ranks', got `1.0`"),
     ],
 )
 def test_decoding_settings_are_checked(decoding, message):

@@ -13,11 +13,28 @@ from pcm_plugin.models.functional.mix import (
     select_patches_by_pairs,
 )
 from pcm_plugin.models.functional.patch_affinity import patch_concept_affinity, text_map
+from pcm_plugin.models.functional.rank_sum import order_by_rank_sum, rank_sums
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+def test_rank_sums_equal_those_of_a_brute_force():
+    for _ in range(20):
+        # Few values, so that there are many ties.
+        scores, values = torch.randint(4, (3, 6)).float(), torch.randint(3, (6,)).float()
+        sums = [sum(int((row > row[i]).sum()) for row in scores) for i in range(6)]
+        assert rank_sums(scores).tolist() == sums
+        expected = sorted(range(6), key=lambda i: (sums[i], -values[i]))
+        assert order_by_rank_sum(scores, values).tolist() == expected
+
+
+def test_only_the_order_of_scores_counts_for_their_ranks():
+    scores = torch.tensor([[-1.0, -1.1, -50.0], [0.2, 0.31, 0.3]])
+    assert rank_sums(scores).tolist() == [2, 1, 3]
+    assert rank_sums(torch.stack([scores[0].exp(), 1000 * scores[1]])).tolist() == [2, 1, 3]
 
 
 def test_retrieves_the_concepts_with_the_nearest_texts():

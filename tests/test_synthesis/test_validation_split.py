@@ -422,7 +422,7 @@ def test_a_training_stops_early_if_the_recipe_says_so(inputs, whole, tmp_path):
     assert "caption/CIDEr did not improve in 2 validations" in result.output
 
 
-TUNE = ["--rerank-weights", 0, 5, 300, "--beam-sizes", 1, 4]
+TUNE = ["--rerank-weights", 0, 5, 300, "--beam-sizes", 1, 4, "--ranks"]
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +438,10 @@ def captioner(whole, trained):
 
 
 def rows_of(path):
-    return {(r["beam_size"], r["rerank_weight"]): r for r in json.loads(path.read_text())}
+    rows = json.loads(path.read_text())
+    return {
+        (r["beam_size"], "ranks" if r["rerank"] == "ranks" else r["rerank_weight"]): r for r in rows
+    }
 
 
 def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_path):
@@ -448,11 +451,14 @@ def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_
     result = run("tune", *args, "--cfg-options", *options, log=tmp_path / "log")
     assert result.code == 0, result.output
     rows = rows_of(table)
-    assert [*rows] == [(1, 0.0), (4, 0.0), (4, 5.0), (4, 300.0)]
-    best = max(rows.values(), key=lambda row: row["CIDEr"])
+    assert [*rows] == [(1, 0.0), (4, 0.0), (4, 5.0), (4, 300.0), (4, "ranks")]
+    size, order = max(rows, key=lambda key: rows[key]["CIDEr"])
+    best = rows[size, order]
     assert "generated images of held-out captions, the validation split of" in result.output
     line = next(line for line in result.output.splitlines() if line.endswith("best"))
-    assert [float(x) for x in line.split()[:3]] == [best["beam_size"], 0, best["rerank_weight"]]
+    shown = order if order == "ranks" else f"{order:g}"
+    assert line.split()[:3] == [str(size), "0", shown]
+    assert f"model.decoding.rerank={best['rerank']}" in result.output
     assert f"model.decoding.rerank_weight={best['rerank_weight']}" in result.output
     cfg = Config.fromfile(whole / "config.py")
     cfg.test_dataloader = cfg.val_dataloader
@@ -464,7 +470,8 @@ def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_
         args = [tmp_path / "test.py", file, "--work-dir", work, "--cfg-options", *options]
         args += [f"model.decoding.beam_size={beam}"]
         if weight:
-            args += [f"model.decoding.rerank_weight={weight}"]
+            setting = "rerank" if weight == "ranks" else "rerank_weight"
+            args += [f"model.decoding.{setting}={weight}"]
             args += ["model.backbone.type=pcm_plugin.OpenCLIPBackbone"]
             args += [f"model.backbone.model_name={cfg.clip.model_name}"]
         result = run("test", *args, log=tmp_path / "log")
@@ -473,6 +480,7 @@ def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_
         assert metrics["caption/CIDEr"] == pytest.approx(row["CIDEr"], abs=1e-6)
         assert metrics["caption/BLEU-4"] == pytest.approx(row["BLEU-4"], abs=1e-6)
     assert rows[4, 300.0]["CIDEr"] != rows[4, 0.0]["CIDEr"]
+    assert rows[4, "ranks"]["CIDEr"] not in (rows[4, 0.0]["CIDEr"], rows[4, 300.0]["CIDEr"])
 
 
 def test_the_best_settings_are_stored_in_the_captioner(whole, captioner, tmp_path):
@@ -487,7 +495,7 @@ def test_the_best_settings_are_stored_in_the_captioner(whole, captioner, tmp_pat
     best = max(json.loads(table.read_text()), key=lambda row: row["ROUGE-L"])
     before, after = load_captioner(file), load_captioner(copy)
     assert after.decoding == before.decoding.updated(
-        {key: best[key] for key in ("beam_size", "rerank_weight", "length_penalty")}
+        {key: best[key] for key in ("beam_size", "rerank", "rerank_weight", "length_penalty")}
     )
     assert after.decoding.length_penalty == 1
     state = after.state_dict()

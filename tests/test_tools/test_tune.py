@@ -198,6 +198,7 @@ def test_the_printed_command_exports_what_was_tuned(run, tmp_path, monkeypatch):
         "exclude": ["猫", "大 象"],
         "length_penalty": 0.0,
         "max_len": 12,
+        "rerank": "sum",
         "rerank_weight": 0.0,
     }
 

@@ -19,14 +19,19 @@ PHOTO_COUNTS = (300, 3000)
 # Endings of the folders of tests with changed settings.
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
+RANKS = "_ranks"
 VALIDATION = "_val"
+_BACKBONE = (
+    "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
+    f"model.backbone.model_name={CLIP}",
+)
 _RERANKED = (
     "model.decoding.beam_size=5",
     # Chosen on validation: docs/captioning.md.
     "model.decoding.rerank_weight=400",
-    "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
-    f"model.backbone.model_name={CLIP}",
+    *_BACKBONE,
 )
+_RANKED = ("model.decoding.beam_size=10", "model.decoding.rerank=ranks", *_BACKBONE)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,10 @@ def _reranked(title: str) -> dict[str, Variant]:
     return {RERANK: Variant(f"{title} + re-ranking by CLIP", _RERANKED)}
 
 
+def _ranked(title: str) -> dict[str, Variant]:
+    return {RANKS: Variant(f"{title} + re-ranking by ranks, beam 10", _RANKED)}
+
+
 _VALIDATED = {
     VALIDATION: Variant(
         "base, validation split", (f"test_dataloader.dataset.store={DATA}/town/val_store",), (None,)
@@ -103,7 +112,7 @@ _SETTINGS = {
     "base": Arm(
         "base: synthetic pairs, no mix-up, no weights",
         (NO_MIX, *NO_WEIGHT),
-        variants=_VALIDATED | _reranked("base"),
+        variants=_VALIDATED | _reranked("base") | _ranked("base"),
     ),
     "mix": Arm(
         "base + mix-up",
@@ -314,7 +323,8 @@ def _on_several(name: str, title: str, options: tuple[str, ...] = ()) -> Arm:
     base, pairs = _SETTINGS["base"], SEVERAL / ROAD[name] / "pairs.safetensors"
     store = f"train_dataloader.dataset.store={SEVERAL}/train_store"
     all_options = (*base.options, *options, store, f"{PAIRS}={pairs}")
-    return Arm(title, all_options, variants=_reranked(title) if options else {})
+    variants = _reranked(title) | _ranked(title) if options else {}
+    return Arm(title, all_options, variants=variants)
 
 
 ARMS = {
@@ -399,7 +409,7 @@ ARMS = {
     "oracle_48epochs": Arm(
         "oracle, 48 epochs",
         (NO_MIX, *NO_WEIGHT, f"train_dataloader.dataset.store={REAL_STORE}", *_LONG),
-        variants=_reranked("oracle, 48 epochs"),
+        variants=_reranked("oracle, 48 epochs") | _ranked("oracle, 48 epochs"),
     ),
 }
 ARMS["both_sync"] = replace(

@@ -9,6 +9,7 @@ from pcm_plugin.commands.toyworld.arms import (
     CONDITIONS,
     NO_TEXTS,
     POOLS,
+    RANKS,
     RERANK,
     VALIDATION,
     arms_under,
@@ -46,9 +47,10 @@ TABLES: dict[str, Sequence[str]] = {
         *(arm for condition in CONDITIONS for arm in arms_under(condition)),
     ],
     "recommended": [
-        *("base", "base" + RERANK, "base_sync", "base_best", "base_several", "base_average"),
-        *("base_48epochs", "recommended", "recommended" + RERANK, "both", "both" + RERANK),
-        *("oracle", "oracle_48epochs", "oracle_48epochs" + RERANK),
+        *("base", "base" + RERANK, "base" + RANKS),
+        *("base_sync", "base_best", "base_several", "base_average", "base_48epochs"),
+        *("recommended", "recommended" + RERANK, "recommended" + RANKS, "both", "both" + RERANK),
+        *("oracle", "oracle_48epochs", "oracle_48epochs" + RERANK, "oracle_48epochs" + RANKS),
     ],
     "photos": [
         *(row for name in ("base", "both") for row in (name, f"{name}_sync", *_on_photos(name))),
@@ -80,6 +82,7 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
         *(("recommended", "oracle"), ("recommended" + RERANK, "oracle")),
         *(("recommended", "oracle_48epochs"), ("recommended" + RERANK, "oracle_48epochs")),
         ("recommended" + RERANK, "oracle_48epochs" + RERANK),
+        *((name + RANKS, name + RERANK) for name in ("base", "recommended", "oracle_48epochs")),
     ],
     "photos": [
         *((arm, f"{name}_sync") for arm, (name, _) in POOLS.items()),

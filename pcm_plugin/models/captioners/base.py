@@ -70,11 +70,10 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         self.neck: Neck = build_module(neck)
         self.loss_module = None if loss is None else build_module(loss)
         self.backbone: Backbone | None = None if backbone is None else build_module(backbone)
-        if decoding.rerank_weight and self.backbone is None:
+        if decoding.is_reranked and self.backbone is None:
             raise UserError(
-                f"`rerank_weight` must be 0 without a backbone, got `{decoding.rerank_weight}`: "
-                "set backbone=dict(type='pcm_plugin.OpenCLIPBackbone', ...) to the CLIP that made "
-                "the features"
+                f"{_refusal(decoding, 'without a backbone')}: set backbone=dict("
+                "type='pcm_plugin.OpenCLIPBackbone', ...) to the CLIP that made the features"
             )
         if self.backbone is not None:
             _check_patches(self.neck, self.backbone)
@@ -260,23 +259,19 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
                 can meet the constraints of ``decoding``.
         """
         decoding = decoding or self.decoding
-        if decoding.rerank_weight and self.backbone is None:
-            raise UserError(
-                "`rerank_weight` must be 0 for a model without a backbone that embeds texts, got "
-                f"`{decoding.rerank_weight}`"
-            )
+        if decoding.is_reranked and self.backbone is None:
+            raise UserError(_refusal(decoding, "for a model without a backbone that embeds texts"))
         self.check_decoding(decoding)
         patch_feats, global_feats = self._get_feats(images, patch_feats, global_feats)
         encoded = self.encode(patch_feats, global_feats, data_samples)
         captions = self.generate(encoded, decoding)
-        if decoding.rerank_weight and self.backbone is not None:
-            encode_text, weight = self.backbone.encode_text, decoding.rerank_weight
-            captions = add_similarities(captions, global_feats, encode_text)
-            captions = [rerank(beams, weight)[: decoding.num_captions] for beams in captions]
+        if decoding.is_reranked and self.backbone is not None:
+            captions = add_similarities(captions, global_feats, self.backbone.encode_text)
+            captions = [rerank(beams, decoding)[: decoding.num_captions] for beams in captions]
         captions = [[h._replace(caption=decoding.complete(h.caption)) for h in c] for c in captions]
         if data_samples is None:
             data_samples = [DataSample() for _ in captions]
-        keep_all = decoding.num_captions > 1 or decoding.rerank_weight != 0
+        keep_all = decoding.num_captions > 1 or decoding.is_reranked
         attach_captions(data_samples, captions, keep_all)
         attach_mixup_info(data_samples, encoded.neck_out)
         return list(data_samples)
@@ -338,6 +333,13 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
                 "the captioner got no input: pass `images`, or `global_feats` and `patch_feats`"
             )
         return patch_feats, global_feats
+
+
+def _refusal(decoding: DecodingConfig, where: str) -> str:
+    """Return the message that the settings of re-ranking are refused."""
+    if decoding.rerank == "ranks":
+        return f"`rerank` must be 'sum' {where}, got `'ranks'`"
+    return f"`rerank_weight` must be 0 {where}, got `{decoding.rerank_weight}`"
 
 
 def _check_patches(neck: Neck, backbone: Backbone) -> None:

@@ -313,7 +313,7 @@ class PrefixCaptioner(Captioner):
             self.stop_ids,
             prefix.device,
         )
-        return collect_captions(output, self._decode, decoding.length_penalty)
+        return collect_captions(output, self._decode, decoding)
 
     def _decode(self, ids: list[int]) -> str:
         """Return the text of a caption without its stop token."""

@@ -9,6 +9,12 @@ from typing import Any
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.decoding.phrase import clean_phrase
 
+RERANKINGS = ("sum", "ranks")
+"""Choices of ``rerank``."""
+
+WITHOUT_RERANKING: dict[str, Any] = {"rerank": "sum", "rerank_weight": 0.0}
+"""Settings that switch re-ranking off."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
@@ -19,9 +25,13 @@ class DecodingConfig:
         max_len: Maximum number of tokens per caption, including the end token.
         min_len: Minimum number of tokens per caption, excluding the end token.
         num_captions: Number of captions per image, best first; at most ``beam_size``.
-        rerank_weight: Weight w of re-ranking: the beams are ordered by their score plus w times the
-            cosine similarity of CLIP's embeddings of image and caption. 0 keeps the order of the
-            beam search.
+        rerank: How the beams are ordered, one of :data:`RERANKINGS`. ``'sum'``: by their score plus
+            ``rerank_weight`` times the cosine similarity of CLIP's embeddings of image and caption.
+            ``'ranks'``: by the sum of their ranks under two scorers, the mean log-probability per
+            token and the cosine similarity; of equal sums by the log-probability. The ranks need no
+            weight.
+        rerank_weight: Weight of the cosine similarity for ``rerank='sum'``. 0 keeps the order of
+            the beam search.
         length_penalty: Exponent of the caption's length (including the end token) by which its
             log-probability is divided: 0 ranks by the sum of log-probabilities, 1 by their mean per
             token. Positive values favor long captions.
@@ -40,6 +50,7 @@ class DecodingConfig:
     max_len: int = 20
     min_len: int = 0
     num_captions: int = 1
+    rerank: str = "sum"
     rerank_weight: float = 0.0
     length_penalty: float = 0.0
     start: str = ""
@@ -90,11 +101,25 @@ class DecodingConfig:
                 f"`rerank_weight` must be a finite number, got `{self.rerank_weight}`: pass 0 to "
                 "switch re-ranking off"
             )
+        if self.rerank not in RERANKINGS:
+            raise UserError(
+                f"`rerank` must be one of {', '.join(RERANKINGS)}, got `{self.rerank!r}`"
+            )
+        if self.rerank == "ranks" and self.rerank_weight:
+            raise UserError(
+                f"`rerank_weight` has no effect with rerank='ranks', got `{self.rerank_weight}`: "
+                "set it to 0, or rerank to 'sum'"
+            )
+
+    @property
+    def is_reranked(self) -> bool:
+        """Whether the beams are ordered by CLIP too."""
+        return self.rerank == "ranks" or self.rerank_weight != 0
 
     @property
     def num_hypotheses(self) -> int:
         """Number of captions per image that the beam search returns, all beams for re-ranking."""
-        return self.beam_size if self.rerank_weight else self.num_captions
+        return self.beam_size if self.is_reranked else self.num_captions
 
     @property
     def has_constraints(self) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.functional.beam_search import BeamOutput
 
 
@@ -15,33 +16,44 @@ class CaptionHypothesis(NamedTuple):
         similarity: Cosine similarity of CLIP's embeddings of image and caption, if captions were
             re-ranked.
         score: Score of the beam search if it differs from ``log_prob``, i.e. with a length penalty.
+        mean_log_prob: Log-probability per token, including the end token, if captions were
+            re-ranked by ranks.
     """
 
     caption: str
     log_prob: float
     similarity: float | None = None
     score: float | None = None
+    mean_log_prob: float | None = None
 
 
 def collect_captions(
-    output: BeamOutput, decode: Callable[[list[int]], str], length_penalty: float
+    output: BeamOutput, decode: Callable[[list[int]], str], decoding: DecodingConfig
 ) -> list[list[CaptionHypothesis]]:
     """Convert the output of a beam search to captions.
 
     Args:
         output: The R best sequences of B images.
         decode: Maps the token ids of a caption, including the end token and padding, to text.
-        length_penalty: Length penalty of the search; 0 if scores are log-probabilities.
+        decoding: Settings of the search.
 
     Returns:
         The R captions of each image, best first.
     """
-    log_probs = output.log_probs.sum(-1) if length_penalty else output.scores  # (B, R)
-    rows = zip(output.ids.tolist(), log_probs.tolist(), output.scores.tolist(), strict=True)
+    has_penalty, by_ranks = decoding.length_penalty != 0, decoding.rerank == "ranks"
+    log_probs = output.log_probs.sum(-1) if has_penalty else output.scores  # (B, R)
+    means = log_probs / output.lengths  # (B, R)
+    columns = output.ids, log_probs, output.scores, means
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
         [
-            CaptionHypothesis(decode(ids), log_prob, score=score if length_penalty else None)
-            for ids, log_prob, score in zip(*row, strict=True)
+            CaptionHypothesis(
+                decode(ids),
+                log_prob,
+                score=score if has_penalty else None,
+                mean_log_prob=mean if by_ranks else None,
+            )
+            for ids, log_prob, score, mean in zip(*row, strict=True)
         ]
         for row in rows
     ]

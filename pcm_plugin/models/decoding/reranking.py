@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
+from pcm_plugin.models.functional.rank_sum import order_by_rank_sum
 
 
 @torch.no_grad()
@@ -34,19 +36,24 @@ def add_similarities(
     return [[h._replace(similarity=next(cosines)) for h in beams] for beams in captions]
 
 
-def rerank(captions: list[CaptionHypothesis], weight: float) -> list[CaptionHypothesis]:
+def rerank(captions: list[CaptionHypothesis], decoding: DecodingConfig) -> list[CaptionHypothesis]:
     """Order the captions of an image by their score and by their CLIP similarity to the image.
 
     Args:
-        captions: Captions with their ``similarity``.
-        weight: Weight of the similarity relative to the score.
+        captions: Captions with their ``similarity`` and, for ``rerank='ranks'``, their
+            ``mean_log_prob``.
+        decoding: ``rerank`` and ``rerank_weight`` set the order.
 
     Returns:
-        The captions by falling score plus ``weight`` times similarity.
+        The captions, best first.
     """
+    if decoding.rerank == "ranks":
+        scores = torch.tensor([[h.mean_log_prob, h.similarity] for h in captions]).T  # (2, N)
+        log_probs = torch.tensor([h.log_prob for h in captions])  # (N,)
+        return [captions[i] for i in order_by_rank_sum(scores, log_probs).tolist()]
 
     def total(hypothesis: CaptionHypothesis) -> float:
         score = hypothesis.log_prob if hypothesis.score is None else hypothesis.score
-        return score + weight * (hypothesis.similarity or 0)
+        return score + decoding.rerank_weight * (hypothesis.similarity or 0)
 
     return sorted(captions, key=total, reverse=True)

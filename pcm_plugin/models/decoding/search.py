@@ -91,4 +91,4 @@ def search_captions(
 
     constraints = vocabulary_constraints(vocabulary, decoding)
     output = search(step, len(encoder_out), decoding, constraints, EOS_ID, encoder_out.device)
-    return collect_captions(output, vocabulary.decode, decoding.length_penalty)
+    return collect_captions(output, vocabulary.decode, decoding)
