@@ -13,6 +13,8 @@ from pcm_plugin.formats.clip_head import CLIP_HEAD
 from pcm_plugin.formats.concept_set import save_concepts
 from pcm_plugin.formats.refined_features import FEATURES_FILE
 from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.models.captioner_file import save_captioner
+from pcm_plugin.registry import MODELS
 from pcm_plugin.synthesis.pipeline.language_model import build_gpt2
 from pcm_plugin.synthesis.refine.features import refine_features
 from pcm_plugin.synthesis.refine.settings import ContrastSettings
@@ -112,3 +114,21 @@ def tiny_settings(write_inputs):
     cfg = Config.fromfile("configs/pcm_coco.py")
     cfg.merge_from_dict(TINY)
     return {**TINY, **write_inputs(cfg)}
+
+
+@pytest.fixture(scope="session")
+def decap_file(tmp_path_factory):
+    """Return the captioner file of an untrained DeCap of the toy world, with a text memory."""
+    folder = tmp_path_factory.mktemp("decap")
+    texts = ["a red car on a street", "a dog", "two cats in a kitchen", "a tree", "a blue boat"]
+    Vocabulary.build(texts, min_count=1).to_file(folder / "vocabulary.txt")
+    cfg = Config.fromfile("configs/decap/decap_toy.py")
+    cfg.model.vocabulary = str(folder / "vocabulary.txt")
+    cfg.model.neck.text_memory = None
+    cfg.model.decoding = {"min_len": 3}
+    torch.manual_seed(0)
+    model = MODELS.build({**cfg.model, "backbone": {"type": "OpenCLIPBackbone", **cfg.clip}})
+    model.neck.set_text_memory(model.backbone.encode_text(texts))
+    path = folder / "captioner.safetensors"
+    save_captioner(path, model, cfg.model.to_dict(), cfg.clip.to_dict())
+    return path

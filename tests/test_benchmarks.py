@@ -1,5 +1,6 @@
 """The benchmarks run and print the expected keys; their figures are not tested."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from pcm_plugin.toyworld.world import build_world
 
 KEYS = {"gemm_gflop", "seconds", "matrix_gflops", "settings", "versions"}
 
@@ -107,3 +110,36 @@ def test_the_toy_world_from_captions_to_scores(tmp_path):
     assert found["captions"] == 20
     assert set(found["CIDEr"]) == {"town", "country"}
     assert (tmp_path / "work_dirs" / "pcm_toy" / "epoch_1.pth").exists()
+
+
+def test_captions_of_regions_are_scored(decap_file, tmp_path):
+    town = tmp_path / "data" / "toy" / "town"
+    build_world(town, "town", {"train": 0, "val": 0, "test": 3}, workers=1)
+    page = tmp_path / "docs" / "captioning.md"
+    page.parent.mkdir()
+    begin, end = "<!-- regions: benchmarks/region_captions.py -->", "<!-- end of regions -->"
+    page.write_text(f"a\n{begin}\nold\n{end}\nb\n")
+    tool = Path("benchmarks/region_captions.py").resolve()
+    command = [sys.executable, str(tool), str(decap_file), "--write"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert last["images"] == 3
+    assert last["regions"] >= 3
+    assert len(last["shares"]) == 2 + 3 * 3
+    assert all(0 <= share <= 100 for row in last["shares"].values() for share in row.values())
+    assert "| box, `sclip` | " in page.read_text()
+    assert "old" not in page.read_text()
+
+
+def test_the_shares_of_captions_of_regions():
+    code = """
+import sys; sys.path.insert(0, "benchmarks")
+from region_captions import Truth, score
+truths = [Truth("", ["dog", "cat"], []), Truth("", ["car"], [])]
+print(score([["a dog and a cat", "a dog"], ["a dog"]], truths))
+"""
+    shares = ast.literal_eval(run("-c", code))
+    assert shares == pytest.approx(
+        {"names the thing": 100 / 3, "chance": 100 / 3, "names another thing": 100}
+        | {"named right": 100 / 4}
+    )

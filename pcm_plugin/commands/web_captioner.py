@@ -78,6 +78,30 @@ class WebCaptioner:
             pairs = [*self.inferencer.stream(list(images), len(images), **settings)]
         return [(image, sample) for image, sample in pairs if image is not None]
 
+    @property
+    def takes_regions(self) -> bool:
+        """Whether the captioner can caption regions of images."""
+        return not self.inferencer.model.neck.takes_patches
+
+    def caption_point(
+        self, image: Image.Image, point: Sequence[float], settings: dict[str, Any]
+    ) -> str:
+        """Caption a point of an image.
+
+        Args:
+            image: RGB image.
+            point: x and y in pixels.
+            settings: Settings of the search, as of :meth:`settings`.
+
+        Raises:
+            UserError: If the point is not in the part of the image that CLIP sees, or a setting is
+                out of range.
+        """
+        check_texts(settings)
+        with self._lock:
+            [result] = self.inferencer.regions(image, points=[point], **settings)
+        return result["caption"]
+
     def settings(
         self,
         beam_size: int,

@@ -1,6 +1,6 @@
 """Tab *Image* of the web page: one image with captions, concepts and mixed patches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,28 @@ def make_handler(captioner: WebCaptioner) -> Callable[..., Iterator[tuple]]:
     return handle
 
 
+def make_point_handler(captioner: WebCaptioner) -> Callable[..., str]:
+    """Return the function that captions the point of an uploaded image that was clicked."""
+
+    def handle(event: "gr.SelectData", upload: dict | None, *values: Any) -> str:
+        if not upload:
+            return point_caption()
+        try:
+            settings = captioner.settings(*values)
+            image = captioner.read_image(upload)
+            caption = captioner.caption_point(image, event.index, settings)
+        except (OSError, UserError) as error:
+            raise page_error(f"The point cannot be captioned: {error}") from error
+        return point_caption(caption, event.index)
+
+    return handle
+
+
+def point_caption(caption: str | None = None, point: Sequence[float] = ()) -> str:
+    """Return the caption of a point as HTML, or the hint that is shown without one."""
+    return render("webui_point.html", caption=caption, point=point)
+
+
 def empty_results() -> tuple[str, None, str, str, str, str, None]:
     """Return the results that the page shows without an image."""
     return render("webui_caption.html", caption=None), None, "", "", "", "", None
@@ -56,12 +78,17 @@ class ImageTab:
 
     The constructor creates the input; :meth:`add_results` creates the results in the current
     container.
+
+    Args:
+        examples: Example images.
+        takes_regions: Whether the captioner can caption a point of the image.
     """
 
-    def __init__(self, examples: list[Path]) -> None:
+    def __init__(self, examples: list[Path], takes_regions: bool) -> None:
         self.image = gr.Image(
             label="Image", sources=["upload", "clipboard"], height=330, elem_id="image"
         )
+        self._point = gr.HTML(point_caption(), elem_id="point") if takes_regions else None
         self.button = gr.Button("Caption", variant="primary", elem_id="go")
         self._paths = [str(path) for path in examples]
         if examples:
@@ -132,6 +159,22 @@ class ImageTab:
             trigger_mode="always_last",
             **arguments,
         )
+        if self._point is not None:
+            self.image.select(
+                make_point_handler(self._captioner),
+                [self.image, *controls],
+                [self._point],
+                preprocess=False,
+                trigger_mode="always_last",
+                api_visibility="private",
+            )
+            self.image.change(
+                point_caption,
+                None,
+                [self._point],
+                show_progress="hidden",
+                api_visibility="private",
+            )
         if self._paths:
             self.examples.select(
                 self._example,

@@ -95,7 +95,7 @@ def build_page(
             with gr.Column(scale=2, min_width=300):
                 with gr.Tabs():
                     with gr.Tab("Image", elem_id="image_tab") as image_tab:
-                        image = ImageTab(examples)
+                        image = ImageTab(examples, captioner.takes_regions)
                     with gr.Tab("Folder", elem_id="folder_tab") as folder_tab:
                         folder = FolderTab()
                 with gr.Accordion("Advanced", open=False, elem_id="advanced"):
@@ -133,7 +133,9 @@ def serve(args: argparse.Namespace) -> None:
     corrections = CorrectionFile(Path(args.corrections)) if args.corrections else None
     images = check_examples(Path(args.examples)) if args.examples else []
     limits = UploadLimits(args.max_images, args.max_megabytes, args.max_megapixels)
-    inferencer = CaptionInferencer(args.config, args.weights, args.device, show_progress=False)
+    inferencer = CaptionInferencer(
+        args.config, args.weights, args.device, show_progress=False, patch_mode=args.patch_mode
+    )
     with tempfile.TemporaryDirectory(prefix="pcm-examples-") as folder:
         examples = write_examples(args.weights, images, Path(folder))
         title = f"Captions by {Path(args.weights).name}"

@@ -50,6 +50,11 @@ def parse_args() -> argparse.Namespace:
         help="file NAME.jsonl to which corrected captions are added; their images are copied to "
         "the folder NAME next to it",
     )
+    parser.add_argument(
+        "--patch-mode",
+        help="attention of CLIP's last block for the patches of a point of an image: plain (CLIP's "
+        "own), maskclip or sclip (default: that of the captioner)",
+    )
     limits = parser.add_argument_group("limits of the uploads")
     limits.add_argument(
         "--max-images",

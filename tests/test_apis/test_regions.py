@@ -6,36 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from PIL import Image
 
 from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.errors import UserError
-from pcm_plugin.formats.vocabulary import Vocabulary
-from pcm_plugin.models.captioner_file import save_captioner
-from pcm_plugin.registry import MODELS
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
 
-TEXTS = ["a red car on a street", "a dog", "two cats in a kitchen", "a tree", "a blue boat"]
 BOXES = [(0, 0, 112, 112), (10, 20, 60, 100), (70, 8, 104, 40)]
 POINTS = [(3, 5), (100, 60)]
-
-
-@pytest.fixture(scope="module")
-def decap_file(tmp_path_factory):
-    """File of an untrained DeCap with a text memory."""
-    folder = tmp_path_factory.mktemp("decap")
-    Vocabulary.build(TEXTS, min_count=1).to_file(folder / "vocabulary.txt")
-    cfg = Config.fromfile("configs/decap/decap_toy.py")
-    cfg.model.vocabulary = str(folder / "vocabulary.txt")
-    cfg.model.neck.text_memory = None
-    torch.manual_seed(0)
-    model = MODELS.build({**cfg.model, "backbone": {"type": "OpenCLIPBackbone", **cfg.clip}})
-    model.neck.set_text_memory(model.backbone.encode_text(TEXTS))
-    path = folder / "captioner.safetensors"
-    save_captioner(path, model, cfg.model.to_dict(), cfg.clip.to_dict())
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,6 @@ from pcm_plugin.synthesis.concepts.tagger import find_concepts
 from tests.builders import build_store
 from tests.image_text_models import build_model
 from tests.mmpretrain_models import skip_without_mmpretrain_models
-from tests.test_apis.test_regions import decap_file  # noqa: F401
 from tests.test_docs.pages import PAGES, ROOT, code_blocks, page_id
 
 PROJECT_PAGE = ROOT / "docs" / "pcm_in_your_project.md"
@@ -123,7 +122,7 @@ def test_the_inferencer_captions_a_folder(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1].endswith("a dog and a cake on a street")
 
 
-def test_the_inferencer_captions_regions(tmp_path, monkeypatch, capsys, decap_file):  # noqa: F811
+def test_the_inferencer_captions_regions(tmp_path, monkeypatch, capsys, decap_file):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (400, 300), "red").save("photo.jpg")
     _, _, regions, _ = code_blocks(ROOT / "docs" / "captioning.md", "python")

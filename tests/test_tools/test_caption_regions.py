@@ -12,7 +12,11 @@ from pcm_plugin.apis.journal import Journal
 from pcm_plugin.commands import caption
 from pcm_plugin.toyworld.render import render
 from pcm_plugin.toyworld.world import unseen_scenes
-from tests.test_apis.test_regions import decap_file, inferencer  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def inferencer(decap_file):
+    return CaptionInferencer(weights=decap_file, device="cpu", show_progress=False)
 
 
 @pytest.fixture
@@ -25,7 +29,7 @@ def photos(tmp_path):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, decap_file, inferencer):  # noqa: F811
+def command(monkeypatch, capsys, decap_file, inferencer):
     """Return a function that runs the command here and returns exit code, stdout and stderr."""
 
     def build(config, weights, device, show_progress, patch_mode):
@@ -57,7 +61,7 @@ def write_lines(path, rows):
     return path
 
 
-def test_boxes_and_points_of_one_image(command, photos, tmp_path, inferencer):  # noqa: F811
+def test_boxes_and_points_of_one_image(command, photos, tmp_path, inferencer):
     image = photos / "7.png"
     words = (image, "--point", 50.5, 60, "--box", 0, 0, 112, 56, "--box", 30, 4, 60, 80)
     expected = inferencer.regions(image, [(0, 0, 112, 56), (30, 4, 60, 80)], [(50.5, 60)])
@@ -95,7 +99,7 @@ def coco_file(path, **box):
     return path
 
 
-def test_boxes_of_a_coco_file(command, photos, tmp_path, inferencer):  # noqa: F811
+def test_boxes_of_a_coco_file(command, photos, tmp_path, inferencer):
     boxes, out = coco_file(tmp_path / "boxes.json"), tmp_path / "out.json"
     assert command(photos, "--boxes", boxes, "--out", out)[0] == 0
     rows = json.loads(out.read_text())
