@@ -16,11 +16,10 @@ import argparse
 
 from pcm_plugin.commands.caption_arguments import add_caption_arguments, caption_file
 from pcm_plugin.errors import plain_errors
-from pcm_plugin.formats.caption_vocabulary import CaptionVocabulary
-from pcm_plugin.formats.subword_vocabulary import SIZE, SubwordVocabulary
-from pcm_plugin.formats.vocabulary import Vocabulary
+from pcm_plugin.formats.subword_vocabulary import SIZE
 from pcm_plugin.formats.vocabulary_coverage import MAX_UNKNOWN_CAPTIONS, VocabularyCoverage
 from pcm_plugin.formats.vocabulary_file import VOCABULARY_FILES
+from pcm_plugin.synthesis.pipeline.corpus_settings import VocabularySettings
 
 
 @plain_errors()
@@ -74,11 +73,10 @@ def main() -> None:
     captions, report = caption_file(args)
     print(report, flush=True)
     texts = (caption.text for caption in captions)
-    vocabulary: CaptionVocabulary
-    if is_subword:
-        vocabulary = SubwordVocabulary.build(texts, args.size or SIZE, args.min_count)
-    else:
-        vocabulary = Vocabulary.build(texts, args.min_count, args.unk)
+    settings = VocabularySettings(
+        args.kind, args.size or SIZE, min_count=args.min_count, unk=args.unk
+    )
+    vocabulary = settings.build(texts)
     coverage = VocabularyCoverage.measure(vocabulary, (c.text for c in captions))
     fix = "Lower --min-count, or accept them with --max-unknown-captions"
     coverage.check(args.max_unknown_captions, args.captions, fix)

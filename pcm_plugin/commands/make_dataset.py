@@ -135,8 +135,8 @@ def main() -> None:
 def print_configs(out: Path, recipe: "Recipe") -> None:
     """Print what is held out of a finished data set, and the commands that train on it."""
     from pcm_plugin.synthesis.pipeline.dataset import has_held_out
-    from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG, TEXT_CONFIGS
-    from pcm_plugin.synthesis.pipeline.recipes import TEXT_CAPTIONERS
+    from pcm_plugin.synthesis.pipeline.dataset_config import CONFIG
+    from pcm_plugin.synthesis.pipeline.text_captioners import TEXT_CAPTIONERS
     from pcm_plugin.synthesis.pipeline.validation import read_summary
 
     if not (out / CONFIG).is_file():
@@ -147,6 +147,6 @@ def print_configs(out: Path, recipe: "Recipe") -> None:
     if recipe.generate is not None:
         print(f"  {shell_command(['train', out / CONFIG])}")
         return
-    for name, file in TEXT_CONFIGS.items():
-        title = TEXT_CAPTIONERS[name] + (", the default" if file == CONFIG else "")
-        print(f"  {shell_command(['train', out / file])}  # {title}")
+    for captioner in TEXT_CAPTIONERS.values():
+        title = captioner.title + (", the default" if captioner.config == CONFIG else "")
+        print(f"  {shell_command(['train', out / captioner.config])}  # {title}")

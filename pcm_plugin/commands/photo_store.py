@@ -95,8 +95,7 @@ def open_photos(
         store = FeatureStore(path)
     if not len(store):
         raise UserError(f"none of the photos in {folder} can be read")
-    shards = ShardFolder(store.path, FORMAT).shards.values()
-    return store, sum(len(record.get("skipped", ())) for record in shards)
+    return store, ShardFolder(store.path, FORMAT).num_skipped
 
 
 def photos_path(cfg: Config, args: argparse.Namespace) -> Path:

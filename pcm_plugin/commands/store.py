@@ -29,10 +29,9 @@ def info(path: Path) -> None:
 
     store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
     size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
-    skipped = sum(len(record.get("skipped", ())) for record in folder.shards.values())
     images = f"{len(store):,} images" if store.has_images else "no images"
     print(f"{path}: {images}, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
-    print(f"  {len(folder.shards):,} shards; {skipped:,} images skipped")
+    print(f"  {len(folder.shards):,} shards; {folder.num_skipped:,} images skipped")
     print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
     if store.num_captions and store.has_images:
         low, middle, high = np.percentile(store.clip_scores, (5, 50, 95))

@@ -16,12 +16,12 @@ from pcm_plugin.formats.atomic_io import write_bytes
 from pcm_plugin.formats.captions.record import is_missing
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.images.image_io import read_header
+from pcm_plugin.formats.images.suffixes import suffix_of_format
 from pcm_plugin.formats.locks import file_lock
 from pcm_plugin.formats.records import write_records
 
 _MAX_CHARS = 1000  # as in caption files
 _HASH_DIGITS = 16
-_SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 
 
 class SavedCorrection(NamedTuple):
@@ -82,9 +82,8 @@ class CorrectionFile:
                 an image.
         """
         caption = _checked(caption)
-        kind = read_header(data).format
-        suffix = _SUFFIXES.get(kind, f".{kind.lower()}")
-        name = hashlib.sha256(data).hexdigest()[:_HASH_DIGITS] + suffix
+        suffix = suffix_of_format(read_header(data).format)
+        name = f"{hashlib.sha256(data).hexdigest()[:_HASH_DIGITS]}.{suffix}"
         self.folder.mkdir(parents=True, exist_ok=True)
         with file_lock(self.path.with_name(f".{self.path.name}.lock")):
             rows = self._read()

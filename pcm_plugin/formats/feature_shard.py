@@ -15,7 +15,7 @@ entry of its own, whose ``image_id`` is the id of the caption.
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,19 +98,8 @@ def write_feature_shard(
         "global_feats": global_feats.to(dtype),
         "caption_feats": caption_feats.to(dtype),
         "clip_scores": clip_scores.float(),
-        "caption_offsets": torch.tensor([0, *counts]).cumsum(0),
     }
-    files = [f"{shard.name}.safetensors", f"{shard.name}.jsonl"]
-    write_bytes(folder.path / files[1], b"".join(map(image_line, images)))
-    write_tensors(folder.path / files[0], tensors)
-    info = {
-        "num_patches": patch_feats.shape[1],
-        "patch_dim": patch_feats.shape[2],
-        "clip_dim": global_feats.shape[1],
-        "dtype": str(dtype).removeprefix("torch."),
-        "clip_head": head,
-    }
-    folder.commit(shard, files, len(images), info, captions=sum(counts), **record)
+    _write_shard(folder, shard, images, tensors, head, **record)
 
 
 def write_caption_shard(
@@ -138,22 +127,36 @@ def write_caption_shard(
             f"caption_feats must have one row per caption, got {len(captions)} captions and "
             f"{len(caption_feats)} caption_feats"
         )
-    tensors = {
-        "caption_feats": caption_feats,
-        "caption_offsets": torch.arange(len(captions) + 1),
-    }
+    images = [{"image_id": caption.id, "captions": [caption.text]} for caption in captions]
+    _write_shard(folder, shard, images, {"caption_feats": caption_feats})
+
+
+def _write_shard(
+    folder: ShardFolder,
+    shard: Shard,
+    images: Sequence[dict[str, Any]],
+    tensors: Mapping[str, Tensor],
+    head: str | None = None,
+    **record: Any,
+) -> None:
+    """Write the files of a shard; without ``patch_feats`` it is one of captions alone."""
+    counts = [len(image["captions"]) for image in images]
+    feats = tensors["caption_feats"]
+    num_patches, patch_dim = (
+        tensors["patch_feats"].shape[1:] if "patch_feats" in tensors else (0, 0)
+    )
     files = [f"{shard.name}.safetensors", f"{shard.name}.jsonl"]
-    lines = (image_line({"image_id": c.id, "captions": [c.text]}) for c in captions)
-    write_bytes(folder.path / files[1], b"".join(lines))
-    write_tensors(folder.path / files[0], tensors)
+    write_bytes(folder.path / files[1], b"".join(map(image_line, images)))
+    offsets = torch.tensor([0, *counts]).cumsum(0)
+    write_tensors(folder.path / files[0], {**tensors, "caption_offsets": offsets})
     info = {
-        "num_patches": 0,
-        "patch_dim": 0,
-        "clip_dim": caption_feats.shape[1],
-        "dtype": str(caption_feats.dtype).removeprefix("torch."),
-        "clip_head": None,
+        "num_patches": num_patches,
+        "patch_dim": patch_dim,
+        "clip_dim": feats.shape[1],
+        "dtype": str(feats.dtype).removeprefix("torch."),
+        "clip_head": head,
     }
-    folder.commit(shard, files, len(captions), info, captions=len(captions))
+    folder.commit(shard, files, len(images), info, captions=sum(counts), **record)
 
 
 def image_line(image: dict[str, Any]) -> bytes:

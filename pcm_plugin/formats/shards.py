@@ -89,6 +89,11 @@ class ShardFolder:
         return dict(sorted(self.manifest["shards"].items()))
 
     @property
+    def num_skipped(self) -> int:
+        """Number of entries that were skipped when the shards were made."""
+        return sum(len(record.get("skipped", ())) for record in self.shards.values())
+
+    @property
     def complete(self) -> bool:
         """Whether all expected shards are finished."""
         return len(self.manifest["shards"]) >= self.manifest["num_expected"]

@@ -72,7 +72,7 @@ def test_wrong_taggers(folder, tagger, message):
 
 
 def test_wrong_settings(folder):
-    with pytest.raises(UserError, match=r"none of the 3 nouns .* occurs min_count=5 times"):
+    with pytest.raises(UserError, match=r"none of 3 nouns occurs min_count=5 times.*german_nouns"):
         find_concepts(CAPTIONS, "german_nouns:find_nouns")
     with pytest.raises(UserError, match="phrases False with a tagger"):
         find_concepts(CAPTIONS, "german_nouns:find_nouns", 1, phrases=True)

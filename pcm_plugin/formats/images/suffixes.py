@@ -8,6 +8,15 @@ from PIL import Image
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
+# Formats whose name is not their suffix.
+_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
+
+
+def suffix_of_format(name: str) -> str:
+    """Return the file name suffix of an image format, as Pillow names it, without the dot."""
+    return _SUFFIXES.get(name, name.lower())
+
+
 @functools.cache
 def image_formats() -> tuple[str, ...]:
     """Return the formats that Pillow decodes by itself, as it names them."""

@@ -7,7 +7,7 @@ frequent, and it must rarely precede an article, as a verb does ("a man hits the
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -98,11 +98,30 @@ def find_nouns(
             for phrase, count in _phrases(pairs, lemmas).items()
             if known.issuperset(phrase.split()) and stop_set.isdisjoint(phrase.split())
         ]
-    kept = [noun for noun in found if noun.count >= min_count and noun.word not in stop_set]
+    found = [noun for noun in found if noun.word not in stop_set]
+    note = " (in English, the only language of this tagger: pass a tagger for others)"
+    return frequent_nouns(found, min_count, max_nouns, note)
+
+
+def frequent_nouns(
+    nouns: Sequence[Noun], min_count: int, max_nouns: int | None, note: str = ""
+) -> list[Noun]:
+    """Return the frequent nouns by decreasing count; equal counts in alphabetical order.
+
+    Args:
+        nouns: Nouns in any order.
+        min_count: Minimum number of occurrences.
+        max_nouns: Keep only the most frequent nouns. None keeps all.
+        note: Text to append to the error message. Defaults to none.
+
+    Raises:
+        UserError: If no noun is frequent enough.
+    """
+    kept = [noun for noun in nouns if noun.count >= min_count]
     if not kept:
         raise UserError(
-            f"none of {len(found)} nouns occurs min_count={min_count} times: lower it, or use more "
-            "captions (in English, the only language of this tagger: pass a tagger for others)"
+            f"none of {len(nouns)} nouns occurs min_count={min_count} times: lower it, or use more "
+            f"captions{note}"
         )
     return sorted(kept, key=lambda noun: (-noun.count, noun.word))[:max_nouns]
 

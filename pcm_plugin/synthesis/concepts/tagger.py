@@ -12,7 +12,7 @@ from pathlib import Path
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import sha256
 from pcm_plugin.formats.cleaning import clean_text
-from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, Noun, find_nouns
+from pcm_plugin.synthesis.concepts.nouns import STOP_WORDS, Noun, find_nouns, frequent_nouns
 
 Tagger = Callable[[list[str]], Sequence[Iterable[str]]]
 """Function that returns the nouns of each caption of a list."""
@@ -106,13 +106,8 @@ def find_concepts(
             counts.update(filter(None, map(clean_text, nouns)))
     for word in stop_words or ():
         counts.pop(word, None)
-    kept = [Noun(word, count) for word, count in counts.items() if count >= min_count]
-    if not kept:
-        raise UserError(
-            f"none of the {len(counts)} nouns of {tagger} occurs min_count={min_count} times: "
-            "lower it, or use more captions"
-        )
-    return sorted(kept, key=lambda noun: (-noun.count, noun.word))[:max_nouns]
+    found = [Noun(word, count) for word, count in counts.items()]
+    return frequent_nouns(found, min_count, max_nouns, f" (nouns of `tagger`={tagger})")
 
 
 def _tag(function: Tagger, name: str, captions: list[str]) -> list[list[str]]:

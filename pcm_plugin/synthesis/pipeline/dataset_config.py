@@ -26,6 +26,7 @@ from pcm_plugin.synthesis.pipeline.config_source import (
 from pcm_plugin.synthesis.pipeline.photo_pool import POOL_STORE
 from pcm_plugin.synthesis.pipeline.photos import PHOTO_STORE
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.pipeline.text_captioners import TEXT_CAPTIONERS
 from pcm_plugin.synthesis.pipeline.validation import PAIRS_FOLDER, REFERENCES, TRAIN_PAIRS
 
 CONFIG = "config.py"
@@ -33,9 +34,6 @@ CONFIG = "config.py"
 
 SYNTIC_CONFIG = "syntic.py"
 """Config of SynTIC, which inherits :data:`CONFIG`."""
-
-TEXT_CONFIGS = {"prefix": CONFIG, "capdec": "capdec.py", "decap": "decap.py"}
-"""Configs of a text recipe by captioner of :data:`.TEXT_CAPTIONERS`. The first is the default."""
 
 _MIN_WARMUP = 100
 _WARMUP_SHARE = 1 / 20  # of all iterations, as on COCO
@@ -67,7 +65,8 @@ _base_ = "./{CONFIG}"
 
 def remove_configs(out: Path) -> None:
     """Remove the configs of a data set that is not finished any more."""
-    for name in (CONFIG, SYNTIC_CONFIG, *TEXT_CONFIGS.values()):
+    text_configs = (captioner.config for captioner in TEXT_CAPTIONERS.values())
+    for name in (CONFIG, SYNTIC_CONFIG, *text_configs):
         (out / name).unlink(missing_ok=True)
 
 

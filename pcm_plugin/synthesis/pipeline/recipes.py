@@ -23,12 +23,10 @@ from pcm_plugin.synthesis.pipeline.corpus_settings import (
     VocabularySettings,
 )
 from pcm_plugin.synthesis.pipeline.stages import STAGES, TEXT_STAGES
+from pcm_plugin.synthesis.pipeline.text_captioners import TEXT_CAPTIONERS
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 
 RECIPES = CONFIGS / "recipes"
-
-TEXT_CAPTIONERS = {"prefix": "prefix captioner", "capdec": "CapDec", "decap": "DeCap"}
-"""Captioners that train on the captions of a text recipe, with their titles."""
 
 _PARTS = (
     *("vocabulary", "concepts", "generate", "extract", "refine", "assign", "model"),
@@ -64,7 +62,7 @@ class Recipe:
         offload: For GPUs with little memory, see
             :class:`~pcm_plugin.synthesis.generate.text2image.ImageGenerator`.
         model: Settings of the model in the training config. For a text recipe, those of each
-            captioner by its name in :data:`TEXT_CAPTIONERS`.
+            captioner by its name in :data:`.TEXT_CAPTIONERS`.
         language_model: For a text recipe, settings of a small GPT-2 for the prefix captioner. None
             for a pretrained one.
         validation: Settings of the captions that are held out for validation, unless there are real

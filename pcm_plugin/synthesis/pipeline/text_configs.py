@@ -17,7 +17,6 @@ from pcm_plugin.packaged_files import CONFIGS
 from pcm_plugin.synthesis.pipeline.config_source import config_source, data_path
 from pcm_plugin.synthesis.pipeline.corpus import LANGUAGE_MODEL
 from pcm_plugin.synthesis.pipeline.dataset_config import (
-    TEXT_CONFIGS,
     clip_settings,
     drops_last,
     noam_settings,
@@ -25,7 +24,8 @@ from pcm_plugin.synthesis.pipeline.dataset_config import (
     vocabulary_settings,
     warmup_iterations,
 )
-from pcm_plugin.synthesis.pipeline.recipes import TEXT_CAPTIONERS, Recipe
+from pcm_plugin.synthesis.pipeline.recipes import Recipe
+from pcm_plugin.synthesis.pipeline.text_captioners import TEXT_CAPTIONERS
 
 _CONCEPTS = "corpus/concepts.safetensors"
 
@@ -39,14 +39,10 @@ def write_text_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> Non
         real_splits: Those of ``'val'`` and ``'test'`` for which there is a store of real images.
     """
     store = FeatureStore(out / "train_store")
-    small = "_small" if recipe.language_model is not None else ""
-    bases = {
-        "prefix": f"prefix/prefix_text_custom{small}.py",
-        "capdec": "capdec/capdec_custom.py",
-        "decap": "decap/decap_custom.py",
-    }
-    for name, file in TEXT_CONFIGS.items():
-        base = Config.fromfile(CONFIGS / bases[name])
+    for name, (title, file, source) in TEXT_CAPTIONERS.items():
+        if name == "prefix" and recipe.language_model is not None:
+            source = source.replace(".py", "_small.py")
+        base = Config.fromfile(CONFIGS / source)
         model = _merged(_model(name, recipe, store.clip_dim, out), recipe.model.get(name) or {})
         settings = {
             "clip": clip_settings(recipe, out),
@@ -58,9 +54,8 @@ def write_text_configs(recipe: Recipe, out: Path, real_splits: list[str]) -> Non
             **_schedule(base, store.num_captions, model),
             **split_settings(real_splits, recipe.vocabulary.language),
         }
-        title = TEXT_CAPTIONERS[name]
         title = f"{title[0].upper()}{title[1:]} on the captions in this folder"
-        write_bytes(out / file, config_source(title, bases[name], settings))
+        write_bytes(out / file, config_source(title, source, settings))
 
 
 def _model(name: str, recipe: Recipe, clip_dim: int, out: Path) -> dict[str, Any]:

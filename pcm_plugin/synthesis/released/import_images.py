@@ -20,6 +20,7 @@ from pcm_plugin.formats.captions.record import Caption
 from pcm_plugin.formats.cleaning import clean_text
 from pcm_plugin.formats.image_shards import FORMAT, archive_name, image_key, write_image_shard
 from pcm_plugin.formats.images.image_io import read_header, read_image
+from pcm_plugin.formats.images.suffixes import suffix_of_format
 from pcm_plugin.formats.parquet_files import find_parquet_files
 from pcm_plugin.formats.parquet_table import ParquetRow, ParquetTable
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
@@ -27,8 +28,6 @@ from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.sharing import claim_shards
 
 CAPTIONS = "captions.jsonl"
-
-_SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
 
 @dataclass(frozen=True)
@@ -175,8 +174,7 @@ def _image_suffix(data: bytes | None) -> str:
     if not data:
         raise UserError("no image bytes")
     read_image(data)
-    kind = read_header(data).format
-    return _SUFFIXES.get(kind, kind.lower())
+    return suffix_of_format(read_header(data).format)
 
 
 def _caption(data: bytes | None) -> str:
