@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from pcm_plugin.models.layers import Dropout, FeedForward, transformer
 from pcm_plugin.toyworld.world import build_world
+from tests.test_tools.commands import run_script
 
+BENCHMARKS = Path("benchmarks").resolve()
 KEYS = {"gemm_gflop", "seconds", "matrix_gflops", "settings", "versions"}
 
 
-def run(*command):
-    return subprocess.run(
-        [sys.executable, *command], check=True, capture_output=True, text=True
-    ).stdout
+def run(folder, name, *options):
+    result = run_script(BENCHMARKS / name, *options, log=folder / "log.txt")
+    assert result.code == 0, result.output
+    return result.output
 
 
 @pytest.mark.parametrize(
@@ -35,37 +38,37 @@ def run(*command):
 )
 def test_the_last_line_is_json_with_the_keys(command, tmp_path):
     name, *options = command.format(folder=tmp_path).split()
-    last = json.loads(run(f"benchmarks/{name}", *options).splitlines()[-1])
+    last = json.loads(run(tmp_path, name, *options).splitlines()[-1])
     assert set(last) >= KEYS
     assert last["seconds"] > 0
     assert last["gemm_gflop"] == pytest.approx(last["seconds"] * last["matrix_gflops"], rel=1e-6)
 
 
-def test_the_unoptimized_model_computes_the_same_loss():
+def test_the_unoptimized_model_computes_the_same_loss(monkeypatch):
     """The baseline of the benchmarks computes the same function."""
-    code = """
-import sys; sys.path.insert(0, "benchmarks")
-import torch
-from full_size_model import build_batch, build_model
-from pcm_plugin.models.layers import Dropout
-from unoptimized import make_unoptimized
-model = build_model(100, 20).train()
-for module in model.modules():
-    if isinstance(module, Dropout):
-        module.p = 0
-    if hasattr(module, "attn_dropout"):
-        module.attn_dropout = 0.0
-model.neck.noise_var = 0.0
-batch = model.data_preprocessor(build_batch(model, 4))
-ours = float(model(**batch, mode="loss")["loss"].detach())
-make_unoptimized(model)
-print(ours / float(model(**batch, mode="loss")["loss"].detach()))
-"""
-    assert float(run("-c", code)) == pytest.approx(1, abs=1e-5)
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from full_size_model import build_batch, build_model
+    from unoptimized import make_unoptimized
+
+    # They are replaced in the whole process.
+    for place, name in ((transformer, "attention"), (Dropout, "forward"), (FeedForward, "forward")):
+        monkeypatch.setattr(place, name, getattr(place, name))
+
+    model = build_model(100, 20).train()
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0
+        if hasattr(module, "attn_dropout"):
+            module.attn_dropout = 0.0
+    model.neck.noise_var = 0.0
+    batch = model.data_preprocessor(build_batch(model, 4))
+    ours = float(model(**batch, mode="loss")["loss"].detach())
+    make_unoptimized(model)
+    assert float(model(**batch, mode="loss")["loss"].detach()) == pytest.approx(ours, rel=1e-5)
 
 
-def test_run_all_lists_each_command_once():
-    commands = run("benchmarks/run_all.py", "--dry").splitlines()
+def test_run_all_lists_each_command_once(tmp_path):
+    commands = run(tmp_path, "run_all.py", "--dry").splitlines()
     assert "python benchmarks/train_step.py" in commands
     assert len(commands) == len(set(commands))
 
@@ -101,28 +104,24 @@ def test_a_failed_step_is_recorded_and_the_next_ones_run(tmp_path):
     assert page.count("**failed**") == 2
 
 
-def test_the_toy_world_from_captions_to_scores(tmp_path):
-    script = Path("benchmarks/toy_world.py").resolve()
-    command = [sys.executable, script, "--captions", "20", "--epochs", "1"]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    found = json.loads(process.stdout.splitlines()[-1])
+def test_the_toy_world_from_captions_to_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = run(tmp_path, "toy_world.py", "--captions", "20", "--epochs", "1")
+    found = json.loads(output.splitlines()[-1])
     assert found["captions"] == 20
     assert set(found["CIDEr"]) == {"town", "country"}
     assert (tmp_path / "work_dirs" / "pcm_toy" / "epoch_1.pth").exists()
 
 
-def test_captions_of_regions_are_scored(decap_file, tmp_path):
+def test_captions_of_regions_are_scored(decap_file, tmp_path, monkeypatch):
     town = tmp_path / "data" / "toy" / "town"
     build_world(town, "town", {"train": 0, "val": 0, "test": 3}, workers=1)
     page = tmp_path / "docs" / "captioning.md"
     page.parent.mkdir()
     begin, end = "<!-- regions: benchmarks/region_captions.py -->", "<!-- end of regions -->"
     page.write_text(f"a\n{begin}\nold\n{end}\nb\n")
-    tool = Path("benchmarks/region_captions.py").resolve()
-    command = [sys.executable, str(tool), str(decap_file), "--write"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
-    last = json.loads(done.stdout.splitlines()[-1])
+    monkeypatch.chdir(tmp_path)
+    last = json.loads(run(tmp_path, "region_captions.py", decap_file, "--write").splitlines()[-1])
     assert last["images"] == 3
     assert last["regions"] >= 3
     assert len(last["shares"]) == 2 + 3 * 3
