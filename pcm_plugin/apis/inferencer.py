@@ -240,7 +240,9 @@ class CaptionInferencer(BaseInferencer):
             return []
         device = next(self.model.parameters()).device
         pixels = torch.stack([self._init_pipeline()(image) for image in inputs])
-        return self.model.predict(pixels.to(device), decoding=kwargs.get("decoding"))
+        return self.model.predict(
+            pixels.to(device), decoding=kwargs.get("decoding"), pil_images=inputs
+        )
 
     def to_dict(self, sample: DataSample) -> dict[str, Any]:
         """Convert a data sample to JSON values.
@@ -255,7 +257,7 @@ class CaptionInferencer(BaseInferencer):
             - ``caption`` (str) and ``log_prob`` (float): best caption and its log-probability;
             - ``captions``: dicts with ``caption``, ``log_prob`` and, with a length penalty,
               ``score``, with re-ranking ``similarity``, and with ``rerank='ranks'``
-              ``mean_log_prob``, best first. Missing if there is one
+              ``mean_log_prob`` and any ``second_similarity``, best first. Missing if there is one
               caption without re-ranking;
             - ``concepts``: dicts with ``concept`` and ``probability``, most likely first;
             - ``patches``: dicts of the mixed patches with ``patch`` (index in the grid, in

@@ -77,6 +77,17 @@ def parse_args() -> argparse.Namespace:
         help="sum: re-rank by --rerank-weight; ranks: by the sum of the ranks of a caption by mean "
         "log-probability and by CLIP cosine, without a weight",
     )
+    decoding.add_argument(
+        "--rerank-clip",
+        metavar="MODEL",
+        help="second CLIP for --rerank ranks: name for open_clip, hf-hub:ORG/REPO or "
+        "local-dir:FOLDER",
+    )
+    decoding.add_argument(
+        "--rerank-clip-pretrained",
+        metavar="WEIGHTS",
+        help="tag or file of the weights of --rerank-clip",
+    )
     decoding.add_argument("--start", help="words with which captions start")
     decoding.add_argument(
         "--include",

@@ -43,6 +43,8 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "max_len": args.max_len,
         "rerank": args.rerank,
         "rerank_weight": args.rerank_weight,
+        "rerank_clip": args.rerank_clip,
+        "rerank_clip_pretrained": args.rerank_clip_pretrained,
         "length_penalty": args.length_penalty,
         "start": args.start,
         "include": args.include,

@@ -248,7 +248,13 @@ def _load_config(args: argparse.Namespace) -> Config:
 
 def _build_model(cfg: Config, needs_clip: bool) -> Captioner:
     settings = cfg.model.to_dict()
-    decoding = {**(settings.get("decoding") or {}), **WITHOUT_RERANKING}
+    decoding = settings.get("decoding") or {}
+    if decoding.get("rerank_clip") is not None:
+        raise UserError(
+            "model.decoding.rerank_clip must be None for pcm tune, which ranks captions by one "
+            f"CLIP, got {decoding['rerank_clip']!r}"
+        )
+    decoding = {**decoding, **WITHOUT_RERANKING}
     backbone = settings.get("backbone")
     if backbone is None and needs_clip:
         if cfg.get("clip") is None:

@@ -165,6 +165,7 @@ def beam_table(result: dict[str, Any]) -> str:
         "score": "score",
         "mean_log_prob": "mean log-probability",
         "similarity": "similarity",
+        "second_similarity": "similarity of the second CLIP",
     }
     columns = {key: head for key, head in columns.items() if key in captions[0]}
     rows = [[caption[key] for key in columns] for caption in captions]

@@ -13,6 +13,7 @@ from PIL import Image
 from pcm_plugin.apis import CaptionInferencer, register_models
 from pcm_plugin.apis.zoo import find_weights
 from pcm_plugin.errors import MissingFileError, UserError
+from pcm_plugin.models.backbones import OpenCLIPBackbone
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.models.decoding import CaptionHypothesis, DecodingConfig
 from pcm_plugin.models.decoding.reranking import add_similarities, rerank
@@ -172,6 +173,49 @@ def test_reranking_by_ranks(inferencer, folder):
             return sum(ranks), -row["log_prob"]
 
         assert rows == sorted(rows, key=key)
+
+
+def test_a_second_clip_is_a_third_scorer(inferencer, folder):
+    name = "local-dir:benchmarks/taught_clip"
+    settings = {"beam_size": 5, "num_captions": 5, "rerank": "ranks"}
+    one = inferencer(folder, **settings)["predictions"]
+    settings["rerank_clip"] = name
+    two = inferencer(folder, **settings)["predictions"]
+    clip = OpenCLIPBackbone(name).eval()
+    changed = 0
+    for before, after in zip(one, two, strict=True):
+        rows = after["captions"]
+        changed += [row["caption"] for row in before["captions"]] != [r["caption"] for r in rows]
+        with Image.open(after["image"]) as image, torch.inference_mode():
+            seen = clip(clip.preprocess(image).unsqueeze(0))[1]
+            said = clip.encode_text([row["caption"] for row in rows])
+        cosines = torch.nn.functional.cosine_similarity(seen, said)
+        assert [row["second_similarity"] for row in rows] == pytest.approx(
+            cosines.tolist(), abs=1e-5
+        )
+
+        def key(row, rows=rows):
+            names = ("mean_log_prob", "similarity", "second_similarity")
+            ranks = [sum(other[name] > row[name] for other in rows) for name in names]
+            return sum(ranks), -row["log_prob"]
+
+        assert rows == sorted(rows, key=key)
+    assert changed
+    # With features of a store, the images are read from their files.
+    decoding = inferencer.model.decoding.updated(settings)
+    samples = [DataSample(metainfo={"img_path": row["image"]}) for row in two]
+    pixels = []
+    for row in two:
+        with Image.open(row["image"]) as image:
+            pixels.append(inferencer.backbone.preprocess(image))
+    with torch.inference_mode():
+        _, feats = inferencer.backbone(torch.stack(pixels))
+        patches, _ = inferencer.model.extract_feat(torch.stack(pixels))
+        inputs = {"patch_feats": patches, "global_feats": feats, "decoding": decoding}
+        found = inferencer.model.predict(**inputs, data_samples=samples)
+        assert [s.pred_caption for s in found] == [row["caption"] for row in two]
+        with pytest.raises(UserError, match="`rerank_clip` needs the images themselves: set data_"):
+            inferencer.model.predict(**inputs)
 
 
 def test_the_length_penalty_is_an_argument_of_the_call(inferencer, folder):

@@ -369,6 +369,11 @@ def test_an_unknown_mode_is_refused_before_the_network_runs(monkeypatch):
         ({"rerank_weight": 1.0}, "`rerank_weight` must be 0 without a backbone, got `1.0`"),
         ({"rerank": "ranks"}, "`rerank` must be 'sum' without a backbone, got `'ranks'`: set back"),
         ({"rerank": "rank"}, "`rerank` must be one of sum, ranks, got `'rank'`"),
+        ({"rerank_clip": "RN50"}, "`rerank_clip` has no effect with rerank='sum', got `RN50`"),
+        (
+            {"rerank_clip_pretrained": "x"},
+            "no effect without rerank_clip, got `x`: set rerank_clip",
+        ),
         ({"rerank": "ranks", "rerank_weight": 1.0}, "no effect with rerank='ranks', got `1.0`"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.paper_trainings import NO_MIX, NO_WEIGHT, share_of_pairs
-from pcm_plugin.commands.toyworld.arm_features import FEATURES, MODES
+from pcm_plugin.commands.toyworld.arm_features import FEATURES, MODES, TAUGHT_CLIP
 from pcm_plugin.commands.toyworld.guidances import GUIDANCES
 from pcm_plugin.commands.toyworld.steps import CLIP, DATA, GUIDANCE, SIZES, TARGETS
 from pcm_plugin.engine.config_files import find_config
@@ -20,6 +20,7 @@ PHOTO_COUNTS = (300, 3000)
 NO_TEXTS = "_no_texts"
 RERANK = "_rerank"
 RANKS = "_ranks"
+RANKS_TWO_CLIPS = "_ranks_two_clips"
 VALIDATION = "_val"
 _BACKBONE = (
     "model.backbone.type=pcm_plugin.OpenCLIPBackbone",
@@ -70,6 +71,11 @@ class Arm:
     features: str = "plain"
     refined: str | None = None
 
+    @property
+    def needs_taught_clip(self) -> bool:
+        """Whether the training or a test needs :data:`.TAUGHT_CLIP`."""
+        return FEATURES[self.features].clip == TAUGHT_CLIP or RANKS_TWO_CLIPS in self.variants
+
     def config_options(self) -> tuple[str, ...]:
         """Return all changes of the config, with those that depend on features and pairs."""
         features = FEATURES[self.features]
@@ -100,7 +106,12 @@ def _reranked(title: str) -> dict[str, Variant]:
 
 
 def _ranked(title: str) -> dict[str, Variant]:
-    return {RANKS: Variant(f"{title} + re-ranking by ranks, beam 10", _RANKED)}
+    title += " + re-ranking by ranks, beam 10"
+    second = f"model.decoding.rerank_clip={TAUGHT_CLIP}"
+    return {
+        RANKS: Variant(title, _RANKED),
+        RANKS_TWO_CLIPS: Variant(f"{title}, two CLIPs", (*_RANKED, second)),
+    }
 
 
 _VALIDATED = {

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained
-from pcm_plugin.commands.toyworld.arm_features import FEATURES, TAUGHT_CLIP
+from pcm_plugin.commands.toyworld.arm_features import TAUGHT_CLIP
 from pcm_plugin.commands.toyworld.arms import ARMS, config_of, tests_of
 from pcm_plugin.commands.toyworld.steps import (
     KEEP_MEMORY,
@@ -139,7 +139,7 @@ def main() -> None:
     if unknown := set(args.arms or []) - of_tables.keys():
         raise UserError(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
     arms = args.arms or list(of_tables)
-    taught = [name for name in arms if FEATURES[ARMS[name].features].clip == TAUGHT_CLIP]
+    taught = [name for name in arms if ARMS[name].needs_taught_clip]
     folder = Path(TAUGHT_CLIP.removeprefix("local-dir:"))
     if taught and not folder.is_dir():
         raise MissingFileError(

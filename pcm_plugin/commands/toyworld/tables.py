@@ -10,6 +10,7 @@ from pcm_plugin.commands.toyworld.arms import (
     NO_TEXTS,
     POOLS,
     RANKS,
+    RANKS_TWO_CLIPS,
     RERANK,
     VALIDATION,
     arms_under,
@@ -47,10 +48,11 @@ TABLES: dict[str, Sequence[str]] = {
         *(arm for condition in CONDITIONS for arm in arms_under(condition)),
     ],
     "recommended": [
-        *("base", "base" + RERANK, "base" + RANKS),
+        *("base" + ending for ending in ("", RERANK, RANKS, RANKS_TWO_CLIPS)),
         *("base_sync", "base_best", "base_several", "base_average", "base_48epochs"),
-        *("recommended", "recommended" + RERANK, "recommended" + RANKS, "both", "both" + RERANK),
-        *("oracle", "oracle_48epochs", "oracle_48epochs" + RERANK, "oracle_48epochs" + RANKS),
+        *("recommended" + ending for ending in ("", RERANK, RANKS, RANKS_TWO_CLIPS)),
+        *("both", "both" + RERANK, "oracle"),
+        *("oracle_48epochs" + ending for ending in ("", RERANK, RANKS, RANKS_TWO_CLIPS)),
     ],
     "photos": [
         *(row for name in ("base", "both") for row in (name, f"{name}_sync", *_on_photos(name))),
@@ -82,7 +84,11 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
         *(("recommended", "oracle"), ("recommended" + RERANK, "oracle")),
         *(("recommended", "oracle_48epochs"), ("recommended" + RERANK, "oracle_48epochs")),
         ("recommended" + RERANK, "oracle_48epochs" + RERANK),
-        *((name + RANKS, name + RERANK) for name in ("base", "recommended", "oracle_48epochs")),
+        *(
+            (name + ending, name + RERANK)
+            for name in ("base", "recommended", "oracle_48epochs")
+            for ending in (RANKS, RANKS_TWO_CLIPS)
+        ),
     ],
     "photos": [
         *((arm, f"{name}_sync") for arm, (name, _) in POOLS.items()),

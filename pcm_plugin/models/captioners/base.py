@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from mmengine.model import BaseModel
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from pcm_plugin.errors import UserError
@@ -21,6 +22,7 @@ from pcm_plugin.models.captioners.samples import (
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.models.decoding.hypothesis import CaptionHypothesis
 from pcm_plugin.models.decoding.reranking import add_similarities, rerank
+from pcm_plugin.models.decoding.second_clip import SecondCLIP, encode_images, read_images
 from pcm_plugin.models.necks import Neck
 from pcm_plugin.structures import DataSample
 
@@ -75,6 +77,9 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
                 f"{_refusal(decoding, 'without a backbone')}: set backbone=dict("
                 "type='pcm_plugin.OpenCLIPBackbone', ...) to the CLIP that made the features"
             )
+        self._second_clip = SecondCLIP()
+        if decoding.rerank_clip is not None:
+            self._second_clip.load(decoding)
         if self.backbone is not None:
             _check_patches(self.neck, self.backbone)
         if self.backbone is not None and self.neck.needs_clip_head:
@@ -235,6 +240,7 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         global_feats: Tensor | None = None,
         data_samples: Sequence[DataSample] | None = None,
         decoding: DecodingConfig | None = None,
+        pil_images: Sequence[Image] | None = None,
     ) -> list[DataSample]:
         """Caption images.
 
@@ -245,6 +251,8 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
             data_samples: Data samples that the captions are written into. Defaults to None, which
                 creates new ones.
             decoding: Settings of the search. Defaults to None, the settings of the model.
+            pil_images: The images, for ``rerank_clip``. Defaults to None, which reads the files
+                ``img_path`` of the data samples if there is such a CLIP.
 
         Returns:
             Data samples with ``pred_caption`` (str) and ``pred_score`` (float, its
@@ -267,6 +275,12 @@ class Captioner(BaseModel, ReadsFiles, metaclass=ABCMeta):
         captions = self.generate(encoded, decoding)
         if decoding.is_reranked and self.backbone is not None:
             captions = add_similarities(captions, global_feats, self.backbone.encode_text)
+            if decoding.rerank_clip is not None:
+                if pil_images is None:
+                    pil_images = read_images(data_samples)
+                clip = self._second_clip.load(decoding).to(global_feats.device)
+                feats = encode_images(clip, pil_images)
+                captions = add_similarities(captions, feats, clip.encode_text, "second_similarity")
             captions = [rerank(beams, decoding)[: decoding.num_captions] for beams in captions]
         captions = [[h._replace(caption=decoding.complete(h.caption)) for h in c] for c in captions]
         if data_samples is None:

@@ -12,7 +12,12 @@ from pcm_plugin.models.decoding.phrase import clean_phrase
 RERANKINGS = ("sum", "ranks")
 """Choices of ``rerank``."""
 
-WITHOUT_RERANKING: dict[str, Any] = {"rerank": "sum", "rerank_weight": 0.0}
+WITHOUT_RERANKING: dict[str, Any] = {
+    "rerank": "sum",
+    "rerank_weight": 0.0,
+    "rerank_clip": None,
+    "rerank_clip_pretrained": None,
+}
 """Settings that switch re-ranking off."""
 
 
@@ -28,10 +33,13 @@ class DecodingConfig:
         rerank: How the beams are ordered, one of :data:`RERANKINGS`. ``'sum'``: by their score plus
             ``rerank_weight`` times the cosine similarity of CLIP's embeddings of image and caption.
             ``'ranks'``: by the sum of their ranks under two scorers, the mean log-probability per
-            token and the cosine similarity; of equal sums by the log-probability. The ranks need no
-            weight.
+            token and the cosine similarity, and under any ``rerank_clip``; of equal sums by the
+            log-probability. The ranks need no weight.
         rerank_weight: Weight of the cosine similarity for ``rerank='sum'``. 0 keeps the order of
             the beam search.
+        rerank_clip: For ``rerank='ranks'``, a second CLIP, whose cosine similarity is a third
+            scorer: name as in :class:`.OpenCLIPBackbone`. None for no such CLIP.
+        rerank_clip_pretrained: Tag or file of its weights, as in :class:`.OpenCLIPBackbone`.
         length_penalty: Exponent of the caption's length (including the end token) by which its
             log-probability is divided: 0 ranks by the sum of log-probabilities, 1 by their mean per
             token. Positive values favor long captions.
@@ -52,6 +60,8 @@ class DecodingConfig:
     num_captions: int = 1
     rerank: str = "sum"
     rerank_weight: float = 0.0
+    rerank_clip: str | None = None
+    rerank_clip_pretrained: str | None = None
     length_penalty: float = 0.0
     start: str = ""
     include: tuple[str, ...] = ()
@@ -109,6 +119,17 @@ class DecodingConfig:
             raise UserError(
                 f"`rerank_weight` has no effect with rerank='ranks', got `{self.rerank_weight}`: "
                 "set it to 0, or rerank to 'sum'"
+            )
+
+        if self.rerank_clip is not None and self.rerank != "ranks":
+            raise UserError(
+                f"`rerank_clip` has no effect with rerank={self.rerank!r}, got "
+                f"`{self.rerank_clip}`: set it to None, or rerank to 'ranks'"
+            )
+        if self.rerank_clip_pretrained is not None and self.rerank_clip is None:
+            raise UserError(
+                "`rerank_clip_pretrained` has no effect without rerank_clip, got "
+                f"`{self.rerank_clip_pretrained}`: set rerank_clip to the name of the CLIP"
             )
 
     @property

@@ -18,6 +18,7 @@ class CaptionHypothesis(NamedTuple):
         score: Score of the beam search if it differs from ``log_prob``, i.e. with a length penalty.
         mean_log_prob: Log-probability per token, including the end token, if captions were
             re-ranked by ranks.
+        second_similarity: Cosine similarity of the embeddings of ``rerank_clip``, if there is one.
     """
 
     caption: str
@@ -25,6 +26,7 @@ class CaptionHypothesis(NamedTuple):
     similarity: float | None = None
     score: float | None = None
     mean_log_prob: float | None = None
+    second_similarity: float | None = None
 
 
 def collect_captions(
