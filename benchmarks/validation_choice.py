@@ -178,7 +178,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=at_least(1), default=5)
-    parser.add_argument("--arm", choices=["base", "both"], default="base")
+    parser.add_argument("--arm", choices=["base", "base_average", "both"], default="base")
     parser.add_argument("--epochs", type=at_least(1), help="default: those of configs/pcm_toy.py")
     parser.add_argument("--max-share", type=float, default=ValidationSettings.max_share)
     args = parser.parse_args()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -280,7 +281,7 @@ def test_real_images_choose_checkpoints_without_patch_features(inputs, tmp_path)
     real = ["--val", tmp_path / "photos", tmp_path / "val.csv"]
     result = make(inputs, tmp_path / "data", *real, "--dry-run", log=tmp_path / "log")
     assert result.code == 0, result.output
-    assert "encode train        1,200 captions, 0 done;" in result.output
+    assert re.search("encode train +1,200 captions, 0 done;", result.output)
     assert "extract val             3 images, 0 done; 96.0 B in all" in result.output
     result = make(inputs, tmp_path / "data", *real)
     assert result.code == 0, result.output
@@ -310,7 +311,7 @@ def test_a_dry_run_measures_and_writes_nothing(inputs, whole, tmp_path):
     assert float(shown.split("; ")[1].split()[0]) == pytest.approx(size, rel=0.1)
     assert not (tmp_path / "data").exists()
     result = make(inputs, whole, "--dry-run", log=tmp_path / "log")
-    assert "encode train        1,200 captions, 1,200 done;" in result.output
+    assert re.search("encode train +1,200 captions, 1,200 done;", result.output)
     changed = ["--set", "extract.dtype=float32"]
     result = make(inputs, whole, "--dry-run", *changed, log=tmp_path / "log")
     assert "settings (dtype: 'float16' there, 'float32' now)" in result.output
