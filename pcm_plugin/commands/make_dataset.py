@@ -109,7 +109,7 @@ def main() -> None:
         if rank.index == 0:
             device = args.device or rank.device()
             count = min(report.captions, args.limit or report.captions)
-            if recipe.generate is None:
+            if recipe.generate is None or recipe.photos_alone:
                 print(f"{count:,} captions", flush=True)
             else:
                 print(f"{count * recipe.generate.images_per_caption:,} pairs", flush=True)

@@ -160,6 +160,12 @@ def measure_photos(
         pairs = load_pairs(train, dataset.get("pairs"))
         generated = generated_images(train)
         result.uses_photos = not np.isin(pairs.image, generated).all()
+        if not len(generated):
+            notes.append(
+                "Captions are assigned to photos alone, so there are no synthetic training images "
+                "to compare photos with."
+            )
+    if train.has_images and len(generated):
         # As many as photos: some scores depend on the number of images.
         rows = sample(generated, len(result.photos.rows))
         synthetic = measure(train, rows, "synthetic images")

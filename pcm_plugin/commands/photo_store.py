@@ -162,7 +162,9 @@ def write_statistics(path: Path, train: FeatureStore, photos: FeatureStore) -> N
     sets = {"text": (train, "caption_feats", np.arange(train.num_captions))}
     sets["photo"] = (photos, "global_feats", np.arange(len(photos)))
     if train.has_images:
-        sets["synthetic"] = (train, "global_feats", generated_images(train))
+        generated = generated_images(train)
+        if len(generated):
+            sets["synthetic"] = (train, "global_feats", generated)
     tensors: dict[str, Tensor] = {}
     counts: dict[str, str] = {}
     for name, (store, key, rows) in sets.items():
@@ -178,7 +180,7 @@ def generated_images(train: FeatureStore) -> np.ndarray:
 
     In a store with a pool of photos, these are the images with captions.
     """
-    return np.flatnonzero(np.diff(train.caption_offsets) > 0)
+    return np.flatnonzero((np.diff(train.caption_offsets) > 0) & train.is_image)
 
 
 def _chunks(store: FeatureStore, key: str, rows: np.ndarray) -> Iterator[Tensor]:

@@ -40,6 +40,9 @@ def read_training_images(
     Photos without captions, to which captions are assigned, are read from their own folder.
     """
     folder = args.train_images or Path(cfg.get("root", ".")) / "synthetic"
+    beside = store.path.parent / "images"  # those for validation, if no others are generated
+    if (beside / "manifest.json").is_file():
+        folder = beside
     photos = [i for i in rows if not store.captions(i)]
     images = [i for i in rows if store.captions(i)]
     found = _load(store, images, folder, notes, "Training images", "--train-images")

@@ -29,12 +29,14 @@ def info(path: Path) -> None:
 
     store, folder = FeatureStore(path), ShardFolder(path, FORMAT)
     size = sum(facts["bytes"] for r in folder.shards.values() for facts in r["files"].values())
-    images = f"{len(store):,} images" if store.has_images else "no images"
+    images = f"{store.is_image.sum():,} images" if store.has_images else "no images"
     print(f"{path}: {images}, {store.num_captions:,} captions, {size / 1e6:,.1f} MB")
     print(f"  {len(folder.shards):,} shards; {folder.num_skipped:,} images skipped")
     print(f"  {store.num_patches} patches of width {store.patch_dim}, CLIP width {store.clip_dim}")
-    if store.num_captions and store.has_images:
-        low, middle, high = np.percentile(store.clip_scores, (5, 50, 95))
+    scores = store.clip_scores if store.has_images else np.empty(0)
+    scores = scores[~np.isnan(scores)]  # captions alone have none
+    if len(scores):
+        low, middle, high = np.percentile(scores, (5, 50, 95))
         print(f"  CLIP score (2.5 cos): median {middle:.3f}, 5 to 95 %: {low:.3f} to {high:.3f}")
     for key, value in store.settings.items():
         print(f"  {key}: {json.dumps(value, ensure_ascii=False)}")

@@ -120,8 +120,9 @@ def _improvement(values: Measurements) -> str:
         return f"{start}captions that fit your photos"
     if values.gap >= LARGE_GAP and not values.uses_photos:
         return (
-            f"{start}your photos as the pool of SynC (pcm refine --pool), since synthetic images "
-            f"are easily told from photos ({values.gap:.0f} % by nearest neighbor)"
+            f"{start}captions that are assigned to your photos (--photos of pcm make-dataset), "
+            "since synthetic images are easily told from photos "
+            f"({values.gap:.0f} % by nearest neighbor)"
         )
     if values.copied >= MANY_COPIES:
         return (

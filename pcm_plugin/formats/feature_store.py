@@ -55,7 +55,7 @@ class FeatureStore:
         patch_dim: Dv, width of the patch features.
         clip_dim: Dc, width of the joint space.
         has_images: Whether there are features of images. A store of captions alone has one entry
-            per caption in place of an image.
+            per caption in place of an image. A merged store may have both kinds of entries.
         settings: Settings that the features were extracted with.
         identity: Fingerprint of the content of all shards.
         digests: Source of each shard, see :meth:`digest`.
@@ -129,15 +129,24 @@ class FeatureStore:
         return [self.record(i)["image_id"] for i in range(len(self))]
 
     @property
+    def is_image(self) -> np.ndarray:
+        """(len(store),) bool, whether each entry is an image, not a caption alone."""
+        flags = ["global_feats" in self._shard(s).arrays for s in range(len(self._names))]
+        return np.repeat(flags, np.diff(self._first_image))
+
+    @property
     def clip_scores(self) -> np.ndarray:
-        """(num_captions,) float32, 2.5 * cosine of each caption and its image.
+        """(num_captions,) float32, 2.5 * cosine of each caption and its image; NaN without one.
 
         Raises:
             UserError: In a store of captions alone.
         """
         self.require_images("clip_scores")
-        parts = (self._shard(s).arrays["clip_scores"] for s in range(len(self._names)))
-        return np.concatenate([*parts])
+        scores = np.full(self.num_captions, np.nan, np.float32)
+        for s, first in enumerate(self._first_caption[:-1].tolist()):
+            own = self._shard(s).arrays.get("clip_scores", scores[:0])
+            scores[first : first + len(own)] = own
+        return scores
 
     def record(self, i: int) -> dict[str, Any]:
         """Return ``image_id``, ``captions`` and, if known, ``file_name`` of image i."""
@@ -230,7 +239,7 @@ class FeatureStore:
 
         Raises:
             IndexError: If an index is out of range.
-            UserError: If a store of captions alone is asked for features of images.
+            UserError: If features of images are requested of entries that are captions alone.
         """
         if key != "caption_feats":
             self.require_images(key)
@@ -243,8 +252,9 @@ class FeatureStore:
             )
         shards = np.searchsorted(first, rows, "right") - 1
         row_in_shard = rows - first[shards]
-        stored = self._shard(0).dtypes[key]
-        out = np.empty((len(rows), *self._shard(0).arrays[key].shape[1:]), NUMPY_DTYPES[stored])
+        shard = self._shard_with(key, int(shards[0]) if len(rows) else len(self._names) - 1)
+        stored = shard.dtypes[key]
+        out = np.empty((len(rows), *shard.arrays[key].shape[1:]), NUMPY_DTYPES[stored])
         size = out.dtype.itemsize * math.prod(out.shape[1:])
         # Consecutive rows are read as one piece.
         breaks = 1 + np.flatnonzero((np.diff(shards) != 0) | (np.diff(row_in_shard) != 1))
@@ -252,7 +262,8 @@ class FeatureStore:
         buffer = out.data.cast("B") if cuts else memoryview(b"")
         pieces = []
         for a, b in pairwise(cuts):
-            offset = self._shard(int(shards[a])).offsets[key] + int(row_in_shard[a]) * size
+            offset = self._shard_with(key, int(shards[a])).offsets[key]
+            offset += int(row_in_shard[a]) * size
             pieces.append((int(shards[a]), offset, buffer[a * size : b * size]))
         self._reader.read(pieces)
         values = torch.from_numpy(out).view(TORCH_DTYPES[stored])
@@ -270,6 +281,11 @@ class FeatureStore:
             self._shards[s] = FeatureShard(self.path / self._names[s])
             self._reader.expected_ids[s] = self._shards[s].file_id
         return self._shards[s]
+
+    def _shard_with(self, key: str, s: int) -> FeatureShard:
+        if key not in self._shard(s).arrays:
+            raise UserError(f"{self.path} has captions without images, so no {key} of them")
+        return self._shard(s)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": {}, "_reader": PieceReader(self._reader.paths)}

@@ -94,6 +94,11 @@ def load_pairs(store: FeatureStore, path: str | os.PathLike | None = None) -> Pa
     """
     if path is None:
         captions = np.arange(store.num_captions)
+        if store.has_images and not store.is_image[store.caption_to_image(captions)].all():
+            raise UserError(
+                f"{store.path} has captions without images: set `pairs` to the pairs that were "
+                "made for it"
+            )
         nothing = np.full(len(captions), np.nan, np.float32)
         scores = store.clip_scores if store.has_images else nothing
         pairs = PairSelection(store.caption_to_image(captions), captions, scores, scores)

@@ -40,7 +40,7 @@ def test_the_margin_on_photos_decides_how_good_it_is(margin, quality):
         ({"is_reranked": False}, "re-ranking by CLIP"),
         ({"is_refined": False}, "refined pairs (pcm refine)"),
         ({"copied": 60.0}, "more different captions, since 60 % are copied"),
-        ({"gap": 90.0}, "your photos as the pool of SynC (pcm refine --pool)"),
+        ({"gap": 90.0}, "captions that are assigned to your photos (--photos of pcm make-dataset)"),
         ({"gap": 90.0, "uses_photos": True}, "more captions"),
         ({"missing_concepts": ["tent", "boat"]}, "few captions name (tent, boat)"),
         ({"synthetic_margin": 16.0}, "a longer training"),
@@ -52,7 +52,12 @@ def test_a_measured_value_decides_what_to_improve(values, improvement):
 
 def test_the_earlier_rule_applies_if_several_do():
     values = {"synthetic_margin": 9.0, "missing_concepts": ["tent"], "gap": 99.0, "copied": 99.0}
-    order = ["a longer training", "few captions name", "pcm refine --pool", "more different"]
+    order = [
+        "a longer training",
+        "few captions name",
+        "--photos of pcm make-dataset",
+        "more different",
+    ]
     for name, expected in zip(list(values), order, strict=True):
         sentence = assess(Measurements(**GOOD | {"is_refined": False} | values))
         assert expected in sentence

@@ -344,3 +344,128 @@ def test_another_model_assigns_captions_to_photos(data, whole, tmp_path):
     assert (pairs.image >= 200).any()
     before = PairSelection.from_file(whole / "pairs/pairs.safetensors", store.identity)
     assert before.image.tolist() != pairs.image.tolist()
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """Return a data set in which captions are assigned to photos alone."""
+    out = tmp_path_factory.mktemp("alone") / "data"
+    assert make(data, out, "photos.images=photos") is None
+    return out
+
+
+def test_with_photos_alone_only_held_out_images_are_generated(data, alone, whole):
+    store, pairs, held_out = assigned(alone)
+    assert not (alone / "synthetic").exists()
+    assert not (alone / "syntic.py").exists()
+    drawn = FeatureStore(alone / "validation/store")
+    assert sorted(drawn.image_ids) == sorted(held_out)
+    assert len(drawn) == 15
+    texts = {store.caption(j) for j in pairs.caption.tolist()}
+    assert not texts & {text for own in held_out.values() for text in own}
+    assert (pairs.image >= 200).all()
+    # As if images of all captions were generated.
+    assert held_out == load_references(whole / "validation/references.jsonl")
+    out = alone.parent / "by_hand"
+    among = ["--among", whole / "validation/train_pairs.safetensors", "--device", "cpu"]
+    stores = [whole / "train_store", "--pool", whole / "photo_store", "--pool-images", "photos"]
+    assert pcm("refine", *stores, *among, "--out", out) is None
+    reader = FeatureStore(out / "store")
+    expected = PairSelection.from_file(out / "pairs.safetensors", reader.identity)
+    for one, other in zip(pairs, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    for i in (0, len(pairs.image) - 1):
+        assert store.caption(int(pairs.caption[i])) == reader.caption(int(expected.caption[i]))
+        one, other = (s.patch_feats(int(pairs.image[i])) for s in (store, reader))
+        assert torch.equal(one, other)
+
+
+def test_captions_alone_have_no_features_of_images(alone, capsys):
+    store, _, _ = assigned(alone)
+    assert store.is_image.tolist() == [False] * 200 + [True] * 12
+    assert np.isnan(store.clip_scores).all()
+    for rows in ([0], [205, 0]):
+        with pytest.raises(UserError, match="has captions without images, so no global_feats"):
+            store.read_rows("global_feats", rows)
+    assert store.read_rows("global_feats", []).shape == (0, store.clip_dim)
+    with pytest.raises(UserError, match="has captions without images: set `pairs`"):
+        SynthCaptionDataset(store.path)
+    assert pcm("store", "info", store.path) is None
+    assert ": 12 images, 200 captions, " in capsys.readouterr().out
+
+
+def test_photos_alone_are_trained_on_and_reported(alone):
+    work_dir = alone.parent / "run"
+    words = [alone / "config.py", "--work-dir", work_dir, "--cfg-options", *TINY]
+    result = run("train", *words, log=alone.parent / "log")
+    assert result.code == 0, result.output
+    figures, page = report(work_dir, "--photos")
+    assert figures["measurements"]["uses_photos"]
+    assert "gap" not in figures
+    assert "Captions are assigned to photos alone, so there are no synthetic training" in page
+    assert "gray squares" not in page
+
+
+def test_finished_work_of_photos_alone_is_kept(data, alone, tmp_path):
+    out = shutil.copytree(alone, tmp_path / "data")
+    before = contents(out)
+    for lost in ("", "pairs", "validation", "photo_store/shard-00000.jsonl"):
+        if lost.endswith("jsonl"):
+            (out / lost).unlink()
+        elif lost:
+            shutil.rmtree(out / lost)
+        assert make(data, out, "photos.images=photos") is None
+        assert contents(out) == before, lost
+
+
+def test_changed_settings_of_photos_alone_are_refused(data, alone, whole, tmp_path):
+    out = shutil.copytree(alone, tmp_path / "data")
+    made = [out / name for name in ("train_store", "validation", "pairs")]
+    assert make(data, out) == (
+        f"{out} was made with photos.images=photos, without images of its captions: pass --photos "
+        "and --set photos.images=photos, or another --out, or remove "
+        f"{' and '.join(map(str, made))}"
+    )
+    assert "has generated images of all captions" in make(data, whole, "photos.images=photos")
+    more = tmp_path / "more"
+    more.mkdir()
+    for name in ("photos", "tiny.yaml"):
+        (more / name).symlink_to(data / name)
+    # Some of them are held out in place of others.
+    extra = [f"some day {text}" for text in TEXTS]
+    (more / "captions.txt").write_text("\n".join([*TEXTS, *extra]))
+    found = make(data, out, "photos.images=photos", "validation.captions=16")
+    assert "validation was made with other settings (captions: 15 there, 16 now)" in found
+    found = make(more, out, "photos.images=photos")
+    assert f"remove {out / 'validation'} and {out / 'pairs'}" in found, found
+    shutil.rmtree(out / "validation")
+    shutil.rmtree(out / "pairs")
+    assert make(more, out, "photos.images=photos") is None
+    assert len(FeatureStore(out / "pairs/store")) == 400 + 12
+
+
+def test_the_dry_run_of_photos_alone(data, alone, tmp_path, capsys):
+    for out, done in ((tmp_path / "new", 0), (alone, None)):
+        assert make(data, out, "photos.images=photos", options=["--dry-run"]) is None
+        lines = capsys.readouterr().out
+        for name, total, unit in (
+            ("generate val", 15, "images"),
+            ("encode train", 200, "captions"),
+            ("extract val", 15, "images"),
+            ("extract photos", 13, "images"),
+        ):
+            left = total if done is None else done
+            assert re.search(rf"{name} +{total} {unit}, {left} done", lines), lines
+        assert "generate  " not in lines
+    assert not (tmp_path / "new").exists()
+    off = ["photos.images=photos", "validation=None"]
+    assert make(data, tmp_path / "new", *off, options=["--dry-run"]) is None
+    assert "generate" not in capsys.readouterr().out
+
+
+def test_photos_alone_without_validation_need_no_diffusion_model(data, tmp_path):
+    settings = ["photos.images=photos", "validation=None", "generate.pipeline=nowhere"]
+    clip = f"assign.model={build_clip(tmp_path / 'assigning', seed=1)}"
+    assert make(data, tmp_path / "data", *settings, clip) is None
+    dataset = Config.fromfile(tmp_path / "data/config.py").train_dataloader.dataset
+    assert len(SynthCaptionDataset(dataset.store, pairs=dataset.pairs)) == 180  # keep=0.9

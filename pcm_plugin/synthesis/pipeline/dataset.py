@@ -13,6 +13,9 @@ The stages write to one folder:
   generated images, see :mod:`pcm_plugin.synthesis.pipeline.photos`;
 - ``config.py`` and ``syntic.py``: training configs of PCM-Net and SynTIC.
 
+With photos alone, ``train_store/`` has the features of captions alone, and images are only
+generated for validation, see :mod:`pcm_plugin.synthesis.pipeline.photos_alone`.
+
 A text recipe generates no images: ``train_store/`` has the features of captions alone, and the
 configs are ``config.py`` of the prefix captioner, ``capdec.py`` and ``decap.py``.
 
@@ -26,7 +29,8 @@ from pathlib import Path
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.captions.caption_file import CaptionFile
-from pcm_plugin.formats.feature_store import FeatureStore, is_caption_store
+from pcm_plugin.formats.feature_store import FeatureStore
+from pcm_plugin.formats.pair_selection import PAIRS_FILE
 from pcm_plugin.formats.shards import ShardFolder
 from pcm_plugin.synthesis.extract.encode_captions import encode_captions
 from pcm_plugin.synthesis.extract.extract_features import extract_features
@@ -34,14 +38,15 @@ from pcm_plugin.synthesis.extract.open_source import open_source
 from pcm_plugin.synthesis.extract.sources import GeneratedImages, Source
 from pcm_plugin.synthesis.generate.generate_images import generate_images
 from pcm_plugin.synthesis.pipeline.corpus import make_corpus
+from pcm_plugin.synthesis.pipeline.dataset_checks import check_folder, check_pairs, check_stages
 from pcm_plugin.synthesis.pipeline.dataset_config import write_configs
 from pcm_plugin.synthesis.pipeline.photos import (
     check_photos,
-    check_pool,
     extract_photos,
     open_photos,
     refine_with_photos,
 )
+from pcm_plugin.synthesis.pipeline.photos_alone import extract_held_out, generate_held_out
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.text_configs import write_text_configs
 from pcm_plugin.synthesis.pipeline.validation import (
@@ -53,7 +58,7 @@ from pcm_plugin.synthesis.pipeline.validation import (
 )
 from pcm_plugin.synthesis.ranks import Rank
 from pcm_plugin.synthesis.refine.assignment import Among
-from pcm_plugin.synthesis.refine.pairs import check_among, refine_pairs
+from pcm_plugin.synthesis.refine.pairs import refine_pairs
 
 RealImages = Mapping[str, tuple[str, "str | CaptionFile"]]
 
@@ -103,18 +108,25 @@ def make_dataset(
     check_rephrasings(captions, recipe)
     make_corpus(captions, recipe, out / "corpus", limit, rank, make="corpus" in stages)
     corpus = CaptionFile(out / "corpus" / "captions.jsonl")
-    if "generate" in stages and recipe.generate is not None:
+    alone = recipe.photos_alone
+    if "generate" in stages and alone and held_out:
+        generate_held_out(recipe, out, device, rank)
+    elif "generate" in stages and recipe.generate is not None and not alone:
         images, batch = out / "synthetic", recipe.generate_batch
         generate_images(corpus, recipe.generate, images, batch, device, None, rank, recipe.offload)
     if "extract" in stages:
-        if recipe.generate is None:
+        if recipe.generate is None or alone:
             encode_captions(corpus, recipe.extract, out / "train_store", device, rank=rank)
         else:
             sources["train"] = open_source(out / "synthetic", None, 1)
         for split, source in sources.items():
             store, batch = out / f"{split}_store", recipe.extract_batch
             extract_features(source, recipe.extract, store, batch, device, rank=rank)
-        if recipe.assign is not None:
+        if alone and held_out:
+            extract_held_out(recipe, out, device, rank)
+        if recipe.assign is not None and alone:
+            encode_captions(corpus, recipe.assign, out / "assign_store", device, rank=rank)
+        elif recipe.assign is not None:
             store, batch = out / "assign_store", recipe.assign_batch
             extract_features(sources["train"], recipe.assign, store, batch, device, rank=rank)
     if "photos" in stages and photos is not None:
@@ -158,55 +170,6 @@ def has_held_out(recipe: Recipe, out: Path, real_splits: Collection[str] = ()) -
     """
     is_real = "val" in real_splits or (out / "val_store" / "manifest.json").is_file()
     return recipe.validation is not None and not is_real
-
-
-def check_pairs(recipe: Recipe, out: Path, among: Among | None) -> None:
-    """Check that existing pairs were chosen among what is trained on.
-
-    Raises:
-        UserError: If not.
-    """
-    if recipe.photos is not None:
-        check_pool(recipe, out, among)
-    else:
-        check_among(out / PAIRS_FOLDER, among)
-
-
-def check_stages(stages: Sequence[str] | None, recipe: Recipe) -> Sequence[str]:
-    """Return the stages to run, all by default.
-
-    Raises:
-        UserError: If the recipe has no such stage.
-    """
-    for stage in stages or ():
-        if stage not in recipe.stages:
-            what = "has no photos" if recipe.generate else "encodes captions alone"
-            fix = "--photos FOLDER" if recipe.generate else "a recipe that generates images"
-            raise UserError(
-                f"stages must be among {', '.join(recipe.stages)} for this recipe, which {what}, "
-                f"got {stage}: leave it out, or pass {fix}"
-            )
-    return recipe.stages if stages is None else stages
-
-
-def check_folder(recipe: Recipe, out: Path) -> None:
-    """Check that a folder was not made by a recipe of the other kind: with images, or without.
-
-    Raises:
-        UserError: If it was.
-    """
-    begun = [n for n in ("synthetic", "train_store") if (out / n / "manifest.json").is_file()]
-    has_captions = is_caption_store(out / "train_store")
-    if recipe.generate is None and begun and not has_captions:
-        raise UserError(
-            f"{out} was made by a recipe that generates images, but this one encodes captions "
-            "alone: pass another --out, or the recipe that made the folder"
-        )
-    if recipe.generate is not None and has_captions:
-        raise UserError(
-            f"{out} was made by a recipe that encodes captions alone, but this one generates "
-            "images: pass another --out, or the recipe that made the folder"
-        )
 
 
 def check_rephrasings(captions: CaptionFile, recipe: Recipe) -> None:
@@ -263,12 +226,15 @@ def _trained_on(out: Path, held_out: bool) -> Among | None:
 
 def _all_stages_done(recipe: Recipe, out: Path) -> bool:
     """Return whether there are images and features of all captions of the corpus."""
-    names = ["corpus", "train_store"] + ([] if recipe.generate is None else ["synthetic"])
+    no_images = recipe.generate is None or recipe.photos_alone
+    names = ["corpus", "train_store"] + ([] if no_images else ["synthetic"])
     if not all(_is_complete(out / name) for name in names):
         return False
     corpus, store = (ShardFolder(out / name, None).shards.values() for name in names[:2])
     captions, features = (sum(r["num_source"] for r in records) for records in (corpus, store))
-    if recipe.generate is None:
+    if recipe.photos_alone and not (out / PAIRS_FOLDER / PAIRS_FILE).is_file():
+        return False
+    if recipe.generate is None or recipe.photos_alone:
         return captions == features
     wanted = captions * recipe.generate.images_per_caption
     try:

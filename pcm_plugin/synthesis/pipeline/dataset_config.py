@@ -27,7 +27,12 @@ from pcm_plugin.synthesis.pipeline.photo_pool import POOL_STORE
 from pcm_plugin.synthesis.pipeline.photos import PHOTO_STORE
 from pcm_plugin.synthesis.pipeline.recipes import Recipe
 from pcm_plugin.synthesis.pipeline.text_captioners import TEXT_CAPTIONERS
-from pcm_plugin.synthesis.pipeline.validation import PAIRS_FOLDER, REFERENCES, TRAIN_PAIRS
+from pcm_plugin.synthesis.pipeline.validation import (
+    PAIRS_FOLDER,
+    REFERENCES,
+    TRAIN_PAIRS,
+    VALIDATION_STORE,
+)
 
 CONFIG = "config.py"
 """Config of PCM-Net in the data set's folder."""
@@ -54,6 +59,8 @@ def write_configs(
     settings = _settings(recipe, out, real_splits, held_out)
     source = config_source("PCM-Net on the data in this folder", "pcm_custom.py", settings)
     write_bytes(out / CONFIG, source)
+    if recipe.photos_alone:  # SynTIC needs an image of each caption
+        return
     syntic = (CONFIGS / "syntic" / "syntic_custom.py").read_text(encoding="utf-8")
     _, rest = syntic.split('_base_ = "../pcm_custom.py"\n')  # an error without that line
     text = f"""\
@@ -72,10 +79,18 @@ def remove_configs(out: Path) -> None:
 
 def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool) -> dict[str, Any]:
     base = Config.fromfile(CONFIGS / "pcm_custom.py")
-    store = FeatureStore(out / "train_store")
+    pairs = TRAIN_PAIRS if held_out else None
+    refined = f"{PAIRS_FOLDER}/{PAIRS_FILE}"
+    if recipe.refine is not None and (out / refined).is_file():
+        pairs = refined
+    train = "train_store"
+    if pairs == refined and recipe.photos is not None:
+        # The pairs refer to the store of photos, with generated images or with captions alone.
+        train = f"{PAIRS_FOLDER}/{POOL_STORE}"
+    store = FeatureStore(out / train)
     neck: dict[str, Any] = {
         "concepts": data_path("corpus/concepts.safetensors"),
-        "clip_head": data_path("train_store/clip_head.safetensors"),
+        "clip_head": data_path(f"{train}/clip_head.safetensors"),
         **recipe.model.get("neck", {}),
         "patch_dim": store.patch_dim,
         "clip_dim": store.clip_dim,
@@ -83,15 +98,6 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
     }
     if store.patches_in_joint_space:
         neck |= {"patches_in_joint_space": True, "clip_head": None}
-    pairs = TRAIN_PAIRS if held_out else None
-    refined = f"{PAIRS_FOLDER}/{PAIRS_FILE}"
-    if recipe.refine is not None and (out / refined).is_file():
-        pairs = refined
-    train = "train_store"
-    if pairs == refined and recipe.photos is not None:
-        # The pairs refer to the store of generated images and photos.
-        train = f"{PAIRS_FOLDER}/{POOL_STORE}"
-        store = FeatureStore(out / train)
     count = len(load_pairs(store, None if pairs is None else out / pairs).caption)
     length = training_length(base, count, recipe.training.min_iterations)
     epochs = length.get("train_cfg", {}).get("max_epochs")
@@ -114,7 +120,7 @@ def _settings(recipe: Recipe, out: Path, real_splits: list[str], held_out: bool)
         },
         **length,
         **noam_settings(base, count, neck.get("embed_dims", 512), epochs),
-        **_split_settings(real_splits, held_out, recipe.vocabulary.language),
+        **_split_settings(recipe, real_splits, held_out),
         **_photo_settings(recipe, out),
         "default_hooks": _hooks(recipe, has_validation=held_out or "val" in real_splits),
     }
@@ -128,12 +134,13 @@ def _photo_settings(recipe: Recipe, out: Path) -> dict[str, Any]:
     return {"photos": {"store": data_path(PHOTO_STORE), "images": images}}
 
 
-def _split_settings(real_splits: list[str], held_out: bool, language: str) -> dict[str, Any]:
+def _split_settings(recipe: Recipe, real_splits: list[str], held_out: bool) -> dict[str, Any]:
     """Return the settings of validation and test."""
     splits = [*real_splits, "val"] if held_out else real_splits
-    settings = split_settings(splits, language)
+    settings = split_settings(splits, recipe.vocabulary.language)
     if held_out:
-        files = {"store": data_path("train_store"), "references": data_path(REFERENCES)}
+        store = VALIDATION_STORE if recipe.photos_alone else "train_store"
+        files = {"store": data_path(store), "references": data_path(REFERENCES)}
         settings["val_dataloader"] = {"dataset": files}
     return settings
 

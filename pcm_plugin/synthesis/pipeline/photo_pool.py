@@ -1,7 +1,8 @@
 """SynC's assignment with photos that have no captions as the pool of images.
 
 SynC only needs the features of images, so captions can also be assigned to real images. The pairs
-refer to a merged store, which holds the generated images, with all captions, and then the photos.
+refer to a merged store, which holds the generated images, with all captions, or captions alone, and
+then the photos.
 """
 
 import os
@@ -46,7 +47,8 @@ def refine_with_pool(
     prefix ``0-`` (generated) or ``1-`` (photos).
 
     Args:
-        store: Folder of the finished training store, with the captions.
+        store: Folder of the finished training store, with the captions. With
+            ``pool_images='photos'`` it may have captions alone.
         photos: Folder of a finished store of photos without captions, made with the same settings.
         settings: Settings of the choice, with ``method='sync'``.
         out: Folder to write.
@@ -76,8 +78,9 @@ def refine_with_pool(
     if pool_images not in POOL_IMAGES:
         raise UserError(f"pool_images must be one of {', '.join(POOL_IMAGES)}, got {pool_images!r}")
     generated, real = FeatureStore(store), FeatureStore(photos)
-    for each in (generated, real):
-        each.require_images("refinement with a pool of photos")
+    real.require_images("refinement with a pool of photos")
+    if pool_images == "all":
+        generated.require_images("refinement with pool_images='all'")
     if not generated.num_captions:
         raise UserError(f"the images of {store} have no captions: there is nothing to refine")
     if real.num_captions:
@@ -107,7 +110,7 @@ def merge_pool(store: str | os.PathLike, photos: str | os.PathLike, out: Path) -
     out.parent.mkdir(parents=True, exist_ok=True)
     shared = any(map(partial(share_names, *readers), ("image_id", "file_name")))
     with file_lock(out.parent / ".merge.lock"):
-        merge([store, photos], out, prefix_ids=shared)
+        merge([store, photos], out, prefix_ids=shared, mixed=True)
 
 
 def pool_among(

@@ -1,6 +1,6 @@
 """Recipes: all settings of a data set in one file of Python, YAML or JSON."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pcm_plugin.synthesis.pipeline.corpus_settings import (
     ValidationSettings,
     VocabularySettings,
 )
+from pcm_plugin.synthesis.pipeline.recipe_parts import build_part, refinement_with_photos
 from pcm_plugin.synthesis.pipeline.stages import STAGES, TEXT_STAGES
 from pcm_plugin.synthesis.pipeline.text_captioners import TEXT_CAPTIONERS
 from pcm_plugin.synthesis.refine.settings import RefineSettings
@@ -94,6 +95,11 @@ class Recipe:
         if self.generate is None:
             return TEXT_STAGES
         return tuple(name for name in STAGES if name != "photos" or self.photos is not None)
+
+    @property
+    def photos_alone(self) -> bool:
+        """Whether captions are assigned to photos alone, so that few images are generated."""
+        return self.photos is not None and self.photos.images == "photos"
 
     @property
     def shard_size(self) -> int:
@@ -181,14 +187,10 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     refine = content.get("refine") and dict(content["refine"])
     photos = content.get("photos")
     if photos is not None:
-        # Captions are assigned to photos by SynC, whether or not the recipe refines pairs.
-        refine = refine or {"method": "sync"}
-        if refine.get("method", "sync") != "sync":
-            raise UserError(
-                f"recipe {path}: refine.method must be 'sync' with photos, got "
-                f"{refine['method']!r}: it keeps each caption with its own image"
-            )
-    count = generate.get("images_per_caption", 1)
+        photos = build_part(PhotoSettings, photos, path, "photos")
+        refine = refinement_with_photos(refine, path)
+    # With photos alone, a caption has no image of its own.
+    count = 1 if photos and photos.images == "photos" else generate.get("images_per_caption", 1)
     if refine and refine.get("method", "sync") == "sync" and isinstance(count, int) and count > 1:
         # The copies of a caption count as one: these are at least two different captions, the
         # number of SynC.
@@ -221,22 +223,22 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     # An image recipe without this part has the defaults; None must be set explicitly.
     held_out = content.get("validation", None if is_text else parts.get("validation", {}))
     return Recipe(
-        _build(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
-        _build(ConceptSettings, content.get("concepts") or {}, path, "concepts"),
-        _build(ExtractSettings, extract, path, "extract"),
-        None if is_text else _build(GenerateSettings, generate, path, "generate"),
-        None if refine is None else _build(RefineSettings, refine, path, "refine"),
-        None if assign is None else _build(ExtractSettings, assign, path, "assign"),
+        build_part(VocabularySettings, content.get("vocabulary") or {}, path, "vocabulary"),
+        build_part(ConceptSettings, content.get("concepts") or {}, path, "concepts"),
+        build_part(ExtractSettings, extract, path, "extract"),
+        None if is_text else build_part(GenerateSettings, generate, path, "generate"),
+        None if refine is None else build_part(RefineSettings, refine, path, "refine"),
+        None if assign is None else build_part(ExtractSettings, assign, path, "assign"),
         offload=offload,
         model=content.get("model") or {},
         language_model=None
         if small is None
-        else _build(LanguageModelSettings, small, path, "language_model"),
+        else build_part(LanguageModelSettings, small, path, "language_model"),
         validation=None
         if held_out is None
-        else _build(ValidationSettings, held_out, path, "validation"),
-        training=_build(TrainingSettings, content.get("training") or {}, path, "training"),
-        photos=None if photos is None else _build(PhotoSettings, photos, path, "photos"),
+        else build_part(ValidationSettings, held_out, path, "validation"),
+        training=build_part(TrainingSettings, content.get("training") or {}, path, "training"),
+        photos=photos,
         **sizes,
     )
 
@@ -276,19 +278,3 @@ def _check_image_recipe(content: dict[str, Any], path: Path) -> None:
             f"recipe {path} generates images, so language_model has no effect: leave it out, or "
             "pass a recipe for captions alone, such as text_vitb32"
         )
-
-
-def _build(kind: Any, settings: dict[str, Any], path: Path, part: str) -> Any:
-    known = {f.name for f in fields(kind)}
-    wrong = sorted(settings.keys() - known)
-    if wrong:
-        raise UserError(
-            f"recipe {path}: {part} has no setting {', '.join(wrong)}; its settings are "
-            f"{', '.join(sorted(known))}"
-        )
-    try:
-        return kind(**settings)
-    except MissingFileError as error:
-        raise MissingFileError(f"recipe {path}: {part}: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"recipe {path}: {part}: {error}") from None

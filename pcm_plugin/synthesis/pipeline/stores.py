@@ -27,11 +27,15 @@ from pcm_plugin.formats.image_ids import refuse_repeated
 from pcm_plugin.formats.shards import Shard, ShardFolder, shard_name
 
 _COMMITTED = ("count", "digest", "files", "num_source")
+_OF_CAPTIONS = ("model", "pretrained", "dtype", "caption_template", "clip_dim")
 _MARKER = "store.json"
 
 
 def merge(
-    stores: Sequence[str | os.PathLike], out: str | os.PathLike, prefix_ids: bool = False
+    stores: Sequence[str | os.PathLike],
+    out: str | os.PathLike,
+    prefix_ids: bool = False,
+    mixed: bool = False,
 ) -> ShardFolder:
     """Merge stores of the same CLIP to a new one, in the given order.
 
@@ -48,6 +52,8 @@ def merge(
         prefix_ids: Whether to prefix ids and file names with the number of the store, from 0: image
             ``'7'`` with file ``'7.png'`` in the second store becomes ``'1-7'`` with ``'1/7.png'``.
             Defaults to False.
+        mixed: Whether the first stores may have captions alone and the others images. Then they
+            only share the settings on which the features of captions depend. Defaults to False.
 
     Returns:
         The finished store.
@@ -58,19 +64,21 @@ def merge(
             images have the same id or file name.
     """
     folders = [_open(path) for path in stores]
-    first = _settings(folders[0])
-    for folder in folders:
+    alone = [mixed and _is_alone(folder) for folder in folders]
+    with_images = folders[sum(alone) :] or folders
+    for folder, of_captions in zip(folders, alone, strict=True):
+        first = _settings(with_images[0], of_captions)
         if folder.path.resolve() == Path(out).resolve():
             raise UserError(f"{out} is one of the stores to merge: pass a new folder")
-        other = _settings(folder)
+        other = _settings(folder, of_captions)
         changed = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
         if changed:
             values = (f"{key}: {first.get(key)!r} and {other.get(key)!r}" for key in changed)
             raise UserError(
-                f"{folders[0].path} and {folder.path} were made with different settings "
+                f"{with_images[0].path} and {folder.path} were made with different settings "
                 f"({'; '.join(values)})"
             )
-    heads = [_head(folder) for folder in folders]
+    heads = [_head(folder) for folder in with_images]
     if any(head != heads[0] for head in heads):
         raise UserError(f"these stores have different {CLIP_HEAD}: they must be of the same CLIP")
     if not prefix_ids:
@@ -84,7 +92,8 @@ def merge(
     source: dict[str, Any] = {"merged": [fingerprint(folder.manifest) for folder in folders]}
     if prefix_ids:
         source["prefix_ids"] = True
-    settings = {**folders[0].manifest["settings"], "source": source}
+    settings = {**with_images[0].manifest["settings"], "source": source}
+    info = with_images[0].manifest["info"]
     merged = ShardFolder.open_for_write(out, FORMAT, settings, plan)
     if heads[0] is not None:
         write_bytes(merged.path / CLIP_HEAD, heads[0])
@@ -99,7 +108,6 @@ def merge(
                 else:
                     _link(folder.path / old, merged.path / new)
             others = {k: v for k, v in record.items() if k not in _COMMITTED}
-            info = folder.manifest["info"]
             merged.commit(shard, [*files.values()], record["count"], info, **others)
     return merged
 
@@ -199,9 +207,15 @@ def _head(folder: ShardFolder) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _settings(folder: ShardFolder) -> dict:
+def _is_alone(folder: ShardFolder) -> bool:
+    return not folder.manifest["settings"].get("images", True)
+
+
+def _settings(folder: ShardFolder, of_captions: bool) -> dict:
+    """Return the settings of all features, or those on which the features of captions depend."""
     settings = {k: v for k, v in folder.manifest["settings"].items() if k != "source"}
-    return settings | folder.manifest["info"]
+    values = settings | folder.manifest["info"]
+    return {k: values.get(k) for k in _OF_CAPTIONS} if of_captions else values
 
 
 def _link(old: Path, new: Path) -> None:

@@ -42,6 +42,9 @@ PAIRS_FOLDER = "pairs"
 REFERENCES = f"{FOLDER}/references.jsonl"
 TRAIN_PAIRS = f"{FOLDER}/train_pairs.safetensors"
 
+VALIDATION_STORE = f"{FOLDER}/store"
+"""Features of the generated images, if those of the other captions are not generated."""
+
 
 class Summary(NamedTuple):
     """Numbers of captions.
@@ -100,7 +103,11 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         captions = list(CaptionFile(out / "corpus" / "captions.jsonl"))
         held_out = choose_held_out(captions, recipe)
         several = generate.images_per_caption > 1
-        references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
+        if recipe.photos_alone:
+            references = _drawn_references(out, captions, held_out)
+            pairs = _pairs_without(store, held_out)
+        else:
+            references, pairs = divide_pairs(store, captions, held_out, generate.unique, several)
         files = []
         if references:
             save_references(out / REFERENCES, references)
@@ -110,6 +117,28 @@ def make_validation(recipe: Recipe, out: Path, rank: Rank) -> None:
         near = len(held_out.near_duplicates)
         identity = store.identity
         folder.commit(wanted[0], files, len(references), near_duplicates=near, store=identity)
+
+
+def _drawn_references(
+    out: Path, captions: Sequence[Caption], held_out: HeldOut
+) -> dict[str, list[str]]:
+    """Return the references of the images that were generated for validation alone."""
+    if not held_out.validation:
+        return {}
+    if not (out / VALIDATION_STORE / "manifest.json").is_file():
+        raise MissingFileError(
+            f"no features of held-out images in {out / VALIDATION_STORE}: run the stages generate "
+            "and extract of pcm make-dataset"
+        )
+    return divide_pairs(FeatureStore(out / VALIDATION_STORE), captions, held_out)[0]
+
+
+def _pairs_without(store: FeatureStore, held_out: HeldOut) -> PairSelection:
+    """Return the pairs of a store of captions alone, which has them in the order of the corpus."""
+    pairs = load_pairs(store)
+    withheld = [*held_out.validation, *held_out.near_duplicates]
+    selected = ~np.isin(pairs.caption, withheld)
+    return PairSelection(*(values[selected] for values in pairs))
 
 
 def choose_held_out(captions: Sequence[Caption], recipe: Recipe) -> HeldOut:
