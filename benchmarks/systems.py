@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.runs import read_config
-from pcm_plugin.commands.toyworld.arms import config_of, tests_of
+from pcm_plugin.commands.toyworld.arms import config_of, list_tests
 from pcm_plugin.commands.toyworld.scores import Row, line, rows_of, table_head
 from pcm_plugin.commands.toyworld.steps import KEEP_MEMORY
 from pcm_plugin.engine.checkpoints import load_weights
@@ -91,7 +91,7 @@ def measure_captions(cfg: Config, checkpoint: str, images: int) -> float:
 
 def measure(row: Row, runs: Path, iterations: int, images: int) -> dict[str, float]:
     """Measure the costs of one row; only captioning if it uses the training of another row."""
-    options = tests_of(row.arm)[folder_name(None) + row.variant].options
+    options = list_tests(row.arm)[folder_name(None) + row.variant].options
     cfg = read_config(config_of(row.arm), options, ("train", "val", "test"))
     with DefaultScope.overwrite_default_scope(cfg.get("default_scope", "pcm_plugin")):
         training = {} if row.variant else measure_training(cfg, iterations)

@@ -268,7 +268,7 @@ def test_every_row_of_the_results_can_be_run():
         if "blip" in arms.config_of(name).name and import_error():
             continue
         cfg = read_config(name)
-        tests = arms.tests_of(name)
+        tests = arms.list_tests(name)
         assert list(tests)[:2] == ["in_domain", "toy_country"]
         # Images and concepts are those of the country, for all systems with concepts.
         country = read_config(name)
@@ -376,7 +376,7 @@ def add_scores(records, ciders, ending=""):
             for shift, test in ((0, "in_domain"), (-10, "toy_country")):
                 scores = {"BLEU-4": value + 1, "ROUGE-L": value + 2, "CIDEr": value}
                 shifted = {name: score + shift for name, score in scores.items()}
-                if test + ending in arms.tests_of(arm):
+                if test + ending in arms.list_tests(arm):
                     records.add(arm, seed, test + ending, shifted)
 
 

@@ -1,6 +1,6 @@
 """The systems and settings that are compared in the toy world."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,10 +71,9 @@ class Arm:
     features: str = "plain"
     refined: str | None = None
 
-    @property
-    def needs_taught_clip(self) -> bool:
+    def needs_taught_clip(self, endings: Collection[str]) -> bool:
         """Whether the training or a test needs :data:`.TAUGHT_CLIP`."""
-        return FEATURES[self.features].clip == TAUGHT_CLIP or RANKS_TWO_CLIPS in self.variants
+        return FEATURES[self.features].clip == TAUGHT_CLIP or RANKS_TWO_CLIPS in endings
 
     def config_options(self) -> tuple[str, ...]:
         """Return all changes of the config, with those that depend on features and pairs."""
@@ -447,13 +446,24 @@ class ArmTest:
     options: list[str]
 
 
-def tests_of(name: str) -> dict[str, ArmTest]:
-    """Return the tests of an arm, by the name of the folder of their results."""
+def list_tests(name: str, endings: Collection[str] | None = None) -> dict[str, ArmTest]:
+    """Return the tests of an arm, by the name of the folder of their results.
+
+    Args:
+        name: Name of the arm.
+        endings: Endings of the variants to test, ``""`` for the test without changed settings.
+            Defaults to None, all.
+    """
     arm = ARMS[name]
-    tests = {
-        folder_name(target): ArmTest(target, [*arm.config_options()]) for target in TARGETS.values()
-    }
+    tests: dict[str, ArmTest] = {}
+    if endings is None or "" in endings:
+        tests |= {
+            folder_name(target): ArmTest(target, [*arm.config_options()])
+            for target in TARGETS.values()
+        }
     for suffix, variant in arm.variants.items():
+        if endings is not None and suffix not in endings:
+            continue
         tests |= {
             folder_name(target) + suffix: ArmTest(target, [*arm.config_options(), *variant.options])
             for target in variant.targets

@@ -1,7 +1,7 @@
 """Scores of the runs of ``pcm results``, which remain when their folders are removed."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -9,16 +9,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pcm_plugin.commands.toyworld.arm_features import FEATURES
+from pcm_plugin.commands.toyworld.arm_features import FEATURES, TAUGHT_CLIP
 from pcm_plugin.commands.toyworld.arms import (
     ARMS,
     CHOICES,
     ROAD,
     SEVERAL_IMAGES,
     config_of,
-    tests_of,
+    list_tests,
 )
-from pcm_plugin.commands.toyworld.steps import CAPTIONS, CLIP, DATA, GUIDANCE, SIZES
+from pcm_plugin.commands.toyworld.steps import CAPTIONS, DATA, GUIDANCE, SIZES
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.atomic_io import fingerprint, sha256, write_bytes
 from pcm_plugin.formats.coco import read_coco_images
@@ -80,7 +80,7 @@ class Records:
         Args:
             arm: Name of the training.
             seed: Its seed.
-            test: Key of :func:`.tests_of`.
+            test: Key of :func:`.list_tests`.
 
         Returns:
             None if there are none with the present settings.
@@ -88,9 +88,20 @@ class Records:
         settings, scores = self._scores.get((arm, seed, test), ("", None))
         return scores if settings == self._settings(arm, test) else None
 
-    def has_run(self, arm: str, seed: int) -> bool:
-        """Return whether there are scores of all tests of an arm with a seed."""
-        return all(self.scores(arm, seed, test) is not None for test in tests_of(arm))
+    def has_run(self, arm: str, seed: int, endings: Collection[str] | None = None) -> bool:
+        """Return whether there are scores of tests of an arm with a seed.
+
+        Args:
+            arm: Name of the arm.
+            seed: Its seed.
+            endings: Those of the tests, see :func:`.list_tests`.
+        """
+        tests = list_tests(arm, endings)
+        return all(self.scores(arm, seed, test) is not None for test in tests)
+
+    def has_measurement(self, name: str) -> bool:
+        """Return whether :meth:`measured` need not measure."""
+        return self._measurements.get(name, ("",))[0] == world_settings()
 
     def add(self, arm: str, seed: int, test: str, scores: Mapping[str, float | None]) -> None:
         """Add the scores of a test; :meth:`save` writes them."""
@@ -167,15 +178,15 @@ def world_settings() -> str:
 @cache
 def arm_settings(arm: str, test: str) -> str:
     """Return a short name for all settings on which the scores of a test depend."""
-    chosen = tests_of(arm)[test]
+    chosen = list_tests(arm)[test]
     config = [_config_values(config_of(arm)), *ARMS[arm].config_options()]
     evaluation = chosen.evaluation and (
         _config_values(CONFIGS / "_base_" / "eval" / f"{chosen.evaluation}.py")
     )
-    clip = FEATURES[ARMS[arm].features].clip
-    other_clip = None if clip == CLIP else _weights(Path(clip.removeprefix("local-dir:")))
+    names = " ".join([FEATURES[ARMS[arm].features].clip, *chosen.options])
+    clips = [_weights(Path(TAUGHT_CLIP.removeprefix("local-dir:")))] * (TAUGHT_CLIP in names)
     pairs = [SEVERAL_IMAGES, *CHOICES[ROAD[arm]]] if arm in ROAD else None
-    return fingerprint([world_settings(), config, evaluation, chosen.options, other_clip, pairs])
+    return fingerprint([world_settings(), config, evaluation, chosen.options, clips or None, pairs])
 
 
 def _weights(folder: Path) -> list[str]:

@@ -49,6 +49,8 @@ MIXUP_SHARES = (
     "mixed patches whose concept is named",
     "mixed patches nearest to their concept",
 )
+MIXUP_STORES = {"mix-up, synthetic images": "train_store", "mix-up, real images": "real_store"}
+"""Stores of the town on which the mix-up is measured, by the name of the measurement."""
 
 
 def write_page(records: Records, seeds_of: Mapping[str, int]) -> Path:
@@ -170,9 +172,9 @@ def frequency_table(records: Records, rows: dict[str, Row], seeds: int) -> list[
 def mixup_table(records: Records) -> list[str]:
     """Return the table of what the mix-up finds and mixes in synthetic and in real pairs."""
     lines = table_head(["training pairs of the town, %", *MIXUP_SHARES])
-    for title, store in (("synthetic images", "train_store"), ("real images", "real_store")):
-        measure = partial(mixup_shares, DATA / "town" / store)
-        shares = records.measured(f"mix-up, {title}", measure)
+    for name, store in MIXUP_STORES.items():
+        shares = records.measured(name, partial(mixup_shares, DATA / "town" / store))
+        title = name.removeprefix("mix-up, ")
         lines.append(line([title, *(f"{shares[head]:.1f}" for head in MIXUP_SHARES)]))
     return lines
 

@@ -7,16 +7,16 @@
 Every arm is trained with every seed and tested on the real images of both domains. Its scores are
 added to docs/results.jsonl, and mean and standard error are written into the tables of
 docs/results.md. Runs that are in docs/results.jsonl with the present settings are not repeated, so
-the command can be interrupted and continued on another machine; to repeat them, for example after a
-change of the code, remove their lines. With --arms, the tables contain the other arms as they were
-tested before.
+the command can be interrupted and continued on another machine. To repeat them, for example after a
+change of the code, remove their lines and their folders in work_dirs/toy_results. With --arms, the
+tables contain the other arms as they were tested before.
 """
 
 import argparse
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from pcm_plugin.commands.argument_types import positive_integer
 from pcm_plugin.commands.processes import process_arguments, shell_command
 from pcm_plugin.commands.runs import has_scores, is_trained
 from pcm_plugin.commands.toyworld.arm_features import TAUGHT_CLIP
-from pcm_plugin.commands.toyworld.arms import ARMS, config_of, tests_of
+from pcm_plugin.commands.toyworld.arms import ARMS, config_of, list_tests
 from pcm_plugin.commands.toyworld.steps import (
     KEEP_MEMORY,
     QUICK,
@@ -35,7 +35,7 @@ from pcm_plugin.commands.toyworld.steps import (
     TARGETS,
     make_data,
 )
-from pcm_plugin.commands.toyworld.tables import SEEDS, TABLES, arms_of
+from pcm_plugin.commands.toyworld.tables import SEEDS, TABLES, arms_of, endings_of
 from pcm_plugin.engine.cfg_options import format_option
 from pcm_plugin.errors import MissingFileError, UserError, plain_errors
 
@@ -72,13 +72,22 @@ def is_arm_trained(name: str, seed: int, extra: Sequence[str]) -> bool:
     return is_trained(work, config_of(name), options_of(name, seed, extra))
 
 
-def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
-    """Train an arm with a seed and test it on both domains, unless that is done."""
+def run_arm(
+    name: str, seed: int, extra: Sequence[str] = (), endings: Collection[str] = ("",)
+) -> None:
+    """Train an arm with a seed and test it on both domains, unless that is done.
+
+    Args:
+        name: Name of the arm.
+        seed: Its seed.
+        extra: Options of all trainings. Defaults to none.
+        endings: Those of the tests, see :func:`.list_tests`.
+    """
     config, work = config_of(name), WORK / name / f"seed{seed}"
     work.mkdir(parents=True, exist_ok=True)
     log = work / "log.txt"
     with CONFIG_LOCK:
-        trained, tests = is_arm_trained(name, seed, extra), tests_of(name)
+        trained, tests = is_arm_trained(name, seed, extra), list_tests(name, endings)
     if not trained:
         train = ["train", str(config), "--resume", "--work-dir", str(work)]
         run_command([*train, "--cfg-options", *options_of(name, seed, extra)], log)
@@ -99,12 +108,12 @@ def run_arm(name: str, seed: int, extra: Sequence[str] = ()) -> None:
             run_command([*command, "--cfg-options", *changes], log)
 
 
-def record_arm(name: str, seed: int, records: "Records") -> None:
-    """Run an arm with a seed and add its scores to the records."""
+def record_arm(name: str, seed: int, records: "Records", endings: Collection[str]) -> None:
+    """Run an arm with a seed and add its scores to the records; see :func:`run_arm`."""
     from pcm_plugin.commands.toyworld.records import read_scores
 
-    run_arm(name, seed, records.extra)
-    for target, test in tests_of(name).items():
+    run_arm(name, seed, records.extra, endings)
+    for target, test in list_tests(name, endings).items():
         folder = WORK / name / f"seed{seed}" / target
         records.add(name, seed, target, read_scores(folder, DOMAINS[test.evaluation]))
 
@@ -139,7 +148,8 @@ def main() -> None:
     if unknown := set(args.arms or []) - of_tables.keys():
         raise UserError(f"--arms: {', '.join(args.tables)} has no {', '.join(sorted(unknown))}")
     arms = args.arms or list(of_tables)
-    taught = [name for name in arms if ARMS[name].needs_taught_clip]
+    endings = {name: endings_of(name, args.tables) for name in arms}
+    taught = [name for name in arms if ARMS[name].needs_taught_clip(endings[name])]
     folder = Path(TAUGHT_CLIP.removeprefix("local-dir:"))
     if taught and not folder.is_dir():
         raise MissingFileError(
@@ -147,6 +157,7 @@ def main() -> None:
             "or name other arms with --arms"
         )
     from pcm_plugin.commands.toyworld.records import RECORDS, Records
+    from pcm_plugin.commands.toyworld.report import MIXUP_STORES, write_page
 
     extra = QUICK if args.quick else ()
     records = Records(RECORDS, extra)
@@ -159,9 +170,10 @@ def main() -> None:
         (name, seed)
         for seed in range(max(seeds.values()))
         for name in arms
-        if seed < seeds_of[name] and not records.has_run(name, seed)
+        if seed < seeds_of[name] and not records.has_run(name, seed, endings[name])
     ]
-    if jobs:
+    measured = MIXUP_STORES if "ablation" in args.tables else ()
+    if jobs or not all(map(records.has_measurement, measured)):
         make_data(args.jobs, QUICK_SIZES if args.quick else SIZES)
         from pcm_plugin.commands.toyworld.arm_inputs import make_inputs
 
@@ -173,12 +185,10 @@ def main() -> None:
             is_arm_trained(name, seed, extra)
     from tqdm import tqdm
 
-    from pcm_plugin.commands.toyworld.report import write_page
-
     write = partial(write_page, records, seeds)
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
-            runs = pool.map(lambda job: record_arm(job[0], job[1], records), jobs)
+            runs = pool.map(lambda job: record_arm(job[0], job[1], records, endings[job[0]]), jobs)
             for _ in tqdm(runs, total=len(jobs), desc="runs"):
                 records.save()
                 write()

@@ -9,7 +9,7 @@ from pcm_plugin.commands.evaluation_names import folder_name
 from pcm_plugin.commands.toyworld.arms import ARMS
 from pcm_plugin.commands.toyworld.records import Records
 from pcm_plugin.commands.toyworld.steps import TARGETS
-from pcm_plugin.commands.toyworld.tables import TABLES
+from pcm_plugin.commands.toyworld.tables import TABLES, split_row
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ def rows_of(table: str) -> dict[str, Row]:
     """Return the rows of a table by name, in order."""
     rows = {}
     for name in TABLES[table]:
-        arm = next(arm for arm in sorted(ARMS, key=len, reverse=True) if name.startswith(arm))
-        variant = name.removeprefix(arm)
+        arm, variant = split_row(name)
         title = ARMS[arm].variants[variant].title if variant else ARMS[arm].title
         rows[name] = Row(title, arm, variant)
     return rows

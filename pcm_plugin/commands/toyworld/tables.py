@@ -1,6 +1,6 @@
 """Tables of ``docs/results.md``: their rows, numbers of seeds and reported differences."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pcm_plugin.commands.toyworld.arms import (
     ARMS,
@@ -101,6 +101,21 @@ COMPARED: dict[str, Sequence[tuple[str, str]]] = {
     ],
 }
 """Pairs of rows whose difference is reported in addition to those from the base."""
+
+
+def split_row(name: str) -> tuple[str, str]:
+    """Return the arm of a row, and the ending of the variant, ``""`` for none."""
+    arm = next(arm for arm in sorted(ARMS, key=len, reverse=True) if name.startswith(arm))
+    return arm, name.removeprefix(arm)
+
+
+def endings_of(arm: str, tables: Iterable[str]) -> set[str]:
+    """Return the endings of the variants of an arm that are rows of tables.
+
+    The test without changed settings, ``""``, is always among them.
+    """
+    rows = [split_row(row) for table in tables for row in TABLES[table]]
+    return {"", *(ending for name, ending in rows if name == arm)}
 
 
 def arms_of(table: str) -> list[str]:
