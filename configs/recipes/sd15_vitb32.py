@@ -19,5 +19,7 @@ generate = dict(
 extract = dict(model="ViT-B-32-quickgelu", pretrained="openai", pool=1, batch_size=256)
 # SynC with CLIP's own features: refine = dict(method="sync"). As released: sd15_vitb32_sync.py.
 refine = None
+# Photos without captions, to which SynC assigns captions: photos = dict(folder="photos"), with
+# images="photos" without generated images in training. Or on the command line: --photos FOLDER.
 # Captions that are held out, with their generated images, to choose checkpoints, unless --val names
 # real images. By default: validation = dict(captions=500, max_share=0.05). None: no such captions.

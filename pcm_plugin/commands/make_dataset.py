@@ -83,7 +83,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run the command."""
     args = parse_args()
-    from pcm_plugin.synthesis.pipeline.dataset import captions_of, make_dataset, real_sources
+    from pcm_plugin.synthesis.pipeline.dataset import (
+        captions_of,
+        has_held_out,
+        make_dataset,
+        real_sources,
+    )
     from pcm_plugin.synthesis.pipeline.estimate import estimate
     from pcm_plugin.synthesis.pipeline.recipes import load_recipe
 
@@ -109,7 +114,11 @@ def main() -> None:
         if rank.index == 0:
             device = args.device or rank.device()
             count = min(report.captions, args.limit or report.captions)
-            if recipe.generate is None or recipe.photos_alone:
+            if recipe.photos_alone:
+                is_split = has_held_out(recipe, args.out, real)
+                few = "images are generated for validation alone"
+                print(f"{count:,} captions; {few if is_split else 'no images are generated'}")
+            elif recipe.generate is None:
                 print(f"{count:,} captions", flush=True)
             else:
                 print(f"{count * recipe.generate.images_per_caption:,} pairs", flush=True)

@@ -456,11 +456,14 @@ def test_the_dry_run_of_photos_alone(data, alone, tmp_path, capsys):
         ):
             left = total if done is None else done
             assert re.search(rf"{name} +{total} {unit}, {left} done", lines), lines
+        assert "200 captions; images are generated for validation alone" in lines
         assert "generate  " not in lines
     assert not (tmp_path / "new").exists()
     off = ["photos.images=photos", "validation=None"]
     assert make(data, tmp_path / "new", *off, options=["--dry-run"]) is None
-    assert "generate" not in capsys.readouterr().out
+    lines = capsys.readouterr().out
+    assert "200 captions; no images are generated" in lines
+    assert "generate val" not in lines
 
 
 def test_photos_alone_without_validation_need_no_diffusion_model(data, tmp_path):
@@ -469,3 +472,17 @@ def test_photos_alone_without_validation_need_no_diffusion_model(data, tmp_path)
     assert make(data, tmp_path / "data", *settings, clip) is None
     dataset = Config.fromfile(tmp_path / "data/config.py").train_dataloader.dataset
     assert len(SynthCaptionDataset(dataset.store, pairs=dataset.pairs)) == 180  # keep=0.9
+
+
+@pytest.mark.parametrize("images", ["all", "photos"])
+def test_several_processes_make_the_same_folder(data, whole, alone, tmp_path, images):
+    out = tmp_path / "data"
+    words = [data / "captions.txt", "--recipe", data / "tiny.yaml", "--photos", data / "photos"]
+    words += ["--out", out, "--device", "cpu", "--set", f"photos.images={images}"]
+    result = run("make-dataset", *words, log=tmp_path / "log", processes=2, launcher=False)
+    assert result.code == 0, result.output
+    expected = contents(whole if images == "all" else alone)
+    found = contents(out)
+    assert {k: v for k, v in found.items() if k.name[0] != "."} == {
+        k: v for k, v in expected.items() if k.name[0] != "."
+    }
