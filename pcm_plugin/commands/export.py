@@ -50,6 +50,8 @@ def main() -> None:
     # The CLIP is not needed to write its name.
     decoding = {**(settings.get("decoding") or {}), **WITHOUT_RERANKING}
     model = MODELS.build({**settings, "backbone": None, "decoding": decoding})
+    # The file stores the settings of the config, which the model was built without.
+    model.check_decoding(model.default_decoding.updated(settings.get("decoding") or {}))
     load_weights(model, args.checkpoint, cfg)
     about = {"name": args.name or Path(cfg.filename).stem, "torch": torch.__version__}
     save_captioner(args.out, model, settings, cfg.clip, about, args.half)

@@ -160,7 +160,7 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
             f"`clip.pretrained` in {path} must be a tag of open_clip, got the file "
             f"`{clip['pretrained']!r}`"
         )
-    _check_types(settings, str(path))
+    cls = captioner_class(settings, path)
     name = clip["model_name"]
     if name.startswith(_LOCAL):
         name = f"{_LOCAL}{path.parent / name.removeprefix(_LOCAL)}"
@@ -172,9 +172,6 @@ def load_captioner(path: str | os.PathLike, data_preprocessor: dict | None = Non
         "patch_mode": clip.get("patch_mode", "plain"),
         "defer_text": True,
     }
-    cls = MODELS.get(settings["type"])
-    if not (isinstance(cls, type) and issubclass(cls, Captioner)):
-        raise UserError(f"`model.type` in {path} must be a captioner, got {settings['type']!r}")
     try:
         arguments = cls.file_arguments(facts)
     except KeyError as error:
@@ -220,6 +217,23 @@ def read_captioner_file(path: Path) -> tuple[dict[str, Any], dict[str, torch.Ten
             f"{path} is not a captioner, or it is damaged ({type(error).__name__} {error}): copy "
             "or export it again"
         ) from error
+
+
+def captioner_class(settings: Mapping[str, Any], path: Path) -> type[Captioner]:
+    """Return the class of the captioner in a captioner file.
+
+    Args:
+        settings: Config of the captioner in the file.
+        path: The file, for the message.
+
+    Raises:
+        UserError: If it is no captioner, or has modules of other packages.
+    """
+    _check_types(settings, str(path))
+    cls = MODELS.get(settings["type"])
+    if not (isinstance(cls, type) and issubclass(cls, Captioner)):
+        raise UserError(f"`model.type` in {path} must be a captioner, got {settings['type']!r}")
+    return cls
 
 
 def exportable_config(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from pcm_plugin.formats.image_ids import name_some
 from pcm_plugin.formats.tensor_file import write_tensors
 from pcm_plugin.models.captioner_file import (
     FORMAT,
+    captioner_class,
     exportable_config,
     read_captioner_file,
     shared_tensors,
 )
 from pcm_plugin.models.captioners.base import Captioner
-from pcm_plugin.models.decoding.config import DecodingConfig
 
 
 def write_decoding(path: str | os.PathLike, settings: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def write_decoding(path: str | os.PathLike, settings: Mapping[str, Any]) -> None
 
     Args:
         path: File of :func:`~pcm_plugin.models.captioner_file.save_captioner`.
-        settings: New values of :class:`.DecodingConfig` by name. Others keep their value.
+        settings: New values by name, see :meth:`.DecodingConfig.updated`.
 
     Raises:
         MissingFileError: If the file does not exist.
@@ -37,9 +37,11 @@ def write_decoding(path: str | os.PathLike, settings: Mapping[str, Any]) -> None
     if not path.is_file():
         raise MissingFileError(f"no captioner at {path}")
     facts, tensors = read_captioner_file(path)
-    decoding = {**(facts["model"].get("decoding") or {}), **settings}
-    DecodingConfig().updated(decoding)
-    facts["model"] = {**facts["model"], "decoding": decoding}
+    stored = facts["model"].get("decoding") or {}
+    old = captioner_class(facts["model"], path).default_decoding.updated(stored)
+    new = old.updated(settings)
+    changes = {key: value for key, value in asdict(new).items() if value != getattr(old, key)}
+    facts["model"] = {**facts["model"], "decoding": {**stored, **settings, **changes}}
     metadata = {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}
     write_tensors(path, tensors, {"format": FORMAT, **metadata})
 
@@ -71,7 +73,7 @@ def check_same_captioner(
     stored, _ = [config.pop("decoding", None) for config in configs]
     keys = sorted({*configs[0], *configs[1]})
     differences += [f"model.{key}" for key in keys if configs[0].get(key) != configs[1].get(key)]
-    search = asdict(DecodingConfig().updated(stored or {}))
+    search = asdict(model.default_decoding.updated(stored or {}))
     for key, value in asdict(model.decoding).items():
         if key not in ignored and search[key] != value:
             differences.append(f"model.decoding.{key}={search[key]!r} instead of {value!r}")

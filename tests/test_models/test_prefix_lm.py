@@ -14,6 +14,7 @@ from pcm_plugin.apis import CaptionInferencer
 from pcm_plugin.engine.checkpoints import load_weights
 from pcm_plugin.errors import UserError
 from pcm_plugin.models.captioner_file import load_captioner, save_captioner
+from pcm_plugin.models.captioner_settings import check_same_captioner, write_decoding
 from pcm_plugin.models.captioners import Captioner
 from pcm_plugin.models.decoding import DecodingConfig
 from pcm_plugin.models.encoders import PrefixMapper
@@ -508,6 +509,20 @@ def settings_of(folder, **changes):
         decoding=dict(beam_size=3, max_len=8),
         **changes,
     )
+
+
+def test_settings_in_a_file_change_the_defaults_of_prefix_captioners(folder, tmp_path):
+    settings = settings_of(folder)
+    settings["decoding"] = {"beam_size": 3}
+    model = MODELS.build({**settings, "entity_prompt": None})
+    settings["entity_prompt"] = None
+    path = tmp_path / "captioner.safetensors"
+    save_captioner(path, model, settings, {"model_name": build_clip(tmp_path / "clip")})
+    check_same_captioner(path, model, settings)
+    write_decoding(path, {"min_len": 25})
+    assert load_captioner(path).decoding == DecodingConfig(beam_size=3, min_len=25, max_len=30)
+    with pytest.raises(UserError, match="`min_len` must be from 0 to less than max_len=30"):
+        write_decoding(path, {"min_len": 30})
 
 
 @pytest.mark.parametrize("half", [False, True])

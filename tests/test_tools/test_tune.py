@@ -13,7 +13,9 @@ from safetensors import safe_open
 from pcm_plugin.commands import export, tune
 from pcm_plugin.commands.tuning import Candidates
 from pcm_plugin.engine.inputs import drop_clip_head
+from pcm_plugin.errors import UserError
 from pcm_plugin.evaluation import CaptionMetric
+from pcm_plugin.models.captioner_settings import write_decoding
 from pcm_plugin.models.decoding import CaptionHypothesis
 from pcm_plugin.registry import MODELS
 from tests.builders import build_store
@@ -208,3 +210,34 @@ def test_beam_sizes_below_the_number_of_captions_are_refused(run):
     code, output, _ = run("--cfg-options", *options)
     assert code == 1
     assert "`num_captions` must be from 1 to beam_size=1, got `2`" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["rerank=ranks", "rerank_weight=400"], "`rerank_weight` has no effect with rerank='ranks"),
+        (["rerank_clip=RN50"], "`rerank_clip` has no effect with rerank='sum'"),
+        (["include=[zebra]"], "zebra"),
+    ],
+)
+def test_no_captioner_is_exported_that_cannot_be_used(exported, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        exported("--cfg-options", *(f"model.decoding.{option}" for option in options))
+    assert not (tmp_path / "captioner.safetensors").exists()
+
+
+def test_a_stored_weight_and_ranks_replace_each_other(exported):
+    file = exported("--cfg-options", "model.decoding.beam_size=5")
+
+    def stored(settings):
+        write_decoding(file, settings)
+        return json.loads(safe_open(file, "pt").metadata()["model"])["decoding"]
+
+    weight = stored({"rerank": "sum", "rerank_weight": 400.0})
+    assert (weight["rerank"], weight["rerank_weight"]) == ("sum", 400.0)
+    assert stored({"rerank": "ranks"}) == {**weight, "rerank": "ranks", "rerank_weight": 0.0}
+    assert stored({"rerank_weight": 400.0}) == weight
+    before = file.read_bytes()
+    with pytest.raises(UserError, match="`beam_size` must be at least 1"):
+        write_decoding(file, {"beam_size": 0})
+    assert file.read_bytes() == before

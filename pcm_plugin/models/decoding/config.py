@@ -154,11 +154,16 @@ class DecodingConfig:
     def updated(self, settings: Mapping[str, Any]) -> "DecodingConfig":
         """Return a copy with changed settings.
 
+        A change of re-ranking resets the settings that have no effect with it, unless they are
+        passed too: ``rerank='ranks'`` sets ``rerank_weight`` to 0; ``rerank_weight`` sets
+        ``rerank`` to ``'sum'``; ``rerank='sum'`` sets ``rerank_clip`` to None; ``rerank_clip`` sets
+        ``rerank_clip_pretrained`` to None.
+
         Args:
             settings: New values by name of the setting.
 
         Raises:
-            UserError: If a setting is unknown or out of range.
+            UserError: If a setting is unknown or out of range, or has no effect with the others.
         """
         names = [field.name for field in dataclasses.fields(self)]
         for name in settings:
@@ -168,4 +173,18 @@ class DecodingConfig:
                 raise UserError(
                     f"`decoding` must be a dict with keys out of {names}, got `{name}`{hint}"
                 )
-        return dataclasses.replace(self, **settings)
+        return dataclasses.replace(self, **_with_resets(settings))
+
+
+def _with_resets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changed settings with those that they reset, see :meth:`DecodingConfig.updated`."""
+    changes = dict(settings)
+    if "rerank_weight" in changes:
+        changes.setdefault("rerank", "sum")
+    if changes.get("rerank") == "ranks":
+        changes.setdefault("rerank_weight", 0.0)
+    if changes.get("rerank") == "sum":
+        changes.setdefault("rerank_clip", None)
+    if "rerank_clip" in changes:
+        changes.setdefault("rerank_clip_pretrained", None)
+    return changes
