@@ -19,7 +19,7 @@ from tqdm import tqdm
 from pcm_plugin.apis.build import build_captioner
 from pcm_plugin.apis.image_inputs import InputImage, iter_inputs, load_input
 from pcm_plugin.apis.model_hash import model_hash
-from pcm_plugin.apis.regions import caption_regions, check_takes_regions
+from pcm_plugin.apis.regions import caption_regions, check_region_decoding, check_takes_regions
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.folder import printable
 from pcm_plugin.models.captioners import PCMNet
@@ -187,11 +187,11 @@ class CaptionInferencer(BaseInferencer):
         Raises:
             MissingFileError: If the file is missing.
             UserError: If the captioner reads the patches of whole images, the image cannot be
-                read, a region is invalid, or a setting is out of range.
+                read, a region is invalid, a setting is out of range, or there is a ``rerank_clip``.
         """
         check_takes_regions(self.model)
         decoding = self.model.decoding.updated(kwargs)
-        self.model.check_decoding(decoding)
+        check_region_decoding(self.model, decoding)
         entry = load_input(0, image)
         assert isinstance(entry, InputImage)
         found = caption_regions(

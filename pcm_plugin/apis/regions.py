@@ -34,6 +34,25 @@ def check_takes_regions(model: Captioner) -> None:
         )
 
 
+def check_region_decoding(model: Captioner, decoding: DecodingConfig) -> None:
+    """Check that regions can be captioned with settings of the search.
+
+    Args:
+        model: The captioner.
+        decoding: Settings of the search.
+
+    Raises:
+        UserError: If there is a ``rerank_clip``, or see :meth:`.Captioner.check_decoding`.
+    """
+    if decoding.rerank_clip is not None:
+        raise UserError(
+            "`rerank_clip` must be None for captions of regions, since the second CLIP compares "
+            f"captions with the whole image, got `{decoding.rerank_clip}`: leave it out, or set "
+            "rerank to 'sum'"
+        )
+    model.check_decoding(decoding)
+
+
 @torch.inference_mode()
 def caption_regions(
     model: Captioner,

@@ -174,11 +174,13 @@ def caption_to_file(
         Number of images that could not be read.
     """
     from pcm_plugin.apis.journal import Journal
+    from pcm_plugin.models.decoding.second_clip import with_clip_identity
 
     paths, out = list(ids), Path(args.out)
+    decoding = inferencer.model.decoding.updated(decoding_options(args))
     settings = {
         "model": inferencer.identity(),
-        "decoding": dataclasses.asdict(inferencer.model.decoding.updated(decoding_options(args))),
+        "decoding": dataclasses.asdict(with_clip_identity(decoding)),
         "batch_size": args.batch_size,
         "device": next(inferencer.model.parameters()).device.type,
         "images": len(paths),

@@ -68,6 +68,8 @@ def _check_options(args: argparse.Namespace) -> None:
     for option in ("text_files", "overwrite", "sheet", "html"):
         if getattr(args, option):
             raise UserError(f"--{option.replace('_', '-')} is not available for regions: use --out")
+    if args.rerank_clip:
+        raise UserError("--rerank-clip is not available for regions: leave it out")
     if args.out:
         check_region_results_file(Path(args.out))
 

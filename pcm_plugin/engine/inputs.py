@@ -1,8 +1,9 @@
 """Identity of the data and settings of a run, and the CLIP head that only training needs."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -11,6 +12,8 @@ from pcm_plugin.engine.config_modules import iter_modules, list_input_files
 from pcm_plugin.formats.atomic_io import fingerprint, folder_sha256, sha256
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.formats.required_file import FileKind, ReadsFiles
+from pcm_plugin.models.backbones.clip_weights import model_identity
+from pcm_plugin.models.backbones.weights_file import weights_identity
 
 TEST_KEYS = ("model", "test_dataloader", "test_evaluator", "test_cfg")
 """The parts of a config on which scores depend."""
@@ -37,7 +40,8 @@ def hash_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
     """Return names of the input files by content: equal data has equal names, wherever it is.
 
     Folders of images are left out, since the feature store identifies them, and so are language
-    models on a hub.
+    models on a hub. A second CLIP for re-ranking is included if it is a local folder or has a
+    weights file.
 
     Args:
         cfg: The final config. Its input files exist.
@@ -47,11 +51,12 @@ def hash_inputs(cfg: Config, loops: Iterable[str]) -> dict[str, str]:
         The first 16 digits of a SHA-256 by key of the config, e.g. ``'model.neck.concepts'``.
     """
     files = [file for file in list_input_files(cfg, loops) if file.kind != FileKind.IMAGE_FOLDER]
-    return {
+    found = {
         file.key: _content_hash(Path(file.path))
         for file in sorted(files, key=lambda file: file.key)
         if file.kind not in HUB_KINDS or Path(file.path).exists()
     }
+    return found | _hash_second_clip((cfg.get("model") or {}).get("decoding") or {})
 
 
 def is_validated_on_held_out(cfg: Config) -> bool:
@@ -72,6 +77,16 @@ def hash_settings(cfg: Config, parts: Iterable[str]) -> str:
     """
     settings = {part: cfg.to_dict().get(part) for part in parts}
     return fingerprint(json.loads(json.dumps(settings, default=str)))
+
+
+def _hash_second_clip(decoding: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hash of a local ``rerank_clip`` by its key; empty without one."""
+    name, pretrained = decoding.get("rerank_clip"), decoding.get("rerank_clip_pretrained")
+    if name is None:
+        return {}
+    identity = [model_identity(name), weights_identity(pretrained)]
+    is_local = identity != [name, pretrained]
+    return {"model.decoding.rerank_clip": fingerprint(identity)} if is_local else {}
 
 
 def _content_hash(path: Path) -> str:

@@ -84,6 +84,20 @@ def test_invalid_regions_are_named_or_skipped(inferencer, picture):
         inferencer.regions(picture, BOXES, beam_size=0)
 
 
+def test_a_second_clip_is_refused_before_it_is_loaded(inferencer, picture, monkeypatch):
+    monkeypatch.setattr("pcm_plugin.models.decoding.second_clip.SecondCLIP.load", None)
+    settings = {"rerank": "ranks", "rerank_clip": "RN50"}
+    message = "`rerank_clip` must be None for captions of regions, .* got `RN50`: leave it out"
+    with pytest.raises(UserError, match=message):
+        inferencer.regions("gone.png", BOXES, **settings)
+    with monkeypatch.context() as patch:
+        stored = inferencer.model.decoding.updated(settings)
+        patch.setattr(inferencer.model, "decoding", stored)
+        with pytest.raises(UserError, match=message):
+            inferencer.regions("gone.png", BOXES)
+        assert len(inferencer.regions(picture, BOXES, rerank="sum")) == len(BOXES)
+
+
 def test_the_patch_mode_changes_regions_and_not_whole_images(decap_file, inferencer, picture):
     sclip = CaptionInferencer(
         weights=decap_file, device="cpu", show_progress=False, patch_mode="sclip"

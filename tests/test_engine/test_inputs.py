@@ -301,6 +301,26 @@ def test_a_language_model_is_hashed_by_its_files(tmp_path):
     assert found[0] == found[1] != found[2]
 
 
+def test_a_second_clip_is_hashed_by_its_files(tmp_path):
+    def found(name, pretrained=None):
+        decoding = dict(rerank="ranks", rerank_clip=name, rerank_clip_pretrained=pretrained)
+        return hash_inputs(Config(dict(model=dict(decoding=decoding))), ("test",))
+
+    assert found("ViT-L-14", "openai") == found("hf-hub:a/b") == {}
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for file, place in (
+        (folder / "open_clip_model.safetensors", (f"local-dir:{folder}",)),
+        (tmp_path / "clip.pt", ("ViT-L-14", str(tmp_path / "clip.pt"))),
+    ):
+        file.write_text("1")
+        one = found(*place)
+        file.write_text("2")
+        other = found(*place)
+        assert one.keys() == other.keys() == {"model.decoding.rerank_clip"}
+        assert one != other
+
+
 def test_object_labels_are_checked_and_hashed_by_content(tmp_path):
     cfg = Config.fromfile("configs/syntic/syntic_toy.py")
     cfg.model = None  # nor are its files there

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -210,6 +211,30 @@ def test_a_killed_job_writes_the_same_bytes_after_resuming(photos, tmp_path, pic
     assert len(json.loads(first)) == 60
     result = run("caption", *words, log=tmp_path / "log", launcher=False, env=env)
     assert out.read_bytes() == first
+
+
+def test_a_job_does_not_continue_with_another_second_clip(command, photos, tmp_path, monkeypatch):
+    clip = shutil.copytree("benchmarks/taught_clip", tmp_path / "clip")
+    words = [photos, "--batch-size", 2, "--out", tmp_path / "out.json"]
+    words += ["--rerank", "ranks", "--rerank-clip", f"local-dir:{clip}"]
+
+    append = Journal.append
+
+    def interrupted(journal, rows):
+        if journal.count:
+            raise KeyboardInterrupt
+        append(journal, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", interrupted)
+        assert command(*words)[0] == 130
+    (clip / "note.txt").write_text("other content")
+    code = command(*words)[0]
+    assert "other settings (decoding: {" in code
+    (clip / "note.txt").unlink()
+    code, _, errors = command(*words)
+    assert code == 0
+    assert "2 images are captioned already" in errors
 
 
 def test_a_running_job_is_locked(command, photos, tmp_path):

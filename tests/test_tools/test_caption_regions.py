@@ -176,6 +176,7 @@ def test_wrong_options_are_named(command, photos, tmp_path):
         ((photos, *one, "--boxes", boxes), "--boxes must not be combined with --box"),
         ((image, *one, "--html", "a.html"), "--html is not available for regions: use --out"),
         ((image, *one, "--text-files"), "--text-files is not available for regions"),
+        ((image, *one, "--rerank-clip", "x"), "--rerank-clip is not available for regions: leave"),
         ((image, *one, "--out", "a.txt"), "must end in .json, .jsonl, .csv, got a.txt"),
         ((image, *one, "--out", "metadata.jsonl"), "metadata.jsonl has one text per image"),
         ((image, *one, "--patch-mode", "dense"), "`patch_mode` must be one of plain, maskclip"),

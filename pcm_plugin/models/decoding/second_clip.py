@@ -8,7 +8,9 @@ from torch import Tensor
 
 from pcm_plugin.errors import UserError
 from pcm_plugin.formats.images.image_io import read_image
+from pcm_plugin.models.backbones.clip_weights import model_identity
 from pcm_plugin.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from pcm_plugin.models.backbones.weights_file import weights_identity
 from pcm_plugin.models.decoding.config import DecodingConfig
 from pcm_plugin.structures import DataSample
 
@@ -34,6 +36,25 @@ class SecondCLIP:
         if name not in self._loaded:
             self._loaded[name] = OpenCLIPBackbone(*name).eval()
         return self._loaded[name]
+
+
+def with_clip_identity(decoding: DecodingConfig) -> DecodingConfig:
+    """Return the settings of a search with the name of a second CLIP that identifies its content.
+
+    Args:
+        decoding: Settings of the search.
+
+    Raises:
+        MissingFileError: If the weights file of the CLIP is missing.
+    """
+    if decoding.rerank_clip is None:
+        return decoding
+    return decoding.updated(
+        {
+            "rerank_clip": model_identity(decoding.rerank_clip),
+            "rerank_clip_pretrained": weights_identity(decoding.rerank_clip_pretrained),
+        }
+    )
 
 
 @torch.no_grad()
