@@ -15,13 +15,18 @@ from pcm_plugin.synthesis.sharing import claim_shards
 WANTED = [Shard(f"shard-{i:05d}", 10, "d") for i in range(12)]
 
 
-def work(path, rank, dies_in=None):
-    """Make shards slowly, and record which rank made each; optionally die during one."""
+def work(path, rank, dies_in=None, barrier=None):
+    """Make shards slowly, and record which rank made each; optionally die during one.
+
+    With a barrier, no rank finishes its first shard before all have one.
+    """
     folder = ShardFolder(path, "x")
     for i, tick in claim_shards(folder, WANTED, rank, "work"):
         if i == dies_in:
             (path / "dead").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if barrier is not None and not (path / f"made-by-{rank.index}").exists():
+            barrier.wait(60)
         time.sleep(0.02)
         with open(path / f"made-by-{rank.index}", "a") as file:
             file.write(f"{i}\n")
@@ -44,7 +49,8 @@ def made(path):
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_shard_is_made_once(tmp_path, count):
     ShardFolder.open_for_write(tmp_path, "x", {}, WANTED)
-    processes = [start(tmp_path, Rank(i, count)) for i in range(count)]
+    barrier = multiprocessing.get_context("fork").Barrier(count)
+    processes = [start(tmp_path, Rank(i, count), barrier=barrier) for i in range(count)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * count
