@@ -45,7 +45,8 @@ def read_training_images(
         folder = beside
     photos = [i for i in rows if not store.captions(i)]
     images = [i for i in rows if store.captions(i)]
-    found = _load(store, images, folder, notes, "Training images", "--train-images")
+    part = 0 if photos else None
+    found = _load(store, images, folder, notes, "Training images", "--train-images", part)
     found |= _load(
         store,
         photos,
@@ -53,6 +54,7 @@ def read_training_images(
         notes,
         "Photos among the training images",
         "--photo-images",
+        1,
     )
     return [found[i] for i in rows]
 
@@ -71,13 +73,14 @@ def _load(
     notes: list[str],
     what: str,
     option: str,
+    part: int | None,
 ) -> dict[int, Image.Image]:
     if not rows:
         return {}
     try:
         if folder is None:
             raise UserError("the config does not name their folder")
-        images = load_images(store, rows, folder)
+        images = load_images(store, rows, folder, part)
     except (OSError, UserError) as error:
         notes.append(
             f"{what} are replaced by gray squares: {error}. Pass their folder with {option}."

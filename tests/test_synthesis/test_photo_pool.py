@@ -226,7 +226,7 @@ def test_one_command_assigns_captions_to_photos(whole):
 def test_the_images_of_pairs_come_from_both_folders(data, whole):
     store, pairs, _ = assigned(whole)
     photo = int(pairs.image.max())
-    (picture,) = load_images(store, [photo], data / "photos")
+    (picture,) = load_images(store, [photo], data / "photos", part=1)
     red = int(Path(store.record(photo)["file_name"]).stem) * 20
     assert picture.getpixel((0, 0)) == (red, 0, 0)
     (drawn,) = load_images(store, [5], whole / "synthetic")

@@ -3,6 +3,7 @@ from PIL import Image
 
 from pcm_plugin.formats.feature_store import FeatureStore
 from pcm_plugin.synthesis.extract.store_images import load_images
+from pcm_plugin.synthesis.pipeline.stores import merge
 from tests.builders import build_clip, build_pipeline
 from tests.test_tools.commands import run
 
@@ -49,6 +50,32 @@ def test_other_folders_are_refused(made, tmp_path):
         load_images(store, [0], tmp_path / "nowhere")
     with pytest.raises(ValueError, match="has no file name for image"):
         load_images(store, [0], tmp_path)
+
+
+def test_a_file_of_another_merged_store_is_not_shown(made, tmp_path):
+    clip = f"local-dir:{made[0] / 'clip'}"
+    for name, color in (("a", "red"), ("b", "blue")):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16), color).save(tmp_path / name / "7.png")
+        words = ["extract", tmp_path / name, "--captions", "none", "--model", clip]
+        result = run(
+            *words, "--out", tmp_path / f"{name}_store", log=tmp_path / "log", launcher=False
+        )
+        assert result.code == 0, result.output
+    merge([tmp_path / "a_store", tmp_path / "b_store"], tmp_path / "merged", prefix_ids=True)
+    store = FeatureStore(tmp_path / "merged")
+    assert [store.record(i)["image_id"] for i in range(2)] == ["0-7", "1-7"]
+    with pytest.raises(OSError, match=r"1/7\.png"):
+        load_images(store, [1], tmp_path / "a")
+    with pytest.raises(ValueError, match=r"1/7\.png of .* is not of the merged store 0"):
+        load_images(store, [0, 1], tmp_path / "a", part=0)
+    (blue,) = load_images(store, [1], tmp_path / "b", part=1)
+    assert blue.getpixel((0, 0)) == (0, 0, 255)
+    # Or the folders of the stores side by side.
+    for number, name in enumerate("ab"):
+        (tmp_path / name).rename(tmp_path / str(number))
+    red, blue = load_images(store, [0, 1], tmp_path)
+    assert (red.getpixel((0, 0)), blue.getpixel((0, 0))) == ((255, 0, 0), (0, 0, 255))
 
 
 def test_a_sheet_of_pairs(made, tmp_path):

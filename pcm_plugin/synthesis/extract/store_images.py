@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -14,15 +13,21 @@ from pcm_plugin.synthesis.extract.sources import GeneratedImages
 
 
 def load_images(
-    store: FeatureStore, images: Sequence[int], folder: str | os.PathLike
+    store: FeatureStore,
+    images: Sequence[int],
+    folder: str | os.PathLike,
+    part: int | None = None,
 ) -> list[Image.Image]:
     """Load the images from which features were extracted.
 
     Args:
-        store: The feature store. In one that was merged with prefixes, the ids and file names of
-            the folder are those without them.
+        store: The feature store.
         images: Indices of images in the store.
-        folder: Folder that was passed to ``pcm extract``: generated images or image files.
+        folder: Folder that was passed to ``pcm extract``: generated images or image files. For
+            image files of a store that was merged with prefixes, either ``part`` is passed, or the
+            folder has a folder ``0``, ``1``, ... for each merged store.
+        part: Number of the merged store to which the folder belongs, and all ``images``. Defaults
+            to None.
 
     Returns:
         The images in RGB, in the order of ``images``.
@@ -34,9 +39,13 @@ def load_images(
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"no folder of images at {folder}")
-    records = {i: _own_record(store, i) for i in dict.fromkeys(images)}
+    records = {i: store.record(i) for i in dict.fromkeys(images)}
+    is_prefixed = bool((store.settings.get("source") or {}).get("prefix_ids"))
     if (folder / "manifest.json").is_file():
-        loaded = _load_generated(store, {i: r["image_id"] for i, r in records.items()}, folder)
+        ids = {i: record["image_id"] for i, record in records.items()}
+        if is_prefixed:  # the digest of the archive shows to which store an image belongs
+            ids = {i: image_id.split("-", 1)[1] for i, image_id in ids.items()}
+        loaded = _load_generated(store, ids, folder)
         return [loaded[i] for i in images]
     unnamed = [r["image_id"] for r in records.values() if "file_name" not in r]
     if unnamed:
@@ -44,19 +53,14 @@ def load_images(
             f"{store.path} has no file name for image {unnamed[0]}: pass the folder of "
             "`pcm generate` from which it was extracted"
         )
-    loaded = {i: read_image(folder / r["file_name"]) for i, r in records.items()}
+    names = {i: record["file_name"] for i, record in records.items()}
+    if is_prefixed and part is not None:
+        others = [name for name in names.values() if not name.startswith(f"{part}/")]
+        if others:
+            raise UserError(f"{others[0]} of {store.path} is not of the merged store {part}")
+        names = {i: name.split("/", 1)[1] for i, name in names.items()}
+    loaded = {i: read_image(folder / name) for i, name in names.items()}
     return [loaded[i] for i in images]
-
-
-def _own_record(store: FeatureStore, i: int) -> dict[str, Any]:
-    """Return the record of an image in the store that was merged, without a prefix."""
-    record = store.record(i)
-    if not (store.settings.get("source") or {}).get("prefix_ids"):
-        return record
-    record["image_id"] = record["image_id"].split("-", 1)[1]
-    if "file_name" in record:
-        record["file_name"] = record["file_name"].split("/", 1)[1]
-    return record
 
 
 def _load_generated(

@@ -139,8 +139,9 @@ def check_among(out: str | os.PathLike, among: Among | None) -> None:
     if folder.shards and made_among != wanted:
         raise UserError(
             f"{out} was refined among {made_among or 'all images and captions'}, but "
-            f"{wanted or 'all images and captions'} are trained on now, since what is held out for "
-            f"validation has changed: remove {out}, and run the stage refine of pcm make-dataset"
+            f"{wanted or 'all images and captions'} are trained on now, because the held-out "
+            f"captions or the photos have changed: remove {out}, and run the stage refine of pcm "
+            "make-dataset"
         )
 
 
