@@ -362,7 +362,7 @@ def test_a_folder_is_captioned_corrected_and_downloaded(
 def test_a_running_folder_can_be_cancelled(held_page, picture, tmp_path):
     """In the second batch, whose captions are kept; then the server is free for the next image."""
     page, batches = held_page
-    files = [tmp_path / f"{n}.png" for n in range(60)]
+    files = [tmp_path / f"{n}.png" for n in range(24)]
     for n, file in enumerate(files):
         Image.new("RGB", (300, 300), (n, 0, 0)).save(file)
     open_folder_tab(page)
@@ -370,7 +370,7 @@ def test_a_running_folder_can_be_cancelled(held_page, picture, tmp_path):
     assert not can_be_clicked(page, "#cancel")
     click(page, "#go_all")
     batches.release()
-    until(lambda: "8 of 60 images" in texts(page, "#progress p"))
+    until(lambda: "8 of 24 images" in texts(page, "#progress p"))
     assert not can_be_clicked(page, "#go_all")
     click(page, "#cancel")
     until(lambda: not can_be_clicked(page, "#cancel"))
