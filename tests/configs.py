@@ -8,6 +8,15 @@ from mmengine.config import Config
 from pcm_plugin.commands.evaluations import apply_evaluation
 from pcm_plugin.engine.config_files import find_config
 
+# Options of `configs/pcm_custom.py`, with which its training takes a second.
+TINY = [
+    "train_cfg.max_epochs=1",
+    "param_scheduler.warmup=10",
+    *(f"model.{part}.embed_dims=128" for part in ("neck", "encoder", "decoder")),
+    *(f"model.{part}.num_layers=1" for part in ("encoder", "decoder")),
+    *(f"{loop}_dataloader.num_workers=0" for loop in ("train", "val")),
+]
+
 
 def load_config(name: str, evaluation: str | None = None) -> Config:
     """Return a config, for the evaluation on another data set if one is named."""

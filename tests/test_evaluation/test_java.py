@@ -28,12 +28,20 @@ def score(**settings):
 
 
 @needs_java
-def test_meteor_equals_pycocoevalcap():
+def test_meteor_equals_pycocoevalcap(monkeypatch):
     tokens = {i: [" ".join(ptb_tokenize(text))] for i, text in CAPTIONS.items()}
     references = {i: [" ".join(ptb_tokenize(t)) for t in own] for i, own in REFERENCES.items()}
     expected, each = Meteor().compute_score(references, tokens)
+    meteor, calls = java.meteor, []
+
+    def spy(*texts):
+        calls.append((texts, meteor(*texts)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(java, "meteor", spy)
     assert score(scorers=["METEOR"])["METEOR"] == pytest.approx(100 * expected, abs=1e-9)
-    found = java.meteor(list(references.values()), [t for (t,) in tokens.values()])
+    ((texts, found),) = calls
+    assert texts == ([*references.values()], [text for (text,) in tokens.values()])
     assert found == (expected, each)
 
 

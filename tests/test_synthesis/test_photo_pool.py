@@ -21,6 +21,7 @@ from pcm_plugin.synthesis.extract.store_images import load_images
 from pcm_plugin.synthesis.pipeline.photo_pool import refine_with_pool
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip, build_pipeline, build_store
+from tests.configs import TINY
 from tests.test_synthesis.test_refine_pairs import by_definition
 from tests.test_tools.commands import run
 
@@ -138,9 +139,6 @@ TEXTS = [
         ("the", "a"), ("red", "green"), THINGS, ("runs", "stands"), THINGS
     )
 ]  # 200
-TINY = ["train_cfg.max_epochs=1", "model.decoder.num_layers=1", "model.encoder.num_layers=1"]
-TINY += ["param_scheduler.warmup=10", "val_dataloader.num_workers=0"]
-TINY += ["train_dataloader.num_workers=0"]
 
 
 @pytest.fixture(scope="module")

@@ -266,7 +266,8 @@ def test_a_pretrained_language_model_has_the_settings_of_viecap(inputs, tmp_path
     assert (rise.end, rise.start_factor, fall.begin) == (100, 1 / 100, 100)
     assert cfg.optim_wrapper.optimizer.type == "AdamW"
     args = [out / "config.py", "--work-dir", tmp_path / "run", "--cfg-options"]
-    result = run("train", *args, "train_cfg.max_epochs=8", log=tmp_path / "log")
+    args += ["train_cfg.max_epochs=8", "train_dataloader.num_workers=0"]
+    result = run("train", *args, log=tmp_path / "log")
     assert result.code == 0, result.output
     assert (tmp_path / "run" / "epoch_8.pth").is_file()
 
@@ -294,6 +295,7 @@ def test_real_images_choose_checkpoints_without_patch_features(inputs, tmp_path)
         assert cfg.test_dataloader is None
     args = [tmp_path / "data" / "config.py", "--work-dir", tmp_path / "run"]
     args += ["--cfg-options", "train_cfg.max_epochs=1"]
+    args += [f"{loop}_dataloader.num_workers=0" for loop in ("train", "val")]
     result = run("train", *args, log=tmp_path / "log")
     assert result.code == 0, result.output
     assert list((tmp_path / "run").glob("best_caption_CIDEr_epoch_1.pth"))
@@ -402,6 +404,7 @@ def test_from_captions_to_captions_of_images(toy, tmp_path, name):
     config, work = data / f"{name}.py", tmp_path / "run"
     args = [config, "--work-dir", work, "--cfg-options", "train_cfg.max_epochs=6"]
     args += ["param_scheduler.warmup=20", "optim_wrapper.optimizer.lr=0.7"]
+    args += ["train_dataloader.num_workers=0"]
     result = run("train", *args, log=tmp_path / "log")
     assert result.code == 0, result.output
     logs = [path.read_text() for path in work.glob("*/vis_data/scalars.json")]

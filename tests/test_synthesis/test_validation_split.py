@@ -21,6 +21,7 @@ from pcm_plugin.formats.tokenize import tokenize
 from pcm_plugin.models.captioner_file import load_captioner
 from pcm_plugin.registry import MODELS
 from tests.builders import build_clip, build_pipeline
+from tests.configs import TINY
 from tests.test_docs.pages import ROOT, code_blocks
 from tests.test_tools.commands import run
 
@@ -136,11 +137,6 @@ def test_the_config_trains_on_the_others_and_validates_on_them(whole):
     assert cfg.default_hooks.checkpoint.save_best == "caption/CIDEr"
     assert cfg.test_dataloader is None
     assert "early_stopping" not in cfg.default_hooks
-
-
-TINY = ["train_cfg.max_epochs=1", "model.decoder.num_layers=1", "model.encoder.num_layers=1"]
-TINY += ["param_scheduler.warmup=10", "val_dataloader.num_workers=0"]
-TINY += ["train_dataloader.num_workers=0"]
 
 
 def test_a_training_on_held_out_captions_is_refused(whole, tmp_path):
@@ -387,10 +383,8 @@ def test_real_images_or_none_replace_it(inputs, whole, tmp_path):
 def trained(whole, tmp_path_factory):
     """Return the work folder of a training on the data set."""
     work = tmp_path_factory.mktemp("run") / "work"
-    args = [whole / "config.py", "--work-dir", work, "--cfg-options", "train_cfg.max_epochs=2"]
-    args += ["model.decoder.num_layers=1", "model.encoder.num_layers=1"]
-    args += ["param_scheduler.warmup=10", "val_dataloader.num_workers=0"]
-    args += ["train_dataloader.num_workers=0"]
+    args = [whole / "config.py", "--work-dir", work, "--cfg-options", *TINY]
+    args += ["train_cfg.max_epochs=2"]
     result = run("train", *args, log=work.with_suffix(".log"))
     assert result.code == 0, result.output
     return work
@@ -412,9 +406,8 @@ def test_a_training_stops_early_if_the_recipe_says_so(inputs, whole, tmp_path):
     (out / "config.py").unlink()
     assert make(inputs, out, "validation.patience=2").code == 0
     args = [out / "config.py", "--work-dir", tmp_path / "run", "--cfg-options"]
-    args += ["optim_wrapper.optimizer.lr=1e-9", "val_dataloader.num_workers=0"]
-    args += ["train_dataloader.num_workers=0", "model.decoder.num_layers=1"]
-    result = run("train", *args, "model.encoder.num_layers=1", log=tmp_path / "log")
+    args += [*TINY[1:], "optim_wrapper.optimizer.lr=1e-9"]
+    result = run("train", *args, log=tmp_path / "log")
     assert result.code == 0, result.output
     # The weights, and therefore the scores, hardly change.
     assert (tmp_path / "run" / "epoch_3.pth").is_file()
@@ -427,14 +420,12 @@ TUNE = ["--rerank-weights", 0, 5, 300, "--beam-sizes", 1, 4, "--ranks"]
 
 @pytest.fixture(scope="module")
 def captioner(whole, trained):
-    """Return the best checkpoint as a captioner file, and the options of its model."""
-    options = ["model.decoder.num_layers=1", "model.encoder.num_layers=1"]
-    options += ["val_dataloader.num_workers=0"]
+    """Return the best checkpoint as a captioner file."""
     (best,) = trained.glob("best_*.pth")
     file = trained / "captioner.safetensors"
-    args = [whole / "config.py", best, "--out", file, "--cfg-options", *options]
+    args = [whole / "config.py", best, "--out", file, "--cfg-options", *TINY]
     assert run("export", *args, log=trained / "log").code == 0
-    return file, options
+    return file
 
 
 def rows_of(path):
@@ -445,10 +436,9 @@ def rows_of(path):
 
 
 def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_path):
-    file, options = captioner
     table = tmp_path / "table.json"
-    args = [whole / "config.py", file, *TUNE, "--device", "cpu", "--out", table]
-    result = run("tune", *args, "--cfg-options", *options, log=tmp_path / "log")
+    args = [whole / "config.py", captioner, *TUNE, "--device", "cpu", "--out", table]
+    result = run("tune", *args, "--cfg-options", *TINY, log=tmp_path / "log")
     assert result.code == 0, result.output
     rows = rows_of(table)
     assert [*rows] == [(1, 0.0), (4, 0.0), (4, 5.0), (4, 300.0), (4, "ranks")]
@@ -467,7 +457,7 @@ def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_
     cfg.dump(tmp_path / "test.py")
     for (beam, weight), row in rows.items():
         work = tmp_path / f"{beam}_{weight}"
-        args = [tmp_path / "test.py", file, "--work-dir", work, "--cfg-options", *options]
+        args = [tmp_path / "test.py", captioner, "--work-dir", work, "--cfg-options", *TINY]
         args += [f"model.decoding.beam_size={beam}"]
         if weight:
             setting = "rerank" if weight == "ranks" else "rerank_weight"
@@ -484,16 +474,15 @@ def test_tuning_scores_settings_as_a_test_with_them_would(whole, captioner, tmp_
 
 
 def test_the_best_settings_are_stored_in_the_captioner(whole, captioner, tmp_path):
-    file, options = captioner
-    copy = shutil.copy(file, tmp_path / "captioner.safetensors")
-    shutil.copytree(file.with_suffix(".clip"), tmp_path / "captioner.clip")
+    copy = shutil.copy(captioner, tmp_path / "captioner.safetensors")
+    shutil.copytree(captioner.with_suffix(".clip"), tmp_path / "captioner.clip")
     args = [whole / "config.py", copy, *TUNE[:4], "--beam-sizes", 4, "--metric", "ROUGE-L"]
     table = tmp_path / "table.json"
     args += ["--write", copy, "--device", "cpu", "--out", table, "--length-penalties", 1]
-    result = run("tune", *args, "--cfg-options", *options, log=tmp_path / "log")
+    result = run("tune", *args, "--cfg-options", *TINY, log=tmp_path / "log")
     assert result.code == 0, result.output
     best = max(json.loads(table.read_text()), key=lambda row: row["ROUGE-L"])
-    before, after = load_captioner(file), load_captioner(copy)
+    before, after = load_captioner(captioner), load_captioner(copy)
     assert after.decoding == before.decoding.updated(
         {key: best[key] for key in ("beam_size", "rerank", "rerank_weight", "length_penalty")}
     )
