@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work_dir", type=Path, help="work folder of the run")
+    parser.add_argument("work_dir", type=Path, nargs="?", help="work folder of the run (required)")
     parser.add_argument("--config", help="config file (default: the one in the work folder)")
     parser.add_argument(
         "--checkpoint", help="checkpoint to evaluate (default: the best on validation, or the last)"
@@ -52,8 +52,8 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const=True,
         help="folder of photos without captions, or their store of `pcm extract --captions none`; "
-        "features of a folder are kept in WORK_DIR/photos (without a value: the photos of the data "
-        "set, of pcm make-dataset --photos)",
+        "features of a folder are kept in WORK_DIR/photos (without a value, after WORK_DIR: the "
+        "photos of the data set, of pcm make-dataset --photos)",
     )
     parser.add_argument(
         "--photo-images",
@@ -75,7 +75,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="file to write with the figures of the page")
     parser.add_argument("--device", help="device, e.g. cuda:0 (default: a GPU if available)")
     parser.add_argument("--out", type=Path, help="page to write (default: WORK_DIR/report.html)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.work_dir is None:
+        hint = ""
+        if isinstance(args.photos, Path):
+            hint = (
+                f": --photos takes {args.photos} as its folder; for the photos of the data set, "
+                f"pass WORK_DIR first: pcm report {args.photos} --photos"
+            )
+        parser.error(f"WORK_DIR is missing{hint}")
+    return args
 
 
 @plain_errors()

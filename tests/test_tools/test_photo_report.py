@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 from safetensors.torch import load_file
 
+from pcm_plugin.commands.report import main
 from pcm_plugin.engine.config_files import find_config
 from pcm_plugin.evaluation.domain_gap import domain_gap
 from pcm_plugin.formats.coco import write_coco_captions
@@ -216,6 +217,18 @@ def test_wrong_photos_are_reported(folder):
     done = report(folder, "--photos", folder / "photos", "--language", "chinese")
     assert "`language` must be a code of ISO 639" in done.output
     assert not os.path.exists(folder / "never.html")
+
+
+def test_photos_without_a_value_before_the_work_folder_is_explained(monkeypatch, capsys):
+    for words, message in (
+        (["--photos", "work_dirs/config"], "pass WORK_DIR first: pcm report work_dirs/config --ph"),
+        (["--photos"], "WORK_DIR is missing\n"),
+    ):
+        monkeypatch.setattr("sys.argv", ["pcm report", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
