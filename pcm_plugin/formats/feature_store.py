@@ -89,6 +89,7 @@ class FeatureStore:
         self.has_images: bool = self.settings.get("images", True)
         self.identity = fingerprint({name: r["files"] for name, r in folder.shards.items()})
         self.digests: list[str] = [record["digest"] for record in folder.shards.values()]
+        self._prefixes = [record.get("prefixes", 0) for record in folder.shards.values()]
         self._names = list(folder.shards)
         self._hashes = [
             r["files"][f"{name}.safetensors"]["sha256"] for name, r in folder.shards.items()
@@ -133,6 +134,11 @@ class FeatureStore:
         """(len(store),) bool, whether each entry is an image, not a caption alone."""
         flags = ["global_feats" in self._shard(s).arrays for s in range(len(self._names))]
         return np.repeat(flags, np.diff(self._first_image))
+
+    @property
+    def num_prefixes(self) -> np.ndarray:
+        """(len(store),) int, merges that put a prefix before id and file name of each image."""
+        return np.repeat(self._prefixes, np.diff(self._first_image))
 
     @property
     def clip_scores(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from pcm_plugin.synthesis.pipeline.photo_pool import refine_with_pool
 from pcm_plugin.synthesis.refine.settings import RefineSettings
 from tests.builders import build_clip, build_pipeline, build_store
 from tests.configs import TINY
+from tests.test_docs.pages import ROOT
 from tests.test_synthesis.test_refine_pairs import by_definition
 from tests.test_tools.commands import run
 
@@ -230,6 +231,29 @@ def test_the_images_of_pairs_come_from_both_folders(data, whole):
     (drawn,) = load_images(store, [5], whole / "synthetic")
     (same,) = load_images(FeatureStore(whole / "train_store"), [5], whole / "synthetic")
     assert drawn.tobytes() == same.tobytes()
+
+
+def test_corrections_are_merged_with_the_pool(data, whole, tmp_path):
+    """The documented command keeps the pairs, and the images of the pool are still found."""
+    clip = yaml.safe_load((data / "tiny.yaml").read_text())["extract"]["model"]
+    (tmp_path / "corrections").mkdir()
+    Image.new("RGB", (20, 20), "lime").save(tmp_path / "corrections/new.png")
+    (tmp_path / "new.jsonl").write_text('{"image": "new.png", "caption": "a green wall"}\n')
+    words = ["--captions", tmp_path / "new.jsonl", "--model", clip, "--device", "cpu"]
+    new = tmp_path / "corrections_store"
+    assert pcm("extract", tmp_path / "corrections", *words, "--out", new) is None
+    page = (ROOT / "docs/your_own_captions.md").read_text()
+    (line,) = re.findall(r"pcm (store merge \$D/pairs/store .*)", page)
+    line = line.replace("$D/corrections_store", str(new)).replace("$D/corrected", f"{tmp_path}/c")
+    assert pcm(*line.replace("$D", str(whole)).split()) is None
+    merged = FeatureStore(tmp_path / "c_store")
+    pairs = PairSelection.from_file(tmp_path / "c_store/pairs.safetensors", merged.identity)
+    store, before, _ = assigned(whole)
+    assert len(pairs.caption) == len(before.caption) + 1
+    photo = int(before.image.max())
+    for i, folder, part in ((photo, data / "photos", 1), (5, whole / "synthetic", 0)):
+        (one,), (other,) = (load_images(s, [i], folder, part) for s in (store, merged))
+        assert one.tobytes() == other.tobytes()
 
 
 @pytest.fixture(scope="module")

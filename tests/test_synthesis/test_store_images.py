@@ -71,11 +71,39 @@ def test_a_file_of_another_merged_store_is_not_shown(made, tmp_path):
         load_images(store, [0, 1], tmp_path / "a", part=0)
     (blue,) = load_images(store, [1], tmp_path / "b", part=1)
     assert blue.getpixel((0, 0)) == (0, 0, 255)
+    # A later merge keeps the prefixes, and adds one or none.
+    (tmp_path / "c").mkdir()
+    Image.new("RGB", (16, 16), "lime").save(tmp_path / "c" / "7.png")
+    words = ["extract", tmp_path / "c", "--captions", "none", "--model", clip]
+    result = run(*words, "--out", tmp_path / "c_store", log=tmp_path / "log", launcher=False)
+    assert result.code == 0, result.output
+    for prefix, name in ((False, "1/7.png"), (True, "0/1/7.png")):
+        out = tmp_path / f"again{prefix}"
+        merge([tmp_path / "merged", tmp_path / "c_store"], out, prefix_ids=prefix)
+        again = FeatureStore(out)
+        assert again.record(1)["file_name"] == name
+        (blue,) = load_images(again, [1], tmp_path / "b", part=1)
+        assert blue.getpixel((0, 0)) == (0, 0, 255)
+    with pytest.raises(ValueError, match=r"7\.png of .* is not of the merged store 1"):
+        load_images(FeatureStore(tmp_path / "againFalse"), [2], tmp_path / "b", part=1)
     # Or the folders of the stores side by side.
     for number, name in enumerate("ab"):
         (tmp_path / name).rename(tmp_path / str(number))
     red, blue = load_images(store, [0, 1], tmp_path)
     assert (red.getpixel((0, 0)), blue.getpixel((0, 0))) == ((255, 0, 0), (0, 0, 255))
+
+
+def test_images_of_a_store_that_is_merged_again_are_found(made, tmp_path):
+    _, images, path = made
+    merge([path, path], tmp_path / "twice", prefix_ids=True)
+    (wanted,) = load_images(FeatureStore(path), [4], images)
+    for prefix in (False, True):
+        merge([tmp_path / "twice", path], tmp_path / f"again{prefix}", prefix_ids=prefix)
+        store = FeatureStore(tmp_path / f"again{prefix}")
+        ids = [store.record(i)["image_id"] for i in (4, 10, 16)]
+        assert len({*ids}) == 3
+        for picture in load_images(store, [4, 10, 16], images):
+            assert picture.tobytes() == wanted.tobytes()
 
 
 def test_a_sheet_of_pairs(made, tmp_path):

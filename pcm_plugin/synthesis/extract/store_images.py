@@ -26,8 +26,8 @@ def load_images(
         folder: Folder that was passed to ``pcm extract``: generated images or image files. For
             image files of a store that was merged with prefixes, either ``part`` is passed, or the
             folder has a folder ``0``, ``1``, ... for each merged store.
-        part: Number of the merged store to which the folder belongs, and all ``images``. Defaults
-            to None.
+        part: Number of the merged store to which the folder belongs, and all ``images``, in the
+            first merge if there were several. Defaults to None.
 
     Returns:
         The images in RGB, in the order of ``images``.
@@ -40,11 +40,10 @@ def load_images(
     if not folder.is_dir():
         raise MissingFileError(f"no folder of images at {folder}")
     records = {i: store.record(i) for i in dict.fromkeys(images)}
-    is_prefixed = bool((store.settings.get("source") or {}).get("prefix_ids"))
+    prefixes = store.num_prefixes.tolist()
     if (folder / "manifest.json").is_file():
-        ids = {i: record["image_id"] for i, record in records.items()}
-        if is_prefixed:  # the digest of the archive shows to which store an image belongs
-            ids = {i: image_id.split("-", 1)[1] for i, image_id in ids.items()}
+        # The digest of the archive shows to which store an image belongs.
+        ids = {i: r["image_id"].split("-", prefixes[i])[-1] for i, r in records.items()}
         loaded = _load_generated(store, ids, folder)
         return [loaded[i] for i in images]
     unnamed = [r["image_id"] for r in records.values() if "file_name" not in r]
@@ -54,11 +53,11 @@ def load_images(
             "`pcm generate` from which it was extracted"
         )
     names = {i: record["file_name"] for i, record in records.items()}
-    if is_prefixed and part is not None:
-        others = [name for name in names.values() if not name.startswith(f"{part}/")]
-        if others:
-            raise UserError(f"{others[0]} of {store.path} is not of the merged store {part}")
-        names = {i: name.split("/", 1)[1] for i, name in names.items()}
+    if any(prefixes) and part is not None:
+        for i, name in names.items():
+            *numbers, names[i] = name.split("/", prefixes[i])
+            if numbers[-1:] != [str(part)]:  # the last number is that of the first merge
+                raise UserError(f"{name} of {store.path} is not of the merged store {part}")
     loaded = {i: read_image(folder / name) for i, name in names.items()}
     return [loaded[i] for i in images]
 

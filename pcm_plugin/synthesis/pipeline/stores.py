@@ -108,6 +108,8 @@ def merge(
                 else:
                     _link(folder.path / old, merged.path / new)
             others = {k: v for k, v in record.items() if k not in _COMMITTED}
+            if prefix_ids:
+                others["prefixes"] = others.get("prefixes", 0) + 1
             merged.commit(shard, [*files.values()], record["count"], info, **others)
     return merged
 
